@@ -1,0 +1,1 @@
+"""The SQL files, applied in the order of their names."""

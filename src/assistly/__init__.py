@@ -1,0 +1,1 @@
+"""Assistly: storage for bots and webhook workers."""

@@ -1,0 +1,157 @@
+"""Storage for bots and webhook workers, on memory, SQLite or Postgres.
+
+Everything public is here. Names load their modules on first use, so that importing this
+package costs next to nothing and loads no driver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backend import StorageBackend
+    from .clock import Clock
+    from .engines.memory import MemoryBackend
+    from .engines.postgres import PostgresBackend
+    from .engines.sqlite import SqliteBackend
+    from .errors import (
+        AlreadyExists,
+        ClaimLost,
+        ConfigurationError,
+        Conflict,
+        IdempotencyMismatch,
+        InvalidValue,
+        LockLost,
+        MigrationError,
+        NotFound,
+        OutcomeUnknown,
+        ScheduleConflict,
+        StatusConflict,
+        StorageClosed,
+        StorageCorrupt,
+        StorageError,
+        StorageUnavailable,
+        TransactionAborted,
+        VersionConflict,
+    )
+    from .factory import open_storage
+    from .mirror import mirror
+    from .records import (
+        Approval,
+        Attempt,
+        ClaimState,
+        Event,
+        Failed,
+        IdempotencyClaim,
+        IdempotencyRecord,
+        Job,
+        JobStatus,
+        Json,
+        Latency,
+        Metrics,
+        NewEvent,
+        NewJob,
+        Outcome,
+        Posted,
+        PruneReport,
+        Released,
+        Session,
+        Settled,
+        Snapshot,
+        Snoozed,
+        WorkerLock,
+    )
+    from .retention import RetentionPolicy
+    from .retry import RetryPolicy
+    from .settings import StorageSettings
+    from .storage import Storage
+
+__all__ = [
+    "AlreadyExists",
+    "Approval",
+    "Attempt",
+    "ClaimLost",
+    "ClaimState",
+    "Clock",
+    "ConfigurationError",
+    "Conflict",
+    "Event",
+    "Failed",
+    "IdempotencyClaim",
+    "IdempotencyMismatch",
+    "IdempotencyRecord",
+    "InvalidValue",
+    "Job",
+    "JobStatus",
+    "Json",
+    "Latency",
+    "LockLost",
+    "MemoryBackend",
+    "Metrics",
+    "MigrationError",
+    "NewEvent",
+    "NewJob",
+    "NotFound",
+    "Outcome",
+    "OutcomeUnknown",
+    "Posted",
+    "PostgresBackend",
+    "PruneReport",
+    "Released",
+    "RetentionPolicy",
+    "RetryPolicy",
+    "ScheduleConflict",
+    "Session",
+    "Settled",
+    "Snapshot",
+    "Snoozed",
+    "SqliteBackend",
+    "StatusConflict",
+    "Storage",
+    "StorageBackend",
+    "StorageClosed",
+    "StorageCorrupt",
+    "StorageError",
+    "StorageSettings",
+    "StorageUnavailable",
+    "TransactionAborted",
+    "VersionConflict",
+    "WorkerLock",
+    "mirror",
+    "open_storage",
+]
+
+_MODULES = {
+    "backend": "StorageBackend",
+    "clock": "Clock",
+    "engines.memory": "MemoryBackend",
+    "engines.postgres": "PostgresBackend",
+    "engines.sqlite": "SqliteBackend",
+    "errors": "AlreadyExists ClaimLost ConfigurationError Conflict IdempotencyMismatch InvalidValue LockLost "
+    "MigrationError NotFound OutcomeUnknown ScheduleConflict StatusConflict StorageClosed StorageCorrupt "
+    "StorageError StorageUnavailable TransactionAborted VersionConflict",
+    "factory": "open_storage",
+    "mirror": "mirror",
+    "records": "Approval Attempt ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job JobStatus "
+    "Json Latency Metrics NewEvent NewJob Outcome Posted PruneReport Released Session Settled Snapshot "
+    "Snoozed WorkerLock",
+    "retention": "RetentionPolicy",
+    "retry": "RetryPolicy",
+    "settings": "StorageSettings",
+    "storage": "Storage",
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

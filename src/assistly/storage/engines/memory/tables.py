@@ -1,0 +1,163 @@
+"""Rows in a dict, the indexes that follow them, and the journal that undoes changes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
+
+K = TypeVar("K")
+R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
+
+Key = tuple[Any, ...]
+"""What an index orders by. It ends with the primary key of its row, so that no two are equal."""
+
+KeyOf = Callable[[R], Key | None]
+"""None for a row that is not in the index."""
+
+_CHUNK = 512
+
+
+class Index(Protocol[R_contra]):
+    def update(self, old: R_contra | None, new: R_contra | None) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+class Ordered(Generic[R]):
+    """Keys in order, in chunks that are short enough to insert and delete anywhere."""
+
+    def __init__(self, key_of: KeyOf[R]) -> None:
+        self._key_of = key_of
+        self._chunks: list[list[Key]] = []
+        self._lasts: list[Key] = []
+
+    def update(self, old: R | None, new: R | None) -> None:
+        before = None if old is None else self._key_of(old)
+        after = None if new is None else self._key_of(new)
+        if before == after:
+            return
+        if before is not None:
+            self._discard(before)
+        if after is not None:
+            self._add(after)
+
+    def clear(self) -> None:
+        self._chunks.clear()
+        self._lasts.clear()
+
+    def ascending(self, above: Key = ()) -> Iterator[Key]:
+        """The keys > `above`. A prefix of a key is below it."""
+        for chunk in islice(self._chunks, bisect_right(self._lasts, above), None):
+            yield from islice(chunk, bisect_right(chunk, above), None)
+
+    def descending(self, below: Key) -> Iterator[Key]:
+        """The keys < `below`, greatest first."""
+        for chunk in reversed(self._chunks[: bisect_left(self._lasts, below) + 1]):
+            yield from reversed(chunk[: bisect_left(chunk, below)])
+
+    def rank(self, key: Key) -> int:
+        """How many keys are < `key`."""
+        at = bisect_left(self._lasts, key)
+        inside = bisect_left(self._chunks[at], key) if at < len(self._chunks) else 0
+        return sum(len(chunk) for chunk in islice(self._chunks, at)) + inside
+
+    def _add(self, key: Key) -> None:
+        if not self._chunks:
+            self._chunks.append([key])
+            self._lasts.append(key)
+            return
+        if key > self._lasts[-1]:
+            at = -1
+            self._chunks[at].append(key)
+            self._lasts[at] = key
+        else:
+            at = bisect_left(self._lasts, key)
+            insort(self._chunks[at], key)
+        if len(self._chunks[at]) > 2 * _CHUNK:
+            self._split(at % len(self._chunks))
+
+    def _split(self, at: int) -> None:
+        chunk = self._chunks[at]
+        upper = chunk[_CHUNK:]
+        del chunk[_CHUNK:]
+        self._lasts[at] = chunk[-1]
+        self._chunks.insert(at + 1, upper)
+        self._lasts.insert(at + 1, upper[-1])
+
+    def _discard(self, key: Key) -> None:
+        at = bisect_left(self._lasts, key)
+        chunk = self._chunks[at]
+        del chunk[bisect_left(chunk, key)]
+        if chunk:
+            self._lasts[at] = chunk[-1]
+        else:
+            del self._chunks[at], self._lasts[at]
+
+
+class Unique(Generic[R]):
+    """Finds the primary key of the row with a value; a key is the pair of the two."""
+
+    def __init__(self, key_of: Callable[[R], tuple[Any, Any] | None]) -> None:
+        self._key_of = key_of
+        self.primary: dict[Any, Any] = {}
+
+    def update(self, old: R | None, new: R | None) -> None:
+        before = None if old is None else self._key_of(old)
+        after = None if new is None else self._key_of(new)
+        if before == after:
+            return
+        if before is not None:
+            del self.primary[before[0]]
+        if after is not None:
+            self.primary[after[0]] = after[1]
+
+    def clear(self) -> None:
+        self.primary.clear()
+
+
+class Table(Generic[K, R]):
+    """Rows are immutable and are replaced as a whole, so the journal can keep the old ones."""
+
+    def __init__(self, journal: Journal, *indexes: Index[R]) -> None:
+        self.rows: dict[K, R] = {}
+        self._journal = journal
+        self._indexes = indexes
+
+    def put(self, key: K, row: R) -> None:
+        old = self.rows.get(key)
+        self._journal.append((self, key, old))
+        self.rows[key] = row
+        for index in self._indexes:
+            index.update(old, row)
+
+    def delete(self, key: K) -> None:
+        old = self.rows[key]
+        self._journal.append((self, key, old))
+        del self.rows[key]
+        for index in self._indexes:
+            index.update(old, None)
+
+    def restore(self, key: K, row: R | None) -> None:
+        new = self.rows.get(key)
+        self.restore_row(key, row)
+        for index in self._indexes:
+            index.update(new, row)
+
+    def restore_row(self, key: K, row: R | None) -> None:
+        if row is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = row
+
+    def rebuild(self) -> None:
+        for index in self._indexes:
+            index.clear()
+            for row in self.rows.values():
+                index.update(None, row)
+
+
+Journal = list[tuple[Table[Any, Any], Any, Any]]
+"""Tables, primary keys, and the rows that were there before a change, oldest change first."""

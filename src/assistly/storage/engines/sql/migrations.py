@@ -1,0 +1,88 @@
+"""Finding the migrations, and applying those that a database lacks."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+from ...errors import MigrationError
+
+PACKAGE = "assistly.storage.migrations"
+_FILE = re.compile(r"\d{3}_[a-z0-9_]+_(?P<engine>[a-z0-9]+)\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file. Its names are unqualified: the engine decides which schema they are in."""
+
+    name: str
+    sql: str
+    checksum: str
+
+
+class MigrationTarget(Protocol):
+    """A database that migrations are applied to.
+
+    It keeps `assistly_migrations(name text primary key, checksum text, applied_at)`.
+    """
+
+    def applied(self) -> Mapping[str, str]:
+        """Checksums by name; empty where the table is missing. Only reads."""
+
+    def apply(self, migration: Migration) -> bool:
+        """Run and record it, in one transaction and under a lock that other processes respect.
+
+        False, and nothing done, if it turns out under the lock that it is recorded already.
+        """
+
+
+@functools.cache
+def discover(engine: str) -> tuple[Migration, ...]:
+    """The migrations of `engine`, in the order in which they are applied."""
+    found = []
+    for entry in resources.files(PACKAGE).iterdir():
+        match = _FILE.fullmatch(entry.name)
+        if match and match["engine"] == engine:
+            sql = entry.read_text(encoding="utf-8").replace("\r\n", "\n")
+            found.append(Migration(entry.name, sql, hashlib.sha256(sql.encode()).hexdigest()))
+    if not found:
+        raise MigrationError(f"the installed package has no migrations for {engine}: reinstall it")
+    return tuple(sorted(found, key=lambda migration: migration.name))
+
+
+def pending(migrations: Sequence[Migration], applied: Mapping[str, str]) -> list[Migration]:
+    """Those that are not applied yet, unless the database and the code do not go together."""
+    known = {migration.name: migration for migration in migrations}
+    for name in sorted(applied):
+        if name not in known:
+            raise MigrationError(
+                f"the database is newer than this version of assistly: it has the migration {name}, "
+                "which is unknown here. Upgrade assistly"
+            )
+        if applied[name] != known[name].checksum:
+            raise MigrationError(
+                f"the migration {name} was changed after it was applied to this database: "
+                "restore the file, and make the change in a new migration"
+            )
+    return [migration for migration in migrations if migration.name not in applied]
+
+
+def migrate(target: MigrationTarget, migrations: Sequence[Migration]) -> list[str]:
+    """Apply what is pending; the names of those that this call applied. Without any, it only reads."""
+    return [migration.name for migration in pending(migrations, target.applied()) if target.apply(migration)]
+
+
+def require_current(target: MigrationTarget, migrations: Sequence[Migration]) -> None:
+    """Raise MigrationError where something is pending."""
+    missing = pending(migrations, target.applied())
+    if missing:
+        names = ", ".join(migration.name for migration in missing)
+        raise MigrationError(
+            f"the database lacks the migrations {names}, and they are not applied by themselves "
+            "(STORAGE_AUTO_MIGRATE is false): run `assistly migrate`"
+        )

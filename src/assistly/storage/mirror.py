@@ -1,0 +1,126 @@
+"""Copies of one storage's state in another, for those who only look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from datetime import datetime, timedelta
+
+from .errors import Conflict, InvalidValue
+from .records import Event, Json, NewEvent
+from .storage import Storage
+from .validation import canonical, instance
+
+_PAGE = 500
+_BUDGET = 900 * 1024
+_MOST_JOBS = 500
+_LOCK = "assistly.mirror"
+_LOCK_TTL = timedelta(minutes=5)
+
+
+def mirror(source: Storage, target: Storage) -> int:
+    """Write what `source` holds into snapshots of `target`, and copy its new events; how many were new.
+
+    The kinds are `queue` (counts, waiting and dead jobs), `state` (sessions, approvals, metrics,
+    lock) and `logs` (the newest events). A snapshot holds what fits, and counts what it left out
+    as `omitted`. Events are copied once each, however often and by however many this is called;
+    a target mirrors one source. Raises Conflict while another mirror writes to the target.
+    """
+    instance("source", source, Storage)
+    instance("target", target, Storage)
+    if source is target:
+        raise InvalidValue("source and target are the same storage")
+    copied = _copy_events(source, target)
+    with target.transaction() as tx:
+        tx.snapshots.put("queue", _queue(source))
+        tx.snapshots.put("state", _state(source))
+    return copied
+
+
+def _copy_events(source: Storage, target: Storage) -> int:
+    copied = 0
+    owner = os.urandom(8).hex()
+    while True:
+        with target.transaction() as tx:
+            # Inside the transaction the lock makes a second mirror wait for this page's commit.
+            lock = tx.lock.acquire(owner, name=_LOCK, ttl=_LOCK_TTL)
+            if lock is None:
+                raise Conflict("another mirror is writing to this target: try again when it is done")
+            logs = tx.snapshots.get("logs")
+            cursor = logs.payload.get("last_event_id", 0) if logs and isinstance(logs.payload, dict) else 0
+            events = source.events.read_after(cursor, limit=_PAGE)
+            if events:
+                cursor = events[-1].id
+                tx.events.append_many(
+                    [NewEvent(event.event_type, event.payload, event.created_at) for event in events]
+                )
+            tx.snapshots.put("logs", _logs(source, cursor))
+            tx.lock.release(lock)
+        copied += len(events)
+        if len(events) < _PAGE:
+            return copied
+
+
+def _logs(source: Storage, cursor: int) -> Json:
+    newest: list[Event] = source.events.list(limit=_PAGE)
+    return {"last_event_id": cursor, "events": _fitting(newest, _BUDGET)}
+
+
+def _queue(source: Storage) -> Json:
+    next_due_at = source.queue.next_due_at()
+    waiting = (
+        job
+        for status in ("processing", "retrying", "scheduled")
+        for job in source.queue.list(status=status, limit=_MOST_JOBS)
+    )
+    return {
+        "counts": {str(status): count for status, count in source.queue.counts().items()},
+        "next_due_at": next_due_at.isoformat() if next_due_at else None,
+        "waiting": _fitting(waiting, _BUDGET // 2),
+        "dead_letters": _fitting(source.queue.dead_letters(limit=_MOST_JOBS), _BUDGET // 2),
+    }
+
+
+def _state(source: Storage) -> Json:
+    lock = source.lock.current()
+    return {
+        "sessions": _fitting(source.sessions.list(limit=_PAGE), _BUDGET // 3),
+        "approvals": _fitting(source.approvals.list(limit=_PAGE), _BUDGET // 3),
+        "metrics": _plain(asdict(source.metrics.read())),
+        "lock": _plain(asdict(lock)) if lock else None,
+    }
+
+
+def _fitting(records: Iterable[object], budget: int) -> Json:
+    kept: list[Json] = []
+    omitted = 0
+    for value, size in _sized(records):
+        if value is None or size > budget:
+            omitted += 1
+            continue
+        budget -= size
+        kept.append(value)
+    return {"records": kept, "omitted": omitted}
+
+
+def _sized(records: Iterable[object]) -> Iterator[tuple[Json, int]]:
+    for record in records:
+        value = _plain(asdict(record))  # type: ignore[call-overload]
+        try:
+            # As deep as it will stand in the snapshot.
+            yield value, len(canonical("record", {"": {"": [value]}}).encode())
+        except InvalidValue:
+            yield None, 0
+
+
+def _plain(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value) if isinstance(value, str) else value

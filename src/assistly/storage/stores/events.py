@@ -1,0 +1,77 @@
+"""The append-only event log."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable
+from datetime import datetime
+
+from .. import validation as check
+from ..errors import NotFound
+from ..records import Event, Json, NewEvent
+from .context import Context
+
+
+class Events:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
+        return self.append_many([NewEvent(event_type, payload, created_at)])[0]
+
+    def append_many(
+        self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]
+    ) -> builtins.list[Event]:
+        """All or nothing, in order; tuples stand for the fields of NewEvent."""
+        if not isinstance(events, Iterable) or isinstance(events, str | bytes):
+            raise check.wrong_type("events", "an iterable of NewEvent", events)
+        checked = [_checked(event) for event in events]
+        if not checked:
+            return []
+        at = self._context.now(None)
+        rows = [(event_type, text, created_at or at) for event_type, text, created_at in checked]
+        return [*self._context.backend.events.append(rows)]
+
+    def list(
+        self, *, event_type: str | None = None, before: Event | int | None = None, limit: int = 100
+    ) -> builtins.list[Event]:
+        """A page by (created_at, id), newest first. `before`: the last event of the page before.
+
+        Its id will do while it is stored; NotFound otherwise.
+        """
+        check.optional_name("event_type", event_type)
+        check.limit(limit)
+        edge = None if before is None else self._edge(before)
+        return [*self._context.backend.events.list(event_type=event_type, before=edge, limit=limit)]
+
+    def read_after(
+        self, id: Event | int, *, event_type: str | None = None, limit: int = 100
+    ) -> builtins.list[Event]:
+        """A page by id, oldest first; start with 0, go on with the last event.
+
+        A reader that follows it misses none, also while others append: an event is held back
+        until no event with a lower id can appear any more.
+        """
+        start = id.id if isinstance(id, Event) else check.identity("id", id)
+        check.optional_name("event_type", event_type)
+        check.limit(limit)
+        return [*self._context.backend.events.read_after(start, event_type=event_type, limit=limit)]
+
+    def _edge(self, before: Event | int) -> tuple[datetime, int]:
+        if isinstance(before, Event):
+            return before.created_at, before.id
+        event = self._context.backend.events.get(check.identity("before", before))
+        if event is None:
+            raise NotFound(f"there is no event {before} to list from: pass the Event itself")
+        return event.created_at, event.id
+
+
+def _checked(event: object) -> tuple[str, check.JsonText, datetime | None]:
+    if isinstance(event, tuple) and len(event) in (2, 3):
+        event = NewEvent(*event)
+    new = check.instance("events", event, NewEvent)
+    return (
+        check.name("event_type", new.event_type),
+        check.canonical("payload", new.payload),
+        check.optional_moment("created_at", new.created_at),
+    )

@@ -1,0 +1,126 @@
+"""New jobs: one for each idempotency key, and none too near to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from .. import validation as check
+from ..backend import JobDraft, StorageBackend
+from ..errors import IdempotencyMismatch, ScheduleConflict, StorageUnavailable
+from ..records import Job, NewJob
+from .context import Context
+
+_ATTEMPTS = 10
+_MOST_RETRIES = 2**31 - 1
+
+_Planned = tuple[JobDraft, timedelta | None]
+
+
+class Scheduler:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def schedule(self, new: NewJob, now: datetime | None) -> Job:
+        at = self._context.now(now)
+        draft, gap = self._plan("", new, at)
+        if gap:
+            return self._context.atomically(lambda backend: _insert_apart(backend, draft, gap, at))
+        return _insert(self._context.backend, draft, at)
+
+    def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None) -> list[Job]:
+        if not isinstance(jobs, Iterable):
+            raise check.wrong_type("jobs", "an iterable of NewJob", jobs)
+        at = self._context.now(now)
+        plan = [
+            self._plan(f"jobs[{index}].", check.instance(f"jobs[{index}]", new, NewJob), at)
+            for index, new in enumerate(jobs)
+        ]
+        if not plan:
+            return []
+        return self._context.atomically(lambda backend: _insert_all(backend, plan, at))
+
+    def _plan(self, prefix: str, new: NewJob, now: datetime) -> _Planned:
+        retries = self._context.policies.retry.max_retries if new.max_retries is None else new.max_retries
+        draft = JobDraft(
+            platform=check.name(f"{prefix}platform", new.platform),
+            content=check.content(f"{prefix}content", new.content),
+            metadata=check.canonical_object(
+                f"{prefix}metadata", {} if new.metadata is None else new.metadata
+            ),
+            scheduled_at=check.optional_moment(f"{prefix}scheduled_at", new.scheduled_at) or now,
+            idempotency_key=check.optional_name(f"{prefix}idempotency_key", new.idempotency_key),
+            max_retries=check.whole(f"{prefix}max_retries", retries, least=1, most=_MOST_RETRIES),
+            max_lateness=check.optional_duration(f"{prefix}max_lateness", new.max_lateness),
+        )
+        return draft, checked_gap(f"{prefix}min_gap", new.min_gap)
+
+
+def checked_gap(argument: str, gap: object) -> timedelta | None:
+    """None stands for no gap, as zero does: no two times are nearer than that."""
+    return check.optional_duration(argument, gap) or None
+
+
+def raise_conflict(
+    backend: StorageBackend, platform: str, moment: datetime, gap: timedelta, *, exclude: int | None = None
+) -> None:
+    other = backend.jobs.in_window(platform, *check.window(moment, gap), exclude=exclude)
+    if other is not None:
+        raise ScheduleConflict(
+            f"job {other.id} on {platform!r} is at {other.scheduled_at}, nearer than {gap} to {moment}", other
+        )
+
+
+def _insert_all(backend: StorageBackend, plan: Sequence[_Planned], now: datetime) -> list[Job]:
+    backend.jobs.lock_platforms(sorted({draft.platform for draft, gap in plan if gap}))
+    jobs: list[Job] = []
+    for apart, run in groupby(plan, key=lambda planned: planned[1] is not None):
+        if apart:
+            jobs += [_insert_apart(backend, draft, gap, now) for draft, gap in run if gap]
+            continue
+        drafts = [draft for draft, _ in run]
+        inserted = backend.jobs.insert(drafts, now=now)
+        jobs += [job or _insert(backend, draft, now) for draft, job in zip(drafts, inserted, strict=True)]
+    return jobs
+
+
+def _insert_apart(backend: StorageBackend, draft: JobDraft, gap: timedelta, now: datetime) -> Job:
+    backend.jobs.lock_platforms([draft.platform])
+    stored = _stored(backend, draft)
+    if stored is not None:
+        return stored
+    raise_conflict(backend, draft.platform, draft.scheduled_at, gap)
+    return _insert(backend, draft, now)
+
+
+def _insert(backend: StorageBackend, draft: JobDraft, now: datetime) -> Job:
+    for _ in range(_ATTEMPTS):
+        job = backend.jobs.insert([draft], now=now)[0] or _stored(backend, draft)
+        if job is not None:
+            return job
+    raise StorageUnavailable(
+        f"idempotency key {draft.idempotency_key!r} was taken and removed by others all the time: try again"
+    )
+
+
+def _stored(backend: StorageBackend, draft: JobDraft) -> Job | None:
+    key = draft.idempotency_key
+    job = None if key is None else backend.jobs.by_key(key)
+    if key is None or job is None:
+        return None
+    differing = [
+        field
+        for field, same in (
+            ("platform", job.platform == draft.platform),
+            ("content", job.content == draft.content),
+            ("metadata", check.canonical("metadata", job.metadata) == draft.metadata),
+        )
+        if not same
+    ]
+    if differing:
+        raise IdempotencyMismatch(
+            f"idempotency key {key!r} belongs to job {job.id}, which has another {' and '.join(differing)}",
+            key,
+        )
+    return job

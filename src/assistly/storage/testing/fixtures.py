@@ -1,0 +1,184 @@
+"""What every contract class shares: the fake clock, the fixtures, and how to empty an engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from threading import Barrier, Thread
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from ..backend import PrunedByCap, StorageBackend
+from ..records import Job
+from ..storage import Storage
+
+T = TypeVar("T")
+
+START = datetime(2026, 1, 15, 12, tzinfo=UTC)
+FAR_FUTURE = datetime(9000, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+START_OF_TIME = datetime.min.replace(tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+LEASE = 5 * MINUTE
+RETRY_DELAY = 5 * MINUTE
+
+_BATCH = 1000
+_names = count(1)
+
+
+class FakeClock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self, time: datetime = START) -> None:
+        self.time = time
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def advance(self, step: timedelta) -> datetime:
+        self.time += step
+        return self.time
+
+    def reset(self) -> None:
+        self.time = START
+
+
+class Contract:
+    """The base of the contract classes. A subclass for an engine adds one fixture, `backend`.
+
+    `backend` may live as long as it likes: each test, and each Hypothesis example, empties it.
+    """
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @pytest.fixture
+    def storage(self, backend: StorageBackend, clock: FakeClock) -> Storage:
+        empty(backend)
+        return open_for_test(backend, clock)
+
+
+def open_for_test(backend: StorageBackend, clock: FakeClock | None, **settings: Any) -> Storage:
+    """A storage that prunes only when it is told to."""
+    return Storage(backend, clock=clock, auto_prune=False, **settings)
+
+
+def examples(count: int, *, steps: int = 30) -> settings:
+    """Settings for one property. HYPOTHESIS_PROFILE may be `ci` (always the same examples) or `thorough`."""
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "")
+    return settings(
+        max_examples=count * (20 if profile == "thorough" else 1),
+        stateful_step_count=steps,
+        derandomize=profile == "ci",
+        deadline=None,
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.differing_executors,
+            HealthCheck.too_slow,
+        ],
+    )
+
+
+def fresh_name(prefix: str = "name") -> str:
+    """A name that no test used before, for the kinds of record that cannot be deleted."""
+    return f"{prefix}-{next(_names)}-{uuid4().hex[:12]}"
+
+
+def empty(backend: StorageBackend) -> None:
+    """Delete all that can be deleted, by means that every engine has, and forget the last prune."""
+    with backend.transaction() as tx:
+        while jobs := tx.jobs.list(status=None, platform=None, after=0, limit=_BATCH):
+            for job in jobs:
+                tx.jobs.remove(job.id)
+        while sessions := tx.sessions.list(after=None, limit=_BATCH):
+            for session in sessions:
+                tx.sessions.delete(session.user_id)
+        _empty_the_aged(tx)
+    backend.retention.begin_prune(now=FAR_FUTURE, interval=SECOND)
+    backend.retention.reset_prune(now=FAR_FUTURE)
+
+
+def _empty_the_aged(backend: StorageBackend) -> None:
+    capped: tuple[PrunedByCap, ...] = ("approvals", "idempotency")
+    for kind in capped:
+        while backend.retention.delete_up_to(kind, (END_OF_TIME, 2**62), limit=_BATCH):
+            pass
+    while backend.retention.delete_older("events", END_OF_TIME, limit=_BATCH):
+        pass
+    while backend.retention.delete_nonces(2**62, limit=_BATCH):
+        pass
+
+
+def claim_one(storage: Storage, *, worker_id: str = "worker-1", lease: timedelta = LEASE) -> Job:
+    """The one job that is due."""
+    jobs = storage.queue.claim_due(worker_id=worker_id, lease=lease)
+    assert len(jobs) == 1, f"one job should be due, not {len(jobs)}"
+    return jobs[0]
+
+
+def held(storage: Storage, *, worker_id: str = "worker-1", lease: timedelta = LEASE, **fields: Any) -> Job:
+    """A job that has just been scheduled and claimed; no other may be due."""
+    scheduled = storage.queue.schedule(**{"platform": "x", "content": "hello", **fields})
+    job = claim_one(storage, worker_id=worker_id, lease=lease)
+    assert job.id == scheduled.id
+    return job
+
+
+def dead(storage: Storage, *, error: str = "refused", **fields: Any) -> Job:
+    """A job among the dead letters."""
+    return storage.queue.mark_failed(held(storage, **fields), error, retryable=False)
+
+
+def posted(storage: Storage, **fields: Any) -> Job:
+    return storage.queue.mark_posted(held(storage, **fields), "remote-1")
+
+
+def retrying(storage: Storage, *, retry_at: datetime | None = None, **fields: Any) -> Job:
+    return storage.queue.mark_failed(held(storage, **fields), "busy", retry_at=retry_at)
+
+
+def census(storage: Storage) -> dict[str, Any]:
+    """All that can be listed, to show that a refused call changed nothing."""
+    return {
+        "jobs": list(storage.queue.list(limit=_BATCH)),
+        "sessions": list(storage.sessions.list(limit=_BATCH)),
+        "approvals": list(storage.approvals.list(limit=_BATCH)),
+        "events": list(storage.events.list(limit=_BATCH)),
+        "snapshots": list(storage.snapshots.list()),
+        "metrics": storage.metrics.read(),
+        "lock": storage.lock.current(),
+    }
+
+
+def together(count: int, work: Callable[[int], T]) -> list[T]:
+    """Run `work(0)` to `work(count - 1)` in as many threads that start at one moment."""
+    barrier = Barrier(count)
+    results: dict[int, T] = {}
+    errors: list[BaseException] = []
+
+    def run(index: int) -> None:
+        barrier.wait(timeout=30)
+        try:
+            results[index] = work(index)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [Thread(target=run, args=(index,), daemon=True) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    if errors:
+        raise errors[0]
+    return [results[index] for index in range(count)]

@@ -1,0 +1,225 @@
+"""The rules of the queue, for several workers."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, rule
+
+from ..records import Failed, Job, JobStatus, Json, NewJob, Outcome, Posted, Released, Snoozed
+from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
+from .machine_sides import NONE, RETRY, Answers, Side, SideBySide, limits, picks
+
+GAP = 10 * MINUTE
+
+platforms = st.sampled_from(["x", "mastodon", "é"])
+contents = st.sampled_from(["", "hello", "h\u00e9llo \U0001f600"])
+metadata = st.sampled_from([None, {}, {"n": 1}, {"n": 1.0}, {"n": True}])
+keys = st.sampled_from([None, None, "k", "K"])
+gaps = st.sampled_from([None, None, NONE, GAP])
+offsets = st.builds(
+    lambda offset, jitter: offset + jitter,
+    st.sampled_from([NONE, NONE, GAP, -GAP, RETRY, HOUR, -HOUR]),
+    st.sampled_from([NONE, TICK, -TICK]),
+)
+latenesses = st.sampled_from([None, None, NONE, MINUTE, DAY])
+retries = st.sampled_from([None, 1, 3])
+leases = st.sampled_from([MINUTE, LEASE])
+workers = st.sampled_from(["ann", "bob"])
+endings = st.sampled_from(["posted", "failed", "failed", "fatal", "retry at", "snoozed", "released"])
+several = st.none() | st.lists(platforms, min_size=1, max_size=2, unique=True)
+drafts = st.builds(dict, platform=platforms, content=contents, at=st.none() | offsets, key=keys, gap=gaps)
+
+
+def outcome(job: Job, ending: str, at: datetime) -> Outcome:
+    match ending:
+        case "posted":
+            return Posted(job, "remote-1")
+        case "failed":
+            return Failed(job, "busy")
+        case "fatal":
+            return Failed(job, "refused", retryable=False)
+        case "retry at":
+            return Failed(job, "busy", retry_at=at)
+        case "snoozed":
+            return Snoozed(job, at)
+    return Released(job)
+
+
+def ended(queue: Any, outcome: Outcome) -> Any:
+    """The same by the method for one job."""
+    match outcome:
+        case Posted(job, remote_id):
+            return queue.mark_posted(job, remote_id)
+        case Failed(job, error, retry_at, retryable):
+            return queue.mark_failed(job, error, retry_at=retry_at, retryable=retryable)
+        case Snoozed(job, until):
+            return queue.snooze(job, until)
+        case Released(job):
+            return queue.release(job)
+
+
+class QueueRules(SideBySide):
+    """`known["jobs"]` holds the jobs that were scheduled, `known["claims"]` all claims, stale ones too."""
+
+    def at(self, offset: timedelta | None) -> datetime | None:
+        return None if offset is None else self.clock() + offset
+
+    def job_id(self, pick: int, side: Side) -> int:
+        answers = self.pick("jobs", pick)
+        return 2**40 if answers is None else self.of(answers, side).id
+
+    @rule(
+        platform=platforms,
+        content=contents,
+        offset=st.none() | offsets,
+        key=keys,
+        gap=gaps,
+        metadata=metadata,
+        max_retries=retries,
+        lateness=latenesses,
+    )
+    def schedule(
+        self,
+        platform: str,
+        content: str,
+        offset: timedelta | None,
+        key: str | None,
+        gap: timedelta | None,
+        metadata: dict[str, Json] | None,
+        max_retries: int | None,
+        lateness: timedelta | None,
+    ) -> None:
+        answers = self.ask(
+            lambda api, _: api.queue.schedule(
+                platform,
+                content,
+                self.at(offset),
+                idempotency_key=key,
+                min_gap=gap,
+                metadata=metadata,
+                max_retries=max_retries,
+                max_lateness=lateness,
+            ),
+            new=True,
+        )
+        self.remember("jobs", answers)
+
+    @rule(drafts=st.lists(drafts, max_size=4))
+    def schedule_many(self, drafts: list[dict[str, Any]]) -> None:
+        batch = [
+            NewJob(
+                draft["platform"],
+                draft["content"],
+                self.at(draft["at"]),
+                idempotency_key=draft["key"],
+                min_gap=draft["gap"],
+            )
+            for draft in drafts
+        ]
+        self.remember("jobs", self.ask(lambda api, _: api.queue.schedule_many(batch), new=True))
+
+    @rule(pick=picks, offset=offsets, content=st.none() | contents, metadata=metadata, gap=gaps)
+    def reschedule(
+        self,
+        pick: int,
+        offset: timedelta,
+        content: str | None,
+        metadata: dict[str, Json] | None,
+        gap: timedelta | None,
+    ) -> None:
+        self.ask(
+            lambda api, side: api.queue.reschedule(
+                self.job_id(pick, side), self.at(offset), content=content, metadata=metadata, min_gap=gap
+            )
+        )
+
+    @rule(platform=platforms, offset=offsets, gap=st.sampled_from([NONE, TICK, GAP]))
+    def find_conflict(self, platform: str, offset: timedelta, gap: timedelta) -> None:
+        self.ask(lambda api, _: api.queue.find_conflict(platform, self.at(offset), gap))
+
+    @rule(worker=workers, limit=limits, lease=leases, several=several)
+    def claim(self, worker: str, limit: int, lease: timedelta, several: list[str] | None) -> None:
+        answers = self.ask(
+            lambda api, _: api.queue.claim_due(
+                worker_id=worker, limit=limit, lease=lease, platforms=several
+            )
+        )
+        self.remember("claims", answers)
+
+    @rule(pick=picks)
+    def begin_publish(self, pick: int) -> None:
+        claim = self.pick("claims", pick)
+        if claim is not None:
+            self.ask(lambda api, side: api.queue.begin_publish(self.of(claim, side)))
+
+    @rule(chosen=st.lists(picks, max_size=4), lease=leases)
+    def extend(self, chosen: list[int], lease: timedelta) -> None:
+        claims = self._claims(chosen)
+        self.ask(
+            lambda api, side: api.queue.extend([self.of(claim, side) for claim in claims], lease=lease)
+        )
+
+    @rule(pick=picks, ending=endings, offset=offsets)
+    def end_claim(self, pick: int, ending: str, offset: timedelta) -> None:
+        claim = self.pick("claims", pick)
+        if claim is not None:
+            at = self.clock() + offset
+            self.ask(lambda api, side: ended(api.queue, outcome(self.of(claim, side), ending, at)))
+
+    @rule(chosen=st.lists(st.tuples(picks, endings, offsets), max_size=5))
+    def settle(self, chosen: list[tuple[int, str, timedelta]]) -> None:
+        claims = self._claims([pick for pick, _, _ in chosen])
+        self.ask(
+            lambda api, side: api.queue.settle(
+                outcome(self.of(claim, side), ending, self.clock() + offset)
+                for claim, (_, ending, offset) in zip(claims, chosen, strict=False)
+            )
+        )
+
+    def _claims(self, chosen: list[int]) -> list[Answers]:
+        claims = (self.pick("claims", pick) for pick in chosen)
+        return [claim for claim in claims if claim is not None]
+
+    @rule(limit=limits)
+    def rescue_expired(self, limit: int) -> None:
+        self.ask(lambda api, _: api.queue.rescue_expired(limit=limit))
+
+    @rule(pick=picks, offset=st.none() | offsets)
+    def replay(self, pick: int, offset: timedelta | None) -> None:
+        self.ask(
+            lambda api, side: api.queue.replay(self.job_id(pick, side), scheduled_at=self.at(offset))
+        )
+
+    @rule(platform=st.none() | platforms, limit=st.none() | limits)
+    def replay_all(self, platform: str | None, limit: int | None) -> None:
+        self.ask(lambda api, _: api.queue.replay_all(platform=platform, limit=limit))
+
+    @rule(pick=picks)
+    def remove(self, pick: int) -> None:
+        self.ask(lambda api, side: api.queue.remove(self.job_id(pick, side)))
+
+    @rule(
+        status=st.none() | st.sampled_from(JobStatus),
+        platform=st.none() | platforms,
+        after=st.none() | picks,
+        limit=limits,
+    )
+    def list_jobs(
+        self, status: JobStatus | None, platform: str | None, after: int | None, limit: int
+    ) -> None:
+        def page(api: Any, side: Side) -> Any:
+            start = None if after is None else self.job_id(after, side)
+            dead = api.queue.dead_letters(platform=platform, after=start, limit=limit)
+            jobs = api.queue.list(status=status, platform=platform, after=start, limit=limit)
+            return dead, jobs
+
+        self.ask(page)
+
+    @invariant()
+    def queues_agree(self) -> None:
+        self.ask(
+            lambda api, _: (api.queue.list(limit=1000), api.queue.counts(), api.queue.next_due_at())
+        )

@@ -1,0 +1,268 @@
+"""The base of the state machines: a model and one or more engines that are asked the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from ..backend import StorageBackend
+from ..errors import StorageClosed, StorageError
+from ..records import Approval, Event, IdempotencyClaim, Job, Settled, WorkerLock
+from ..storage import Storage
+from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK, FakeClock, empty, fresh_name, open_for_test
+from .model import Model, ModelRetention
+
+RETRY = 3 * MINUTE
+MAX_RETRIES = 2
+KEY_LEASE = MINUTE
+LOCK_TTL = 45 * SECOND
+NONE = timedelta(0)
+
+RETENTION = ModelRetention(
+    approvals_age=2 * DAY,
+    approvals_cap=3,
+    idempotency_age=DAY,
+    idempotency_cap=3,
+    nonces_age=DAY,
+    posted_age=DAY,
+    events_age=2 * DAY,
+    sessions_age=2 * DAY,
+)
+SETTINGS: dict[str, Any] = {
+    "retention_approvals_days": 2,
+    "retention_max_approvals": 3,
+    "retention_idempotency_days": 1,
+    "retention_max_idempotency": 3,
+    "retention_nonces_days": 1,
+    "retention_posted_days": 1,
+    "retention_events_days": 2,
+    "retention_sessions_days": 2,
+    "schedule_max_retries": MAX_RETRIES,
+    "schedule_retry_minutes": 3,
+}
+
+picks = st.integers(0, 30)
+steps = st.builds(
+    lambda step, jitter: step + jitter,
+    st.sampled_from([NONE, NONE, LOCK_TTL, KEY_LEASE, RETRY, LEASE, HOUR, DAY, 2 * DAY, -MINUTE]),
+    st.sampled_from([NONE, TICK, -TICK]),
+)
+values = st.sampled_from([None, False, 0, 0.0, 1, 1.0, True, "", "a", [], {}, {"a": 1}, {"a": [1, 1.0, None]}])
+limits = st.sampled_from([1, 2, 3, 1000])
+
+_NUMBER: dict[type, str] = {Job: "id", Event: "id", WorkerLock: "fence"}
+_OWN: dict[type, str] = {Approval: "sequence", IdempotencyClaim: "token"}
+_REASONS = ("lease expired: ", "outcome unknown: ", "missed: ")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine under test. `reopened` gives another backend on the same data, which the machine closes."""
+
+    name: str
+    backend: StorageBackend
+    reopened: Callable[[], StorageBackend] | None = None
+
+
+class Refused(Exception):
+    """What a callback of the caller's raises."""
+
+
+class Undone(Exception):
+    """Ends a transaction with a rollback."""
+
+
+class Side:
+    """The model or an engine, and what its numbers are called in common: the model's numbers are."""
+
+    def __init__(self, name: str, api: Any) -> None:
+        self.name = name
+        self.root = api
+        self.apis: list[Any] = [api]
+        self.transactions: list[AbstractContextManager[Any]] = []
+        self.numbers: dict[tuple[type, int], int] = {}
+
+    def answer(self, question: Callable[[Any], Any]) -> Any:
+        try:
+            return question(self.apis[-1])
+        except (StorageError, Refused) as error:
+            return error
+
+    def begin(self, *, joined: bool) -> None:
+        """With `joined`, the calls to come are made on the outer object, which must join in."""
+        transaction = self.apis[-1].transaction()
+        inner = transaction.__enter__()
+        self.transactions.append(transaction)
+        self.apis.append(self.apis[-1] if joined else inner)
+
+    def end(self, *, commit: bool) -> None:
+        api, transaction = self.apis.pop(), self.transactions.pop()
+        error = None if commit else Undone()
+        with suppress(Undone):
+            if not transaction.__exit__(None if commit else Undone, error, None) and error is not None:
+                raise error
+        if api is not self.apis[-1] and not isinstance(api, Model):
+            assert isinstance(self._used(api), StorageClosed), f"{self.name}: an ended transaction still works"
+
+    def _used(self, api: Any) -> Any:
+        try:
+            return api.queue.counts()
+        except StorageError as error:
+            return error
+
+    def learn(self, model: Any, own: Any) -> None:
+        """Both are new, and one and the same."""
+        if isinstance(model, list) and isinstance(own, list):
+            for one, other in zip(model, own, strict=False):
+                self.learn(one, other)
+        elif type(model) is type(own) and type(own) in _NUMBER:
+            attribute = _NUMBER[type(own)]
+            self.numbers[type(own), getattr(own, attribute)] = getattr(model, attribute)
+
+    def number(self, kind: type, own: int) -> int | str:
+        return self.numbers.get((kind, own), f"an unknown number, {own}")
+
+    def own(self, kind: type, number: int) -> int:
+        return next(own for (of, own), common in self.numbers.items() if (of, common) == (kind, number))
+
+    def common(self, value: Any) -> Any:
+        """An answer in words that all sides share; types of JSON values included."""
+        if isinstance(value, Settled):
+            return self.common(value.jobs), [self.number(Job, id) for id in value.lost]
+        if is_dataclass(value) and not isinstance(value, type):
+            return self._common_record(value)
+        if isinstance(value, StorageError | Refused):
+            return type(value).__name__, self.common(value.args[1:])
+        if isinstance(value, dict):
+            return {key: self.common(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.common(part) for part in value]
+        if isinstance(value, datetime):
+            return value.isoformat()
+        if isinstance(value, str):
+            return next((reason for reason in _REASONS if value.startswith(reason)), value)
+        return type(value).__name__, value
+
+    def _common_record(self, record: Any) -> dict[str, Any]:
+        kind = type(record)
+        parts = {part.name: getattr(record, part.name) for part in fields(record)}
+        parts.pop(_OWN.get(kind, ""), None)
+        told = {name: self.common(part) for name, part in parts.items()}
+        if kind in _NUMBER:
+            told[_NUMBER[kind]] = self.number(kind, parts[_NUMBER[kind]])
+        return told
+
+
+class ModelSide(Side):
+    def number(self, kind: type, own: int) -> int | str:
+        return own
+
+    def own(self, kind: type, number: int) -> int:
+        return number
+
+
+Answers = list[Any]
+"""One for each side, the model's first."""
+
+
+class SideBySide(RuleBasedStateMachine):
+    """Asks every side the same, and demands one answer."""
+
+    def __init__(self, *engines: Engine) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.engines = engines
+        self.unique = fresh_name()
+        model = Model(self.clock, retention=RETENTION, max_retries=MAX_RETRIES, retry_delay=RETRY)
+        self.sides: list[Side] = [ModelSide("model", model)]
+        self.extra: list[Storage] = []
+        for engine in engines:
+            empty(engine.backend)
+            self.sides.append(Side(engine.name, self._opened(engine.backend)))
+        self.known: dict[str, list[Any]] = {}
+        self.before: list[tuple[dict[str, list[Any]], list[dict[tuple[type, int], int]]]] = []
+
+    def _opened(self, backend: StorageBackend) -> Storage:
+        return open_for_test(backend, self.clock, **SETTINGS)
+
+    def ask(self, question: Callable[[Any, Side], Any], *, new: bool = False) -> Answers:
+        answers: Answers = []
+        for side in self.sides:
+            answer = side.answer(lambda api, side=side: question(api, side))
+            answers.append(answer)
+            if new:
+                side.learn(answers[0], answer)
+        expected = self.sides[0].common(answers[0])
+        for side, answer in zip(self.sides[1:], answers[1:], strict=True):
+            told = side.common(answer)
+            assert told == expected, f"{side.name} says\n  {told!r}\nand should say\n  {expected!r}"
+        return answers
+
+    def remember(self, kind: str, answers: Answers) -> None:
+        """Keep what was handed out: a record of each side, or a list of them."""
+        if isinstance(answers[0], list):
+            for each in zip(*answers, strict=True):
+                self.remember(kind, list(each))
+        elif answers[0] is not None and not isinstance(answers[0], Exception):
+            self.known.setdefault(kind, []).append(answers)
+
+    def pick(self, kind: str, pick: int) -> Answers | None:
+        """One that was handed out before, the newest for 0."""
+        known = self.known.get(kind, [])
+        return known[-1 - pick % len(known)] if known else None
+
+    def of(self, answers: Answers, side: Side) -> Any:
+        return answers[self.sides.index(side)]
+
+    @rule(step=steps)
+    def advance(self, step: timedelta) -> None:
+        self.clock.advance(step)
+
+    @precondition(lambda self: len(self.before) < 3)
+    @rule(joined=st.booleans())
+    def begin(self, joined: bool) -> None:
+        self.before.append(
+            (
+                {kind: [*known] for kind, known in self.known.items()},
+                [dict(side.numbers) for side in self.sides],
+            )
+        )
+        for side in self.sides:
+            side.begin(joined=joined)
+
+    @precondition(lambda self: self.before)
+    @rule(commit=st.booleans())
+    def end(self, commit: bool) -> None:
+        known, numbers = self.before.pop()
+        for side in self.sides:
+            side.end(commit=commit)
+        if not commit:
+            self.known = known
+            for side, before in zip(self.sides, numbers, strict=True):
+                side.numbers = before
+
+    @precondition(lambda self: not self.before)
+    @rule(force=st.booleans())
+    def prune(self, force: bool) -> None:
+        self.ask(lambda api, _: api.prune(force=force))
+
+    @precondition(lambda self: not self.before)
+    @rule()
+    def reopen(self) -> None:
+        for side, engine in zip(self.sides[1:], self.engines, strict=True):
+            side.root = self._opened(engine.reopened() if engine.reopened else engine.backend)
+            side.apis = [side.root]
+            if engine.reopened:
+                self.extra.append(side.root)
+
+    def teardown(self) -> None:
+        while self.before:
+            self.end(commit=False)
+        for storage in self.extra:
+            storage.close()

@@ -1,0 +1,332 @@
+"""Every kind of record of the model but the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ..errors import (
+    AlreadyExists,
+    ClaimLost,
+    Conflict,
+    IdempotencyMismatch,
+    LockLost,
+    NotFound,
+    StatusConflict,
+    VersionConflict,
+)
+from ..records import (
+    Approval,
+    ClaimState,
+    Event,
+    IdempotencyClaim,
+    IdempotencyRecord,
+    Json,
+    NewEvent,
+    Session,
+    Snapshot,
+    WorkerLock,
+)
+from .model_values import copied
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+class ModelSessions:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def get(self, user_id: str) -> Session | None:
+        return copied(self._model.tables.sessions.get(user_id))
+
+    def put(self, user_id: str, data: Json, *, expected_version: int | None = None) -> Session:
+        current = self.get(user_id)
+        version = current.version if current else 0
+        if expected_version is not None and expected_version != version:
+            raise VersionConflict("another version", current)
+        session = Session(user_id, copied(data), version + 1, self._model.now())
+        self._model.tables.sessions[user_id] = session
+        return copied(session)
+
+    def update(self, user_id: str, change: Callable[[Json], Json], *, default: Json = None) -> Session:
+        current = self.get(user_id)
+        return self.put(user_id, change(current.data if current else copied(default)))
+
+    def delete(self, user_id: str) -> bool:
+        return self._model.tables.sessions.pop(user_id, None) is not None
+
+    def list(self, *, after: str | None = None, limit: int = 100) -> Sequence[Session]:
+        sessions = self._model.tables.sessions
+        names = sorted(name for name in sessions if after is None or name > after)
+        return [copied(sessions[name]) for name in names[:limit]]
+
+
+class ModelApprovals:
+    """The list is in insertion order."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def add(
+        self, id: str, payload: Json, *, status: str = "pending", created_at: datetime | None = None
+    ) -> Approval:
+        if self.get(id) is not None:
+            raise AlreadyExists("the id is taken")
+        created = created_at or self._model.now()
+        approval = Approval(id, status, copied(payload), created, None, self._model.number())
+        self._model.tables.approvals.append(approval)
+        return copied(approval)
+
+    def get(self, id: str) -> Approval | None:
+        for approval in self._model.tables.approvals:
+            if approval.id == id:
+                return copied(approval)
+        return None
+
+    def list(
+        self, *, status: str | None = None, before: str | None = None, limit: int = 100
+    ) -> Sequence[Approval]:
+        newest_first = sorted(self._model.tables.approvals, key=lambda row: (row.created_at, row.sequence))
+        newest_first.reverse()
+        if before is not None:
+            ids = [row.id for row in newest_first]
+            if before not in ids:
+                raise NotFound("no such approval")
+            newest_first = newest_first[ids.index(before) + 1 :]
+        return copied([row for row in newest_first if status is None or row.status == status][:limit])
+
+    def decide(
+        self, id: str, status: str, *, expected: str = "pending", patch: dict[str, Json] | None = None
+    ) -> Approval:
+        current = self.get(id)
+        if current is None:
+            raise NotFound("no such approval")
+        if current.status != expected:
+            raise StatusConflict("another status", current)
+        payload = current.payload if patch is None else {**current.payload, **copied(patch)}
+        decided = replace(current, status=status, payload=payload, decided_at=self._model.now())
+        rows = self._model.tables.approvals
+        rows[[row.id for row in rows].index(id)] = decided
+        return copied(decided)
+
+
+@dataclass
+class ModelKey:
+    key: str
+    saved_at: datetime
+    fingerprint: str | None
+    token: int
+    lease_until: datetime | None
+    completed: bool = False
+    value: Json = None
+
+
+class ModelIdempotency:
+    """The list is in insertion order."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def _row(self, key: str) -> ModelKey | None:
+        for row in self._model.tables.keys:
+            if row.key == key:
+                return row
+        return None
+
+    def claim(
+        self, key: str, *, fingerprint: str | None = None, lease: timedelta = timedelta(seconds=60)
+    ) -> IdempotencyClaim:
+        now = self._model.now()
+        row = self._row(key)
+        if row is None:
+            row = ModelKey(key, now, fingerprint, self._model.number(), now + lease)
+            self._model.tables.keys.append(row)
+            return self._claim(row, ClaimState.ACQUIRED)
+        if fingerprint is not None and row.fingerprint is not None and fingerprint != row.fingerprint:
+            raise IdempotencyMismatch("used for something else", key)
+        if row.completed:
+            return self._claim(row, ClaimState.COMPLETED)
+        assert row.lease_until is not None
+        if row.lease_until > now:
+            return self._claim(row, ClaimState.IN_PROGRESS)
+        row.saved_at, row.token, row.lease_until = now, self._model.number(), now + lease
+        row.fingerprint = row.fingerprint or fingerprint
+        return self._claim(row, ClaimState.ACQUIRED)
+
+    def _claim(self, row: ModelKey, state: ClaimState) -> IdempotencyClaim:
+        token = row.token if state is ClaimState.ACQUIRED else -1
+        return IdempotencyClaim(row.key, state, copied(row.value), row.fingerprint, row.lease_until, token)
+
+    def _held(self, claim: IdempotencyClaim) -> ModelKey:
+        row = self._row(claim.key)
+        if row is None or row.completed or row.token != claim.token:
+            raise ClaimLost("not held")
+        return row
+
+    def complete(self, claim: IdempotencyClaim, value: Json) -> None:
+        row = self._held(claim)
+        self._completed(row, value, row.fingerprint, self._model.now())
+
+    def abandon(self, claim: IdempotencyClaim) -> None:
+        self._model.tables.keys.remove(self._held(claim))
+
+    def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
+        saved = saved_at or self._model.now()
+        row = self._row(key)
+        if row is None:
+            row = ModelKey(key, saved, None, -1, None)
+            self._model.tables.keys.append(row)
+        return self._completed(row, value, None, saved)
+
+    def _completed(
+        self, row: ModelKey, value: Json, fingerprint: str | None, saved_at: datetime
+    ) -> IdempotencyRecord:
+        row.completed, row.value, row.fingerprint, row.saved_at = True, copied(value), fingerprint, saved_at
+        row.lease_until = None
+        return IdempotencyRecord(row.key, copied(value), saved_at, fingerprint)
+
+    def get(self, key: str) -> IdempotencyRecord | None:
+        row = self._row(key)
+        if row is None or not row.completed:
+            return None
+        return IdempotencyRecord(key, copied(row.value), row.saved_at, row.fingerprint)
+
+    def run_once(
+        self,
+        key: str,
+        function: Callable[[], Json],
+        *,
+        fingerprint: str | None = None,
+        lease: timedelta = timedelta(seconds=60),
+    ) -> Json:
+        claim = self.claim(key, fingerprint=fingerprint, lease=lease)
+        if claim.state is ClaimState.IN_PROGRESS:
+            raise Conflict("in progress elsewhere")
+        if claim.state is ClaimState.COMPLETED:
+            return claim.value
+        try:
+            value = function()
+        except BaseException:
+            self.abandon(claim)
+            raise
+        self.complete(claim, value)
+        return value
+
+
+class ModelNonces:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
+        if self.seen(nonce):
+            return False
+        moment = timestamp or self._model.now()
+        epoch = datetime.fromtimestamp(0, moment.tzinfo)
+        self._model.tables.nonces[nonce] = (moment - epoch) // timedelta(milliseconds=1)
+        return True
+
+    def seen(self, nonce: str) -> bool:
+        return nonce in self._model.tables.nonces
+
+
+@dataclass
+class ModelMutex:
+    """A lock that was held at least once."""
+
+    fence: int
+    holder: WorkerLock | None
+
+
+class ModelLock:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def acquire(self, owner_id: str, *, ttl: timedelta, name: str = "worker") -> WorkerLock | None:
+        now = self._model.now()
+        holder = self.current(name)
+        if holder is not None and holder.owner_id != owner_id:
+            return None
+        mutex = self._model.tables.locks.setdefault(name, ModelMutex(0, None))
+        if holder is not None:
+            mutex.holder = replace(holder, expires_at=now + ttl)
+        else:
+            mutex.fence += 1
+            mutex.holder = WorkerLock(name, owner_id, mutex.fence, now, now + ttl)
+        return mutex.holder
+
+    def _is_held(self, lock: WorkerLock) -> bool:
+        holder = self.current(lock.name)
+        return holder is not None and (holder.owner_id, holder.fence) == (lock.owner_id, lock.fence)
+
+    def renew(self, lock: WorkerLock, *, ttl: timedelta) -> WorkerLock:
+        if not self._is_held(lock):
+            raise LockLost("not held")
+        renewed = self.acquire(lock.owner_id, ttl=ttl, name=lock.name)
+        assert renewed is not None
+        return renewed
+
+    def release(self, lock: WorkerLock) -> bool:
+        if not self._is_held(lock):
+            return False
+        self._model.tables.locks[lock.name].holder = None
+        return True
+
+    def current(self, name: str = "worker") -> WorkerLock | None:
+        mutex = self._model.tables.locks.get(name)
+        if mutex is None or mutex.holder is None or mutex.holder.expires_at <= self._model.now():
+            return None
+        return mutex.holder
+
+
+class ModelEvents:
+    """The list is in insertion order."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
+        event = Event(self._model.number(), event_type, copied(payload), created_at or self._model.now())
+        self._model.tables.events.append(event)
+        return copied(event)
+
+    def append_many(self, events: Sequence[NewEvent]) -> Sequence[Event]:
+        return [self.append(new.event_type, new.payload, created_at=new.created_at) for new in events]
+
+    def list(
+        self, *, event_type: str | None = None, before: int | None = None, limit: int = 100
+    ) -> Sequence[Event]:
+        newest_first = sorted(self._model.tables.events, key=lambda event: (event.created_at, event.id))
+        newest_first.reverse()
+        if before is not None:
+            ids = [event.id for event in newest_first]
+            if before not in ids:
+                raise NotFound("no such event")
+            newest_first = newest_first[ids.index(before) + 1 :]
+        return self._page(newest_first, event_type, limit)
+
+    def read_after(self, id: int, *, event_type: str | None = None, limit: int = 100) -> Sequence[Event]:
+        later = [event for event in self._model.tables.events if event.id > id]
+        return self._page(later, event_type, limit)
+
+    def _page(self, events: Sequence[Event], event_type: str | None, limit: int) -> Sequence[Event]:
+        return copied([event for event in events if event_type in (None, event.event_type)][:limit])
+
+
+class ModelSnapshots:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def put(self, kind: str, payload: Json) -> Snapshot:
+        snapshot = Snapshot(kind, copied(payload), self._model.now())
+        self._model.tables.snapshots[kind] = snapshot
+        return copied(snapshot)
+
+    def get(self, kind: str) -> Snapshot | None:
+        return copied(self._model.tables.snapshots.get(kind))
+
+    def list(self) -> Sequence[Snapshot]:
+        snapshots = self._model.tables.snapshots
+        return [copied(snapshots[kind]) for kind in sorted(snapshots)]

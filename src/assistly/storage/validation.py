@@ -1,0 +1,286 @@
+"""What may be stored: types, sizes, times and canonical JSON, checked before anything is written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NewType, TypeVar
+
+from .errors import InvalidValue
+
+T = TypeVar("T")
+
+JsonText = NewType("JsonText", str)
+"""Canonical JSON: sorted keys, no spaces, floats always with a point and never as -0.0."""
+
+MAX_NAME_BYTES = 512
+MAX_CONTENT_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+MAX_INT_DIGITS = 4300
+MAX_LIMIT = 1000
+MAX_ID = 2**63 - 1
+
+# Postgres turns a float of this size, written with an exponent, into an integer.
+_PLAIN_FLOAT_BELOW = 1e16
+_SHOWN = 60
+_BIG_INT = 10**MAX_INT_DIGITS
+_ONE_MICROSECOND = timedelta(microseconds=1)
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+
+
+def shown(value: object) -> str:
+    """A value for a message: its repr, cut short."""
+    if isinstance(value, str) and len(value) > _SHOWN:
+        return f"{value[:_SHOWN]!r}… ({len(value)} characters)"
+    if isinstance(value, str | int | float | timedelta | datetime | None):
+        text = repr(value) if not isinstance(value, int) or abs(value) < 10**_SHOWN else "a huge int"
+        return text if len(text) <= 2 * _SHOWN else text[: 2 * _SHOWN] + "…"
+    return f"a {type(value).__name__}"
+
+
+def wrong_type(argument: str, expected: str, value: object) -> InvalidValue:
+    return InvalidValue(f"{argument} must be {expected}, not {shown(value)}")
+
+
+def name(argument: str, value: object) -> str:
+    """A key, nonce, id, platform or other name: 1 to 512 bytes of UTF-8."""
+    text = _text(argument, value, MAX_NAME_BYTES)
+    if not text:
+        raise InvalidValue(f"{argument} must not be empty")
+    return text
+
+
+def optional_name(argument: str, value: object) -> str | None:
+    return None if value is None else name(argument, value)
+
+
+def content(argument: str, value: object) -> str:
+    """A text of at most 1 MiB, which may be empty."""
+    return _text(argument, value, MAX_CONTENT_BYTES)
+
+
+def _text(argument: str, value: object, limit: int) -> str:
+    if type(value) is not str:
+        raise wrong_type(argument, "a str", value)
+    if "\x00" in value:
+        raise InvalidValue(f"{argument} must not contain NUL characters: {shown(value)}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidValue(f"{argument} must not contain lone surrogates: {shown(value)}") from None
+    if size > limit:
+        raise InvalidValue(f"{argument} may have at most {limit} bytes of UTF-8, and this has {size}")
+    return value
+
+
+def moment(argument: str, value: object) -> datetime:
+    """An aware datetime, turned into UTC."""
+    if not isinstance(value, datetime):
+        raise wrong_type(argument, "an aware datetime", value)
+    if value.tzinfo is UTC:
+        # A subclass (pandas, pendulum) may carry more than a datetime does.
+        return value if type(value) is datetime else _plain(value)
+    if value.utcoffset() is None:
+        raise InvalidValue(f"{argument} must be an aware datetime; {value!r} is naive: give it a tzinfo")
+    try:
+        return _plain(value.astimezone(UTC))
+    except OverflowError:
+        raise InvalidValue(f"{argument} is outside the years 1 to 9999 in UTC: {value!r}") from None
+
+
+def _plain(value: datetime) -> datetime:
+    return datetime(
+        value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, UTC
+    )
+
+
+def optional_moment(argument: str, value: object) -> datetime | None:
+    return None if value is None else moment(argument, value)
+
+
+def duration(argument: str, value: object, *, zero: bool) -> timedelta:
+    """A timedelta above zero, or from zero on."""
+    if not isinstance(value, timedelta):
+        raise wrong_type(argument, "a timedelta", value)
+    if value < timedelta(0) or (not zero and not value):
+        raise InvalidValue(f"{argument} must be {'zero or more' if zero else 'above zero'}, not {value!r}")
+    return value
+
+
+def optional_duration(argument: str, value: object) -> timedelta | None:
+    return None if value is None else duration(argument, value, zero=True)
+
+
+def seconds(argument: str, value: object) -> float:
+    """Seconds as a number, or a timedelta; zero or more."""
+    if isinstance(value, timedelta):
+        return duration(argument, value, zero=True).total_seconds()
+    return number(argument, value, most=float(timedelta.max.total_seconds()))
+
+
+def number(argument: str, value: object, *, most: float) -> float:
+    """A finite int or float from 0 to `most`."""
+    if type(value) is not int and type(value) is not float:
+        raise wrong_type(argument, "a number", value)
+    if not 0 <= value <= most:
+        raise InvalidValue(f"{argument} must be a number from 0 to {most:g}, not {shown(value)}")
+    return value
+
+
+def whole(argument: str, value: object, *, least: int, most: int) -> int:
+    if type(value) is not int:
+        raise wrong_type(argument, "an int", value)
+    if not least <= value <= most:
+        raise InvalidValue(f"{argument} must be from {least} to {most}, not {shown(value)}")
+    return value
+
+
+def limit(value: object) -> int:
+    return whole("limit", value, least=1, most=MAX_LIMIT)
+
+
+def identity(argument: str, value: object) -> int:
+    """The id of a job or an event. Numbers that no record can have are accepted: there is none."""
+    if type(value) is not int:
+        raise wrong_type(argument, "an int", value)
+    return min(max(value, -1), MAX_ID)
+
+
+def flag(argument: str, value: object) -> bool:
+    if type(value) is not bool:
+        raise wrong_type(argument, "a bool", value)
+    return value
+
+
+def instance(argument: str, value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise wrong_type(argument, f"a {kind.__name__}", value)
+    return value
+
+
+def names(argument: str, values: object) -> list[str] | None:
+    """Distinct names in code point order; None stands for all."""
+    if values is None:
+        return None
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise wrong_type(argument, "a collection of str", values)
+    return sorted({name(argument, value) for value in values})
+
+
+def later(moment: datetime, by: timedelta) -> datetime:
+    """`moment + by`, which stops at the ends of what a datetime can hold."""
+    try:
+        return moment + by
+    except OverflowError:
+        return _LATEST if by > timedelta(0) else _EARLIEST
+
+
+def window(moment: datetime, gap: timedelta) -> tuple[datetime, datetime]:
+    """The first and the last time that are nearer to `moment` than `gap`, which is above zero."""
+    inside = gap - _ONE_MICROSECOND
+    return later(moment, -inside), later(moment, inside)
+
+
+def canonical(argument: str, value: object) -> JsonText:
+    """The one text of a JSON value, the same for every engine.
+
+    Raises InvalidValue for what JSON or an engine cannot hold: other types (tuples and enums
+    too), keys that are not str, NaN, infinities, NUL, lone surrogates, ints of more than 4300
+    digits, more than 64 levels, more than 1 MiB.
+    """
+    walk = _Walk(argument)
+    walk.check(value, 0)
+    if walk.plain:
+        text = json.dumps(
+            value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False
+        )
+    else:
+        text = _spell(value)
+    if len(text) > MAX_CONTENT_BYTES // 4:
+        size = len(text.encode())
+        if size > MAX_CONTENT_BYTES:
+            raise InvalidValue(
+                f"{argument} may have at most {MAX_CONTENT_BYTES} bytes as JSON, and this has {size}"
+            )
+    return JsonText(text)
+
+
+def canonical_object(argument: str, value: object) -> JsonText:
+    if type(value) is not dict:
+        raise wrong_type(argument, "a dict", value)
+    return canonical(argument, value)
+
+
+class _Walk:
+    """Checks a value; `plain` tells whether the standard encoder spells it canonically."""
+
+    def __init__(self, argument: str) -> None:
+        self._argument = argument
+        self.plain = True
+
+    def check(self, value: object, depth: int) -> None:
+        kind = type(value)
+        if kind is str:
+            self._text(value)
+        elif value is None or kind is bool:
+            return
+        elif kind is int:
+            if not -_BIG_INT < value < _BIG_INT:
+                raise InvalidValue(f"{self._argument} holds an int of more than {MAX_INT_DIGITS} digits")
+        elif kind is float:
+            self._float(value)  # type: ignore[arg-type]
+        elif kind is dict or kind is list:
+            self._container(value, depth + 1)
+        else:
+            raise InvalidValue(
+                f"{self._argument} holds {shown(value)}, which is no JSON value: "
+                "use None, bool, int, float, str, list or dict"
+            )
+
+    def _container(self, value: Any, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise InvalidValue(f"{self._argument} is nested more than {MAX_DEPTH} levels deep")
+        if type(value) is list:
+            for item in value:
+                self.check(item, depth)
+            return
+        for key, item in value.items():
+            if type(key) is not str:
+                raise InvalidValue(f"{self._argument} has the key {shown(key)}: keys must be str")
+            self._text(key)
+            self.check(item, depth)
+
+    def _text(self, value: Any) -> None:
+        if "\x00" in value:
+            raise InvalidValue(f"{self._argument} must not contain NUL characters: {shown(value)}")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise InvalidValue(
+                    f"{self._argument} must not contain lone surrogates: {shown(value)}"
+                ) from None
+
+    def _float(self, value: float) -> None:
+        if not math.isfinite(value):
+            raise InvalidValue(f"{self._argument} must not contain {value!r}: JSON has no such number")
+        if abs(value) >= _PLAIN_FLOAT_BELOW or (value == 0.0 and math.copysign(1.0, value) < 0):
+            self.plain = False
+
+
+def _spell(value: Any) -> str:
+    """`json.dumps`, but floats without exponents and without a negative zero."""
+    if type(value) is float:
+        if value == 0.0:
+            return "0.0"
+        return f"{Decimal(repr(value)):f}.0" if abs(value) >= _PLAIN_FLOAT_BELOW else repr(value)
+    if type(value) is list:
+        return "[" + ",".join(map(_spell, value)) + "]"
+    if type(value) is dict:
+        members = (f"{json.dumps(key, ensure_ascii=False)}:{_spell(value[key])}" for key in sorted(value))
+        return "{" + ",".join(members) + "}"
+    return json.dumps(value, ensure_ascii=False)
