@@ -1,3 +1,5 @@
+-- An index ends with the rowid (seq, id) by itself: idx_approvals_created orders by it too.
+
 CREATE TABLE assistly_sessions (
     user_id TEXT NOT NULL PRIMARY KEY,
     session TEXT NOT NULL,
@@ -17,7 +19,6 @@ CREATE TABLE assistly_approvals (
 ) STRICT;
 
 CREATE INDEX idx_approvals_created ON assistly_approvals (created_at);
-CREATE INDEX idx_approvals_order ON assistly_approvals (created_at, seq);
 CREATE INDEX idx_approvals_status ON assistly_approvals (status, created_at, seq);
 
 CREATE TABLE assistly_idempotency (
@@ -32,7 +33,6 @@ CREATE TABLE assistly_idempotency (
 ) STRICT;
 
 CREATE INDEX idx_idempotency_saved ON assistly_idempotency (saved_at);
-CREATE INDEX idx_idempotency_order ON assistly_idempotency (saved_at, seq);
 
 CREATE TABLE assistly_nonces (
     nonce TEXT NOT NULL PRIMARY KEY,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Unpack
 
 from .errors import ConfigurationError
@@ -12,6 +11,9 @@ from .settings import SettingsKeywords, StorageSettings, load_settings, shown_se
 from .storage import Storage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from importlib.metadata import EntryPoint
+
     from .backend import StorageBackend
     from .clock import Clock
 
@@ -109,10 +111,9 @@ def _engine(name: str) -> Callable[[StorageSettings], StorageBackend]:
     plug_ins = entry_points(group=ENTRY_POINTS)
     if name in plug_ins.names:
         return _plug_in(plug_ins[name])
-    known = [*_BUILT_IN, *sorted(plug_ins.names - _BUILT_IN.keys())]
-    raise ConfigurationError(
-        f"STORAGE_ENGINE: there is no engine {shown_setting('STORAGE_ENGINE', name)}; there are {', '.join(known)}"
-    )
+    known = ", ".join([*_BUILT_IN, *sorted(plug_ins.names - _BUILT_IN.keys())])
+    got = shown_setting("STORAGE_ENGINE", name)
+    raise ConfigurationError(f"STORAGE_ENGINE must be one of {known}; got {got}")
 
 
 def _plug_in(entry: EntryPoint) -> Callable[[StorageSettings], StorageBackend]:

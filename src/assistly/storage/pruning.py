@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from .backend import PrunedByAge, PrunedByCap, StorageBackend
-from .errors import StorageError
+from .errors import StorageClosed, StorageError
 from .records import PruneReport
 from .retention import PRUNE_INTERVAL, RetentionPolicy, cutoff, milliseconds
 
@@ -119,6 +119,8 @@ def _prune_while_used(pruner: weakref.ref[Pruner], stop: threading.Event) -> Non
             return
         try:
             alive.run_if_used(stop)
+        except StorageClosed:
+            return
         except StorageError as error:
             _warn(error)
         del alive

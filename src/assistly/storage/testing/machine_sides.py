@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from ..backend import StorageBackend
 from ..errors import StorageClosed, StorageError
 from ..records import Approval, Event, IdempotencyClaim, Job, Settled, WorkerLock
+from ..retention import RetentionPolicy
+from ..retry import RetryPolicy
 from ..storage import Storage
 from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK, FakeClock, empty, fresh_name, open_for_test
 from .model import Model, ModelRetention
@@ -35,16 +37,8 @@ RETENTION = ModelRetention(
     sessions_age=2 * DAY,
 )
 SETTINGS: dict[str, Any] = {
-    "retention_approvals_days": 2,
-    "retention_max_approvals": 3,
-    "retention_idempotency_days": 1,
-    "retention_max_idempotency": 3,
-    "retention_nonces_days": 1,
-    "retention_posted_days": 1,
-    "retention_events_days": 2,
-    "retention_sessions_days": 2,
-    "schedule_max_retries": MAX_RETRIES,
-    "schedule_retry_minutes": 3,
+    "retention": RetentionPolicy(**asdict(RETENTION)),
+    "retry": RetryPolicy(max_retries=MAX_RETRIES, delay=RETRY),
 }
 
 picks = st.integers(0, 30)
@@ -81,7 +75,8 @@ class Undone(Exception):
 class Side:
     """The model or an engine, and what its numbers are called in common: the model's numbers are."""
 
-    def __init__(self, name: str, api: Any) -> None:
+    def __init__(self, index: int, name: str, api: Any) -> None:
+        self.index = index
         self.name = name
         self.root = api
         self.apis: list[Any] = [api]
@@ -128,9 +123,6 @@ class Side:
     def number(self, kind: type, own: int) -> int | str:
         return self.numbers.get((kind, own), f"an unknown number, {own}")
 
-    def own(self, kind: type, number: int) -> int:
-        return next(own for (of, own), common in self.numbers.items() if (of, common) == (kind, number))
-
     def common(self, value: Any) -> Any:
         """An answer in words that all sides share; types of JSON values included."""
         if isinstance(value, Settled):
@@ -163,9 +155,6 @@ class ModelSide(Side):
     def number(self, kind: type, own: int) -> int | str:
         return own
 
-    def own(self, kind: type, number: int) -> int:
-        return number
-
 
 Answers = list[Any]
 """One for each side, the model's first."""
@@ -180,11 +169,11 @@ class SideBySide(RuleBasedStateMachine):
         self.engines = engines
         self.unique = fresh_name()
         model = Model(self.clock, retention=RETENTION, max_retries=MAX_RETRIES, retry_delay=RETRY)
-        self.sides: list[Side] = [ModelSide("model", model)]
+        self.sides: list[Side] = [ModelSide(0, "model", model)]
         self.extra: list[Storage] = []
-        for engine in engines:
+        for index, engine in enumerate(engines, 1):
             empty(engine.backend)
-            self.sides.append(Side(engine.name, self._opened(engine.backend)))
+            self.sides.append(Side(index, engine.name, self._opened(engine.backend)))
         self.known: dict[str, list[Any]] = {}
         self.before: list[tuple[dict[str, list[Any]], list[dict[tuple[type, int], int]]]] = []
 
@@ -218,7 +207,7 @@ class SideBySide(RuleBasedStateMachine):
         return known[-1 - pick % len(known)] if known else None
 
     def of(self, answers: Answers, side: Side) -> Any:
-        return answers[self.sides.index(side)]
+        return answers[side.index]
 
     @rule(step=steps)
     def advance(self, step: timedelta) -> None:

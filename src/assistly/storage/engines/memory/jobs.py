@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ...backend import JobDraft, JsonText, Settlement
 from ...records import Attempt, Job, JobStatus
 from .scope import Database, Scope
-from .tables import Journal, Key, Ordered, Table, Unique
+from .tables import Journal, Key, Ordered, Table, Unique, within
 
 _WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 _ACTIVE = (*_WAITING, JobStatus.PROCESSING)
@@ -59,7 +59,12 @@ class JobRow(NamedTuple):
             return None
 
     def decoded(self) -> Job:
-        return Job(*self[:4], json.loads(self.metadata), *self[5:])
+        fields: list[Any] = [*self]
+        fields[_METADATA] = json.loads(self.metadata)
+        return Job(*fields)
+
+
+_METADATA = JobRow._fields.index("metadata")
 
 
 def _waiting_key(row: JobRow) -> Key | None:
@@ -130,11 +135,11 @@ class MemoryJobStore:
         self, platform: str, earliest: datetime, latest: datetime, *, exclude: int | None = None
     ) -> Job | None:
         with self._scope:
-            for key in self._table.slots.ascending((platform, earliest)):
-                if key[0] != platform or key[1] > latest:
+            for _, scheduled_at, id in within((platform,), self._table.slots.ascending((platform, earliest))):
+                if scheduled_at > latest:
                     break
-                if key[2] != exclude:
-                    return self._table.rows[key[2]].decoded()
+                if id != exclude:
+                    return self._table.rows[id].decoded()
             return None
 
     def by_key(self, idempotency_key: str) -> Job | None:
@@ -148,7 +153,13 @@ class MemoryJobStore:
             return None if row is None else row.decoded()
 
     def reschedule(
-        self, id: int, scheduled_at: datetime, *, content: str | None, metadata: JsonText | None, now: datetime
+        self,
+        id: int,
+        scheduled_at: datetime,
+        *,
+        content: str | None,
+        metadata: JsonText | None,
+        now: datetime,
     ) -> Job | None:
         with self._scope as database:
             row = self._table.rows.get(id)
@@ -198,7 +209,9 @@ class MemoryJobStore:
     ) -> Sequence[Job]:
         with self._scope as database:
             due = self._rows(self._table.waiting, now)
-            wanted = (row for row in _on(platforms, due) if row.missed_after is None or now <= row.missed_after)
+            wanted = (
+                row for row in _on(platforms, due) if row.missed_after is None or now <= row.missed_after
+            )
             return [
                 self._save(
                     database,
@@ -213,9 +226,7 @@ class MemoryJobStore:
                 for row in [*islice(wanted, limit)]
             ]
 
-    def bury_missed(
-        self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
+    def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
         with self._scope as database:
             late = self._rows(self._table.missable, now, inclusive=False)
             due = (row for row in _on(platforms, late) if row.due_at <= now)
@@ -326,11 +337,9 @@ class MemoryJobStore:
         if status is None:
             keys = self._table.by_id.ascending((after,))
         else:
-            keys = self._table.by_status.ascending((status, after))
+            keys = within((status,), self._table.by_status.ascending((status, after)))
         for key in keys:
             row = self._table.rows[key[-1]]
-            if status is not None and row.status is not status:
-                break
             if platform is None or row.platform == platform:
                 yield row
 

@@ -105,10 +105,6 @@ class Scope:
         self._closed_message = closed_message
         self._closed = False
 
-    @property
-    def database(self) -> Database:
-        return self._database
-
     def __enter__(self) -> Database:
         database = self._database
         database.lock.acquire()

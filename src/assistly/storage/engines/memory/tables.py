@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Generic, Protocol, TypeVar
 
 K = TypeVar("K")
@@ -95,6 +95,11 @@ class Ordered(Generic[R]):
             self._lasts[at] = chunk[-1]
         else:
             del self._chunks[at], self._lasts[at]
+
+
+def within(prefix: Key, keys: Iterator[Key]) -> Iterator[Key]:
+    """The keys until one does not begin with `prefix`."""
+    return takewhile(lambda key: key[: len(prefix)] == prefix, keys)
 
 
 class Unique(Generic[R]):

@@ -1,0 +1,51 @@
+"""The server's clock, without asking for it each time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from ...errors import StorageError
+
+_EVERY = 1.0
+_TICKS = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def ticks() -> float:
+    """Seconds that go on while the machine sleeps, where the system can tell."""
+    return time.monotonic() if _TICKS is None else time.clock_gettime(_TICKS)
+
+
+class ServerClock:
+    """What `clock_timestamp()` says on the server, so that hosts with skewed clocks agree.
+
+    Asking costs a round trip, as much as many an operation. So it is asked once a second at
+    most, and in between the time passed since is added from a clock that nobody can set. The
+    answer is taken for the middle of the round trip: the error is at most half of it plus what
+    two quartzes drift apart in a second (some 50 µs). Time goes back only by that correction, or
+    where the server's own clock was set back.
+    """
+
+    def __init__(self) -> None:
+        self._anchor: tuple[float, datetime] | None = None
+
+    def now(self, ask: Callable[[], datetime]) -> datetime:
+        anchor = self._anchor
+        if anchor is None or not 0 <= ticks() - anchor[0] < _EVERY:
+            anchor = self._sync(ask, anchor)
+        return anchor[1] + timedelta(seconds=ticks() - anchor[0])
+
+    def _sync(
+        self, ask: Callable[[], datetime], previous: tuple[float, datetime] | None
+    ) -> tuple[float, datetime]:
+        before = ticks()
+        try:
+            answer = ask()
+        except StorageError:
+            # What comes next will meet the same trouble, and say it better than a clock does.
+            if previous is None:
+                raise
+            return previous
+        self._anchor = anchor = ((before + ticks()) / 2, answer.astimezone(UTC))
+        return anchor

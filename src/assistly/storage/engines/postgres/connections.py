@@ -1,0 +1,290 @@
+"""Lending connections: opened on first use, found dead before use, not carried through a fork."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+import psycopg
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import ConnStatus, Format
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from ...errors import ConfigurationError, StorageClosed, StorageError, StorageUnavailable
+from .conninfo import Target
+from .errors import connect_problem
+
+PATIENCE = 4.5
+_SLICE = 0.2
+_PREPARED_MAX = 400
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+OnFailure = Callable[[psycopg.Error], None]
+
+
+class JsonbLoader(Loader):
+    """The standard decoder, whatever the application registered for its own connections."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> Any:
+        return json.loads(bytes(data)[1:])
+
+
+class UtcLoader(Loader):
+    """For connections in other time zones, where the driver's own loader overflows near the year 9999."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> datetime:
+        return _EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
+
+
+def adapt(context: AdaptContext) -> None:
+    """Give this context the types that the statements rely on."""
+    adapters = context.adapters
+    adapters.register_loader("jsonb", JsonbLoader)
+    # Of one size, so that a statement is prepared once and not once for each size of number.
+    adapters.register_dumper(int, Int8BinaryDumper)
+    adapters.register_dumper(int, Int8Dumper)
+
+
+class PooledConnection(psycopg.Connection[Any]):
+    """Reports failures to connect, which the pool only logs, and knows the pool it belongs to."""
+
+    pool: ConnectionPool[PooledConnection] | None = None
+
+    @classmethod
+    def connect(cls, conninfo: str = "", *, on_failure: OnFailure | None = None, **kwargs: Any) -> Self:
+        try:
+            return super().connect(conninfo, **kwargs)
+        except psycopg.Error as error:
+            if on_failure is not None:
+                on_failure(error)
+            raise
+
+
+class Connections:
+    """At most `size` connections to one database, each lent to one borrower at a time."""
+
+    def __init__(self, target: Target, size: int, *, prepare_threshold: int | None) -> None:
+        self._target = target
+        self._size = size
+        self._prepare_threshold = prepare_threshold
+        self._closed = False
+        self._reset()
+        _everyone.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ConnectionPool[PooledConnection] | None = None
+        self._finalizer: Any = None
+        self._failure: tuple[float, psycopg.Error] | None = None
+
+    def take(self) -> PooledConnection:
+        """A live connection. One whose server has gone is replaced, and so are its idle siblings."""
+        deadline = time.monotonic() + PATIENCE
+        pool = self._pool or self._open()
+        while True:
+            connection = self._next(pool, deadline)
+            if is_alive(connection):
+                connection.pool = pool
+                return connection
+            connection.close()
+            pool.putconn(connection)
+            pool.drain()
+
+    def give_back(self, connection: PooledConnection) -> None:
+        pool = connection.pool
+        if pool is None or pool is not self._pool:
+            self._discard(connection)
+            return
+        connection.pool = None
+        pool.putconn(connection)
+
+    def drain(self) -> None:
+        """A connection broke: idle ones of the same age are not to be trusted either."""
+        pool = self._pool
+        if pool is not None and not pool.closed:
+            pool.drain()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            self._finalizer.detach()
+            pool.close(timeout=1.0)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the sockets are the parent's, so they are neither used nor closed here."""
+        if self._pool is not None:
+            _inherited.append(self._pool)
+            self._finalizer.detach()
+        self._reset()
+
+    def _discard(self, connection: PooledConnection) -> None:
+        pool = connection.pool
+        if pool is None or any(pool is kept for kept in _inherited):
+            _inherited.append(connection)
+        else:
+            connection.pool = None
+            pool.putconn(connection)
+
+    def _next(self, pool: ConnectionPool[PooledConnection], deadline: float) -> PooledConnection:
+        began = time.monotonic()
+        while True:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise StorageUnavailable(
+                    f"all {self._size} connections are in use, and none came back within {PATIENCE} s: "
+                    "raise STORAGE_POOL_SIZE, or keep transactions short"
+                )
+            try:
+                return pool.getconn(timeout=min(_SLICE, remaining))
+            except PoolClosed:
+                raise StorageClosed("the storage is closed") from None
+            except PoolTimeout:
+                if self._failure is not None and self._failure[0] >= began:
+                    raise self._connect_problem(self._failure[1]) from self._cause(self._failure[1])
+
+    def _open(self) -> ConnectionPool[PooledConnection]:
+        if not self._closed:
+            self._probe()
+        with self._lock:
+            if self._closed:
+                raise StorageClosed("the storage is closed")
+            if self._pool is None:
+                self._pool = self._new_pool()
+                self._finalizer = weakref.finalize(self, self._pool.close, timeout=1.0)
+            return self._pool
+
+    def _new_pool(self) -> ConnectionPool[PooledConnection]:
+        return ConnectionPool(
+            self._target.text,
+            connection_class=PooledConnection,
+            kwargs={**self._options(), "on_failure": _Recorder(self)},
+            configure=_configure,
+            min_size=1,
+            max_size=self._size,
+            open=True,
+            timeout=PATIENCE,
+            # A failed attempt is reported to whoever waits; the next caller makes the next one.
+            reconnect_timeout=0,
+        )
+
+    def _options(self) -> dict[str, Any]:
+        return {"autocommit": True, "prepare_threshold": self._prepare_threshold}
+
+    def _probe(self) -> None:
+        """Connect once to learn what is wrong, if anything: the pool would retry in silence.
+
+        In a thread of its own, since looking up a host name knows no time limit.
+        """
+        answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        threading.Thread(target=self._try, args=(answers,), name="assistly-connect", daemon=True).start()
+        try:
+            problem = answers.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise StorageUnavailable(
+                f"no connection to {self._target.label} within {PATIENCE} s"
+            ) from None
+        if isinstance(problem, StorageError):
+            raise problem
+        if isinstance(problem, psycopg.Error):
+            raise self._connect_problem(problem) from self._cause(problem)
+        if problem is not None:
+            raise StorageUnavailable(f"cannot connect to {self._target.label}") from problem
+
+    def _try(self, answers: queue.SimpleQueue[Exception | None]) -> None:
+        try:
+            with PooledConnection.connect(self._target.text, **self._options()) as connection:
+                _configure(connection)
+        except Exception as problem:  # noqa: BLE001 - carried over to the thread that waits
+            answers.put(problem)
+        else:
+            answers.put(None)
+
+    def _connect_problem(self, error: psycopg.Error) -> StorageError:
+        return connect_problem(self._target.redact(" ".join(str(error).split())))
+
+    def _cause(self, error: psycopg.Error) -> psycopg.Error | None:
+        return None if self._target.reveals(str(error)) else error
+
+    def note_failure(self, error: psycopg.Error) -> None:
+        self._failure = (time.monotonic(), error)
+
+
+class _Recorder:
+    """Held by the pool's threads, and so without a strong reference to the owner of the pool."""
+
+    def __init__(self, owner: Connections) -> None:
+        self._owner = weakref.ref(owner)
+
+    def __call__(self, error: psycopg.Error) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner.note_failure(error)
+
+
+def is_alive(connection: psycopg.Connection[Any]) -> bool:
+    """Without a round trip: a server that went away has left an end of file in the socket.
+
+    What else may wait there are notices; they are read, and then nothing more may follow.
+    """
+    link = connection.pgconn
+    for _ in range(4):
+        if link.status != ConnStatus.OK:
+            return False
+        if not _readable(link.socket):
+            return True
+        try:
+            link.consume_input()
+        except psycopg.Error:
+            return False
+    return False
+
+
+def is_broken(connection: psycopg.Connection[Any]) -> bool:
+    return connection.closed or connection.pgconn.status != ConnStatus.OK
+
+
+def _readable(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _configure(connection: psycopg.Connection[Any]) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(f"the database has the encoding {encoding}: it must have UTF8")
+    adapt(connection)
+    connection.prepared_max = _PREPARED_MAX
+    if connection.info.parameter_status("TimeZone") not in {"UTC", "Etc/UTC"}:
+        connection.execute("SET TIME ZONE 'UTC'")
+
+
+_everyone: weakref.WeakSet[Connections] = weakref.WeakSet()
+_inherited: list[object] = []
+
+
+def _after_fork_in_child() -> None:
+    for connections in list(_everyone):
+        connections.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

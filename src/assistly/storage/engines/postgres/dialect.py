@@ -1,0 +1,59 @@
+"""How statements, times and JSON look to Postgres."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..sql.dialect import Fragments, TemplateDialect
+
+
+class PostgresCodec:
+    """The driver does the work: times are timestamptz, JSON is jsonb and arrives decoded."""
+
+    def bind_time(self, value: datetime | None) -> datetime | None:
+        return value
+
+    def bind_list(self, values: Sequence[Any]) -> list[Any]:
+        return list(values)
+
+    def time(self, value: datetime | None) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def json(self, value: Any) -> Any:
+        return value
+
+
+class PostgresDialect(TemplateDialect):
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        fragments = Fragments(
+            t=f'"{schema}".assistly_',
+            for_update="FOR UPDATE",
+            skip_locked="FOR UPDATE SKIP LOCKED",
+            text="::text",
+            bigint="::bigint",
+            jsonb="::jsonb",
+            timestamp="::timestamptz",
+            microseconds="* interval '1 microsecond'",
+            any_platform="= ANY(:platforms::text[])",
+            any_id="= ANY(:ids::bigint[])",
+            picked="= ANY(ARRAY(",
+            end_picked="))",
+            append_attempt=_APPEND_ATTEMPT,
+        )
+        super().__init__(PostgresCodec(), fragments, parameter="%({})s", percent="%%")
+
+
+_APPEND_ATTEMPT = (
+    "(CASE WHEN jsonb_array_length(attempts) >= 20 THEN attempts - 0 ELSE attempts END || jsonb_build_object("
+    "'number', retries + 1, 'at', :now_us::bigint, 'worker_id', worker_id, 'error', :attempt_error::text))"
+)
+
+
+def lock_key(*parts: str) -> int:
+    """The key of an advisory lock; those of other schemas and purposes differ."""
+    text = "\0".join(("assistly", *parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+from ...backend import IdempotencyRow, JsonText
+from ...errors import StorageUnavailable
+from ...records import IdempotencyRecord
+from .database import Row
+from .store import SqlStore
+
+_ROUNDS = 10
+_COLUMNS = "key, completed, value, saved_at, fingerprint, token, lease_until"
+_RECORD = "key, value, saved_at, fingerprint"
+
+_CLAIM = f"""
+INSERT INTO {{t}}idempotency AS stored (key, saved_at, completed, fingerprint, token, lease_until)
+VALUES (:key, :now, FALSE, :fingerprint, :token, :lease_until)
+ON CONFLICT (key) DO UPDATE
+SET saved_at = excluded.saved_at, token = excluded.token, lease_until = excluded.lease_until,
+    fingerprint = coalesce(stored.fingerprint, excluded.fingerprint)
+WHERE NOT stored.completed AND stored.lease_until <= excluded.saved_at
+    AND (stored.fingerprint IS NULL OR excluded.fingerprint IS NULL
+        OR stored.fingerprint = excluded.fingerprint)
+RETURNING {_COLUMNS}
+"""
+
+_ROW = f"SELECT {_COLUMNS} FROM {{t}}idempotency WHERE key = :key"
+
+_COMPLETE = """
+UPDATE {t}idempotency
+SET completed = TRUE, value = :value{jsonb}, saved_at = :now, token = NULL, lease_until = NULL
+WHERE key = :key AND token = :token AND NOT completed
+"""
+
+_ABANDON = "DELETE FROM {t}idempotency WHERE key = :key AND token = :token AND NOT completed"
+
+_PUT = f"""
+INSERT INTO {{t}}idempotency (key, saved_at, completed, value)
+VALUES (:key, :saved_at, TRUE, :value{{jsonb}})
+ON CONFLICT (key) DO UPDATE
+SET saved_at = excluded.saved_at, completed = TRUE, value = excluded.value,
+    fingerprint = NULL, token = NULL, lease_until = NULL
+RETURNING {_RECORD}
+"""
+
+_GET = f"SELECT {_RECORD} FROM {{t}}idempotency WHERE key = :key AND completed"
+
+
+class SqlIdempotencyStore(SqlStore):
+    def claim(
+        self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
+    ) -> IdempotencyRow:
+        take, look = self._render(_CLAIM), self._render(_ROW)
+        params = {
+            "key": key,
+            "fingerprint": fingerprint,
+            "token": token,
+            "lease_until": self._bind(lease_until),
+            "now": self._bind(now),
+        }
+        for _ in range(_ROUNDS):
+            row = self._database.single(lambda connection: connection.row(take, params))
+            if row is None:
+                row = self._database.read(lambda connection: connection.row(look, {"key": key}))
+            if row is not None:
+                return self._row(row)
+        raise StorageUnavailable("the idempotency key is being claimed and given up all the time: try again")
+
+    def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
+        statement = self._render(_COMPLETE)
+        params = {"key": key, "token": token, "value": value, "now": self._bind(now)}
+        return self._database.single(lambda connection: connection.execute(statement, params)) > 0
+
+    def abandon(self, key: str, token: int) -> bool:
+        statement = self._render(_ABANDON)
+        params = {"key": key, "token": token}
+        return self._database.single(lambda connection: connection.execute(statement, params)) > 0
+
+    def put(self, key: str, value: JsonText, *, saved_at: datetime) -> IdempotencyRecord:
+        statement = self._render(_PUT)
+        params = {"key": key, "value": value, "saved_at": self._bind(saved_at)}
+        rows = self._database.single(lambda connection: connection.rows(statement, params))
+        return self._record(rows[0])
+
+    def get(self, key: str) -> IdempotencyRecord | None:
+        statement = self._render(_GET)
+        params = {"key": key}
+        row = self._database.read(lambda connection: connection.row(statement, params))
+        return row and self._record(row)
+
+    def _row(self, row: Row) -> IdempotencyRow:
+        key, completed, value, saved_at, fingerprint, token, lease_until = row
+        return IdempotencyRow(
+            key=key,
+            completed=bool(completed),
+            value=self._json(value),
+            saved_at=self._time(saved_at),
+            fingerprint=fingerprint,
+            token=token,
+            lease_until=self._time(lease_until),
+        )
+
+    def _record(self, row: Row) -> IdempotencyRecord:
+        key, value, saved_at, fingerprint = row
+        return IdempotencyRecord(key, self._json(value), self._time(saved_at), fingerprint)

@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ...backend import JobDraft, JsonText, Settlement
+from ...errors import StorageCorrupt
+from ...records import Attempt, Job, JobStatus
+from .database import Executor, Params, Row
+from .store import SqlStore, from_microseconds, to_microseconds
+
+ATTEMPT_ERROR_LENGTH = 4096
+
+JOB_COLUMNS = (
+    "id, status, platform, content, metadata, scheduled_at, created_at, updated_at, retries, "
+    "max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error, "
+    "dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until, "
+    "publish_started_at, max_lateness, attempts"
+)
+# Partial indexes serve a statement that repeats their condition as it is written there.
+WAITING = "status IN ('scheduled', 'retrying')"
+ACTIVE = "status IN ('scheduled', 'retrying', 'processing')"
+
+_SELECT = f"SELECT {JOB_COLUMNS} FROM {{t}}queue_jobs"
+_UPDATE = "UPDATE {t}queue_jobs SET"
+_RETURNING = f"RETURNING {JOB_COLUMNS}"
+
+_INSERT = f"""
+INSERT INTO {{t}}queue_jobs (
+    status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
+    max_retries, max_lateness, late_after, idempotency_key
+) VALUES (
+    'scheduled', :platform, :content, :metadata{{jsonb}}, :scheduled_at, :scheduled_at, :now, :now, 0,
+    :max_retries, :max_lateness, :scheduled_at{{timestamp}} + :max_lateness{{bigint}}{{microseconds}},
+    :idempotency_key
+)
+ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+{_RETURNING}
+"""
+
+_IN_WINDOW = f"""
+{_SELECT}
+WHERE {ACTIVE} AND platform = :platform AND scheduled_at BETWEEN :earliest AND :latest
+    AND id <> :exclude
+ORDER BY scheduled_at, id LIMIT 1
+"""
+
+_BY_KEY = f"{_SELECT} WHERE idempotency_key = :idempotency_key"
+_GET = f"{_SELECT} WHERE id = :id"
+_GET_LOCKED = f"{_GET} {{for_update}}"
+
+_RESCHEDULE = f"""
+{_UPDATE} scheduled_at = :scheduled_at, due_at = :scheduled_at, next_retry_at = NULL,
+    late_after = :scheduled_at{{timestamp}} + max_lateness{{microseconds}},
+    content = coalesce(:content{{text}}, content), metadata = coalesce(:metadata{{jsonb}}, metadata),
+    updated_at = :now
+WHERE id = :id AND {WAITING}
+{_RETURNING}
+"""
+
+_COUNTS = f"""
+SELECT status, count(*) FROM {{t}}queue_jobs WHERE {WAITING} GROUP BY status
+UNION ALL SELECT 'processing', count(*) FROM {{t}}queue_jobs WHERE status = 'processing'
+UNION ALL SELECT 'posted', count(*) FROM {{t}}queue_jobs WHERE status = 'posted'
+UNION ALL SELECT 'dead_letter', count(*) FROM {{t}}queue_jobs WHERE status = 'dead_letter'
+"""
+
+_REMOVE = "DELETE FROM {t}queue_jobs WHERE id = :id"
+_NEXT_DUE = f"SELECT due_at FROM {{t}}queue_jobs WHERE {WAITING} ORDER BY due_at, id LIMIT 1"
+
+_DUE = f"SELECT id FROM {{t}}queue_jobs WHERE {WAITING} AND due_at <= :now"
+_OF_PLATFORMS = "AND platform {any_platform}"
+
+_CLAIM = f"""
+{_UPDATE} status = 'processing', claim = claim + 1, worker_id = :worker_id,
+    lease_until = :lease_until, updated_at = :now
+WHERE id {{picked}}
+    {_DUE} AND (late_after IS NULL OR late_after >= :now) %s
+    ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
+{{end_picked}}
+{_RETURNING}
+"""
+
+_BURY_MISSED = f"""
+{_UPDATE} status = 'dead_letter', dead_letter_at = :now, dead_letter_reason = :reason,
+    next_retry_at = NULL, due_at = scheduled_at, updated_at = :now
+WHERE id {{picked}}
+    {_DUE} AND late_after < :now %s
+    ORDER BY late_after LIMIT {{limit}} {{skip_locked}}
+{{end_picked}}
+"""
+
+_EXPIRED = f"""
+{_SELECT} WHERE status = 'processing' AND lease_until <= :now
+ORDER BY lease_until, id LIMIT {{limit}}
+"""
+
+_HELD = "WHERE id = :id AND claim = :claim AND status = 'processing'"
+_LEASED = f"{_HELD} AND lease_until > :now"
+_EXTEND = f"{_UPDATE} lease_until = :lease_until, updated_at = :now {_LEASED} {_RETURNING}"
+
+_BEGIN_PUBLISH = f"""
+{_UPDATE} publish_started_at = coalesce(publish_started_at, :now), updated_at = :now
+{_LEASED} {_RETURNING}
+"""
+
+RELEASED_STATUS = "CASE WHEN retries > 0 THEN 'retrying' ELSE 'scheduled' END"
+_IS_FINAL = "(:final OR retries + 1 >= max_retries)"
+_SETTLE = {
+    "posted": """
+status = 'posted', posted_at = :now, remote_id = :remote_id, next_retry_at = NULL,
+    due_at = scheduled_at
+""",
+    "failed": f"""
+status = CASE WHEN {_IS_FINAL} THEN 'dead_letter' ELSE 'retrying' END,
+    retries = retries + 1, last_error = :error, attempts = {{append_attempt}},
+    next_retry_at = CASE WHEN {_IS_FINAL} THEN NULL ELSE :at{{timestamp}} END,
+    due_at = CASE WHEN {_IS_FINAL} THEN scheduled_at ELSE coalesce(:at{{timestamp}}, scheduled_at) END,
+    dead_letter_at = CASE WHEN {_IS_FINAL} THEN :now{{timestamp}} ELSE dead_letter_at END,
+    dead_letter_reason = CASE WHEN {_IS_FINAL} THEN :error{{text}} ELSE dead_letter_reason END,
+    publish_started_at = CASE WHEN :keep_publish THEN publish_started_at END
+""",
+    "snoozed": f"""
+status = {RELEASED_STATUS}, next_retry_at = :at, due_at = coalesce(:at{{timestamp}}, scheduled_at),
+    publish_started_at = NULL
+""",
+    "released": f"status = {RELEASED_STATUS}, publish_started_at = NULL",
+}
+_UNHELD = "worker_id = NULL, lease_until = NULL, updated_at = :now"
+_SETTLE_HELD = {
+    kind: f"{_UPDATE} {changes.strip()}, {_UNHELD} {_HELD} {_RETURNING}"
+    for kind, changes in _SETTLE.items()
+}
+_SETTLE_EXPIRED = {
+    kind: f"{_UPDATE} {changes.strip()}, {_UNHELD} {_HELD} AND lease_until <= :now {_RETURNING}"
+    for kind, changes in _SETTLE.items()
+}
+
+_REPLAYED = """
+status = 'scheduled', scheduled_at = :scheduled_at, due_at = :scheduled_at,
+    late_after = :scheduled_at{timestamp} + max_lateness{microseconds}, retries = 0,
+    replayed_at = :now, updated_at = :now, next_retry_at = NULL, last_error = NULL,
+    dead_letter_at = NULL, dead_letter_reason = NULL, publish_started_at = NULL
+"""
+_REPLAY = f"{_UPDATE} {_REPLAYED} WHERE id = :id AND status = 'dead_letter' {_RETURNING}"
+_REPLAY_MANY = f"""
+{_UPDATE} {_REPLAYED}
+WHERE id {{picked}}
+    SELECT id FROM {{t}}queue_jobs WHERE status = 'dead_letter' %s
+    ORDER BY id %s {{for_update}}
+{{end_picked}}
+"""
+
+
+def _list_template(status: JobStatus | None, *, of_platform: bool) -> str:
+    of_status = "" if status is None else f"AND status = '{status}'"
+    platform = "AND platform = :platform" if of_platform else ""
+    return f"{_SELECT} WHERE id > :after {of_status} {platform} ORDER BY id LIMIT {{limit}}"
+
+
+_LIST = {
+    (status, of_platform): _list_template(status, of_platform=of_platform)
+    for status in (None, *JobStatus)
+    for of_platform in (False, True)
+}
+_STATUSES = {str(status): status for status in JobStatus}
+
+
+class SqlJobStore(SqlStore):
+    def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
+        statement = self._render(_INSERT)
+        batch = [self._draft_params(draft, now) for draft in drafts]
+        return self._one_by_one(statement, batch)
+
+    @abstractmethod
+    def lock_platforms(self, platforms: Sequence[str]) -> None: ...
+
+    def in_window(
+        self, platform: str, earliest: datetime, latest: datetime, *, exclude: int | None = None
+    ) -> Job | None:
+        params = {
+            "platform": platform,
+            "earliest": self._bind(earliest),
+            "latest": self._bind(latest),
+            "exclude": 0 if exclude is None else exclude,
+        }
+        return self._read_one(_IN_WINDOW, params)
+
+    def by_key(self, idempotency_key: str) -> Job | None:
+        return self._read_one(_BY_KEY, {"idempotency_key": idempotency_key})
+
+    def get(self, id: int, *, lock: bool = False) -> Job | None:
+        return self._read_one(_GET_LOCKED if lock else _GET, {"id": id})
+
+    def reschedule(
+        self, id: int, scheduled_at: datetime, *, content: str | None, metadata: JsonText | None, now: datetime
+    ) -> Job | None:
+        params = {
+            "id": id,
+            "scheduled_at": self._bind(scheduled_at),
+            "content": content,
+            "metadata": metadata,
+            "now": self._bind(now),
+        }
+        return self._change_one(_RESCHEDULE, params)
+
+    def list(
+        self, *, status: JobStatus | None, platform: str | None, after: int, limit: int
+    ) -> Sequence[Job]:
+        statement = self._render(_LIST[status, platform is not None], limit)
+        params: dict[str, Any] = {"after": after}
+        if platform is not None:
+            params["platform"] = platform
+        rows = self._database.read(lambda connection: connection.rows(statement, params))
+        return [self._job(row) for row in rows]
+
+    def counts(self) -> dict[JobStatus, int]:
+        statement = self._render(_COUNTS)
+        rows = self._database.read(lambda connection: connection.rows(statement, {}))
+        return {_STATUSES[status]: count for status, count in rows}
+
+    def remove(self, id: int) -> bool:
+        return self._change_many(_REMOVE, {"id": id}) > 0
+
+    def next_due_at(self) -> datetime | None:
+        statement = self._render(_NEXT_DUE)
+        row = self._database.read(lambda connection: connection.row(statement, {}))
+        return row and self._time(row[0])
+
+    def claim(
+        self,
+        *,
+        worker_id: str,
+        limit: int,
+        lease_until: datetime,
+        platforms: Sequence[str] | None,
+        now: datetime,
+    ) -> Sequence[Job]:
+        template, params = self._of_platforms(_CLAIM, platforms)
+        params.update(worker_id=worker_id, lease_until=self._bind(lease_until), now=self._bind(now))
+        statement = self._render(template, limit)
+        rows = self._database.single(lambda connection: connection.rows(statement, params))
+        return sorted(map(self._job, rows), key=lambda job: (job.due_at, job.id))
+
+    def bury_missed(
+        self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
+    ) -> int:
+        template, params = self._of_platforms(_BURY_MISSED, platforms)
+        params.update(reason=reason, now=self._bind(now))
+        return self._change_many(template, params, limit)
+
+    def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
+        statement = self._render(_EXPIRED, limit)
+        params = {"now": self._bind(now)}
+        rows = self._database.read(lambda connection: connection.rows(statement, params))
+        return [self._job(row) for row in rows]
+
+    def extend(
+        self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
+    ) -> Sequence[Job]:
+        times = {"lease_until": self._bind(lease_until), "now": self._bind(now)}
+        batch = [{"id": id, "claim": claim, **times} for id, claim in sorted(set(claims))]
+        return [job for job in self._one_by_one(self._render(_EXTEND), batch) if job]
+
+    def begin_publish(self, id: int, claim: int, *, now: datetime) -> Job | None:
+        return self._change_one(_BEGIN_PUBLISH, {"id": id, "claim": claim, "now": self._bind(now)})
+
+    def settle(
+        self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
+    ) -> Sequence[Job | None]:
+        templates = _SETTLE_EXPIRED if expired_only else _SETTLE_HELD
+        by_id = sorted(range(len(settlements)), key=lambda index: settlements[index].id)
+        steps = [
+            (index, self._render(templates[settlements[index].kind]), self._outcome(settlements[index], now))
+            for index in by_id
+        ]
+
+        def work(connection: Executor) -> dict[int, Row | None]:
+            return {index: connection.row(statement, params) for index, statement, params in steps}
+
+        rows = self._database.single(work) if len(steps) == 1 else self._database.write(work)
+        return [self._job_or_none(rows[index]) for index in range(len(settlements))]
+
+    def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
+        params = {"id": id, "scheduled_at": self._bind(scheduled_at), "now": self._bind(now)}
+        return self._change_one(_REPLAY, params)
+
+    def replay_many(
+        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+    ) -> int:
+        of_platform = "" if platform is None else "AND platform = :platform"
+        template = _REPLAY_MANY % (of_platform, "" if limit is None else "LIMIT {limit}")
+        params = {"scheduled_at": self._bind(scheduled_at), "now": self._bind(now)}
+        if platform is not None:
+            params["platform"] = platform
+        return self._change_many(template, params, limit)
+
+    def wait(self, timeout: float) -> None:
+        self._database.wait(timeout)
+
+    def _draft_params(self, draft: JobDraft, now: datetime) -> dict[str, Any]:
+        return {
+            "platform": draft.platform,
+            "content": draft.content,
+            "metadata": draft.metadata,
+            "scheduled_at": self._bind(draft.scheduled_at),
+            "max_retries": draft.max_retries,
+            "max_lateness": in_microseconds(draft.max_lateness),
+            "idempotency_key": draft.idempotency_key,
+            "now": self._bind(now),
+        }
+
+    def _outcome(self, settlement: Settlement, now: datetime) -> dict[str, Any]:
+        params: dict[str, Any] = {
+            "id": settlement.id,
+            "claim": settlement.claim,
+            "now": self._bind(now),
+        }
+        if settlement.kind == "posted":
+            params["remote_id"] = settlement.remote_id
+        elif settlement.kind == "snoozed":
+            params["at"] = self._bind(settlement.at)
+        elif settlement.kind == "failed":
+            params.update(
+                error=settlement.error,
+                attempt_error=settlement.error[:ATTEMPT_ERROR_LENGTH],
+                now_us=to_microseconds(now),
+                at=self._bind(settlement.at),
+                final=settlement.final,
+                keep_publish=settlement.keep_publish,
+            )
+        return params
+
+    def _of_platforms(
+        self, template: str, platforms: Sequence[str] | None
+    ) -> tuple[str, dict[str, Any]]:
+        if platforms is None:
+            return template % "", {}
+        return template % _OF_PLATFORMS, {"platforms": self._bind_list(platforms)}
+
+    def _read_one(self, template: str, params: Params) -> Job | None:
+        statement = self._render(template)
+        return self._job_or_none(self._database.read(lambda connection: connection.row(statement, params)))
+
+    def _change_one(self, template: str, params: Params) -> Job | None:
+        statement = self._render(template)
+        return self._job_or_none(self._database.single(lambda connection: connection.row(statement, params)))
+
+    def _change_many(self, template: str, params: Params, limit: int | None = None) -> int:
+        statement = self._render(template, limit)
+        return self._database.single(lambda connection: connection.execute(statement, params))
+
+    def _one_by_one(self, statement: str, batch: Sequence[Params]) -> Sequence[Job | None]:
+        if not batch:
+            return []
+
+        def work(connection: Executor) -> list[Row | None]:
+            return [connection.row(statement, params) for params in batch]
+
+        rows = self._database.single(work) if len(batch) == 1 else self._database.write(work)
+        return [self._job_or_none(row) for row in rows]
+
+    def _job_or_none(self, row: Row | None) -> Job | None:
+        return None if row is None else self._job(row)
+
+    def _job(self, row: Row) -> Job:
+        (
+            id, status, platform, content, metadata, scheduled_at, created_at, updated_at, retries,
+            max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
+            dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
+            publish_started_at, max_lateness, attempts,
+        ) = row  # fmt: skip
+        known = _STATUSES.get(status)
+        if known is None:
+            raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
+        time = self._time
+        return Job(
+            id=id,
+            status=known,
+            platform=platform,
+            content=content,
+            metadata=self._json(metadata),
+            scheduled_at=time(scheduled_at),
+            created_at=time(created_at),
+            updated_at=time(updated_at),
+            retries=retries,
+            max_retries=max_retries,
+            next_retry_at=time(next_retry_at),
+            due_at=time(due_at),
+            idempotency_key=idempotency_key,
+            remote_id=remote_id,
+            posted_at=time(posted_at),
+            last_error=last_error,
+            dead_letter_at=time(dead_letter_at),
+            dead_letter_reason=dead_letter_reason,
+            replayed_at=time(replayed_at),
+            claim=claim,
+            worker_id=worker_id,
+            lease_until=time(lease_until),
+            publish_started_at=time(publish_started_at),
+            max_lateness=None if max_lateness is None else timedelta(microseconds=max_lateness),
+            attempts=tuple(map(_attempt, self._json(attempts))),
+        )
+
+
+def in_microseconds(duration: timedelta | None) -> int | None:
+    return None if duration is None else duration // timedelta(microseconds=1)
+
+
+def _attempt(stored: dict[str, Any]) -> Attempt:
+    return Attempt(
+        stored["number"], from_microseconds(stored["at"]), stored["worker_id"], stored["error"]
+    )

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ...backend import PrunedByAge, PrunedByCap
+from .database import Params
+from .store import SqlStore
+
+_STAMP = 1
+
+_BEGIN = """
+INSERT INTO {t}retention AS stored (id, pruned_at) VALUES (:id, :now)
+ON CONFLICT (id) DO UPDATE SET pruned_at = excluded.pruned_at
+WHERE stored.pruned_at IS NULL OR stored.pruned_at <= :earlier OR stored.pruned_at >= :later
+RETURNING id
+"""
+
+_RESET = "UPDATE {t}retention SET pruned_at = NULL WHERE id = :id AND pruned_at = :now"
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    key: str
+    time: str
+    condition: str = ""
+
+    def delete(self, where: str, order: str) -> str:
+        """The condition is repeated outside: a row may have changed while the delete waited for it."""
+        where = f"{where} {self.condition}"
+        return f"""
+DELETE FROM {{t}}{self.name}
+WHERE {self.key} {{picked}}
+    SELECT {self.key} FROM {{t}}{self.name} WHERE {where} ORDER BY {order} LIMIT {{limit}}
+{{end_picked}} AND {where}
+"""
+
+
+_BY_AGE: dict[PrunedByAge, _Table] = {
+    "approvals": _Table("approvals", "id", "created_at"),
+    "idempotency": _Table("idempotency", "key", "saved_at"),
+    "posted": _Table("queue_jobs", "id", "posted_at", "AND status = 'posted'"),
+    "events": _Table("events", "id", "created_at"),
+    "sessions": _Table("sessions", "user_id", "updated_at"),
+}
+_BY_CAP: dict[PrunedByCap, _Table] = {
+    "approvals": _BY_AGE["approvals"],
+    "idempotency": _BY_AGE["idempotency"],
+}
+
+_DELETE_OLDER = {
+    kind: table.delete(f"{table.time} < :cutoff", table.time) for kind, table in _BY_AGE.items()
+}
+_DELETE_NONCES = _Table("nonces", "nonce", "timestamp_ms").delete("timestamp_ms < :cutoff", "timestamp_ms")
+_NEWEST_BEYOND = {
+    kind: f"""
+SELECT {table.time}, seq FROM {{t}}{table.name}
+ORDER BY {table.time} DESC, seq DESC LIMIT 1 OFFSET :cap
+"""
+    for kind, table in _BY_CAP.items()
+}
+_DELETE_UP_TO = {
+    kind: table.delete(f"({table.time}, seq) <= (:edge_at, :edge_seq)", f"{table.time}, seq")
+    for kind, table in _BY_CAP.items()
+}
+
+
+class SqlRetentionStore(SqlStore):
+    def begin_prune(self, *, now: datetime, interval: timedelta) -> bool:
+        statement = self._render(_BEGIN)
+        params = {
+            "id": _STAMP,
+            "now": self._bind(now),
+            "earlier": self._bind(_shifted(now, -interval)),
+            "later": self._bind(_shifted(now, interval)),
+        }
+        return self._database.single(lambda connection: connection.row(statement, params)) is not None
+
+    def reset_prune(self, *, now: datetime) -> None:
+        statement = self._render(_RESET)
+        params = {"id": _STAMP, "now": self._bind(now)}
+        self._database.single(lambda connection: connection.execute(statement, params))
+
+    def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
+        return self._delete(_DELETE_OLDER[kind], {"cutoff": self._bind(cutoff)}, limit)
+
+    def delete_nonces(self, cutoff_ms: int, *, limit: int) -> int:
+        return self._delete(_DELETE_NONCES, {"cutoff": cutoff_ms}, limit)
+
+    def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
+        statement = self._render(_NEWEST_BEYOND[kind])
+        params = {"cap": cap}
+        row = self._database.read(lambda connection: connection.row(statement, params))
+        return row and (self._time(row[0]), row[1])
+
+    def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
+        at, sequence = edge
+        return self._delete(_DELETE_UP_TO[kind], {"edge_at": self._bind(at), "edge_seq": sequence}, limit)
+
+    def _delete(self, template: str, params: Params, limit: int) -> int:
+        statement = self._render(template, limit)
+        return self._database.single(lambda connection: connection.execute(statement, params))
+
+
+def _shifted(moment: datetime, by: timedelta) -> datetime:
+    try:
+        return moment + by
+    except OverflowError:
+        return (datetime.min if by < timedelta(0) else datetime.max).replace(tzinfo=UTC)

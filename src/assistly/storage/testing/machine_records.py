@@ -1,0 +1,222 @@
+"""The rules of every kind of record but the queue."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, rule
+
+from ..records import Json, NewEvent
+from .fixtures import DAY, MINUTE, TICK
+from .machine_sides import KEY_LEASE, LOCK_TTL, NONE, Refused, Side, SideBySide, limits, picks, values
+
+names = st.sampled_from(["a", "B", "b", "\u00e9", "\uffff", "\U0001f600"])
+ages = st.none() | st.builds(
+    lambda age, jitter: age + jitter,
+    st.sampled_from([NONE, -MINUTE, -DAY, -2 * DAY, -10 * DAY]),
+    st.sampled_from([NONE, NONE, TICK, -TICK]),
+)
+fingerprints = st.sampled_from([None, None, "f", "g"])
+statuses = st.sampled_from(["pending", "approved", "rejected"])
+patches = st.sampled_from([None, None, {}, {"a": 2}, {"b": [1.0]}])
+versions = st.sampled_from([None, None, 0, 1, 2, 3])
+owners = st.sampled_from(["ann", "bob"])
+event_types = st.sampled_from(["posted", "failed"])
+
+
+class SessionRules(SideBySide):
+    @rule(user=names, data=values, version=versions)
+    def put_session(self, user: str, data: Json, version: int | None) -> None:
+        self.ask(lambda api, _: api.sessions.put(user, data, expected_version=version))
+
+    @rule(user=names, value=values, default=values, refuse=st.booleans())
+    def update_session(self, user: str, value: Json, default: Json, refuse: bool) -> None:
+        def change(data: Json) -> Json:
+            if refuse:
+                raise Refused
+            return {"was": data, "is": value} if data != {} else value
+
+        self.ask(lambda api, _: api.sessions.update(user, change, default=default))
+
+    @rule(user=names)
+    def delete_session(self, user: str) -> None:
+        self.ask(lambda api, _: api.sessions.delete(user))
+
+    @rule(user=names, after=st.none() | names, limit=limits)
+    def read_sessions(self, user: str, after: str | None, limit: int) -> None:
+        self.ask(lambda api, _: (api.sessions.get(user), api.sessions.list(after=after, limit=limit)))
+
+    @invariant()
+    def sessions_agree(self) -> None:
+        self.ask(lambda api, _: api.sessions.list(limit=1000))
+
+
+class ApprovalRules(SideBySide):
+    @rule(id=names, payload=values, status=statuses, age=ages)
+    def add_approval(self, id: str, payload: Json, status: str, age: timedelta | None) -> None:
+        created = None if age is None else self.clock() + age
+        self.ask(lambda api, _: api.approvals.add(id, payload, status=status, created_at=created))
+
+    @rule(id=names, status=statuses, expected=st.just("pending") | statuses, patch=patches)
+    def decide(self, id: str, status: str, expected: str, patch: dict[str, Json] | None) -> None:
+        stored = self.sides[0].root.approvals.get(id)
+        if stored is not None and not isinstance(stored.payload, dict):
+            patch = None
+        self.ask(lambda api, _: api.approvals.decide(id, status, expected=expected, patch=patch))
+
+    @rule(id=names, status=st.none() | statuses, before=st.none() | names, limit=limits)
+    def read_approvals(self, id: str, status: str | None, before: str | None, limit: int) -> None:
+        self.ask(lambda api, _: api.approvals.get(id))
+        self.ask(lambda api, _: api.approvals.list(status=status, before=before, limit=limit))
+
+    @invariant()
+    def approvals_agree(self) -> None:
+        self.ask(lambda api, _: api.approvals.list(limit=1000))
+
+
+class IdempotencyRules(SideBySide):
+    """`known["keys"]` holds every claim, whatever its state was."""
+
+    @rule(key=names, fingerprint=fingerprints, lease=st.sampled_from([TICK, KEY_LEASE]))
+    def claim_key(self, key: str, fingerprint: str | None, lease: timedelta) -> None:
+        answers = self.ask(
+            lambda api, _: api.idempotency.claim(key, fingerprint=fingerprint, lease=lease)
+        )
+        self.remember("keys", answers)
+
+    @rule(pick=picks, value=values)
+    def complete(self, pick: int, value: Json) -> None:
+        claim = self.pick("keys", pick)
+        if claim is not None:
+            self.ask(lambda api, side: api.idempotency.complete(self.of(claim, side), value))
+
+    @rule(pick=picks)
+    def abandon(self, pick: int) -> None:
+        claim = self.pick("keys", pick)
+        if claim is not None:
+            self.ask(lambda api, side: api.idempotency.abandon(self.of(claim, side)))
+
+    @rule(key=names, value=values, age=ages)
+    def put_key(self, key: str, value: Json, age: timedelta | None) -> None:
+        saved = None if age is None else self.clock() + age
+        self.ask(lambda api, _: api.idempotency.put(key, value, saved_at=saved))
+
+    @rule(key=names, value=values, fingerprint=fingerprints, refuse=st.booleans())
+    def run_once(self, key: str, value: Json, fingerprint: str | None, refuse: bool) -> None:
+        runs: list[Side] = []
+
+        def ask(api: Any, side: Side) -> Any:
+            def function() -> Json:
+                runs.append(side)
+                if refuse:
+                    raise Refused
+                return value
+
+            return api.idempotency.run_once(key, function, fingerprint=fingerprint)
+
+        self.ask(ask)
+        assert runs in ([], self.sides), "the function ran on some sides only, or twice"
+
+    @invariant()
+    def keys_agree(self) -> None:
+        self.ask(lambda api, _: [api.idempotency.get(key) for key in ("a", "B", "b", "\u00e9")])
+
+
+class LockRules(SideBySide):
+    """`known["locks"]` holds every lock that was handed out."""
+
+    def name(self, short: str) -> str:
+        return f"{self.unique}-{short}"
+
+    @rule(owner=owners, short=st.sampled_from(["a", "A"]), ttl=st.sampled_from([TICK, LOCK_TTL]))
+    def acquire(self, owner: str, short: str, ttl: timedelta) -> None:
+        answers = self.ask(lambda api, _: api.lock.acquire(owner, ttl=ttl, name=self.name(short)), new=True)
+        self.remember("locks", answers)
+
+    @rule(pick=picks, ttl=st.sampled_from([TICK, LOCK_TTL]))
+    def renew(self, pick: int, ttl: timedelta) -> None:
+        lock = self.pick("locks", pick)
+        if lock is not None:
+            self.ask(lambda api, side: api.lock.renew(self.of(lock, side), ttl=ttl))
+
+    @rule(pick=picks)
+    def release(self, pick: int) -> None:
+        lock = self.pick("locks", pick)
+        if lock is not None:
+            self.ask(lambda api, side: api.lock.release(self.of(lock, side)))
+
+    @invariant()
+    def fences_only_grow(self) -> None:
+        """What a fence is worth: whoever got the lock later has the higher one."""
+        for side in self.sides:
+            for short in ("a", "A"):
+                fences = [
+                    self.of(lock, side).fence
+                    for lock in self.known.get("locks", [])
+                    if self.of(lock, side).name == self.name(short)
+                ]
+                assert fences == sorted(fences), f"{side.name}: {fences}"
+
+    @invariant()
+    def locks_agree(self) -> None:
+        self.ask(lambda api, _: [api.lock.current(self.name(short)) for short in ("a", "A")])
+
+
+class LogRules(SideBySide):
+    """Events, nonces and snapshots. `known["events"]` holds the events."""
+
+    @rule(event_type=event_types, payload=values, age=ages)
+    def append(self, event_type: str, payload: Json, age: timedelta | None) -> None:
+        created = None if age is None else self.clock() + age
+        answers = self.ask(
+            lambda api, _: api.events.append(event_type, payload, created_at=created), new=True
+        )
+        self.remember("events", answers)
+
+    @rule(batch=st.lists(st.tuples(event_types, values, ages), max_size=3))
+    def append_many(self, batch: list[tuple[str, Json, timedelta | None]]) -> None:
+        events = [
+            NewEvent(event_type, payload, None if age is None else self.clock() + age)
+            for event_type, payload, age in batch
+        ]
+        self.remember("events", self.ask(lambda api, _: api.events.append_many(events), new=True))
+
+    @rule(pick=picks, event_type=st.none() | event_types, limit=limits)
+    def read_events(self, pick: int, event_type: str | None, limit: int) -> None:
+        event = self.pick("events", pick)
+
+        def page(api: Any, side: Side) -> Any:
+            id = 0 if event is None else self.of(event, side).id
+            return api.events.read_after(id, event_type=event_type, limit=limit)
+
+        def page_before(api: Any, side: Side) -> Any:
+            before = None if event is None else self.of(event, side).id
+            return api.events.list(event_type=event_type, before=before, limit=limit)
+
+        self.ask(page)
+        self.ask(page_before)
+
+    @rule(nonce=names, age=ages)
+    def register(self, nonce: str, age: timedelta | None) -> None:
+        moment = None if age is None else self.clock() + age
+        self.ask(lambda api, _: api.nonces.register(nonce, moment))
+
+    @rule(kind=names, payload=values)
+    def put_snapshot(self, kind: str, payload: Json) -> None:
+        kind = f"{self.unique}-{kind}"
+        self.ask(lambda api, _: (api.snapshots.put(kind, payload), api.snapshots.get(kind)))
+
+    @invariant()
+    def logs_agree(self) -> None:
+        self.ask(lambda api, _: (api.events.list(limit=1000), api.events.read_after(0, limit=1000)))
+        self.ask(lambda api, _: [api.nonces.seen(nonce) for nonce in ("a", "B", "b", "\u00e9", "\uffff")])
+
+    @invariant()
+    def snapshots_agree(self) -> None:
+        self.ask(
+            lambda api, _: [
+                snapshot for snapshot in api.snapshots.list() if snapshot.kind.startswith(self.unique)
+            ]
+        )

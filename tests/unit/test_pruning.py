@@ -1,0 +1,117 @@
+"""Pruning by itself: when it runs, and what becomes of it when it fails."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import weakref
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from assistly.storage import MemoryBackend, Storage, StorageUnavailable, pruning
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+PATIENCE = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "_FIRST_RUN", 0.001)
+    monkeypatch.setattr(pruning, "PRUNE_INTERVAL", timedelta(milliseconds=1))
+
+
+def pruned(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set whenever a prune by itself has come to its end."""
+    done = threading.Event()
+    real = pruning.prune
+
+    def spy(*args: object, **options: object) -> object:
+        try:
+            return real(*args, **options)  # type: ignore[arg-type]
+        finally:
+            done.set()
+
+    monkeypatch.setattr("assistly.storage.storage.prune", spy)
+    return done
+
+
+def test_a_storage_in_use_prunes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Storage(MemoryBackend(), clock=lambda: NOW) as storage:
+        done = pruned(storage, monkeypatch)
+        storage.approvals.add("old", {}, created_at=NOW - timedelta(days=31))
+        storage.approvals.add("young", {}, created_at=NOW - timedelta(days=29))
+        assert done.wait(PATIENCE)
+        assert [approval.id for approval in storage.approvals.list()] == ["young"]
+
+
+def test_it_starts_with_the_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.active_count()
+    with Storage(MemoryBackend()) as storage:
+        assert threading.active_count() == before
+        storage.nonces.seen("n")
+        assert threading.active_count() == before + 1
+
+
+def test_it_can_be_turned_off() -> None:
+    before = threading.active_count()
+    with Storage(MemoryBackend(), auto_prune=False) as storage:
+        storage.nonces.register("n")
+        assert threading.active_count() == before
+
+
+def test_a_failure_is_logged_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = threading.Event()
+    calls: list[int] = []
+
+    def failing(*_: object, **__: object) -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            again.set()
+        raise StorageUnavailable("the disk is full")
+
+    monkeypatch.setattr("assistly.storage.storage.prune", failing)
+    with caplog.at_level(logging.WARNING, "assistly.storage"), Storage(MemoryBackend()) as storage:
+        while not again.wait(0.005):
+            storage.nonces.seen("n")
+    assert "pruning failed, and will be tried again: the disk is full" in caplog.text
+
+
+def test_a_prune_that_failed_leaves_the_minute_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = MemoryBackend()
+    storage = Storage(backend, clock=lambda: NOW, auto_prune=False)
+    storage.nonces.register("n", NOW - timedelta(days=2))
+    with monkeypatch.context() as patch:
+
+        def broken(*_: object, **__: object) -> int:
+            raise StorageUnavailable("the disk is full")
+
+        patch.setattr(type(backend.retention), "delete_nonces", broken)
+        with pytest.raises(StorageUnavailable):
+            storage.prune()
+    assert storage.prune().nonces == 1
+
+
+def test_a_forgotten_storage_goes_away() -> None:
+    storage = Storage(MemoryBackend())
+    storage.nonces.seen("n")
+    trace = weakref.ref(storage)
+    del storage
+    gc.collect()
+    assert trace() is None
+
+
+def test_batches_pause_for_others() -> None:
+    backend = MemoryBackend()
+    storage = Storage(backend, clock=lambda: NOW, auto_prune=False)
+    for number in range(pruning.BATCH + 1):
+        storage.nonces.register(str(number), NOW - timedelta(days=2))
+    pauses: list[int] = []
+    report = pruning.prune(
+        backend, storage._context.policies.retention, NOW, force=True, pause=lambda: pauses.append(1)
+    )
+    assert report.nonces == pruning.BATCH + 1
+    assert len(pauses) == 1
