@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from assistly.storage import Job, Storage
@@ -34,7 +34,9 @@ def status() -> None:
     latency = metrics.latency
     if latency.count:
         mean = latency.total_ms / latency.count
-        rows.append(("latency", f"{latency.count} requests, mean {mean:.1f} ms, most {latency.max_ms:.1f} ms"))
+        rows.append(
+            ("latency", f"{latency.count} requests, mean {mean:.1f} ms, most {latency.max_ms:.1f} ms")
+        )
     rows.append(("ping", f"{seconds * 1000:.1f} ms"))
     _table((), rows)
 
@@ -153,7 +155,7 @@ def _shortened(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Stored text is shown as it is, but for control characters, which could drive the terminal."""
     from rich.console import Console
     from rich.table import Table

@@ -163,8 +163,9 @@ class JobStore(Protocol):
     ) -> Sequence[Job | None]:
         """One result for each, None where the fence does not hold.
 
-        With `expired_only` it also takes lease_until <= now. A second settlement of the same
-        claim in one batch is lost.
+        A second settlement of the same claim in one batch is lost. With `expired_only` (kind
+        `failed`) the fence also takes lease_until <= now and, unless `keep_publish`, that
+        publish_started_at is not set: publishing may have begun since the caller looked.
         """
 
     def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:

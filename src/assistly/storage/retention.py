@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .validation import later
+from .validation import earlier
 
 PRUNE_INTERVAL = timedelta(minutes=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -28,7 +28,7 @@ class RetentionPolicy:
 
 def cutoff(now: datetime, age: timedelta) -> datetime:
     """Records with a time below this are older than `age`."""
-    return later(now, -age)
+    return earlier(now, age)
 
 
 def milliseconds(moment: datetime) -> int:

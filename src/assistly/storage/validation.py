@@ -111,8 +111,15 @@ def duration(argument: str, value: object, *, zero: bool) -> timedelta:
     return value
 
 
-def optional_duration(argument: str, value: object) -> timedelta | None:
-    return None if value is None else duration(argument, value, zero=True)
+def optional_duration(
+    argument: str, value: object, *, most: timedelta = timedelta.max
+) -> timedelta | None:
+    if value is None:
+        return None
+    checked = duration(argument, value, zero=True)
+    if checked > most:
+        raise InvalidValue(f"{argument} may be at most {most}, and this is {checked}; None is without a limit")
+    return checked
 
 
 def seconds(argument: str, value: object) -> float:
@@ -172,17 +179,25 @@ def names(argument: str, values: object) -> list[str] | None:
 
 
 def later(moment: datetime, by: timedelta) -> datetime:
-    """`moment + by`, which stops at the ends of what a datetime can hold."""
+    """`moment + by`, or the last moment there is. `by` is zero or more."""
     try:
         return moment + by
     except OverflowError:
-        return _LATEST if by > timedelta(0) else _EARLIEST
+        return _LATEST
+
+
+def earlier(moment: datetime, by: timedelta) -> datetime:
+    """`moment - by`, or the first moment there is. `by` is zero or more."""
+    try:
+        return moment - by
+    except OverflowError:
+        return _EARLIEST
 
 
 def window(moment: datetime, gap: timedelta) -> tuple[datetime, datetime]:
     """The first and the last time that are nearer to `moment` than `gap`, which is above zero."""
     inside = gap - _ONE_MICROSECOND
-    return later(moment, -inside), later(moment, inside)
+    return earlier(moment, inside), later(moment, inside)
 
 
 def canonical(argument: str, value: object) -> JsonText:

@@ -121,7 +121,13 @@ class NaiveJobs(Store):
 
     @locked
     def reschedule(
-        self, id: int, scheduled_at: datetime, *, content: str | None, metadata: JsonText | None, now: datetime
+        self,
+        id: int,
+        scheduled_at: datetime,
+        *,
+        content: str | None,
+        metadata: JsonText | None,
+        now: datetime,
     ) -> Job | None:
         job = self.tables.jobs.get(id)
         if job is None or job.status not in WAITING:
@@ -190,9 +196,7 @@ class NaiveJobs(Store):
         ]
 
     @locked
-    def bury_missed(
-        self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
+    def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
         missed = [job for job in self._due(platforms, now) if self.missed(job, now)][:limit]
         for job in missed:
             dead = replace(job, status=JobStatus.DEAD_LETTER, dead_letter_at=now, dead_letter_reason=reason)

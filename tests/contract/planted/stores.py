@@ -184,9 +184,7 @@ class NaiveLock(Store):
         return lock.fence + 1
 
     @locked
-    def acquire(
-        self, name: str, owner_id: str, *, expires_at: datetime, now: datetime
-    ) -> WorkerLock | None:
+    def acquire(self, name: str, owner_id: str, *, expires_at: datetime, now: datetime) -> WorkerLock | None:
         held = self.current(name, now=now)
         if held is not None and held.owner_id != owner_id:
             return None

@@ -1,6 +1,7 @@
 """The calendar file: one post on each line, as JSON.
 
-    {"command": "spring-sale", "user": "maria", "platform": "mastodon", "at": "2026-03-02T08:30:00+01:00", "content": "…"}
+    {"command": "spring-sale", "user": "maria", "platform": "mastodon",
+     "at": "2026-03-02T08:30:00+01:00", "content": "…"}
 
 `command` names the post: a line that repeats one, with the same post, stands for a command that
 was sent twice. Optional are `approval` (true: a person must agree first), `valid_minutes` (published
@@ -109,7 +110,9 @@ def _parse(line: bytes) -> Post:
         return Post.model_validate_json(line)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise ValueError(", ".join(_problem(detail["loc"], detail["type"], detail["msg"]) for detail in details)) from None
+        raise ValueError(
+            ", ".join(_problem(detail["loc"], detail["type"], detail["msg"]) for detail in details)
+        ) from None
 
 
 def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:

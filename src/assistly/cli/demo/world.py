@@ -38,10 +38,8 @@ class Request:
     nonce: str
     sent_at: datetime
     signature: str
-
-    @classmethod
-    def signed(cls, post: Post, nonce: str, sent_at: datetime) -> Request:
-        return cls(post, nonce, sent_at, _signature(post, nonce, sent_at))
+    handled_in_ms: float
+    """Simulated, as the time is."""
 
     def is_genuine(self) -> bool:
         return hmac.compare_digest(self.signature, _signature(self.post, self.nonce, self.sent_at))
@@ -61,24 +59,27 @@ class Senders:
         self._posts = posts
         self._clock = clock
         self._pause = pause
-        self._random = random.Random(SEED)  # noqa: S311 - repeatable on purpose
+        self._random = random.Random(SEED)
         self.attacks = 0
 
     def requests(self) -> Iterator[Request]:
         for number, post in enumerate(self._posts):
             self._clock.advance(self._pause)
-            request = Request.signed(post, f"{self._random.getrandbits(128):032x}", self._clock())
+            request = self._signed(post)
             yield request
             if number % self.ATTACK_EVERY == 0:
                 yield self._attack(request)
+
+    def _signed(self, post: Post) -> Request:
+        nonce = f"{self._random.getrandbits(128):032x}"
+        sent_at = self._clock()
+        latency = self._random.randrange(2_000, 40_000) / 1000
+        return Request(post, nonce, sent_at, _signature(post, nonce, sent_at), latency)
 
     def _attack(self, seen: Request) -> Request:
         """By turns: a captured request sent again, and one with a new nonce and the old signature."""
         self.attacks += 1
         return seen if self.attacks % 2 else replace(seen, nonce=f"forged-{seen.nonce}")
-
-    def latency_ms(self) -> float:
-        return round(self._random.uniform(2, 40), 3)
 
 
 class Refused(Exception):
@@ -122,13 +123,19 @@ _SHARES = {
     Fault.LOST_AFTER: 0.005,
     Fault.LOST_BEFORE: 0.005,
 }
-_TIMES = {Fault.HICCUP: 1, Fault.TWO_HICCUPS: 2, Fault.RATE_LIMIT: 1, Fault.LOST_AFTER: 1, Fault.LOST_BEFORE: 1}
+_TIMES = {
+    Fault.HICCUP: 1,
+    Fault.TWO_HICCUPS: 2,
+    Fault.RATE_LIMIT: 1,
+    Fault.LOST_AFTER: 1,
+    Fault.LOST_BEFORE: 1,
+}
 
 
 def plan_faults(commands: Iterable[str]) -> dict[str, Fault]:
     """A fixed share of each fault, and one of each at the least while there are commands for it."""
     shuffled = sorted(commands)
-    random.Random(SEED).shuffle(shuffled)  # noqa: S311 - repeatable on purpose
+    random.Random(SEED).shuffle(shuffled)
     plan: dict[str, Fault] = {}
     total = len(shuffled)
     for fault, share in _SHARES.items():

@@ -6,7 +6,7 @@ from .. import validation as check
 from ..records import Metrics
 from .context import Context
 
-_MOST_AT_ONCE = 2**53
+_MOST_AT_ONCE = 2**53 - 1
 _MOST_MILLISECONDS = 1e12
 _NANOSECONDS = 1_000_000
 

@@ -14,6 +14,8 @@ from .context import Context
 
 _ATTEMPTS = 10
 _MOST_RETRIES = 2**31 - 1
+# From the first moment there is to the last: no job can be later than that.
+_MOST_LATENESS = timedelta(days=3_652_059)
 
 _Planned = tuple[JobDraft, timedelta | None]
 
@@ -52,7 +54,9 @@ class Scheduler:
             scheduled_at=check.optional_moment(f"{prefix}scheduled_at", new.scheduled_at) or now,
             idempotency_key=check.optional_name(f"{prefix}idempotency_key", new.idempotency_key),
             max_retries=check.whole(f"{prefix}max_retries", retries, least=1, most=_MOST_RETRIES),
-            max_lateness=check.optional_duration(f"{prefix}max_lateness", new.max_lateness),
+            max_lateness=check.optional_duration(
+                f"{prefix}max_lateness", new.max_lateness, most=_MOST_LATENESS
+            ),
         )
         return draft, checked_gap(f"{prefix}min_gap", new.min_gap)
 

@@ -1,0 +1,26 @@
+"""The contract suite: what an engine proves itself with.
+
+    from assistly.storage.testing import StorageContract
+
+    class TestMyEngine(StorageContract):
+        @pytest.fixture
+        def backend(self) -> Iterator[StorageBackend]:
+            backend = MyBackend()
+            yield backend
+            backend.close()
+
+`backend` may have any scope: the suite empties it before each test. `LifecycleContract` needs
+a second fixture, `new_backend`. This package needs pytest and hypothesis, from the extra `test`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite(__name__)
+
+from .contract import StorageContract  # noqa: E402 - after the rewriting of its asserts
+from .fixtures import Contract, FakeClock, empty, open_for_test  # noqa: E402
+from .lifecycle_contract import LifecycleContract  # noqa: E402
+
+__all__ = ["Contract", "FakeClock", "LifecycleContract", "StorageContract", "empty", "open_for_test"]

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from ..records import Failed, Job, JobStatus, Json, NewJob, Outcome, Posted, Released, Snoozed
 from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
@@ -14,7 +14,7 @@ from .machine_sides import NONE, RETRY, Answers, Side, SideBySide, limits, picks
 
 GAP = 10 * MINUTE
 
-platforms = st.sampled_from(["x", "mastodon", "é"])
+platforms = st.sampled_from(["x", "x", "mastodon", "\u00e9"])
 contents = st.sampled_from(["", "hello", "h\u00e9llo \U0001f600"])
 metadata = st.sampled_from([None, {}, {"n": 1}, {"n": 1.0}, {"n": True}])
 keys = st.sampled_from([None, None, "k", "K"])
@@ -29,7 +29,7 @@ retries = st.sampled_from([None, 1, 3])
 leases = st.sampled_from([MINUTE, LEASE])
 workers = st.sampled_from(["ann", "bob"])
 endings = st.sampled_from(["posted", "failed", "failed", "fatal", "retry at", "snoozed", "released"])
-several = st.none() | st.lists(platforms, min_size=1, max_size=2, unique=True)
+several = st.sampled_from([None, None, None, ["x"], ["mastodon", "\u00e9"]])
 drafts = st.builds(dict, platform=platforms, content=contents, at=st.none() | offsets, key=keys, gap=gaps)
 
 
@@ -67,9 +67,26 @@ class QueueRules(SideBySide):
     def at(self, offset: timedelta | None) -> datetime | None:
         return None if offset is None else self.clock() + offset
 
-    def job_id(self, pick: int, side: Side) -> int:
-        answers = self.pick("jobs", pick)
-        return 2**40 if answers is None else self.of(answers, side).id
+    def job_id(self, pick: int, side: Side, *wanted: JobStatus) -> int:
+        """Of a job in a wanted status if there is one, else of any, else of none that exists."""
+        stored = self.sides[0].root.tables.jobs
+        jobs = self.known.get("jobs", [])
+        fitting = [job for job in jobs if job[0].id in stored and stored[job[0].id].status in wanted] or jobs
+        return self.of(fitting[-1 - pick % len(fitting)], side).id if fitting else 2**40
+
+    @rule(pick=picks, jitter=st.sampled_from([NONE, TICK, -TICK]))
+    def meet(self, pick: int, jitter: timedelta) -> None:
+        """Move the clock to a moment at which something happens to a job, or right beside it."""
+        moments = []
+        for job in self.sides[0].root.tables.jobs.values():
+            if job.lease_until:
+                moments.append(job.lease_until)
+            elif job.status in (JobStatus.SCHEDULED, JobStatus.RETRYING):
+                moments.append(job.due_at)
+                if job.max_lateness is not None:
+                    moments.append(job.scheduled_at + job.max_lateness)
+        if moments:
+            self.clock.time = moments[-1 - pick % len(moments)] + jitter
 
     @rule(
         platform=platforms,
@@ -132,7 +149,11 @@ class QueueRules(SideBySide):
     ) -> None:
         self.ask(
             lambda api, side: api.queue.reschedule(
-                self.job_id(pick, side), self.at(offset), content=content, metadata=metadata, min_gap=gap
+                self.job_id(pick, side, JobStatus.SCHEDULED, JobStatus.RETRYING),
+                self.at(offset),
+                content=content,
+                metadata=metadata,
+                min_gap=gap,
             )
         )
 
@@ -143,45 +164,38 @@ class QueueRules(SideBySide):
     @rule(worker=workers, limit=limits, lease=leases, several=several)
     def claim(self, worker: str, limit: int, lease: timedelta, several: list[str] | None) -> None:
         answers = self.ask(
-            lambda api, _: api.queue.claim_due(
-                worker_id=worker, limit=limit, lease=lease, platforms=several
-            )
+            lambda api, _: api.queue.claim_due(worker_id=worker, limit=limit, lease=lease, platforms=several)
         )
         self.remember("claims", answers)
 
+    @precondition(lambda self: self.knows("claims"))
     @rule(pick=picks)
     def begin_publish(self, pick: int) -> None:
         claim = self.pick("claims", pick)
-        if claim is not None:
-            self.ask(lambda api, side: api.queue.begin_publish(self.of(claim, side)))
+        self.ask(lambda api, side: api.queue.begin_publish(self.of(claim, side)))
 
+    @precondition(lambda self: self.knows("claims"))
     @rule(chosen=st.lists(picks, max_size=4), lease=leases)
     def extend(self, chosen: list[int], lease: timedelta) -> None:
-        claims = self._claims(chosen)
-        self.ask(
-            lambda api, side: api.queue.extend([self.of(claim, side) for claim in claims], lease=lease)
-        )
+        claims = [self.pick("claims", pick) for pick in chosen]
+        self.ask(lambda api, side: api.queue.extend([self.of(claim, side) for claim in claims], lease=lease))
 
+    @precondition(lambda self: self.knows("claims"))
     @rule(pick=picks, ending=endings, offset=offsets)
     def end_claim(self, pick: int, ending: str, offset: timedelta) -> None:
-        claim = self.pick("claims", pick)
-        if claim is not None:
-            at = self.clock() + offset
-            self.ask(lambda api, side: ended(api.queue, outcome(self.of(claim, side), ending, at)))
+        claim, at = self.pick("claims", pick), self.clock() + offset
+        self.ask(lambda api, side: ended(api.queue, outcome(self.of(claim, side), ending, at)))
 
+    @precondition(lambda self: self.knows("claims"))
     @rule(chosen=st.lists(st.tuples(picks, endings, offsets), max_size=5))
     def settle(self, chosen: list[tuple[int, str, timedelta]]) -> None:
-        claims = self._claims([pick for pick, _, _ in chosen])
+        claims = [self.pick("claims", pick) for pick, _, _ in chosen]
         self.ask(
             lambda api, side: api.queue.settle(
                 outcome(self.of(claim, side), ending, self.clock() + offset)
-                for claim, (_, ending, offset) in zip(claims, chosen, strict=False)
+                for claim, (_, ending, offset) in zip(claims, chosen, strict=True)
             )
         )
-
-    def _claims(self, chosen: list[int]) -> list[Answers]:
-        claims = (self.pick("claims", pick) for pick in chosen)
-        return [claim for claim in claims if claim is not None]
 
     @rule(limit=limits)
     def rescue_expired(self, limit: int) -> None:
@@ -190,7 +204,9 @@ class QueueRules(SideBySide):
     @rule(pick=picks, offset=st.none() | offsets)
     def replay(self, pick: int, offset: timedelta | None) -> None:
         self.ask(
-            lambda api, side: api.queue.replay(self.job_id(pick, side), scheduled_at=self.at(offset))
+            lambda api, side: api.queue.replay(
+                self.job_id(pick, side, JobStatus.DEAD_LETTER), scheduled_at=self.at(offset)
+            )
         )
 
     @rule(platform=st.none() | platforms, limit=st.none() | limits)
@@ -220,6 +236,4 @@ class QueueRules(SideBySide):
 
     @invariant()
     def queues_agree(self) -> None:
-        self.ask(
-            lambda api, _: (api.queue.list(limit=1000), api.queue.counts(), api.queue.next_due_at())
-        )
+        self.ask(lambda api, _: (api.queue.list(limit=1000), api.queue.counts(), api.queue.next_due_at()))

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from ..records import Json, NewEvent
 from .fixtures import DAY, MINUTE, TICK
@@ -81,22 +81,20 @@ class IdempotencyRules(SideBySide):
 
     @rule(key=names, fingerprint=fingerprints, lease=st.sampled_from([TICK, KEY_LEASE]))
     def claim_key(self, key: str, fingerprint: str | None, lease: timedelta) -> None:
-        answers = self.ask(
-            lambda api, _: api.idempotency.claim(key, fingerprint=fingerprint, lease=lease)
-        )
+        answers = self.ask(lambda api, _: api.idempotency.claim(key, fingerprint=fingerprint, lease=lease))
         self.remember("keys", answers)
 
+    @precondition(lambda self: self.knows("keys"))
     @rule(pick=picks, value=values)
     def complete(self, pick: int, value: Json) -> None:
         claim = self.pick("keys", pick)
-        if claim is not None:
-            self.ask(lambda api, side: api.idempotency.complete(self.of(claim, side), value))
+        self.ask(lambda api, side: api.idempotency.complete(self.of(claim, side), value))
 
+    @precondition(lambda self: self.knows("keys"))
     @rule(pick=picks)
     def abandon(self, pick: int) -> None:
         claim = self.pick("keys", pick)
-        if claim is not None:
-            self.ask(lambda api, side: api.idempotency.abandon(self.of(claim, side)))
+        self.ask(lambda api, side: api.idempotency.abandon(self.of(claim, side)))
 
     @rule(key=names, value=values, age=ages)
     def put_key(self, key: str, value: Json, age: timedelta | None) -> None:
@@ -135,17 +133,17 @@ class LockRules(SideBySide):
         answers = self.ask(lambda api, _: api.lock.acquire(owner, ttl=ttl, name=self.name(short)), new=True)
         self.remember("locks", answers)
 
+    @precondition(lambda self: self.knows("locks"))
     @rule(pick=picks, ttl=st.sampled_from([TICK, LOCK_TTL]))
     def renew(self, pick: int, ttl: timedelta) -> None:
         lock = self.pick("locks", pick)
-        if lock is not None:
-            self.ask(lambda api, side: api.lock.renew(self.of(lock, side), ttl=ttl))
+        self.ask(lambda api, side: api.lock.renew(self.of(lock, side), ttl=ttl))
 
+    @precondition(lambda self: self.knows("locks"))
     @rule(pick=picks)
     def release(self, pick: int) -> None:
         lock = self.pick("locks", pick)
-        if lock is not None:
-            self.ask(lambda api, side: api.lock.release(self.of(lock, side)))
+        self.ask(lambda api, side: api.lock.release(self.of(lock, side)))
 
     @invariant()
     def fences_only_grow(self) -> None:
@@ -185,7 +183,7 @@ class LogRules(SideBySide):
 
     @rule(pick=picks, event_type=st.none() | event_types, limit=limits)
     def read_events(self, pick: int, event_type: str | None, limit: int) -> None:
-        event = self.pick("events", pick)
+        event = self.pick("events", pick) if self.knows("events") else None
 
         def page(api: Any, side: Side) -> Any:
             id = 0 if event is None else self.of(event, side).id

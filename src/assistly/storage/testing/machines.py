@@ -9,6 +9,8 @@ To run several engines in lock-step, give a machine more than one `Engine`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -64,11 +66,11 @@ class MachineContract:
     MACHINE_EXAMPLES = 25
 
     @pytest.fixture
-    def reopened(self) -> None:
+    def reopened(self) -> Callable[[], StorageBackend] | None:
         return None
 
     @pytest.fixture
-    def engine(self, backend: StorageBackend, reopened: None) -> Engine:
+    def engine(self, backend: StorageBackend, reopened: Callable[[], StorageBackend] | None) -> Engine:
         return Engine(type(backend).__name__, backend, reopened)
 
     def test_queue_machine(self, engine: Engine) -> None:

@@ -318,8 +318,13 @@ class MemoryJobStore:
         return row.decoded()
 
     def _save(self, database: Database, row: JobRow, now: datetime) -> JobRow:
-        due_at = row.scheduled_at if row.next_retry_at is None else row.next_retry_at
-        row = row._replace(updated_at=now, due_at=due_at)
+        held = row.status is JobStatus.PROCESSING
+        row = row._replace(
+            updated_at=now,
+            due_at=row.scheduled_at if row.next_retry_at is None else row.next_retry_at,
+            worker_id=row.worker_id if held else None,
+            lease_until=row.lease_until if held else None,
+        )
         self._table.put(row.id, row)
         if row.status in _WAITING:
             database.woken = True
@@ -357,10 +362,9 @@ class MemoryJobStore:
         self, database: Database, settlement: Settlement, now: datetime, expired_only: bool
     ) -> Job | None:
         row = self._held(settlement.id, settlement.claim)
-        if row is None or (expired_only and not _lease_ended(row, now)):
+        if row is None or (expired_only and not _may_lapse(row, settlement, now)):
             return None
-        settled = _settled(row, settlement, now)._replace(worker_id=None, lease_until=None)
-        return self._save(database, settled, now).decoded()
+        return self._save(database, _settled(row, settlement, now), now).decoded()
 
     def _replay(self, database: Database, row: JobRow, scheduled_at: datetime, now: datetime) -> JobRow:
         replayed = row._replace(
@@ -384,6 +388,11 @@ def _on(platforms: Sequence[str] | None, rows: Iterable[JobRow]) -> Iterator[Job
 
 def _lease_ended(row: JobRow, now: datetime) -> bool:
     return row.lease_until is not None and row.lease_until <= now
+
+
+def _may_lapse(row: JobRow, settlement: Settlement, now: datetime) -> bool:
+    publishing = row.publish_started_at is not None
+    return _lease_ended(row, now) and (settlement.keep_publish or not publishing)
 
 
 def _buried(row: JobRow, reason: str, now: datetime) -> JobRow:

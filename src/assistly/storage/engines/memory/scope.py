@@ -42,32 +42,15 @@ class Database:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.journal: Journal = []
+        self.journal = Journal()
         self.marks: list[int] = []
         self.woken = False
         self.changes = Changes()
         _databases.add(self)
 
-    def undo(self, mark: int) -> None:
-        journal = self.journal
-        while len(journal) > mark:
-            table, key, row = journal[-1]
-            table.restore(key, row)
-            journal.pop()
-
-    def recover(self, mark: int) -> None:
-        """Undo, where the last change may have stopped between two of its steps."""
-        undone = self.journal[mark:]
-        for table, key, row in reversed(undone):
-            table.restore_row(key, row)
-        for table in {table for table, _, _ in undone}:
-            table.rebuild()
-        del self.journal[mark:]
-
-    def finish(self, *, committed: bool) -> None:
-        self.journal.clear()
-        woken, self.woken = self.woken, False
-        if woken and committed:
+    def wake(self, *, committed: bool) -> None:
+        self.woken = False
+        if committed:
             self.changes.add()
 
     def after_fork(self) -> None:
@@ -79,7 +62,7 @@ class Database:
         self.lock = threading.RLock()
         self.marks.clear()
         self.woken = False
-        self.recover(0)
+        self.journal.undo(0)
 
 
 _databases: WeakSet[Database] = WeakSet()
@@ -111,7 +94,7 @@ class Scope:
         if self._closed:
             database.lock.release()
             raise StorageClosed(self._closed_message)
-        database.marks.append(len(database.journal))
+        database.marks.append(len(database.journal.entries))
         return database
 
     def __exit__(
@@ -121,13 +104,11 @@ class Scope:
         try:
             mark = database.marks.pop()
             if kind is not None:
-                # An interrupt may come between any two steps; other exceptions come between changes.
-                if issubclass(kind, Exception):
-                    database.undo(mark)
-                else:
-                    database.recover(mark)
+                database.journal.undo(mark)
             if not database.marks:
-                database.finish(committed=kind is None)
+                database.journal.entries.clear()
+                if database.woken:
+                    database.wake(committed=kind is None)
         finally:
             database.lock.release()
 

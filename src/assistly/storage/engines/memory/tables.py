@@ -1,4 +1,4 @@
-"""Rows in a dict, the indexes that follow them, and the journal that undoes changes."""
+"""Rows in a dict, the indexes that follow them, and the journal that undoes what was done."""
 
 from __future__ import annotations
 
@@ -132,24 +132,22 @@ class Table(Generic[K, R]):
         self._indexes = indexes
 
     def put(self, key: K, row: R) -> None:
+        journal = self._journal
         old = self.rows.get(key)
-        self._journal.append((self, key, old))
+        journal.entries.append((self, key, old))
+        journal.torn = True
         self.rows[key] = row
         for index in self._indexes:
             index.update(old, row)
+        journal.torn = False
 
     def delete(self, key: K) -> None:
         old = self.rows[key]
-        self._journal.append((self, key, old))
-        del self.rows[key]
-        for index in self._indexes:
-            index.update(old, None)
+        self._journal.entries.append((self, key, old))
+        self._replace(key, old, None)
 
     def restore(self, key: K, row: R | None) -> None:
-        new = self.rows.get(key)
-        self.restore_row(key, row)
-        for index in self._indexes:
-            index.update(new, row)
+        self._replace(key, self.rows.get(key), row)
 
     def restore_row(self, key: K, row: R | None) -> None:
         if row is None:
@@ -163,6 +161,41 @@ class Table(Generic[K, R]):
             for row in self.rows.values():
                 index.update(None, row)
 
+    def _replace(self, key: K, old: R | None, row: R | None) -> None:
+        self._journal.torn = True
+        self.restore_row(key, row)
+        for index in self._indexes:
+            index.update(old, row)
+        self._journal.torn = False
 
-Journal = list[tuple[Table[Any, Any], Any, Any]]
-"""Tables, primary keys, and the rows that were there before a change, oldest change first."""
+
+class Journal:
+    """Tables, primary keys and the rows that were there before a change, oldest change first.
+
+    It is torn while a change stands between two of its steps: that is how an exception out of
+    nowhere (an interrupt, no memory, no stack) or a fork beside another thread finds it.
+    """
+
+    __slots__ = ("entries", "torn")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Table[Any, Any], Any, Any]] = []
+        self.torn = False
+
+    def undo(self, mark: int) -> None:
+        """Back to where there were `mark` entries."""
+        if self.torn:
+            self._undo_torn(mark)
+        while len(self.entries) > mark:
+            table, key, row = self.entries[-1]
+            table.restore(key, row)
+            self.entries.pop()
+
+    def _undo_torn(self, mark: int) -> None:
+        undone = self.entries[mark:]
+        for table, key, row in reversed(undone):
+            table.restore_row(key, row)
+        for table in {table for table, _, _ in undone}:
+            table.rebuild()
+        del self.entries[mark:]
+        self.torn = False

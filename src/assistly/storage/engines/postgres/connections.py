@@ -65,7 +65,8 @@ class PooledConnection(psycopg.Connection[Any]):
     pool: ConnectionPool[PooledConnection] | None = None
 
     @classmethod
-    def connect(cls, conninfo: str = "", *, on_failure: OnFailure | None = None, **kwargs: Any) -> Self:
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        on_failure: OnFailure | None = kwargs.pop("on_failure", None)
         try:
             return super().connect(conninfo, **kwargs)
         except psycopg.Error as error:
@@ -75,18 +76,22 @@ class PooledConnection(psycopg.Connection[Any]):
 
 
 class Connections:
-    """At most `size` connections to one database, each lent to one borrower at a time."""
+    """At most `size` connections to one database, each lent to one borrower at a time.
+
+    `lock` is for short things that a process does once; a forked child has a new one.
+    """
 
     def __init__(self, target: Target, size: int, *, prepare_threshold: int | None) -> None:
         self._target = target
         self._size = size
         self._prepare_threshold = prepare_threshold
         self._closed = False
+        self.lock: threading.Lock
         self._reset()
         _everyone.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._pool: ConnectionPool[PooledConnection] | None = None
         self._finalizer: Any = None
         self._failure: tuple[float, psycopg.Error] | None = None
@@ -105,12 +110,11 @@ class Connections:
             pool.drain()
 
     def give_back(self, connection: PooledConnection) -> None:
-        pool = connection.pool
-        if pool is None or pool is not self._pool:
-            self._discard(connection)
-            return
-        connection.pool = None
-        pool.putconn(connection)
+        pool, connection.pool = connection.pool, None
+        if pool is None or any(pool is other for other in _inherited):
+            _inherited.append(connection)
+        else:
+            pool.putconn(connection)
 
     def drain(self) -> None:
         """A connection broke: idle ones of the same age are not to be trusted either."""
@@ -119,7 +123,7 @@ class Connections:
             pool.drain()
 
     def close(self) -> None:
-        with self._lock:
+        with self.lock:
             self._closed = True
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -132,14 +136,6 @@ class Connections:
             _inherited.append(self._pool)
             self._finalizer.detach()
         self._reset()
-
-    def _discard(self, connection: PooledConnection) -> None:
-        pool = connection.pool
-        if pool is None or any(pool is kept for kept in _inherited):
-            _inherited.append(connection)
-        else:
-            connection.pool = None
-            pool.putconn(connection)
 
     def _next(self, pool: ConnectionPool[PooledConnection], deadline: float) -> PooledConnection:
         began = time.monotonic()
@@ -161,7 +157,7 @@ class Connections:
     def _open(self) -> ConnectionPool[PooledConnection]:
         if not self._closed:
             self._probe()
-        with self._lock:
+        with self.lock:
             if self._closed:
                 raise StorageClosed("the storage is closed")
             if self._pool is None:
@@ -196,9 +192,7 @@ class Connections:
         try:
             problem = answers.get(timeout=PATIENCE)
         except queue.Empty:
-            raise StorageUnavailable(
-                f"no connection to {self._target.label} within {PATIENCE} s"
-            ) from None
+            raise StorageUnavailable(f"no connection to {self._target.label} within {PATIENCE} s") from None
         if isinstance(problem, StorageError):
             raise problem
         if isinstance(problem, psycopg.Error):

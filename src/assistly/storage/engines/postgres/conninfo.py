@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 
 import psycopg
@@ -11,9 +10,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ...errors import ConfigurationError
 
-CONNECT_TIMEOUT = 3
 _SECRET = ("password", "sslpassword", "oauth_client_secret")
-_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
+_NAME_LIMIT = 63
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -27,15 +25,17 @@ class Target:
     @classmethod
     def parse(cls, database_url: str) -> Target:
         given = _parse(database_url)
-        settings = {
-            "connect_timeout": os.environ.get("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT),
+        defaults = {
+            "connect_timeout": os.environ.get("PGCONNECT_TIMEOUT", "3"),
             "application_name": os.environ.get("PGAPPNAME", "assistly"),
-            "keepalives_idle": 30,
-            **given,
-            "client_encoding": "UTF8",
+            "keepalives_idle": "30",
+            "keepalives_interval": "10",
+            "keepalives_count": "3",
         }
         secrets = tuple(str(given[name]) for name in _SECRET if given.get(name))
-        return cls(make_conninfo(**settings), _label(given), secrets)
+        return cls(
+            make_conninfo("", **defaults | given | {"client_encoding": "UTF8"}), _label(given), secrets
+        )
 
     def reveals(self, text: str) -> bool:
         return any(secret in text for secret in self.secrets)
@@ -49,12 +49,14 @@ class Target:
         return f"Target({self.label})"
 
 
-def _parse(database_url: str) -> dict[str, object]:
+def _parse(database_url: str) -> dict[str, str]:
     if not isinstance(database_url, str) or not database_url.strip():
-        raise ConfigurationError("DATABASE_URL must be a Postgres URL such as postgresql://user@host/database")
+        raise ConfigurationError(
+            "DATABASE_URL must be a Postgres URL such as postgresql://user@host/database"
+        )
     problem = None
     try:
-        given: dict[str, object] = dict(conninfo_to_dict(database_url))
+        given = conninfo_to_dict(database_url)
     except (psycopg.Error, ValueError):
         # The driver's text repeats parts of the URL, the password among them.
         problem = ConfigurationError(
@@ -66,19 +68,22 @@ def _parse(database_url: str) -> dict[str, object]:
     for port in str(given.get("port") or "").split(","):
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise ConfigurationError("DATABASE_URL has a bad port: it takes a number from 1 to 65535")
-    return given
+    return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def _label(given: dict[str, object]) -> str:
+def _label(given: dict[str, str]) -> str:
     user = f"{given['user']}@" if given.get("user") else ""
     port = f":{given['port']}" if given.get("port") else ""
     return f"postgresql://{user}{given.get('host', '')}{port}/{given.get('dbname', '')}"
 
 
 def check_schema(schema: str) -> str:
-    if not isinstance(schema, str) or not _SCHEMA.fullmatch(schema):
-        raise ConfigurationError(
-            f"STORAGE_SCHEMA is {schema!r}: it takes a letter or _, then letters, digits, _ or $, "
-            "63 characters at most"
-        )
-    return schema
+    if not isinstance(schema, str) or not schema or "\0" in schema:
+        problem = "it takes a name, without NUL characters"
+    elif len(schema.encode(errors="surrogatepass")) > _NAME_LIMIT:
+        problem = f"a name has {_NAME_LIMIT} bytes at most"
+    elif schema.startswith("pg_"):
+        problem = "names that begin with pg_ are the server's own"
+    else:
+        return schema
+    raise ConfigurationError(f"STORAGE_SCHEMA is {schema!r}: {problem}")

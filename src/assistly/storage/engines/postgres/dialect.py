@@ -10,6 +10,10 @@ from typing import Any
 from ..sql.dialect import Fragments, TemplateDialect
 
 
+# Put in last: what a name looks like must not be taken for a parameter or a fragment.
+_SCHEMA = '"\0"'
+
+
 class PostgresCodec:
     """The driver does the work: times are timestamptz, JSON is jsonb and arrives decoded."""
 
@@ -30,7 +34,7 @@ class PostgresDialect(TemplateDialect):
     def __init__(self, schema: str) -> None:
         self.schema = schema
         fragments = Fragments(
-            t=f'"{schema}".assistly_',
+            t=f"{_SCHEMA}.assistly_",
             for_update="FOR UPDATE",
             skip_locked="FOR UPDATE SKIP LOCKED",
             text="::text",
@@ -45,6 +49,15 @@ class PostgresDialect(TemplateDialect):
             append_attempt=_APPEND_ATTEMPT,
         )
         super().__init__(PostgresCodec(), fragments, parameter="%({})s", percent="%%")
+        self._quoted = quote(schema).replace("%", "%%")
+
+    def _render(self, template: str, limit: int | None) -> str:
+        return super()._render(template, limit).replace(_SCHEMA, self._quoted)
+
+
+def quote(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 _APPEND_ATTEMPT = (

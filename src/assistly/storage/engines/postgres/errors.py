@@ -14,6 +14,7 @@ from ...errors import (
     StorageCorrupt,
     StorageError,
     StorageUnavailable,
+    TransactionAborted,
 )
 
 _BY_STATE: dict[str, tuple[type[StorageError], str]] = {
@@ -21,10 +22,19 @@ _BY_STATE: dict[str, tuple[type[StorageError], str]] = {
     "22021": (InvalidValue, "text that Postgres cannot store"),
     "22P05": (InvalidValue, "text that Postgres cannot store"),
     "25006": (StorageUnavailable, "the server takes no writes now"),
-    "25P02": (StorageUnavailable, "an earlier call failed in this transaction: nothing of it will be written"),
+    "25P02": (
+        StorageUnavailable,
+        "an earlier call of this transaction failed: nothing will be written",
+    ),
+    "26000": (
+        ConfigurationError,
+        "a pooler in between loses prepared statements",
+    ),
     "3D000": (ConfigurationError, "the database does not exist"),
     "3F000": (MigrationError, "the schema is missing: run `assistly migrate`"),
     "40003": (OutcomeUnknown, "it may have been written"),
+    "40001": (TransactionAborted, "other transactions were in the way"),
+    "40P01": (TransactionAborted, "other transactions were in the way"),
     "42501": (ConfigurationError, "the role lacks a privilege"),
     "42703": (MigrationError, "a column is missing: run `assistly migrate`"),
     "42804": (MigrationError, "a column has another type than the migrations give it"),
@@ -41,7 +51,7 @@ _BY_CLASS: dict[str, tuple[type[StorageError], str]] = {
     "23": (StorageCorrupt, "a constraint that this package does not know refused it"),
     "25": (StorageUnavailable, "the transaction ended early"),
     "28": (ConfigurationError, "the server refused the user or the password"),
-    "40": (StorageUnavailable, "other transactions were in the way"),
+    "40": (StorageUnavailable, "the server undid the transaction"),
     "53": (StorageUnavailable, "the server is short of resources"),
     "54": (StorageUnavailable, "a limit of the server was reached"),
     "55": (StorageUnavailable, "the server is not in the state for it"),

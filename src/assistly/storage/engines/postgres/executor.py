@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
 
+from ..sql.database import Params, Row
 from .connections import UtcLoader, adapt
-
-if TYPE_CHECKING:
-    from typing import LiteralString
-
-    from ..sql.database import Params, Row
 
 _NO_PARAMS: Params = MappingProxyType({})
 
@@ -41,21 +37,21 @@ class PostgresExecutor:
         return cls(cursor)
 
     def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]:
-        self._cursor.execute(cast("LiteralString", statement), params, binary=True)
+        self._cursor.execute(statement, params, binary=True)
         return self._cursor.fetchall()
 
     def row(self, statement: str, params: Params = _NO_PARAMS) -> Row | None:
-        self._cursor.execute(cast("LiteralString", statement), params, binary=True)
+        self._cursor.execute(statement, params, binary=True)
         return self._cursor.fetchone()
 
     def execute(self, statement: str, params: Params = _NO_PARAMS) -> int:
-        self._cursor.execute(cast("LiteralString", statement), params)
+        self._cursor.execute(statement, params)
         return self._cursor.rowcount
 
     def many(self, statement: str, params: Sequence[Params]) -> None:
-        self._cursor.executemany(cast("LiteralString", statement), params)
+        self._cursor.executemany(statement, params)
 
     def command(self, text: str) -> str | None:
         """One that takes no parameters and is not worth preparing; the server's word for it."""
-        self._cursor.execute(cast("LiteralString", text), prepare=False)
+        self._cursor.execute(text, prepare=False)
         return self._cursor.statusmessage

@@ -42,33 +42,25 @@ RETURNING {_COLUMNS}
 
 class SqlApprovalStore(SqlStore):
     def add(self, id: str, payload: JsonText, *, status: str, created_at: datetime) -> Approval | None:
-        statement = self._render(_ADD)
         params = {"id": id, "status": status, "payload": payload, "created_at": self._bind(created_at)}
-        row = self._database.single(lambda connection: connection.row(statement, params))
-        return row and self._approval(row)
+        return self._change_one(_ADD, params, self._approval)
 
     def get(self, id: str, *, lock: bool = False) -> Approval | None:
-        statement = self._render(_GET_LOCKED if lock else _GET)
-        params = {"id": id}
-        row = self._database.read(lambda connection: connection.row(statement, params))
-        return row and self._approval(row)
+        return self._read_one(_GET_LOCKED if lock else _GET, {"id": id}, self._approval)
 
     def list(
         self, *, status: str | None, before: tuple[datetime, int] | None, limit: int
     ) -> Sequence[Approval]:
-        statement = self._render(_LIST[status is not None, before is not None], limit)
         params: dict[str, Any] = {}
         if status is not None:
             params["status"] = status
         if before is not None:
             params.update(before_at=self._bind(before[0]), before_seq=before[1])
-        rows = self._database.read(lambda connection: connection.rows(statement, params))
-        return [self._approval(row) for row in rows]
+        return self._read_all(_LIST[status is not None, before is not None], params, self._approval, limit)
 
     def decide(
         self, id: str, status: str, *, expected: str, payload: JsonText | None, now: datetime
     ) -> Approval | None:
-        statement = self._render(_DECIDE)
         params = {
             "id": id,
             "status": status,
@@ -76,11 +68,8 @@ class SqlApprovalStore(SqlStore):
             "payload": payload,
             "now": self._bind(now),
         }
-        row = self._database.single(lambda connection: connection.row(statement, params))
-        return row and self._approval(row)
+        return self._change_one(_DECIDE, params, self._approval)
 
     def _approval(self, row: Row) -> Approval:
         id, status, payload, created_at, decided_at, seq = row
-        return Approval(
-            id, status, self._json(payload), self._time(created_at), self._time(decided_at), seq
-        )
+        return Approval(id, status, self._json(payload), self._time(created_at), self._time(decided_at), seq)

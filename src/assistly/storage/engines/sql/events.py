@@ -6,7 +6,7 @@ from typing import Any
 
 from ...backend import JsonText
 from ...records import Event
-from .database import Executor, Row
+from .database import Row
 from .store import SqlStore
 
 EVENT_COLUMNS = "id, event_type, payload, created_at"
@@ -41,45 +41,30 @@ class SqlEventStore(SqlStore):
     """`read_after` is right where rows become visible in the order of their ids."""
 
     def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]:
-        if not events:
-            return []
-        statement = self._render(_APPEND)
         batch = [
             {"event_type": event_type, "payload": payload, "created_at": self._bind(created_at)}
             for event_type, payload, created_at in events
         ]
-
-        def work(connection: Executor) -> list[Row]:
-            return [row for params in batch for row in connection.rows(statement, params)]
-
-        rows = self._database.single(work) if len(batch) == 1 else self._database.write(work)
-        return [self._event(row) for row in rows]
+        return [self._event(row) for row in self._each(_APPEND, batch) if row is not None]
 
     def get(self, id: int) -> Event | None:
-        statement = self._render(_GET)
-        params = {"id": id}
-        row = self._database.read(lambda connection: connection.row(statement, params))
-        return row and self._event(row)
+        return self._read_one(_GET, {"id": id}, self._event)
 
     def list(
         self, *, event_type: str | None, before: tuple[datetime, int] | None, limit: int
     ) -> Sequence[Event]:
-        statement = self._render(_LIST[event_type is not None, before is not None], limit)
         params: dict[str, Any] = {}
         if event_type is not None:
             params["event_type"] = event_type
         if before is not None:
             params.update(before_at=self._bind(before[0]), before_id=before[1])
-        rows = self._database.read(lambda connection: connection.rows(statement, params))
-        return [self._event(row) for row in rows]
+        return self._read_all(_LIST[event_type is not None, before is not None], params, self._event, limit)
 
     def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]:
-        statement = self._render(_AFTER if event_type is None else _AFTER_OF_TYPE, limit)
-        params: dict[str, Any] = {"id": id}
-        if event_type is not None:
-            params["event_type"] = event_type
-        rows = self._database.read(lambda connection: connection.rows(statement, params))
-        return [self._event(row) for row in rows]
+        if event_type is None:
+            return self._read_all(_AFTER, {"id": id}, self._event, limit)
+        params = {"id": id, "event_type": event_type}
+        return self._read_all(_AFTER_OF_TYPE, params, self._event, limit)
 
     def _event(self, row: Row) -> Event:
         id, event_type, payload, created_at = row

@@ -50,7 +50,6 @@ class SqlIdempotencyStore(SqlStore):
     def claim(
         self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
     ) -> IdempotencyRow:
-        take, look = self._render(_CLAIM), self._render(_ROW)
         params = {
             "key": key,
             "fingerprint": fingerprint,
@@ -59,34 +58,24 @@ class SqlIdempotencyStore(SqlStore):
             "now": self._bind(now),
         }
         for _ in range(_ROUNDS):
-            row = self._database.single(lambda connection: connection.row(take, params))
-            if row is None:
-                row = self._database.read(lambda connection: connection.row(look, {"key": key}))
+            row = self._change_one(_CLAIM, params, self._row) or self._read_one(_ROW, {"key": key}, self._row)
             if row is not None:
-                return self._row(row)
+                return row
         raise StorageUnavailable("the idempotency key is being claimed and given up all the time: try again")
 
     def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
-        statement = self._render(_COMPLETE)
         params = {"key": key, "token": token, "value": value, "now": self._bind(now)}
-        return self._database.single(lambda connection: connection.execute(statement, params)) > 0
+        return self._change(_COMPLETE, params) > 0
 
     def abandon(self, key: str, token: int) -> bool:
-        statement = self._render(_ABANDON)
-        params = {"key": key, "token": token}
-        return self._database.single(lambda connection: connection.execute(statement, params)) > 0
+        return self._change(_ABANDON, {"key": key, "token": token}) > 0
 
     def put(self, key: str, value: JsonText, *, saved_at: datetime) -> IdempotencyRecord:
-        statement = self._render(_PUT)
         params = {"key": key, "value": value, "saved_at": self._bind(saved_at)}
-        rows = self._database.single(lambda connection: connection.rows(statement, params))
-        return self._record(rows[0])
+        return self._write_one(_PUT, params, self._record)
 
     def get(self, key: str) -> IdempotencyRecord | None:
-        statement = self._render(_GET)
-        params = {"key": key}
-        row = self._database.read(lambda connection: connection.row(statement, params))
-        return row and self._record(row)
+        return self._read_one(_GET, {"key": key}, self._record)
 
     def _row(self, row: Row) -> IdempotencyRow:
         key, completed, value, saved_at, fingerprint, token, lease_until = row

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from ...backend import JobDraft, JsonText, Settlement
 from ...errors import StorageCorrupt
 from ...records import Attempt, Job, JobStatus
-from .database import Executor, Params, Row
+from .database import Executor, Row
 from .store import SqlStore, from_microseconds, to_microseconds
 
 ATTEMPT_ERROR_LENGTH = 4096
@@ -71,26 +71,34 @@ _REMOVE = "DELETE FROM {t}queue_jobs WHERE id = :id"
 _NEXT_DUE = f"SELECT due_at FROM {{t}}queue_jobs WHERE {WAITING} ORDER BY due_at, id LIMIT 1"
 
 _DUE = f"SELECT id FROM {{t}}queue_jobs WHERE {WAITING} AND due_at <= :now"
-_OF_PLATFORMS = "AND platform {any_platform}"
 
-_CLAIM = f"""
+
+def _claim_template(of_platforms: str) -> str:
+    return f"""
 {_UPDATE} status = 'processing', claim = claim + 1, worker_id = :worker_id,
     lease_until = :lease_until, updated_at = :now
 WHERE id {{picked}}
-    {_DUE} AND (late_after IS NULL OR late_after >= :now) %s
+    {_DUE} AND (late_after IS NULL OR late_after >= :now) {of_platforms}
     ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
 {_RETURNING}
 """
 
-_BURY_MISSED = f"""
+
+def _bury_template(of_platforms: str) -> str:
+    return f"""
 {_UPDATE} status = 'dead_letter', dead_letter_at = :now, dead_letter_reason = :reason,
     next_retry_at = NULL, due_at = scheduled_at, updated_at = :now
 WHERE id {{picked}}
-    {_DUE} AND late_after < :now %s
+    {_DUE} AND late_after < :now {of_platforms}
     ORDER BY late_after LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
 """
+
+
+_OF_PLATFORMS = {False: "", True: "AND platform {any_platform}"}
+_CLAIM = {filtered: _claim_template(text) for filtered, text in _OF_PLATFORMS.items()}
+_BURY_MISSED = {filtered: _bury_template(text) for filtered, text in _OF_PLATFORMS.items()}
 
 _EXPIRED = f"""
 {_SELECT} WHERE status = 'processing' AND lease_until <= :now
@@ -129,13 +137,16 @@ status = {RELEASED_STATUS}, next_retry_at = :at, due_at = coalesce(:at{{timestam
     "released": f"status = {RELEASED_STATUS}, publish_started_at = NULL",
 }
 _UNHELD = "worker_id = NULL, lease_until = NULL, updated_at = :now"
-_SETTLE_HELD = {
-    kind: f"{_UPDATE} {changes.strip()}, {_UNHELD} {_HELD} {_RETURNING}"
-    for kind, changes in _SETTLE.items()
+SETTLE_HELD = {
+    kind: f"{_UPDATE} {changes.strip()}, {_UNHELD} {_HELD} {_RETURNING}" for kind, changes in _SETTLE.items()
 }
-_SETTLE_EXPIRED = {
-    kind: f"{_UPDATE} {changes.strip()}, {_UNHELD} {_HELD} AND lease_until <= :now {_RETURNING}"
-    for kind, changes in _SETTLE.items()
+# Publishing may have begun since the caller saw the lease run out: then only who knows may settle.
+SETTLE_EXPIRED = {
+    "failed": f"""
+{_UPDATE} {_SETTLE["failed"].strip()}, {_UNHELD}
+{_HELD} AND lease_until <= :now AND (:keep_publish OR publish_started_at IS NULL)
+{_RETURNING}
+"""
 }
 
 _REPLAYED = """
@@ -145,11 +156,15 @@ status = 'scheduled', scheduled_at = :scheduled_at, due_at = :scheduled_at,
     dead_letter_at = NULL, dead_letter_reason = NULL, publish_started_at = NULL
 """
 _REPLAY = f"{_UPDATE} {_REPLAYED} WHERE id = :id AND status = 'dead_letter' {_RETURNING}"
-_REPLAY_MANY = f"""
+
+
+def _replay_template(*, of_platform: bool, limited: bool) -> str:
+    platform = "AND platform = :platform" if of_platform else ""
+    return f"""
 {_UPDATE} {_REPLAYED}
 WHERE id {{picked}}
-    SELECT id FROM {{t}}queue_jobs WHERE status = 'dead_letter' %s
-    ORDER BY id %s {{for_update}}
+    SELECT id FROM {{t}}queue_jobs WHERE status = 'dead_letter' {platform}
+    ORDER BY id {"LIMIT {limit}" if limited else ""} {{for_update}}
 {{end_picked}}
 """
 
@@ -165,14 +180,18 @@ _LIST = {
     for status in (None, *JobStatus)
     for of_platform in (False, True)
 }
+_REPLAY_MANY = {
+    (of_platform, limited): _replay_template(of_platform=of_platform, limited=limited)
+    for of_platform in (False, True)
+    for limited in (False, True)
+}
 _STATUSES = {str(status): status for status in JobStatus}
 
 
-class SqlJobStore(SqlStore):
+class SqlJobStore(SqlStore, ABC):
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
-        statement = self._render(_INSERT)
         batch = [self._draft_params(draft, now) for draft in drafts]
-        return self._one_by_one(statement, batch)
+        return [self._job_or_none(row) for row in self._each(_INSERT, batch)]
 
     @abstractmethod
     def lock_platforms(self, platforms: Sequence[str]) -> None: ...
@@ -186,16 +205,22 @@ class SqlJobStore(SqlStore):
             "latest": self._bind(latest),
             "exclude": 0 if exclude is None else exclude,
         }
-        return self._read_one(_IN_WINDOW, params)
+        return self._read_one(_IN_WINDOW, params, self._job)
 
     def by_key(self, idempotency_key: str) -> Job | None:
-        return self._read_one(_BY_KEY, {"idempotency_key": idempotency_key})
+        return self._read_one(_BY_KEY, {"idempotency_key": idempotency_key}, self._job)
 
     def get(self, id: int, *, lock: bool = False) -> Job | None:
-        return self._read_one(_GET_LOCKED if lock else _GET, {"id": id})
+        return self._read_one(_GET_LOCKED if lock else _GET, {"id": id}, self._job)
 
     def reschedule(
-        self, id: int, scheduled_at: datetime, *, content: str | None, metadata: JsonText | None, now: datetime
+        self,
+        id: int,
+        scheduled_at: datetime,
+        *,
+        content: str | None,
+        metadata: JsonText | None,
+        now: datetime,
     ) -> Job | None:
         params = {
             "id": id,
@@ -204,30 +229,24 @@ class SqlJobStore(SqlStore):
             "metadata": metadata,
             "now": self._bind(now),
         }
-        return self._change_one(_RESCHEDULE, params)
+        return self._change_one(_RESCHEDULE, params, self._job)
 
     def list(
         self, *, status: JobStatus | None, platform: str | None, after: int, limit: int
     ) -> Sequence[Job]:
-        statement = self._render(_LIST[status, platform is not None], limit)
         params: dict[str, Any] = {"after": after}
         if platform is not None:
             params["platform"] = platform
-        rows = self._database.read(lambda connection: connection.rows(statement, params))
-        return [self._job(row) for row in rows]
+        return self._read_all(_LIST[status, platform is not None], params, self._job, limit)
 
     def counts(self) -> dict[JobStatus, int]:
-        statement = self._render(_COUNTS)
-        rows = self._database.read(lambda connection: connection.rows(statement, {}))
-        return {_STATUSES[status]: count for status, count in rows}
+        return dict(self._read_all(_COUNTS, {}, lambda row: (_STATUSES[row[0]], row[1])))
 
     def remove(self, id: int) -> bool:
-        return self._change_many(_REMOVE, {"id": id}) > 0
+        return self._change(_REMOVE, {"id": id}) > 0
 
     def next_due_at(self) -> datetime | None:
-        statement = self._render(_NEXT_DUE)
-        row = self._database.read(lambda connection: connection.row(statement, {}))
-        return row and self._time(row[0])
+        return self._read_one(_NEXT_DUE, {}, lambda row: self._time(row[0]))
 
     def claim(
         self,
@@ -238,39 +257,38 @@ class SqlJobStore(SqlStore):
         platforms: Sequence[str] | None,
         now: datetime,
     ) -> Sequence[Job]:
-        template, params = self._of_platforms(_CLAIM, platforms)
-        params.update(worker_id=worker_id, lease_until=self._bind(lease_until), now=self._bind(now))
-        statement = self._render(template, limit)
+        statement = self._render(_CLAIM[platforms is not None], limit)
+        params = {
+            "worker_id": worker_id,
+            "lease_until": self._bind(lease_until),
+            "now": self._bind(now),
+            **self._of_platforms(platforms),
+        }
         rows = self._database.single(lambda connection: connection.rows(statement, params))
         return sorted(map(self._job, rows), key=lambda job: (job.due_at, job.id))
 
-    def bury_missed(
-        self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
-        template, params = self._of_platforms(_BURY_MISSED, platforms)
-        params.update(reason=reason, now=self._bind(now))
-        return self._change_many(template, params, limit)
+    def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
+        params = {"reason": reason, "now": self._bind(now), **self._of_platforms(platforms)}
+        return self._change(_BURY_MISSED[platforms is not None], params, limit)
 
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
-        statement = self._render(_EXPIRED, limit)
-        params = {"now": self._bind(now)}
-        rows = self._database.read(lambda connection: connection.rows(statement, params))
-        return [self._job(row) for row in rows]
+        return self._read_all(_EXPIRED, {"now": self._bind(now)}, self._job, limit)
 
     def extend(
         self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
     ) -> Sequence[Job]:
         times = {"lease_until": self._bind(lease_until), "now": self._bind(now)}
         batch = [{"id": id, "claim": claim, **times} for id, claim in sorted(set(claims))]
-        return [job for job in self._one_by_one(self._render(_EXTEND), batch) if job]
+        return [self._job(row) for row in self._each(_EXTEND, batch) if row is not None]
 
     def begin_publish(self, id: int, claim: int, *, now: datetime) -> Job | None:
-        return self._change_one(_BEGIN_PUBLISH, {"id": id, "claim": claim, "now": self._bind(now)})
+        params = {"id": id, "claim": claim, "now": self._bind(now)}
+        return self._change_one(_BEGIN_PUBLISH, params, self._job)
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
-        templates = _SETTLE_EXPIRED if expired_only else _SETTLE_HELD
+        templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
         by_id = sorted(range(len(settlements)), key=lambda index: settlements[index].id)
         steps = [
             (index, self._render(templates[settlements[index].kind]), self._outcome(settlements[index], now))
@@ -285,17 +303,16 @@ class SqlJobStore(SqlStore):
 
     def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
         params = {"id": id, "scheduled_at": self._bind(scheduled_at), "now": self._bind(now)}
-        return self._change_one(_REPLAY, params)
+        return self._change_one(_REPLAY, params, self._job)
 
     def replay_many(
         self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
     ) -> int:
-        of_platform = "" if platform is None else "AND platform = :platform"
-        template = _REPLAY_MANY % (of_platform, "" if limit is None else "LIMIT {limit}")
+        template = _REPLAY_MANY[platform is not None, limit is not None]
         params = {"scheduled_at": self._bind(scheduled_at), "now": self._bind(now)}
         if platform is not None:
             params["platform"] = platform
-        return self._change_many(template, params, limit)
+        return self._change(template, params, limit)
 
     def wait(self, timeout: float) -> None:
         self._database.wait(timeout)
@@ -333,34 +350,8 @@ class SqlJobStore(SqlStore):
             )
         return params
 
-    def _of_platforms(
-        self, template: str, platforms: Sequence[str] | None
-    ) -> tuple[str, dict[str, Any]]:
-        if platforms is None:
-            return template % "", {}
-        return template % _OF_PLATFORMS, {"platforms": self._bind_list(platforms)}
-
-    def _read_one(self, template: str, params: Params) -> Job | None:
-        statement = self._render(template)
-        return self._job_or_none(self._database.read(lambda connection: connection.row(statement, params)))
-
-    def _change_one(self, template: str, params: Params) -> Job | None:
-        statement = self._render(template)
-        return self._job_or_none(self._database.single(lambda connection: connection.row(statement, params)))
-
-    def _change_many(self, template: str, params: Params, limit: int | None = None) -> int:
-        statement = self._render(template, limit)
-        return self._database.single(lambda connection: connection.execute(statement, params))
-
-    def _one_by_one(self, statement: str, batch: Sequence[Params]) -> Sequence[Job | None]:
-        if not batch:
-            return []
-
-        def work(connection: Executor) -> list[Row | None]:
-            return [connection.row(statement, params) for params in batch]
-
-        rows = self._database.single(work) if len(batch) == 1 else self._database.write(work)
-        return [self._job_or_none(row) for row in rows]
+    def _of_platforms(self, platforms: Sequence[str] | None) -> dict[str, Any]:
+        return {} if platforms is None else {"platforms": self._bind_list(platforms)}
 
     def _job_or_none(self, row: Row | None) -> Job | None:
         return None if row is None else self._job(row)
@@ -410,6 +401,4 @@ def in_microseconds(duration: timedelta | None) -> int | None:
 
 
 def _attempt(stored: dict[str, Any]) -> Attempt:
-    return Attempt(
-        stored["number"], from_microseconds(stored["at"]), stored["worker_id"], stored["error"]
-    )
+    return Attempt(stored["number"], from_microseconds(stored["at"]), stored["worker_id"], stored["error"])

@@ -52,44 +52,33 @@ WHERE {_FENCED}
 
 
 class SqlLockStore(SqlStore):
-    def acquire(
-        self, name: str, owner_id: str, *, expires_at: datetime, now: datetime
-    ) -> WorkerLock | None:
-        take, holder, create = self._render(_TAKE), self._render(_HOLDER), self._render(_CREATE)
+    def acquire(self, name: str, owner_id: str, *, expires_at: datetime, now: datetime) -> WorkerLock | None:
         params = self._params(name, owner_id, now=now, expires_at=expires_at)
-        seek = {"name": name, "now": params["now"]}
         for _ in range(_ROUNDS):
-            row = self._database.single(lambda connection: connection.row(take, params))
-            if row is None and self._database.read(lambda connection: connection.row(holder, seek)):
+            lock = self._change_one(_TAKE, params, self._lock)
+            if lock is not None:
+                return lock
+            if self.current(name, now=now) is not None:
                 return None
-            if row is None:
-                row = self._database.single(lambda connection: connection.row(create, params))
-            if row is not None:
-                return self._lock(row)
+            lock = self._change_one(_CREATE, params, self._lock)
+            if lock is not None:
+                return lock
         raise StorageUnavailable("the lock is being taken and released all the time: try again")
 
     def renew(
         self, name: str, owner_id: str, fence: int, *, expires_at: datetime, now: datetime
     ) -> WorkerLock | None:
-        statement = self._render(_RENEW)
         params = self._params(name, owner_id, now=now, expires_at=expires_at) | {"fence": fence}
-        row = self._database.single(lambda connection: connection.row(statement, params))
-        return row and self._lock(row)
+        return self._change_one(_RENEW, params, self._lock)
 
     def release(self, name: str, owner_id: str, fence: int, *, now: datetime) -> bool:
-        statement = self._render(_RELEASE)
         params = self._params(name, owner_id, now=now, expires_at=now) | {"fence": fence}
-        return self._database.single(lambda connection: connection.execute(statement, params)) > 0
+        return self._change(_RELEASE, params) > 0
 
     def current(self, name: str, *, now: datetime) -> WorkerLock | None:
-        statement = self._render(_HOLDER)
-        params = {"name": name, "now": self._bind(now)}
-        row = self._database.read(lambda connection: connection.row(statement, params))
-        return row and self._lock(row)
+        return self._read_one(_HOLDER, {"name": name, "now": self._bind(now)}, self._lock)
 
-    def _params(
-        self, name: str, owner_id: str, *, now: datetime, expires_at: datetime
-    ) -> dict[str, Any]:
+    def _params(self, name: str, owner_id: str, *, now: datetime, expires_at: datetime) -> dict[str, Any]:
         return {
             "name": name,
             "owner_id": owner_id,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...records import Latency, Metrics
-from .database import Executor
+from .database import Executor, Row
 from .store import SqlStore
 
 LEGACY_ROW = 1
@@ -33,7 +33,7 @@ class SqlMetricStore(SqlStore):
             counters = payload.setdefault("counters", {})
             counters[name] = counters.get(name, 0) + by
 
-        self._change(change)
+        self._update(change)
 
     def observe_latency(self, nanoseconds: int) -> None:
         def change(payload: dict[str, Any]) -> None:
@@ -42,18 +42,12 @@ class SqlMetricStore(SqlStore):
             latency["total_ns"] += nanoseconds
             latency["max_ns"] = max(latency["max_ns"], nanoseconds)
 
-        self._change(change)
+        self._update(change)
 
     def read(self) -> Metrics:
-        statement = self._render(_READ)
-        rows = self._database.read(lambda connection: connection.rows(statement, {}))
-        payloads = [
-            _from_legacy(payload) if id == LEGACY_ROW else payload
-            for id, payload in ((id, self._json(payload)) for id, payload in rows)
-        ]
-        return _total(payloads)
+        return _total(self._read_all(_READ, {}, self._payload))
 
-    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
+    def _update(self, change: Callable[[dict[str, Any]], None]) -> None:
         load, create, save = self._render(_LOAD), self._render(_CREATE), self._render(_SAVE)
         row_id = {"id": _FIRST_ROW}
         now = self._bind(self._database.now())
@@ -68,6 +62,11 @@ class SqlMetricStore(SqlStore):
             connection.execute(save, {**row_id, "payload": json.dumps(payload), "now": now})
 
         self._database.write(work)
+
+    def _payload(self, row: Row) -> dict[str, Any]:
+        id, payload = row
+        decoded: Any = self._json(payload)
+        return _from_legacy(decoded) if id == LEGACY_ROW else decoded
 
 
 def _total(payloads: list[dict[str, Any]]) -> Metrics:

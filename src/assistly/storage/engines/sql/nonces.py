@@ -12,11 +12,7 @@ _SEEN = "SELECT 1 FROM {t}nonces WHERE nonce = :nonce"
 
 class SqlNonceStore(SqlStore):
     def register(self, nonce: str, timestamp_ms: int) -> bool:
-        statement = self._render(_REGISTER)
-        params = {"nonce": nonce, "timestamp_ms": timestamp_ms}
-        return self._database.single(lambda connection: connection.execute(statement, params)) > 0
+        return self._change(_REGISTER, {"nonce": nonce, "timestamp_ms": timestamp_ms}) > 0
 
     def seen(self, nonce: str) -> bool:
-        statement = self._render(_SEEN)
-        params = {"nonce": nonce}
-        return self._database.read(lambda connection: connection.row(statement, params)) is not None
+        return self._read_one(_SEEN, {"nonce": nonce}, bool) is not None

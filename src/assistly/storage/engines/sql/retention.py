@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ...backend import PrunedByAge, PrunedByCap
-from .database import Params
 from .store import SqlStore
 
 _STAMP = 1
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
 
 _BEGIN = """
 INSERT INTO {t}retention AS stored (id, pruned_at) VALUES (:id, :now)
@@ -49,9 +50,7 @@ _BY_CAP: dict[PrunedByCap, _Table] = {
     "idempotency": _BY_AGE["idempotency"],
 }
 
-_DELETE_OLDER = {
-    kind: table.delete(f"{table.time} < :cutoff", table.time) for kind, table in _BY_AGE.items()
-}
+_DELETE_OLDER = {kind: table.delete(f"{table.time} < :cutoff", table.time) for kind, table in _BY_AGE.items()}
 _DELETE_NONCES = _Table("nonces", "nonce", "timestamp_ms").delete("timestamp_ms < :cutoff", "timestamp_ms")
 _NEWEST_BEYOND = {
     kind: f"""
@@ -68,43 +67,33 @@ _DELETE_UP_TO = {
 
 class SqlRetentionStore(SqlStore):
     def begin_prune(self, *, now: datetime, interval: timedelta) -> bool:
-        statement = self._render(_BEGIN)
         params = {
             "id": _STAMP,
             "now": self._bind(now),
             "earlier": self._bind(_shifted(now, -interval)),
             "later": self._bind(_shifted(now, interval)),
         }
-        return self._database.single(lambda connection: connection.row(statement, params)) is not None
+        return self._change_one(_BEGIN, params, bool) is not None
 
     def reset_prune(self, *, now: datetime) -> None:
-        statement = self._render(_RESET)
-        params = {"id": _STAMP, "now": self._bind(now)}
-        self._database.single(lambda connection: connection.execute(statement, params))
+        self._change(_RESET, {"id": _STAMP, "now": self._bind(now)})
 
     def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
-        return self._delete(_DELETE_OLDER[kind], {"cutoff": self._bind(cutoff)}, limit)
+        return self._change(_DELETE_OLDER[kind], {"cutoff": self._bind(cutoff)}, limit)
 
     def delete_nonces(self, cutoff_ms: int, *, limit: int) -> int:
-        return self._delete(_DELETE_NONCES, {"cutoff": cutoff_ms}, limit)
+        return self._change(_DELETE_NONCES, {"cutoff": cutoff_ms}, limit)
 
     def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
-        statement = self._render(_NEWEST_BEYOND[kind])
-        params = {"cap": cap}
-        row = self._database.read(lambda connection: connection.row(statement, params))
-        return row and (self._time(row[0]), row[1])
+        return self._read_one(_NEWEST_BEYOND[kind], {"cap": cap}, lambda row: (self._time(row[0]), row[1]))
 
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
         at, sequence = edge
-        return self._delete(_DELETE_UP_TO[kind], {"edge_at": self._bind(at), "edge_seq": sequence}, limit)
-
-    def _delete(self, template: str, params: Params, limit: int) -> int:
-        statement = self._render(template, limit)
-        return self._database.single(lambda connection: connection.execute(statement, params))
+        return self._change(_DELETE_UP_TO[kind], {"edge_at": self._bind(at), "edge_seq": sequence}, limit)
 
 
 def _shifted(moment: datetime, by: timedelta) -> datetime:
     try:
         return moment + by
     except OverflowError:
-        return (datetime.min if by < timedelta(0) else datetime.max).replace(tzinfo=UTC)
+        return _EARLIEST if by < timedelta(0) else _LATEST

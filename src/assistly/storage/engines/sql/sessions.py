@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from ...backend import JsonText
 from ...records import Session
@@ -45,32 +46,25 @@ SELECT {_COLUMNS} FROM {{t}}sessions WHERE user_id > :after ORDER BY user_id LIM
 
 class SqlSessionStore(SqlStore):
     def get(self, user_id: str, *, lock: bool = False) -> Session | None:
-        statement = self._render(_GET_LOCKED if lock else _GET)
-        params = {"user_id": user_id}
-        row = self._database.read(lambda connection: connection.row(statement, params))
-        return row and self._session(row)
+        return self._read_one(_GET_LOCKED if lock else _GET, {"user_id": user_id}, self._session)
 
     def put(
         self, user_id: str, data: JsonText, *, expected_version: int | None, now: datetime
     ) -> Session | None:
-        template = _PUT if expected_version is None else _PUT_EXPECTED if expected_version else _PUT_NEW
-        statement = self._render(template)
-        params = {"user_id": user_id, "data": data, "now": self._bind(now)}
-        if expected_version:
-            params["version"] = expected_version
-        row = self._database.single(lambda connection: connection.row(statement, params))
-        return row and self._session(row)
+        params: dict[str, Any] = {"user_id": user_id, "data": data, "now": self._bind(now)}
+        if expected_version is None:
+            return self._change_one(_PUT, params, self._session)
+        if expected_version == 0:
+            return self._change_one(_PUT_NEW, params, self._session)
+        return self._change_one(_PUT_EXPECTED, params | {"version": expected_version}, self._session)
 
     def delete(self, user_id: str) -> bool:
-        statement = self._render(_DELETE)
-        params = {"user_id": user_id}
-        return self._database.single(lambda connection: connection.execute(statement, params)) > 0
+        return self._change(_DELETE, {"user_id": user_id}) > 0
 
     def list(self, *, after: str | None, limit: int) -> Sequence[Session]:
-        statement = self._render(_LIST if after is None else _LIST_AFTER, limit)
-        params = {} if after is None else {"after": after}
-        rows = self._database.read(lambda connection: connection.rows(statement, params))
-        return [self._session(row) for row in rows]
+        if after is None:
+            return self._read_all(_LIST, {}, self._session, limit)
+        return self._read_all(_LIST_AFTER, {"after": after}, self._session, limit)
 
     def _session(self, row: Row) -> Session:
         user_id, data, version, updated_at = row

@@ -23,21 +23,14 @@ _LIST = f"SELECT {_COLUMNS} FROM {{t}}store ORDER BY kind"
 
 class SqlSnapshotStore(SqlStore):
     def put(self, kind: str, payload: JsonText, *, now: datetime) -> Snapshot:
-        statement = self._render(_PUT)
         params = {"kind": kind, "payload": payload, "now": self._bind(now)}
-        rows = self._database.single(lambda connection: connection.rows(statement, params))
-        return self._snapshot(rows[0])
+        return self._write_one(_PUT, params, self._snapshot)
 
     def get(self, kind: str) -> Snapshot | None:
-        statement = self._render(_GET)
-        params = {"kind": kind}
-        row = self._database.read(lambda connection: connection.row(statement, params))
-        return row and self._snapshot(row)
+        return self._read_one(_GET, {"kind": kind}, self._snapshot)
 
     def list(self) -> Sequence[Snapshot]:
-        statement = self._render(_LIST)
-        rows = self._database.read(lambda connection: connection.rows(statement, {}))
-        return [self._snapshot(row) for row in rows]
+        return self._read_all(_LIST, {}, self._snapshot)
 
     def _snapshot(self, row: Row) -> Snapshot:
         kind, payload, updated_at = row

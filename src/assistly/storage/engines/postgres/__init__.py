@@ -1,0 +1,3 @@
+from .backend import PostgresBackend
+
+__all__ = ["PostgresBackend"]

@@ -1,0 +1,236 @@
+"""The `Database` of Postgres: whose connection runs a piece of work, and how often it may be tried."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any, TypeVar
+
+import psycopg
+
+from ...errors import ConfigurationError, InvalidValue, StorageClosed
+from ..sql.database import Executor
+from ..sql.migrations import discover, migrate, require_current
+from .clock import ServerClock
+from .connections import Connections, PooledConnection, is_broken
+from .conninfo import Target, check_schema
+from .dialect import PostgresDialect
+from .errors import is_conflict, nothing_committed, translate, unknown_outcome
+from .executor import PostgresExecutor
+from .migrations import SchemaTarget
+from .session import BEGIN, PinnedDatabase, Session, ask_time, commit
+
+T = TypeVar("T")
+
+_CONFLICT_RETRIES = 8
+_POLL = 0.05
+
+
+class PostgresDatabase:
+    """Statements run in autocommit on a borrowed connection, unless the thread has a transaction open."""
+
+    def __init__(
+        self,
+        database_url: str,
+        pool_size: int,
+        *,
+        schema: str,
+        auto_migrate: bool,
+        prepare_threshold: int | None,
+    ) -> None:
+        if not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1:
+            raise ConfigurationError(f"STORAGE_POOL_SIZE is {pool_size!r}: it takes a whole number from 1")
+        self.target = Target.parse(database_url)
+        self.dialect = PostgresDialect(check_schema(schema))
+        self.clock = ServerClock()
+        self._connections = Connections(self.target, pool_size, prepare_threshold=prepare_threshold)
+        self._auto_migrate = auto_migrate
+        self._ready = False
+        self._closed = threading.Event()
+        self._local = threading.local()
+
+    def read(self, work: Callable[[Executor], T]) -> T:
+        pinned = self._joined()
+        if pinned is not None:
+            return pinned.read(work)
+        self._make_ready()
+        return self._run(lambda connection: work(PostgresExecutor.on(connection)))
+
+    def single(self, work: Callable[[Executor], T]) -> T:
+        pinned = self._joined()
+        if pinned is not None:
+            return pinned.single(work)
+        self._make_ready()
+        return self._run(lambda connection: work(PostgresExecutor.on(connection)), commits=True)
+
+    def write(self, work: Callable[[Executor], T]) -> T:
+        pinned = self._joined()
+        if pinned is not None:
+            return pinned.write(work)
+        self._make_ready()
+        return self._run(lambda connection: _in_transaction(connection, work))
+
+    def glimpse(self, work: Callable[[Executor], T]) -> T:
+        pinned = self._joined()
+        if pinned is not None:
+            return pinned.glimpse(work)
+        self._make_ready()
+        return self._run(lambda connection: _in_transaction(connection, work, keep=False))
+
+    def sees_later_commits(self) -> bool:
+        return True
+
+    @contextmanager
+    def transaction(self) -> Iterator[PinnedDatabase]:
+        joined = self._joined()
+        if joined is not None:
+            with joined.transaction() as nested:
+                yield nested
+            return
+        self._make_ready()
+        connection = self._begin()
+        session = Session(connection)
+        pinned = PinnedDatabase(self, session)
+        self._local.pinned = pinned
+        try:
+            yield pinned
+        except BaseException:
+            pinned.end()
+            _roll_back(session)
+            raise
+        else:
+            pinned.end()
+            _commit(session)
+        finally:
+            self._local.pinned = None
+            self._connections.give_back(connection)
+
+    def bind(self, connection: Any) -> PinnedDatabase:
+        if not isinstance(connection, psycopg.Connection):
+            raise InvalidValue(f"connection must be a psycopg.Connection, not {type(connection).__name__}")
+        if connection.closed:
+            raise InvalidValue("connection is closed")
+        if (encoding := connection.info.encoding) != "utf-8":
+            raise InvalidValue(f"connection has the client encoding {encoding}: it must have UTF8")
+        self._make_ready()
+        return PinnedDatabase(self, Session(connection, foreign=True))
+
+    def now(self) -> datetime:
+        pinned = self._joined()
+        if pinned is not None:
+            return pinned.now()
+        return self.clock.now(lambda: self._run(lambda connection: ask_time(PostgresExecutor.on(connection))))
+
+    def migrate(self) -> list[str]:
+        pinned = self._joined()
+        if pinned is not None:
+            return pinned.migrate()
+        applied = self._run(lambda connection: migrate(self._schema(connection), discover("postgres")))
+        self._ready = True
+        return applied
+
+    def wait(self, timeout: float) -> None:
+        self._closed.wait(min(timeout, _POLL))
+
+    def close(self) -> None:
+        self._closed.set()
+        self._connections.close()
+
+    def _joined(self) -> PinnedDatabase | None:
+        """The transaction that this thread has open."""
+        pinned: PinnedDatabase | None = getattr(self._local, "pinned", None)
+        return None if pinned is None or pinned.ended else pinned
+
+    def _make_ready(self) -> None:
+        """A first use that failed leaves no trace: the next one tries again."""
+        if not self._ready:
+            self._run(self._check_schema)
+
+    def _check_schema(self, connection: PooledConnection) -> None:
+        with self._connections.lock:
+            if self._ready:
+                return
+            apply = migrate if self._auto_migrate else require_current
+            apply(self._schema(connection), discover("postgres"))
+            self._ready = True
+
+    def _schema(self, connection: PooledConnection) -> SchemaTarget:
+        return SchemaTarget(connection, self.dialect.schema)
+
+    def _begin(self, *, again: bool = True) -> PooledConnection:
+        connection = self._connections.take()
+        try:
+            PostgresExecutor.on(connection).command(BEGIN)
+        except BaseException as error:
+            self._connections.give_back(connection)
+            if not isinstance(error, psycopg.Error):
+                raise
+            if not again:
+                raise translate(error) from error
+        else:
+            return connection
+        self._connections.drain()
+        return self._begin(again=False)
+
+    def _run(self, call: Callable[[PooledConnection], T], *, commits: bool = False) -> T:
+        """`commits`: the call's one statement commits itself, so that it must not be repeated blindly."""
+        for attempt in itertools.count():
+            connection = self._connections.take()
+            try:
+                return call(connection)
+            except psycopg.Error as error:
+                broken = is_broken(connection)
+                in_doubt = broken and commits and not nothing_committed(error)
+                if broken:
+                    self._connections.drain()
+                if in_doubt:
+                    raise unknown_outcome(error) from error
+                if attempt >= _retries(error, broken=broken):
+                    raise translate(error) from error
+            finally:
+                self._connections.give_back(connection)
+            if attempt and not broken:
+                time.sleep(random.uniform(0, 0.002 * 2**attempt))
+        raise AssertionError("unreachable")
+
+
+def _retries(error: psycopg.Error, *, broken: bool) -> int:
+    if broken:
+        return 1
+    return _CONFLICT_RETRIES if is_conflict(error) else 0
+
+
+def _in_transaction(connection: PooledConnection, work: Callable[[Executor], T], *, keep: bool = True) -> T:
+    executor = PostgresExecutor.on(connection)
+    executor.command(BEGIN)
+    try:
+        result = work(executor)
+    except BaseException:
+        with suppress(psycopg.Error):
+            executor.command("ROLLBACK")
+        raise
+    if keep:
+        commit(connection, executor)
+    else:
+        executor.command("ROLLBACK")
+    return result
+
+
+def _commit(session: Session) -> None:
+    if not session.is_ours:
+        raise StorageClosed("the transaction belongs to the process that began it")
+    try:
+        commit(session.connection, session.executor)
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def _roll_back(session: Session) -> None:
+    if session.is_ours:
+        with suppress(psycopg.Error):
+            session.executor.command("ROLLBACK")

@@ -1,0 +1,174 @@
+"""Events whose readers miss none, although ids become visible out of order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from operator import itemgetter
+from typing import Any, cast
+
+import psycopg
+
+from ...backend import JsonText
+from ...records import Event
+from ..sql.database import Executor, Row
+from ..sql.events import EVENT_COLUMNS, SqlEventStore
+from .batches import chunks
+from .dialect import lock_key
+from .session import PostgresWork
+
+_PATIENCE = "50ms"
+_SPAN = 10_000
+
+# The lock comes first and the ids after it: a default is evaluated for a row that the gate let through.
+_GATE = "WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(:gate::bigint))"
+
+_APPEND = f"""
+{_GATE}
+INSERT INTO {{t}}events (event_type, payload, created_at)
+SELECT :event_type::text, :payload::jsonb, :created_at::timestamptz FROM gate
+RETURNING {EVENT_COLUMNS}
+"""
+
+_APPEND_MANY = f"""
+{_GATE}
+INSERT INTO {{t}}events (event_type, payload, created_at)
+SELECT event_type, payload, created_at
+FROM gate, ROWS FROM (
+    unnest(:event_types::text[]), jsonb_array_elements(:payloads::jsonb), unnest(:created_ats::timestamptz[])
+) WITH ORDINALITY AS new (event_type, payload, created_at, place)
+ORDER BY place
+RETURNING {EVENT_COLUMNS}
+"""
+
+_AFTER = f"""
+SELECT {EVENT_COLUMNS} FROM {{t}}events
+WHERE id > :id AND id <= :horizon ORDER BY id LIMIT {{limit}}
+"""
+_AFTER_OF_TYPE = f"""
+SELECT {EVENT_COLUMNS} FROM {{t}}events
+WHERE event_type = :event_type AND id > :id AND id <= :horizon ORDER BY id LIMIT {{limit}}
+"""
+
+# Page and count in one statement: of two, the second would see more than the first.
+_AFTER_OF_TYPE_COUNTED = f"""
+WITH page AS MATERIALIZED (
+    SELECT {EVENT_COLUMNS} FROM {{t}}events
+    WHERE event_type = :event_type AND id > :id ORDER BY id LIMIT {{limit}}
+)
+SELECT {EVENT_COLUMNS}, (
+    SELECT count(*) FROM (
+        SELECT FROM {{t}}events WHERE id > :id AND id <= (SELECT max(id) FROM page) LIMIT {_SPAN}
+    ) AS spanned
+)
+FROM page ORDER BY id
+"""
+
+# A standby knows nothing of the locks on its primary.
+_TRY_GATE = "SELECT pg_is_in_recovery(), pg_try_advisory_xact_lock(:gate::bigint)"
+_WAIT_FOR_GATE = "SELECT pg_advisory_xact_lock(:gate::bigint)"
+_NEWEST = "SELECT coalesce(max(id), 0) FROM {t}events"
+_PREFIX = f"""
+SELECT coalesce(max(id), :id) FROM (
+    SELECT id, row_number() OVER (ORDER BY id) AS place
+    FROM {{t}}events WHERE id > :id ORDER BY id LIMIT {_SPAN}
+) AS following
+WHERE id = :id + place
+"""
+_ENDLESS = 2**63 - 1
+
+
+class PostgresEventStore(SqlEventStore):
+    """A row gets its id before it is committed, so a lower id may appear after a higher one.
+
+    Whoever appends holds a lock, shared with all others who append, from before it gets ids until
+    its commit. A reader that finds ids missing takes the lock alone for a moment: then nobody is
+    between the two, and what is missing below the newest id will never come. Where it cannot get
+    the lock it returns what precedes the first missing id.
+    """
+
+    def __init__(self, database: PostgresWork) -> None:
+        super().__init__(database)
+        self._postgres = database
+        self._gate = lock_key("events", database.dialect.schema)
+
+    def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]:
+        steps = [
+            self._append_one(*chunk[0]) if len(chunk) == 1 else self._append_many(chunk)
+            for chunk in chunks(events, lambda event: len(event[1]))
+        ]
+
+        def work(connection: Executor) -> list[Row]:
+            return [row for statement, params in steps for row in connection.rows(statement, params)]
+
+        rows = self._database.single(work) if len(steps) == 1 else self._database.write(work)
+        return [self._event(row) for row in sorted(rows, key=itemgetter(0))]
+
+    def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]:
+        rows = self._whole_page(id, event_type, limit)
+        if rows is None:
+            horizon = self._horizon(id)
+            rows = self._page(id, event_type, limit, horizon) if horizon > id else []
+        return [self._event(row) for row in rows]
+
+    def _append_one(
+        self, event_type: str, payload: JsonText, created_at: datetime
+    ) -> tuple[str, dict[str, Any]]:
+        params = {"event_type": event_type, "payload": payload, "created_at": created_at, "gate": self._gate}
+        return self._render(_APPEND), params
+
+    def _append_many(self, events: Sequence[tuple[str, JsonText, datetime]]) -> tuple[str, dict[str, Any]]:
+        params = {
+            "event_types": [event_type for event_type, _, _ in events],
+            "payloads": f"[{','.join(payload for _, payload, _ in events)}]",
+            "created_ats": [created_at for _, _, created_at in events],
+            "gate": self._gate,
+        }
+        return self._render(_APPEND_MANY), params
+
+    def _whole_page(self, id: int, event_type: str | None, limit: int) -> Sequence[Row] | None:
+        """The page, if no id is missing between it and `id`."""
+        if event_type is None:
+            rows = self._page(id, None, limit, _ENDLESS)
+            return rows if not rows or rows[-1][0] == id + len(rows) else None
+        statement = self._render(_AFTER_OF_TYPE_COUNTED, limit)
+        params = {"id": id, "event_type": event_type}
+        counted = self._database.read(lambda connection: connection.rows(statement, params))
+        if counted and counted[-1][0] != id + counted[-1][-1]:
+            return None
+        return [row[:-1] for row in counted]
+
+    def _page(self, id: int, event_type: str | None, limit: int, horizon: int) -> Sequence[Row]:
+        statement = self._render(_AFTER if event_type is None else _AFTER_OF_TYPE, limit)
+        params: dict[str, Any] = {"id": id, "horizon": horizon}
+        if event_type is not None:
+            params["event_type"] = event_type
+        return self._database.read(lambda connection: connection.rows(statement, params))
+
+    def _horizon(self, id: int) -> int:
+        """An id up to which nothing can appear any more."""
+        if self._postgres.sees_later_commits():
+            newest = self._postgres.glimpse(self._newest_settled)
+            if newest is not None:
+                return newest
+        statement = self._render(_PREFIX)
+        (prefix,) = self._database.read(lambda connection: connection.rows(statement, {"id": id}))[0]
+        return cast("int", prefix)
+
+    def _newest_settled(self, connection: Executor) -> int | None:
+        if not self._take_gate(connection):
+            return None
+        (newest,) = connection.rows(self._render(_NEWEST))[0]
+        return cast("int", newest)
+
+    def _take_gate(self, connection: Executor) -> bool:
+        params = {"gate": self._gate}
+        (on_standby, taken) = connection.rows(self._render(_TRY_GATE), params)[0]
+        if on_standby or taken:
+            return cast("bool", taken and not on_standby)
+        connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+        try:
+            connection.execute(self._render(_WAIT_FOR_GATE), params)
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True

@@ -1,0 +1,178 @@
+"""The queue in few statements: batches travel whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from operator import itemgetter
+from typing import Any
+
+from ...backend import JobDraft, Settlement
+from ...errors import InvalidValue
+from ...records import Job
+from ..sql.database import Executor, Params, Row
+from ..sql.jobs import JOB_COLUMNS, SETTLE_EXPIRED, SETTLE_HELD, SqlJobStore, in_microseconds
+from .batches import chunks
+from .dialect import lock_key
+from .session import PostgresWork
+
+_FEW = 3
+
+_INSERT_MANY = f"""
+INSERT INTO {{t}}queue_jobs (
+    status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
+    max_retries, max_lateness, late_after, idempotency_key
+)
+SELECT
+    'scheduled', platform, content, metadata, scheduled_at, scheduled_at, :now, :now, 0,
+    max_retries, max_lateness, scheduled_at + max_lateness {{microseconds}}, idempotency_key
+FROM jsonb_to_recordset(:drafts::jsonb) WITH ORDINALITY AS draft (
+    platform text, content text, metadata jsonb, scheduled_at timestamptz, max_retries bigint,
+    max_lateness bigint, idempotency_key text, place bigint
+)
+ORDER BY place
+ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+RETURNING {JOB_COLUMNS}
+"""
+_KEY = JOB_COLUMNS.split(", ").index("idempotency_key")
+
+# In the order of the array, one lock after the other.
+_LOCK_PLATFORMS = "SELECT pg_advisory_xact_lock(key) FROM unnest(:keys::bigint[]) AS key"
+
+_EXTEND_MANY = f"""
+UPDATE {{t}}queue_jobs SET lease_until = :lease_until, updated_at = :now
+FROM unnest(:ids::bigint[], :claims::bigint[]) AS given (given_id, given_claim)
+WHERE id = given_id AND claim = given_claim AND status = 'processing' AND lease_until > :now
+RETURNING {JOB_COLUMNS}
+"""
+
+_GIVEN_TYPES = {
+    "id": "bigint",
+    "claim": "bigint",
+    "remote_id": "text",
+    "error": "text",
+    "attempt_error": "text",
+    "at": "timestamptz",
+    "final": "boolean",
+    "keep_publish": "boolean",
+}
+_GIVEN = re.compile(rf"(?<!:):({'|'.join(_GIVEN_TYPES)})\b")
+
+
+class PostgresJobStore(SqlJobStore):
+    def __init__(self, database: PostgresWork) -> None:
+        super().__init__(database)
+        self._postgres = database
+        self._schema = database.dialect.schema
+
+    def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
+        if len(drafts) <= _FEW:
+            return super().insert(drafts, now=now)
+        statement = self._render(_INSERT_MANY)
+        batches = [
+            {"drafts": f"[{','.join(map(_draft_json, chunk))}]", "now": now}
+            for chunk in chunks(drafts, lambda draft: len(draft.content) + len(draft.metadata))
+        ]
+
+        def work(connection: Executor) -> list[Row]:
+            return [row for params in batches for row in connection.rows(statement, params)]
+
+        rows = self._database.single(work) if len(batches) == 1 else self._database.write(work)
+        return [self._job_or_none(row) for row in _in_places(drafts, sorted(rows, key=itemgetter(0)))]
+
+    def lock_platforms(self, platforms: Sequence[str]) -> None:
+        if not self._postgres.sees_later_commits():
+            raise InvalidValue(
+                "min_gap takes a READ COMMITTED transaction: in the connection's isolation level the "
+                "jobs that others schedule meanwhile cannot be seen"
+            )
+        statement = self._render(_LOCK_PLATFORMS)
+        params = {"keys": sorted({lock_key("platform", self._schema, platform) for platform in platforms})}
+        self._database.read(lambda connection: connection.rows(statement, params))
+
+    def extend(
+        self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
+    ) -> Sequence[Job]:
+        if not claims:
+            return []
+        statement = self._render(_EXTEND_MANY)
+        ids, fences = zip(*sorted(set(claims)), strict=True)
+        params = {"ids": list(ids), "claims": list(fences), "lease_until": lease_until, "now": now}
+        rows = self._database.single(lambda connection: connection.rows(statement, params))
+        return [self._job(row) for row in sorted(rows, key=itemgetter(0))]
+
+    def settle(
+        self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
+    ) -> Sequence[Job | None]:
+        if len(settlements) < 2:
+            return super().settle(settlements, now=now, expired_only=expired_only)
+        first = {(one.id, one.claim): place for place, one in reversed([*enumerate(settlements)])}
+        templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
+        steps = [
+            self._settle_step(templates[kind], [self._outcome(one, now) for one in group])
+            for kind, group in _by_kind([settlements[place] for place in first.values()])
+        ]
+
+        def work(connection: Executor) -> list[Row]:
+            return [row for statement, params in steps for row in connection.rows(statement, params)]
+
+        rows = self._database.single(work) if len(steps) == 1 else self._database.write(work)
+        jobs = {job.id: job for job in map(self._job, rows)}
+        return [
+            job
+            if (job := jobs.get(one.id)) and job.claim == one.claim and first[one.id, one.claim] == place
+            else None
+            for place, one in enumerate(settlements)
+        ]
+
+    def _settle_step(self, template: str, outcomes: Sequence[Mapping[str, Any]]) -> tuple[str, Params]:
+        """The statement for one job, with its values taken from arrays instead."""
+        names = [name for name in _GIVEN_TYPES if name in outcomes[0]]
+        statement = self._render(_for_many(template, names))
+        shared = {name: value for name, value in outcomes[0].items() if name not in _GIVEN_TYPES}
+        return statement, shared | {f"{name}s": [one[name] for one in outcomes] for name in names}
+
+
+def _for_many(template: str, names: Sequence[str]) -> str:
+    arrays = ", ".join(f":{name}s::{_GIVEN_TYPES[name]}[]" for name in names)
+    columns = ", ".join(f"given_{name}" for name in names)
+    changes, where, condition = _GIVEN.sub(r"given_\1", template).rpartition("WHERE")
+    return f"{changes}FROM unnest({arrays}) AS given ({columns}) {where}{condition}"
+
+
+def _by_kind(settlements: Sequence[Settlement]) -> Iterator[tuple[str, list[Settlement]]]:
+    """Each kind by id, so that two batches do not wait for each other in a circle."""
+    groups: defaultdict[str, list[Settlement]] = defaultdict(list)
+    for one in sorted(settlements, key=lambda settlement: (settlement.kind, settlement.id)):
+        groups[one.kind].append(one)
+    yield from groups.items()
+
+
+def _draft_json(draft: JobDraft) -> str:
+    fields = {
+        "platform": draft.platform,
+        "content": draft.content,
+        "scheduled_at": draft.scheduled_at.isoformat(),
+        "max_retries": draft.max_retries,
+        "max_lateness": in_microseconds(draft.max_lateness),
+        "idempotency_key": draft.idempotency_key,
+    }
+    return f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "metadata": {draft.metadata}}}'
+
+
+def _in_places(drafts: Sequence[JobDraft], rows: Sequence[Row]) -> Iterator[Row | None]:
+    """The rows are in the order of the drafts: one whose key is not theirs, or not any more, has none."""
+    inserted = {row[_KEY] for row in rows}
+    remaining = iter(rows)
+    for draft in drafts:
+        key = draft.idempotency_key
+        if key is None:
+            yield next(remaining)
+        elif key in inserted:
+            inserted.discard(key)
+            yield next(remaining)
+        else:
+            yield None

@@ -1,0 +1,69 @@
+"""A schema that migrations are applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+
+from ..sql.migrations import Migration
+from .dialect import lock_key, quote
+from .executor import PostgresExecutor
+
+
+class SchemaTarget:
+    """Reads before it writes: a role that may not create anything can use a schema that is current."""
+
+    def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._quoted = quote(schema)
+        self._table = f"{self._quoted}.assistly_migrations"
+        self._template_table = self._table.replace("%", "%%")
+        self._executor = PostgresExecutor.on(connection)
+
+    def applied(self) -> Mapping[str, str]:
+        if not self._has_table():
+            return {}
+        return dict(self._executor.rows(f"SELECT name, checksum FROM {self._template_table}"))
+
+    def apply(self, migration: Migration) -> bool:
+        with self._connection.transaction():
+            self._take_turn()
+            if migration.name in self.applied():
+                return False
+            self._prepare()
+            # In one message, as psql -f would send it, and so without parameters.
+            self._connection.execute(migration.sql.encode())
+            self._executor.execute(
+                f"INSERT INTO {self._template_table} (name, checksum) VALUES (%(name)s, %(checksum)s)",
+                {"name": migration.name, "checksum": migration.checksum},
+            )
+        return True
+
+    def _take_turn(self) -> None:
+        """The limits that suit a query do not suit a migration, nor waiting for another's."""
+        command = self._executor.command
+        command("SET LOCAL statement_timeout = 0")
+        command("SET LOCAL lock_timeout = 0")
+        command("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        self._executor.row(f"SELECT pg_advisory_xact_lock({lock_key('migrations', self._schema)})")
+
+    def _prepare(self) -> None:
+        execute = self._executor.command
+        if not self._finds("SELECT to_regnamespace(%(name)s)", self._quoted):
+            execute(f"CREATE SCHEMA {self._quoted}")
+        execute(f"SET LOCAL search_path = {self._quoted}")
+        if not self._has_table():
+            execute(
+                f"CREATE TABLE {self._table} (name text PRIMARY KEY, checksum text NOT NULL, "
+                "applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+            )
+
+    def _has_table(self) -> bool:
+        return self._finds("SELECT to_regclass(%(name)s)", self._table)
+
+    def _finds(self, query: str, name: str) -> bool:
+        row = self._executor.row(f"{query} IS NOT NULL", {"name": name})
+        return bool(row and row[0])

@@ -1,0 +1,221 @@
+"""The `Database` of SQLite: a file, and what runs inside one transaction on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...errors import StorageClosed, StorageUnavailable
+from ..sql.database import Database
+from ..sql.migrations import discover, migrate, require_current
+from .connections import Connection, Opener, Pool, bound
+from .dialect import DIALECT
+from .forks import forget_in_children
+from .migrations import SqliteMigrations
+from .sessions import BoundSession, Session
+from .transactions import atomic
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05
+
+
+class SqliteDatabase:
+    dialect = DIALECT
+
+    def __init__(self, path: Path, *, auto_migrate: bool, busy_timeout: timedelta) -> None:
+        self._name = str(path)
+        self._auto_migrate = auto_migrate
+        self._busy_seconds = busy_timeout.total_seconds()
+        self._pool = Pool(Opener(path, busy_timeout))
+        self._ready = False
+        self._make_locks()
+        forget_in_children(self)
+
+    def _make_locks(self) -> None:
+        self._ready_lock = threading.Lock()
+        self._writer = _Turn(self._busy_seconds)
+        self._ambient = threading.local()
+
+    def after_fork(self) -> list[Connection]:
+        self._make_locks()
+        return self._pool.after_fork()
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        session = self._session()
+        if session is not None:
+            return session.read(work)
+        connection = self._borrow()
+        try:
+            return work(connection)
+        finally:
+            self._pool.give_back(connection)
+
+    def single(self, work: Callable[[Connection], T]) -> T:
+        session = self._session()
+        if session is not None:
+            return session.single(work)
+        connection = self._borrow()
+        try:
+            with self._writer:
+                return work(connection)
+        finally:
+            self._pool.give_back(connection)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        session = self._session()
+        if session is not None:
+            return session.write(work)
+        connection = self._borrow()
+        try:
+            with self._writer, atomic(connection):
+                return work(connection)
+        finally:
+            self._pool.give_back(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Database]:
+        session = self._session()
+        if session is not None:
+            with session.transaction(), SessionDatabase(session, self) as pinned:
+                yield pinned
+            return
+        connection = self._borrow()
+        try:
+            with self._writer, atomic(connection), self._joined(connection) as pinned:
+                yield pinned
+        finally:
+            self._pool.give_back(connection)
+
+    def bind(self, connection: Any) -> Database:
+        session = BoundSession(bound(connection, self._name))
+        self._pool.give_back(self._borrow())
+        return SessionDatabase(session, self)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def migrate(self) -> list[str]:
+        connection = self._pool.borrow()
+        try:
+            applied = migrate(SqliteMigrations(connection), discover("sqlite"))
+        finally:
+            self._pool.give_back(connection)
+        self._ready = True
+        return applied
+
+    def wait(self, timeout: float) -> None:
+        time.sleep(min(timeout, _POLL_SECONDS))
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _session(self) -> Session | None:
+        return getattr(self._ambient, "session", None)
+
+    @contextmanager
+    def _joined(self, connection: Connection) -> Iterator[Database]:
+        """Until the end of the block, this thread's calls run on this connection."""
+        ambient = self._ambient
+        ambient.session = session = Session(connection)
+        try:
+            with SessionDatabase(session, self) as pinned:
+                yield pinned
+        finally:
+            ambient.session = None
+
+    def _borrow(self) -> Connection:
+        connection = self._pool.borrow()
+        if not self._ready:
+            try:
+                self._make_ready(connection)
+            except BaseException:
+                self._pool.give_back(connection)
+                raise
+        return connection
+
+    def _make_ready(self, connection: Connection) -> None:
+        with self._ready_lock:
+            if self._ready:
+                return
+            target = SqliteMigrations(connection)
+            if self._auto_migrate:
+                migrate(target, discover("sqlite"))
+            else:
+                require_current(target, discover("sqlite"))
+            self._ready = True
+
+
+class SessionDatabase:
+    """A session as a `Database`, until it is closed."""
+
+    dialect = DIALECT
+
+    def __init__(self, session: Session, root: SqliteDatabase) -> None:
+        self._session = session
+        self._root = root
+        self._closed = False
+
+    def __enter__(self) -> SessionDatabase:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        return self._open_session().read(work)
+
+    def single(self, work: Callable[[Connection], T]) -> T:
+        return self._open_session().single(work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        return self._open_session().write(work)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Database]:
+        session = self._open_session()
+        with session.transaction(), SessionDatabase(session, self._root) as nested:
+            yield nested
+
+    def bind(self, connection: Any) -> Database:
+        return self._root.bind(connection)
+
+    def now(self) -> datetime:
+        return self._root.now()
+
+    def migrate(self) -> list[str]:
+        """The schema was made ready before the session began."""
+        return []
+
+    def wait(self, timeout: float) -> None:
+        self._root.wait(timeout)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _open_session(self) -> Session:
+        if self._closed:
+            raise StorageClosed("the transaction, or the bound storage, has ended")
+        return self._session
+
+
+class _Turn:
+    """The threads of a process write in turn: a lock wakes the next one sooner than SQLite's polling."""
+
+    def __init__(self, seconds: float) -> None:
+        self._lock = threading.Lock()
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=self._seconds):
+            raise StorageUnavailable(
+                f"another thread has been writing for {self._seconds:g} seconds: try again"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

@@ -1,0 +1,60 @@
+"""SQLite's result codes in the words of `assistly.storage.errors`."""
+
+from __future__ import annotations
+
+import sqlite3 as stdlib_sqlite3
+
+from ...errors import (
+    InvalidValue,
+    MigrationError,
+    StorageClosed,
+    StorageCorrupt,
+    StorageError,
+    StorageUnavailable,
+)
+from .driver import sqlite3
+
+# sqlite-utils prefers pysqlite3, whose exceptions are its own; a bound connection may be of either.
+DRIVER_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, stdlib_sqlite3.Error, OverflowError)
+
+_BY_CODE: dict[int, tuple[type[StorageError], str]] = {
+    stdlib_sqlite3.SQLITE_PERM: (StorageUnavailable, "the file may not be opened: look at its permissions"),
+    stdlib_sqlite3.SQLITE_BUSY: (StorageUnavailable, "another connection holds the write lock: try again"),
+    stdlib_sqlite3.SQLITE_LOCKED: (StorageUnavailable, "a table is locked: try again"),
+    stdlib_sqlite3.SQLITE_NOMEM: (StorageUnavailable, "there is not enough memory"),
+    stdlib_sqlite3.SQLITE_READONLY: (StorageUnavailable, "the file or its folder is read-only"),
+    stdlib_sqlite3.SQLITE_INTERRUPT: (StorageUnavailable, "the statement was interrupted"),
+    stdlib_sqlite3.SQLITE_IOERR: (StorageUnavailable, "the disk reported an error"),
+    stdlib_sqlite3.SQLITE_CORRUPT: (StorageCorrupt, "the file is damaged: restore it from a backup"),
+    stdlib_sqlite3.SQLITE_FULL: (StorageUnavailable, "the disk is full"),
+    stdlib_sqlite3.SQLITE_CANTOPEN: (StorageUnavailable, "the file cannot be opened"),
+    stdlib_sqlite3.SQLITE_PROTOCOL: (StorageUnavailable, "too many connections want the file: try again"),
+    stdlib_sqlite3.SQLITE_TOOBIG: (InvalidValue, "a value is too big for SQLite"),
+    stdlib_sqlite3.SQLITE_CONSTRAINT: (StorageCorrupt, "the rows do not fit the schema of this version"),
+    stdlib_sqlite3.SQLITE_MISMATCH: (StorageCorrupt, "the rows do not fit the schema of this version"),
+    stdlib_sqlite3.SQLITE_NOLFS: (StorageUnavailable, "the file system does not take files this big"),
+    stdlib_sqlite3.SQLITE_AUTH: (StorageUnavailable, "the connection does not allow this statement"),
+    stdlib_sqlite3.SQLITE_NOTADB: (StorageCorrupt, "the file is no SQLite database, or an encrypted one"),
+}
+_SCHEMA = "its tables are not those of this version: run `assistly migrate`"
+
+
+def translate(error: Exception, name: str) -> StorageError:
+    """`name` says which database, for a person."""
+    if isinstance(error, OverflowError):
+        return InvalidValue("a number does not fit into 64 bits")
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return _translate_misuse(error, name)
+    kind, message = _BY_CODE.get(code & 0xFF, (StorageError, ""))
+    if code == stdlib_sqlite3.SQLITE_ERROR and str(error).startswith("no such "):
+        kind, message = MigrationError, _SCHEMA
+    if not message:
+        return kind(f"SQLite database {name}: {error}")
+    return kind(f"SQLite database {name}: {message} ({error})")
+
+
+def _translate_misuse(error: Exception, name: str) -> StorageError:
+    if "closed" in str(error):
+        return StorageClosed(f"SQLite database {name}: the connection is closed")
+    return StorageError(f"SQLite database {name}: {error}")

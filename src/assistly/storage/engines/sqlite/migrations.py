@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+from ..sql.migrations import Migration
+from ..sql.store import to_microseconds
+from .connections import Connection
+from .driver import sqlite3
+from .transactions import atomic
+
+_EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'assistly_migrations'"
+_APPLIED = "SELECT name, checksum FROM assistly_migrations"
+_CREATE = """
+CREATE TABLE IF NOT EXISTS assistly_migrations (
+    name TEXT NOT NULL PRIMARY KEY,
+    checksum TEXT NOT NULL,
+    applied_at INTEGER NOT NULL
+) STRICT
+"""
+_RECORD = """
+INSERT INTO assistly_migrations (name, checksum, applied_at) VALUES (:name, :checksum, :applied_at)
+"""
+
+
+class SqliteMigrations:
+    """A `MigrationTarget`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def applied(self) -> Mapping[str, str]:
+        if self._connection.row(_EXISTS) is None:
+            return {}
+        return dict(self._connection.rows(_APPLIED))
+
+    def apply(self, migration: Migration) -> bool:
+        with atomic(self._connection):
+            if migration.name in self.applied():
+                return False
+            self._run(migration)
+        return True
+
+    def _run(self, migration: Migration) -> None:
+        self._connection.execute(_CREATE)
+        for statement in statements(migration.sql):
+            self._connection.execute(statement)
+        record = {
+            "name": migration.name,
+            "checksum": migration.checksum,
+            "applied_at": to_microseconds(datetime.now(UTC)),
+        }
+        self._connection.execute(_RECORD, record)
+
+
+def statements(script: str) -> Iterator[str]:
+    """One by one: `executescript` would commit the transaction that they are to run in."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement

@@ -1,0 +1,27 @@
+"""All the contract classes in one."""
+
+from __future__ import annotations
+
+from .approvals_contract import ApprovalDecisionsContract, ApprovalsContract
+from .events_contract import EventReadingContract, EventsContract
+from .idempotency_contract import (
+    FingerprintsContract,
+    IdempotencyContract,
+    IdempotencyFenceContract,
+    IdempotencySequencesContract,
+    RunOnceContract,
+)
+from .lock_contract import LockContract
+from .metrics_contract import LatencyContract, MetricsContract
+from .mirror_contract import MirrorContract
+from .nonces_contract import NoncesContract
+from .queue_contract import QueueContract
+from .retention_contract import PruneOnceAMinuteContract, RetentionAgesContract, RetentionCapsContract
+from .sessions_contract import SessionsContract, SessionUpdatesContract
+from .snapshots_contract import SnapshotsContract
+from .transactions_contract import TransactionErrorsContract, TransactionsContract
+from .values_contract import ValuesContract
+
+
+class StorageContract(QueueContract):
+    pass

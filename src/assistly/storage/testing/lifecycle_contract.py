@@ -1,0 +1,93 @@
+"""Opening, closing and asking how an engine is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ..backend import StorageBackend
+from ..errors import StorageClosed
+from ..records import Job, Latency, Metrics
+from ..storage import Storage
+from .fixtures import HOUR, START, Contract, FakeClock, open_for_test
+
+MakeBackend = Callable[[], StorageBackend]
+
+_CALLS: dict[str, Callable[[Storage], Any]] = {
+    "queue": lambda storage: storage.queue.get(1),
+    "queue.schedule": lambda storage: storage.queue.schedule("x", "a"),
+    "sessions": lambda storage: storage.sessions.list(),
+    "sessions.update": lambda storage: storage.sessions.update("user", lambda data: data),
+    "approvals": lambda storage: storage.approvals.get("id"),
+    "idempotency": lambda storage: storage.idempotency.claim("key"),
+    "nonces": lambda storage: storage.nonces.register("nonce"),
+    "metrics": lambda storage: storage.metrics.increment("name"),
+    "lock": lambda storage: storage.lock.acquire("owner", ttl=HOUR),
+    "events": lambda storage: storage.events.append("type", 1),
+    "snapshots": lambda storage: storage.snapshots.put("kind", 1),
+    "prune": lambda storage: storage.prune(),
+    "ping": lambda storage: storage.ping(),
+    "migrate": lambda storage: storage.migrate(),
+    "transaction": lambda storage: storage.transaction().__enter__(),
+}
+
+
+class LifecycleContract(Contract):
+    """Needs a second fixture: `new_backend`, which returns a function that opens a new, empty engine."""
+
+    def test_a_closed_storage(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+        storage = open_for_test(new_backend(), clock)
+        storage.sessions.put("user", 1)
+        storage.close()
+        storage.close()
+        for call in _CALLS.values():
+            with pytest.raises(StorageClosed):
+                call(storage)
+        with pytest.raises(StorageClosed), storage:
+            pass
+
+    def test_a_closed_engine(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+        backend = new_backend()
+        storage = open_for_test(backend, clock)
+        storage.sessions.put("user", 1)
+        backend.close()
+        backend.close()
+        for name, call in _CALLS.items():
+            with pytest.raises(StorageClosed):
+                call(storage)
+                pytest.fail(name)
+
+    def test_closing_an_engine_that_was_never_used(self, new_backend: MakeBackend) -> None:
+        open_for_test(new_backend(), None).close()
+
+    def test_a_context_manager(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+        with open_for_test(new_backend(), clock) as storage:
+            job = storage.queue.schedule("x", "a")
+            assert type(job) is Job
+        with pytest.raises(StorageClosed):
+            storage.queue.get(job.id)
+
+    def test_a_new_engine_is_empty(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+        with open_for_test(new_backend(), clock) as storage:
+            metrics = storage.metrics.read()
+            assert metrics == Metrics({}, Latency(0, 0.0, 0.0))
+            assert type(metrics.latency.total_ms) is type(metrics.latency.max_ms) is float
+            assert storage.snapshots.list() == []
+            assert storage.queue.list() == []
+            assert storage.events.read_after(0) == []
+            assert storage.lock.current() is None
+            assert storage.prune(now=START).ran is True
+
+    def test_ping(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+        with open_for_test(new_backend(), clock) as storage:
+            seconds = storage.ping()
+            assert type(seconds) is float
+            assert 0 <= seconds < 60
+
+    def test_migrate(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+        with open_for_test(new_backend(), clock) as storage:
+            storage.sessions.put("user", 1)
+            assert storage.migrate() == []
+            assert storage.sessions.get("user") is not None

@@ -1,0 +1,246 @@
+"""The queue: reading it, and all of its parts together."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ..backend import StorageBackend
+from ..errors import InvalidValue
+from ..records import Job, JobStatus, NewJob
+from ..storage import Storage
+from .fixtures import (
+    DAY,
+    HOUR,
+    SECOND,
+    START,
+    TICK,
+    Contract,
+    FakeClock,
+    dead,
+    empty,
+    examples,
+    held,
+    posted,
+    retrying,
+)
+from .queue_claiming_contract import (
+    QueueClaimingContract,
+    QueueFenceContract,
+    QueueLatenessContract,
+    QueueLeasesContract,
+)
+from .queue_gaps_contract import QueueGapsContract
+from .queue_rescue_contract import QueueDeadLettersContract, QueueRescueContract
+from .queue_scheduling_contract import (
+    QueueBatchesContract,
+    QueueKeysContract,
+    QueueReschedulingContract,
+    QueueSchedulingContract,
+)
+from .queue_settling_contract import (
+    QueueBatchSettlingContract,
+    QueueFailuresContract,
+    QueueSettlingContract,
+)
+
+
+class QueueReadingContract(Contract):
+    def test_an_empty_queue(self, storage: Storage) -> None:
+        assert storage.queue.list() == []
+        assert storage.queue.counts() == dict.fromkeys(JobStatus, 0)
+        assert storage.queue.next_due_at() is None
+        assert storage.queue.dead_letters() == []
+
+    def test_lists_by_id(self, storage: Storage) -> None:
+        jobs = [storage.queue.schedule("x", "a", START - n * HOUR) for n in range(3)]
+        assert storage.queue.list() == jobs
+        assert storage.queue.list(limit=2) == jobs[:2]
+        assert storage.queue.list(after=jobs[0]) == storage.queue.list(after=jobs[0].id) == jobs[1:]
+        assert storage.queue.list(after=jobs[2]) == []
+
+    def test_lists_what_is_asked_for(self, storage: Storage) -> None:
+        done, gone, again = posted(storage), dead(storage, platform="y"), retrying(storage)
+        busy = held(storage, platform="y")
+        new = storage.queue.schedule("x", "a", START + DAY)
+        for status, jobs in {
+            JobStatus.POSTED: [done],
+            JobStatus.DEAD_LETTER: [gone],
+            JobStatus.RETRYING: [again],
+            JobStatus.PROCESSING: [busy],
+            JobStatus.SCHEDULED: [new],
+        }.items():
+            assert storage.queue.list(status=status) == jobs
+        assert storage.queue.list(platform="y") == [gone, busy]
+        assert storage.queue.list(platform="y", status=JobStatus.PROCESSING) == [busy]
+        assert storage.queue.list(platform="Y") == []
+        assert storage.queue.list(platform="x", after=done) == [again, new]
+
+    def test_a_cursor_outlives_its_job(self, storage: Storage) -> None:
+        jobs = [storage.queue.schedule("x", "a") for _ in range(3)]
+        storage.queue.remove(jobs[1].id)
+        assert storage.queue.list(after=jobs[1]) == storage.queue.list(after=jobs[1].id) == [jobs[2]]
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            {"limit": 0},
+            {"limit": 1001},
+            {"limit": True},
+            {"limit": "1"},
+            {"limit": None},
+            {"status": "unknown"},
+            {"status": 1},
+            {"platform": ""},
+            {"platform": 1},
+            {"after": "1"},
+            {"after": 1.0},
+            {"after": True},
+        ],
+    )
+    def test_list_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
+        with pytest.raises(InvalidValue, match=next(iter(bad))):
+            storage.queue.list(**bad)
+
+    @given(st.integers(0, 9), st.integers(1, 4), st.sampled_from([None, "x", "y"]))
+    @examples(20)
+    def test_pages_make_up_the_whole(
+        self, backend: StorageBackend, storage: Storage, count: int, limit: int, platform: str | None
+    ) -> None:
+        empty(backend)
+        storage.queue.schedule_many(NewJob("xy"[n % 2], "a") for n in range(count))
+        whole = storage.queue.list(platform=platform)
+        pages: list[Job] = []
+        while page := storage.queue.list(platform=platform, limit=limit, after=pages[-1] if pages else None):
+            assert len(page) <= limit
+            pages += page
+        assert pages == whole
+        assert len(whole) == (count if platform is None else len(range("xy".index(platform), count, 2)))
+
+    def test_counts(self, storage: Storage) -> None:
+        posted(storage)
+        dead(storage)
+        dead(storage)
+        retrying(storage)
+        held(storage)
+        for _ in range(3):
+            storage.queue.schedule("x", "a", START + DAY)
+        counts = storage.queue.counts()
+        assert counts == {
+            JobStatus.SCHEDULED: 3,
+            JobStatus.RETRYING: 1,
+            JobStatus.PROCESSING: 1,
+            JobStatus.POSTED: 1,
+            JobStatus.DEAD_LETTER: 2,
+        }
+        assert all(type(status) is JobStatus for status in counts)
+
+    @pytest.mark.parametrize("make", [held, posted, dead, retrying])
+    def test_a_job_of_any_status_is_removed_once(self, storage: Storage, make: Any) -> None:
+        kept = storage.queue.schedule("x", "a", START + DAY)
+        job = make(storage)
+        assert storage.queue.remove(job.id) is True
+        assert storage.queue.get(job.id) is None
+        assert storage.queue.remove(job.id) is False
+        assert storage.queue.list() == [kept]
+
+    @pytest.mark.parametrize("id", [0, -1, 2**31, 2**63 - 1, 2**63, 10**30])
+    def test_an_id_that_no_job_has(self, storage: Storage, id: int) -> None:
+        assert storage.queue.get(id) is None
+        assert storage.queue.remove(id) is False
+        assert storage.queue.replay(id) is None
+
+    @pytest.mark.parametrize("id", ["1", 1.0, True, None, b"1"])
+    def test_an_id_is_an_int(self, storage: Storage, id: Any) -> None:
+        with pytest.raises(InvalidValue, match="id"):
+            storage.queue.get(id)
+        with pytest.raises(InvalidValue, match="id"):
+            storage.queue.remove(id)
+
+    def test_next_due_at(self, storage: Storage) -> None:
+        later = storage.queue.schedule("x", "a", START + DAY)
+        assert storage.queue.next_due_at() == START + DAY
+        job = storage.queue.schedule("x", "a", START)
+        assert storage.queue.next_due_at() == START
+        (claimed,) = storage.queue.claim_due(worker_id="w")
+        assert storage.queue.next_due_at() == START + DAY
+        storage.queue.mark_failed(claimed, "busy", retry_at=START + HOUR)
+        assert storage.queue.next_due_at() == START + HOUR
+        storage.queue.remove(job.id)
+        assert storage.queue.next_due_at() == START + DAY
+        storage.queue.remove(later.id)
+        assert storage.queue.next_due_at() is None
+
+    def test_finished_jobs_are_not_due(self, storage: Storage) -> None:
+        posted(storage)
+        dead(storage)
+        assert storage.queue.next_due_at() is None
+
+
+class QueueWaitingContract(Contract):
+    def test_a_job_that_is_due(self, storage: Storage) -> None:
+        storage.queue.schedule("x", "a", START)
+        assert storage.queue.wait(0) is True
+        assert storage.queue.wait(60) is True
+        assert storage.queue.wait(timedelta(minutes=1)) is True
+
+    def test_nothing_due(self, storage: Storage) -> None:
+        assert storage.queue.wait(0) is False
+        assert storage.queue.wait(0.01) is False
+        assert storage.queue.wait(timedelta(0)) is False
+        storage.queue.schedule("x", "a", START + TICK)
+        held(storage, platform="y")
+        assert storage.queue.wait(0) is False
+        assert storage.queue.wait(0.01) is False
+
+    def test_the_clock_decides(self, storage: Storage, clock: FakeClock) -> None:
+        storage.queue.schedule("x", "a", START + DAY)
+        clock.advance(DAY)
+        assert storage.queue.wait(0) is True
+
+    def test_a_new_job_ends_the_wait(self, storage: Storage) -> None:
+        waiting = Event()
+        results: list[bool] = []
+
+        def wait() -> None:
+            waiting.set()
+            results.append(storage.queue.wait(30))
+
+        thread = Thread(target=wait, daemon=True)
+        thread.start()
+        assert waiting.wait(10)
+        storage.queue.schedule("x", "a", START - SECOND)
+        thread.join(20)
+        assert results == [True]
+
+    @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), "1", None, True, -TICK])
+    def test_the_timeout_is_a_span(self, storage: Storage, timeout: Any) -> None:
+        storage.queue.schedule("x", "a", START)
+        with pytest.raises(InvalidValue, match="timeout"):
+            storage.queue.wait(timeout)
+
+
+class QueueContract(
+    QueueReadingContract,
+    QueueWaitingContract,
+    QueueSchedulingContract,
+    QueueKeysContract,
+    QueueBatchesContract,
+    QueueReschedulingContract,
+    QueueGapsContract,
+    QueueClaimingContract,
+    QueueLatenessContract,
+    QueueLeasesContract,
+    QueueFenceContract,
+    QueueSettlingContract,
+    QueueFailuresContract,
+    QueueBatchSettlingContract,
+    QueueRescueContract,
+    QueueDeadLettersContract,
+):
+    """All about the queue."""

@@ -1,0 +1,441 @@
+"""What every call accepts and refuses: JSON, text, times and types."""
+
+from __future__ import annotations
+
+import enum
+import zoneinfo
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from ..backend import StorageBackend
+from ..errors import InvalidValue
+from ..records import NewEvent, NewJob
+from ..storage import Storage
+from .fixtures import (
+    END_OF_TIME,
+    HOUR,
+    START,
+    START_OF_TIME,
+    TICK,
+    Contract,
+    FakeClock,
+    census,
+    empty,
+    examples,
+    fresh_name,
+    held,
+    open_for_test,
+)
+from .strategies import TRICKY_FLOATS, TRICKY_INTS, json_values, moments, spelled, stored
+
+_Call = Callable[[Storage, Any], Any]
+
+_JSON_WRITES: dict[str, _Call] = {
+    "sessions.put": lambda storage, value: storage.sessions.put("user", value),
+    "sessions.update": lambda storage, value: storage.sessions.update("user", lambda _: value),
+    "sessions.update default": lambda storage, value: storage.sessions.update("u", lambda _: 1, default=value),
+    "approvals.add": lambda storage, value: storage.approvals.add("id", value),
+    "idempotency.put": lambda storage, value: storage.idempotency.put("key", value),
+    "idempotency.complete": lambda storage, value: storage.idempotency.complete(
+        storage.idempotency.claim("key"), value
+    ),
+    "idempotency.run_once": lambda storage, value: storage.idempotency.run_once("key", lambda: value),
+    "events.append": lambda storage, value: storage.events.append("type", value),
+    "events.append_many": lambda storage, value: storage.events.append_many(
+        [("good", 1), NewEvent("type", value)]
+    ),
+    "snapshots.put": lambda storage, value: storage.snapshots.put("kind", value),
+    "queue.schedule": lambda storage, value: storage.queue.schedule("x", "a", metadata={"value": value}),
+    "queue.schedule_many": lambda storage, value: storage.queue.schedule_many(
+        [NewJob("x", "good"), NewJob("x", "a", metadata={"value": value})]
+    ),
+}
+
+_NAME_WRITES: dict[str, _Call] = {
+    "platform": lambda storage, text: storage.queue.schedule(text, "a"),
+    "idempotency_key": lambda storage, text: storage.queue.schedule("x", "a", idempotency_key=text or ""),
+    "find_conflict": lambda storage, text: storage.queue.find_conflict(text, START, HOUR),
+    "worker_id": lambda storage, text: storage.queue.claim_due(worker_id=text),
+    "sessions.get": lambda storage, text: storage.sessions.get(text),
+    "sessions.put": lambda storage, text: storage.sessions.put(text, 1),
+    "sessions.update": lambda storage, text: storage.sessions.update(text, lambda _: 1),
+    "sessions.delete": lambda storage, text: storage.sessions.delete(text),
+    "approvals.add": lambda storage, text: storage.approvals.add(text, 1),
+    "approvals.status": lambda storage, text: storage.approvals.add("id", 1, status=text),
+    "approvals.get": lambda storage, text: storage.approvals.get(text),
+    "approvals.decide": lambda storage, text: storage.approvals.decide(text, "approved"),
+    "idempotency.claim": lambda storage, text: storage.idempotency.claim(text),
+    "fingerprint": lambda storage, text: storage.idempotency.claim("key", fingerprint=text or ""),
+    "idempotency.put": lambda storage, text: storage.idempotency.put(text, 1),
+    "idempotency.get": lambda storage, text: storage.idempotency.get(text),
+    "run_once": lambda storage, text: storage.idempotency.run_once(text, lambda: 1),
+    "nonces.register": lambda storage, text: storage.nonces.register(text),
+    "nonces.seen": lambda storage, text: storage.nonces.seen(text),
+    "metrics.increment": lambda storage, text: storage.metrics.increment(text),
+    "lock.acquire": lambda storage, text: storage.lock.acquire(text, ttl=HOUR),
+    "lock.name": lambda storage, text: storage.lock.acquire("owner", ttl=HOUR, name=text),
+    "lock.current": lambda storage, text: storage.lock.current(text),
+    "events.append": lambda storage, text: storage.events.append(text, 1),
+    "snapshots.put": lambda storage, text: storage.snapshots.put(text, 1),
+    "snapshots.get": lambda storage, text: storage.snapshots.get(text),
+}
+
+_TIME_WRITES: dict[str, _Call] = {
+    "schedule": lambda storage, time: storage.queue.schedule("x", "a", time),
+    "schedule now": lambda storage, time: storage.queue.schedule("x", "a", now=time),
+    "schedule_many": lambda storage, time: storage.queue.schedule_many([NewJob("x", "a", time)]),
+    "schedule_many now": lambda storage, time: storage.queue.schedule_many([NewJob("x", "a")], now=time),
+    "find_conflict": lambda storage, time: storage.queue.find_conflict("x", time, HOUR),
+    "claim_due": lambda storage, time: storage.queue.claim_due(worker_id="w", now=time),
+    "rescue_expired": lambda storage, time: storage.queue.rescue_expired(now=time),
+    "replay_all": lambda storage, time: storage.queue.replay_all(now=time),
+    "sessions.put": lambda storage, time: storage.sessions.put("user", 1, now=time),
+    "approvals.add": lambda storage, time: storage.approvals.add("id", 1, created_at=time),
+    "idempotency.claim": lambda storage, time: storage.idempotency.claim("key", now=time),
+    "idempotency.put": lambda storage, time: storage.idempotency.put("key", 1, saved_at=time),
+    "nonces.register": lambda storage, time: storage.nonces.register("nonce", time),
+    "lock.acquire": lambda storage, time: storage.lock.acquire("owner", ttl=HOUR, now=time),
+    "lock.current": lambda storage, time: storage.lock.current(now=time),
+    "events.append": lambda storage, time: storage.events.append("type", 1, created_at=time),
+    "snapshots.put": lambda storage, time: storage.snapshots.put("kind", 1, now=time),
+    "prune": lambda storage, time: storage.prune(now=time),
+}
+
+
+class _Colour(enum.StrEnum):
+    RED = "red"
+
+
+class _Number(enum.IntEnum):
+    ONE = 1
+
+
+class _Float(float):
+    pass
+
+
+class _Nowhere(tzinfo):
+    """A zone that knows no offset: its times are naive."""
+
+    def utcoffset(self, _: datetime | None) -> None:
+        return None
+
+
+def _nested(depth: int, *, objects: bool = False) -> Any:
+    value: Any = {} if objects else []
+    for _ in range(depth - 1):
+        value = {"a": value} if objects else [value]
+    return value
+
+
+def _endless() -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+_NOT_JSON: dict[str, Any] = {
+    "nan": float("nan"),
+    "infinity": float("inf"),
+    "minus infinity": float("-inf"),
+    "nul": "a\x00b",
+    "nul in a key": {"a\x00b": 1},
+    "surrogate": "\ud800",
+    "surrogates": "\ud83d\ude00",
+    "surrogate in a key": {"\udfff": 1},
+    "tuple": (1, 2),
+    "set": {1, 2},
+    "bytes": b"bytes",
+    "object": object(),
+    "int key": {1: "a"},
+    "none key": {None: "a"},
+    "bool key": {True: "a"},
+    "decimal": Decimal(1),
+    "datetime": START,
+    "str enum": _Colour.RED,
+    "int enum": _Number.ONE,
+    "float subclass": _Float(1.5),
+    "dict subclass": OrderedDict(a=1),
+    "type": int,
+    "generator": (n for n in range(3)),
+    "deep in a list": [1, [2, {"a": [float("nan")]}]],
+    "too deep": _nested(65),
+    "too deep, objects": _nested(65, objects=True),
+    "endless": _endless(),
+    "too many digits": 10**4300,
+    "too large": "x" * (1024 * 1024 - 1),
+    "too large in UTF-8": "é" * (512 * 1024),
+}
+
+
+class JsonContract(Contract):
+    @pytest.mark.parametrize("value", _NOT_JSON.values(), ids=_NOT_JSON)
+    @pytest.mark.parametrize("write", ["sessions.put", "events.append_many", "queue.schedule_many"])
+    def test_what_is_no_json_is_refused(self, storage: Storage, write: str, value: Any) -> None:
+        before = census(storage)
+        with pytest.raises(InvalidValue):
+            _JSON_WRITES[write](storage, value)
+        assert census(storage) == before
+
+    @pytest.mark.parametrize("value", [float("nan"), "\x00", (1,), _endless()], ids=["nan", "nul", "tuple", "endless"])
+    @pytest.mark.parametrize("write", _JSON_WRITES)
+    def test_every_call_refuses(self, storage: Storage, write: str, value: Any) -> None:
+        before = census(storage)
+        with pytest.raises(InvalidValue):
+            _JSON_WRITES[write](storage, value)
+        assert census(storage) == before
+        assert storage.idempotency.get("key") is None
+
+    def test_as_deep_as_allowed(self, storage: Storage) -> None:
+        for value in (_nested(64), _nested(64, objects=True)):
+            assert storage.sessions.put("user", value).data == value
+
+    def test_as_large_as_allowed(self, storage: Storage) -> None:
+        value = "x" * (1024 * 1024 - 2)
+        assert storage.sessions.put("user", value).data == value
+        many = ["x" * 998] * 1047
+        assert storage.events.append("type", many).payload == many
+
+    def test_as_many_digits_as_allowed(self, storage: Storage) -> None:
+        for value in (10**4300 - 1, 1 - 10**4300):
+            assert storage.sessions.put("user", value).data == value
+            read = storage.sessions.get("user")
+            assert read is not None
+            assert read.data == value
+
+    @pytest.mark.parametrize("value", TRICKY_FLOATS + TRICKY_INTS)  # type: ignore[operator]
+    def test_numbers_keep_value_and_type(self, storage: Storage, value: Any) -> None:
+        kind = fresh_name("number")
+        for wrapped in (value, [value], {"a": value}):
+            assert spelled(storage.snapshots.put(kind, wrapped).payload) == spelled(stored(wrapped))
+            read = storage.snapshots.get(kind)
+            assert read is not None
+            assert spelled(read.payload) == spelled(stored(wrapped))
+
+    @pytest.mark.parametrize(
+        "value",
+        [None, True, False, 0, 1, 0.0, 1.0, "", "null", "0", [], {}, [None], [[]], {"": ""}, {"a": {}}, [{}], {"a": []}],
+    )
+    def test_small_values_keep_value_and_type(self, storage: Storage, value: Any) -> None:
+        storage.sessions.put("user", value)
+        storage.approvals.add("id", value)
+        storage.idempotency.put("key", value)
+        storage.queue.schedule("x", "a", metadata={"value": value})
+        storage.events.append("type", value)
+        session, approval, record = (
+            storage.sessions.get("user"),
+            storage.approvals.get("id"),
+            storage.idempotency.get("key"),
+        )
+        assert session is not None
+        assert approval is not None
+        assert record is not None
+        for read in (
+            session.data,
+            approval.payload,
+            record.value,
+            storage.queue.list()[0].metadata["value"],
+            storage.events.list()[0].payload,
+        ):
+            assert spelled(read) == spelled(value)
+
+    def test_text_is_neither_escaped_nor_folded(self, storage: Storage) -> None:
+        text = "\u0001\u001f\x7f\u2028\u2029\ufeff\ufffe\uffff\U0010ffff é e\u0301 \"quoted\" \\ / \\u0000 \r\n\t"
+        value = {text: [text], "\\u0000": "\\ud800"}
+        assert storage.sessions.put("user", value).data == value
+        read = storage.sessions.get("user")
+        assert read is not None
+        assert spelled(read.data) == spelled(value)
+
+    @given(json_values(max_leaves=25))
+    @examples(60)
+    def test_any_value_comes_back_equal(self, backend: StorageBackend, storage: Storage, value: Any) -> None:
+        empty(backend)
+        wanted = spelled(stored(value))
+        job = storage.queue.schedule("x", "a", metadata={"value": value})
+        read = storage.queue.get(job.id)
+        assert read is not None
+        assert spelled(read.metadata["value"]) == spelled(job.metadata["value"]) == wanted
+        event = storage.events.append("type", value)
+        assert spelled(event.payload) == spelled(storage.events.list()[0].payload) == wanted
+
+
+_NOT_NAMES: list[Any] = ["", "a\x00b", "\x00", "\ud800", "\udfff", "x" * 513, "é" * 257, b"bytes", 1, True, 1.5, ["a"], object]
+
+
+class TextContract(Contract):
+    @pytest.mark.parametrize("text", _NOT_NAMES, ids=lambda text: ascii(text)[:12])
+    @pytest.mark.parametrize("call", _NAME_WRITES)
+    def test_bad_names_are_refused(self, storage: Storage, call: str, text: Any) -> None:
+        before = census(storage)
+        with pytest.raises(InvalidValue):
+            _NAME_WRITES[call](storage, text)
+        assert census(storage) == before
+
+    @pytest.mark.parametrize("call", _NAME_WRITES)
+    def test_a_name_is_not_none(self, storage: Storage, call: str) -> None:
+        with pytest.raises(InvalidValue):
+            _NAME_WRITES[call](storage, None)
+
+    @pytest.mark.parametrize("text", ["x" * 512, "é" * 256, "😀" * 128])
+    def test_the_longest_names(self, storage: Storage, text: str) -> None:
+        job = storage.queue.schedule(text, "a", idempotency_key=text)
+        assert storage.queue.schedule(text, "a", idempotency_key=text) == job
+        (claimed,) = storage.queue.claim_due(worker_id=text, platforms=[text])
+        assert storage.queue.mark_posted(claimed, text).remote_id == text
+        assert storage.sessions.put(text, 1).user_id == text
+        assert storage.approvals.add(text, 1, status=text).status == text
+        assert storage.idempotency.claim(text, fingerprint=text).fingerprint == text
+        assert storage.nonces.register(text) is True
+        assert storage.events.append(text, 1).event_type == text
+        assert storage.events.list(event_type=text)[0].event_type == text
+        assert storage.snapshots.put(text, 1).kind == text
+
+    @pytest.mark.parametrize("content", ["\x00", "a\x00", "\ud800", "\udfffx", b"bytes", None, 1, ["a"]])
+    def test_bad_content_is_refused(self, storage: Storage, content: Any) -> None:
+        with pytest.raises(InvalidValue, match="content"):
+            storage.queue.schedule("x", content)
+        assert storage.queue.list() == []
+
+    def test_the_longest_content(self, storage: Storage) -> None:
+        for content in ("x" * 1024 * 1024, "é" * (512 * 1024), ""):
+            job = storage.queue.schedule("x", content)
+            assert storage.queue.get(job.id) == job
+            assert job.content == content
+        for content in ("x" * (1024 * 1024 + 1), "é" * (512 * 1024) + "x"):
+            with pytest.raises(InvalidValue, match="content"):
+                storage.queue.schedule("x", content)
+        assert len(storage.queue.list()) == 3
+
+    def test_text_is_data(self, storage: Storage) -> None:
+        texts = ["%s", "%(a)s", ":name", "?", "{t}", "'; --", '"', "\\", "$1", "null", "{}", "[]", " ", "\t", "\n"]
+        for text in texts:
+            assert storage.sessions.put(text, text).user_id == text
+            assert storage.nonces.register(text) is True
+            assert storage.queue.schedule(text, text, idempotency_key=text).content == text
+            assert [job.platform for job in storage.queue.list(platform=text)] == [text]
+        assert [session.user_id for session in storage.sessions.list()] == sorted(texts)
+        assert {job.platform for job in storage.queue.claim_due(worker_id="%s", platforms=texts)} == set(texts)
+
+
+class TimesContract(Contract):
+    @pytest.mark.parametrize(
+        "time",
+        [
+            START.replace(tzinfo=None),
+            START.replace(tzinfo=_Nowhere()),
+            date(2026, 1, 1),
+            "2026-01-01T00:00:00Z",
+            1_700_000_000,
+            1.5,
+            True,
+            HOUR,
+            START_OF_TIME.replace(tzinfo=timezone(HOUR)),
+            END_OF_TIME.replace(tzinfo=timezone(-HOUR)),
+        ],
+        ids=lambda time: f"{time!r:.30}",
+    )
+    @pytest.mark.parametrize("call", _TIME_WRITES)
+    def test_bad_times_are_refused(self, storage: Storage, call: str, time: Any) -> None:
+        before = census(storage)
+        with pytest.raises(InvalidValue):
+            _TIME_WRITES[call](storage, time)
+        assert census(storage) == before
+        assert storage.idempotency.get("key") is None
+        assert storage.nonces.seen("nonce") is False
+
+    @pytest.mark.parametrize("call", set(_TIME_WRITES) - {"find_conflict"})
+    def test_none_is_the_clocks_time(self, storage: Storage, call: str) -> None:
+        _TIME_WRITES[call](storage, None)
+
+    def test_the_clock_is_asked_for_every_call(self, storage: Storage, clock: FakeClock) -> None:
+        for _ in range(3):
+            now = clock.advance(TICK)
+            assert storage.events.append("type", 1).created_at == now
+
+    @pytest.mark.parametrize("time", [START.replace(tzinfo=None), "now", None, 0])
+    def test_a_clock_must_be_right(self, backend: StorageBackend, storage: Storage, time: Any) -> None:
+        wrong = open_for_test(backend, lambda: time)  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue, match="clock"):
+            wrong.events.append("type", 1)
+        assert storage.events.list() == []
+
+    @given(moments)
+    @examples(40)
+    def test_any_time_comes_back_as_utc(
+        self, backend: StorageBackend, storage: Storage, time: datetime
+    ) -> None:
+        empty(backend)
+        job = storage.queue.schedule("x", "a", time, now=time)
+        storage.approvals.add("id", 1, created_at=time)
+        storage.sessions.put("user", 1, now=time)
+        storage.events.append("type", 1, created_at=time)
+        read, session = storage.queue.get(job.id), storage.sessions.get("user")
+        assert read is not None
+        assert session is not None
+        for back in (
+            job.scheduled_at,
+            job.created_at,
+            read.scheduled_at,
+            read.due_at,
+            read.updated_at,
+            session.updated_at,
+            storage.approvals.list()[0].created_at,
+            storage.events.list()[0].created_at,
+            storage.queue.next_due_at(),
+        ):
+            assert back is not None
+            assert (back.tzinfo, back.utcoffset(), type(back)) == (UTC, timedelta(0), datetime)
+            assert (back, back.microsecond) == (time, time.microsecond)
+
+    @pytest.mark.parametrize("time", [START_OF_TIME, END_OF_TIME])
+    def test_the_ends_of_time(self, storage: Storage, time: datetime) -> None:
+        job = storage.queue.schedule("x", "a", time, now=time)
+        assert storage.queue.get(job.id) == job
+        (claimed,) = storage.queue.claim_due(worker_id="w", now=time)
+        assert storage.queue.mark_posted(claimed, now=time).posted_at == time
+        assert storage.approvals.add("id", 1, created_at=time).created_at == time
+        assert storage.idempotency.put("key", 1, saved_at=time).saved_at == time
+        assert storage.sessions.put("user", 1, now=time).updated_at == time
+        assert storage.nonces.register("nonce", time) is True
+
+    def test_a_fold_in_a_zone(self, storage: Storage) -> None:
+        try:
+            berlin = zoneinfo.ZoneInfo("Europe/Berlin")
+        except zoneinfo.ZoneInfoNotFoundError:
+            pytest.skip("no time zone database")
+        first = datetime(2026, 10, 25, 2, 30, tzinfo=berlin)
+        second = first.replace(fold=1)
+        jobs = [storage.queue.schedule("x", "a", time) for time in (first, second)]
+        assert jobs[1].scheduled_at - jobs[0].scheduled_at == HOUR
+
+    def test_without_a_clock_the_engine_tells_the_time(self, backend: StorageBackend) -> None:
+        empty(backend)
+        storage = open_for_test(backend, None)
+        times = [storage.events.append("type", n).created_at for n in range(3)]
+        assert all(abs(time - datetime.now(UTC)) < HOUR for time in times)
+        assert all(time.tzinfo is UTC for time in times)
+        job = held(storage)
+        assert job.lease_until is not None
+        assert job.lease_until - job.updated_at == timedelta(minutes=5)
+
+    def test_the_engines_clock_moves_in_a_transaction(self, backend: StorageBackend) -> None:
+        empty(backend)
+        storage = open_for_test(backend, None)
+        with storage.transaction() as tx:
+            first = tx.events.append("type", 1).created_at
+            for _ in range(10_000):
+                if tx.events.append("type", 2).created_at > first:
+                    break
+            else:
+                pytest.fail("the time stands still in a transaction")
+
+
+class ValuesContract(JsonContract, TextContract, TimesContract):
+    """All about values."""

@@ -1,0 +1,169 @@
+"""What is installed is complete, works outside the checkout, and is quick to import."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ["pyproject.toml", "README.md", "LICENSE", "src", "migrations"]
+
+USE_IT = """
+import sys
+from pathlib import Path
+
+import assistly
+from assistly.storage import open_storage
+from assistly.storage.engines.sql.migrations import discover
+
+assert Path(sys.argv[1]) in Path(assistly.__file__).resolve().parents, assistly.__file__
+with open_storage(engine="sqlite", sqlite_path="data/assistly.db", auto_prune=False) as storage:
+    assert storage.migrate() == []
+    job = storage.queue.schedule("mastodon", "Hello")
+    assert storage.queue.claim_due(worker_id="w")[0].id == job.id
+print(*(migration.name for engine in ("postgres", "sqlite") for migration in discover(engine)))
+"""
+
+
+class Environment:
+    """A virtual environment without anything in it, not even pip."""
+
+    def __init__(self, path: Path) -> None:
+        run(sys.executable, "-m", "venv", "--without-pip", path)
+        self.python = path / ("Scripts" if os.name == "nt" else "bin") / "python"
+        self.path = path
+
+    def pip(self, *arguments: str | Path) -> None:
+        run(sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--python", self.python, *arguments)
+
+    def lend_dependencies(self) -> None:
+        """Those of the running environment; what is installed here comes first."""
+        packages = run(self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+        lent = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        Path(packages, "lent.pth").write_text("\n".join(lent), encoding="utf-8")
+
+    def check_installation(self, home: Path, folder: Path) -> list[str]:
+        """Use the package from elsewhere; the names of the migrations that it found."""
+        folder.mkdir()
+        return run(self.python, "-I", "-c", USE_IT, home.resolve(), cwd=folder).split()
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=outside, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def modules_on_disk() -> set[str]:
+    files = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src" / "assistly").rglob("*")
+        if path.suffix in {".py", ".typed"}
+    }
+    files |= {
+        f"assistly/storage/migrations/{path.name}"
+        for path in (ROOT / "migrations").iterdir()
+        if path.suffix in {".py", ".sql"}
+    }
+    return files
+
+
+def migrations_on_disk() -> list[str]:
+    names = sorted(path.name for path in (ROOT / "migrations").glob("*.sql"))
+    return sorted(names, key=lambda name: "sqlite" in name)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, since building writes into the folder that it builds."""
+    copy = tmp_path_factory.mktemp("checkout")
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=ignore)
+        else:
+            shutil.copy(source, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp("builder") / "venv")
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    environment.pip("install", *requires)
+    return environment
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, builder: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    builder.pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, checkout)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_module_and_migration(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.partition("/")[0].endswith(".dist-info")}
+    assert names == modules_on_disk()
+
+
+def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "venv")
+    environment.pip("install", "--no-deps", wheel)
+    environment.lend_dependencies()
+    assert environment.check_installation(environment.path, tmp_path / "work") == migrations_on_disk()
+    assert (tmp_path / "work" / "data" / "assistly.db").exists()
+
+
+def test_an_editable_installation_works_outside_the_checkout(
+    checkout: Path, builder: Environment, tmp_path: Path
+) -> None:
+    builder.pip("install", "--no-deps", "--no-build-isolation", "--editable", checkout)
+    builder.lend_dependencies()
+    assert builder.check_installation(checkout, tmp_path / "work") == migrations_on_disk()
+
+
+def test_the_import_loads_no_driver_and_nothing_heavy() -> None:
+    script = "import sys, assistly.storage; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = set(run_here(script).split())
+    heavy = {"psycopg", "psycopg_pool", "sqlite3", "pysqlite3", "sqlite_utils", "pydantic", "pydantic_settings"}
+    assert loaded.isdisjoint(heavy | {"asyncio", "typer", "rich", "pytest", "hypothesis"})
+
+
+def test_the_import_is_quick() -> None:
+    script = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+    names = {"ours": "assistly.storage", "theirs": "json, dataclasses, typing, datetime"}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(11):
+        for name, modules in names.items():
+            times[name].append(float(run_here(script.format(modules))))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    assert medians["ours"] <= 1.3 * medians["theirs"], medians
+
+
+def run_here(script: str) -> str:
+    """In a fresh interpreter with the sources that are being tested."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout

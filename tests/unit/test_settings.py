@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assistly.storage.errors import ConfigurationError
+from assistly.storage.retention import RetentionPolicy
+from assistly.storage.retry import RetryPolicy
+from assistly.storage.settings import SettingsKeywords, load_settings
+
+VARIABLES = {
+    "STORAGE_ENGINE",
+    "DATABASE_URL",
+    "SQLITE_PATH",
+    "STORAGE_POOL_SIZE",
+    "STORAGE_SCHEMA",
+    "STORAGE_AUTO_MIGRATE",
+    "RETENTION_APPROVALS_DAYS",
+    "RETENTION_MAX_APPROVALS",
+    "RETENTION_IDEMPOTENCY_DAYS",
+    "RETENTION_MAX_IDEMPOTENCY",
+    "RETENTION_NONCES_DAYS",
+    "RETENTION_POSTED_DAYS",
+    "RETENTION_EVENTS_DAYS",
+    "RETENTION_SESSIONS_DAYS",
+    "SCHEDULE_MAX_RETRIES",
+    "SCHEDULE_RETRY_MINUTES",
+    "SCHEDULE_WORKER_LOCK_SECONDS",
+}
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(**keywords: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(keywords)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    settings = load_settings()
+    assert settings.engine == "sqlite"
+    assert settings.database_url is None
+    assert settings.sqlite_path == Path("data/assistly.db")
+    assert (settings.pool_size, settings.schema_name, settings.auto_migrate) == (10, "public", True)
+    assert settings.retry_policy() == RetryPolicy(max_retries=3, delay=timedelta(minutes=5))
+    assert settings.lock_ttl() == timedelta(seconds=45)
+    assert settings.retention_policy() == RetentionPolicy(
+        approvals_age=timedelta(days=30),
+        approvals_cap=5000,
+        idempotency_age=timedelta(days=14),
+        idempotency_cap=10000,
+        nonces_age=timedelta(days=1),
+        posted_age=None,
+        events_age=None,
+        sessions_age=None,
+    )
+
+
+def test_a_keyword_is_its_variable_in_lower_case_without_storage() -> None:
+    keywords = {variable.lower().removeprefix("storage_") for variable in VARIABLES}
+    assert keywords == set(SettingsKeywords.__annotations__)
+
+
+def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = dict.fromkeys(VARIABLES, "7") | {"STORAGE_AUTO_MIGRATE": "no"}
+    for variable, value in values.items():
+        monkeypatch.setenv(variable, value)
+    dumped = load_settings().model_dump(mode="json")
+    assert dumped.pop("database_url") == "**********"
+    assert dumped.pop("auto_migrate") is False
+    assert {str(value) for value in dumped.values()} == {"7", "7.0"}
+
+
+def test_keywords_beat_the_environment_which_beats_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("STORAGE_POOL_SIZE=1\nSCHEDULE_MAX_RETRIES=1\nSTORAGE_SCHEMA=one\nUNRELATED=1\n")
+    monkeypatch.setenv("STORAGE_POOL_SIZE", "2")
+    monkeypatch.setenv("SCHEDULE_MAX_RETRIES", "2")
+    settings = load_settings({"pool_size": 3})
+    assert (settings.pool_size, settings.schedule_max_retries, settings.schema_name) == (3, 2, "one")
+
+
+def test_an_empty_variable_is_unset_and_hides_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("RETENTION_POSTED_DAYS=3\nRETENTION_EVENTS_DAYS=\n")
+    for variable in ("RETENTION_POSTED_DAYS", "DATABASE_URL", "STORAGE_ENGINE"):
+        monkeypatch.setenv(variable, "")
+    settings = load_settings({"database_url": ""})
+    assert settings.retention_posted_days is None
+    assert settings.retention_events_days is None
+    assert settings.database_url is None
+    assert settings.engine == "sqlite"
+
+
+def test_none_as_a_keyword_hides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETENTION_POSTED_DAYS", "3")
+    assert load_settings({"retention_posted_days": None}).retention_posted_days is None
+
+
+def test_days_and_minutes_may_be_fractions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETENTION_NONCES_DAYS", "0.5")
+    settings = load_settings({"schedule_retry_minutes": 0, "retention_events_days": 1.5})
+    assert settings.retention_policy().nonces_age == timedelta(hours=12)
+    assert settings.retention_policy().events_age == timedelta(hours=36)
+    assert settings.retry_policy().delay == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("STORAGE_POOL_SIZE", "0"),
+        ("STORAGE_POOL_SIZE", "ten"),
+        ("STORAGE_POOL_SIZE", "1.5"),
+        ("STORAGE_AUTO_MIGRATE", "maybe"),
+        ("STORAGE_SCHEMA", "s" * 64),
+        ("SQLITE_PATH", "."),
+        ("RETENTION_APPROVALS_DAYS", "0"),
+        ("RETENTION_APPROVALS_DAYS", "-1"),
+        ("RETENTION_NONCES_DAYS", "nan"),
+        ("RETENTION_NONCES_DAYS", "inf"),
+        ("RETENTION_NONCES_DAYS", "1e12"),
+        ("RETENTION_NONCES_DAYS", "1e-12"),
+        ("RETENTION_POSTED_DAYS", "soon"),
+        ("RETENTION_MAX_APPROVALS", "-1"),
+        ("RETENTION_MAX_IDEMPOTENCY", "99999999999"),
+        ("SCHEDULE_MAX_RETRIES", "0"),
+        ("SCHEDULE_RETRY_MINUTES", "-0.1"),
+        ("SCHEDULE_WORKER_LOCK_SECONDS", "0"),
+    ],
+)
+def test_a_bad_variable_is_named_with_what_it_got(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    message = refusal()
+    assert message.startswith(f"{variable} must be ")
+    assert f"got '{value[:60]}'" in message
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("engine", None),
+        ("engine", ""),
+        ("engine", 5),
+        ("engine", "a\0b"),
+        ("pool_size", "10"),
+        ("pool_size", True),
+        ("pool_size", 1.0),
+        pytest.param("pool_size", 10**5000, id="huge"),
+        ("auto_migrate", 1),
+        ("auto_migrate", "true"),
+        ("sqlite_path", 5),
+        ("sqlite_path", b"x"),
+        ("sqlite_path", ""),
+        ("sqlite_path", "a\0b"),
+        ("schema", ""),
+        ("schema", "é" * 32),
+        ("schema", "a\0b"),
+        ("schema", "\ud800"),
+        ("database_url", 5),
+        ("database_url", "\ud800"),
+        ("retention_nonces_days", "1"),
+        ("retention_nonces_days", timedelta(days=1)),
+        ("retention_nonces_days", float("nan")),
+        ("retention_nonces_days", None),
+        ("schedule_retry_minutes", [5]),
+    ],
+)
+def test_keywords_are_not_coerced(keyword: str, value: Any) -> None:
+    assert refusal(**{keyword: value}).startswith(f"{keyword} (")
+
+
+def test_all_that_is_wrong_is_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_POOL_SIZE", "x")
+    monkeypatch.setenv("RETENTION_NONCES_DAYS", "x")
+    message = refusal(pool_size=0, color="blue")
+    assert "no such setting: 'color' (there are engine, database_url" in message
+    assert "pool_size (STORAGE_POOL_SIZE) must be a whole number" in message
+    assert "RETENTION_NONCES_DAYS must be a number" in message
+    assert message.count("STORAGE_POOL_SIZE") == 1
+
+
+def test_a_good_keyword_hides_a_bad_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_POOL_SIZE", "x")
+    assert load_settings({"pool_size": 2}).pool_size == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "postgres://me:hunter2@host/\0"),
+        ("STORAGE_SCHEMA", "postgres://me:hunter2@host/" + "d" * 60),
+        ("STORAGE_POOL_SIZE", "host=h password=hunter2"),
+    ],
+)
+def test_passwords_are_never_shown(variable: str, value: str) -> None:
+    message = refusal(**{variable.lower().removeprefix("storage_"): value})
+    assert variable in message
+    assert "hunter2" not in message
+
+
+def test_repr_hides_the_database_url() -> None:
+    assert "hunter2" not in repr(load_settings({"database_url": "postgres://me:hunter2@host/d"}))
+
+
+def test_a_file_that_is_no_text_is_named() -> None:
+    Path(".env").write_bytes(b"STORAGE_SCHEMA=\xff\n")
+    assert refusal() == "the file .env is not UTF-8"
