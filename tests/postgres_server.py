@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+
 SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -37,12 +39,22 @@ class TemporaryServer:
         self.start()
 
     @property
+    def socket(self) -> Path:
+        return self._folder / ".s.PGSQL.5432"
+
+    @property
     def url(self) -> str:
         return str(self._server.get_uri())
 
     def start(self) -> None:
         with _one_at_a_time():
             self._server.start()
+
+    def demand_password_of(self, role: str) -> None:
+        rules = self._folder / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
         self._server.stop()

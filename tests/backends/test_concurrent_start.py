@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from assistly.storage import PostgresBackend, SqliteBackend, Storage
@@ -37,7 +38,7 @@ def starter(orders: Connection, barrier: Barrier, number: int) -> None:
     while (order := orders.recv()) is not None:
         try:
             orders.send(start(order, barrier, number))
-        except BaseException:
+        except Exception:  # noqa: BLE001 - the parent process shows it
             orders.send(traceback.format_exc())
 
 
@@ -95,7 +96,8 @@ def check_rounds(crew: Crew, orders: list[Round]) -> None:
     for order in orders:
         answers = crew.run(order)
         failures = [answer for answer in answers if isinstance(answer, str)]
-        assert not failures, "\n".join(failures)
+        if failures:
+            pytest.fail("\n".join(failures), pytrace=False)
         applied = [name for answer in answers for name in answer]
         assert len(applied) == len(set(applied))
         with order.open() as storage:
@@ -114,8 +116,6 @@ def test_postgres(crew: Crew, database_url: str, new_schema: Callable[[], str]) 
 
 
 def test_postgres_where_the_schema_is_missing_too(crew: Crew, database_url: str) -> None:
-    import psycopg
-
     order = Round(database_url, "assistly_start_missing")
     with psycopg.connect(database_url) as connection:
         connection.execute("DROP SCHEMA IF EXISTS assistly_start_missing CASCADE")

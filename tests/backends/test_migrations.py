@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import psycopg
 import pytest
@@ -182,7 +182,8 @@ def use(storage: Storage) -> None:
 def test_every_file_belongs_to_an_engine_and_is_applied_in_order() -> None:
     names = {path.name for path in SHIPPED.glob("*.sql")}
     found = {
-        engine: [migration.name for migration in migrations.discover(engine)] for engine in ("sqlite", "postgres")
+        engine: [migration.name for migration in migrations.discover(engine)]
+        for engine in ("sqlite", "postgres")
     }
     assert names == {*found["sqlite"], *found["postgres"]}
     assert len(names) == len(found["sqlite"]) + len(found["postgres"])
@@ -338,14 +339,20 @@ def new_role(database_url: str) -> Iterator[Callable[[], str]]:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-def grant(place: PostgresPlace, role: str, tables: str) -> None:
-    for privilege, kind in [("USAGE", "SCHEMA {0}"), (tables, "ALL TABLES IN SCHEMA {0}")] + [
-        ("USAGE", "ALL SEQUENCES IN SCHEMA {0}")
-    ]:
-        statement = sql.SQL(f"GRANT {privilege} ON {kind} TO {{1}}").format(  # type: ignore[arg-type]
-            sql.Identifier(place.schema), sql.Identifier(role)
-        )
-        place.query(statement.as_string())
+TABLE_PRIVILEGES: Final = {
+    "read": "GRANT SELECT ON ALL TABLES IN SCHEMA {}",
+    "write": "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {}",
+}
+
+
+def grant(place: PostgresPlace, role: str, tables: Literal["read", "write"]) -> None:
+    schema, to_role = sql.Identifier(place.schema), sql.SQL(" TO {}").format(sql.Identifier(role))
+    for privilege in (
+        sql.SQL("GRANT USAGE ON SCHEMA {}"),
+        sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA {}"),
+        sql.SQL(TABLE_PRIVILEGES[tables]),
+    ):
+        place.query((privilege.format(schema) + to_role).as_string())
 
 
 def test_a_role_that_may_not_create_uses_a_finished_schema(
@@ -355,7 +362,7 @@ def test_a_role_that_may_not_create_uses_a_finished_schema(
     with owner.open() as storage:
         assert storage.migrate()
     role = new_role()
-    grant(owner, role, "SELECT, INSERT, UPDATE, DELETE")
+    grant(owner, role, "write")
     url = make_conninfo(database_url, user=role, password="secret")
     for auto_migrate in (True, False):
         with PostgresPlace(url, owner.schema).open(auto_migrate=auto_migrate) as storage:
@@ -372,8 +379,10 @@ def test_a_role_that_may_only_read_reads_and_gets_an_error_for_a_write(
     with owner.open() as storage:
         job = storage.queue.schedule("x", "Hello")
     role = new_role()
-    grant(owner, role, "SELECT")
-    with PostgresPlace(make_conninfo(database_url, user=role, password="secret"), owner.schema).open() as storage:
+    grant(owner, role, "read")
+    with PostgresPlace(
+        make_conninfo(database_url, user=role, password="secret"), owner.schema
+    ).open() as storage:
         assert storage.queue.get(job.id) == job
         with pytest.raises(StorageError) as caught:
             storage.queue.remove(job.id)
@@ -387,14 +396,16 @@ def test_a_role_that_may_not_create_gets_an_error_on_an_empty_schema(
     owner = PostgresPlace(database_url, new_schema())
     role = new_role()
     owner.query(f'CREATE SCHEMA IF NOT EXISTS "{owner.schema}"')
-    grant(owner, role, "SELECT")
-    with PostgresPlace(make_conninfo(database_url, user=role, password="secret"), owner.schema).open() as storage:
+    grant(owner, role, "read")
+    with PostgresPlace(
+        make_conninfo(database_url, user=role, password="secret"), owner.schema
+    ).open() as storage:
         with pytest.raises(StorageError, match="permission denied"):
             storage.ping()
         assert owner.tables() == set()
         with owner.open() as other:
             other.ping()
-        grant(owner, role, "SELECT, INSERT, UPDATE, DELETE")
+        grant(owner, role, "write")
         use(storage)
 
 
@@ -435,7 +446,10 @@ def test_a_schema_may_have_any_name(name: str, database_url: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 64, "nul\0", "Ü" * 32])
 def test_a_name_that_no_schema_can_have_is_a_configuration_error(name: str, database_url: str) -> None:
-    with pytest.raises(ConfigurationError, match="STORAGE_SCHEMA"), PostgresPlace(database_url, name).open() as s:
+    with (
+        pytest.raises(ConfigurationError, match="STORAGE_SCHEMA"),
+        PostgresPlace(database_url, name).open() as s,
+    ):
         s.ping()
 
 

@@ -43,7 +43,16 @@ class Environment:
         self.path = path
 
     def pip(self, *arguments: str | Path) -> None:
-        run(sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--python", self.python, *arguments)
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "-q",
+            "--disable-pip-version-check",
+            "--python",
+            self.python,
+            *arguments,
+        )
 
     def lend_dependencies(self) -> None:
         """Those of the running environment; what is installed here comes first."""
@@ -102,7 +111,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     environment = Environment(tmp_path_factory.mktemp("builder") / "venv")
-    requires = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"][
+        "requires"
+    ]
     environment.pip("install", *requires)
     return environment
 
@@ -140,7 +151,15 @@ def test_an_editable_installation_works_outside_the_checkout(
 def test_the_import_loads_no_driver_and_nothing_heavy() -> None:
     script = "import sys, assistly.storage; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = set(run_here(script).split())
-    heavy = {"psycopg", "psycopg_pool", "sqlite3", "pysqlite3", "sqlite_utils", "pydantic", "pydantic_settings"}
+    heavy = {
+        "psycopg",
+        "psycopg_pool",
+        "sqlite3",
+        "pysqlite3",
+        "sqlite_utils",
+        "pydantic",
+        "pydantic_settings",
+    }
     assert loaded.isdisjoint(heavy | {"asyncio", "typer", "rich", "pytest", "hypothesis"})
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         VersionConflict,
     )
     from .factory import open_storage
-    from .mirror import mirror
+    from .mirroring import mirror
     from .records import (
         Approval,
         Attempt,
@@ -132,7 +132,7 @@ _MODULES = {
     "MigrationError NotFound OutcomeUnknown ScheduleConflict StatusConflict StorageClosed StorageCorrupt "
     "StorageError StorageUnavailable TransactionAborted VersionConflict",
     "factory": "open_storage",
-    "mirror": "mirror",
+    "mirroring": "mirror",
     "records": "Approval Attempt ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job JobStatus "
     "Json Latency Metrics NewEvent NewJob Outcome Posted PruneReport Released Session Settled Snapshot "
     "Snoozed WorkerLock",

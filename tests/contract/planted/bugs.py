@@ -51,7 +51,7 @@ class GapIncludesItsEdge(PlainEngine):
 
 class SettlesWithoutFence(PlainEngine):
     class jobs_type(NaiveJobs):  # noqa: N801
-        def holds(self, job: Job | None, claim: int) -> bool:  # noqa: ARG002 - that is the bug
+        def holds(self, job: Job | None, claim: int) -> bool:
             return job is not None
 
 
@@ -69,13 +69,13 @@ class ClaimsInIdOrder(PlainEngine):
 
 class ClaimIgnoresItsLimit(PlainEngine):
     class jobs_type(NaiveJobs):  # noqa: N801
-        def first(self, due: Sequence[Job], limit: int) -> Sequence[Job]:  # noqa: ARG002 - that is the bug
+        def first(self, due: Sequence[Job], limit: int) -> Sequence[Job]:
             return super().first(due, len(due))
 
 
 class HandsOutMissedJobs(PlainEngine):
     class jobs_type(NaiveJobs):  # noqa: N801
-        def missed(self, job: Job, now: datetime) -> bool:  # noqa: ARG002 - that is the bug
+        def missed(self, job: Job, now: datetime) -> bool:
             return False
 
 
@@ -102,13 +102,13 @@ class FloatsComeBackAsIntegers(PlainEngine):
 
 class SessionsLoseUpdates(PlainEngine):
     class sessions_type(NaiveSessions):  # noqa: N801
-        def at_version(self, version: int, expected: int | None) -> bool:  # noqa: ARG002 - that is the bug
+        def at_version(self, version: int, expected: int | None) -> bool:
             return True
 
 
 class CompletesWithoutToken(PlainEngine):
     class idempotency_type(NaiveIdempotency):  # noqa: N801
-        def holds(self, row: IdempotencyRow, token: int) -> bool:  # noqa: ARG002 - that is the bug
+        def holds(self, row: IdempotencyRow, token: int) -> bool:
             return not row.completed
 
 

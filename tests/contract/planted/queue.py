@@ -116,7 +116,7 @@ class NaiveJobs(Store):
         return found[0] if found else None
 
     @locked
-    def get(self, id: int, *, lock: bool = False) -> Job | None:  # noqa: ARG002 - a transaction has the lock
+    def get(self, id: int, *, lock: bool = False) -> Job | None:
         return self.tables.jobs.get(id)
 
     @locked

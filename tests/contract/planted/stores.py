@@ -36,7 +36,7 @@ class NaiveSessions(Store):
         return json.loads(text)
 
     @locked
-    def get(self, user_id: str, *, lock: bool = False) -> Session | None:  # noqa: ARG002 - a transaction has the lock
+    def get(self, user_id: str, *, lock: bool = False) -> Session | None:
         return self.tables.sessions.get(user_id)
 
     @locked
@@ -73,7 +73,7 @@ class NaiveApprovals(Store):
         return row
 
     @locked
-    def get(self, id: str, *, lock: bool = False) -> Approval | None:  # noqa: ARG002 - a transaction has the lock
+    def get(self, id: str, *, lock: bool = False) -> Approval | None:
         return self.tables.approvals.get(id)
 
     @locked

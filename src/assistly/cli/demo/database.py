@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,8 +38,14 @@ _SETTINGS: SettingsKeywords = {
 """Pinned, so that every run is the same. The century lets `_clear` prune what a run never does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    name: str
+    afterwards: str
+
+
 @contextmanager
-def demo_storage(clock: Clock, *, keep: bool) -> Iterator[tuple[Storage, str]]:
+def demo_storage(clock: Clock, *, keep: bool) -> Iterator[tuple[Storage, Place]]:
     """An empty storage, and where it is.
 
     SQLITE_PATH and STORAGE_SCHEMA are used where they are set, unless there is data in it that is
@@ -46,7 +54,7 @@ def demo_storage(clock: Clock, *, keep: bool) -> Iterator[tuple[Storage, str]]:
     settings = load_settings()
     folder = _temporary_folder(settings)
     try:
-        keywords, place = _place(settings, folder)
+        keywords, place = _place(settings, folder, keep=keep)
         with open_storage(clock=clock, auto_prune=False, **keywords) as storage, _alone(storage, place):
             yield storage, place
     finally:
@@ -60,22 +68,27 @@ def _temporary_folder(settings: StorageSettings) -> Path | None:
     return Path(tempfile.mkdtemp(prefix="assistly-demo-"))
 
 
-def _place(settings: StorageSettings, folder: Path | None) -> tuple[SettingsKeywords, str]:
+def _place(settings: StorageSettings, folder: Path | None, *, keep: bool) -> tuple[SettingsKeywords, Place]:
     if folder is not None:
-        return {**_SETTINGS, "sqlite_path": folder / "demo.db"}, f"SQLite, {folder / 'demo.db'}"
+        path = folder / "demo.db"
+        kept = f"kept: SQLITE_PATH={path} assistly status"
+        return {**_SETTINGS, "sqlite_path": path}, Place(
+            "SQLite, a temporary file", kept if keep else "deleted by now (--keep keeps it)"
+        )
     if settings.engine == "sqlite":
-        return _SETTINGS, f"SQLite, {settings.sqlite_path}"
+        return _SETTINGS, Place(f"SQLite, {settings.sqlite_path}", "the next demo empties it")
     if settings.engine == "postgres":
         schema = settings.schema_name if "schema_name" in settings.model_fields_set else SCHEMA
-        return {**_SETTINGS, "schema": schema}, f"Postgres, schema {schema}"
-    return _SETTINGS, settings.engine
+        kept = f"the next demo empties it; until then: STORAGE_SCHEMA={schema} assistly status"
+        return {**_SETTINGS, "schema": schema}, Place(f"Postgres, schema {schema}", kept)
+    return _SETTINGS, Place(settings.engine, "")
 
 
 @contextmanager
-def _alone(storage: Storage, place: str) -> Iterator[None]:
-    lock = storage.lock.acquire(f"demo-{id(storage)}", ttl=_TAKEN_FOR, name="demo", now=system_clock())
+def _alone(storage: Storage, place: Place) -> Iterator[None]:
+    lock = storage.lock.acquire(uuid.uuid4().hex, ttl=_TAKEN_FOR, name="demo", now=system_clock())
     if lock is None:
-        raise Conflict(f"another demo is running in the same database ({place}): wait for it to end")
+        raise Conflict(f"another demo is running in the same database ({place.name}): wait for it to end")
     try:
         _clear(storage, place)
         yield
@@ -83,10 +96,10 @@ def _alone(storage: Storage, place: str) -> Iterator[None]:
         storage.lock.release(lock, now=system_clock())
 
 
-def _clear(storage: Storage, place: str) -> None:
+def _clear(storage: Storage, place: Place) -> None:
     if storage.snapshots.get(_MARK) is None and not _is_empty(storage):
         raise Conflict(
-            f"the demo needs a database of its own, and there is data in this one ({place}): "
+            f"the demo needs a database of its own, and there is data in this one ({place.name}): "
             "unset SQLITE_PATH or STORAGE_SCHEMA, or name another"
         )
     storage.snapshots.put(_MARK, {"note": "assistly demo may delete everything here"})

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .database import Place
 from .summary import Summary
 
 
@@ -49,9 +50,11 @@ class LiveProgress:
             self._bars.console.print(f"{moment:%d %b %H:%M}  {text}", highlight=False, markup=False)
 
 
-def print_summary(summary: Summary, place: str) -> None:
+def print_summary(summary: Summary, place: Place) -> None:
     console = Console(highlight=False)
     console.print(_table(summary, place))
+    if place.afterwards:
+        console.print(f"database: {place.afterwards}", markup=False, soft_wrap=True)
     for check in summary.checks:
         for problem in check.problems:
             console.print(f"failed: {check.name}: {problem}", markup=False)
@@ -68,11 +71,11 @@ def _verdict(summary: Summary) -> str:
     return f"checked: {commands} commands against {published} publications: NOT SO: {bad}"
 
 
-def _table(summary: Summary, place: str) -> Table:
+def _table(summary: Summary, place: Place) -> Table:
     data = summary.as_json()
     calendar = data["calendar"]
     table = Table(
-        "", "figure", "", title=f"assistly demo on {place}", title_justify="left", show_header=False
+        "", "figure", "", title=f"assistly demo on {place.name}", title_justify="left", show_header=False
     )
     table.columns[2].justify = "right"
     _section(table, "calendar", [("lines", calendar["lines"]), ("commands", calendar["commands"])])
@@ -81,9 +84,7 @@ def _table(summary: Summary, place: str) -> Table:
     _section(table, "approvals", data["approvals"].items())
     _section(table, "sessions", [("users", data["sessions"])])
     _section(table, "events", data["events"].items())
-    latency = summary.inside.metrics.latency
-    timing = [("latency: most, ms", f"{latency.max_ms:.1f}")] if latency.count else []
-    _section(table, "metrics", [*data["metrics"].items(), *timing])
+    _section(table, "metrics", data["metrics"].items())
     _section(
         table, "retention", [(f"{kind} deleted", count) for kind, count in data["pruned"].items() if count]
     )

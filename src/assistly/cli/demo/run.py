@@ -45,6 +45,7 @@ class Demo:
         self._clock = clock
         self._posts = posts
         self._progress = progress
+        self._latency = storage.metrics.read().latency
         commands = {post.command for post in posts}
         self._publisher = Publisher(clock, plan_faults(commands))
         self._senders = Senders(posts, clock, min(_PAUSE, _INTAKE / len(posts)))
@@ -58,7 +59,7 @@ class Demo:
         self._take_in()
         self._plan_decisions()
         self._publish()
-        inside = Inside.read(self._storage)
+        inside = Inside.read(self._storage, self._latency)
         outside = Outside(self._posts, self._publisher.record, self._senders.attacks)
         pruned = self._retain()
         checks = [*run_checks(outside, inside), check_retention(outside, inside, self._storage, pruned)]
@@ -86,7 +87,7 @@ class Demo:
 
     def _publish(self) -> None:
         operator = Operator(self._storage, self._publisher)
-        self._progress.stage("posts", len({post.command for post in self._posts}))
+        self._progress.stage("published", len({post.command for post in self._posts}))
         while True:
             while (moment := self._next_moment()) is not None:
                 self._clock.advance_to(moment)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from assistly.storage import Approval, Event, Job, JobStatus, Metrics, PruneReport, Storage
+from assistly.storage import Approval, Event, Job, JobStatus, Latency, Metrics, PruneReport, Storage
 
 from .calendar import Post
 from .world import Publication
@@ -45,16 +45,21 @@ class Inside:
     approvals: Sequence[Approval]
     events: Sequence[Event]
     metrics: Metrics
+    mean_latency_ms: float
     sessions: int
 
     @classmethod
-    def read(cls, storage: Storage) -> Inside:
+    def read(cls, storage: Storage, before: Latency) -> Inside:
+        """`before`: the latency at the start, since that cannot be emptied."""
+        metrics = storage.metrics.read()
+        requests = metrics.latency.count - before.count
         return cls(
             jobs=[*_jobs(storage)],
             counts=storage.queue.counts(),
             approvals=[*_approvals(storage)],
             events=[*_events(storage)],
-            metrics=storage.metrics.read(),
+            metrics=metrics,
+            mean_latency_ms=(metrics.latency.total_ms - before.total_ms) / requests if requests else 0.0,
             sessions=_sessions(storage),
         )
 
@@ -94,7 +99,7 @@ class Summary:
             "approvals": dict(sorted(Counter(a.status for a in self.inside.approvals).items())),
             "sessions": self.inside.sessions,
             "events": self.inside.event_counts,
-            "metrics": counters,
+            "metrics": counters | {"meanLatencyMs": round(self.inside.mean_latency_ms, 3)},
             "publications": len(self.outside.publications),
             "pruned": pruned,
             "checks": [{"name": c.name, "ok": c.ok, "problems": list(c.problems)} for c in self.checks],

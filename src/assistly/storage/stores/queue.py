@@ -72,7 +72,7 @@ class Queue:
         A pending retry is dropped: the job is due at `scheduled_at`. Raises NotFound,
         StatusConflict for any other status, and ScheduleConflict as `schedule` does.
         """
-        check.identity("id", id)
+        id = check.identity("id", id)
         moment = check.moment("scheduled_at", scheduled_at)
         if content is not None:
             check.content("content", content)
@@ -255,7 +255,7 @@ class Queue:
         self, id: int, *, scheduled_at: datetime | None = None, now: datetime | None = None
     ) -> Job | None:
         """Schedule a dead letter anew (default: now); None if there is no dead letter of that id."""
-        check.identity("id", id)
+        id = check.identity("id", id)
         moment = check.optional_moment("scheduled_at", scheduled_at)
         at = self._context.now(now)
         return self._context.backend.jobs.replay(id, moment or at, now=at)

@@ -15,11 +15,13 @@ a second fixture, `new_backend`. This package needs pytest and hypothesis, from 
 
 from __future__ import annotations
 
+from pkgutil import iter_modules
+
 import pytest
 
-pytest.register_assert_rewrite(__name__)
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-from .contract import StorageContract  # noqa: E402 - after the rewriting of its asserts
+from .contract import StorageContract  # noqa: E402 - its asserts are rewritten only from here on
 from .fixtures import Contract, FakeClock, empty, open_for_test  # noqa: E402
 from .lifecycle_contract import LifecycleContract  # noqa: E402
 

@@ -41,7 +41,7 @@ class ApprovalsContract(Contract):
         with pytest.raises(AlreadyExists):
             storage.approvals.add("id", 2)
 
-    def test_payloads_are_copies(self, storage: Storage) -> None:
+    def test_approval_payloads_are_copies(self, storage: Storage) -> None:
         payload: dict[str, Any] = {"list": [1]}
         approval = storage.approvals.add("id", payload)
         payload["list"].append(2)
@@ -50,7 +50,7 @@ class ApprovalsContract(Contract):
         assert read is not None
         assert read.payload == {"list": [1]}
 
-    def test_lists_newest_first_and_ties_by_insertion(self, storage: Storage) -> None:
+    def test_lists_approvals_newest_first_and_ties_by_insertion(self, storage: Storage) -> None:
         times = [START, START + TICK, START, START - TICK, START + TICK]
         a, b, c, d, e = (
             storage.approvals.add(id, id, created_at=time) for id, time in zip("zxyba", times, strict=True)
@@ -80,13 +80,15 @@ class ApprovalsContract(Contract):
     @pytest.mark.parametrize(
         "bad", [{"limit": 0}, {"limit": 1001}, {"limit": True}, {"status": ""}, {"before": 1}, {"before": ""}]
     )
-    def test_list_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
+    def test_listing_approvals_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
         with pytest.raises(InvalidValue, match=next(iter(bad))):
             storage.approvals.list(**bad)
 
-    @given(st.lists(st.tuples(near(2), st.sampled_from(["pending", "approved"])), max_size=8), st.integers(1, 3))
+    @given(
+        st.lists(st.tuples(near(2), st.sampled_from(["pending", "approved"])), max_size=8), st.integers(1, 3)
+    )
     @examples(25)
-    def test_pages_make_up_a_naive_sort(
+    def test_approval_pages_make_up_a_naive_sort(
         self, backend: StorageBackend, storage: Storage, drafts: list[tuple[datetime, str]], limit: int
     ) -> None:
         empty(backend)
@@ -94,7 +96,7 @@ class ApprovalsContract(Contract):
             storage.approvals.add(f"{-n % 10}{n}", n, created_at=time, status=status)
             for n, (time, status) in enumerate(drafts)
         ]
-        newest = sorted(reversed(added), key=lambda approval: approval.created_at, reverse=True)
+        newest = sorted(added, key=lambda one: (one.created_at, one.payload), reverse=True)
         for status in (None, "approved"):
             pages: list[Approval] = []
             while page := storage.approvals.list(
@@ -106,7 +108,7 @@ class ApprovalsContract(Contract):
 
     @given(names, json_values(), moments)
     @examples(20)
-    def test_every_value_comes_back_equal(
+    def test_every_approval_comes_back_equal(
         self, backend: StorageBackend, storage: Storage, id: str, payload: Any, created_at: datetime
     ) -> None:
         empty(backend)
@@ -141,7 +143,9 @@ class ApprovalDecisionsContract(Contract):
         storage.approvals.add("id", 1, status="draft")
         with pytest.raises(StatusConflict):
             storage.approvals.decide("id", "approved")
-        assert storage.approvals.decide("id", "pending", expected="draft", now=START + HOUR).status == "pending"
+        assert (
+            storage.approvals.decide("id", "pending", expected="draft", now=START + HOUR).status == "pending"
+        )
         assert storage.approvals.decide("id", "approved").status == "approved"
 
     def test_an_unknown_approval(self, storage: Storage) -> None:

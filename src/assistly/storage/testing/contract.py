@@ -23,5 +23,30 @@ from .transactions_contract import TransactionErrorsContract, TransactionsContra
 from .values_contract import ValuesContract
 
 
-class StorageContract(QueueContract):
-    pass
+class StorageContract(
+    QueueContract,
+    SessionsContract,
+    SessionUpdatesContract,
+    ApprovalsContract,
+    ApprovalDecisionsContract,
+    IdempotencyContract,
+    FingerprintsContract,
+    IdempotencyFenceContract,
+    RunOnceContract,
+    IdempotencySequencesContract,
+    NoncesContract,
+    MetricsContract,
+    LatencyContract,
+    LockContract,
+    EventsContract,
+    EventReadingContract,
+    SnapshotsContract,
+    MirrorContract,
+    RetentionAgesContract,
+    RetentionCapsContract,
+    PruneOnceAMinuteContract,
+    ValuesContract,
+    TransactionsContract,
+    TransactionErrorsContract,
+):
+    """All that CONTRACT asks of an engine, but for opening and closing: see LifecycleContract."""

@@ -32,7 +32,13 @@ class EventsContract(Contract):
     def test_a_batch_is_in_order(self, storage: Storage, clock: FakeClock) -> None:
         clock.advance(HOUR)
         events = storage.events.append_many(
-            [NewEvent("a", 1), ("b", [2]), ("c", {"n": 3}, START), NewEvent("d", None, START + DAY), ("e", 5, None)]
+            [
+                NewEvent("a", 1),
+                ("b", [2]),
+                ("c", {"n": 3}, START),
+                NewEvent("d", None, START + DAY),
+                ("e", 5, None),
+            ]
         )
         assert [(event.event_type, event.payload, event.created_at) for event in events] == [
             ("a", 1, START + HOUR),
@@ -81,7 +87,7 @@ class EventsContract(Contract):
         with pytest.raises(InvalidValue):
             storage.events.append_many(events)
 
-    def test_payloads_are_copies(self, storage: Storage) -> None:
+    def test_event_payloads_are_copies(self, storage: Storage) -> None:
         payload = {"list": [1]}
         event = storage.events.append("type", payload)
         payload["list"].append(2)
@@ -91,7 +97,7 @@ class EventsContract(Contract):
 
     @given(names, json_values(), moments)
     @examples(25)
-    def test_every_value_comes_back_equal(
+    def test_every_event_comes_back_equal(
         self, backend: StorageBackend, storage: Storage, event_type: str, payload: Any, created_at: datetime
     ) -> None:
         empty(backend)
@@ -103,7 +109,7 @@ class EventsContract(Contract):
 
 
 class EventReadingContract(Contract):
-    def test_lists_newest_first_and_ties_by_insertion(self, storage: Storage) -> None:
+    def test_lists_events_newest_first_and_ties_by_insertion(self, storage: Storage) -> None:
         times = [START, START + TICK, START, START - TICK, START + TICK]
         a, b, c, d, e = (storage.events.append("type", n, created_at=time) for n, time in enumerate(times))
         assert storage.events.list() == [e, b, c, a, d]
@@ -146,27 +152,36 @@ class EventReadingContract(Contract):
 
     @pytest.mark.parametrize(
         "bad",
-        [{"limit": 0}, {"limit": 1001}, {"limit": True}, {"event_type": ""}, {"event_type": 1}, {"before": "1"}],
+        [
+            {"limit": 0},
+            {"limit": 1001},
+            {"limit": True},
+            {"event_type": ""},
+            {"event_type": 1},
+            {"before": "1"},
+        ],
     )
-    def test_list_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
+    def test_listing_events_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
         with pytest.raises(InvalidValue, match=next(iter(bad))):
             storage.events.list(**bad)
 
-    @pytest.mark.parametrize("bad", [{"limit": 0}, {"limit": 1001}, {"event_type": ""}, {"id": "1"}, {"id": None}])
+    @pytest.mark.parametrize(
+        "bad", [{"limit": 0}, {"limit": 1001}, {"event_type": ""}, {"id": "1"}, {"id": None}]
+    )
     def test_read_after_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
         with pytest.raises(InvalidValue, match=next(iter(bad))):
             storage.events.read_after(**{"id": 0, **bad})
 
     @given(st.lists(st.tuples(near(2), st.sampled_from("xy")), max_size=8), st.integers(1, 3))
     @examples(25)
-    def test_pages_make_up_a_naive_sort(
+    def test_event_pages_make_up_a_naive_sort(
         self, backend: StorageBackend, storage: Storage, drafts: list[tuple[datetime, str]], limit: int
     ) -> None:
         empty(backend)
         added = storage.events.append_many(
             NewEvent(event_type, n, time) for n, (time, event_type) in enumerate(drafts)
         )
-        newest = sorted(reversed(added), key=lambda event: event.created_at, reverse=True)
+        newest = sorted(added, key=lambda event: (event.created_at, event.payload), reverse=True)
         for event_type in (None, "x"):
             pages: list[Event] = []
             while page := storage.events.list(

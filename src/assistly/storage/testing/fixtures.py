@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from threading import Barrier, Thread
@@ -59,6 +60,16 @@ class Contract:
     `backend` may live as long as it likes: each test, and each Hypothesis example, empties it.
     """
 
+    def __init_subclass__(cls) -> None:
+        """Two bases with a test of one name would silently run only one of them."""
+        super().__init_subclass__()
+        owners: dict[str, type] = {}
+        for owner in cls.__mro__:
+            for name in vars(owner):
+                first = owners.setdefault(name, owner)
+                if name.startswith("test_") and not issubclass(first, owner):
+                    raise TypeError(f"{first.__name__}.{name} hides the one of {owner.__name__}: rename it")
+
     @pytest.fixture
     def clock(self) -> FakeClock:
         return FakeClock()
@@ -105,6 +116,8 @@ def empty(backend: StorageBackend) -> None:
             for session in sessions:
                 tx.sessions.delete(session.user_id)
         _empty_the_aged(tx)
+        if lock := tx.lock.current("worker", now=START_OF_TIME):
+            tx.lock.release(lock.name, lock.owner_id, lock.fence, now=START_OF_TIME)
     backend.retention.begin_prune(now=FAR_FUTURE, interval=SECOND)
     backend.retention.reset_prune(now=FAR_FUTURE)
 
@@ -161,6 +174,18 @@ def census(storage: Storage) -> dict[str, Any]:
     }
 
 
+class Undo(Exception):
+    """Raised on purpose, to end a transaction."""
+
+
+@contextmanager
+def undone(storage: Storage) -> Iterator[Storage]:
+    """A transaction that ends in an exception."""
+    with suppress(Undo), storage.transaction() as tx:
+        yield tx
+        raise Undo
+
+
 def together(count: int, work: Callable[[int], T]) -> list[T]:
     """Run `work(0)` to `work(count - 1)` in as many threads that start at one moment."""
     barrier = Barrier(count)
@@ -171,7 +196,7 @@ def together(count: int, work: Callable[[int], T]) -> list[T]:
         barrier.wait(timeout=30)
         try:
             results[index] = work(index)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             errors.append(error)
 
     threads = [Thread(target=run, args=(index,), daemon=True) for index in range(count)]

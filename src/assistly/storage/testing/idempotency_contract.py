@@ -102,7 +102,7 @@ class IdempotencyContract(Contract):
 
     @given(names, json_values(), moments)
     @examples(25)
-    def test_every_value_comes_back_equal(
+    def test_every_result_comes_back_equal(
         self, backend: StorageBackend, storage: Storage, key: str, value: Any, now: datetime
     ) -> None:
         empty(backend)
@@ -245,7 +245,7 @@ class IdempotencyFenceContract(Contract):
         assert storage.idempotency.claim("key").state is ClaimState.IN_PROGRESS
         storage.idempotency.complete(claim, 1)
 
-    def test_of_many_one_acquires(self, storage: Storage) -> None:
+    def test_of_many_one_acquires_the_key(self, storage: Storage) -> None:
         claims = together(4, lambda _: storage.idempotency.claim("key"))
         assert [claim.state for claim in claims].count(ClaimState.ACQUIRED) == 1
         assert [claim.state for claim in claims].count(ClaimState.IN_PROGRESS) == 3
@@ -265,7 +265,7 @@ class RunOnceContract(Contract):
         assert storage.idempotency.claim("key").value == {"runs": 1}
 
     @pytest.mark.parametrize("value", _EMPTY)
-    def test_an_empty_result_is_a_result(self, storage: Storage, value: Any) -> None:
+    def test_an_empty_result_is_replayed(self, storage: Storage, value: Any) -> None:
         assert spelled(storage.idempotency.run_once("key", lambda: value)) == spelled(value)
         assert spelled(storage.idempotency.run_once("key", lambda: "again")) == spelled(value)
 

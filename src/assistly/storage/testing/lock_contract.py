@@ -169,7 +169,7 @@ class LockContract(Contract):
         assert again.expires_at == START + MINUTE
         assert other.lock.release(again) is True
 
-    def test_now_may_be_given(self, storage: Storage, name: str) -> None:
+    def test_the_time_of_a_lock_may_be_given(self, storage: Storage, name: str) -> None:
         lock = storage.lock.acquire("a", ttl=MINUTE, name=name, now=START + DAY)
         assert lock is not None
         assert lock.expires_at == START + DAY + MINUTE
@@ -195,7 +195,7 @@ class LockContract(Contract):
         with pytest.raises(InvalidValue, match="lock"):
             storage.lock.release(lock)
 
-    def test_of_many_one_acquires(self, storage: Storage, name: str) -> None:
+    def test_of_many_one_acquires_the_lock(self, storage: Storage, name: str) -> None:
         locks = together(4, lambda owner: storage.lock.acquire(f"owner-{owner}", ttl=MINUTE, name=name))
         held = [lock for lock in locks if lock is not None]
         assert len(held) == 1
@@ -210,7 +210,12 @@ class LockContract(Contract):
         assert (lock.owner_id, lock.name, lock.acquired_at) == (text, name, now)
         assert storage.lock.current(name, now=now) == lock
 
-    @given(st.lists(st.tuples(st.sampled_from(["acquire", "renew", "release", "step"]), st.integers(0, 2)), max_size=15))
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(["acquire", "renew", "release", "step"]), st.integers(0, 2)),
+            max_size=15,
+        )
+    )
     @examples(40)
     def test_any_sequence_has_one_owner_and_a_growing_fence(
         self, storage: Storage, clock: FakeClock, steps: list[tuple[str, int]]

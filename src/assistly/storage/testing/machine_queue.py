@@ -13,6 +13,8 @@ from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
 from .machine_sides import NONE, RETRY, Answers, Side, SideBySide, limits, picks
 
 GAP = 10 * MINUTE
+NO_JOB = 2**40
+WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
 platforms = st.sampled_from(["x", "x", "mastodon", "\u00e9"])
 contents = st.sampled_from(["", "hello", "h\u00e9llo \U0001f600"])
@@ -67,26 +69,15 @@ class QueueRules(SideBySide):
     def at(self, offset: timedelta | None) -> datetime | None:
         return None if offset is None else self.clock() + offset
 
-    def job_id(self, pick: int, side: Side, *wanted: JobStatus) -> int:
-        """Of a job in a wanted status if there is one, else of any, else of none that exists."""
+    def job(self, pick: int, *wanted: JobStatus) -> Answers | None:
+        """One in a wanted status if there is one, else any."""
         stored = self.sides[0].root.tables.jobs
         jobs = self.known.get("jobs", [])
         fitting = [job for job in jobs if job[0].id in stored and stored[job[0].id].status in wanted] or jobs
-        return self.of(fitting[-1 - pick % len(fitting)], side).id if fitting else 2**40
+        return fitting[-1 - pick % len(fitting)] if fitting else None
 
-    @rule(pick=picks, jitter=st.sampled_from([NONE, TICK, -TICK]))
-    def meet(self, pick: int, jitter: timedelta) -> None:
-        """Move the clock to a moment at which something happens to a job, or right beside it."""
-        moments = []
-        for job in self.sides[0].root.tables.jobs.values():
-            if job.lease_until:
-                moments.append(job.lease_until)
-            elif job.status in (JobStatus.SCHEDULED, JobStatus.RETRYING):
-                moments.append(job.due_at)
-                if job.max_lateness is not None:
-                    moments.append(job.scheduled_at + job.max_lateness)
-        if moments:
-            self.clock.time = moments[-1 - pick % len(moments)] + jitter
+    def id_of(self, job: Answers | None, side: Side) -> int:
+        return NO_JOB if job is None else self.of(job, side).id
 
     @rule(
         platform=platforms,
@@ -147,19 +138,16 @@ class QueueRules(SideBySide):
         metadata: dict[str, Json] | None,
         gap: timedelta | None,
     ) -> None:
+        job = self.job(pick, *WAITING)
         self.ask(
             lambda api, side: api.queue.reschedule(
-                self.job_id(pick, side, JobStatus.SCHEDULED, JobStatus.RETRYING),
+                self.id_of(job, side),
                 self.at(offset),
                 content=content,
                 metadata=metadata,
                 min_gap=gap,
             )
         )
-
-    @rule(platform=platforms, offset=offsets, gap=st.sampled_from([NONE, TICK, GAP]))
-    def find_conflict(self, platform: str, offset: timedelta, gap: timedelta) -> None:
-        self.ask(lambda api, _: api.queue.find_conflict(platform, self.at(offset), gap))
 
     @rule(worker=workers, limit=limits, lease=leases, several=several)
     def claim(self, worker: str, limit: int, lease: timedelta, several: list[str] | None) -> None:
@@ -203,10 +191,9 @@ class QueueRules(SideBySide):
 
     @rule(pick=picks, offset=st.none() | offsets)
     def replay(self, pick: int, offset: timedelta | None) -> None:
+        job = self.job(pick, JobStatus.DEAD_LETTER)
         self.ask(
-            lambda api, side: api.queue.replay(
-                self.job_id(pick, side, JobStatus.DEAD_LETTER), scheduled_at=self.at(offset)
-            )
+            lambda api, side: api.queue.replay(self.id_of(job, side), scheduled_at=self.at(offset))
         )
 
     @rule(platform=st.none() | platforms, limit=st.none() | limits)
@@ -215,24 +202,37 @@ class QueueRules(SideBySide):
 
     @rule(pick=picks)
     def remove(self, pick: int) -> None:
-        self.ask(lambda api, side: api.queue.remove(self.job_id(pick, side)))
+        job = self.job(pick)
+        self.ask(lambda api, side: api.queue.remove(self.id_of(job, side)))
 
     @rule(
         status=st.none() | st.sampled_from(JobStatus),
-        platform=st.none() | platforms,
+        platform=platforms,
+        offset=offsets,
+        gap=st.sampled_from([NONE, TICK, GAP]),
         after=st.none() | picks,
         limit=limits,
     )
-    def list_jobs(
-        self, status: JobStatus | None, platform: str | None, after: int | None, limit: int
+    def look(
+        self,
+        status: JobStatus | None,
+        platform: str,
+        offset: timedelta,
+        gap: timedelta,
+        after: int | None,
+        limit: int,
     ) -> None:
-        def page(api: Any, side: Side) -> Any:
-            start = None if after is None else self.job_id(after, side)
-            dead = api.queue.dead_letters(platform=platform, after=start, limit=limit)
-            jobs = api.queue.list(status=status, platform=platform, after=start, limit=limit)
-            return dead, jobs
+        job = None if after is None else self.job(after)
 
-        self.ask(page)
+        def answers(api: Any, side: Side) -> Any:
+            start = None if job is None else self.of(job, side).id
+            return (
+                api.queue.list(status=status, after=start, limit=limit),
+                api.queue.dead_letters(platform=platform, after=start, limit=limit),
+                api.queue.find_conflict(platform, self.at(offset), gap),
+            )
+
+        self.ask(answers)
 
     @invariant()
     def queues_agree(self) -> None:

@@ -12,7 +12,7 @@ from ..records import Json, NewEvent
 from .fixtures import DAY, MINUTE, TICK
 from .machine_sides import KEY_LEASE, LOCK_TTL, NONE, Refused, Side, SideBySide, limits, picks, values
 
-names = st.sampled_from(["a", "B", "b", "\u00e9", "\uffff", "\U0001f600"])
+names = st.sampled_from(["a", "a", "a", "B", "b", "\u00e9", "\uffff", "\U0001f600"])
 ages = st.none() | st.builds(
     lambda age, jitter: age + jitter,
     st.sampled_from([NONE, -MINUTE, -DAY, -2 * DAY, -10 * DAY]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
@@ -13,12 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from ..backend import StorageBackend
 from ..errors import StorageClosed, StorageError
-from ..records import Approval, Event, IdempotencyClaim, Job, Settled, WorkerLock
+from ..records import Approval, Event, IdempotencyClaim, Job, JobStatus, Settled, WorkerLock
 from ..retention import RetentionPolicy
 from ..retry import RetryPolicy
 from ..storage import Storage
 from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK, FakeClock, empty, fresh_name, open_for_test
-from .model import Model, ModelRetention
+from .model import EPOCH, Model, ModelRetention, Tables
 
 RETRY = 3 * MINUTE
 MAX_RETRIES = 2
@@ -163,6 +163,31 @@ class ModelSide(Side):
         return own
 
 
+def happenings(tables: Tables) -> Iterator[datetime]:
+    """When leases run out, jobs fall due or are missed, and records become old."""
+    for job in tables.jobs.values():
+        if job.lease_until:
+            yield job.lease_until
+        elif job.posted_at:
+            yield job.posted_at + DAY
+        elif job.status is not JobStatus.DEAD_LETTER:
+            yield job.due_at
+            yield job.scheduled_at + (job.max_lateness or NONE)
+    for key in tables.keys:
+        yield key.lease_until or key.saved_at + DAY
+    for lock in tables.locks.values():
+        if lock.holder:
+            yield lock.holder.expires_at
+    for row in (*tables.approvals, *tables.events):
+        yield row.created_at + 2 * DAY
+    for session in tables.sessions.values():
+        yield session.updated_at + 2 * DAY
+    for milliseconds in tables.nonces.values():
+        yield EPOCH + timedelta(milliseconds=milliseconds) + DAY
+    if tables.pruned_at:
+        yield tables.pruned_at + MINUTE
+
+
 Answers = list[Any]
 """One for each side, the model's first."""
 
@@ -223,6 +248,13 @@ class SideBySide(RuleBasedStateMachine):
     def advance(self, step: timedelta) -> None:
         self.clock.advance(step)
 
+    @rule(pick=picks, jitter=st.sampled_from([NONE, TICK, -TICK]))
+    def meet(self, pick: int, jitter: timedelta) -> None:
+        """Move the clock to where something happens by itself, or right beside it."""
+        moments = sorted(moment for moment in happenings(self.sides[0].root.tables) if moment >= self.clock())
+        if moments:
+            self.clock.time = moments[pick % len(moments)] + jitter
+
     @precondition(lambda self: len(self.before) < 3)
     @rule(joined=st.booleans())
     def begin(self, joined: bool) -> None:
@@ -247,12 +279,12 @@ class SideBySide(RuleBasedStateMachine):
                 side.numbers = before
 
     @precondition(lambda self: not self.before)
-    @rule(force=st.booleans())
-    def prune(self, force: bool) -> None:
+    @rule(force=st.booleans(), reopen=st.sampled_from([False, False, True]))
+    def prune(self, force: bool, reopen: bool) -> None:
+        if reopen:
+            self.reopen()
         self.ask(lambda api, _: api.prune(force=force))
 
-    @precondition(lambda self: not self.before)
-    @rule()
     def reopen(self) -> None:
         for side, engine in zip(self.sides[1:], self.engines, strict=True):
             side.root = self._opened(engine.reopened() if engine.reopened else engine.backend)

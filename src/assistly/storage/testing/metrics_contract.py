@@ -9,7 +9,7 @@ from hypothesis import given
 
 from ..errors import InvalidValue
 from ..storage import Storage
-from .fixtures import Contract, examples, fresh_name, together
+from .fixtures import Contract, examples, fresh_name, together, undone
 from .strategies import contents
 
 _MOST = 2**53 - 1
@@ -117,17 +117,12 @@ class LatencyContract(Contract):
 
     def test_the_longest_latency(self, storage: Storage) -> None:
         before = storage.metrics.read().latency
-
-        class Undo(Exception):  # noqa: N818
-            pass
-
-        with pytest.raises(Undo), storage.transaction() as tx:
+        with undone(storage) as tx:
             for _ in range(20):
                 tx.metrics.observe_latency(1e12)
             latency = tx.metrics.read().latency
             assert latency.max_ms == 1e12
             assert latency.total_ms - before.total_ms == pytest.approx(2e13)
-            raise Undo
         assert storage.metrics.read().latency == before
 
     @pytest.mark.parametrize(

@@ -122,11 +122,11 @@ class Model:
         oldest_nonce = (now - keep.nonces_age - EPOCH) // timedelta(milliseconds=1)
         tables.nonces = {name: ms for name, ms in tables.nonces.items() if ms >= oldest_nonce}
 
-        # A stable sort leaves equal times in the order in which they were inserted.
+        # Of equal ones `min` takes the first, which was inserted first.
         while len(tables.approvals) > keep.approvals_cap:
-            tables.approvals.remove(sorted(tables.approvals, key=lambda row: row.created_at)[0])
+            tables.approvals.remove(min(tables.approvals, key=lambda row: row.created_at))
         while len(tables.keys) > keep.idempotency_cap:
-            tables.keys.remove(sorted(tables.keys, key=lambda row: row.saved_at)[0])
+            tables.keys.remove(min(tables.keys, key=lambda row: row.saved_at))
 
         deleted = {kind: before[kind] - size for kind, size in self._sizes().items()}
         return PruneReport(ran=True, **deleted)

@@ -61,7 +61,7 @@ class QueueClaimingContract(Contract):
         clock.advance(TICK)
         assert len(storage.queue.claim_due(worker_id="w")) == 1
 
-    def test_now_may_be_given(self, storage: Storage) -> None:
+    def test_the_time_of_a_claim_may_be_given(self, storage: Storage) -> None:
         storage.queue.schedule("x", "a", START + HOUR)
         assert storage.queue.claim_due(worker_id="w", now=START + HOUR - TICK) == []
         (job,) = storage.queue.claim_due(worker_id="w", lease=MINUTE, now=START + HOUR)
@@ -133,7 +133,9 @@ class QueueClaimingContract(Contract):
     def test_the_limit_counts_the_chosen_platforms(self, storage: Storage) -> None:
         storage.queue.schedule_many(NewJob("x", "a", START - DAY) for _ in range(5))
         wanted = storage.queue.schedule("y", "a")
-        assert [job.id for job in storage.queue.claim_due(worker_id="w", limit=1, platforms={"y"})] == [wanted.id]
+        assert [job.id for job in storage.queue.claim_due(worker_id="w", limit=1, platforms={"y"})] == [
+            wanted.id
+        ]
 
     def test_the_claim_number_grows_with_each_claim(self, storage: Storage) -> None:
         claims = [held(storage).claim]
@@ -246,7 +248,9 @@ class QueueLatenessContract(Contract):
         assert claim_one(storage).id == job.id
 
     def test_no_lateness_at_all(self, storage: Storage) -> None:
-        jobs = [storage.queue.schedule("x", "a", START + n * TICK, max_lateness=timedelta(0)) for n in range(2)]
+        jobs = [
+            storage.queue.schedule("x", "a", START + n * TICK, max_lateness=timedelta(0)) for n in range(2)
+        ]
         assert [job.id for job in storage.queue.claim_due(worker_id="w", now=START + TICK)] == [jobs[1].id]
         assert [job.id for job in storage.queue.dead_letters()] == [jobs[0].id]
 
@@ -297,7 +301,7 @@ class QueueLatenessContract(Contract):
         assert storage.queue.claim_due(worker_id="w", platforms=["y"]) == []
         assert storage.queue.get(job.id) == job
 
-    def test_the_work_for_each_claim_is_bounded(self, storage: Storage) -> None:
+    def test_each_claim_buries_a_bounded_number(self, storage: Storage) -> None:
         storage.queue.schedule_many(NewJob("x", "a", START - DAY, max_lateness=HOUR) for _ in range(101))
         assert storage.queue.claim_due(worker_id="w", limit=1000) == []
         assert len(storage.queue.dead_letters(limit=1000)) == 100
@@ -318,7 +322,11 @@ class QueueLeasesContract(Contract):
         clock.advance(MINUTE)
         (extended,) = storage.queue.extend([job], lease=HOUR)
         assert extended.lease_until == START + MINUTE + HOUR
-        assert (extended.claim, extended.worker_id, extended.status) == (job.claim, "worker-1", JobStatus.PROCESSING)
+        assert (extended.claim, extended.worker_id, extended.status) == (
+            job.claim,
+            "worker-1",
+            JobStatus.PROCESSING,
+        )
         assert storage.queue.get(job.id) == extended
         clock.advance(HOUR - TICK)
         assert storage.queue.rescue_expired() == []
@@ -402,13 +410,13 @@ _LOSSES: dict[str, Callable[[Storage, Job], Any]] = {
     "snoozed": lambda storage, job: storage.queue.snooze(job, START),
     "released": lambda storage, job: storage.queue.release(job),
     "removed": lambda storage, job: storage.queue.remove(job.id),
-    "rescued": lambda storage, job: storage.queue.rescue_expired(now=START + LEASE),
+    "rescued": lambda storage, _: storage.queue.rescue_expired(now=START + LEASE),
     "claimed again": lambda storage, job: (
         storage.queue.release(job),
         claim_one(storage, worker_id="other"),
     ),
     "claimed again by itself": lambda storage, job: (storage.queue.release(job), claim_one(storage)),
-    "claimed after the rescue": lambda storage, job: (
+    "claimed after the rescue": lambda storage, _: (
         storage.queue.rescue_expired(now=START + LEASE),
         storage.queue.claim_due(worker_id="other", now=START + 2 * LEASE),
     ),

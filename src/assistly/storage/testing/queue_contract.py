@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ..backend import StorageBackend
-from ..errors import InvalidValue
+from ..errors import InvalidValue, NotFound
 from ..records import Job, JobStatus, NewJob
 from ..storage import Storage
 from .fixtures import (
@@ -103,13 +103,13 @@ class QueueReadingContract(Contract):
             {"after": True},
         ],
     )
-    def test_list_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
+    def test_listing_jobs_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
         with pytest.raises(InvalidValue, match=next(iter(bad))):
             storage.queue.list(**bad)
 
     @given(st.integers(0, 9), st.integers(1, 4), st.sampled_from([None, "x", "y"]))
     @examples(20)
-    def test_pages_make_up_the_whole(
+    def test_job_pages_make_up_the_whole(
         self, backend: StorageBackend, storage: Storage, count: int, limit: int, platform: str | None
     ) -> None:
         empty(backend)
@@ -154,6 +154,9 @@ class QueueReadingContract(Contract):
         assert storage.queue.get(id) is None
         assert storage.queue.remove(id) is False
         assert storage.queue.replay(id) is None
+        with pytest.raises(NotFound):
+            storage.queue.reschedule(id, START)
+        assert storage.queue.list(after=id) == []
 
     @pytest.mark.parametrize("id", ["1", 1.0, True, None, b"1"])
     def test_an_id_is_an_int(self, storage: Storage, id: Any) -> None:

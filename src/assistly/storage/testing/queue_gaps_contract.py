@@ -139,14 +139,14 @@ class QueueGapsContract(Contract):
         first = min(near, key=lambda job: (job.scheduled_at, job.id), default=None)
         assert storage.queue.find_conflict("x", START + wanted * TICK, gap * TICK) == first
         before = storage.queue.list()
-        try:
+        if first is None:
             job = storage.queue.schedule("x", "new", START + wanted * TICK, min_gap=gap * TICK)
-        except ScheduleConflict as conflict:
-            assert conflict.job == first
-            assert storage.queue.list() == before
-        else:
-            assert first is None
             assert storage.queue.list() == [*before, job]
+            return
+        with pytest.raises(ScheduleConflict) as caught:
+            storage.queue.schedule("x", "new", START + wanted * TICK, min_gap=gap * TICK)
+        assert caught.value.job == first
+        assert storage.queue.list() == before
 
 
 def _with_fate(storage: Storage, scheduled: Job, fate: int) -> None:

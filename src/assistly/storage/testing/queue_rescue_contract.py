@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from ..backend import StorageBackend
 from ..errors import InvalidValue
-from ..records import JobStatus, NewJob
+from ..records import Job, JobStatus, NewJob
 from ..retry import RetryPolicy
 from ..storage import Storage
 from .fixtures import (
@@ -128,7 +129,7 @@ class QueueRescueContract(Contract):
         assert storage.queue.claim_due(worker_id="w") == []
         assert [letter.id for letter in storage.queue.dead_letters()] == [job.id]
 
-    def test_the_work_for_each_claim_is_bounded(self, storage: Storage, clock: FakeClock) -> None:
+    def test_each_claim_rescues_a_bounded_number(self, storage: Storage, clock: FakeClock) -> None:
         storage.queue.schedule_many(NewJob("x", "a") for _ in range(101))
         assert len(storage.queue.claim_due(worker_id="w", limit=1000)) == 101
         clock.advance(LEASE)
@@ -149,6 +150,43 @@ class QueueRescueContract(Contract):
         assert missed.dead_letter_reason.startswith("missed: ")
         assert missed.retries == 1
 
+    def test_a_publish_that_begins_during_the_rescue(
+        self, backend: StorageBackend, storage: Storage, clock: FakeClock
+    ) -> None:
+        job = held(storage)
+        clock.advance(LEASE)
+
+        def publish() -> None:
+            storage.queue.begin_publish(job, now=START + LEASE - TICK)
+
+        open_for_test(_AfterLooking(backend, publish), clock).queue.rescue_expired()
+        storage.queue.rescue_expired()
+        rescued = storage.queue.get(job.id)
+        assert rescued is not None
+        assert rescued.status is JobStatus.DEAD_LETTER
+        assert rescued.dead_letter_reason is not None
+        assert rescued.dead_letter_reason.startswith("outcome unknown: ")
+
+
+class _AfterLooking:
+    """An engine on which something happens right after the expired jobs were read."""
+
+    def __init__(self, backend: StorageBackend, happens: Callable[[], None]) -> None:
+        self._backend = backend
+        self._happens = happens
+
+    @property
+    def jobs(self) -> _AfterLooking:
+        return self
+
+    def expired(self, **arguments: Any) -> Sequence[Job]:
+        jobs = self._backend.jobs.expired(**arguments)
+        self._happens()
+        return jobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend.jobs, name)
+
 
 class QueueDeadLettersContract(Contract):
     def test_only_dead_letters_are_listed(self, storage: Storage) -> None:
@@ -160,7 +198,9 @@ class QueueDeadLettersContract(Contract):
         assert storage.queue.dead_letters(platform="y") == [second]
         assert storage.queue.dead_letters(platform="z") == []
         assert storage.queue.dead_letters(limit=1) == [first]
-        assert storage.queue.dead_letters(after=first) == storage.queue.dead_letters(after=first.id) == [second]
+        assert (
+            storage.queue.dead_letters(after=first) == storage.queue.dead_letters(after=first.id) == [second]
+        )
         assert storage.queue.dead_letters(after=second) == []
 
     @pytest.mark.parametrize("bad", [{"limit": 0}, {"limit": 1001}, {"platform": ""}, {"after": "1"}])

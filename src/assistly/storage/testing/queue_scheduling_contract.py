@@ -138,7 +138,7 @@ class QueueSchedulingContract(Contract):
         st.timedeltas(min_value=timedelta(0), max_value=9999 * DAY),
     )
     @examples(25)
-    def test_every_value_comes_back_equal(
+    def test_every_job_comes_back_equal(
         self,
         backend: StorageBackend,
         storage: Storage,

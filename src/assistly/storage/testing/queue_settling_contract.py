@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from ..backend import StorageBackend
 from ..errors import InvalidValue
-from ..records import Attempt, Failed, Job, JobStatus, NewJob, Posted, Released, Settled, Snoozed
+from ..records import Attempt, Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Settled, Snoozed
 from ..retry import RetryPolicy
 from ..storage import Storage
 from .fixtures import (
@@ -299,7 +300,9 @@ class QueueBatchSettlingContract(Contract):
 
     def test_the_second_end_of_one_claim_is_lost(self, storage: Storage) -> None:
         first, second = self._claimed(storage, 2)
-        settled = storage.queue.settle([Posted(first, "a"), Failed(first, "busy"), Posted(second), Posted(first)])
+        settled = storage.queue.settle(
+            [Posted(first, "a"), Failed(first, "busy"), Posted(second), Posted(first)]
+        )
         assert [job.remote_id for job in settled.jobs] == ["a", None]
         assert settled.lost == [first.id, first.id]
 
@@ -311,7 +314,7 @@ class QueueBatchSettlingContract(Contract):
         assert [job.remote_id for job in settled.jobs] == ["remote"]
         assert settled.lost == [stale.id]
 
-    def test_a_lease_that_ran_out_can_be_settled(self, storage: Storage) -> None:
+    def test_a_batch_settles_a_lease_that_ran_out(self, storage: Storage) -> None:
         (job,) = self._claimed(storage, 1)
         settled = storage.queue.settle([Posted(job)], now=START + DAY)
         assert [done.status for done in settled.jobs] == [JobStatus.POSTED]
@@ -351,7 +354,7 @@ class QueueBatchSettlingContract(Contract):
         empty(backend)
         jobs = self._claimed(storage, 5)
         storage.queue.release(jobs[4])
-        ends = [
+        ends: list[Callable[[Job], Outcome]] = [
             lambda job: Posted(job, "remote"),
             lambda job: Failed(job, "busy"),
             lambda job: Failed(job, "gone", retryable=False),

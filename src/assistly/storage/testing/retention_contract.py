@@ -136,7 +136,7 @@ class RetentionAgesContract(Contract):
         assert storage.prune(now=START + 12 * HOUR + TICK, force=True).approvals == 1
 
     @pytest.mark.parametrize("now", [START_OF_TIME, END_OF_TIME])
-    def test_the_ends_of_time(self, storage: Storage, now: datetime) -> None:
+    def test_a_prune_at_the_ends_of_time(self, storage: Storage, now: datetime) -> None:
         storage.approvals.add("id", 1, created_at=now)
         storage.nonces.register("nonce", now)
         assert storage.prune(now=now) == PruneReport(ran=True)
@@ -180,7 +180,9 @@ class RetentionCapsContract(Contract):
         assert [approval.id for approval in storage.approvals.list()] == ["id1", "id3"]
         assert [n for n in range(4) if storage.idempotency.get(f"key{n}")] == [1]
 
-    def test_of_equal_times_the_last_inserted_are_kept(self, backend: StorageBackend, clock: FakeClock) -> None:
+    def test_of_equal_times_the_last_inserted_are_kept(
+        self, backend: StorageBackend, clock: FakeClock
+    ) -> None:
         storage = _storage(backend, clock, approvals_cap=2, idempotency_cap=2)
         for name in "dbca":
             storage.approvals.add(name, 1)
@@ -347,7 +349,7 @@ class PruneOnceAMinuteContract(Contract):
         self, backend: StorageBackend, storage: Storage, clock: FakeClock
     ) -> None:
         storage.nonces.register("old", START - 2 * DAY)
-        broken = open_for_test(_FailingPrune(backend), clock)  # type: ignore[arg-type]
+        broken = open_for_test(_FailingPrune(backend), clock)
         with pytest.raises(StorageUnavailable):
             broken.prune()
         assert storage.nonces.seen("old") is True

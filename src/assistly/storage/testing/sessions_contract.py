@@ -31,7 +31,7 @@ class SessionsContract(Contract):
         assert storage.sessions.get("user") == second
         assert storage.sessions.list() == [second]
 
-    def test_now_may_be_given(self, storage: Storage) -> None:
+    def test_the_time_of_a_session_may_be_given(self, storage: Storage) -> None:
         assert storage.sessions.put("user", 1, now=START + DAY).updated_at == START + DAY
         assert storage.sessions.update("user", lambda n: n + 1, now=START).updated_at == START
 
@@ -78,8 +78,24 @@ class SessionsContract(Contract):
         read.data["list"].append(4)
         assert storage.sessions.list()[0].data == {"list": [1]}
 
-    def test_lists_by_code_point(self, storage: Storage) -> None:
-        users = ["\U00010000", "\uffff", "é", "z", "a", "Z", "A", "10", "9", " ", "_", "a b", "ab", "a-b", "e\u0301"]
+    def test_lists_sessions_by_code_point(self, storage: Storage) -> None:
+        users = [
+            "\U00010000",
+            "\uffff",
+            "é",
+            "z",
+            "a",
+            "Z",
+            "A",
+            "10",
+            "9",
+            " ",
+            "_",
+            "a b",
+            "ab",
+            "a-b",
+            "e\u0301",
+        ]
         for user in users:
             storage.sessions.put(user, None)
         assert [session.user_id for session in storage.sessions.list()] == sorted(users)
@@ -95,7 +111,7 @@ class SessionsContract(Contract):
 
     @given(st.sets(names, max_size=8), st.integers(1, 3))
     @examples(20)
-    def test_pages_make_up_the_whole(
+    def test_session_pages_make_up_the_whole(
         self, backend: StorageBackend, storage: Storage, users: set[str], limit: int
     ) -> None:
         empty(backend)
@@ -108,15 +124,16 @@ class SessionsContract(Contract):
         assert [session.data for session in pages] == sorted(users)
 
     @pytest.mark.parametrize(
-        "bad", [{"limit": 0}, {"limit": 1001}, {"limit": True}, {"after": ""}, {"after": 1}, {"after": "\ud800"}]
+        "bad",
+        [{"limit": 0}, {"limit": 1001}, {"limit": True}, {"after": ""}, {"after": 1}, {"after": "\ud800"}],
     )
-    def test_list_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
+    def test_listing_sessions_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
         with pytest.raises(InvalidValue, match=next(iter(bad))):
             storage.sessions.list(**bad)
 
     @given(names, json_values())
     @examples(40)
-    def test_every_value_comes_back_equal(
+    def test_every_session_comes_back_equal(
         self, backend: StorageBackend, storage: Storage, user: str, data: Any
     ) -> None:
         empty(backend)

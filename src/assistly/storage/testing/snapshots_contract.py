@@ -28,16 +28,18 @@ class SnapshotsContract(Contract):
         assert [one for one in storage.snapshots.list() if one.kind == kind] == [second]
         assert storage.snapshots.put(kind, 3, now=START + DAY).updated_at == START + DAY
 
-    def test_lists_by_code_point(self, storage: Storage) -> None:
+    def test_lists_snapshots_by_code_point(self, storage: Storage) -> None:
         stem = fresh_name("kind")
-        kinds = [f"{stem}{end}" for end in ["", "b", "B", "é", "\uffff", "\U00010000", " ", "_", "-", "10", "9"]]
+        kinds = [
+            f"{stem}{end}" for end in ["", "b", "B", "é", "\uffff", "\U00010000", " ", "_", "-", "10", "9"]
+        ]
         for kind in kinds:
             storage.snapshots.put(kind, kind)
         listed = [one.kind for one in storage.snapshots.list()]
         assert listed == sorted(listed)
         assert [kind for kind in listed if kind.startswith(stem)] == sorted(kinds)
 
-    def test_payloads_are_copies(self, storage: Storage) -> None:
+    def test_snapshot_payloads_are_copies(self, storage: Storage) -> None:
         kind, payload = fresh_name("kind"), {"list": [1]}
         snapshot = storage.snapshots.put(kind, payload)
         payload["list"].append(2)
@@ -56,7 +58,7 @@ class SnapshotsContract(Contract):
 
     @given(names, json_values())
     @examples(25)
-    def test_every_value_comes_back_equal(self, storage: Storage, kind: str, payload: Any) -> None:
+    def test_every_snapshot_comes_back_equal(self, storage: Storage, kind: str, payload: Any) -> None:
         snapshot = storage.snapshots.put(kind, payload)
         assert snapshot.kind == kind
         assert spelled(snapshot.payload) == spelled(stored(payload))

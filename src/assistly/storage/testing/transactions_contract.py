@@ -37,10 +37,6 @@ from .fixtures import (
 )
 
 
-class _Undo(Exception):  # noqa: N818
-    """Raised on purpose, to end a transaction."""
-
-
 class _Everything:
     """One write of each kind, and whether it is there."""
 
@@ -90,25 +86,25 @@ class TransactionsContract(Contract):
         assert one.there(storage) == {True}
 
     def test_an_exception_undoes_all(self, storage: Storage, one: _Everything) -> None:
-        with pytest.raises(_Undo), storage.transaction() as tx:
+        with undone(storage) as tx:
             one.write(tx)
-            raise _Undo
         assert one.there(storage) == {False}
         one.write(storage)
         assert one.there(storage) == {True}
 
     def test_calls_on_the_storage_join(self, storage: Storage, one: _Everything, two: _Everything) -> None:
-        with pytest.raises(_Undo), storage.transaction() as tx:
+        with undone(storage) as tx:
             one.write(storage)
             two.write(tx)
             assert one.there(tx) == two.there(storage) == {True}
-            raise _Undo
         assert one.there(storage) == two.there(storage) == {False}
         with storage.transaction():
             one.write(storage)
         assert one.there(storage) == {True}
 
-    @pytest.mark.parametrize("nest", [lambda storage, _: storage.transaction(), lambda _, tx: tx.transaction()])
+    @pytest.mark.parametrize(
+        "nest", [lambda storage, _: storage.transaction(), lambda _, tx: tx.transaction()]
+    )
     def test_an_inner_one_is_undone_alone(
         self, storage: Storage, one: _Everything, two: _Everything, nest: Callable[..., Any]
     ) -> None:
@@ -117,19 +113,19 @@ class TransactionsContract(Contract):
             with pytest.raises(_Undo), nest(storage, tx) as inner:
                 two.write(inner)
                 assert two.there(inner) == {True}
-                raise _Undo
             assert (one.there(tx), two.there(tx)) == ({True}, {False})
         assert (one.there(storage), two.there(storage)) == ({True}, {False})
 
-    @pytest.mark.parametrize("nest", [lambda storage, _: storage.transaction(), lambda _, tx: tx.transaction()])
+    @pytest.mark.parametrize(
+        "nest", [lambda storage, _: storage.transaction(), lambda _, tx: tx.transaction()]
+    )
     def test_the_outer_one_undoes_the_inner(
         self, storage: Storage, one: _Everything, two: _Everything, nest: Callable[..., Any]
     ) -> None:
-        with pytest.raises(_Undo), storage.transaction() as tx:
+        with undone(storage) as tx:
             with nest(storage, tx) as inner:
                 two.write(inner)
             one.write(tx)
-            raise _Undo
         assert one.there(storage) == two.there(storage) == {False}
 
     def test_savepoints_in_savepoints(self, storage: Storage) -> None:
@@ -155,7 +151,7 @@ class TransactionsContract(Contract):
         approval = storage.approvals.add("id", {"n": 1})
         claim = storage.idempotency.claim("key")
         before = census(storage)
-        with pytest.raises(_Undo), storage.transaction() as tx:
+        with undone(storage) as tx:
             tx.queue.mark_posted(job, "remote")
             tx.queue.remove(tx.queue.schedule("x", "b").id)
             tx.sessions.update("user", lambda _: {"n": 2})
@@ -163,7 +159,6 @@ class TransactionsContract(Contract):
             tx.approvals.decide("id", "approved", patch={"n": 2})
             tx.idempotency.complete(claim, 1)
             tx.prune(now=START + 99 * DAY)
-            raise _Undo
         assert census(storage) == before
         assert storage.sessions.get("user") == session
         assert storage.approvals.get("id") == approval
@@ -172,20 +167,18 @@ class TransactionsContract(Contract):
 
     def test_a_removal_that_is_undone(self, storage: Storage) -> None:
         jobs = [storage.queue.schedule("x", "a", idempotency_key=key) for key in "ab"]
-        with pytest.raises(_Undo), storage.transaction() as tx:
+        with undone(storage) as tx:
             tx.queue.remove(jobs[0].id)
             tx.queue.schedule("y", "b", idempotency_key="a")
             tx.queue.claim_due(worker_id="w")
-            raise _Undo
         assert storage.queue.list() == jobs
         assert storage.queue.schedule("x", "a", idempotency_key="a") == jobs[0]
         assert [job.id for job in storage.queue.claim_due(worker_id="w")] == [job.id for job in jobs]
 
     def test_a_prune_that_is_undone_can_be_repeated(self, storage: Storage) -> None:
         storage.nonces.register("old", START - 2 * DAY)
-        with pytest.raises(_Undo), storage.transaction() as tx:
+        with undone(storage) as tx:
             assert tx.prune().nonces == 1
-            raise _Undo
         assert storage.nonces.seen("old") is True
         assert storage.prune().nonces == 1
 
@@ -206,10 +199,9 @@ class TransactionsContract(Contract):
     def test_another_thread_does_not_see_what_was_undone(self, storage: Storage) -> None:
         seen: list[Any] = []
         thread = Thread(target=lambda: seen.append(storage.sessions.get("user")), daemon=True)
-        with pytest.raises(_Undo), storage.transaction() as tx:
+        with undone(storage) as tx:
             tx.sessions.put("user", 1)
             thread.start()
-            raise _Undo
         thread.join(30)
         assert seen == [None]
 
@@ -217,7 +209,6 @@ class TransactionsContract(Contract):
         with storage.transaction():
             pass
         with pytest.raises(_Undo), storage.transaction():
-            raise _Undo
 
     def test_the_clock_is_the_same(self, storage: Storage, clock: FakeClock) -> None:
         with storage.transaction() as tx:
@@ -290,7 +281,6 @@ class TransactionErrorsContract(Contract):
 
     def test_an_update_that_raises_leaves_the_rest(self, storage: Storage) -> None:
         def change(_: Any) -> Any:
-            raise _Undo
 
         with storage.transaction() as tx:
             tx.sessions.put("user", 1)
@@ -307,4 +297,3 @@ class TransactionErrorsContract(Contract):
     def test_only_a_connection_is_bound(self, storage: Storage, connection: Any) -> None:
         with pytest.raises(InvalidValue):
             storage.bind(connection)
-

@@ -39,7 +39,9 @@ _Call = Callable[[Storage, Any], Any]
 _JSON_WRITES: dict[str, _Call] = {
     "sessions.put": lambda storage, value: storage.sessions.put("user", value),
     "sessions.update": lambda storage, value: storage.sessions.update("user", lambda _: value),
-    "sessions.update default": lambda storage, value: storage.sessions.update("u", lambda _: 1, default=value),
+    "sessions.update default": lambda storage, value: storage.sessions.update(
+        "u", lambda _: 1, default=value
+    ),
     "approvals.add": lambda storage, value: storage.approvals.add("id", value),
     "idempotency.put": lambda storage, value: storage.idempotency.put("key", value),
     "idempotency.complete": lambda storage, value: storage.idempotency.complete(
@@ -126,6 +128,16 @@ class _Nowhere(tzinfo):
     def utcoffset(self, _: datetime | None) -> None:
         return None
 
+    dst = tzname = utcoffset
+
+
+def _refuse(call: _Call, storage: Storage, value: Any) -> None:
+    try:
+        call(storage, value)
+    except InvalidValue:
+        return
+    pytest.fail(f"{value!r} was taken")
+
 
 def _nested(depth: int, *, objects: bool = False) -> Any:
     value: Any = {} if objects else []
@@ -183,7 +195,9 @@ class JsonContract(Contract):
             _JSON_WRITES[write](storage, value)
         assert census(storage) == before
 
-    @pytest.mark.parametrize("value", [float("nan"), "\x00", (1,), _endless()], ids=["nan", "nul", "tuple", "endless"])
+    @pytest.mark.parametrize(
+        "value", [float("nan"), "\x00", (1,), _endless()], ids=["nan", "nul", "tuple", "endless"]
+    )
     @pytest.mark.parametrize("write", _JSON_WRITES)
     def test_every_call_refuses(self, storage: Storage, write: str, value: Any) -> None:
         before = census(storage)
@@ -220,7 +234,26 @@ class JsonContract(Contract):
 
     @pytest.mark.parametrize(
         "value",
-        [None, True, False, 0, 1, 0.0, 1.0, "", "null", "0", [], {}, [None], [[]], {"": ""}, {"a": {}}, [{}], {"a": []}],
+        [
+            None,
+            True,
+            False,
+            0,
+            1,
+            0.0,
+            1.0,
+            "",
+            "null",
+            "0",
+            [],
+            {},
+            [None],
+            [[]],
+            {"": ""},
+            {"a": {}},
+            [{}],
+            {"a": []},
+        ],
     )
     def test_small_values_keep_value_and_type(self, storage: Storage, value: Any) -> None:
         storage.sessions.put("user", value)
@@ -246,7 +279,9 @@ class JsonContract(Contract):
             assert spelled(read) == spelled(value)
 
     def test_text_is_neither_escaped_nor_folded(self, storage: Storage) -> None:
-        text = "\u0001\u001f\x7f\u2028\u2029\ufeff\ufffe\uffff\U0010ffff é e\u0301 \"quoted\" \\ / \\u0000 \r\n\t"
+        text = (
+            '\u0001\u001f\x7f\u2028\u2029\ufeff\ufffe\uffff\U0010ffff é e\u0301 "quoted" \\ / \\u0000 \r\n\t'
+        )
         value = {text: [text], "\\u0000": "\\ud800"}
         assert storage.sessions.put("user", value).data == value
         read = storage.sessions.get("user")
@@ -266,22 +301,31 @@ class JsonContract(Contract):
         assert spelled(event.payload) == spelled(storage.events.list()[0].payload) == wanted
 
 
-_NOT_NAMES: list[Any] = ["", "a\x00b", "\x00", "\ud800", "\udfff", "x" * 513, "é" * 257, b"bytes", 1, True, 1.5, ["a"], object]
+_NOT_NAMES: list[Any] = [
+    None,
+    "",
+    "a\x00b",
+    "\x00",
+    "\ud800",
+    "\udfff",
+    "x" * 513,
+    "é" * 257,
+    b"bytes",
+    1,
+    True,
+    1.5,
+    ["a"],
+    object,
+]
 
 
 class TextContract(Contract):
-    @pytest.mark.parametrize("text", _NOT_NAMES, ids=lambda text: ascii(text)[:12])
     @pytest.mark.parametrize("call", _NAME_WRITES)
-    def test_bad_names_are_refused(self, storage: Storage, call: str, text: Any) -> None:
+    def test_bad_names_are_refused(self, storage: Storage, call: str) -> None:
         before = census(storage)
-        with pytest.raises(InvalidValue):
-            _NAME_WRITES[call](storage, text)
+        for text in _NOT_NAMES:
+            _refuse(_NAME_WRITES[call], storage, text)
         assert census(storage) == before
-
-    @pytest.mark.parametrize("call", _NAME_WRITES)
-    def test_a_name_is_not_none(self, storage: Storage, call: str) -> None:
-        with pytest.raises(InvalidValue):
-            _NAME_WRITES[call](storage, None)
 
     @pytest.mark.parametrize("text", ["x" * 512, "é" * 256, "😀" * 128])
     def test_the_longest_names(self, storage: Storage, text: str) -> None:
@@ -314,43 +358,59 @@ class TextContract(Contract):
         assert len(storage.queue.list()) == 3
 
     def test_text_is_data(self, storage: Storage) -> None:
-        texts = ["%s", "%(a)s", ":name", "?", "{t}", "'; --", '"', "\\", "$1", "null", "{}", "[]", " ", "\t", "\n"]
+        texts = [
+            "%s",
+            "%(a)s",
+            ":name",
+            "?",
+            "{t}",
+            "'; --",
+            '"',
+            "\\",
+            "$1",
+            "null",
+            "{}",
+            "[]",
+            " ",
+            "\t",
+            "\n",
+        ]
         for text in texts:
             assert storage.sessions.put(text, text).user_id == text
             assert storage.nonces.register(text) is True
             assert storage.queue.schedule(text, text, idempotency_key=text).content == text
             assert [job.platform for job in storage.queue.list(platform=text)] == [text]
         assert [session.user_id for session in storage.sessions.list()] == sorted(texts)
-        assert {job.platform for job in storage.queue.claim_due(worker_id="%s", platforms=texts)} == set(texts)
+        assert {job.platform for job in storage.queue.claim_due(worker_id="%s", platforms=texts)} == set(
+            texts
+        )
+
+
+_NOT_TIMES: list[Any] = [
+    START.replace(tzinfo=None),
+    START.replace(tzinfo=_Nowhere()),
+    date(2026, 1, 1),
+    "2026-01-01T00:00:00Z",
+    1_700_000_000,
+    1.5,
+    True,
+    HOUR,
+    START_OF_TIME.replace(tzinfo=timezone(HOUR)),
+    END_OF_TIME.replace(tzinfo=timezone(-HOUR)),
+]
 
 
 class TimesContract(Contract):
-    @pytest.mark.parametrize(
-        "time",
-        [
-            START.replace(tzinfo=None),
-            START.replace(tzinfo=_Nowhere()),
-            date(2026, 1, 1),
-            "2026-01-01T00:00:00Z",
-            1_700_000_000,
-            1.5,
-            True,
-            HOUR,
-            START_OF_TIME.replace(tzinfo=timezone(HOUR)),
-            END_OF_TIME.replace(tzinfo=timezone(-HOUR)),
-        ],
-        ids=lambda time: f"{time!r:.30}",
-    )
     @pytest.mark.parametrize("call", _TIME_WRITES)
-    def test_bad_times_are_refused(self, storage: Storage, call: str, time: Any) -> None:
+    def test_bad_times_are_refused(self, storage: Storage, call: str) -> None:
         before = census(storage)
-        with pytest.raises(InvalidValue):
-            _TIME_WRITES[call](storage, time)
+        for time in _NOT_TIMES:
+            _refuse(_TIME_WRITES[call], storage, time)
         assert census(storage) == before
         assert storage.idempotency.get("key") is None
         assert storage.nonces.seen("nonce") is False
 
-    @pytest.mark.parametrize("call", set(_TIME_WRITES) - {"find_conflict"})
+    @pytest.mark.parametrize("call", [call for call in _TIME_WRITES if call != "find_conflict"])
     def test_none_is_the_clocks_time(self, storage: Storage, call: str) -> None:
         _TIME_WRITES[call](storage, None)
 

@@ -50,7 +50,7 @@ class Target:
 
 
 def _parse(database_url: str) -> dict[str, str]:
-    if not isinstance(database_url, str) or not database_url.strip():
+    if not isinstance(database_url, str) or not database_url.strip() or "\0" in database_url:
         raise ConfigurationError(
             "DATABASE_URL must be a Postgres URL such as postgresql://user@host/database"
         )

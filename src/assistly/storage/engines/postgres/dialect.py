@@ -9,7 +9,6 @@ from typing import Any
 
 from ..sql.dialect import Fragments, TemplateDialect
 
-
 # Put in last: what a name looks like must not be taken for a parameter or a fragment.
 _SCHEMA = '"\0"'
 
@@ -46,7 +45,7 @@ class PostgresDialect(TemplateDialect):
             any_id="= ANY(:ids::bigint[])",
             picked="= ANY(ARRAY(",
             end_picked="))",
-            append_attempt=_APPEND_ATTEMPT,
+            append_attempt=APPEND_ATTEMPT,
         )
         super().__init__(PostgresCodec(), fragments, parameter="%({})s", percent="%%")
         self._quoted = quote(schema).replace("%", "%%")
@@ -60,7 +59,7 @@ def quote(name: str) -> str:
     return f'"{doubled}"'
 
 
-_APPEND_ATTEMPT = (
+APPEND_ATTEMPT = (
     "(CASE WHEN jsonb_array_length(attempts) >= 20 THEN attempts - 0 ELSE attempts END || jsonb_build_object("
     "'number', retries + 1, 'at', :now_us::bigint, 'worker_id', worker_id, 'error', :attempt_error::text))"
 )

@@ -53,7 +53,7 @@ _BY_CLASS: dict[str, tuple[type[StorageError], str]] = {
     "28": (ConfigurationError, "the server refused the user or the password"),
     "40": (StorageUnavailable, "the server undid the transaction"),
     "53": (StorageUnavailable, "the server is short of resources"),
-    "54": (StorageUnavailable, "a limit of the server was reached"),
+    "54": (StorageError, "a limit of the server was reached"),
     "55": (StorageUnavailable, "the server is not in the state for it"),
     "57": (StorageUnavailable, "the server is shutting down or starting"),
     "58": (StorageUnavailable, "the server's system failed"),

@@ -16,7 +16,7 @@ from ...records import Job
 from ..sql.database import Executor, Params, Row
 from ..sql.jobs import JOB_COLUMNS, SETTLE_EXPIRED, SETTLE_HELD, SqlJobStore, in_microseconds
 from .batches import chunks
-from .dialect import lock_key
+from .dialect import APPEND_ATTEMPT, lock_key
 from .session import PostgresWork
 
 _FEW = 3
@@ -29,9 +29,11 @@ INSERT INTO {{t}}queue_jobs (
 SELECT
     'scheduled', platform, content, metadata, scheduled_at, scheduled_at, :now, :now, 0,
     max_retries, max_lateness, scheduled_at + max_lateness {{microseconds}}, idempotency_key
-FROM jsonb_to_recordset(:drafts::jsonb) WITH ORDINALITY AS draft (
+FROM ROWS FROM (jsonb_to_recordset(:drafts::jsonb) AS (
     platform text, content text, metadata jsonb, scheduled_at timestamptz, max_retries bigint,
-    max_lateness bigint, idempotency_key text, place bigint
+    max_lateness bigint, idempotency_key text
+)) WITH ORDINALITY AS draft (
+    platform, content, metadata, scheduled_at, max_retries, max_lateness, idempotency_key, place
 )
 ORDER BY place
 ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
@@ -139,7 +141,8 @@ class PostgresJobStore(SqlJobStore):
 def _for_many(template: str, names: Sequence[str]) -> str:
     arrays = ", ".join(f":{name}s::{_GIVEN_TYPES[name]}[]" for name in names)
     columns = ", ".join(f"given_{name}" for name in names)
-    changes, where, condition = _GIVEN.sub(r"given_\1", template).rpartition("WHERE")
+    whole = template.replace("{append_attempt}", APPEND_ATTEMPT)
+    changes, where, condition = _GIVEN.sub(r"given_\1", whole).rpartition("WHERE")
     return f"{changes}FROM unnest({arrays}) AS given ({columns}) {where}{condition}"
 
 

@@ -7,9 +7,19 @@ from typing import Any
 
 import psycopg
 
+from ...errors import ConfigurationError, MigrationError, StorageUnavailable
 from ..sql.migrations import Migration
 from .dialect import lock_key, quote
+from .errors import translate
 from .executor import PostgresExecutor
+
+# Plain queries: to_regclass answers from a cache, which may not know yet what was committed
+# while this transaction waited for its turn.
+_NAMESPACE = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s"
+_TABLE = """
+SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = 'assistly_migrations'
+"""
 
 
 class SchemaTarget:
@@ -34,13 +44,22 @@ class SchemaTarget:
             if migration.name in self.applied():
                 return False
             self._prepare()
-            # In one message, as psql -f would send it, and so without parameters.
-            self._connection.execute(migration.sql.encode())
+            self._run(migration)
             self._executor.execute(
                 f"INSERT INTO {self._template_table} (name, checksum) VALUES (%(name)s, %(checksum)s)",
                 {"name": migration.name, "checksum": migration.checksum},
             )
         return True
+
+    def _run(self, migration: Migration) -> None:
+        """In one message, as psql -f would send it, and so without parameters."""
+        try:
+            self._connection.execute(migration.sql.encode())
+        except psycopg.Error as error:
+            problem = translate(error)
+            if isinstance(problem, StorageUnavailable | ConfigurationError):
+                raise
+            raise MigrationError(f"the migration {migration.name} failed: {problem}") from error
 
     def _take_turn(self) -> None:
         """The limits that suit a query do not suit a migration, nor waiting for another's."""
@@ -52,7 +71,7 @@ class SchemaTarget:
 
     def _prepare(self) -> None:
         execute = self._executor.command
-        if not self._finds("SELECT to_regnamespace(%(name)s)", self._quoted):
+        if not self._finds(_NAMESPACE):
             execute(f"CREATE SCHEMA {self._quoted}")
         execute(f"SET LOCAL search_path = {self._quoted}")
         if not self._has_table():
@@ -62,8 +81,7 @@ class SchemaTarget:
             )
 
     def _has_table(self) -> bool:
-        return self._finds("SELECT to_regclass(%(name)s)", self._table)
+        return self._finds(_TABLE)
 
-    def _finds(self, query: str, name: str) -> bool:
-        row = self._executor.row(f"{query} IS NOT NULL", {"name": name})
-        return bool(row and row[0])
+    def _finds(self, query: str) -> bool:
+        return self._executor.row(query, {"schema": self._schema}) is not None

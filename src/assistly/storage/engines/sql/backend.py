@@ -20,6 +20,8 @@ from .retention import SqlRetentionStore
 from .sessions import SqlSessionStore
 from .snapshots import SqlSnapshotStore
 
+_PING = "SELECT count(*) FROM {t}retention"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlStores:
@@ -56,7 +58,8 @@ class SqlBackend:
         return self._database.now()
 
     def ping(self) -> None:
-        self._database.read(lambda connection: connection.row("SELECT 1", {}))
+        statement = self._database.dialect.render(_PING)
+        self._database.read(lambda connection: connection.row(statement, {}))
 
     def migrate(self) -> list[str]:
         return self._database.migrate()

@@ -25,8 +25,6 @@ class Executor(Protocol):
     def execute(self, statement: str, params: Params = ...) -> int:
         """The number of rows that it changed."""
 
-    def many(self, statement: str, params: Sequence[Params]) -> None: ...
-
 
 class Codec(Protocol):
     """How this engine stores times and JSON."""

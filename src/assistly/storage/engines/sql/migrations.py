@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
 
-from ...errors import MigrationError
+from ...errors import (
+    ConfigurationError,
+    MigrationError,
+    OutcomeUnknown,
+    StorageClosed,
+    StorageError,
+    StorageUnavailable,
+)
 
 PACKAGE = "assistly.storage.migrations"
 _FILE = re.compile(r"\d{3}_[a-z0-9_]+_(?P<engine>[a-z0-9]+)\.sql")
+
+_NOT_THE_FILE = (ConfigurationError, OutcomeUnknown, StorageClosed, StorageUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,18 @@ def pending(migrations: Sequence[Migration], applied: Mapping[str, str]) -> list
 
 def migrate(target: MigrationTarget, migrations: Sequence[Migration]) -> list[str]:
     """Apply what is pending; the names of those that this call applied. Without any, it only reads."""
-    return [migration.name for migration in pending(migrations, target.applied()) if target.apply(migration)]
+    return [
+        migration.name for migration in pending(migrations, target.applied()) if _apply(target, migration)
+    ]
+
+
+def _apply(target: MigrationTarget, migration: Migration) -> bool:
+    try:
+        return target.apply(migration)
+    except _NOT_THE_FILE:
+        raise
+    except StorageError as error:
+        raise MigrationError(f"the migration {migration.name} failed: {error}") from error
 
 
 def require_current(target: MigrationTarget, migrations: Sequence[Migration]) -> None:

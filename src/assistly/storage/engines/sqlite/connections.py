@@ -7,7 +7,7 @@ import os
 import sqlite3 as stdlib_sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,6 @@ class Connection:
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
         return changed
-
-    def many(self, statement: str, params: Sequence[Params]) -> None:
-        try:
-            self._raw.executemany(statement, params)
-        except DRIVER_ERRORS as error:
-            raise translate(error, self.name) from error
 
     def close(self) -> None:
         if self.is_inherited:
@@ -145,15 +139,13 @@ class Opener:
         return Connection(raw, str(self.path))
 
     def _make_file(self) -> None:
+        if self.path.is_dir():
+            raise ConfigurationError(f"SQLITE_PATH: {str(self.path)!r} is a folder; give the path of a file")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            if not self.path.is_dir():
-                return
-            raise ConfigurationError(
-                f"SQLITE_PATH: {str(self.path)!r} is a folder; give the path of a file"
-            ) from None
+            if not self.path.exists():
+                with suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             raise self._no_file(error) from error
 
@@ -237,10 +229,15 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         with self._lock:
-            if not self._closed and not connection.in_transaction and len(self._idle) < _MAX_IDLE:
+            if self._may_keep(connection):
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def _may_keep(self, connection: Connection) -> bool:
+        if self._closed or connection.is_inherited or connection.in_transaction:
+            return False
+        return len(self._idle) < _MAX_IDLE
 
     def close(self) -> None:
         with self._lock:

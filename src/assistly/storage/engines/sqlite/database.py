@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...errors import StorageClosed, StorageUnavailable
+from ...errors import StorageClosed
 from ..sql.database import Database
 from ..sql.migrations import discover, migrate, require_current
 from .connections import Connection, Opener, Pool, bound
@@ -31,7 +31,6 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, auto_migrate: bool, busy_timeout: timedelta) -> None:
         self._name = str(path)
         self._auto_migrate = auto_migrate
-        self._busy_seconds = busy_timeout.total_seconds()
         self._pool = Pool(Opener(path, busy_timeout))
         self._ready = False
         self._make_locks()
@@ -39,7 +38,6 @@ class SqliteDatabase:
 
     def _make_locks(self) -> None:
         self._ready_lock = threading.Lock()
-        self._writer = _Turn(self._busy_seconds)
         self._ambient = threading.local()
 
     def after_fork(self) -> list[Connection]:
@@ -48,35 +46,19 @@ class SqliteDatabase:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         session = self._session()
-        if session is not None:
-            return session.read(work)
-        connection = self._borrow()
-        try:
-            return work(connection)
-        finally:
-            self._pool.give_back(connection)
+        return self._alone(work) if session is None else session.read(work)
 
     def single(self, work: Callable[[Connection], T]) -> T:
         session = self._session()
-        if session is not None:
-            return session.single(work)
-        connection = self._borrow()
-        try:
-            with self._writer:
-                return work(connection)
-        finally:
-            self._pool.give_back(connection)
+        return self._alone(work) if session is None else session.single(work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        session = self._session()
-        if session is not None:
-            return session.write(work)
-        connection = self._borrow()
-        try:
-            with self._writer, atomic(connection):
+        def whole(connection: Connection) -> T:
+            with atomic(connection):
                 return work(connection)
-        finally:
-            self._pool.give_back(connection)
+
+        session = self._session()
+        return self._alone(whole) if session is None else session.write(work)
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
@@ -87,7 +69,7 @@ class SqliteDatabase:
             return
         connection = self._borrow()
         try:
-            with self._writer, atomic(connection), self._joined(connection) as pinned:
+            with atomic(connection), self._joined(connection) as pinned:
                 yield pinned
         finally:
             self._pool.give_back(connection)
@@ -114,6 +96,13 @@ class SqliteDatabase:
 
     def close(self) -> None:
         self._pool.close()
+
+    def _alone(self, work: Callable[[Connection], T]) -> T:
+        connection = self._borrow()
+        try:
+            return work(connection)
+        finally:
+            self._pool.give_back(connection)
 
     def _session(self) -> Session | None:
         return getattr(self._ambient, "session", None)
@@ -168,13 +157,16 @@ class SessionDatabase:
         self.close()
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        return self._open_session().read(work)
+        with self._session.lock:
+            return self._open_session().read(work)
 
     def single(self, work: Callable[[Connection], T]) -> T:
-        return self._open_session().single(work)
+        with self._session.lock:
+            return self._open_session().single(work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        return self._open_session().write(work)
+        with self._session.lock:
+            return self._open_session().write(work)
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
@@ -196,26 +188,11 @@ class SessionDatabase:
         self._root.wait(timeout)
 
     def close(self) -> None:
-        self._closed = True
+        """After what another thread is just doing."""
+        with self._session.lock:
+            self._closed = True
 
     def _open_session(self) -> Session:
         if self._closed:
             raise StorageClosed("the transaction, or the bound storage, has ended")
         return self._session
-
-
-class _Turn:
-    """The threads of a process write in turn: a lock wakes the next one sooner than SQLite's polling."""
-
-    def __init__(self, seconds: float) -> None:
-        self._lock = threading.Lock()
-        self._seconds = seconds
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=self._seconds):
-            raise StorageUnavailable(
-                f"another thread has been writing for {self._seconds:g} seconds: try again"
-            )
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()

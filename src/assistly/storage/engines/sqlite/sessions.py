@@ -19,20 +19,20 @@ class Session:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        with self._lock:
+        with self.lock:
             self._before_read()
             return work(self._connection)
 
     def single(self, work: Callable[[Connection], T]) -> T:
-        with self._lock:
+        with self.lock:
             self._before_write()
             return work(self._connection)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        with self._lock:
+        with self.lock:
             self._before_write()
             with atomic(self._connection):
                 return work(self._connection)

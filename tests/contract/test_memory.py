@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from assistly.storage import MemoryBackend, StorageBackend
+from assistly.storage.testing import LifecycleContract, StorageContract
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[StorageBackend]:
+    backend = MemoryBackend()
+    yield backend
+    backend.close()
+
+
+class TestMemory(StorageContract):
+    pass
+
+
+class TestMemoryLifecycle(LifecycleContract):
+    @pytest.fixture
+    def new_backend(self) -> Callable[[], StorageBackend]:
+        return MemoryBackend

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from assistly import cli
+from assistly.storage import JobStatus, Storage, factory, open_storage
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STORAGE_ENGINE", "sqlite")
+    monkeypatch.setenv("SQLITE_PATH", "cli.db")
+    for variable in ("STORAGE_AUTO_MIGRATE", "DATABASE_URL", "SCHEDULE_MAX_RETRIES"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["assistly", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = caught.value.code
+        if isinstance(code, str):
+            return 1, out, err + code
+        return code or 0, out, err
+
+    return call
+
+
+def dead_letter(storage: Storage, reason: str = "no such account") -> int:
+    storage.queue.schedule("mastodon", "hello\x1b[31m\nthere")
+    (job,) = storage.queue.claim_due(worker_id="w")
+    return storage.queue.mark_failed(job, reason, retryable=False).id
+
+
+def unknown_outcome(storage: Storage) -> int:
+    storage.queue.schedule("mastodon", "perhaps published")
+    (job,) = storage.queue.claim_due(worker_id="w")
+    storage.queue.begin_publish(job)
+    assert job.lease_until is not None
+    (lost,) = storage.queue.rescue_expired(now=job.lease_until)
+    return lost.id
+
+
+def test_status_shows_counts_lock_and_metrics(run: Run) -> None:
+    with open_storage(auto_prune=False) as storage:
+        dead_letter(storage)
+        storage.queue.schedule("x", "later")
+        storage.metrics.increment("requestCount", 41)
+        storage.metrics.observe_latency(12.5)
+        storage.lock.acquire("the-owner", ttl=timedelta(hours=1))
+    code, out, err = run("status")
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line.rstrip() for line in out.splitlines() if line.strip()}
+    assert rows["dead_letter"].endswith("1")
+    assert rows["scheduled"].endswith("1")
+    assert rows["posted"].endswith("0")
+    assert "next due" in out
+    assert "the-owner, fence 1" in out
+    assert rows["requestCount"].endswith("41")
+    assert "1 requests, mean 12.5 ms, most 12.5 ms" in out
+
+
+def test_status_of_an_empty_storage(run: Run) -> None:
+    code, out, _ = run("status")
+    assert code == 0
+    assert "nothing" in out
+    assert "free" in out
+
+
+def test_migrate_applies_what_is_pending_and_then_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_AUTO_MIGRATE", "false")
+    assert run("status")[0] == 1
+    code, out, _ = run("migrate")
+    assert code == 0
+    assert out.startswith("applied 001_init")
+    assert run("migrate")[1] == "the schema is up to date\n"
+    assert run("status")[0] == 0
+
+
+def test_prune_runs_once_a_minute_unless_forced(run: Run) -> None:
+    assert "nonces" in run("prune")[1]
+    assert run("prune")[1].startswith("nothing done")
+    assert "nonces" in run("prune", "--force")[1]
+
+
+def test_dead_letters_are_listed_without_control_characters(run: Run) -> None:
+    assert run("dead-letters")[1] == "no dead letters\n"
+    with open_storage(auto_prune=False) as storage:
+        id = dead_letter(storage, "[bold]no such account[/bold]")
+    code, out, _ = run("dead-letters", "--platform", "mastodon", "--limit", "1")
+    assert code == 0
+    assert "[bold]no such account[/bold]" in out
+    assert "\x1b" not in out
+    assert f"--after {id}" in out
+    assert run("dead-letters", "--after", str(id))[1] == "no dead letters\n"
+
+
+def test_replay_one(run: Run) -> None:
+    with open_storage(auto_prune=False) as storage:
+        id = dead_letter(storage)
+        code, out, _ = run("replay", str(id))
+        assert (code, out.startswith(f"job {id} is scheduled")) == (0, True)
+        job = storage.queue.get(id)
+        assert job is not None
+        assert job.status is JobStatus.SCHEDULED
+    assert run("replay", str(id)) == (1, "", f"assistly: there is no dead letter {id}")
+
+
+def test_replay_all_leaves_unknown_outcomes_to_a_person(run: Run) -> None:
+    with open_storage(auto_prune=False) as storage:
+        unknown = unknown_outcome(storage)
+        dead_letter(storage)
+        storage.queue.schedule("x", "another platform")
+        (job,) = storage.queue.claim_due(worker_id="w")
+        storage.queue.mark_failed(job, "no", retryable=False)
+        assert run("replay", "--all", "--platform", "x")[1] == "1 replayed\n"
+        code, out, _ = run("replay", "--all")
+        assert code == 0
+        assert out.splitlines()[0] == "1 replayed"
+        assert "1 left out" in out
+        assert [job.id for job in storage.queue.dead_letters()] == [unknown]
+        assert run("replay", str(unknown))[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["replay"],
+        ["replay", "1", "--all"],
+        ["replay", "1", "--platform", "x"],
+        ["replay", "x"],
+        ["replay", "0"],
+        ["dead-letters", "--limit", "0"],
+        ["no-such-command"],
+        ["status", "--no-such-option"],
+    ],
+)
+def test_usage_errors_exit_with_2(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Error" in err
+
+
+@pytest.mark.parametrize("command", ["status", "migrate", "prune", "dead-letters", "demo"])
+def test_a_mistake_is_one_line_and_exits_with_1(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("STORAGE_ENGINE", "mysql")
+    code, out, err = run(command)
+    assert (code, out) == (1, "")
+    assert err == "assistly: STORAGE_ENGINE must be one of memory, sqlite, postgres; got 'mysql'"
+
+
+def test_a_file_that_is_no_database_is_one_line(run: Run) -> None:
+    Path("cli.db").write_bytes(b"this is no database, only text\n" * 100)
+    code, out, err = run("status")
+    assert (code, out) == (1, "")
+    assert err.startswith("assistly: ")
+    assert "\n" not in err
+
+
+def test_an_interrupt_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> Storage:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(factory, "open_storage", interrupted)
+    assert run("status")[0] == 130
+
+
+def test_the_version_is_the_distributions(run: Run) -> None:
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out.startswith("assistly ")
+
+
+def test_no_command_shows_the_help(run: Run) -> None:
+    code, out, err = run()
+    assert code == 2
+    assert "dead-letters" in out + err
+
+
+def test_the_command_line_loads_no_driver_and_no_pydantic() -> None:
+    heavy = {"psycopg", "sqlite_utils", "pydantic", "asyncio"}
+    script = f"import sys, assistly.cli; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
