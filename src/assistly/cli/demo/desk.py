@@ -86,5 +86,5 @@ def schedule_post(tx: Storage, post: Post) -> None:
             break
     moved = (at - post.at) // timedelta(minutes=1)
     tx.events.append("job_scheduled", {"command": post.command, "job": job.id, "moved_minutes": moved})
-    if moved:
+    if at != post.at:
         tx.events.append("slot_taken", {"command": post.command, "moved_minutes": moved})

@@ -11,6 +11,7 @@ from .idempotency_contract import (
     IdempotencySequencesContract,
     RunOnceContract,
 )
+from .json_contract import JsonContract
 from .lock_contract import LockContract
 from .metrics_contract import LatencyContract, MetricsContract
 from .mirror_contract import MirrorContract
@@ -20,7 +21,7 @@ from .retention_contract import PruneOnceAMinuteContract, RetentionAgesContract,
 from .sessions_contract import SessionsContract, SessionUpdatesContract
 from .snapshots_contract import SnapshotsContract
 from .transactions_contract import TransactionErrorsContract, TransactionsContract
-from .values_contract import ValuesContract
+from .values_contract import TextContract, TimesContract
 
 
 class StorageContract(
@@ -45,7 +46,9 @@ class StorageContract(
     RetentionAgesContract,
     RetentionCapsContract,
     PruneOnceAMinuteContract,
-    ValuesContract,
+    JsonContract,
+    TextContract,
+    TimesContract,
     TransactionsContract,
     TransactionErrorsContract,
 ):

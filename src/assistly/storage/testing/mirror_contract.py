@@ -7,7 +7,7 @@ import pytest
 from ..backend import StorageBackend
 from ..engines.memory import MemoryBackend
 from ..errors import InvalidValue
-from ..mirror import mirror
+from ..mirroring import mirror
 from ..records import Event
 from ..storage import Storage
 from .fixtures import DAY, START, Contract, FakeClock, dead, open_for_test, posted

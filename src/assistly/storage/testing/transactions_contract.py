@@ -30,10 +30,12 @@ from .fixtures import (
     START,
     Contract,
     FakeClock,
+    Undo,
     census,
     fresh_name,
     held,
     open_for_test,
+    undone,
 )
 
 
@@ -102,28 +104,24 @@ class TransactionsContract(Contract):
             one.write(storage)
         assert one.there(storage) == {True}
 
-    @pytest.mark.parametrize(
-        "nest", [lambda storage, _: storage.transaction(), lambda _, tx: tx.transaction()]
-    )
+    @pytest.mark.parametrize("outer", [True, False])
     def test_an_inner_one_is_undone_alone(
-        self, storage: Storage, one: _Everything, two: _Everything, nest: Callable[..., Any]
+        self, storage: Storage, one: _Everything, two: _Everything, outer: bool
     ) -> None:
         with storage.transaction() as tx:
             one.write(tx)
-            with pytest.raises(_Undo), nest(storage, tx) as inner:
+            with undone(storage if outer else tx) as inner:
                 two.write(inner)
                 assert two.there(inner) == {True}
             assert (one.there(tx), two.there(tx)) == ({True}, {False})
         assert (one.there(storage), two.there(storage)) == ({True}, {False})
 
-    @pytest.mark.parametrize(
-        "nest", [lambda storage, _: storage.transaction(), lambda _, tx: tx.transaction()]
-    )
+    @pytest.mark.parametrize("outer", [True, False])
     def test_the_outer_one_undoes_the_inner(
-        self, storage: Storage, one: _Everything, two: _Everything, nest: Callable[..., Any]
+        self, storage: Storage, one: _Everything, two: _Everything, outer: bool
     ) -> None:
         with undone(storage) as tx:
-            with nest(storage, tx) as inner:
+            with (storage if outer else tx).transaction() as inner:
                 two.write(inner)
             one.write(tx)
         assert one.there(storage) == two.there(storage) == {False}
@@ -133,11 +131,10 @@ class TransactionsContract(Contract):
             a.nonces.register("a")
             with a.transaction() as b:
                 b.nonces.register("b")
-                with pytest.raises(_Undo), b.transaction() as c:
+                with undone(b) as c:
                     c.nonces.register("c")
                     with c.transaction() as d:
                         d.nonces.register("d")
-                    raise _Undo
                 with b.transaction() as c:
                     c.nonces.register("c2")
             a.nonces.register("a2")
@@ -208,7 +205,12 @@ class TransactionsContract(Contract):
     def test_an_empty_transaction(self, storage: Storage) -> None:
         with storage.transaction():
             pass
-        with pytest.raises(_Undo), storage.transaction():
+        with undone(storage):
+            pass
+
+    def test_the_exception_comes_out(self, storage: Storage) -> None:
+        with pytest.raises(Undo, match="on purpose"), storage.transaction(), storage.transaction():
+            raise Undo("on purpose")
 
     def test_the_clock_is_the_same(self, storage: Storage, clock: FakeClock) -> None:
         with storage.transaction() as tx:
@@ -281,12 +283,13 @@ class TransactionErrorsContract(Contract):
 
     def test_an_update_that_raises_leaves_the_rest(self, storage: Storage) -> None:
         def change(_: Any) -> Any:
+            raise Undo
 
         with storage.transaction() as tx:
             tx.sessions.put("user", 1)
-            with pytest.raises(_Undo):
+            with pytest.raises(Undo):
                 tx.sessions.update("user", change)
-            with pytest.raises(_Undo):
+            with pytest.raises(Undo):
                 tx.idempotency.run_once("key", lambda: change(None))
         session = storage.sessions.get("user")
         assert session is not None

@@ -1,0 +1,255 @@
+"""With 100,000 rows of each kind, no statement reads a table from one end to the other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from plans import NOW, PostgresWatch, SqliteWatch, Watch, fill_postgres, fill_sqlite
+
+from assistly.storage import (
+    Failed,
+    IdempotencyMismatch,
+    JobStatus,
+    NewEvent,
+    NewJob,
+    Posted,
+    PostgresBackend,
+    Released,
+    RetentionPolicy,
+    ScheduleConflict,
+    Snoozed,
+    SqliteBackend,
+    Storage,
+    StorageBackend,
+)
+
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def full_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("full") / "assistly.db"
+    backend = SqliteBackend(path)
+    fill_sqlite(backend)
+    backend.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def full_schema(database_url: str, new_schema: Callable[[], str]) -> str:
+    schema = new_schema()
+    fill_postgres(database_url, schema)
+    return schema
+
+
+@pytest.fixture(params=["sqlite", "sqlite analyzed", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Storage, Watch]]:
+    backend: StorageBackend
+    if request.param == "postgres":
+        schema = request.getfixturevalue("full_schema")
+        backend = PostgresBackend(request.getfixturevalue("database_url"), pool_size=2, schema=schema)
+    else:
+        path = tmp_path / "copy.db"
+        shutil.copy(request.getfixturevalue("full_file"), path)
+        if request.param == "sqlite analyzed":
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("ANALYZE")
+        backend = SqliteBackend(path)
+    retention = RetentionPolicy(posted_age=5 * DAY, events_age=DAY, sessions_age=DAY, nonces_age=DAY)
+    with Storage(backend, clock=lambda: NOW, retention=retention, auto_prune=False) as storage:
+        storage.ping()
+        yield storage, PostgresWatch() if request.param == "postgres" else SqliteWatch()
+
+
+def schedule(storage: Storage) -> None:
+    queue = storage.queue
+    queue.schedule("platform 1", "plain")
+    queue.schedule("platform 1", "keyed", idempotency_key="new key")
+    with pytest.raises(IdempotencyMismatch):
+        queue.schedule("platform 1", "another", idempotency_key="key 1")
+    with pytest.raises(ScheduleConflict):
+        queue.schedule("platform 5", "too near", NOW + 75 * MINUTE, min_gap=5 * MINUTE)
+    free = queue.schedule("platform 5", "apart", NOW + 200 * DAY, min_gap=MINUTE)
+    queue.schedule_many(
+        [NewJob("platform 2", f"post {n}", NOW + n * DAY, f"batch {n}", MINUTE) for n in range(100, 103)]
+        + [NewJob("platform 2", f"post {n}", NOW, f"more {n}") for n in range(20)]
+    )
+    queue.reschedule(free.id, NOW + 300 * DAY, content="moved", min_gap=MINUTE)
+    queue.find_conflict("platform 5", NOW + 75 * MINUTE, 5 * MINUTE)
+    queue.find_conflict("nowhere", NOW, 1000 * DAY)
+    queue.get(50_000)
+    queue.next_due_at()
+    queue.wait(0)
+
+
+def work(storage: Storage) -> None:
+    queue = storage.queue
+    queue.rescue_expired(limit=10)
+    first, second, third, fourth = queue.claim_due(worker_id="w", limit=4)
+    queue.extend([first, second], lease=MINUTE)
+    queue.begin_publish(first)
+    queue.mark_posted(first, "remote")
+    queue.mark_failed(second, "refused", retryable=False)
+    queue.snooze(third, NOW + MINUTE)
+    queue.release(fourth)
+    for size in (1, 100):
+        jobs = queue.claim_due(worker_id="w", limit=size, platforms=["platform 7", "platform 8"])
+        assert len(jobs) == size
+        queue.settle(
+            [
+                (Posted(job), Failed(job, "refused"), Snoozed(job, NOW + DAY), Released(job))[
+                    job.id // 100 % 4
+                ]
+                for job in jobs
+            ]
+        )
+    dead = queue.dead_letters(limit=2)
+    queue.replay(dead[0].id)
+    queue.replay_all(limit=3)
+    queue.remove(dead[1].id)
+
+
+def keep_records(storage: Storage) -> None:
+    storage.sessions.get("user 500")
+    storage.sessions.put("user 500", {"step": 1})
+    storage.sessions.put("user 500", {"step": 2}, expected_version=2)
+    storage.sessions.put("new user", {}, expected_version=0)
+    storage.sessions.update("user 501", lambda data: [data])
+    storage.sessions.delete("user 502")
+    storage.sessions.list(limit=10)
+    storage.sessions.list(after="user 503")
+    storage.approvals.add("new", {})
+    for status in (None, "pending", "approved", "unheard of"):
+        page = storage.approvals.list(status=status)
+        if page:
+            storage.approvals.list(status=status, before=page[-1])
+    storage.approvals.get("approval 500")
+    storage.approvals.decide("approval 500", "approved", patch={"by": "me"})
+    storage.snapshots.put("kind 500", {})
+    storage.snapshots.get("kind 501")
+    storage.nonces.register("nonce 500")
+    storage.nonces.register("new nonce")
+    storage.nonces.seen("nonce 501")
+
+
+def coordinate(storage: Storage) -> None:
+    keys = storage.idempotency
+    keys.claim("key 500", fingerprint="f")
+    keys.complete(keys.claim("new key", fingerprint="f", lease=MINUTE), 1)
+    keys.abandon(keys.claim("newer key"))
+    keys.put("key 501", 2)
+    keys.get("key 502")
+    keys.run_once("newest key", lambda: 3)
+    storage.lock.acquire("owner", name="lock 500")
+    storage.lock.acquire("other", name="lock 500")
+    lock = storage.lock.acquire("me", name="a new one")
+    assert lock is not None
+    storage.lock.renew(lock)
+    storage.lock.current("a new one")
+    storage.lock.release(lock)
+    storage.metrics.increment("requests")
+    storage.metrics.observe_latency(1.5)
+    storage.metrics.read()
+
+
+def follow_events(storage: Storage) -> None:
+    storage.events.append("type 1", {})
+    storage.events.append_many([NewEvent("type 2", n) for n in range(10)])
+    for event_type in (None, "type 3", "unheard of"):
+        page = storage.events.list(event_type=event_type)
+        if page:
+            storage.events.list(event_type=event_type, before=page[-1])
+        for start in (0, 50_000, 100_000):
+            storage.events.read_after(start, event_type=event_type, limit=10)
+
+
+HOT = [schedule, work, keep_records, coordinate, follow_events]
+
+
+def look_around(storage: Storage) -> None:
+    queue = storage.queue
+    queue.counts()
+    for status in (None, *JobStatus):
+        for platform in (None, "platform 5", "nowhere"):
+            for after in (None, 50_000):
+                queue.list(status=status, platform=platform, after=after, limit=50)
+    queue.replay_all(platform="platform 4", limit=10)
+    queue.replay_all(platform="platform 4")
+
+
+def test_hot_statements_touch_few_rows(place: tuple[Storage, Watch]) -> None:
+    storage, watch = place
+    with watch.watching() as seen:
+        for part in HOT:
+            part(storage)
+        with storage.transaction() as transaction:
+            transaction.queue.schedule("platform 1", "inside", NOW + 400 * DAY, min_gap=MINUTE)
+    assert len({entry.statement for entry in seen}) > 50
+    assert [str(entry) for entry in seen if entry.scans] == []
+    assert [str(entry) for entry in seen if entry.work > watch.most_work] == []
+
+
+def test_other_statements_use_an_index(place: tuple[Storage, Watch]) -> None:
+    storage, watch = place
+    with watch.watching() as seen:
+        look_around(storage)
+    assert [str(entry) for entry in seen if entry.scans] == []
+
+
+def test_pruning_uses_an_index_and_stays_in_its_batches(place: tuple[Storage, Watch]) -> None:
+    storage, watch = place
+    with watch.watching() as seen:
+        report = storage.prune(force=True)
+    assert min(report.approvals, report.idempotency, report.nonces) > 1000
+    assert min(report.posted, report.events, report.sessions) > 1000
+    assert [str(entry) for entry in seen if entry.scans] == []
+
+
+WAITING = {"scheduled", "retrying"}
+ORIGINAL_INDEXES = {
+    "idx_queue_due": ("assistly_queue_jobs", ["scheduled_at", "next_retry_at"], WAITING),
+    "idx_queue_conflict": ("assistly_queue_jobs", ["platform", "scheduled_at"], WAITING | {"processing"}),
+    "idx_queue_dead_letter": ("assistly_queue_jobs", ["id"], {"dead_letter"}),
+    "idx_approvals_created": ("assistly_approvals", ["created_at"], set()),
+    "idx_idempotency_saved": ("assistly_idempotency", ["saved_at"], set()),
+    "idx_nonces_timestamp": ("assistly_nonces", ["timestamp_ms"], set()),
+    "idx_events_type_created": ("assistly_events", ["event_type", "created_at"], set()),
+}
+
+
+@pytest.mark.parametrize("name", ORIGINAL_INDEXES)
+def test_the_indexes_of_the_original_are_there_on_sqlite(name: str, full_file: Path) -> None:
+    with closing(sqlite3.connect(full_file)) as connection:
+        ((table, text),) = connection.execute(
+            "SELECT tbl_name, sql FROM sqlite_master WHERE name = ?", [name]
+        )
+        columns = [column for _, _, column in connection.execute(f"PRAGMA index_info({name})")]
+    assert (table, columns, statuses(text)) == ORIGINAL_INDEXES[name]
+
+
+@pytest.mark.parametrize("name", ORIGINAL_INDEXES)
+def test_the_indexes_of_the_original_are_there_on_postgres(
+    name: str, database_url: str, full_schema: str
+) -> None:
+    query = "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = %s AND indexname = %s"
+    with psycopg.connect(database_url) as connection:
+        ((table, text),) = connection.execute(query, [full_schema, name]).fetchall()
+    match = re.search(r"USING btree \(([^)]*)\)", text)
+    assert match is not None
+    assert (table, match[1].split(", "), statuses(text)) == ORIGINAL_INDEXES[name]
+
+
+def statuses(definition: str) -> set[str]:
+    """Those that the condition of an index names."""
+    _, where, condition = definition.partition("WHERE")
+    assert ("status" in condition) == bool(where)
+    return set(re.findall(r"'(\w+)'", condition))

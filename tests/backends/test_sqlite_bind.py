@@ -1,0 +1,170 @@
+"""The storage inside a transaction of the caller's own sqlite3 connection."""
+
+from __future__ import annotations
+
+import sqlite3 as stdlib_sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assistly.storage import InvalidValue, Storage, StorageClosed, StorageUnavailable
+from assistly.storage.engines.sqlite import SqliteBackend
+from assistly.storage.engines.sqlite.driver import sqlite3
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "assistly.db"
+
+
+@pytest.fixture
+def storage(path: Path) -> Iterator[Storage]:
+    with Storage(SqliteBackend(path), auto_prune=False) as storage:
+        storage.ping()
+        yield storage
+
+
+def connect(path: Path, **options: Any) -> Any:
+    return closing(sqlite3.connect(str(path), **options))
+
+
+@contextmanager
+def undone(owner: Any) -> Iterator[Any]:
+    """A transaction that ends with an exception."""
+    with suppress(KeyError), owner.transaction() as transaction:
+        yield transaction
+        raise KeyError
+
+
+def dict_row(cursor: Any, row: tuple[Any, ...]) -> dict[str, Any]:
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+
+def test_what_is_no_open_connection(storage: Storage, path: Path) -> None:
+    closed = sqlite3.connect(str(path))
+    closed.close()
+    for bad in (None, "file.db", object(), closed):
+        with pytest.raises(InvalidValue, match="connection"):
+            storage.bind(bad)
+
+
+def test_a_connection_of_another_thread(storage: Storage, path: Path) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        raw = thread.submit(sqlite3.connect, str(path)).result()
+        with pytest.raises(InvalidValue, match="thread"):
+            storage.bind(raw)
+        thread.submit(raw.close).result()
+
+
+@pytest.mark.parametrize("level", ["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"])
+def test_the_drivers_own_transactions_are_the_callers_to_end(
+    storage: Storage, path: Path, level: Any
+) -> None:
+    with connect(path, isolation_level=level) as raw:
+        bound = storage.bind(raw)
+        assert bound.nonces.register("undone")
+        assert raw.in_transaction
+        raw.rollback()
+        bound.queue.schedule_many([])
+        bound.queue.schedule("x", "Hello", NOW, min_gap=timedelta(minutes=1))
+        bound.metrics.increment("calls")
+        assert raw.in_transaction
+        assert storage.queue.get(1) is None
+        raw.commit()
+    assert not storage.nonces.seen("undone")
+    assert storage.queue.get(1) is not None
+    assert storage.metrics.read().counters == {"calls": 1}
+
+
+def test_an_open_transaction_is_joined_and_an_inner_one_is_a_savepoint(storage: Storage, path: Path) -> None:
+    with connect(path, isolation_level=None) as raw:
+        raw.execute("BEGIN IMMEDIATE")
+        raw.execute("CREATE TABLE mine (a)")
+        bound = storage.bind(raw)
+        bound.nonces.register("bound")
+        with undone(bound) as inner:
+            inner.nonces.register("inner")
+        raw.execute("INSERT INTO mine VALUES (1)")
+        assert raw.in_transaction
+        raw.execute("COMMIT")
+        assert raw.execute("SELECT a FROM mine").fetchall() == [(1,)]
+    assert storage.nonces.seen("bound")
+    assert not storage.nonces.seen("inner")
+
+
+def test_without_a_transaction_each_call_is_one(storage: Storage, path: Path) -> None:
+    with connect(path, isolation_level=None) as raw:
+        bound = storage.bind(raw)
+        bound.nonces.register("n")
+        bound.metrics.increment("calls")
+        with undone(bound) as transaction:
+            transaction.nonces.register("undone")
+        assert not raw.in_transaction
+    assert storage.nonces.seen("n")
+    assert not storage.nonces.seen("undone")
+    assert storage.metrics.read().counters == {"calls": 1}
+
+
+@pytest.mark.skipif(not hasattr(stdlib_sqlite3, "LEGACY_TRANSACTION_CONTROL"), reason="since Python 3.12")
+def test_a_connection_that_is_always_in_a_transaction(storage: Storage, path: Path) -> None:
+    with closing(stdlib_sqlite3.connect(path, autocommit=False)) as raw:  # type: ignore[call-overload, unused-ignore]
+        bound = storage.bind(raw)
+        bound.nonces.register("undone")
+        raw.rollback()
+        bound.metrics.increment("calls")
+        raw.commit()
+    assert not storage.nonces.seen("undone")
+    assert storage.metrics.read().counters == {"calls": 1}
+
+
+def test_however_the_connection_presents_rows(storage: Storage, path: Path) -> None:
+    storage.sessions.put("u", {"a": "é"})
+    with connect(path) as raw:
+        raw.row_factory = dict_row
+        raw.text_factory = bytes
+        session = storage.bind(raw).sessions.get("u")
+        assert session is not None
+        assert (session.user_id, session.data) == ("u", {"a": "é"})
+        assert raw.text_factory is bytes
+        assert raw.execute("SELECT user_id FROM assistly_sessions").fetchall() == [{"user_id": b"u"}]
+
+
+def test_a_connection_of_the_standard_library(storage: Storage, path: Path) -> None:
+    with closing(stdlib_sqlite3.connect(path)) as raw:
+        assert storage.bind(raw).nonces.register("n")
+        raw.commit()
+    assert storage.nonces.seen("n")
+
+
+def test_a_stale_snapshot_is_unavailable_and_not_a_driver_error(storage: Storage, path: Path) -> None:
+    with connect(path, isolation_level=None) as raw:
+        bound = storage.bind(raw)
+        raw.execute("BEGIN")
+        assert not bound.nonces.seen("n")
+        storage.nonces.register("other")
+        with pytest.raises(StorageUnavailable):
+            bound.nonces.register("n")
+
+
+def test_after_the_connection_is_closed(storage: Storage, path: Path) -> None:
+    with connect(path) as raw:
+        bound = storage.bind(raw)
+    with pytest.raises(StorageClosed):
+        bound.nonces.seen("n")
+
+
+def test_closing_the_bound_storage_leaves_the_connection_open(storage: Storage, path: Path) -> None:
+    with connect(path) as raw:
+        with storage.bind(raw) as bound:
+            bound.nonces.register("n")
+        with pytest.raises(StorageClosed):
+            bound.nonces.seen("n")
+        raw.commit()
+    assert storage.nonces.seen("n")
