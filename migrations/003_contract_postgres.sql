@@ -76,7 +76,7 @@ ALTER TABLE assistly_queue_jobs
 
 CREATE UNIQUE INDEX idx_queue_idempotency_key ON assistly_queue_jobs (idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX idx_queue_due_at ON assistly_queue_jobs (due_at, id)
+CREATE INDEX idx_queue_due_at ON assistly_queue_jobs (due_at, id) INCLUDE (status)
     WHERE status IN ('scheduled', 'retrying');
 CREATE INDEX idx_queue_lease ON assistly_queue_jobs (lease_until, id)
     WHERE status = 'processing';

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from assistly.storage import (
     StorageError,
 )
 from assistly.storage.engines.sql import migrations
+from assistly.storage.engines.sqlite.driver import sqlite3
 
 SHIPPED = Path(str(resources.files("assistly.storage.migrations")))
 

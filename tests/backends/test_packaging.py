@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ["pyproject.toml", "README.md", "LICENSE", "src", "migrations"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGE_FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
+SOURCES = ["pyproject.toml", "README.md", "LICENSE", *PACKAGE_FOLDERS.values()]
 
 USE_IT = """
 import sys
@@ -75,18 +77,16 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def modules_on_disk() -> set[str]:
-    files = {
-        path.relative_to(ROOT / "src").as_posix()
-        for path in (ROOT / "src" / "assistly").rglob("*")
-        if path.suffix in {".py", ".typed"}
+def files_on_disk() -> set[str]:
+    """By the names that they have in the wheel."""
+    folders = {ROOT / folder: package for package, folder in PACKAGE_FOLDERS.items() if package}
+    folders[ROOT / "src" / "assistly"] = "assistly"
+    return {
+        (Path(*package.split(".")) / path.relative_to(folder)).as_posix()
+        for folder, package in folders.items()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
     }
-    files |= {
-        f"assistly/storage/migrations/{path.name}"
-        for path in (ROOT / "migrations").iterdir()
-        if path.suffix in {".py", ".sql"}
-    }
-    return files
 
 
 def migrations_on_disk() -> list[str]:
@@ -111,10 +111,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     environment = Environment(tmp_path_factory.mktemp("builder") / "venv")
-    requires = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"][
-        "requires"
-    ]
-    environment.pip("install", *requires)
+    environment.pip("install", *PROJECT["build-system"]["requires"])
     return environment
 
 
@@ -129,7 +126,7 @@ def wheel(checkout: Path, builder: Environment, tmp_path_factory: pytest.TempPat
 def test_the_wheel_holds_every_module_and_migration(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.partition("/")[0].endswith(".dist-info")}
-    assert names == modules_on_disk()
+    assert names == files_on_disk()
 
 
 def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:

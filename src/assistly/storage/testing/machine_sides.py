@@ -42,11 +42,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 picks = st.integers(0, 30)
-steps = st.builds(
-    lambda step, jitter: step + jitter,
-    st.sampled_from([NONE, NONE, LOCK_TTL, KEY_LEASE, RETRY, LEASE, HOUR, DAY, 2 * DAY, -MINUTE]),
-    st.sampled_from([NONE, TICK, -TICK]),
-)
+steps = st.sampled_from([NONE, NONE, LOCK_TTL, KEY_LEASE, RETRY, LEASE, HOUR, DAY, 2 * DAY, -MINUTE])
+jitters = st.sampled_from([NONE, NONE, TICK, -TICK])
 values = st.sampled_from(
     [None, False, 0, 0.0, 1, 1.0, True, "", "a", [], {}, {"a": 1}, {"a": [1, 1.0, None]}]
 )
@@ -212,6 +209,9 @@ class SideBySide(RuleBasedStateMachine):
     def _opened(self, backend: StorageBackend) -> Storage:
         return open_for_test(backend, self.clock, **SETTINGS)
 
+    def at_age(self, age: timedelta | None) -> datetime | None:
+        return None if age is None else self.clock() - age
+
     def ask(self, question: Callable[[Any, Side], Any], *, new: bool = False) -> Answers:
         answers: Answers = []
         for side in self.sides:
@@ -244,20 +244,21 @@ class SideBySide(RuleBasedStateMachine):
     def of(self, answers: Answers, side: Side) -> Any:
         return answers[side.index]
 
-    @rule(step=steps)
-    def advance(self, step: timedelta) -> None:
-        self.clock.advance(step)
-
-    @rule(pick=picks, jitter=st.sampled_from([NONE, TICK, -TICK]))
-    def meet(self, pick: int, jitter: timedelta) -> None:
-        """Move the clock to where something happens by itself, or right beside it."""
+    @rule(step=steps, pick=st.none() | picks, jitter=jitters)
+    def pass_time(self, step: timedelta, pick: int | None, jitter: timedelta) -> None:
+        """By a step; or, with a pick, to where something happens by itself, or right beside it."""
         moments = sorted(moment for moment in happenings(self.sides[0].root.tables) if moment >= self.clock())
-        if moments:
+        if pick is None or not moments:
+            self.clock.advance(step + jitter)
+        else:
             self.clock.time = moments[pick % len(moments)] + jitter
 
-    @precondition(lambda self: len(self.before) < 3)
-    @rule(joined=st.booleans())
-    def begin(self, joined: bool) -> None:
+    @rule(deeper=st.booleans(), joined=st.booleans(), commit=st.sampled_from([True, True, False]))
+    def transact(self, deeper: bool, joined: bool, commit: bool) -> None:
+        """Begin a transaction or a savepoint, or end the innermost one."""
+        if self.before and not (deeper and len(self.before) < 3):
+            self.end(commit=commit)
+            return
         self.before.append(
             (
                 {kind: [*known] for kind, known in self.known.items()},
@@ -267,9 +268,7 @@ class SideBySide(RuleBasedStateMachine):
         for side in self.sides:
             side.begin(joined=joined)
 
-    @precondition(lambda self: self.before)
-    @rule(commit=st.sampled_from([True, True, False]))
-    def end(self, commit: bool) -> None:
+    def end(self, *, commit: bool) -> None:
         known, numbers = self.before.pop()
         for side in self.sides:
             side.end(commit=commit)

@@ -262,11 +262,16 @@ class TransactionErrorsContract(Contract):
     def test_an_error_that_is_not_handled_undoes_all(self, storage: Storage) -> None:
         calls = _refused_calls(storage, held(storage))
         before = census(storage)
-        for error, call in calls.items():
-            with pytest.raises(error), storage.transaction() as tx:
+
+        def write_and(call: Callable[[Storage], Any]) -> None:
+            with storage.transaction() as tx:
                 tx.nonces.register("nonce")
                 tx.sessions.put("there", 3)
                 call(tx)
+
+        for error, call in calls.items():
+            with pytest.raises(error):
+                write_and(call)
             assert storage.nonces.seen("nonce") is False
         assert census(storage) == before
 

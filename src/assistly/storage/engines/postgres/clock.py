@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from ...errors import StorageError
 
@@ -47,5 +47,5 @@ class ServerClock:
             if previous is None:
                 raise
             return previous
-        self._anchor = anchor = ((before + ticks()) / 2, answer.astimezone(UTC))
+        self._anchor = anchor = ((before + ticks()) / 2, answer)
         return anchor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import select
@@ -29,6 +30,8 @@ _SLICE = 0.2
 _PREPARED_MAX = 400
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
+_decode = json.JSONDecoder().decode
+
 OnFailure = Callable[[psycopg.Error], None]
 
 
@@ -38,11 +41,11 @@ class JsonbLoader(Loader):
     format = Format.BINARY
 
     def load(self, data: Buffer) -> Any:
-        return json.loads(bytes(data)[1:])
+        return _decode(str(data[1:], "utf-8"))
 
 
 class UtcLoader(Loader):
-    """For connections in other time zones, where the driver's own loader overflows near the year 9999."""
+    """For a caller's connection in another time zone, where the driver's loader overflows near year 9999."""
 
     format = Format.BINARY
 
@@ -267,9 +270,13 @@ def _configure(connection: psycopg.Connection[Any]) -> None:
         raise ConfigurationError(f"the database has the encoding {encoding}: it must have UTF8")
     adapt(connection)
     connection.prepared_max = _PREPARED_MAX
-    if connection.info.parameter_status("TimeZone") not in {"UTC", "Etc/UTC"}:
+    if connection.info.parameter_status("TimeZone") != "UTC":
         connection.execute("SET TIME ZONE 'UTC'")
 
+
+# What the pool warns of reaches callers as errors. Without this, in a program that configures no
+# logging, it would go to standard error as well.
+logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 _everyone: weakref.WeakSet[Connections] = weakref.WeakSet()
 _inherited: list[object] = []

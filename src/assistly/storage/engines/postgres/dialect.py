@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ..sql.dialect import Fragments, TemplateDialect
@@ -14,7 +14,7 @@ _SCHEMA = '"\0"'
 
 
 class PostgresCodec:
-    """The driver does the work: times are timestamptz, JSON is jsonb and arrives decoded."""
+    """The driver does the work: times arrive in UTC, and jsonb decoded."""
 
     def bind_time(self, value: datetime | None) -> datetime | None:
         return value
@@ -23,7 +23,7 @@ class PostgresCodec:
         return list(values)
 
     def time(self, value: datetime | None) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
+        return value
 
     def json(self, value: Any) -> Any:
         return value

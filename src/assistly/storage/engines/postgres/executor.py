@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -47,9 +46,6 @@ class PostgresExecutor:
     def execute(self, statement: str, params: Params = _NO_PARAMS) -> int:
         self._cursor.execute(statement, params)
         return self._cursor.rowcount
-
-    def many(self, statement: str, params: Sequence[Params]) -> None:
-        self._cursor.executemany(statement, params)
 
     def command(self, text: str) -> str | None:
         """One that takes no parameters and is not worth preparing; the server's word for it."""

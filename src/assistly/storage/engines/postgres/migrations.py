@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from ...errors import ConfigurationError, MigrationError, StorageUnavailable
+from ...errors import ConfigurationError, StorageUnavailable
 from ..sql.migrations import Migration
 from .dialect import lock_key, quote
 from .errors import translate
@@ -52,14 +52,17 @@ class SchemaTarget:
         return True
 
     def _run(self, migration: Migration) -> None:
-        """In one message, as psql -f would send it, and so without parameters."""
+        """In one message, as psql -f would send it, and so without parameters.
+
+        What is not the file's fault stays the driver's error: it may go well a second time.
+        """
         try:
             self._connection.execute(migration.sql.encode())
         except psycopg.Error as error:
             problem = translate(error)
             if isinstance(problem, StorageUnavailable | ConfigurationError):
                 raise
-            raise MigrationError(f"the migration {migration.name} failed: {problem}") from error
+            raise problem from error
 
     def _take_turn(self) -> None:
         """The limits that suit a query do not suit a migration, nor waiting for another's."""

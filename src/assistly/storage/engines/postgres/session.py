@@ -207,6 +207,6 @@ class PinnedDatabase:
 
 
 def ask_time(executor: Executor) -> datetime:
+    moment: datetime
     (moment,) = executor.rows("SELECT clock_timestamp()")[0]
-    answer: datetime = moment
-    return answer
+    return moment

@@ -9,7 +9,7 @@ from ..sql.jobs import SqlJobStore
 from .connections import checked_path, require_sqlite
 from .database import SqliteDatabase
 
-_TAKE_WRITE_LOCK = "DELETE FROM {t}retention WHERE FALSE"
+_TAKE_WRITE_LOCK = "DELETE FROM {t}retention WHERE id = 0"
 
 
 class SqliteJobStore(SqlJobStore):

@@ -1,0 +1,30 @@
+"""Storages on a schema of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from assistly.storage.engines.postgres import PostgresBackend
+from assistly.storage.storage import Storage
+
+
+@pytest.fixture
+def open_postgres(database_url: str, schema: str) -> Iterator[Callable[..., Storage]]:
+    opened: list[Storage] = []
+
+    def open_one(url: str = database_url, **options: Any) -> Storage:
+        backend = PostgresBackend(url, **{"schema": schema, **options})
+        opened.append(Storage(backend, auto_prune=False))
+        return opened[-1]
+
+    yield open_one
+    for storage in opened:
+        storage.close()
+
+
+@pytest.fixture
+def postgres(open_postgres: Callable[..., Storage]) -> Storage:
+    return open_postgres()
