@@ -13,7 +13,6 @@ import psycopg
 
 SETTINGS = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_connections": "200",
     "max_wal_size": "'2GB'",

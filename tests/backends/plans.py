@@ -282,6 +282,8 @@ def fill_postgres(url: str, schema: str) -> None:
     backend.close()
     time = f"(timestamptz '{NOW.isoformat()}' + ({{}}) * interval '1 second')"
     with psycopg.connect(url, autocommit=True) as connection:
+        # Index-only scans need pages that VACUUM may mark, and it leaves those of commits not yet flushed.
+        connection.execute("SET synchronous_commit = on")
         for statement in fill_statements(prefix=f'"{schema}".assistly_', time=time):
             connection.execute(statement.encode())
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [schema])

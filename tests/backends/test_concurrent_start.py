@@ -18,6 +18,7 @@ from assistly.storage import PostgresBackend, SqliteBackend, Storage
 PROCESSES = 8
 ROUNDS = 10
 PATIENCE = 60.0
+IMPORTED_ONCE = ["pytest", "assistly.storage.engines.postgres", "assistly.storage.engines.sqlite"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Crew:
     """Processes that live through all rounds: to start one takes longer than a round."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED_ONCE)
         self._barrier = context.Barrier(PROCESSES)
         self._pipes: list[Connection] = []
         self._processes = []

@@ -323,7 +323,7 @@ def test_deadlocks_are_run_again(postgres: Storage) -> None:
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(database.write, [work("ab"), work("ba")]))
-    assert len(runs) == 3
+    assert len(runs) > 2
     assert [session.version for session in postgres.sessions.list()] == [3, 3]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from plans import NOW, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
 
 from assistly.storage import (
     Failed,
@@ -30,6 +29,7 @@ from assistly.storage import (
     StorageBackend,
 )
 from assistly.storage.engines.sqlite.driver import sqlite3
+from backends.plans import NOW, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -218,6 +218,31 @@ def test_pruning_uses_an_index_and_stays_in_its_batches(place: tuple[Storage, Wa
     assert min(report.approvals, report.idempotency, report.nonces) > 1000
     assert min(report.posted, report.events, report.sessions) > 1000
     refuse([entry for entry in seen if entry.scans])
+
+
+def test_the_lack_of_an_index_is_noticed_on_sqlite(full_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "copy.db"
+    shutil.copy(full_file, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP INDEX idx_queue_conflict")
+    with Storage(SqliteBackend(path), auto_prune=False) as storage:
+        check_that_a_scan_is_noticed(storage, SqliteWatch())
+
+
+def test_the_lack_of_an_index_is_noticed_on_postgres(database_url: str, full_schema: str) -> None:
+    backend = PostgresBackend(database_url, pool_size=1, schema=full_schema)
+    with Storage(backend, auto_prune=False) as storage, psycopg.connect(database_url) as connection:
+        connection.execute(f'DROP INDEX "{full_schema}".idx_queue_conflict'.encode())
+        check_that_a_scan_is_noticed(storage.bind(connection), PostgresWatch())
+        connection.rollback()
+
+
+def check_that_a_scan_is_noticed(storage: Storage, watch: Watch) -> None:
+    with watch.watching() as seen:
+        storage.queue.find_conflict("nowhere", NOW, MINUTE)
+    (entry,) = seen
+    assert entry.scans
+    assert entry.work > watch.most_work
 
 
 WAITING = {"scheduled", "retrying"}

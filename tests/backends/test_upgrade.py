@@ -11,7 +11,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from original_system import (
+
+from assistly.storage import (
+    Approval,
+    ClaimState,
+    Event,
+    IdempotencyRecord,
+    JobStatus,
+    Latency,
+    Session,
+    Snapshot,
+    Storage,
+    WorkerLock,
+)
+from backends.original_system import (
     APPROVALS,
     AUTO_CREATED_TABLES,
     EVENTS,
@@ -28,19 +41,6 @@ from original_system import (
     VARIANTS,
     Original,
     job_row,
-)
-
-from assistly.storage import (
-    Approval,
-    ClaimState,
-    Event,
-    IdempotencyRecord,
-    JobStatus,
-    Latency,
-    Session,
-    Snapshot,
-    Storage,
-    WorkerLock,
 )
 
 NULLABLE = (
@@ -353,3 +353,15 @@ def test_an_empty_original(database_url: str, new_schema: Callable[[], str]) -> 
         assert lock is not None
         assert lock.fence == 1
         assert storage.metrics.read().counters == {}
+
+
+def test_a_lock_that_the_original_released(database_url: str, new_schema: Callable[[], str]) -> None:
+    original = Original(database_url, new_schema(), "loose")
+    original.create(INIT_TABLES, AUTO_CREATED_TABLES)
+    original.insert("worker_lock", [dict.fromkeys(LOCK) | {"id": 1}])
+    with original.open() as storage:
+        assert storage.lock.current() is None
+        lock = storage.lock.acquire("next")
+        assert lock is not None
+        assert storage.lock.current() == lock
+    assert [row["id"] for row in original.rows("worker_lock")] == [1]

@@ -9,8 +9,9 @@
             yield backend
             backend.close()
 
-`backend` may have any scope: the suite empties it before each test. `LifecycleContract` needs
-a second fixture, `new_backend`. This package needs pytest and hypothesis, from the extra `test`.
+`backend` may have any scope: the suite empties it before each test. `MachineContract` drives it
+beside a model; `LifecycleContract` needs a second fixture, `new_backend`. The suite needs pytest
+and hypothesis, from the extra `test`.
 """
 
 from __future__ import annotations
@@ -24,5 +25,14 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_
 from .contract import StorageContract  # noqa: E402 - its asserts are rewritten only from here on
 from .fixtures import Contract, FakeClock, empty, open_for_test  # noqa: E402
 from .lifecycle_contract import LifecycleContract  # noqa: E402
+from .machines import MachineContract  # noqa: E402
 
-__all__ = ["Contract", "FakeClock", "LifecycleContract", "StorageContract", "empty", "open_for_test"]
+__all__ = [
+    "Contract",
+    "FakeClock",
+    "LifecycleContract",
+    "MachineContract",
+    "StorageContract",
+    "empty",
+    "open_for_test",
+]

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ..backend import PrunedByCap, StorageBackend
+from ..clock import Clock
 from ..records import Job
 from ..storage import Storage
 
@@ -80,7 +81,7 @@ class Contract:
         return open_for_test(backend, clock)
 
 
-def open_for_test(backend: StorageBackend, clock: FakeClock | None, **settings: Any) -> Storage:
+def open_for_test(backend: StorageBackend, clock: Clock | None, **settings: Any) -> Storage:
     """A storage that prunes only when it is told to."""
     return Storage(backend, clock=clock, auto_prune=False, **settings)
 
@@ -206,4 +207,5 @@ def together(count: int, work: Callable[[int], T]) -> list[T]:
         thread.join(timeout=60)
     if errors:
         raise errors[0]
+    assert not any(thread.is_alive() for thread in threads), "a call hangs"
     return [results[index] for index in range(count)]

@@ -10,7 +10,18 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from ..records import Json, NewEvent
 from .fixtures import DAY, MINUTE, TICK
-from .machine_sides import KEY_LEASE, LOCK_TTL, NONE, Refused, Side, SideBySide, limits, picks, values
+from .machine_sides import (
+    KEY_LEASE,
+    LOCK_TTL,
+    NONE,
+    Refused,
+    Side,
+    SideBySide,
+    jitters,
+    limits,
+    picks,
+    values,
+)
 
 names = st.sampled_from(["a", "a", "a", "B", "b", "\u00e9", "\uffff", "\U0001f600"])
 ages = st.none() | st.builds(
@@ -63,8 +74,8 @@ class ApprovalRules(SideBySide):
         for id, payload, status, age in approvals:
             created = self.at_age(age)
             self.ask(
-                lambda api, _, id=id, payload=payload, status=status, created=created: api.approvals.add(
-                    id, payload, status=status, created_at=created
+                lambda api, _, name=id, payload=payload, status=status, created=created: api.approvals.add(
+                    name, payload, status=status, created_at=created
                 )
             )
 
@@ -88,10 +99,22 @@ class ApprovalRules(SideBySide):
 class IdempotencyRules(SideBySide):
     """`known["keys"]` holds every claim, whatever its state was."""
 
-    @rule(key=names, fingerprint=fingerprints, lease=st.sampled_from([TICK, KEY_LEASE]))
-    def claim_key(self, key: str, fingerprint: str | None, lease: timedelta) -> None:
-        answers = self.ask(lambda api, _: api.idempotency.claim(key, fingerprint=fingerprint, lease=lease))
-        self.remember("keys", answers)
+    @rule(
+        key=names,
+        fingerprint=fingerprints,
+        lease=st.sampled_from([TICK, KEY_LEASE]),
+        again=st.none() | jitters,
+    )
+    def claim_key(self, key: str, fingerprint: str | None, lease: timedelta, again: timedelta | None) -> None:
+        """Claim, and perhaps claim again when the lease runs out, or right before or after that."""
+
+        def ask(api: Any, _: Side) -> Any:
+            return api.idempotency.claim(key, fingerprint=fingerprint, lease=lease)
+
+        self.remember("keys", self.ask(ask))
+        if again is not None:
+            self.clock.advance(lease + again)
+            self.remember("keys", self.ask(ask))
 
     @precondition(lambda self: self.knows("keys"))
     @rule(pick=picks, value=values, abandon=st.sampled_from([False, False, True]))

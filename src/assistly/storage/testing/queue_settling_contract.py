@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,6 +35,14 @@ from .fixtures import (
     retrying,
 )
 from .strategies import contents
+
+_ENDS: dict[str, Callable[[Storage, Job, datetime], Job]] = {
+    "posted": lambda storage, job, now: storage.queue.mark_posted(job, now=now),
+    "failed": lambda storage, job, now: storage.queue.mark_failed(job, "busy", now=now),
+    "snoozed": lambda storage, job, now: storage.queue.snooze(job, START + HOUR, now=now),
+    "released": lambda storage, job, now: storage.queue.release(job, now=now),
+    "settled": lambda storage, job, now: storage.queue.settle([Released(job)], now=now).jobs[0],
+}
 
 
 class QueueSettlingContract(Contract):
@@ -113,6 +121,14 @@ class QueueSettlingContract(Contract):
             storage.queue.release(claim_one(storage))
             job = claim_one(storage)
         assert (job.retries, job.attempts) == (0, ())
+
+    @pytest.mark.parametrize("end", _ENDS)
+    def test_the_time_of_an_end_may_be_given(self, storage: Storage, end: str) -> None:
+        job = held(storage)
+        with pytest.raises(InvalidValue, match="now"):
+            _ENDS[end](storage, job, START.replace(tzinfo=None))
+        assert storage.queue.get(job.id) == job
+        assert _ENDS[end](storage, job, START + SECOND).updated_at == START + SECOND
 
     @pytest.mark.parametrize("until", [None, START.replace(tzinfo=None), HOUR, 60, "later"])
     def test_a_snooze_needs_a_time(self, storage: Storage, until: Any) -> None:

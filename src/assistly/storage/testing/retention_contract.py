@@ -75,6 +75,14 @@ class RetentionAgesContract(Contract):
         clock.advance(MINUTE)
         assert storage.prune().idempotency == 1
 
+    def test_a_takeover_makes_a_key_younger(self, storage: Storage, clock: FakeClock) -> None:
+        storage.idempotency.claim("key")
+        clock.advance(14 * DAY)
+        claim = storage.idempotency.claim("key")
+        clock.advance(DAY)
+        assert storage.prune().idempotency == 0
+        storage.idempotency.complete(claim, 1)
+
     def test_nonces(self, storage: Storage) -> None:
         storage.nonces.register("kept", START - DAY)
         storage.nonces.register("old", START - DAY - timedelta(milliseconds=1))

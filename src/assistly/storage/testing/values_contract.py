@@ -220,7 +220,7 @@ class TimesContract(Contract):
 
     @pytest.mark.parametrize("time", [START.replace(tzinfo=None), "now", None, 0])
     def test_a_clock_must_be_right(self, backend: StorageBackend, storage: Storage, time: Any) -> None:
-        wrong = open_for_test(backend, lambda: time)  # type: ignore[arg-type]
+        wrong = open_for_test(backend, lambda: time)
         with pytest.raises(InvalidValue, match="clock"):
             wrong.events.append("type", 1)
         assert storage.events.list() == []

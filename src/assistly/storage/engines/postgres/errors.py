@@ -65,7 +65,7 @@ _BY_CLASS: dict[str, tuple[type[StorageError], str]] = {
 _ENDED_BEFORE_COMMIT = frozenset({"57P01", "57P05", "25P03", "25P04"})
 
 _SETTING_PROBLEM = re.compile(
-    r"password|authentication|pg_hba|certificate|"
+    r"authentication failed|no password supplied|pg_hba|certificate|bad value for|"
     r"(database|role|user) \".*\" (does not exist|is not permitted)|"
     r"invalid (\S+ value|integer value|port number|connection option)|unrecognized configuration parameter",
     re.DOTALL,

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
@@ -132,13 +133,14 @@ class PostgresJobStore(SqlJobStore):
 
     def _settle_step(self, template: str, outcomes: Sequence[Mapping[str, Any]]) -> tuple[str, Params]:
         """The statement for one job, with its values taken from arrays instead."""
-        names = [name for name in _GIVEN_TYPES if name in outcomes[0]]
+        names = tuple(name for name in _GIVEN_TYPES if name in outcomes[0])
         statement = self._render(_for_many(template, names))
         shared = {name: value for name, value in outcomes[0].items() if name not in _GIVEN_TYPES}
         return statement, shared | {f"{name}s": [one[name] for one in outcomes] for name in names}
 
 
-def _for_many(template: str, names: Sequence[str]) -> str:
+@cache
+def _for_many(template: str, names: tuple[str, ...]) -> str:
     arrays = ", ".join(f":{name}s::{_GIVEN_TYPES[name]}[]" for name in names)
     columns = ", ".join(f"given_{name}" for name in names)
     whole = template.replace("{append_attempt}", APPEND_ATTEMPT)

@@ -64,7 +64,7 @@ class Session:
         return self.foreign and connection.autocommit and idle
 
     def begin(self) -> str:
-        """Start what `end` undoes or keeps: a savepoint, or a transaction where none is open."""
+        """Start what `keep` or `undo` ends: a savepoint, or a transaction where none is open."""
         if self.commits_itself:
             self.executor.command(BEGIN)
             return ""
