@@ -238,6 +238,7 @@ def test_the_lack_of_an_index_is_noticed_on_postgres(database_url: str, full_sch
 
 
 def check_that_a_scan_is_noticed(storage: Storage, watch: Watch) -> None:
+    storage.ping()
     with watch.watching() as seen:
         storage.queue.find_conflict("nowhere", NOW, MINUTE)
     (entry,) = seen

@@ -238,9 +238,14 @@ class NaiveJobs(Store):
         job = self.tables.jobs.get(settlement.id)
         if job is None or not self.holds(job, settlement.claim):
             return None
-        if expired_only and job.lease_until is not None and not self.ran_out(job.lease_until, now):
+        if expired_only and not self._may_be_rescued(job, settlement, now):
             return None
         return self.save(replace(_ended(job, settlement, now), worker_id=None, lease_until=None), now)
+
+    def _may_be_rescued(self, job: Job, settlement: Settlement, now: datetime) -> bool:
+        if job.publish_started_at is not None and not settlement.keep_publish:
+            return False
+        return job.lease_until is not None and self.ran_out(job.lease_until, now)
 
     @locked
     def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from ..records import Failed, Job, JobStatus, Json, NewJob, Outcome, Posted, Released, Snoozed
+from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed
 from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
 from .machine_sides import NONE, RETRY, Answers, Side, SideBySide, jitters, limits, picks
 
@@ -46,7 +46,8 @@ drafts = st.fixed_dictionaries(
         "max_lateness": st.sampled_from([NONE, MINUTE, DAY]),
     },
 )
-repairs = st.sampled_from(["rescue", "replay", "replay", "replay all", "remove"])
+changes = st.fixed_dictionaries({}, optional={"content": contents, "metadata": metadata, "min_gap": gaps})
+repairs = st.sampled_from(["rescue", "replay", "replay", "replay all", "reschedule", "reschedule", "remove"])
 
 
 def outcome(job: Job, ending: tuple[str, timedelta], now: datetime) -> Outcome:
@@ -94,6 +95,10 @@ class QueueRules(SideBySide):
     def id_of(self, job: Answers | None, side: Side) -> int:
         return NO_JOB if job is None else self.of(job, side).id
 
+    @initialize(drafts=st.lists(drafts, min_size=1, max_size=4))
+    def schedule_some(self, drafts: list[dict[str, Any]]) -> None:
+        self.schedule(drafts, together=False)
+
     @rule(drafts=st.lists(drafts, min_size=1, max_size=3), together=st.booleans())
     def schedule(self, drafts: list[dict[str, Any]], together: bool) -> None:
         batch = []
@@ -107,22 +112,6 @@ class QueueRules(SideBySide):
             fields = {name: getattr(new, name) for name in NewJob.__dataclass_fields__}
             answers = self.ask(lambda api, _, fields=fields: api.queue.schedule(**fields), new=True)
             self.remember("jobs", answers)
-
-    @rule(pick=picks, offset=offsets, content=st.none() | contents, metadata=metadata, gap=gaps)
-    def reschedule(
-        self,
-        pick: int,
-        offset: timedelta,
-        content: str | None,
-        metadata: dict[str, Json] | None,
-        gap: timedelta | None,
-    ) -> None:
-        job = self.job(pick, *WAITING)
-        self.ask(
-            lambda api, side: api.queue.reschedule(
-                self.id_of(job, side), self.at(offset), content=content, metadata=metadata, min_gap=gap
-            )
-        )
 
     @rule(
         worker=workers,
@@ -187,13 +176,33 @@ class QueueRules(SideBySide):
         now = self.clock()
         self.ask(lambda api, side: ended(api.queue, outcome(self.of(claim, side), ending, now)))
 
-    @rule(repair=repairs, pick=picks, offset=st.none() | offsets, limit=limits, platform=platforms)
-    def repair(self, repair: str, pick: int, offset: timedelta | None, limit: int, platform: str) -> None:
-        job = self.job(pick, *([JobStatus.DEAD_LETTER] if repair == "replay" else []))
+    @rule(
+        repair=repairs,
+        pick=picks,
+        offset=st.none() | offsets,
+        limit=limits,
+        platform=platforms,
+        changes=changes,
+    )
+    def repair(
+        self,
+        repair: str,
+        pick: int,
+        offset: timedelta | None,
+        limit: int,
+        platform: str,
+        changes: dict[str, Any],
+    ) -> None:
+        """What an operator does, mostly to a job that is fit for it."""
+        fit = {"replay": [JobStatus.DEAD_LETTER], "reschedule": WAITING}.get(repair, ())
+        job, at = self.job(pick, *fit), self.at(offset)
         ways: dict[str, Callable[[Any, Side], Any]] = {
             "rescue": lambda api, _: api.queue.rescue_expired(limit=limit),
-            "replay": lambda api, side: api.queue.replay(self.id_of(job, side), scheduled_at=self.at(offset)),
+            "replay": lambda api, side: api.queue.replay(self.id_of(job, side), scheduled_at=at),
             "replay all": lambda api, _: api.queue.replay_all(platform=platform, limit=limit),
+            "reschedule": lambda api, side: api.queue.reschedule(
+                self.id_of(job, side), at or self.clock(), **changes
+            ),
             "remove": lambda api, side: api.queue.remove(self.id_of(job, side)),
         }
         self.ask(ways[repair])

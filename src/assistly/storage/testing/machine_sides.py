@@ -278,10 +278,12 @@ class SideBySide(RuleBasedStateMachine):
                 side.numbers = before
 
     @precondition(lambda self: not self.before)
-    @rule(force=st.booleans(), reopen=st.sampled_from([False, False, True]))
-    def prune(self, force: bool, reopen: bool) -> None:
+    @rule(force=st.booleans(), reopen=st.sampled_from([False, False, True]), pick=picks, jitter=jitters)
+    def prune(self, force: bool, reopen: bool, pick: int, jitter: timedelta) -> None:
         if reopen:
             self.reopen()
+        if not force:
+            self.pass_time(NONE, pick, jitter)
         self.ask(lambda api, _: api.prune(force=force))
 
     def reopen(self) -> None:

@@ -42,7 +42,6 @@ class PostgresDialect(TemplateDialect):
             timestamp="::timestamptz",
             microseconds="* interval '1 microsecond'",
             any_platform="= ANY(:platforms::text[])",
-            any_id="= ANY(:ids::bigint[])",
             picked="= ANY(ARRAY(",
             end_picked="))",
             append_attempt=APPEND_ATTEMPT,

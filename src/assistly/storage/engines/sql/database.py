@@ -32,7 +32,7 @@ class Codec(Protocol):
     def bind_time(self, value: datetime | None) -> Any: ...
 
     def bind_list(self, values: Sequence[Any]) -> Any:
-        """For the fragments `any_platform` and `any_id`."""
+        """For the fragment `any_platform`."""
 
     def time(self, value: Any) -> datetime | None: ...
 

@@ -28,7 +28,6 @@ class Fragments:
     microseconds    nothing                             ``* interval '1 microsecond'``
     any_platform    ``IN (SELECT value FROM             ``= ANY(:platforms::text[])``
                     json_each(:platforms))``
-    any_id          the same with ``:ids``              ``= ANY(:ids::bigint[])``
     picked          ``IN (``                            ``= ANY(ARRAY(``
     end_picked      ``)``                               ``))``
     append_attempt  ``json_insert(…)``                  ``(… || jsonb_build_object(…))``
@@ -48,7 +47,6 @@ class Fragments:
     timestamp: str = ""
     microseconds: str = ""
     any_platform: str = ""
-    any_id: str = ""
     picked: str = ""
     end_picked: str = ""
     append_attempt: str = ""

@@ -13,7 +13,6 @@ from ..sql.store import from_microseconds, to_microseconds
 _FRAGMENTS = Fragments(
     t="assistly_",
     any_platform="IN (SELECT value FROM json_each(:platforms))",
-    any_id="IN (SELECT value FROM json_each(:ids))",
     picked="IN (",
     end_picked=")",
     append_attempt="""json_insert(
