@@ -28,9 +28,11 @@ def register(racer: Racer, nonces: Sequence[str]) -> list[bool]:
 
 def add_approval(racer: Racer, ids: Sequence[str]) -> list[Approval | AlreadyExists]:
     approvals = racer.storage.approvals
-    return racer.rounds(
-        ids, lambda id: caught(AlreadyExists, lambda: approvals.add(id, {"by": racer.name}))
-    )
+
+    def turn(id: str) -> Approval | AlreadyExists:
+        return caught(AlreadyExists, lambda: approvals.add(id, {"by": racer.name}))
+
+    return racer.rounds(ids, turn)
 
 
 def decide(racer: Racer, ids: Sequence[str]) -> list[Approval | StatusConflict]:
@@ -89,29 +91,21 @@ def count_up(racer: Racer, user_ids: Sequence[str], times: int) -> list[list[Ses
         return {"count": data["count"] + 1, "by": [*data["by"], racer.number]}
 
     def turn(user_id: str) -> list[Session]:
-        return [
-            sessions.update(user_id, change, default={"count": 0, "by": []}) for _ in range(times)
-        ]
+        return [sessions.update(user_id, change, default={"count": 0, "by": []}) for _ in range(times)]
 
     return racer.rounds(user_ids, turn)
 
 
-def put_at_version(
-    racer: Racer, user_ids: Sequence[str], version: int
-) -> list[Session | VersionConflict]:
+def put_at_version(racer: Racer, user_ids: Sequence[str], version: int) -> list[Session | VersionConflict]:
     sessions = racer.storage.sessions
 
     def turn(user_id: str) -> Session | VersionConflict:
-        return caught(
-            VersionConflict, lambda: sessions.put(user_id, racer.name, expected_version=version)
-        )
+        return caught(VersionConflict, lambda: sessions.put(user_id, racer.name, expected_version=version))
 
     return racer.rounds(user_ids, turn)
 
 
-def acquire(
-    racer: Racer, name: str, start: datetime, ttl: timedelta, times: int
-) -> list[WorkerLock | None]:
+def acquire(racer: Racer, name: str, start: datetime, ttl: timedelta, times: int) -> list[WorkerLock | None]:
     """Each round begins where the lease of the one before ends. Of each second one it is released."""
     lock = racer.storage.lock
 
