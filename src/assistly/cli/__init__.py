@@ -9,6 +9,7 @@ import typer
 
 from .demo.command import demo as run_demo
 from .operate import dead_letters, migrate, prune, replay, status
+from .work import worker
 
 app = typer.Typer(
     name="assistly",
@@ -20,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(run_demo)
-for command in (status, migrate, prune, dead_letters, replay):
+for command in (worker, status, migrate, prune, dead_letters, replay):
     app.command()(command)
 
 

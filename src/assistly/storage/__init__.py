@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .aio import AsyncStorage, open_async_storage
     from .backend import StorageBackend
     from .clock import Clock
     from .engines.memory import MemoryBackend
@@ -60,16 +61,18 @@ if TYPE_CHECKING:
         Settled,
         Snapshot,
         Snoozed,
+        Unclear,
         WorkerLock,
     )
     from .retention import RetentionPolicy
-    from .retry import RetryPolicy
+    from .retry import ExponentialRetry, RetryPolicy
     from .settings import StorageSettings
     from .storage import Storage
 
 __all__ = [
     "AlreadyExists",
     "Approval",
+    "AsyncStorage",
     "Attempt",
     "ClaimLost",
     "ClaimState",
@@ -77,6 +80,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "Event",
+    "ExponentialRetry",
     "Failed",
     "IdempotencyClaim",
     "IdempotencyMismatch",
@@ -116,13 +120,16 @@ __all__ = [
     "StorageSettings",
     "StorageUnavailable",
     "TransactionAborted",
+    "Unclear",
     "VersionConflict",
     "WorkerLock",
     "mirror",
+    "open_async_storage",
     "open_storage",
 ]
 
 _MODULES = {
+    "aio": "AsyncStorage open_async_storage",
     "backend": "StorageBackend",
     "clock": "Clock",
     "engines.memory": "MemoryBackend",
@@ -135,9 +142,9 @@ _MODULES = {
     "mirroring": "mirror",
     "records": "Approval Attempt ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job JobStatus "
     "Json Latency Metrics NewEvent NewJob Outcome Posted PruneReport Released Session Settled Snapshot "
-    "Snoozed WorkerLock",
+    "Snoozed Unclear WorkerLock",
     "retention": "RetentionPolicy",
-    "retry": "RetryPolicy",
+    "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",
     "storage": "Storage",
 }

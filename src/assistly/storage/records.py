@@ -108,7 +108,15 @@ class Released:
     job: Job
 
 
-Outcome = Posted | Failed | Snoozed | Released
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """Nobody can tell whether it was published: for a person to decide."""
+
+    job: Job
+    error: str
+
+
+Outcome = Posted | Failed | Snoozed | Released | Unclear
 """How a claim ends."""
 
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import builtins
-import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from .. import validation as check
 from ..backend import StorageBackend
 from ..errors import ClaimLost, InvalidValue, NotFound, StatusConflict
-from ..records import Failed, Job, JobStatus, Json, NewJob, Outcome, Posted, Released, Settled, Snoozed
+from ..records import (
+    Failed,
+    Job,
+    JobStatus,
+    Json,
+    NewJob,
+    Outcome,
+    Posted,
+    Released,
+    Settled,
+    Snoozed,
+    Unclear,
+)
 from .context import Context
 from .scheduling import Scheduler, checked_gap, raise_conflict
 from .settling import lapse, settlement
+from .waiting import wait
 
 _SWEEP = 100
-_LONGEST_SLEEP = 1.0
 _LEASE = timedelta(minutes=5)
 _RESCHEDULABLE = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
@@ -214,6 +225,13 @@ class Queue:
         """
         return self._settle_one(Failed(job, error, retry_at, retryable), now)
 
+    def mark_unknown(self, job: Job, error: str, *, now: datetime | None = None) -> Job:
+        """Put a job that may have been published or not among the dead letters, for a person to decide.
+
+        Its reason is `outcome unknown: ` and the error; publish_started_at is kept.
+        """
+        return self._settle_one(Unclear(job, error), now)
+
     def snooze(self, job: Job, until: datetime, *, now: datetime | None = None) -> Job:
         """Put a claimed job back until then; costs no attempt."""
         return self._settle_one(Snoozed(job, until), now)
@@ -225,7 +243,7 @@ class Queue:
     def settle(self, outcomes: Iterable[Outcome], *, now: datetime | None = None) -> Settled:
         """End a batch of claims. Lost ones are listed, the others are applied."""
         if not isinstance(outcomes, Iterable):
-            raise check.wrong_type("outcomes", "an iterable of Posted, Failed, Snoozed or Released", outcomes)
+            raise check.wrong_type("outcomes", "an iterable of outcomes", outcomes)
         batch = [*outcomes]
         if not batch:
             return Settled([], [])
@@ -272,16 +290,7 @@ class Queue:
 
     def wait(self, timeout: float | timedelta) -> bool:
         """Sleep until a job may be due, at most `timeout` (seconds, or a timedelta): True if one may be."""
-        deadline = time.monotonic() + check.seconds("timeout", timeout)
-        while True:
-            due_at = self._context.backend.jobs.next_due_at()
-            until_due = (due_at - self._context.now(None)).total_seconds() if due_at else _LONGEST_SLEEP
-            if due_at and until_due <= 0:
-                return True
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self._context.backend.jobs.wait(min(left, until_due, _LONGEST_SLEEP))
+        return wait(self._context, timeout)
 
     def _rescue(self, limit: int, at: datetime) -> builtins.list[Job]:
         jobs = self._context.backend.jobs

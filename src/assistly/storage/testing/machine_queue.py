@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed
+from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed, Unclear
 from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
 from .machine_sides import NONE, RETRY, Answers, Side, SideBySide, jitters, limits, picks
 
@@ -34,7 +34,8 @@ leases = st.sampled_from([MINUTE, LEASE])
 workers = st.sampled_from(["ann", "bob"])
 several = st.sampled_from([None, None, None, ["x"], ["mastodon", "\u00e9"]])
 endings = st.tuples(
-    st.sampled_from(["posted", "failed", "failed", "fatal", "retry at", "snoozed", "released"]), offsets
+    st.sampled_from(["posted", "failed", "failed", "fatal", "retry at", "snoozed", "released", "unclear"]),
+    offsets,
 )
 drafts = st.fixed_dictionaries(
     {"platform": platforms, "content": contents, "offset": st.none() | offsets},
@@ -63,6 +64,8 @@ def outcome(job: Job, ending: tuple[str, timedelta], now: datetime) -> Outcome:
             return Failed(job, "busy", retry_at=now + offset)
         case "snoozed":
             return Snoozed(job, now + offset)
+        case "unclear":
+            return Unclear(job, "no answer")
     return Released(job)
 
 
@@ -77,6 +80,8 @@ def ended(queue: Any, outcome: Outcome) -> Any:
             return queue.snooze(job, until)
         case Released(job):
             return queue.release(job)
+        case Unclear(job, error):
+            return queue.mark_unknown(job, error)
 
 
 class QueueRules(SideBySide):

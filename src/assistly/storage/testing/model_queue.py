@@ -20,6 +20,7 @@ from ..records import (
     Released,
     Settled,
     Snoozed,
+    Unclear,
 )
 from .model_values import canonical, copied
 
@@ -304,6 +305,9 @@ class ModelQueue:
         retry_at = retry_at or now + self._model.retry_delay
         return self._store(replace(row, status=JobStatus.RETRYING, next_retry_at=retry_at))
 
+    def mark_unknown(self, job: Job, error: str) -> Job:
+        return self._failed(self._held(job), f"outcome unknown: {error}", final=True)
+
     def snooze(self, job: Job, until: datetime) -> Job:
         return self._handed_back(replace(self._held(job), next_retry_at=until))
 
@@ -340,6 +344,8 @@ class ModelQueue:
                 return self.snooze(job, until)
             case Released(job):
                 return self.release(job)
+            case Unclear(job, error):
+                return self.mark_unknown(job, error)
 
     def rescue_expired(self, *, limit: int = 100) -> Sequence[Job]:
         now = self._model.now()

@@ -47,6 +47,7 @@ from .queue_settling_contract import (
     QueueBatchSettlingContract,
     QueueFailuresContract,
     QueueSettlingContract,
+    QueueUnclearContract,
 )
 
 
@@ -243,6 +244,7 @@ class QueueContract(
     QueueSettlingContract,
     QueueFailuresContract,
     QueueBatchSettlingContract,
+    QueueUnclearContract,
     QueueRescueContract,
     QueueDeadLettersContract,
 ):

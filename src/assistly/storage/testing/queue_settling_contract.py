@@ -11,9 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ..backend import StorageBackend
-from ..errors import InvalidValue
-from ..records import Attempt, Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Settled, Snoozed
-from ..retry import RetryPolicy
+from ..errors import ClaimLost, InvalidValue
+from ..records import (
+    Attempt,
+    Failed,
+    Job,
+    JobStatus,
+    NewJob,
+    Outcome,
+    Posted,
+    Released,
+    Settled,
+    Snoozed,
+    Unclear,
+)
+from ..retry import ExponentialRetry, RetryPolicy
 from ..storage import Storage
 from .fixtures import (
     DAY,
@@ -41,6 +53,7 @@ _ENDS: dict[str, Callable[[Storage, Job, datetime], Job]] = {
     "failed": lambda storage, job, now: storage.queue.mark_failed(job, "busy", now=now),
     "snoozed": lambda storage, job, now: storage.queue.snooze(job, START + HOUR, now=now),
     "released": lambda storage, job, now: storage.queue.release(job, now=now),
+    "unknown": lambda storage, job, now: storage.queue.mark_unknown(job, "no answer", now=now),
     "settled": lambda storage, job, now: storage.queue.settle([Released(job)], now=now).jobs[0],
 }
 
@@ -196,6 +209,17 @@ class QueueFailuresContract(Contract):
         clock.advance(2 * SECOND)
         assert storage.queue.mark_failed(claim_one(storage), "b").status is JobStatus.DEAD_LETTER
 
+    def test_the_policy_knows_which_attempt_it_was(self, backend: StorageBackend, clock: FakeClock) -> None:
+        empty(backend)
+        storage = open_for_test(
+            backend, clock, retry=ExponentialRetry(max_retries=5, delay=MINUTE, factor=3, jitter=0)
+        )
+        job = held(storage)
+        for delay in (MINUTE, 3 * MINUTE, 9 * MINUTE):
+            assert storage.queue.mark_failed(job, "busy").due_at == clock() + delay
+            clock.advance(delay)
+            job = claim_one(storage)
+
     def test_the_bound_is_fixed_when_the_job_is_scheduled(
         self, backend: StorageBackend, storage: Storage, clock: FakeClock
     ) -> None:
@@ -263,6 +287,51 @@ class QueueFailuresContract(Contract):
         assert (failed.last_error, failed.attempts[0].error) == (error, error)
         buried = storage.queue.mark_failed(claim_one(storage), error)
         assert (buried.dead_letter_reason, buried.attempts[1].error) == (error, error)
+
+
+class QueueUnclearContract(Contract):
+    def test_an_unclear_outcome_waits_for_a_person(self, storage: Storage, clock: FakeClock) -> None:
+        job = storage.queue.begin_publish(held(storage))
+        now = clock.advance(SECOND)
+        buried = storage.queue.mark_unknown(job, "no answer")
+        assert buried.status is JobStatus.DEAD_LETTER
+        assert buried.dead_letter_reason == buried.last_error == "outcome unknown: no answer"
+        assert (buried.dead_letter_at, buried.publish_started_at, buried.retries) == (now, START, 1)
+        assert (buried.worker_id, buried.lease_until, buried.next_retry_at) == (None, None, None)
+        assert buried.attempts == (Attempt(1, now, "worker-1", "outcome unknown: no answer"),)
+        assert storage.queue.get(job.id) == buried
+
+    def test_an_unclear_outcome_is_never_tried_again(self, storage: Storage) -> None:
+        job = storage.queue.begin_publish(held(storage, max_retries=99))
+        storage.queue.mark_unknown(job, "no answer")
+        assert storage.queue.claim_due(worker_id="w", now=START + 999 * DAY) == []
+
+    def test_a_person_may_replay_it(self, storage: Storage) -> None:
+        buried = storage.queue.mark_unknown(storage.queue.begin_publish(held(storage)), "no answer")
+        again = storage.queue.replay(buried.id)
+        assert again is not None
+        assert (again.status, again.publish_started_at, again.retries) == (JobStatus.SCHEDULED, None, 0)
+
+    def test_an_unclear_outcome_is_fenced(self, storage: Storage) -> None:
+        stale = held(storage)
+        storage.queue.release(stale)
+        current = claim_one(storage, worker_id="other")
+        with pytest.raises(ClaimLost):
+            storage.queue.mark_unknown(stale, "late")
+        assert storage.queue.settle([Unclear(stale, "late")]) == Settled([], [stale.id])
+        assert storage.queue.get(current.id) == current
+
+    def test_unclear_ones_in_a_batch(self, storage: Storage) -> None:
+        job = storage.queue.begin_publish(held(storage))
+        (buried,) = storage.queue.settle([Unclear(job, "")]).jobs
+        assert (buried.dead_letter_reason, buried.publish_started_at) == ("outcome unknown: ", START)
+
+    @pytest.mark.parametrize("error", [None, 1, "a\x00b", "\ud800", "x" * (1024 * 1024 + 1)])
+    def test_a_bad_doubt_leaves_the_claim(self, storage: Storage, error: Any) -> None:
+        job = held(storage)
+        with pytest.raises(InvalidValue, match="error"):
+            storage.queue.mark_unknown(job, error)
+        assert storage.queue.get(job.id) == job
 
 
 class QueueBatchSettlingContract(Contract):

@@ -36,6 +36,10 @@ class ServerClock:
             anchor = self._sync(ask, anchor)
         return anchor[1] + timedelta(seconds=ticks() - anchor[0])
 
+    def learn(self, answer: datetime, before: float) -> None:
+        """The server just said this, to a question of ours that left at `before`."""
+        self._anchor = ((before + ticks()) / 2, answer)
+
     def _sync(
         self, ask: Callable[[], datetime], previous: tuple[float, datetime] | None
     ) -> tuple[float, datetime]:
@@ -47,5 +51,5 @@ class ServerClock:
             if previous is None:
                 raise
             return previous
-        self._anchor = anchor = ((before + ticks()) / 2, answer)
+        anchor = self._anchor = ((before + ticks()) / 2, answer)
         return anchor

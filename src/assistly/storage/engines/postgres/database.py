@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -19,16 +20,17 @@ from ..sql.migrations import discover, migrate, require_current
 from .clock import ServerClock
 from .connections import Connections, PooledConnection, is_broken
 from .conninfo import Target, check_schema
+from .courier import Announcement
 from .dialect import PostgresDialect
 from .errors import is_conflict, nothing_committed, translate, unknown_outcome
 from .executor import PostgresExecutor
 from .migrations import SchemaTarget
 from .session import BEGIN, PinnedDatabase, Session, ask_time, commit
+from .wakeups import Wakeups
 
 T = TypeVar("T")
 
 _CONFLICT_RETRIES = 8
-_POLL = 0.05
 
 
 class PostgresDatabase:
@@ -49,9 +51,10 @@ class PostgresDatabase:
         self.dialect = PostgresDialect(check_schema(schema))
         self.clock = ServerClock()
         self._connections = Connections(self.target, pool_size, prepare_threshold=prepare_threshold)
+        self._wakeups = Wakeups(self.target, self.dialect, prepare_threshold=prepare_threshold)
+        self._farewell = weakref.finalize(self, self._wakeups.close)
         self._auto_migrate = auto_migrate
         self._ready = False
-        self._closed = threading.Event()
         self._local = threading.local()
 
     def read(self, work: Callable[[Executor], T]) -> T:
@@ -105,7 +108,11 @@ class PostgresDatabase:
             raise
         else:
             pinned.end()
-            _commit(session)
+            try:
+                _commit(session)
+            finally:
+                if session.announcement is not None:
+                    self._wakeups.announce(session.announcement)
         finally:
             self._local.pinned = None
             self._connections.give_back(connection)
@@ -134,11 +141,18 @@ class PostgresDatabase:
         self._ready = True
         return applied
 
+    def announce(self, announcement: Announcement) -> None:
+        pinned = self._joined()
+        if pinned is not None:
+            pinned.announce(announcement)
+        else:
+            self._wakeups.announce(announcement)
+
     def wait(self, timeout: float) -> None:
-        self._closed.wait(min(timeout, _POLL))
+        self._wakeups.wait(timeout)
 
     def close(self) -> None:
-        self._closed.set()
+        self._farewell()
         self._connections.close()
 
     def _joined(self) -> PinnedDatabase | None:

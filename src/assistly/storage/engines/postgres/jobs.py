@@ -6,17 +6,19 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from ...backend import JobDraft, Settlement
+from ...backend import JobDraft, JsonText, Settlement
 from ...errors import InvalidValue
-from ...records import Job
+from ...records import Job, JobStatus
 from ..sql.database import Executor, Params, Row
-from ..sql.jobs import JOB_COLUMNS, SETTLE_EXPIRED, SETTLE_HELD, SqlJobStore, in_microseconds
+from ..sql.jobs import JOB_COLUMNS, SETTLE_EXPIRED, SETTLE_HELD, WAITING, SqlJobStore, in_microseconds
 from .batches import chunks
+from .clock import ticks
+from .courier import Announcement
 from .dialect import APPEND_ATTEMPT, lock_key
 from .session import PostgresWork
 
@@ -65,6 +67,15 @@ _GIVEN_TYPES = {
 _GIVEN = re.compile(rf"(?<!:):({'|'.join(_GIVEN_TYPES)})\b")
 
 
+_NEXT_DUE_AND_NOW = f"""
+SELECT due_at, clock_timestamp() FROM {{t}}queue_jobs WHERE {WAITING} ORDER BY due_at, id LIMIT 1
+"""
+_WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
+# Well above how long waiters sleep without looking again.
+_SOON = timedelta(seconds=10)
+_NO_ID = 0
+
+
 class PostgresJobStore(SqlJobStore):
     def __init__(self, database: PostgresWork) -> None:
         super().__init__(database)
@@ -72,6 +83,68 @@ class PostgresJobStore(SqlJobStore):
         self._schema = database.dialect.schema
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
+        return self._announced(self._insert(drafts, now), now)
+
+    def reschedule(
+        self,
+        id: int,
+        scheduled_at: datetime,
+        *,
+        content: str | None,
+        metadata: JsonText | None,
+        now: datetime,
+    ) -> Job | None:
+        job = super().reschedule(id, scheduled_at, content=content, metadata=metadata, now=now)
+        return self._announced([job], now)[0]
+
+    def settle(
+        self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
+    ) -> Sequence[Job | None]:
+        if len(settlements) < 2:
+            jobs = super().settle(settlements, now=now, expired_only=expired_only)
+        else:
+            jobs = self._settle_many(settlements, now, expired_only)
+        return self._announced(jobs, now)
+
+    def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
+        return self._announced([super().replay(id, scheduled_at, now=now)], now)[0]
+
+    def replay_many(
+        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+    ) -> int:
+        count = super().replay_many(platform=platform, limit=limit, scheduled_at=scheduled_at, now=now)
+        if count and scheduled_at - now <= _SOON:
+            self._postgres.announce(Announcement(scheduled_at, _NO_ID, now))
+        return count
+
+    def next_due_at(self) -> datetime | None:
+        """Brings the server's time along, which whoever asks needs as well."""
+        statement = self._render(_NEXT_DUE_AND_NOW)
+
+        def work(connection: Executor) -> datetime | None:
+            before = ticks()
+            row = connection.row(statement, {})
+            if row is None:
+                return None
+            due_at: datetime
+            due_at, moment = row
+            self._postgres.clock.learn(moment, before)
+            return due_at
+
+        return self._database.read(work)
+
+    def _announced(self, jobs: Sequence[Job | None], now: datetime) -> Sequence[Job | None]:
+        """Told to those who wait for jobs, as far as they wait themselves and are due soon."""
+        soon = [
+            (job.due_at, job.id)
+            for job in jobs
+            if job is not None and job.status in _WAITING and job.due_at - now <= _SOON
+        ]
+        if soon:
+            self._postgres.announce(Announcement(*min(soon), now))
+        return jobs
+
+    def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
         if len(drafts) <= _FEW:
             return super().insert(drafts, now=now)
         statement = self._render(_INSERT_MANY)
@@ -107,11 +180,9 @@ class PostgresJobStore(SqlJobStore):
         rows = self._database.single(lambda connection: connection.rows(statement, params))
         return [self._job(row) for row in sorted(rows, key=itemgetter(0))]
 
-    def settle(
-        self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
-    ) -> Sequence[Job | None]:
-        if len(settlements) < 2:
-            return super().settle(settlements, now=now, expired_only=expired_only)
+    def _settle_many(
+        self, settlements: Sequence[Settlement], now: datetime, expired_only: bool
+    ) -> list[Job | None]:
         first = {(one.id, one.claim): place for place, one in reversed([*enumerate(settlements)])}
         templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
         steps = [

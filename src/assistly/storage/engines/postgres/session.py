@@ -14,7 +14,9 @@ from psycopg.pq import TransactionStatus
 
 from ...errors import StorageClosed, StorageUnavailable
 from ..sql.database import Database, Executor
+from .clock import ServerClock
 from .connections import is_broken
+from .courier import NOTIFY, Announcement, channel
 from .dialect import PostgresDialect
 from .errors import nothing_committed, translate, unknown_outcome
 from .executor import PostgresExecutor
@@ -33,6 +35,12 @@ class PostgresWork(Database, Protocol):
     @property
     def dialect(self) -> PostgresDialect: ...
 
+    @property
+    def clock(self) -> ServerClock: ...
+
+    def announce(self, announcement: Announcement) -> None:
+        """Tell those who wait for jobs, once these are committed."""
+
     def glimpse(self, work: Callable[[Executor], T]) -> T:
         """A transaction, or a savepoint, that is always undone: locks taken in it are free again."""
 
@@ -48,6 +56,7 @@ class Session:
         self.foreign = foreign
         self.lock = threading.RLock()
         self.executor = (PostgresExecutor.on_foreign if foreign else PostgresExecutor.on)(connection)
+        self.announcement: Announcement | None = None
         self._process = os.getpid()
         self._savepoints = 0
 
@@ -115,6 +124,20 @@ class PinnedDatabase:
     @property
     def dialect(self) -> PostgresDialect:
         return self._root.dialect
+
+    @property
+    def clock(self) -> ServerClock:
+        return self._root.clock
+
+    def announce(self, announcement: Announcement) -> None:
+        """When the caller commits we are not there: then the server tells, whether it is needed or not."""
+        if not self._session.foreign:
+            self._session.announcement = announcement.merged(self._session.announcement)
+        elif self._session.commits_itself:
+            self._root.announce(announcement)
+        else:
+            params = {"channel": channel(self.dialect.schema), "payload": ""}
+            self.read(lambda executor: executor.rows(NOTIFY, params))
 
     def read(self, work: Callable[[Executor], T]) -> T:
         with self._entered() as executor:

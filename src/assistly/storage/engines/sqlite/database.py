@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,10 +18,9 @@ from .forks import forget_in_children
 from .migrations import SqliteMigrations
 from .sessions import BoundSession, Session
 from .transactions import atomic
+from .watch import Watch
 
 T = TypeVar("T")
-
-_POLL_SECONDS = 0.05
 
 
 class SqliteDatabase:
@@ -31,7 +29,9 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, auto_migrate: bool, busy_timeout: timedelta) -> None:
         self._name = str(path)
         self._auto_migrate = auto_migrate
-        self._pool = Pool(Opener(path, busy_timeout))
+        opener = Opener(path, busy_timeout)
+        self._pool = Pool(opener)
+        self._watch = Watch(opener)
         self._ready = False
         self._make_locks()
         forget_in_children(self)
@@ -42,7 +42,7 @@ class SqliteDatabase:
 
     def after_fork(self) -> list[Connection]:
         self._make_locks()
-        return self._pool.after_fork()
+        return self._pool.after_fork() + self._watch.after_fork()
 
     def read(self, work: Callable[[Connection], T]) -> T:
         session = self._session()
@@ -92,9 +92,10 @@ class SqliteDatabase:
         return applied
 
     def wait(self, timeout: float) -> None:
-        time.sleep(min(timeout, _POLL_SECONDS))
+        self._watch.wait(timeout)
 
     def close(self) -> None:
+        self._watch.close()
         self._pool.close()
 
     def _alone(self, work: Callable[[Connection], T]) -> T:

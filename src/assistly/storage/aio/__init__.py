@@ -1,0 +1,8 @@
+"""The storage with `await`: the same engines and the same logic, off the event loop."""
+
+from __future__ import annotations
+
+from .opening import open_async_storage
+from .storage import AsyncStorage
+
+__all__ = ["AsyncStorage", "open_async_storage"]

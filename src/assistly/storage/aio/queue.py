@@ -1,0 +1,173 @@
+"""The queue with `await`."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from .. import validation as check
+from ..records import Job, JobStatus, Json, NewJob, Outcome, Settled
+from ..stores.queue import _LEASE, Queue
+from .base import AsyncStore
+from .runners import Runner
+from .watch import Waiter
+
+
+class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
+    def __init__(self, store: Queue, runner: Runner, waiter: Waiter) -> None:
+        super().__init__(store, runner)
+        self._waiter = waiter
+
+    async def schedule(
+        self,
+        platform: str,
+        content: str,
+        scheduled_at: datetime | None = None,
+        *,
+        idempotency_key: str | None = None,
+        min_gap: timedelta | None = None,
+        metadata: dict[str, Json] | None = None,
+        max_retries: int | None = None,
+        max_lateness: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Job:
+        return await self._run(
+            self._store.schedule,
+            platform,
+            content,
+            scheduled_at,
+            idempotency_key=idempotency_key,
+            min_gap=min_gap,
+            metadata=metadata,
+            max_retries=max_retries,
+            max_lateness=max_lateness,
+            now=now,
+        )
+
+    async def schedule_many(
+        self, jobs: Iterable[NewJob], *, now: datetime | None = None
+    ) -> builtins.list[Job]:
+        return await self._run(self._store.schedule_many, jobs, now=now)
+
+    async def reschedule(
+        self,
+        id: int,
+        scheduled_at: datetime,
+        *,
+        content: str | None = None,
+        metadata: dict[str, Json] | None = None,
+        min_gap: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Job:
+        return await self._run(
+            self._store.reschedule,
+            id,
+            scheduled_at,
+            content=content,
+            metadata=metadata,
+            min_gap=min_gap,
+            now=now,
+        )
+
+    async def find_conflict(self, platform: str, scheduled_at: datetime, min_gap: timedelta) -> Job | None:
+        return await self._run(self._store.find_conflict, platform, scheduled_at, min_gap)
+
+    async def get(self, id: int) -> Job | None:
+        return await self._run(self._store.get, id)
+
+    async def list(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        platform: str | None = None,
+        after: Job | int | None = None,
+        limit: int = 100,
+    ) -> builtins.list[Job]:
+        return await self._run(self._store.list, status=status, platform=platform, after=after, limit=limit)
+
+    async def counts(self) -> dict[JobStatus, int]:
+        return await self._run(self._store.counts)
+
+    async def remove(self, id: int) -> bool:
+        return await self._run(self._store.remove, id)
+
+    async def next_due_at(self) -> datetime | None:
+        return await self._run(self._store.next_due_at)
+
+    async def claim_due(
+        self,
+        *,
+        worker_id: str,
+        limit: int = 100,
+        lease: timedelta = _LEASE,
+        platforms: Iterable[str] | None = None,
+        now: datetime | None = None,
+    ) -> builtins.list[Job]:
+        return await self._run(
+            self._store.claim_due,
+            worker_id=worker_id,
+            limit=limit,
+            lease=lease,
+            platforms=platforms,
+            now=now,
+        )
+
+    async def extend(
+        self, jobs: Iterable[Job], *, lease: timedelta, now: datetime | None = None
+    ) -> builtins.list[Job]:
+        return await self._run(self._store.extend, jobs, lease=lease, now=now)
+
+    async def begin_publish(self, job: Job, *, now: datetime | None = None) -> Job:
+        return await self._run(self._store.begin_publish, job, now=now)
+
+    async def mark_posted(
+        self, job: Job, remote_id: str | None = None, *, now: datetime | None = None
+    ) -> Job:
+        return await self._run(self._store.mark_posted, job, remote_id, now=now)
+
+    async def mark_failed(
+        self,
+        job: Job,
+        error: str,
+        *,
+        retry_at: datetime | None = None,
+        retryable: bool = True,
+        now: datetime | None = None,
+    ) -> Job:
+        return await self._run(
+            self._store.mark_failed, job, error, retry_at=retry_at, retryable=retryable, now=now
+        )
+
+    async def mark_unknown(self, job: Job, error: str, *, now: datetime | None = None) -> Job:
+        return await self._run(self._store.mark_unknown, job, error, now=now)
+
+    async def snooze(self, job: Job, until: datetime, *, now: datetime | None = None) -> Job:
+        return await self._run(self._store.snooze, job, until, now=now)
+
+    async def release(self, job: Job, *, now: datetime | None = None) -> Job:
+        return await self._run(self._store.release, job, now=now)
+
+    async def settle(self, outcomes: Iterable[Outcome], *, now: datetime | None = None) -> Settled:
+        return await self._run(self._store.settle, outcomes, now=now)
+
+    async def rescue_expired(self, *, limit: int = 100, now: datetime | None = None) -> builtins.list[Job]:
+        return await self._run(self._store.rescue_expired, limit=limit, now=now)
+
+    async def dead_letters(
+        self, *, platform: str | None = None, after: Job | int | None = None, limit: int = 100
+    ) -> builtins.list[Job]:
+        return await self._run(self._store.dead_letters, platform=platform, after=after, limit=limit)
+
+    async def replay(
+        self, id: int, *, scheduled_at: datetime | None = None, now: datetime | None = None
+    ) -> Job | None:
+        return await self._run(self._store.replay, id, scheduled_at=scheduled_at, now=now)
+
+    async def replay_all(
+        self, *, platform: str | None = None, limit: int | None = None, now: datetime | None = None
+    ) -> int:
+        return await self._run(self._store.replay_all, platform=platform, limit=limit, now=now)
+
+    async def wait(self, timeout: float | timedelta) -> bool:
+        return await self._waiter.wait(check.seconds("timeout", timeout))

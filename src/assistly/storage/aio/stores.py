@@ -1,0 +1,257 @@
+"""The other stores with `await`."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+from .. import validation as check
+from ..errors import ClaimLost, Conflict, InvalidValue
+from ..records import (
+    Approval,
+    ClaimState,
+    Event,
+    IdempotencyClaim,
+    IdempotencyRecord,
+    Json,
+    Metrics,
+    NewEvent,
+    Session,
+    Snapshot,
+    WorkerLock,
+)
+from ..stores.approvals import Approvals
+from ..stores.events import Events
+from ..stores.idempotency import _LEASE, Idempotency
+from ..stores.lock import Locks
+from ..stores.metrics import MetricsStore
+from ..stores.nonces import Nonces
+from ..stores.sessions import Sessions
+from ..stores.snapshots import Snapshots
+from .base import AsyncStore
+
+
+class AsyncSessions(AsyncStore[Sessions], mirrors=Sessions):
+    async def get(self, user_id: str) -> Session | None:
+        return await self._run(self._store.get, user_id)
+
+    async def put(
+        self, user_id: str, data: Json, *, expected_version: int | None = None, now: datetime | None = None
+    ) -> Session:
+        return await self._run(self._store.put, user_id, data, expected_version=expected_version, now=now)
+
+    async def update(
+        self,
+        user_id: str,
+        change: Callable[[Json], Json],
+        *,
+        default: Json = None,
+        now: datetime | None = None,
+    ) -> Session:
+        """Store what `change` makes of the data (of `default` where there is no session).
+
+        `change` gets a copy and returns the new value. It runs in a thread (in memory: in place)
+        and in a transaction that holds the session, so keep it short; it may run again where two
+        callers create one session at once. It cannot be async: the session would stay locked for
+        as long as it awaits whatever it likes.
+        """
+        if _is_async(change):
+            raise InvalidValue("change must be a plain function: it runs while the session is locked")
+        return await self._run(self._store.update, user_id, change, default=default, now=now)
+
+    async def delete(self, user_id: str) -> bool:
+        return await self._run(self._store.delete, user_id)
+
+    async def list(self, *, after: Session | str | None = None, limit: int = 100) -> builtins.list[Session]:
+        return await self._run(self._store.list, after=after, limit=limit)
+
+
+class AsyncApprovals(AsyncStore[Approvals], mirrors=Approvals):
+    async def add(
+        self, id: str, payload: Json, *, status: str = "pending", created_at: datetime | None = None
+    ) -> Approval:
+        return await self._run(self._store.add, id, payload, status=status, created_at=created_at)
+
+    async def get(self, id: str) -> Approval | None:
+        return await self._run(self._store.get, id)
+
+    async def list(
+        self, *, status: str | None = None, before: Approval | str | None = None, limit: int = 100
+    ) -> builtins.list[Approval]:
+        return await self._run(self._store.list, status=status, before=before, limit=limit)
+
+    async def decide(
+        self,
+        id: str,
+        status: str,
+        *,
+        expected: str = "pending",
+        patch: dict[str, Json] | None = None,
+        now: datetime | None = None,
+    ) -> Approval:
+        return await self._run(self._store.decide, id, status, expected=expected, patch=patch, now=now)
+
+
+class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
+    async def claim(
+        self,
+        key: str,
+        *,
+        fingerprint: str | None = None,
+        lease: timedelta = _LEASE,
+        now: datetime | None = None,
+    ) -> IdempotencyClaim:
+        return await self._run(self._store.claim, key, fingerprint=fingerprint, lease=lease, now=now)
+
+    async def complete(self, claim: IdempotencyClaim, value: Json, *, now: datetime | None = None) -> None:
+        await self._run(self._store.complete, claim, value, now=now)
+
+    async def abandon(self, claim: IdempotencyClaim) -> None:
+        await self._run(self._store.abandon, claim)
+
+    async def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
+        return await self._run(self._store.put, key, value, saved_at=saved_at)
+
+    async def get(self, key: str) -> IdempotencyRecord | None:
+        return await self._run(self._store.get, key)
+
+    async def run_once(
+        self,
+        key: str,
+        function: Callable[[], Json],
+        *,
+        fingerprint: str | None = None,
+        lease: timedelta = _LEASE,
+    ) -> Json:
+        """The result of `function`, run now or by whoever came first with this key.
+
+        An async function is awaited here; a plain one runs in a thread (in memory: in place), and
+        to its end even if the caller is cancelled. An exception or a cancellation of the function
+        abandons the key and is passed on. Raises Conflict while someone else is running it, and
+        ClaimLost if it took longer than `lease` and was overtaken.
+        """
+        if _is_async(function):
+            return await self._await_once(key, function, fingerprint, lease)
+        plain = _plain(function) if callable(function) else function
+        return await self._run(self._store.run_once, key, plain, fingerprint=fingerprint, lease=lease)
+
+    async def _await_once(
+        self, key: str, function: Callable[[], Any], fingerprint: str | None, lease: timedelta
+    ) -> Json:
+        claims: builtins.list[IdempotencyClaim] = []
+
+        def claim_key() -> IdempotencyClaim:
+            claims.append(self._store.claim(key, fingerprint=fingerprint, lease=lease))
+            return claims[0]
+
+        try:
+            claim = await self._finish(claim_key)
+            if claim.state is ClaimState.COMPLETED:
+                return claim.value
+            if claim.state is ClaimState.IN_PROGRESS:
+                raise Conflict(
+                    f"key {key!r} is in progress elsewhere until {claim.lease_until}: ask again after that"
+                )
+            value = await function()
+            check.canonical("the result of function", value)
+        except BaseException:
+            if claims and claims[0].state is ClaimState.ACQUIRED:
+                with suppress(ClaimLost):
+                    await self._finish(self._store.abandon, claims[0])
+            raise
+        await self._finish(self._store.complete, claim, value)
+        return value
+
+
+class AsyncNonces(AsyncStore[Nonces], mirrors=Nonces):
+    async def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
+        return await self._run(self._store.register, nonce, timestamp)
+
+    async def seen(self, nonce: str) -> bool:
+        return await self._run(self._store.seen, nonce)
+
+
+class AsyncMetrics(AsyncStore[MetricsStore], mirrors=MetricsStore):
+    async def increment(self, name: str, by: int = 1) -> None:
+        await self._run(self._store.increment, name, by)
+
+    async def observe_latency(self, milliseconds: float) -> None:
+        await self._run(self._store.observe_latency, milliseconds)
+
+    async def read(self) -> Metrics:
+        return await self._run(self._store.read)
+
+
+class AsyncLocks(AsyncStore[Locks], mirrors=Locks):
+    async def acquire(
+        self,
+        owner_id: str,
+        *,
+        ttl: timedelta | None = None,
+        name: str = "worker",
+        now: datetime | None = None,
+    ) -> WorkerLock | None:
+        return await self._run(self._store.acquire, owner_id, ttl=ttl, name=name, now=now)
+
+    async def renew(
+        self, lock: WorkerLock, *, ttl: timedelta | None = None, now: datetime | None = None
+    ) -> WorkerLock:
+        return await self._run(self._store.renew, lock, ttl=ttl, now=now)
+
+    async def release(self, lock: WorkerLock, *, now: datetime | None = None) -> bool:
+        return await self._run(self._store.release, lock, now=now)
+
+    async def current(self, name: str = "worker", *, now: datetime | None = None) -> WorkerLock | None:
+        return await self._run(self._store.current, name, now=now)
+
+
+class AsyncEvents(AsyncStore[Events], mirrors=Events):
+    async def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
+        return await self._run(self._store.append, event_type, payload, created_at=created_at)
+
+    async def append_many(
+        self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]
+    ) -> builtins.list[Event]:
+        return await self._run(self._store.append_many, events)
+
+    async def list(
+        self, *, event_type: str | None = None, before: Event | int | None = None, limit: int = 100
+    ) -> builtins.list[Event]:
+        return await self._run(self._store.list, event_type=event_type, before=before, limit=limit)
+
+    async def read_after(
+        self, id: Event | int, *, event_type: str | None = None, limit: int = 100
+    ) -> builtins.list[Event]:
+        return await self._run(self._store.read_after, id, event_type=event_type, limit=limit)
+
+
+class AsyncSnapshots(AsyncStore[Snapshots], mirrors=Snapshots):
+    async def put(self, kind: str, payload: Json, *, now: datetime | None = None) -> Snapshot:
+        return await self._run(self._store.put, kind, payload, now=now)
+
+    async def get(self, kind: str) -> Snapshot | None:
+        return await self._run(self._store.get, kind)
+
+    async def list(self) -> builtins.list[Snapshot]:
+        return await self._run(self._store.list)
+
+
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - is that method async?
+    )
+
+
+def _plain(function: Callable[[], Json]) -> Callable[[], Json]:
+    def call() -> Json:
+        value = function()
+        if inspect.iscoroutine(value):
+            value.close()
+            raise InvalidValue("function returned a coroutine: pass the async function itself")
+        return value
+
+    return call

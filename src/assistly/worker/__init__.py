@@ -1,0 +1,38 @@
+"""Publishes due jobs, and never one twice on its own account.
+
+Names load their modules on first use, as those of `assistly.storage` do.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .aio import AsyncWorker
+    from .verdicts import Permanent, Publisher, Retry, Unknown
+    from .worker import Worker
+
+__all__ = ["AsyncWorker", "Permanent", "Publisher", "Retry", "Unknown", "Worker"]
+
+_HOMES = {
+    "AsyncWorker": "aio",
+    "Permanent": "verdicts",
+    "Publisher": "verdicts",
+    "Retry": "verdicts",
+    "Unknown": "verdicts",
+    "Worker": "worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

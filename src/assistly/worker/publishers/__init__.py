@@ -1,0 +1,65 @@
+"""The publishers that ship, and how a line of text names one."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from assistly.storage.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from assistly.storage.records import Job, Json
+
+    from ..verdicts import Publisher
+
+SPECS = "stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE"
+
+
+def load_publisher(spec: str, *, webhook_secret: str | None = None) -> Publisher:
+    """`stdout`, `file:PATH`, `webhook:URL`, or `module:attribute` for one's own."""
+    kind, colon, rest = spec.partition(":")
+    if spec == "stdout":
+        from .stdout import publish
+
+        return publish
+    if kind == "file" and rest:
+        from .file import FilePublisher
+
+        return FilePublisher(rest)
+    if kind == "webhook" and rest:
+        from .webhook import WebhookPublisher
+
+        return WebhookPublisher(rest, secret=webhook_secret)
+    if colon and kind and rest:
+        return _imported(spec, kind, rest)
+    raise ConfigurationError(f"a publisher is {SPECS}; got {spec!r}")
+
+
+def _imported(spec: str, module: str, attribute: str) -> Publisher:
+    try:
+        found = import_module(module)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {error}") from error
+    if not callable(found) or isinstance(found, type):
+        raise ConfigurationError(f"the publisher {spec!r} is no function or other callable object")
+    publisher: Publisher = found
+    return publisher
+
+
+def described(job: Job) -> dict[str, Json]:
+    """What the publishers that ship tell of a job."""
+    return {
+        "id": job.id,
+        "platform": job.platform,
+        "content": job.content,
+        "metadata": job.metadata,
+        "scheduled_at": job.scheduled_at.isoformat(),
+        "idempotency_key": job.idempotency_key,
+    }
+
+
+def as_line(job: Job) -> bytes:
+    return json.dumps(described(job), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,174 @@
+"""An HTTP POST for each job, with an idempotency key and a signature."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from assistly.storage.errors import ConfigurationError
+
+from ..verdicts import Permanent, Retry, Unknown
+from . import as_line
+
+try:
+    import httpx
+except ImportError as error:
+    raise ConfigurationError(
+        f"the publisher webhook needs httpx ({error}): python -m pip install 'assistly[webhook]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from assistly.storage.records import Job
+
+SIGNATURE = "X-Assistly-Signature"
+TIMESTAMP = "X-Assistly-Timestamp"
+
+_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+_LONGEST_ANSWER = 64 * 1024
+# Raised before any of the request is on its way.
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+def sign(secret: str, timestamp: str, body: bytes) -> str:
+    """What the signature header holds. Receivers compare it with `hmac.compare_digest`.
+
+    They should also refuse a timestamp that is more than a few minutes off, and a key that they know.
+    """
+    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
+    return f"sha256={digest.hexdigest()}"
+
+
+class WebhookPublisher:
+    """POSTs a job as JSON to `url`.
+
+    The header Idempotency-Key is the job's key, percent-encoded, or `job-` and its id: the same for each
+    attempt, and a receiver that honours it never acts twice. 2xx is posted, and `id` of a JSON object
+    in the answer is the remote id; 429 is Retry; 5xx and a connection that is not made are failures
+    that are tried again; any other answer is Permanent. A time-out or a broken connection after the
+    request was sent is Unknown.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        secret: str | None = None,
+        timeout: float = 30.0,
+        connect_timeout: float = 5.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._url = _checked(url)
+        self._secret = secret
+        # An idle connection that the server has just closed looks like one that broke after the request:
+        # none is kept.
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(timeout, connect=connect_timeout),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            follow_redirects=False,
+            transport=transport,
+        )
+
+    def __call__(self, job: Job) -> str | None:
+        body = as_line(job)
+        request = self._client.build_request(
+            "POST", self._url, content=body, headers=self._headers(job, body)
+        )
+        try:
+            response = self._client.send(request, stream=True)
+            with closing(response):
+                answer = _beginning(response.iter_bytes())
+        except _NOT_SENT as error:
+            raise ConnectionError(f"no connection: {_told(error)}") from error
+        except httpx.HTTPError as error:
+            raise Unknown(f"no complete answer to the request: {_told(error)}") from error
+        return _judged(response, answer)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _headers(self, job: Job, body: bytes) -> dict[str, str]:
+        key = f"job-{job.id}" if job.idempotency_key is None else job.idempotency_key
+        headers = {"Content-Type": "application/json", "Idempotency-Key": quote(key, safe=_PLAIN)}
+        if self._secret is not None:
+            timestamp = str(int(time.time()))
+            headers |= {TIMESTAMP: timestamp, SIGNATURE: sign(self._secret, timestamp, body)}
+        return headers
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigurationError("the publisher webhook needs a URL that begins with http:// or https://")
+    return parsed
+
+
+def _beginning(chunks: Iterator[bytes]) -> bytes:
+    taken = b""
+    for chunk in chunks:
+        taken += chunk
+        if len(taken) > _LONGEST_ANSWER:
+            break
+    return taken
+
+
+def _judged(response: httpx.Response, answer: bytes) -> str | None:
+    status = response.status_code
+    if 200 <= status < 300:
+        return _remote_id(answer)
+    text = f"{status} {response.reason_phrase}: {answer[:200].decode(errors='replace')}"
+    if status == 429:
+        raise Retry(text, after=_retry_after(response.headers))
+    if status >= 500:
+        raise ConnectionError(text)
+    raise Permanent(text)
+
+
+def _remote_id(answer: bytes) -> str | None:
+    try:
+        value: Any = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    remote_id = value.get("id") if isinstance(value, dict) else None
+    return str(remote_id) if type(remote_id) in (str, int) else None
+
+
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Seconds, from either form of the header. A date is compared with the server's own clock."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdecimal():
+        return min(float(value), 1e9)
+    until = _date(value)
+    if until is None:
+        return None
+    now = _date(headers.get("Date", "")) or datetime.now(UTC)
+    return max(0.0, (until - now).total_seconds())
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        parsed = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

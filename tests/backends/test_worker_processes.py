@@ -1,0 +1,254 @@
+"""Workers as processes: signals, crashes, exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from assistly.storage import Job, JobStatus, Storage, open_storage
+
+LONG = 60.0
+ASYNC_WORKER = """
+import asyncio
+from pathlib import Path
+from assistly.storage import open_storage
+from assistly.worker import AsyncWorker
+
+async def publish(job):
+    Path("published").write_text(f"{job.id}\\n")
+    while not Path("release").exists():
+        await asyncio.sleep(0.005)
+
+async def main():
+    with open_storage() as storage:
+        await AsyncWorker(storage, {"x": publish}).run()
+
+asyncio.run(main())
+"""
+PUBLISHERS = """
+import ctypes, os, threading
+from pathlib import Path
+
+def record(job):
+    with open("published", "a") as file:
+        file.write(f"{job.id}\\n")
+
+def quick(job):
+    record(job)
+    return f"remote-{job.id}"
+
+def slow(job):
+    record(job)
+    tick = threading.Event()
+    while not Path("release").exists():
+        tick.wait(0.005)
+    return f"remote-{job.id}"
+
+def deadly(job):
+    record(job)
+    if job.content == "exit":
+        os._exit(9)
+    if job.content == "crash":
+        ctypes.string_at(0)
+    if job.content == "raise":
+        raise RuntimeError("poison")
+"""
+SQLITE_ONLY = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "publishers.py").write_text(PUBLISHERS)
+    monkeypatch.setenv("STORAGE_ENGINE", request.param)
+    monkeypatch.setenv("SCHEDULE_RETRY_MINUTES", "0")
+    if request.param == "sqlite":
+        monkeypatch.setenv("SQLITE_PATH", "worker.db")
+    else:
+        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("database_url"))
+        monkeypatch.setenv("STORAGE_SCHEMA", request.getfixturevalue("schema"))
+    return str(request.param)
+
+
+@pytest.fixture
+def storage(engine: str) -> Iterator[Storage]:
+    with open_storage(auto_prune=False) as storage:
+        yield storage
+
+
+@contextmanager
+def worker(publisher: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", "from assistly.cli import main; main()", "worker"]
+    process = subprocess.Popen(
+        [*command, "--publish", f"x={publisher}", *options], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(condition: Callable[[], object]) -> None:
+    tick = threading.Event()
+    for _ in range(int(LONG / 0.01)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def published() -> list[int]:
+    record = Path("published")
+    return [int(line) for line in record.read_text().split()] if record.exists() else []
+
+
+def stored(storage: Storage, job: Job) -> Job:
+    found = storage.queue.get(job.id)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_lets_running_jobs_end(storage: Storage, number: signal.Signals) -> None:
+    running = storage.queue.schedule("x", "running")
+    with worker("publishers:slow", "--concurrency", "1") as process:
+        until(published)
+        waiting = storage.queue.schedule("x", "comes too late")
+        process.send_signal(number)
+        Path("release").touch()
+        _, log = process.communicate(timeout=LONG)
+    assert process.returncode == 0, log
+    assert stored(storage, running).remote_id == f"remote-{running.id}"
+    assert stored(storage, waiting) == waiting
+    assert f"job {running.id} on x is posted" in log
+    assert "Traceback" not in log
+
+
+@SQLITE_ONLY
+def test_a_signal_stops_an_async_worker_too(storage: Storage) -> None:
+    job = storage.queue.schedule("x", "running")
+    process = subprocess.Popen([sys.executable, "-c", ASYNC_WORKER], stderr=subprocess.PIPE, text=True)
+    try:
+        until(published)
+        process.send_signal(signal.SIGTERM)
+        Path("release").touch()
+        _, log = process.communicate(timeout=LONG)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, log
+    assert stored(storage, job).status is JobStatus.POSTED
+
+
+def test_an_idle_worker_stops_at_once(storage: Storage) -> None:
+    done = storage.queue.schedule("x", "before")
+    with worker("publishers:quick", "--poll", "60") as process:
+        until(lambda: stored(storage, done).status is JobStatus.POSTED)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=LONG / 2)
+    assert process.returncode == 0
+
+
+def test_a_second_signal_ends_it_on_the_spot(storage: Storage) -> None:
+    job = storage.queue.schedule("x", "running")
+    with worker("publishers:slow", "--lease", "1") as process:
+        until(published)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: _ended_by_another(process))
+    assert process.returncode == -signal.SIGTERM
+    until(storage.queue.rescue_expired)
+    assert (stored(storage, job).dead_letter_reason or "").startswith("outcome unknown: ")
+    assert published() == [job.id]
+
+
+def test_the_grace_time_ends(storage: Storage) -> None:
+    job = storage.queue.schedule("x", "never ends")
+    with worker("publishers:slow", "--grace", "0.1") as process:
+        until(published)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=LONG)
+    assert process.returncode == 0
+    assert f"job {job.id} on x is still being published" in log
+    assert stored(storage, job).publish_started_at is not None
+
+
+@pytest.mark.parametrize("death", ["exit", "crash"])
+def test_a_job_that_kills_its_worker_is_published_once(storage: Storage, death: str) -> None:
+    poison = storage.queue.schedule("x", death)
+    fine = [storage.queue.schedule("x", "fine") for _ in range(3)]
+    options = ("--lease", "0.5", "--concurrency", "1")
+    with worker("publishers:deadly", *options) as process:
+        assert process.wait(LONG) in (9, -signal.SIGSEGV)
+    with worker("publishers:deadly", *options):
+        until(lambda: storage.queue.counts()[JobStatus.POSTED] == len(fine))
+        until(lambda: stored(storage, poison).status is JobStatus.DEAD_LETTER)
+    assert (stored(storage, poison).dead_letter_reason or "").startswith("outcome unknown: ")
+    assert sorted(published()) == [poison.id, *(job.id for job in fine)]
+
+
+@SQLITE_ONLY
+def test_a_job_that_always_fails_leaves_the_others_alone(storage: Storage) -> None:
+    poison = storage.queue.schedule("x", "raise")
+    fine = storage.queue.schedule("x", "fine")
+    with worker("publishers:deadly", "--drain") as process:
+        assert process.wait(LONG) == 0
+    assert stored(storage, poison).dead_letter_reason == "RuntimeError: poison"
+    assert stored(storage, fine).status is JobStatus.POSTED
+    assert sorted(published()) == [poison.id] * 3 + [fine.id]
+
+
+def test_a_worker_that_was_stopped_for_too_long_settles_nothing(storage: Storage) -> None:
+    job = storage.queue.schedule("x", "slow")
+    with worker("publishers:slow", "--lease", "1") as process:
+        until(published)
+        os.kill(process.pid, signal.SIGSTOP)
+        until(storage.queue.rescue_expired)
+        Path("release").touch()
+        os.kill(process.pid, signal.SIGCONT)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=LONG)
+    assert f"job {job.id} on x: its claim is lost; here it was published as remote-{job.id}" in log
+    assert stored(storage, job).status is JobStatus.DEAD_LETTER
+    assert published() == [job.id]
+
+
+def _ended_by_another(process: subprocess.Popen[str]) -> bool:
+    """Signals that come too soon after one another are one: until it is gone, there is another."""
+    process.send_signal(signal.SIGTERM)
+    return process.poll() is not None
+
+
+@SQLITE_ONLY
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ((), 2, "--publish"),
+        (("--publish", "x"), 2, "PLATFORM=PUBLISHER"),
+        (("--publish", "x=stdout", "--publish", "x=stdout"), 2, "twice"),
+        (("--publish", "x=stdout", "--limit", "x=many"), 2, "PLATFORM=N"),
+        (("--publish", "x=stdout", "--limit", "y=1"), 1, "has no publisher"),
+        (("--publish", "x=nothing"), 1, "a publisher is stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE"),
+        (("--publish", "x=no_such_module:publish"), 1, "cannot be loaded"),
+        (("--publish", "x=webhook:example.org"), 1, "needs a URL"),
+    ],
+)
+@pytest.mark.usefixtures("engine")
+def test_mistakes_are_one_line(options: tuple[str, ...], code: int, message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from assistly.cli import main; main()", "worker", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

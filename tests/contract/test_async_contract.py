@@ -1,0 +1,235 @@
+"""The contract, through the facade: each thread of a test drives a task of its own on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from assistly.storage import (
+    AsyncStorage,
+    MemoryBackend,
+    PostgresBackend,
+    SqliteBackend,
+    Storage,
+    StorageBackend,
+)
+from assistly.storage.testing import Contract, FakeClock, StorageContract, empty, open_for_test
+from assistly.storage.testing.approvals_contract import ApprovalDecisionsContract
+from assistly.storage.testing.events_contract import EventReadingContract
+from assistly.storage.testing.idempotency_contract import IdempotencyFenceContract, RunOnceContract
+from assistly.storage.testing.lock_contract import LockContract
+from assistly.storage.testing.metrics_contract import MetricsContract
+from assistly.storage.testing.nonces_contract import NoncesContract
+from assistly.storage.testing.queue_contract import QueueContract
+from assistly.storage.testing.sessions_contract import SessionsContract, SessionUpdatesContract
+from assistly.storage.testing.snapshots_contract import SnapshotsContract
+from assistly.storage.testing.transactions_contract import TransactionErrorsContract, TransactionsContract
+
+STORES = (
+    "queue",
+    "sessions",
+    "approvals",
+    "idempotency",
+    "nonces",
+    "metrics",
+    "lock",
+    "events",
+    "snapshots",
+)
+
+Start = Callable[[], Awaitable[Any]]
+
+
+class LoopThread:
+    """An event loop in a thread. What one thread asks of it runs in one task, as a transaction needs."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._local = threading.local()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, start: Start) -> Any:
+        answer: Future[Any] = Future()
+        self._loop.call_soon_threadsafe(self._calls().put_nowait, (start, answer))
+        return answer.result(timeout=60)
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=60)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=60)
+        self._loop.close()
+
+    def _calls(self) -> asyncio.Queue[tuple[Start, Future[Any]]]:
+        calls: asyncio.Queue[tuple[Start, Future[Any]]] | None = getattr(self._local, "calls", None)
+        if calls is None:
+            calls = self._local.calls = asyncio.Queue()
+            self._loop.call_soon_threadsafe(self._serve, calls)
+        return calls
+
+    def _serve(self, calls: asyncio.Queue[tuple[Start, Future[Any]]]) -> None:
+        self._tasks.append(self._loop.create_task(_serve(calls)))
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loop.shutdown_default_executor()
+
+
+async def _serve(calls: asyncio.Queue[tuple[Start, Future[Any]]]) -> None:
+    while True:
+        start, answer = await calls.get()
+        try:
+            result = await start()
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
+
+
+class DrivenStore:
+    def __init__(self, store: Any, loop: LoopThread) -> None:
+        self._store = store
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        return lambda *args, **kwargs: self._loop.run(lambda: method(*args, **kwargs))
+
+
+class DrivenIdempotency(DrivenStore):
+    def run_once(self, key: str, function: Any, **options: Any) -> Any:
+        """The suite's functions may call the storage, which a callback on the event loop cannot."""
+
+        async def aside() -> Any:
+            return await asyncio.to_thread(function)
+
+        wrapped = aside if callable(function) else function
+        return self._loop.run(lambda: self._store.run_once(key, wrapped, **options))
+
+
+class DrivenStorage(Storage):
+    """A `Storage` to the suite; all it does is done by an `AsyncStorage`."""
+
+    def __init__(self, storage: AsyncStorage, loop: LoopThread) -> None:
+        self._async = storage
+        self._loop = loop
+        for name in STORES:
+            kind = DrivenIdempotency if name == "idempotency" else DrivenStore
+            setattr(self, name, kind(getattr(storage, name), loop))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Storage]:
+        block = self._async.transaction()
+        inner = self._loop.run(block.__aenter__)
+        try:
+            yield DrivenStorage(inner, self._loop)
+        except BaseException as error:
+            self._loop.run(partial(block.__aexit__, type(error), error, error.__traceback__))
+            raise
+        self._loop.run(partial(block.__aexit__, None, None, None))
+
+    def bind(self, connection: Any) -> Storage:
+        return DrivenStorage(self._loop.run(lambda: self._async.bind(connection)), self._loop)
+
+    def prune(self, **options: Any) -> Any:
+        return self._loop.run(lambda: self._async.prune(**options))
+
+    def ping(self) -> float:
+        seconds: float = self._loop.run(self._async.ping)
+        return seconds
+
+    def migrate(self) -> list[str]:
+        names: list[str] = self._loop.run(self._async.migrate)
+        return names
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[LoopThread]:
+    loop = LoopThread()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="class")
+def memory() -> StorageBackend:
+    return MemoryBackend()
+
+
+@pytest.fixture(scope="class")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> StorageBackend:
+    return SqliteBackend(tmp_path_factory.mktemp("sqlite") / "async.db")
+
+
+@pytest.fixture(scope="class")
+def postgres(database_url: str, new_schema: Callable[[], str]) -> StorageBackend:
+    return PostgresBackend(database_url, schema=new_schema())
+
+
+@pytest.fixture(scope="class")
+def backend(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.cls.engine)
+
+
+@pytest.fixture(scope="class")
+def shared_clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="class")
+def driven(backend: StorageBackend, shared_clock: FakeClock, loop: LoopThread) -> Iterator[Storage]:
+    storage = AsyncStorage(open_for_test(backend, shared_clock), threads=10)
+    yield DrivenStorage(storage, loop)
+    loop.run(storage.close)
+
+
+class AsyncFixtures(Contract):
+    @pytest.fixture
+    def clock(self, shared_clock: FakeClock) -> FakeClock:
+        shared_clock.reset()
+        return shared_clock
+
+    @pytest.fixture
+    def storage(self, backend: StorageBackend, clock: FakeClock, driven: Storage) -> Storage:
+        empty(backend)
+        return driven
+
+
+class TestAsyncMemory(AsyncFixtures, StorageContract):
+    engine = "memory"
+
+
+class OnThreads(
+    AsyncFixtures,
+    QueueContract,
+    SessionsContract,
+    SessionUpdatesContract,
+    ApprovalDecisionsContract,
+    IdempotencyFenceContract,
+    RunOnceContract,
+    NoncesContract,
+    MetricsContract,
+    LockContract,
+    EventReadingContract,
+    SnapshotsContract,
+    TransactionsContract,
+    TransactionErrorsContract,
+):
+    """Without what is checked above the facade: values, texts, times, and what retention keeps."""
+
+
+class TestAsyncSqlite(OnThreads):
+    engine = "sqlite"
+
+
+class TestAsyncPostgres(OnThreads):
+    engine = "postgres"

@@ -1,0 +1,365 @@
+"""`AsyncStorage`: what it adds to the storage below. The contract runs through it in `tests/contract`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assistly.storage import (
+    AsyncStorage,
+    ConfigurationError,
+    InvalidValue,
+    Storage,
+    StorageBackend,
+    StorageClosed,
+    open_async_storage,
+    open_storage,
+)
+from assistly.storage.aio.storage import AsyncStorage as Facade
+from assistly.storage.engines.sqlite.driver import sqlite3
+
+STORES = (
+    "queue",
+    "sessions",
+    "approvals",
+    "idempotency",
+    "nonces",
+    "metrics",
+    "lock",
+    "events",
+    "snapshots",
+)
+ON_THREADS = ["sqlite", "postgres"]
+Open = Callable[..., AsyncStorage]
+
+
+class Undo(Exception):
+    """Raised on purpose."""
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    async def bounded() -> Any:
+        async with asyncio.timeout(60):
+            return await work
+
+    return asyncio.run(bounded())
+
+
+# The same API
+
+
+def operations(kind: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(kind).items() if not name.startswith("_") and callable(value)}
+
+
+def signature(function: Any, *, result: bool = True) -> inspect.Signature:
+    found = inspect.signature(function, eval_str=True)
+    return found if result else found.replace(return_annotation=inspect.Signature.empty)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_the_stores_are_those_of_storage(store: str) -> None:
+    with open_storage(engine="memory", auto_prune=False) as storage:
+        plain = type(getattr(storage, store))
+        mirror = type(getattr(AsyncStorage(storage), store))
+    assert operations(mirror).keys() == operations(plain).keys()
+    for name, operation in operations(plain).items():
+        twin = getattr(mirror, name)
+        assert inspect.iscoroutinefunction(twin), name
+        assert signature(twin) == signature(operation), name
+        assert bool(twin.__doc__) == bool(operation.__doc__), name
+
+
+def test_the_storage_is_that_of_storage() -> None:
+    assert operations(Facade).keys() - {"aclose"} == operations(Storage).keys()
+    for name, operation in operations(Storage).items():
+        twin = getattr(Facade, name)
+        assert twin.__doc__, name
+        derives = name in ("transaction", "bind")
+        assert signature(twin, result=not derives) == signature(operation, result=not derives), name
+    assert signature(Facade.transaction).return_annotation == AsyncIterator[AsyncStorage]
+    assert signature(Facade.bind).return_annotation is AsyncStorage
+
+
+def test_it_is_opened_with_the_same_keywords() -> None:
+    plain, twin = inspect.signature(open_storage), inspect.signature(open_async_storage)
+    assert twin.parameters == plain.parameters
+
+
+def test_asyncio_is_imported_on_demand() -> None:
+    check = "import sys, assistly.storage as s; assert 'asyncio' not in sys.modules; s.AsyncStorage"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+# Opening and closing
+
+
+def test_it_is_awaited_or_entered() -> None:
+    async def main() -> None:
+        opening = partial(open_async_storage, engine="memory", auto_prune=False)
+        storage = await opening()
+        await storage.sessions.put("user", 1)
+        await storage.aclose()
+        async with opening() as storage:
+            assert await storage.sessions.get("user") is None
+            assert repr(storage) == "AsyncStorage(MemoryBackend())"
+        async with await opening() as storage:
+            assert await storage.ping() < 5
+
+    run(main())
+
+
+def test_what_cannot_be_opened() -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigurationError):
+            await open_async_storage(engine="none")
+        with pytest.raises(ConfigurationError):
+            await open_async_storage(engine="sqlite", sqlite_path="/proc/none/a.db")
+
+    before = threading.active_count()
+    run(main())
+    assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("threads", [0, True, "1", None])
+def test_the_number_of_threads_is_checked(threads: Any) -> None:
+    with open_storage(engine="memory", auto_prune=False) as storage, pytest.raises(InvalidValue):
+        AsyncStorage(storage, threads=threads)
+
+
+def test_a_closed_one(open_one: Open) -> None:
+    async def main() -> None:
+        storage = open_one()
+        await storage.sessions.put("user", 1)
+        await storage.close()
+        await storage.close()
+        for call in (storage.ping, storage.queue.counts, partial(storage.queue.wait, 1), storage.__aenter__):
+            with pytest.raises(StorageClosed):
+                await call()
+        with pytest.raises(StorageClosed):
+            async with storage.transaction():
+                pass
+
+    run(main())
+
+
+def test_closing_waits_for_what_is_under_way(open_one: Open) -> None:
+    async def main() -> None:
+        storage = open_one()
+        inside, go_on = asyncio.Event(), asyncio.Event()
+
+        async def transact() -> None:
+            async with storage.transaction() as tx:
+                await tx.nonces.register("a")
+                inside.set()
+                await go_on.wait()
+                await tx.nonces.register("b")
+
+        transaction = asyncio.create_task(transact())
+        await inside.wait()
+        closing = asyncio.create_task(storage.close())
+        done, _ = await asyncio.wait([closing], timeout=0.05)
+        assert not done
+        go_on.set()
+        await transaction
+        await closing
+
+    run(main())
+
+
+def test_closing_inside_ones_own_transaction(open_one: Open) -> None:
+    async def main() -> None:
+        storage = open_one()
+        async with storage.transaction() as tx:
+            await storage.close()
+            await tx.nonces.register("a")
+            with pytest.raises(StorageClosed):
+                await storage.ping()
+
+    run(main())
+
+
+def test_closing_ends_a_wait(open_one: Open) -> None:
+    async def main() -> None:
+        storage = open_one()
+        waits = [asyncio.create_task(storage.queue.wait(600)) for _ in range(3)]
+        while not any(thread.name == "assistly-wait" for thread in threading.enumerate()):
+            await asyncio.sleep(0)
+        await storage.close()
+        for wait in waits:
+            with pytest.raises(StorageClosed):
+                await wait
+
+    run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_forked_child_is_told(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one() as storage:
+            await storage.ping()
+            child = os.fork()
+            if child == 0:
+                try:
+                    storage.ping().send(None)
+                except StorageClosed:
+                    os._exit(7)
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+    run(main())
+
+
+# Transactions and tasks
+
+
+async def two_tasks(first: Awaitable[None], second: Awaitable[None]) -> None:
+    await asyncio.gather(first, second)
+
+
+def test_another_task_does_not_join(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one(threads=2) as storage:
+            inside = asyncio.Event()
+
+            async def undone() -> None:
+                with suppress(Undo):
+                    async with storage.transaction() as tx:
+                        await tx.nonces.register("in tx")
+                        await storage.nonces.register("joined")
+                        inside.set()
+                        for _ in range(100):
+                            await asyncio.sleep(0)
+                        assert await storage.nonces.seen("in tx")
+                        raise Undo
+
+            async def write() -> None:
+                await inside.wait()
+                await storage.nonces.register("other")
+
+            await two_tasks(undone(), write())
+            seen = [await storage.nonces.seen(nonce) for nonce in ("in tx", "joined", "other")]
+            assert seen == [False, False, True]
+
+    run(main())
+
+
+def test_a_pool_thread_is_left_unmarked(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one(threads=1) as storage:
+            for number in range(5):
+                with suppress(Undo):
+                    async with storage.transaction() as tx:
+                        await tx.nonces.register(f"undone-{number}")
+                        raise Undo
+                await storage.nonces.register(f"kept-{number}")
+            assert [await storage.nonces.seen(f"kept-{number}") for number in range(5)] == [True] * 5
+            assert [await storage.nonces.seen(f"undone-{number}") for number in range(5)] == [False] * 5
+
+    run(main())
+
+
+def test_a_nested_one_is_its_tasks_alone(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one() as storage, storage.transaction() as tx:
+            inside = asyncio.Event()
+
+            async def undone() -> None:
+                with suppress(Undo):
+                    async with tx.transaction() as nested:
+                        await asyncio.gather(nested.nonces.register("a"), nested.nonces.register("b"))
+                        inside.set()
+                        for _ in range(50):
+                            await asyncio.sleep(0)
+                        assert await tx.nonces.seen("a")
+                        raise Undo
+
+            async def write() -> None:
+                await inside.wait()
+                await tx.nonces.register("other")
+
+            await two_tasks(undone(), write())
+            assert [await tx.nonces.seen(nonce) for nonce in ("a", "b", "other")] == [False, False, True]
+
+    run(main())
+
+
+def test_an_ended_one_is_closed(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one() as storage:
+            async with storage.transaction() as tx:
+                async with tx.transaction() as nested:
+                    assert await tx.queue.wait(0.001) is await storage.queue.wait(0.001) is False
+                with pytest.raises(StorageClosed):
+                    await nested.ping()
+            for ended in (tx, nested):
+                with pytest.raises(StorageClosed):
+                    await ended.nonces.seen("a")
+                with pytest.raises(StorageClosed):
+                    async with ended.transaction():
+                        pass
+
+    run(main())
+
+
+def test_two_facades_over_one_engine(make_backend: Callable[[int], StorageBackend]) -> None:
+    async def main() -> None:
+        backend = make_backend(4)
+        one, two = (AsyncStorage(Storage(backend, auto_prune=False), threads=2) for _ in range(2))
+        inside = asyncio.Event()
+
+        async def undone() -> None:
+            with suppress(Undo):
+                async with one.transaction() as tx:
+                    await tx.nonces.register("undone")
+                    inside.set()
+                    for _ in range(50):
+                        await asyncio.sleep(0)
+                    raise Undo
+
+        async def write() -> None:
+            await inside.wait()
+            await two.nonces.register("kept")
+
+        await two_tasks(undone(), write())
+        assert await one.nonces.seen("kept")
+        assert not await two.nonces.seen("undone")
+        await one.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_bound_to_a_connection(open_one: Open, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_one() as storage:
+            connection = sqlite3.connect(tmp_path / "async.db", check_same_thread=False)
+            bound = await storage.bind(connection)
+            await bound.nonces.register("undone")
+            with suppress(Undo):
+                async with bound.transaction() as nested:
+                    await nested.nonces.register("nested")
+                    raise Undo
+            assert not await bound.nonces.seen("nested")
+            connection.rollback()
+            await bound.nonces.register("kept")
+            await bound.close()
+            connection.commit()
+            connection.close()
+            assert [await storage.nonces.seen(nonce) for nonce in ("undone", "kept")] == [False, True]
+
+    run(main())

@@ -1,0 +1,184 @@
+"""A worker whose storage fails for a while."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from assistly.storage import (
+    Job,
+    JobStatus,
+    MemoryBackend,
+    MigrationError,
+    OutcomeUnknown,
+    Posted,
+    Storage,
+    StorageUnavailable,
+)
+from assistly.worker import Worker
+from assistly.worker.persistence import Backoff, Persistent
+
+Patch = Callable[..., list[str]]
+
+
+@pytest.fixture
+def storage() -> Iterator[Storage]:
+    with Storage(MemoryBackend(), auto_prune=False) as storage:
+        yield storage
+
+
+@pytest.fixture
+def fail(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Patch:
+    """Makes the first calls of a method of the queue fail, before or after they did their work."""
+
+    def patch(method: str, *errors: Exception, landed: bool = False) -> list[str]:
+        whole = getattr(storage.queue, method)
+        left, calls = [*errors], []
+
+        def failing(*arguments: Any, **options: Any) -> Any:
+            calls.append(method)
+            if not left:
+                return whole(*arguments, **options)
+            if landed:
+                whole(*arguments, **options)
+            raise left.pop(0)
+
+        monkeypatch.setattr(storage.queue, method, failing)
+        return calls
+
+    return patch
+
+
+def published(storage: Storage) -> tuple[list[int], dict[str, int]]:
+    calls: list[int] = []
+
+    def publisher(job: Job) -> str:
+        calls.append(job.id)
+        return f"remote-{job.id}"
+
+    worker = Worker(storage, {"x": publisher})
+    worker.run_until_idle()
+    return calls, worker.counts
+
+
+def test_a_result_waits_for_the_storage_and_is_stored_once(storage: Storage, fail: Patch) -> None:
+    job = storage.queue.schedule("x", "hello")
+    calls = fail("settle", StorageUnavailable("away"), StorageUnavailable("still away"))
+    assert published(storage) == ([job.id], {"posted": 1})
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("landed", [False, True])
+def test_a_lost_reply_to_the_settlement_is_looked_up(storage: Storage, fail: Patch, landed: bool) -> None:
+    job = storage.queue.schedule("x", "hello")
+    calls = fail("settle", OutcomeUnknown("no reply"), landed=landed)
+    assert published(storage) == ([job.id], {"posted": 1})
+    assert len(calls) == (1 if landed else 2)
+    stored = storage.queue.get(job.id)
+    assert stored is not None
+    assert (stored.status, stored.remote_id) == (JobStatus.POSTED, f"remote-{job.id}")
+
+
+def test_a_lost_reply_that_cannot_be_looked_up_at_once(storage: Storage, fail: Patch) -> None:
+    job = storage.queue.schedule("x", "hello")
+    fail("get", StorageUnavailable("away"))
+    fail("settle", OutcomeUnknown("no reply"), OutcomeUnknown("no reply again"), landed=True)
+    assert published(storage) == ([job.id], {"posted": 1})
+
+
+@pytest.mark.parametrize("landed", [False, True])
+@pytest.mark.parametrize("error", [OutcomeUnknown("no reply"), StorageUnavailable("away")])
+def test_publishing_begins_when_that_is_stored(
+    storage: Storage, fail: Patch, error: Exception, landed: bool
+) -> None:
+    job = storage.queue.schedule("x", "hello")
+    fail("begin_publish", error, landed=landed)
+    assert published(storage) == ([job.id], {"posted": 1})
+
+
+def test_a_worker_that_gives_up_to_begin_hands_the_job_back(storage: Storage, fail: Patch) -> None:
+    job = storage.queue.schedule("x", "hello")
+    calls: list[int] = []
+    worker = Worker(storage, {"x": lambda job: calls.append(job.id)})
+    begin = storage.queue.begin_publish
+
+    def stop_and_fail(job: Job) -> Job:
+        begin(job)
+        worker.stop()
+        raise OutcomeUnknown("no reply")
+
+    storage.queue.begin_publish = stop_and_fail  # type: ignore[method-assign, assignment]
+    worker.run_until_idle()
+    assert calls == []
+    stored = storage.queue.get(job.id)
+    assert stored is not None
+    assert (stored.status, stored.publish_started_at, stored.retries) == (JobStatus.SCHEDULED, None, 0)
+
+
+def test_an_error_that_stays_is_left_to_the_lease(storage: Storage, fail: Patch) -> None:
+    job = storage.queue.schedule("x", "hello")
+    fail("settle", MigrationError("a newer schema"))
+    assert published(storage) == ([job.id], {"lost": 1})
+    stored = storage.queue.get(job.id)
+    assert stored is not None
+    assert stored.status is JobStatus.PROCESSING
+    assert stored.publish_started_at is not None
+
+
+def test_a_worker_that_cannot_claim_goes_on_trying(storage: Storage, fail: Patch) -> None:
+    fail("claim_due", StorageUnavailable("away"), OutcomeUnknown("no reply"))
+    fail("wait", StorageUnavailable("away"))
+    done = threading.Event()
+    storage.queue.schedule("x", "hello")
+    worker = Worker(storage, {"x": lambda _: done.set()})
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    assert done.wait(30)
+    worker.stop()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_worker_ends_with_an_error_that_stays(storage: Storage, fail: Patch) -> None:
+    fail("claim_due", MigrationError("a newer schema"))
+    with pytest.raises(MigrationError):
+        Worker(storage, {"x": lambda _: None}).run()
+
+
+def test_a_heartbeat_that_fails_goes_on(storage: Storage, fail: Patch) -> None:
+    calls = fail("extend", StorageUnavailable("away"))
+    storage.queue.schedule("x", "hello")
+    beaten = threading.Event()
+
+    def slow(_: Job) -> None:
+        while len(calls) < 3:
+            beaten.wait(0.005)
+
+    worker = Worker(storage, {"x": slow}, heartbeat=timedelta(milliseconds=5))
+    worker.run_until_idle()
+    assert worker.counts == {"posted": 1}
+
+
+def test_delays_double_up_to_a_bound() -> None:
+    backoff = Backoff(1, 5)
+    assert [backoff.next() for _ in range(4)] == [1, 2, 4, 5]
+    backoff.reset()
+    assert backoff.next() == 1
+
+
+def test_nothing_is_tried_for_ever(storage: Storage, fail: Patch) -> None:
+
+    job = storage.queue.schedule("x", "hello")
+    fail("settle", *[StorageUnavailable("away")] * 9)
+    delays: list[float] = []
+
+    def pause(seconds: float) -> bool:
+        delays.append(seconds)
+        return len(delays) == 4
+
+    assert Persistent(storage.queue, pause).settle(Posted(job)) is None
+    assert delays == [0.05, 0.1, 0.2, 0.4]
