@@ -13,11 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from contract.planted import bugs
-from contract.planted.bugs import BUGS
-from contract.planted.stores import PlainEngine
 from hypothesis import Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from assistly.storage.testing import MachineContract, StorageContract
 from assistly.storage.testing.fixtures import examples
@@ -30,7 +26,11 @@ from assistly.storage.testing.machines import (
     QueueMachine,
     SessionMachine,
     SideBySide,
+    run_machine,
 )
+from contract.planted import bugs
+from contract.planted.bugs import BUGS
+from contract.planted.stores import PlainEngine
 
 PLANTED = Path(__file__).parent / "planted"
 
@@ -83,4 +83,4 @@ def test_a_machine_finds(bug: type[PlainEngine]) -> None:
     machine = OTHER_MACHINES.get(bug, QueueMachine)
     same_each_time = settings(examples(500), derandomize=True, database=None, phases=[Phase.generate])
     with pytest.raises(AssertionError, match="naive says"):
-        run_state_machine_as_test(lambda: machine(Engine("naive", bug())), settings=same_each_time)
+        run_machine(machine, Engine("naive", bug()), settings=same_each_time)

@@ -41,7 +41,7 @@ ELSEWHERE: dict[type[PlainEngine], type[Contract]] = {
 
 
 def contract_on(bug: type[PlainEngine]) -> type[Contract]:
-    def backend(self: Contract) -> PlainEngine:  # noqa: ARG001 - pytest passes the instance
+    def backend(self: Contract) -> PlainEngine:
         return bug()
 
     contract = ELSEWHERE.get(bug, QueueContract)

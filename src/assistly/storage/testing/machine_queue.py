@@ -6,7 +6,7 @@ life must fit into a few dozen steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed
 from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
-from .machine_sides import NONE, RETRY, Answers, Side, SideBySide, jitters, limits, picks
+from .machine_sides import NONE, RETRY, Answers, Question, Side, SideBySide, jitters, limits, picks
 
 GAP = 10 * MINUTE
 NO_JOB = 2**40
@@ -79,7 +79,7 @@ def ended(queue: Any, outcome: Outcome) -> Any:
             return queue.release(job)
 
 
-class QueueRules(SideBySide):
+class QueueMachine(SideBySide):
     """`known["jobs"]` holds the jobs that were scheduled, `known["claims"]` all claims, stale ones too."""
 
     def at(self, offset: timedelta | None) -> datetime | None:
@@ -109,9 +109,11 @@ class QueueRules(SideBySide):
             self.remember("jobs", self.ask(lambda api, _: api.queue.schedule_many(batch), new=True))
             return
         for new in batch:
-            fields = {name: getattr(new, name) for name in NewJob.__dataclass_fields__}
-            answers = self.ask(lambda api, _, fields=fields: api.queue.schedule(**fields), new=True)
-            self.remember("jobs", answers)
+            self._schedule_one(new)
+
+    def _schedule_one(self, new: NewJob) -> None:
+        fields = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
+        self.remember("jobs", self.ask(lambda api, _: api.queue.schedule(**fields), new=True))
 
     @rule(
         worker=workers,
@@ -196,7 +198,7 @@ class QueueRules(SideBySide):
         """What an operator does, mostly to a job that is fit for it."""
         fit = {"replay": [JobStatus.DEAD_LETTER], "reschedule": WAITING}.get(repair, ())
         job, at = self.job(pick, *fit), self.at(offset)
-        ways: dict[str, Callable[[Any, Side], Any]] = {
+        ways: dict[str, Question] = {
             "rescue": lambda api, _: api.queue.rescue_expired(limit=limit),
             "replay": lambda api, side: api.queue.replay(self.id_of(job, side), scheduled_at=at),
             "replay all": lambda api, _: api.queue.replay_all(platform=platform, limit=limit),
