@@ -369,7 +369,7 @@ class TestIdempotency:
 class TestEvents:
     def test_a_reader_that_follows_misses_none(self, crew: Crew) -> None:
         followed = [None, event_moves.SINGLE]
-        answers = crew.race(event_moves.write_or_follow, followed, 30, 7)
+        answers = crew.race(event_moves.write_or_follow, followed, 80, 7)
         written = flat([answer.events for answer in answers if isinstance(answer, event_moves.Written)])
         committed = sorted(written, key=lambda event: event.id)
         for answer in answers:

@@ -34,7 +34,8 @@ leases = st.sampled_from([MINUTE, LEASE])
 workers = st.sampled_from(["ann", "bob"])
 several = st.sampled_from([None, None, None, ["x"], ["mastodon", "\u00e9"]])
 endings = st.tuples(
-    st.sampled_from(["posted", "failed", "failed", "fatal", "retry at", "snoozed", "released"]), offsets
+    st.sampled_from(["posted", "failed", "failed", "fatal", "fatal", "retry at", "snoozed", "released"]),
+    offsets,
 )
 drafts = st.fixed_dictionaries(
     {"platform": platforms, "content": contents, "offset": st.none() | offsets},
@@ -50,7 +51,10 @@ changes = st.fixed_dictionaries({}, optional={"content": contents, "metadata": m
 repairs = st.sampled_from(["rescue", "replay", "replay", "replay all", "reschedule", "reschedule", "remove"])
 
 
-def outcome(job: Job, ending: tuple[str, timedelta], now: datetime) -> Outcome:
+Ending = tuple[str, timedelta]
+
+
+def outcome(job: Job, ending: Ending, now: datetime) -> Outcome:
     how, offset = ending
     match how:
         case "posted":
@@ -95,9 +99,10 @@ class QueueMachine(SideBySide):
     def id_of(self, job: Answers | None, side: Side) -> int:
         return NO_JOB if job is None else self.of(job, side).id
 
-    @initialize(drafts=st.lists(drafts, min_size=1, max_size=4))
-    def schedule_some(self, drafts: list[dict[str, Any]]) -> None:
+    @initialize(drafts=st.lists(drafts, min_size=1, max_size=4), limit=limits, ending=st.none() | endings)
+    def start(self, drafts: list[dict[str, Any]], limit: int, ending: Ending | None) -> None:
         self.schedule(drafts, together=False)
+        self.work("ann", limit, MINUTE, several=None, slow=None, publish=False, ending=ending)
 
     @rule(drafts=st.lists(drafts, min_size=1, max_size=3), together=st.booleans())
     def schedule(self, drafts: list[dict[str, Any]], together: bool) -> None:
@@ -132,7 +137,7 @@ class QueueMachine(SideBySide):
         several: list[str] | None,
         slow: timedelta | None,
         publish: bool,
-        ending: tuple[str, timedelta] | None,
+        ending: Ending | None,
     ) -> None:
         """Claim; with the first of the jobs, go on to publish and to settle it, or stop half-way.
 
@@ -162,7 +167,7 @@ class QueueMachine(SideBySide):
 
     @precondition(lambda self: self.knows("claims"))
     @rule(chosen=st.lists(st.tuples(picks, endings), min_size=1, max_size=4))
-    def settle(self, chosen: list[tuple[int, tuple[str, timedelta]]]) -> None:
+    def settle(self, chosen: list[tuple[int, Ending]]) -> None:
         claims = [(self.pick("claims", pick), ending) for pick, ending in chosen]
         if len(claims) == 1:
             self._end(*claims[0])
@@ -174,7 +179,7 @@ class QueueMachine(SideBySide):
             )
         )
 
-    def _end(self, claim: Answers, ending: tuple[str, timedelta]) -> None:
+    def _end(self, claim: Answers, ending: Ending) -> None:
         now = self.clock()
         self.ask(lambda api, side: ended(api.queue, outcome(self.of(claim, side), ending, now)))
 

@@ -24,7 +24,9 @@ from .machine_sides import (
     values,
 )
 
-ids = st.sampled_from(["a", "B", "b", "\u00e9", "\uffff", "\U0001f600"])
+IDS = ("a", "B", "b", "\u00e9", "\uffff", "\U0001f600")
+
+ids = st.sampled_from(IDS)
 names = st.just("a") | ids
 nonces = st.builds(lambda one, other: one + other, ids, ids)
 ages = st.none() | st.builds(
@@ -152,7 +154,7 @@ class IdempotencyMachine(SideBySide):
 
     @invariant()
     def keys_agree(self) -> None:
-        self.ask(lambda api, _: [api.idempotency.get(key) for key in ("a", "B", "b", "\u00e9")])
+        self.ask(lambda api, _: [api.idempotency.get(key) for key in IDS])
 
 
 class LockMachine(SideBySide):
@@ -218,16 +220,16 @@ class LogMachine(SideBySide):
     def read_events(self, pick: int, event_type: str | None, limit: int) -> None:
         event = self.pick("events", pick) if self.knows("events") else None
 
-        def page(api: Any, side: Side) -> Any:
+        def later(api: Any, side: Side) -> Any:
             id = 0 if event is None else self.of(event, side).id
             return api.events.read_after(id, event_type=event_type, limit=limit)
 
-        def page_before(api: Any, side: Side) -> Any:
+        def earlier(api: Any, side: Side) -> Any:
             before = None if event is None else self.of(event, side).id
             return api.events.list(event_type=event_type, before=before, limit=limit)
 
-        self.ask(page)
-        self.ask(page_before)
+        self.ask(later)
+        self.ask(earlier)
 
     @rule(nonces=st.lists(st.tuples(nonces, ages), min_size=1, max_size=3))
     def register(self, nonces: list[tuple[str, timedelta | None]]) -> None:
