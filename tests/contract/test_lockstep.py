@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import MemoryBackend, PostgresBackend, SqliteBackend
+from assistly.storage.testing.fixtures import examples
 from assistly.storage.testing.machines import Engine, QueueMachine, StorageMachine, run_machine
 
 
@@ -28,8 +29,8 @@ def engines(tmp_path: Path, database_url: str, schema: str) -> Iterator[tuple[En
 
 
 def test_the_queue_in_lockstep(engines: tuple[Engine, ...]) -> None:
-    run_machine(QueueMachine, *engines, count=20)
+    run_machine(QueueMachine, *engines, settings=examples(20))
 
 
 def test_everything_in_lockstep(engines: tuple[Engine, ...]) -> None:
-    run_machine(StorageMachine, *engines, count=15, steps=50)
+    run_machine(StorageMachine, *engines, settings=examples(15, steps=50))

@@ -13,9 +13,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from contract.planted import bugs
-from contract.planted.bugs import BUGS
-from contract.planted.stores import PlainEngine
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -31,6 +28,9 @@ from assistly.storage.testing.machines import (
     SessionMachine,
     SideBySide,
 )
+from contract.planted import bugs
+from contract.planted.bugs import BUGS
+from contract.planted.stores import PlainEngine
 
 PLANTED = Path(__file__).parent / "planted"
 
@@ -82,5 +82,9 @@ def test_the_contract_finds(bug: type[PlainEngine], found_by_the_contract: set[s
 def test_a_machine_finds(bug: type[PlainEngine]) -> None:
     machine = OTHER_MACHINES.get(bug, QueueMachine)
     same_each_time = settings(examples(500), derandomize=True, database=None, phases=[Phase.generate])
+
+    def fresh() -> SideBySide:
+        return machine(Engine("naive", bug()))
+
     with pytest.raises(AssertionError, match="naive says"):
-        run_state_machine_as_test(lambda: machine(Engine("naive", bug())), settings=same_each_time)
+        run_state_machine_as_test(fresh, settings=same_each_time)  # type: ignore[arg-type]

@@ -9,45 +9,45 @@ from assistly.storage.testing.fixtures import Contract
 from assistly.storage.testing.idempotency_contract import IdempotencyFenceContract
 from assistly.storage.testing.json_contract import JsonContract
 from assistly.storage.testing.lock_contract import LockContract
-from assistly.storage.testing.queue_contract import QueueContract
+from assistly.storage.testing.queue_claiming_contract import (
+    QueueClaimingContract,
+    QueueFenceContract,
+    QueueLatenessContract,
+    QueueLeasesContract,
+)
+from assistly.storage.testing.queue_gaps_contract import QueueGapsContract
+from assistly.storage.testing.queue_rescue_contract import QueueDeadLettersContract
 from assistly.storage.testing.retention_contract import RetentionAgesContract, RetentionCapsContract
 from assistly.storage.testing.sessions_contract import SessionsContract
 from assistly.storage.testing.transactions_contract import TransactionsContract
 
-from .bugs import (
-    BUGS,
-    CapsKeepTheOldest,
-    CompletesWithoutToken,
-    FloatsComeBackAsIntegers,
-    PrunesWhatIsExactlyThatOld,
-    ReleaseForgetsTheFence,
-    RollbackLeavesNonces,
-    SessionsLoseUpdates,
-    TiesBrokenByKey,
-)
+from . import bugs
 from .stores import PlainEngine
 
-ELSEWHERE: dict[type[PlainEngine], type[Contract]] = {
-    CapsKeepTheOldest: RetentionCapsContract,
-    PrunesWhatIsExactlyThatOld: RetentionAgesContract,
-    TiesBrokenByKey: ApprovalsContract,
-    FloatsComeBackAsIntegers: JsonContract,
-    SessionsLoseUpdates: SessionsContract,
-    CompletesWithoutToken: IdempotencyFenceContract,
-    ReleaseForgetsTheFence: LockContract,
-    RollbackLeavesNonces: TransactionsContract,
+CONCERNED: dict[type[PlainEngine], type[Contract]] = {
+    bugs.CapsKeepTheOldest: RetentionCapsContract,
+    bugs.PrunesWhatIsExactlyThatOld: RetentionAgesContract,
+    bugs.GapIncludesItsEdge: QueueGapsContract,
+    bugs.SettlesWithoutFence: QueueFenceContract,
+    bugs.LeaseEndsOneTickLate: QueueLeasesContract,
+    bugs.ClaimsInIdOrder: QueueClaimingContract,
+    bugs.ClaimIgnoresItsLimit: QueueClaimingContract,
+    bugs.HandsOutMissedJobs: QueueLatenessContract,
+    bugs.ReplayKeepsRetries: QueueDeadLettersContract,
+    bugs.TiesBrokenByKey: ApprovalsContract,
+    bugs.FloatsComeBackAsIntegers: JsonContract,
+    bugs.SessionsLoseUpdates: SessionsContract,
+    bugs.CompletesWithoutToken: IdempotencyFenceContract,
+    bugs.ReleaseForgetsTheFence: LockContract,
+    bugs.RollbackLeavesNonces: TransactionsContract,
 }
-"""The part of the contract that has to do with the bug; for the others it is the queue's."""
 
 
 def contract_on(bug: type[PlainEngine]) -> type[Contract]:
-    def backend(self: Contract) -> PlainEngine:  # noqa: ARG001 - pytest passes the instance
+    def backend(self: Contract) -> PlainEngine:
         return bug()
 
-    contract = ELSEWHERE.get(bug, QueueContract)
-    return type(f"Test{bug.__name__}", (contract,), {"backend": pytest.fixture(backend)})
+    return type(f"Test{bug.__name__}", (CONCERNED[bug],), {"backend": pytest.fixture(backend)})
 
 
-for bug in BUGS:
-    globals()[f"Test{bug.__name__}"] = contract_on(bug)
-del bug
+globals().update({f"Test{bug.__name__}": contract_on(bug) for bug in bugs.BUGS})

@@ -5,18 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
+from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar, TypeVarTuple
 
 import pytest
 
 from assistly.storage import Storage, StorageBackend
 
-from .racer import PATIENCE, Failure, Place, Racer, run, storage_on
+from .racer import PATIENCE, Failure, Place, Racer, run, serve, storage_on
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -60,8 +61,9 @@ class Threads(Crew):
         with _switching_often():
             for thread in threads:
                 thread.start()
+            deadline = time.monotonic() + _LONGER
             for thread in threads:
-                thread.join(_LONGER)
+                thread.join(max(0, deadline - time.monotonic()))
         return [*answers]
 
 
@@ -76,30 +78,32 @@ def _switching_often() -> Iterator[None]:
         sys.setswitchinterval(usual)
 
 
+class Gone(Failure):
+    """The process is no more."""
+
+
 class Pool:
     """Processes that run one move after the other, each on its own storages."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        context = multiprocessing.get_context("spawn")
-        self._barrier = context.Barrier(size)
+        self._context = multiprocessing.get_context("spawn")
+        self._barrier = self._context.Barrier(size)
         self._pipes: list[Connection] = []
-        self._processes = []
-        for number in range(size):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self._barrier, number, size), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+        self._processes: list[SpawnProcess] = []
 
     def answers(self, place: Place, move: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
-        if self._barrier.broken:
+        if not self._processes:
+            self._start()
+        elif self._barrier.broken:
             self._barrier.reset()
         for pipe in self._pipes:
-            with suppress(BrokenPipeError):
-                pipe.send((place, move, args))
-        return [self._answer(number) for number in range(self.size)]
+            pipe.send((place, move, args))
+        deadline = time.monotonic() + _LONGER
+        answers = [self._answer(number, deadline) for number in range(self.size)]
+        if any(isinstance(answer, Gone) for answer in answers):
+            self.stop()
+        return answers
 
     def stop(self) -> None:
         for pipe in self._pipes:
@@ -110,15 +114,29 @@ class Pool:
             process.kill()
         for pipe in self._pipes:
             pipe.close()
+        self._pipes.clear()
+        self._processes.clear()
 
-    def _answer(self, number: int) -> Any:
+    def _start(self) -> None:
+        self._barrier = self._context.Barrier(self.size)
+        for number in range(self.size):
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(
+                target=serve, args=(theirs, self._barrier, number, self.size), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def _answer(self, number: int, deadline: float) -> Any:
         try:
-            if self._pipes[number].poll(_LONGER):
+            if self._pipes[number].poll(max(0, deadline - time.monotonic())):
                 return self._pipes[number].recv()
         except EOFError:
-            return Failure(number, f"racer {number} died: {self._processes[number]}")
+            return Gone(number, f"racer {number} died: {self._processes[number]}")
         self._processes[number].kill()
-        return Failure(number, f"racer {number} hangs, and was ended")
+        return Gone(number, f"racer {number} hangs, and was ended")
 
 
 class Processes(Crew):
@@ -129,13 +147,3 @@ class Processes(Crew):
 
     def _answers(self, move: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
         return self._pool.answers(self._place, move, args)
-
-
-def _serve(orders: Connection, barrier: Barrier, number: int, size: int) -> None:
-    storages: dict[Place, Storage] = {}
-    with ExitStack() as stack:
-        while (order := orders.recv()) is not None:
-            place, move, args = order
-            if place not in storages:
-                storages[place] = stack.enter_context(storage_on(place.open(connections=2)))
-            orders.send(run(storages[place], number, size, barrier, move, *args))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from threading import BrokenBarrierError
 from typing import Any, Protocol, TypeVar
 
@@ -100,3 +102,14 @@ def run(
     except Exception:  # noqa: BLE001 - the test shows it
         barrier.abort()
         return Failure(number, f"racer {number}:\n{traceback.format_exc()}")
+
+
+def serve(orders: Connection, barrier: Barrier, number: int, size: int) -> None:
+    """Run what is ordered until there is no more; a storage stays open for the next race."""
+    storages: dict[Place, Storage] = {}
+    with ExitStack() as stack:
+        while (order := orders.recv()) is not None:
+            place, move, args = order
+            if place not in storages:
+                storages[place] = stack.enter_context(storage_on(place.open(connections=2)))
+            orders.send(run(storages[place], number, size, barrier, move, *args))

@@ -6,7 +6,7 @@ life must fit into a few dozen steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed, Unclear
 from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
-from .machine_sides import NONE, RETRY, Answers, Side, SideBySide, jitters, limits, picks
+from .machine_sides import NONE, RETRY, Answers, Question, Side, SideBySide, jitters, limits, picks
 
 GAP = 10 * MINUTE
 NO_JOB = 2**40
@@ -34,7 +34,9 @@ leases = st.sampled_from([MINUTE, LEASE])
 workers = st.sampled_from(["ann", "bob"])
 several = st.sampled_from([None, None, None, ["x"], ["mastodon", "\u00e9"]])
 endings = st.tuples(
-    st.sampled_from(["posted", "failed", "failed", "fatal", "retry at", "snoozed", "released", "unclear"]),
+    st.sampled_from(
+        ["posted", "failed", "failed", "fatal", "fatal", "retry at", "snoozed", "released", "unclear"]
+    ),
     offsets,
 )
 drafts = st.fixed_dictionaries(
@@ -51,7 +53,10 @@ changes = st.fixed_dictionaries({}, optional={"content": contents, "metadata": m
 repairs = st.sampled_from(["rescue", "replay", "replay", "replay all", "reschedule", "reschedule", "remove"])
 
 
-def outcome(job: Job, ending: tuple[str, timedelta], now: datetime) -> Outcome:
+Ending = tuple[str, timedelta]
+
+
+def outcome(job: Job, ending: Ending, now: datetime) -> Outcome:
     how, offset = ending
     match how:
         case "posted":
@@ -84,7 +89,7 @@ def ended(queue: Any, outcome: Outcome) -> Any:
             return queue.mark_unknown(job, error)
 
 
-class QueueRules(SideBySide):
+class QueueMachine(SideBySide):
     """`known["jobs"]` holds the jobs that were scheduled, `known["claims"]` all claims, stale ones too."""
 
     def at(self, offset: timedelta | None) -> datetime | None:
@@ -100,9 +105,10 @@ class QueueRules(SideBySide):
     def id_of(self, job: Answers | None, side: Side) -> int:
         return NO_JOB if job is None else self.of(job, side).id
 
-    @initialize(drafts=st.lists(drafts, min_size=1, max_size=4))
-    def schedule_some(self, drafts: list[dict[str, Any]]) -> None:
+    @initialize(drafts=st.lists(drafts, min_size=1, max_size=4), limit=limits, ending=st.none() | endings)
+    def start(self, drafts: list[dict[str, Any]], limit: int, ending: Ending | None) -> None:
         self.schedule(drafts, together=False)
+        self.work("ann", limit, MINUTE, several=None, slow=None, publish=False, ending=ending)
 
     @rule(drafts=st.lists(drafts, min_size=1, max_size=3), together=st.booleans())
     def schedule(self, drafts: list[dict[str, Any]], together: bool) -> None:
@@ -114,9 +120,11 @@ class QueueRules(SideBySide):
             self.remember("jobs", self.ask(lambda api, _: api.queue.schedule_many(batch), new=True))
             return
         for new in batch:
-            fields = {name: getattr(new, name) for name in NewJob.__dataclass_fields__}
-            answers = self.ask(lambda api, _, fields=fields: api.queue.schedule(**fields), new=True)
-            self.remember("jobs", answers)
+            self._schedule_one(new)
+
+    def _schedule_one(self, new: NewJob) -> None:
+        fields = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
+        self.remember("jobs", self.ask(lambda api, _: api.queue.schedule(**fields), new=True))
 
     @rule(
         worker=workers,
@@ -135,7 +143,7 @@ class QueueRules(SideBySide):
         several: list[str] | None,
         slow: timedelta | None,
         publish: bool,
-        ending: tuple[str, timedelta] | None,
+        ending: Ending | None,
     ) -> None:
         """Claim; with the first of the jobs, go on to publish and to settle it, or stop half-way.
 
@@ -165,7 +173,7 @@ class QueueRules(SideBySide):
 
     @precondition(lambda self: self.knows("claims"))
     @rule(chosen=st.lists(st.tuples(picks, endings), min_size=1, max_size=4))
-    def settle(self, chosen: list[tuple[int, tuple[str, timedelta]]]) -> None:
+    def settle(self, chosen: list[tuple[int, Ending]]) -> None:
         claims = [(self.pick("claims", pick), ending) for pick, ending in chosen]
         if len(claims) == 1:
             self._end(*claims[0])
@@ -177,7 +185,7 @@ class QueueRules(SideBySide):
             )
         )
 
-    def _end(self, claim: Answers, ending: tuple[str, timedelta]) -> None:
+    def _end(self, claim: Answers, ending: Ending) -> None:
         now = self.clock()
         self.ask(lambda api, side: ended(api.queue, outcome(self.of(claim, side), ending, now)))
 
@@ -201,7 +209,7 @@ class QueueRules(SideBySide):
         """What an operator does, mostly to a job that is fit for it."""
         fit = {"replay": [JobStatus.DEAD_LETTER], "reschedule": WAITING}.get(repair, ())
         job, at = self.job(pick, *fit), self.at(offset)
-        ways: dict[str, Callable[[Any, Side], Any]] = {
+        ways: dict[str, Question] = {
             "rescue": lambda api, _: api.queue.rescue_expired(limit=limit),
             "replay": lambda api, side: api.queue.replay(self.id_of(job, side), scheduled_at=at),
             "replay all": lambda api, _: api.queue.replay_all(platform=platform, limit=limit),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -24,7 +24,9 @@ from .machine_sides import (
     values,
 )
 
-ids = st.sampled_from(["a", "B", "b", "\u00e9", "\uffff", "\U0001f600"])
+IDS = ("a", "B", "b", "\u00e9", "\uffff", "\U0001f600")
+
+ids = st.sampled_from(IDS)
 names = st.just("a") | ids
 nonces = st.builds(lambda one, other: one + other, ids, ids)
 ages = st.none() | st.builds(
@@ -40,7 +42,7 @@ owners = st.sampled_from(["ann", "bob"])
 event_types = st.sampled_from(["posted", "failed"])
 
 
-class SessionRules(SideBySide):
+class SessionMachine(SideBySide):
     @rule(user=names, data=values, version=versions)
     def put_session(self, user: str, data: Json, version: int | None) -> None:
         self.ask(lambda api, _: api.sessions.put(user, data, expected_version=version))
@@ -67,7 +69,7 @@ class SessionRules(SideBySide):
         self.ask(lambda api, _: api.sessions.list(limit=1000))
 
 
-class ApprovalRules(SideBySide):
+class ApprovalMachine(SideBySide):
     @rule(
         approvals=st.lists(
             st.tuples(ids, values, st.just("pending") | statuses, ages), min_size=1, max_size=4
@@ -75,12 +77,10 @@ class ApprovalRules(SideBySide):
     )
     def add_approvals(self, approvals: list[tuple[str, Json, str, timedelta | None]]) -> None:
         for id, payload, status, age in approvals:
-            created = self.at_age(age)
-            self.ask(
-                lambda api, _, name=id, payload=payload, status=status, created=created: api.approvals.add(
-                    name, payload, status=status, created_at=created
-                )
-            )
+            self._add(id, payload, status, self.at_age(age))
+
+    def _add(self, id: str, payload: Json, status: str, created: datetime | None) -> None:
+        self.ask(lambda api, _: api.approvals.add(id, payload, status=status, created_at=created))
 
     @rule(id=names, status=statuses, expected=st.just("pending") | statuses, patch=patches)
     def decide(self, id: str, status: str, expected: str, patch: dict[str, Json] | None) -> None:
@@ -99,7 +99,7 @@ class ApprovalRules(SideBySide):
         self.ask(lambda api, _: api.approvals.list(limit=1000))
 
 
-class IdempotencyRules(SideBySide):
+class IdempotencyMachine(SideBySide):
     """`known["keys"]` holds every claim, whatever its state was."""
 
     @rule(
@@ -131,12 +131,10 @@ class IdempotencyRules(SideBySide):
     @rule(puts=st.lists(st.tuples(ids, values, ages), min_size=1, max_size=4))
     def put_keys(self, puts: list[tuple[str, Json, timedelta | None]]) -> None:
         for key, value, age in puts:
-            saved = self.at_age(age)
-            self.ask(
-                lambda api, _, key=key, value=value, saved=saved: api.idempotency.put(
-                    key, value, saved_at=saved
-                )
-            )
+            self._put(key, value, self.at_age(age))
+
+    def _put(self, key: str, value: Json, saved: datetime | None) -> None:
+        self.ask(lambda api, _: api.idempotency.put(key, value, saved_at=saved))
 
     @rule(key=names, value=values, fingerprint=fingerprints, refuse=st.booleans())
     def run_once(self, key: str, value: Json, fingerprint: str | None, refuse: bool) -> None:
@@ -156,10 +154,10 @@ class IdempotencyRules(SideBySide):
 
     @invariant()
     def keys_agree(self) -> None:
-        self.ask(lambda api, _: [api.idempotency.get(key) for key in ("a", "B", "b", "\u00e9")])
+        self.ask(lambda api, _: [api.idempotency.get(key) for key in IDS])
 
 
-class LockRules(SideBySide):
+class LockMachine(SideBySide):
     """`known["locks"]` holds every lock that was handed out."""
 
     def name(self, short: str) -> str:
@@ -196,7 +194,7 @@ class LockRules(SideBySide):
         self.ask(lambda api, _: [api.lock.current(self.name(short)) for short in ("a", "A")])
 
 
-class LogRules(SideBySide):
+class LogMachine(SideBySide):
     """Events, nonces and snapshots. `known["events"]` holds the events."""
 
     def __init__(self, *engines: Engine) -> None:
@@ -210,35 +208,37 @@ class LogRules(SideBySide):
             self.remember("events", self.ask(lambda api, _: api.events.append_many(events), new=True))
             return
         for event in events:
-            answers = self.ask(
-                lambda api, _, event=event: api.events.append(
-                    event.event_type, event.payload, created_at=event.created_at
-                ),
-                new=True,
-            )
-            self.remember("events", answers)
+            self._append_one(event)
+
+    def _append_one(self, new: NewEvent) -> None:
+        answers = self.ask(
+            lambda api, _: api.events.append(new.event_type, new.payload, created_at=new.created_at), new=True
+        )
+        self.remember("events", answers)
 
     @rule(pick=picks, event_type=st.none() | event_types, limit=limits)
     def read_events(self, pick: int, event_type: str | None, limit: int) -> None:
         event = self.pick("events", pick) if self.knows("events") else None
 
-        def page(api: Any, side: Side) -> Any:
+        def later(api: Any, side: Side) -> Any:
             id = 0 if event is None else self.of(event, side).id
             return api.events.read_after(id, event_type=event_type, limit=limit)
 
-        def page_before(api: Any, side: Side) -> Any:
+        def earlier(api: Any, side: Side) -> Any:
             before = None if event is None else self.of(event, side).id
             return api.events.list(event_type=event_type, before=before, limit=limit)
 
-        self.ask(page)
-        self.ask(page_before)
+        self.ask(later)
+        self.ask(earlier)
 
     @rule(nonces=st.lists(st.tuples(nonces, ages), min_size=1, max_size=3))
     def register(self, nonces: list[tuple[str, timedelta | None]]) -> None:
         for nonce, age in nonces:
-            moment = self.at_age(age)
             self.tried.add(nonce)
-            self.ask(lambda api, _, nonce=nonce, moment=moment: api.nonces.register(nonce, moment))
+            self._register_one(nonce, self.at_age(age))
+
+    def _register_one(self, nonce: str, moment: datetime | None) -> None:
+        self.ask(lambda api, _: api.nonces.register(nonce, moment))
 
     @rule(kind=names, payload=values)
     def put_snapshot(self, kind: str, payload: Json) -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from ..backend import StorageBackend
 from ..errors import StorageClosed, StorageError
-from ..records import Approval, Event, IdempotencyClaim, Job, JobStatus, Settled, WorkerLock
+from ..records import Approval, Event, IdempotencyClaim, Job, JobStatus, Json, Settled, WorkerLock
 from ..retention import RetentionPolicy
 from ..retry import RetryPolicy
 from ..storage import Storage
@@ -44,12 +44,15 @@ SETTINGS: dict[str, Any] = {
 picks = st.integers(0, 30)
 steps = st.sampled_from([NONE, NONE, LOCK_TTL, KEY_LEASE, RETRY, LEASE, HOUR, DAY, 2 * DAY, -MINUTE])
 jitters = st.sampled_from([NONE, NONE, TICK, -TICK])
-values = st.sampled_from(
+values: st.SearchStrategy[Json] = st.sampled_from(
     [None, False, 0, 0.0, 1, 1.0, True, "", "a", [], {}, {"a": 1}, {"a": [1, 1.0, None]}]
 )
 limits = st.sampled_from([1, 2, 3, 1000])
 
 _NUMBER: dict[type, str] = {Job: "id", Event: "id", WorkerLock: "fence"}
+Key = tuple[type, str, int]
+"""Kind, lock (each has fences of its own), number."""
+
 _OWN: dict[type, str] = {Approval: "sequence", IdempotencyClaim: "token"}
 _REASONS = ("lease expired: ", "outcome unknown: ", "missed: ")
 
@@ -71,6 +74,11 @@ class Undone(Exception):
     """Ends a transaction with a rollback."""
 
 
+def _key(record: Any) -> Key:
+    kind = type(record)
+    return kind, record.name if kind is WorkerLock else "", getattr(record, _NUMBER[kind])
+
+
 class Side:
     """The model or an engine, and what its numbers are called in common: the model's numbers are."""
 
@@ -80,11 +88,11 @@ class Side:
         self.root = api
         self.apis: list[Any] = [api]
         self.transactions: list[AbstractContextManager[Any]] = []
-        self.numbers: dict[tuple[type, int], int] = {}
+        self.numbers: dict[Key, int] = {}
 
-    def answer(self, question: Callable[[Any], Any]) -> Any:
+    def answer(self, question: Question) -> Any:
         try:
-            return question(self.apis[-1])
+            return question(self.apis[-1], self)
         except (StorageError, Refused) as error:
             return error
 
@@ -113,24 +121,25 @@ class Side:
             return error
 
     def learn(self, model: Any, own: Any) -> None:
-        """Both are new, and one and the same."""
+        """They are one and the same, which this side numbers in its own way."""
         if isinstance(model, list) and isinstance(own, list):
             for one, other in zip(model, own, strict=False):
                 self.learn(one, other)
         elif isinstance(model, StorageError) and isinstance(own, StorageError):
-            # A conflict inside a batch carries a job that the batch has just made.
+            # A conflict inside a batch carries a job that went back with the batch.
             self.learn([*model.args], [*own.args])
         elif type(model) is type(own) and type(own) in _NUMBER:
-            attribute = _NUMBER[type(own)]
-            self.numbers[type(own), getattr(own, attribute)] = getattr(model, attribute)
+            key, common = _key(own), getattr(model, _NUMBER[type(own)])
+            known = self.numbers.setdefault(key, common)
+            assert known == common, f"{self.name} says\n  {key!r}\nof two that are not the same"
 
-    def number(self, kind: type, own: int) -> int | str:
-        return self.numbers.get((kind, own), f"an unknown number, {own}")
+    def number(self, key: Key) -> int | str:
+        return self.numbers.get(key, f"an unknown number, {key[2]}")
 
     def common(self, value: Any) -> Any:
         """An answer in words that all sides share; types of JSON values included."""
         if isinstance(value, Settled):
-            return self.common(value.jobs), [self.number(Job, id) for id in value.lost]
+            return self.common(value.jobs), [self.number((Job, "", id)) for id in value.lost]
         if is_dataclass(value) and not isinstance(value, type):
             return self._common_record(value)
         if isinstance(value, StorageError | Refused):
@@ -151,13 +160,13 @@ class Side:
         parts.pop(_OWN.get(kind, ""), None)
         told = {name: self.common(part) for name, part in parts.items()}
         if kind in _NUMBER:
-            told[_NUMBER[kind]] = self.number(kind, parts[_NUMBER[kind]])
+            told[_NUMBER[kind]] = self.number(_key(record))
         return told
 
 
 class ModelSide(Side):
-    def number(self, kind: type, own: int) -> int | str:
-        return own
+    def number(self, key: Key) -> int | str:
+        return key[2]
 
 
 def happenings(tables: Tables) -> Iterator[datetime]:
@@ -175,8 +184,10 @@ def happenings(tables: Tables) -> Iterator[datetime]:
     for lock in tables.locks.values():
         if lock.holder:
             yield lock.holder.expires_at
-    for row in (*tables.approvals, *tables.events):
-        yield row.created_at + 2 * DAY
+    for approval in tables.approvals:
+        yield approval.created_at + 2 * DAY
+    for event in tables.events:
+        yield event.created_at + 2 * DAY
     for session in tables.sessions.values():
         yield session.updated_at + 2 * DAY
     for milliseconds in tables.nonces.values():
@@ -184,6 +195,9 @@ def happenings(tables: Tables) -> Iterator[datetime]:
     if tables.pruned_at:
         yield tables.pruned_at + MINUTE
 
+
+Question = Callable[[Any, Side], Any]
+"""Gets the `Model` or the `Storage` to ask, and whose side that is."""
 
 Answers = list[Any]
 """One for each side, the model's first."""
@@ -203,8 +217,8 @@ class SideBySide(RuleBasedStateMachine):
         for index, engine in enumerate(engines, 1):
             empty(engine.backend)
             self.sides.append(Side(index, engine.name, self._opened(engine.backend)))
-        self.known: dict[str, list[Any]] = {}
-        self.before: list[tuple[dict[str, list[Any]], list[dict[tuple[type, int], int]]]] = []
+        self.known: dict[str, list[Answers]] = {}
+        self.before: list[tuple[dict[str, list[Answers]], list[dict[Key, int]]]] = []
 
     def _opened(self, backend: StorageBackend) -> Storage:
         return open_for_test(backend, self.clock, **SETTINGS)
@@ -212,17 +226,18 @@ class SideBySide(RuleBasedStateMachine):
     def at_age(self, age: timedelta | None) -> datetime | None:
         return None if age is None else self.clock() - age
 
-    def ask(self, question: Callable[[Any, Side], Any], *, new: bool = False) -> Answers:
-        answers: Answers = []
-        for side in self.sides:
-            answer = side.answer(lambda api, side=side: question(api, side))
-            answers.append(answer)
-            if new:
-                side.learn(answers[0], answer)
+    def ask(self, question: Question, *, new: bool = False) -> Answers:
+        """With `new`, the answer may hold records that no side has shown before."""
+        answers = [side.answer(question) for side in self.sides]
         expected = self.sides[0].common(answers[0])
         for side, answer in zip(self.sides[1:], answers[1:], strict=True):
+            numbers = dict(side.numbers)
+            if new:
+                side.learn(answers[0], answer)
             told = side.common(answer)
             assert told == expected, f"{side.name} says\n  {told!r}\nand should say\n  {expected!r}"
+            if isinstance(answer, StorageError):
+                side.numbers = numbers
         return answers
 
     def remember(self, kind: str, answers: Answers) -> None:
@@ -235,7 +250,7 @@ class SideBySide(RuleBasedStateMachine):
 
     def pick(self, kind: str, pick: int) -> Answers:
         """One that was handed out before, the newest for 0. There must be one."""
-        known = self.known[kind]
+        known: list[Answers] = self.known[kind]
         return known[-1 - pick % len(known)]
 
     def knows(self, kind: str) -> bool:

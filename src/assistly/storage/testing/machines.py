@@ -11,49 +11,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from ..backend import StorageBackend
 from .fixtures import examples
-from .machine_queue import QueueRules
-from .machine_records import ApprovalRules, IdempotencyRules, LockRules, LogRules, SessionRules
+from .machine_queue import QueueMachine
+from .machine_records import ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine, SessionMachine
 from .machine_sides import Engine, SideBySide
 
-
-class QueueMachine(QueueRules):
-    """The life cycle of jobs, with several workers and stale claims."""
-
-
-class SessionMachine(SessionRules):
-    pass
-
-
-class ApprovalMachine(ApprovalRules):
-    pass
-
-
-class IdempotencyMachine(IdempotencyRules):
-    pass
+__all__ = [
+    "ApprovalMachine",
+    "Engine",
+    "IdempotencyMachine",
+    "LockMachine",
+    "LogMachine",
+    "MachineContract",
+    "QueueMachine",
+    "SessionMachine",
+    "SideBySide",
+    "StorageMachine",
+    "run_machine",
+]
 
 
-class LockMachine(LockRules):
-    pass
-
-
-class LogMachine(LogRules):
-    pass
-
-
-class StorageMachine(QueueRules, SessionRules, ApprovalRules, IdempotencyRules, LockRules, LogRules):
+class StorageMachine(
+    QueueMachine, SessionMachine, ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine
+):
     """All kinds together, which is what transactions and prunes work on."""
 
 
-def run_machine(machine: type[SideBySide], *engines: Engine, count: int, steps: int = 30) -> None:
-    """Run `count` random programs of up to `steps` steps; the smallest one that fails is printed."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: machine(*engines), settings=examples(count, steps=steps)
-    )
+def run_machine(machine: type[SideBySide], *engines: Engine, settings: hypothesis.settings) -> None:
+    """Run random programs; the smallest one that fails is printed."""
+    run_state_machine_as_test(lambda: machine(*engines), settings=settings)  # type: ignore[arg-type]
 
 
 class MachineContract:
@@ -74,22 +65,22 @@ class MachineContract:
         return Engine(type(backend).__name__, backend, reopened)
 
     def test_queue_machine(self, engine: Engine) -> None:
-        run_machine(QueueMachine, engine, count=3 * self.MACHINE_EXAMPLES)
+        run_machine(QueueMachine, engine, settings=examples(3 * self.MACHINE_EXAMPLES))
 
     def test_session_machine(self, engine: Engine) -> None:
-        run_machine(SessionMachine, engine, count=self.MACHINE_EXAMPLES)
+        run_machine(SessionMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
 
     def test_approval_machine(self, engine: Engine) -> None:
-        run_machine(ApprovalMachine, engine, count=self.MACHINE_EXAMPLES)
+        run_machine(ApprovalMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
 
     def test_idempotency_machine(self, engine: Engine) -> None:
-        run_machine(IdempotencyMachine, engine, count=self.MACHINE_EXAMPLES)
+        run_machine(IdempotencyMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
 
     def test_lock_machine(self, engine: Engine) -> None:
-        run_machine(LockMachine, engine, count=self.MACHINE_EXAMPLES)
+        run_machine(LockMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
 
     def test_log_machine(self, engine: Engine) -> None:
-        run_machine(LogMachine, engine, count=self.MACHINE_EXAMPLES)
+        run_machine(LogMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
 
     def test_all_together(self, engine: Engine) -> None:
-        run_machine(StorageMachine, engine, count=self.MACHINE_EXAMPLES, steps=50)
+        run_machine(StorageMachine, engine, settings=examples(self.MACHINE_EXAMPLES, steps=50))

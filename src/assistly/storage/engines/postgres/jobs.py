@@ -19,26 +19,32 @@ from ..sql.jobs import JOB_COLUMNS, SETTLE_EXPIRED, SETTLE_HELD, WAITING, SqlJob
 from .batches import chunks
 from .clock import ticks
 from .courier import Announcement
-from .dialect import APPEND_ATTEMPT, lock_key
+from .dialect import APPEND_ATTEMPT, lock_key, quote
 from .session import PostgresWork
 
-_FEW = 3
-
+# Ids in the order of the drafts; rows in the order of their keys, so that batches which share some
+# wait for each other in a line and not in a circle.
 _INSERT_MANY = f"""
+WITH sequence AS MATERIALIZED (SELECT pg_get_serial_sequence(:jobs, 'id')::regclass AS name),
+numbered AS MATERIALIZED (
+    SELECT nextval(sequence.name) AS id, draft.*
+    FROM sequence, ROWS FROM (jsonb_to_recordset(:drafts::jsonb) AS (
+        platform text, content text, metadata jsonb, scheduled_at timestamptz, max_retries bigint,
+        max_lateness bigint, idempotency_key text
+    )) WITH ORDINALITY AS draft (
+        platform, content, metadata, scheduled_at, max_retries, max_lateness, idempotency_key, place
+    )
+    ORDER BY place
+)
 INSERT INTO {{t}}queue_jobs (
-    status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
+    id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
     max_retries, max_lateness, late_after, idempotency_key
 )
 SELECT
-    'scheduled', platform, content, metadata, scheduled_at, scheduled_at, :now, :now, 0,
+    id, 'scheduled', platform, content, metadata, scheduled_at, scheduled_at, :now, :now, 0,
     max_retries, max_lateness, scheduled_at + max_lateness {{microseconds}}, idempotency_key
-FROM ROWS FROM (jsonb_to_recordset(:drafts::jsonb) AS (
-    platform text, content text, metadata jsonb, scheduled_at timestamptz, max_retries bigint,
-    max_lateness bigint, idempotency_key text
-)) WITH ORDINALITY AS draft (
-    platform, content, metadata, scheduled_at, max_retries, max_lateness, idempotency_key, place
-)
-ORDER BY place
+FROM numbered
+ORDER BY idempotency_key, place
 ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING {JOB_COLUMNS}
 """
@@ -81,6 +87,7 @@ class PostgresJobStore(SqlJobStore):
         super().__init__(database)
         self._postgres = database
         self._schema = database.dialect.schema
+        self._table = f"{quote(self._schema)}.assistly_queue_jobs"
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
         return self._announced(self._insert(drafts, now), now)
@@ -145,11 +152,11 @@ class PostgresJobStore(SqlJobStore):
         return jobs
 
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
-        if len(drafts) <= _FEW:
+        if len(drafts) < 2:
             return super().insert(drafts, now=now)
         statement = self._render(_INSERT_MANY)
         batches = [
-            {"drafts": f"[{','.join(map(_draft_json, chunk))}]", "now": now}
+            {"drafts": f"[{','.join(map(_draft_json, chunk))}]", "now": now, "jobs": self._table}
             for chunk in chunks(drafts, lambda draft: len(draft.content) + len(draft.metadata))
         ]
 
