@@ -402,6 +402,7 @@ def test_idle_on_postgres_is_one_statement_a_nap(
 def test_closing_leaves_no_connection(
     open_postgres: Callable[..., Storage], admin: psycopg.Connection[Any]
 ) -> None:
+    before = set(threading.enumerate())
     with open_postgres() as storage:
         storage._context.idle_backend.jobs.wait(0)
         storage.queue.schedule("x", "content")
@@ -409,4 +410,5 @@ def test_closing_leaves_no_connection(
         pid = courier_connection(storage)
         assert is_there(admin, pid)
     until(lambda: not is_there(admin, pid))
-    assert "assistly-wake-ups" not in {thread.name for thread in threading.enumerate()}
+    left = set(threading.enumerate()) - before
+    assert "assistly-wake-ups" not in {thread.name for thread in left}

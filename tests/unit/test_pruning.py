@@ -46,19 +46,23 @@ def test_a_storage_in_use_prunes_by_itself(monkeypatch: pytest.MonkeyPatch) -> N
         assert [approval.id for approval in storage.approvals.list()] == ["young"]
 
 
-def test_it_starts_with_the_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = threading.active_count()
+def pruners() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "assistly-prune"}
+
+
+def test_it_starts_with_the_first_use() -> None:
+    before = pruners()
     with Storage(MemoryBackend()) as storage:
-        assert threading.active_count() == before
+        assert not pruners() - before
         storage.nonces.seen("n")
-        assert threading.active_count() == before + 1
+        assert len(pruners() - before) == 1
 
 
 def test_it_can_be_turned_off() -> None:
-    before = threading.active_count()
+    before = pruners()
     with Storage(MemoryBackend(), auto_prune=False) as storage:
         storage.nonces.register("n")
-        assert threading.active_count() == before
+        assert not pruners() - before
 
 
 def test_a_failure_is_logged_and_tried_again(
