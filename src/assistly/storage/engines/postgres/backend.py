@@ -1,4 +1,4 @@
-"""Storage on a PostgreSQL server, from version 13."""
+"""Storage on a PostgreSQL server, from version 15."""
 
 from __future__ import annotations
 
