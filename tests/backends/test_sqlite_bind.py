@@ -112,7 +112,10 @@ def test_without_a_transaction_each_call_is_one(storage: Storage, path: Path) ->
     assert storage.metrics.read().counters == {"calls": 1}
 
 
-@pytest.mark.skipif(not hasattr(stdlib_sqlite3, "LEGACY_TRANSACTION_CONTROL"), reason="since Python 3.12")
+@pytest.mark.skipif(
+    not hasattr(stdlib_sqlite3, "LEGACY_TRANSACTION_CONTROL"),
+    reason="sqlite3 has no `autocommit` before Python 3.12",
+)
 def test_a_connection_that_is_always_in_a_transaction(storage: Storage, path: Path) -> None:
     with closing(stdlib_sqlite3.connect(path, autocommit=False)) as raw:  # type: ignore[call-overload, unused-ignore]
         bound = storage.bind(raw)

@@ -205,7 +205,7 @@ def test_closing_ends_a_wait(open_one: Open) -> None:
     run(main())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_forked_child_is_told(open_one: Open) -> None:

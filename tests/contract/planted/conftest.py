@@ -11,7 +11,7 @@ _failed: set[Any] = set()
 
 def pytest_runtest_setup(item: pytest.Function) -> None:
     if item.cls in _failed:
-        pytest.skip("the bug was found")
+        pytest.skip("this class has found its bug already")
 
 
 def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .. import validation as check
-from ..errors import ClaimLost, Conflict, InvalidValue
+from ..errors import ClaimLost, InvalidValue
 from ..records import (
     Approval,
     ClaimState,
@@ -26,7 +26,7 @@ from ..records import (
 )
 from ..stores.approvals import Approvals
 from ..stores.events import Events
-from ..stores.idempotency import _LEASE, Idempotency
+from ..stores.idempotency import _LEASE, Idempotency, in_progress
 from ..stores.lock import Locks
 from ..stores.metrics import MetricsStore
 from ..stores.nonces import Nonces
@@ -153,9 +153,7 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
             if claim.state is ClaimState.COMPLETED:
                 return claim.value
             if claim.state is ClaimState.IN_PROGRESS:
-                raise Conflict(
-                    f"key {key!r} is in progress elsewhere until {claim.lease_until}: ask again after that"
-                )
+                raise in_progress(claim)
             value = await function()
             check.canonical("the result of function", value)
         except BaseException:

@@ -94,9 +94,7 @@ class Idempotency:
         if claim.state is ClaimState.COMPLETED:
             return claim.value
         if claim.state is ClaimState.IN_PROGRESS:
-            raise Conflict(
-                f"key {key!r} is in progress elsewhere until {claim.lease_until}: ask again after that"
-            )
+            raise in_progress(claim)
         try:
             value = function()
             check.canonical("the result of function", value)
@@ -105,6 +103,12 @@ class Idempotency:
             raise
         self.complete(claim, value)
         return value
+
+
+def in_progress(claim: IdempotencyClaim) -> Conflict:
+    return Conflict(
+        f"key {claim.key!r} is in progress elsewhere until {claim.lease_until}: ask again after that"
+    )
 
 
 def _claim(row: IdempotencyRow, token: int) -> IdempotencyClaim:
