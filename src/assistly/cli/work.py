@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from assistly.storage.retry import RetryPolicy
     from assistly.storage.settings import StorageSettings
     from assistly.worker import Publisher
+    from assistly.worker.options import WorkerOptions
 
 
 def worker(
@@ -48,30 +50,39 @@ def worker(
     The first signal ends it well: nothing new is claimed, what runs is finished within the grace
     time, and the exit code is 0. A second one kills it on the spot.
     """
-    from datetime import timedelta
+    from assistly.worker.stopping import leave_on_signals
 
+    _log_to_stderr()
+    with leave_on_signals():
+        publishers = _publishers(publish, webhook_secret)
+        options: WorkerOptions = {
+            "worker_id": worker_id,
+            "concurrency": concurrency,
+            "platform_concurrency": _limits(limit or []),
+            "lease": timedelta(seconds=lease),
+            "grace": grace,
+            "poll": poll,
+        }
+        _work(publishers, options, exponential=exponential, drain=drain)
+
+
+def _work(
+    publishers: Mapping[str, Publisher], options: WorkerOptions, *, exponential: bool, drain: bool
+) -> None:
     from assistly.storage.factory import build_storage
     from assistly.storage.settings import load_settings
     from assistly.worker import Worker
+    from assistly.worker.stopping import stop_on_signals
 
-    _log_to_stderr()
-    publishers = _publishers(publish, webhook_secret)
     settings = load_settings()
+    if exponential:
+        options["retry"] = _exponential(settings)
     with build_storage(settings) as storage:
         storage.ping()
-        working = Worker(
-            storage,
-            publishers,
-            worker_id=worker_id,
-            concurrency=concurrency,
-            platform_concurrency=_limits(limit or []),
-            lease=timedelta(seconds=lease),
-            grace=grace,
-            poll=poll,
-            retry=_exponential(settings) if exponential else None,
-        )
+        working = Worker(storage, publishers, **options)
         if drain:
-            working.run_until_idle()
+            with stop_on_signals(working.stop):
+                working.run_until_idle()
         else:
             working.run()
 

@@ -17,6 +17,23 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     Only the main thread may handle signals: in any other this does nothing.
     """
+    with _handled(stop):
+        yield
+
+
+@contextmanager
+def leave_on_signals() -> Iterator[None]:
+    """The first one raises SystemExit(0), for as long as there is nothing yet to stop well."""
+
+    def leave() -> None:
+        raise SystemExit(0)
+
+    with _handled(leave):
+        yield
+
+
+@contextmanager
+def _handled(react: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -24,7 +41,7 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     def first(_number: int, _frame: FrameType | None) -> None:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        stop()
+        react()
 
     before = [(number, signal.signal(number, first)) for number in _SIGNALS]
     try:

@@ -1,0 +1,85 @@
+"""A worker that is told to stop before it works, or while it drains."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from assistly.storage import JobStatus, open_storage
+
+LONG = 60.0
+WORKER = [sys.executable, "-c", "from assistly.cli import main; main()", "worker", "--publish"]
+SLOW_PUBLISHER = """
+import threading
+from pathlib import Path
+
+def publish(job):
+    Path("begun").touch()
+    while not Path("release").exists():
+        threading.Event().wait(0.005)
+"""
+
+
+def until(condition: Callable[[], object]) -> None:
+    tick = threading.Event()
+    for _ in range(int(LONG / 0.01)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_while_it_waits_for_the_database(
+    number: signal.Signals, database_url: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"STORAGE_ENGINE": "postgres", "DATABASE_URL": database_url, "STORAGE_SCHEMA": schema}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    open_storage().close()
+    table = sql.Identifier(schema, "assistly_migrations")
+    waiting = "SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
+    with psycopg.connect(database_url) as blocker, psycopg.connect(database_url, autocommit=True) as observer:
+        blocker.execute(sql.SQL("LOCK TABLE {}").format(table))
+        process = subprocess.Popen([*WORKER, "x=stdout"], stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: observer.execute(waiting, [f"{schema}.assistly_migrations"]).fetchone())
+            process.send_signal(number)
+            _, log = process.communicate(timeout=LONG)
+        finally:
+            process.kill()
+            process.communicate()
+    assert (process.returncode, log) == (0, "")
+
+
+def test_while_it_drains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STORAGE_ENGINE", "sqlite")
+    monkeypatch.setenv("SQLITE_PATH", "worker.db")
+    (tmp_path / "slow.py").write_text(SLOW_PUBLISHER)
+    with open_storage(auto_prune=False) as storage:
+        running = storage.queue.schedule("x", "running")
+        waiting = storage.queue.schedule("x", "waits for a place")
+        command = [*WORKER, "x=slow:publish", "--drain", "--concurrency", "1"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            until(Path("begun").exists)
+            process.send_signal(signal.SIGTERM)
+            Path("release").touch()
+            _, log = process.communicate(timeout=LONG)
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == 0, log
+        ended = storage.queue.get(running.id)
+        assert ended is not None
+        assert ended.status is JobStatus.POSTED
+        assert storage.queue.get(waiting.id) == waiting
