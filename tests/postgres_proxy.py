@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
+from enum import Enum, auto
 from pathlib import Path
+
+
+class Cut(Enum):
+    BEFORE = auto()
+    AFTER = auto()
+    REPLY = auto()
 
 
 class Proxy:
@@ -14,7 +22,8 @@ class Proxy:
         self.cuts = 0
         self._server = server
         self._silent = silent
-        self._trigger: tuple[bytes, bool] | None = None
+        self._trigger: tuple[bytes, Cut] | None = None
+        self._replies: set[socket.socket] = set()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -26,11 +35,15 @@ class Proxy:
 
     def cut_before(self, word: str) -> None:
         """Once, when the client sends this: it does not reach the server."""
-        self._trigger = (word.encode(), False)
+        self._trigger = (word.encode(), Cut.BEFORE)
 
     def cut_after(self, word: str) -> None:
         """Once, when the client sends this: the server works on it, its answer is lost."""
-        self._trigger = (word.encode(), True)
+        self._trigger = (word.encode(), Cut.AFTER)
+
+    def cut_reply(self, word: str) -> None:
+        """Once, when the server has done what the client asked for with this, and says so."""
+        self._trigger = (word.encode(), Cut.REPLY)
 
     def close(self) -> None:
         for each in (self._listener, *self._sockets):
@@ -54,33 +67,41 @@ class Proxy:
     def _to_server(self, client: socket.socket, server: socket.socket) -> None:
         try:
             while data := client.recv(65536):
-                if self._trigger and self._trigger[0] in data:
-                    forward = self._trigger[1]
-                    self._trigger = None
+                cut = self._cut_at(data)
+                if cut is Cut.REPLY:
+                    self._replies.add(server)
+                elif cut is not None:
                     self.cuts += 1
                     _end(client)
-                    if forward:
-                        server.sendall(data)
+                if cut is not Cut.BEFORE:
+                    server.sendall(data)
+                if cut in (Cut.BEFORE, Cut.AFTER):
                     return
-                server.sendall(data)
         except OSError:
             pass
         finally:
             _end(client)
-            server.shutdown(socket.SHUT_WR) if server.fileno() >= 0 else None
+            _end(server, socket.SHUT_WR)
 
     def _to_client(self, client: socket.socket, server: socket.socket) -> None:
         try:
             while data := server.recv(65536):
+                if server in self._replies:
+                    self.cuts += 1
+                    return
                 client.sendall(data)
         except OSError:
             pass
         finally:
             _end(client)
 
+    def _cut_at(self, data: bytes) -> Cut | None:
+        if self._trigger is None or self._trigger[0] not in data:
+            return None
+        (_, cut), self._trigger = self._trigger, None
+        return cut
 
-def _end(connection: socket.socket) -> None:
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return
+
+def _end(connection: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+    with suppress(OSError):
+        connection.shutdown(how)

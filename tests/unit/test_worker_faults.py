@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -90,6 +90,31 @@ def test_a_lost_reply_that_cannot_be_looked_up_at_once(storage: Storage, fail: P
     assert published(storage) == ([job.id], {"posted": 1})
 
 
+def test_a_lost_reply_that_can_only_be_looked_up_after_another_try(storage: Storage, fail: Patch) -> None:
+    job = storage.queue.schedule("x", "hello")
+    fail("get", StorageUnavailable("away"))
+    calls = fail("settle", OutcomeUnknown("no reply"), landed=True)
+    assert published(storage) == ([job.id], {"posted": 1})
+    assert len(calls) == 2
+
+
+def test_a_result_that_came_too_late_is_reported_as_such(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever decides about the dead letter must learn that it was published."""
+    job = storage.queue.schedule("x", "hello")
+    settle = storage.queue.settle
+
+    def rescue_first(*arguments: Any, **options: Any) -> Any:
+        storage.queue.settle = settle  # type: ignore[method-assign]
+        assert storage.queue.rescue_expired(now=datetime.max.replace(tzinfo=UTC))
+        raise OutcomeUnknown("no reply")
+
+    storage.queue.settle = rescue_first  # type: ignore[method-assign]
+    assert published(storage) == ([job.id], {"lost": 1})
+    assert f"job {job.id} on x: its claim is lost; here it was published as remote-{job.id}" in caplog.text
+
+
 @pytest.mark.parametrize("landed", [False, True])
 @pytest.mark.parametrize("error", [OutcomeUnknown("no reply"), StorageUnavailable("away")])
 def test_publishing_begins_when_that_is_stored(
@@ -117,6 +142,37 @@ def test_a_worker_that_gives_up_to_begin_hands_the_job_back(storage: Storage, fa
     stored = storage.queue.get(job.id)
     assert stored is not None
     assert (stored.status, stored.publish_started_at, stored.retries) == (JobStatus.SCHEDULED, None, 0)
+
+
+def test_nothing_is_taken_back_while_a_result_waits(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage was away for longer than the lease."""
+    now = [datetime(2030, 1, 1, tzinfo=UTC)]
+    settle, calls = storage.queue.settle, [0]
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2:
+            now[0] += timedelta(hours=1)
+            storage.queue.schedule("x", "next")
+        if calls[0] <= 3:
+            raise StorageUnavailable("away")
+        return settle(*arguments, **options)
+
+    monkeypatch.setattr(storage._context, "clock", lambda: now[0])
+    monkeypatch.setattr(storage.queue, "settle", failing)
+    done = threading.Event()
+    late = storage.queue.schedule("x", "late")
+    worker = Worker(storage, {"x": lambda job: done.set() if job.content == "next" else None}, concurrency=2)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    assert done.wait(30)
+    worker.stop()
+    thread.join(30)
+    stored = storage.queue.get(late.id)
+    assert stored is not None
+    assert stored.status is JobStatus.POSTED
 
 
 def test_an_error_that_stays_is_left_to_the_lease(storage: Storage, fail: Patch) -> None:

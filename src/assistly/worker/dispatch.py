@@ -70,9 +70,9 @@ class Dispatch:
         self._slots = Slots(storage, owner_id, options.limits, ttl)
         self._leases = Leases(storage.queue, self._slots, options.lease)
         self._pauses = pauses
-        persistent = Persistent(storage.queue, self._gave_up.wait)
+        self._persistent = Persistent(storage.queue, self._gave_up.wait)
         self._publishing = Publishing(
-            options, persistent, self._leases, self._pauses, caller, stopping, count
+            options, self._persistent, self._leases, self._pauses, caller, stopping, count
         )
         self._heartbeat = Repeating(
             "assistly-worker-heartbeat", options.heartbeat.total_seconds(), self._leases.beat
@@ -122,6 +122,10 @@ class Dispatch:
 
     def _fill(self) -> int:
         """Claim for every free place; how many jobs that gave."""
+        if self._persistent.is_late:
+            # A claim takes back what ran out, also where the result is known here and about to be stored.
+            self._nothing_new = True
+            return 0
         claimed = 0
         self._groups.rotate(1)
         for group in self._groups:
@@ -239,7 +243,8 @@ class Dispatch:
     def _keep_up(self) -> bool:
         """Take back what others left, and prune: also where nothing is claimed for a long time."""
         try:
-            self._storage.queue.rescue_expired()
+            if not self._persistent.is_late:
+                self._storage.queue.rescue_expired()
             self._storage.prune()
         except StorageClosed:
             return False

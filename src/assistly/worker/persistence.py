@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from assistly.storage.errors import ClaimLost, OutcomeUnknown, StorageError, StorageUnavailable
-from assistly.storage.records import Job, JobStatus, Outcome
+from assistly.storage.records import Job, JobStatus, Outcome, Posted
 from assistly.storage.stores.queue import Queue
 
 logger = logging.getLogger("assistly.worker")
@@ -42,6 +42,12 @@ class Persistent:
     def __init__(self, queue: Queue, pause: Pause) -> None:
         self._queue = queue
         self._pause = pause
+        self._late: set[int] = set()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a result waits to be stored."""
+        return bool(self._late)
 
     def begin(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
         """None where it must not be published: the claim is lost, or `may_begin` says so.
@@ -66,31 +72,45 @@ class Persistent:
 
     def settle(self, outcome: Outcome, now: datetime | None = None) -> Job | None:
         """The job as it is afterwards; None where the claim is lost or nothing could be stored."""
+        try:
+            return self._settle(outcome, now)
+        finally:
+            self._late.discard(outcome.job.id)
+
+    def _settle(self, outcome: Outcome, now: datetime | None) -> Job | None:
         backoff = Backoff()
+        in_doubt = False
         while True:
             try:
                 settled = self._queue.settle([outcome], now=now)
-                return settled.jobs[0] if settled.jobs else None
+                if settled.jobs or not in_doubt:
+                    return settled.jobs[0] if settled.jobs else None
             except OutcomeUnknown as error:
                 logger.warning("job %d: %s", outcome.job.id, error)
-                done, job = self._looked_up(outcome.job)
-                if done:
-                    return job
+                in_doubt = True
             except StorageUnavailable as error:
                 logger.warning("job %d waits to be settled: %s", outcome.job.id, error)
             except StorageError as error:
                 logger.error("job %d cannot be settled: %s", outcome.job.id, error)
                 return None
+            self._late.add(outcome.job.id)
+            if in_doubt:
+                done, job = self._looked_up(outcome)
+                if done:
+                    return job
             if self._pause(backoff.next()):
                 logger.error("job %d is given up: it could not be settled in time", outcome.job.id)
                 return None
 
-    def _looked_up(self, job: Job) -> tuple[bool, Job | None]:
-        """Whether a claim has ended, and the job if this claim was the last one."""
+    def _looked_up(self, outcome: Outcome) -> tuple[bool, Job | None]:
+        """Whether a claim has ended, and the job if it ended with this outcome."""
         try:
-            current = self._queue.get(job.id)
+            current = self._queue.get(outcome.job.id)
         except StorageError:
             return False, None
-        if current is None or current.claim != job.claim:
+        if current is None or current.claim != outcome.job.claim:
             return True, None
-        return current.status is not JobStatus.PROCESSING, current
+        if current.status is JobStatus.PROCESSING:
+            return False, None
+        overtaken = isinstance(outcome, Posted) and current.status is not JobStatus.POSTED
+        return True, None if overtaken else current

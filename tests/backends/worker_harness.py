@@ -1,0 +1,99 @@
+"""Workers as processes: what the tests of signals, kills and clocks share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from assistly.storage import Job, JobStatus, Storage
+
+ENGINES = ("sqlite", "postgres")
+PATIENCE = 60.0
+_TICK = 0.01
+
+
+def use_engine(request: pytest.FixtureRequest, publishers: str) -> str:
+    """Work in a folder that has the publishers, on the engine that is the fixture's parameter."""
+    folder: Path = request.getfixturevalue("tmp_path")
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.chdir(folder)
+    (folder / "publishers.py").write_text(publishers)
+    monkeypatch.setenv("STORAGE_ENGINE", request.param)
+    monkeypatch.setenv("SCHEDULE_RETRY_MINUTES", "0")
+    if request.param == "sqlite":
+        monkeypatch.setenv("SQLITE_PATH", "worker.db")
+    else:
+        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("database_url"))
+        monkeypatch.setenv("STORAGE_SCHEMA", request.getfixturevalue("schema"))
+    return str(request.param)
+
+
+def start_worker(
+    publisher: str, *options: str, before: str = "pass", log: int | IO[str] = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """`assistly worker`, for the platform x. `before` is run first in its process."""
+    program = f"{before}\nfrom assistly.cli import main\nmain()"
+    command = [sys.executable, "-c", program, "worker", "--publish", f"x={publisher}", *options]
+    return subprocess.Popen(command, stderr=log, text=True)
+
+
+@contextmanager
+def worker(publisher: str, *options: str, before: str = "pass") -> Iterator[subprocess.Popen[str]]:
+    process = start_worker(publisher, *options, before=before)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(condition: Callable[[], object]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE / _TICK)):
+        if condition():
+            return
+        tick.wait(_TICK)
+    raise AssertionError("it did not happen in time")
+
+
+def stored(storage: Storage, job: Job) -> Job:
+    found = storage.queue.get(job.id)
+    assert found is not None
+    return found
+
+
+def ended(storage: Storage) -> int:
+    counts = storage.queue.counts()
+    return counts[JobStatus.POSTED] + counts[JobStatus.DEAD_LETTER]
+
+
+def accounted(storage: Storage, record: Sequence[int]) -> tuple[set[int], set[int]]:
+    """The jobs that are posted and the ones of an unknown outcome: there may be no others.
+
+    `record` is what the publisher wrote down before it returned. It has no job twice, each job
+    that is posted, and none that is neither.
+    """
+    jobs = every_job(storage)
+    posted = {job.id for job in jobs if job.status is JobStatus.POSTED}
+    unknown = {job.id for job in jobs if (job.dead_letter_reason or "").startswith("outcome unknown: ")}
+    assert [job for job, times in Counter(record).items() if times > 1] == []
+    assert [job for job in jobs if (job.id in posted) == (job.id in unknown)] == []
+    assert posted - {*record} == set()
+    assert {*record} - posted - unknown == set()
+    assert [job for job in jobs if job.id in posted and job.remote_id != f"remote-{job.id}"] == []
+    return posted, unknown
+
+
+def every_job(storage: Storage) -> list[Job]:
+    jobs: list[Job] = []
+    while page := storage.queue.list(after=jobs[-1] if jobs else None, limit=1_000):
+        jobs += page
+    return jobs
