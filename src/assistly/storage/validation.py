@@ -16,6 +16,8 @@ T = TypeVar("T")
 JsonText = NewType("JsonText", str)
 """Canonical JSON: sorted keys, no spaces, floats always with a point and never as -0.0."""
 
+EMPTY_OBJECT = JsonText("{}")
+
 MAX_NAME_BYTES = 512
 MAX_CONTENT_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -30,6 +32,9 @@ _BIG_INT = 10**MAX_INT_DIGITS
 _ONE_MICROSECOND = timedelta(microseconds=1)
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
+_encode = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False
+).encode
 
 
 def shown(value: object) -> str:
@@ -48,6 +53,8 @@ def wrong_type(argument: str, expected: str, value: object) -> InvalidValue:
 
 def name(argument: str, value: object) -> str:
     """A key, nonce, id, platform or other name: 1 to 512 bytes of UTF-8."""
+    if type(value) is str and value.isascii() and 0 < len(value) <= MAX_NAME_BYTES and "\x00" not in value:
+        return value
     text = _text(argument, value, MAX_NAME_BYTES)
     if not text:
         raise InvalidValue(f"{argument} must not be empty")
@@ -69,7 +76,7 @@ def _text(argument: str, value: object, limit: int) -> str:
     if "\x00" in value:
         raise InvalidValue(f"{argument} must not contain NUL characters: {shown(value)}")
     try:
-        size = len(value.encode())
+        size = len(value if value.isascii() else value.encode())
     except UnicodeEncodeError:
         raise InvalidValue(f"{argument} must not contain lone surrogates: {shown(value)}") from None
     if size > limit:
@@ -209,12 +216,7 @@ def canonical(argument: str, value: object) -> JsonText:
     """
     walk = _Walk(argument)
     walk.check(value, 0)
-    if walk.plain:
-        text = json.dumps(
-            value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False
-        )
-    else:
-        text = _spell(value)
+    text = _encode(value) if walk.plain else _spell(value)
     if len(text) > MAX_CONTENT_BYTES // 4:
         size = len(text.encode())
         if size > MAX_CONTENT_BYTES:
@@ -227,7 +229,7 @@ def canonical(argument: str, value: object) -> JsonText:
 def canonical_object(argument: str, value: object) -> JsonText:
     if type(value) is not dict:
         raise wrong_type(argument, "a dict", value)
-    return canonical(argument, value)
+    return canonical(argument, value) if value else EMPTY_OBJECT
 
 
 class _Walk:
