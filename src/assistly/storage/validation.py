@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, NewType, TypeVar
 
 from .errors import InvalidValue
@@ -294,10 +293,16 @@ def _spell(value: Any) -> str:
     if type(value) is float:
         if value == 0.0:
             return "0.0"
-        return f"{Decimal(repr(value)):f}.0" if abs(value) >= _PLAIN_FLOAT_BELOW else repr(value)
+        return _without_exponent(value) if abs(value) >= _PLAIN_FLOAT_BELOW else repr(value)
     if type(value) is list:
         return "[" + ",".join(map(_spell, value)) + "]"
     if type(value) is dict:
         members = (f"{json.dumps(key, ensure_ascii=False)}:{_spell(value[key])}" for key in sorted(value))
         return "{" + ",".join(members) + "}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _without_exponent(value: float) -> str:
+    from decimal import Decimal
+
+    return f"{Decimal(repr(value)):f}.0"

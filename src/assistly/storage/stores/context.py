@@ -71,7 +71,7 @@ class Context:
             return moment("now", given)
         if self.clock is not None:
             return moment("the clock's time", self.clock())
-        return self.backend.now()
+        return self._backend.now()
 
     def atomically(self, work: Callable[[StorageBackend], T]) -> T:
         """Run the work in a transaction, and again from the start if it lost a race to another."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from ...backend import JobDraft, Settlement
 from ...errors import StorageCorrupt
 from ...records import Attempt, Job, JobStatus, maker
+from ...validation import EMPTY_OBJECT
 from ..sql.database import Database, Row
 from ..sql.jobs import JOB_COLUMNS, SETTLE_HELD, SqlJobStore, in_microseconds
 from .connections import Connection
@@ -255,7 +256,7 @@ def _new_job(id: int, draft: JobDraft, now: datetime) -> Job:
 
 
 def _metadata(text: str) -> Any:
-    return {} if text == "{}" else json.loads(text)
+    return {} if text == EMPTY_OBJECT else json.loads(text)
 
 
 def _attempt(stored: dict[str, Any]) -> Attempt:
