@@ -9,13 +9,15 @@ from itertools import groupby
 from .. import validation as check
 from ..backend import JobDraft, StorageBackend
 from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict, StorageUnavailable
-from ..records import Job, NewJob
+from ..records import Job, NewJob, maker
 from .context import Context
 
 _ATTEMPTS = 10
 _MOST_RETRIES = 2**31 - 1
 # From the first moment there is to the last: no job can be later than that.
 _MOST_LATENESS = timedelta(days=3_652_059)
+
+_make_draft = maker(JobDraft)
 
 _Planned = tuple[JobDraft, timedelta | None]
 
@@ -50,14 +52,14 @@ class Scheduler:
 
     def _plan(self, new: NewJob, now: datetime) -> _Planned:
         retries = self._context.policies.retry.max_retries if new.max_retries is None else new.max_retries
-        draft = JobDraft(
-            platform=check.name("platform", new.platform),
-            content=check.content("content", new.content),
-            metadata=check.canonical_object("metadata", {} if new.metadata is None else new.metadata),
-            scheduled_at=check.optional_moment("scheduled_at", new.scheduled_at) or now,
-            idempotency_key=check.optional_name("idempotency_key", new.idempotency_key),
-            max_retries=check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
-            max_lateness=check.optional_duration("max_lateness", new.max_lateness, most=_MOST_LATENESS),
+        draft = _make_draft(
+            check.name("platform", new.platform),
+            check.content("content", new.content),
+            check.canonical_object("metadata", {} if new.metadata is None else new.metadata),
+            check.optional_moment("scheduled_at", new.scheduled_at) or now,
+            check.optional_name("idempotency_key", new.idempotency_key),
+            check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
+            check.optional_duration("max_lateness", new.max_lateness, most=_MOST_LATENESS),
         )
         return draft, checked_gap("min_gap", new.min_gap)
 
