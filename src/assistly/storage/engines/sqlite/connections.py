@@ -51,6 +51,10 @@ class Connection:
         return in_transaction
 
     @property
+    def is_reusable(self) -> bool:
+        return not self._raw.in_transaction and self._generation == generation()
+
+    @property
     def is_inherited(self) -> bool:
         """By a child, through a fork."""
         return self._generation != generation()
@@ -252,7 +256,7 @@ class Pool:
             return self._opener()
 
     def give_back(self, connection: Connection) -> None:
-        if connection.in_transaction or connection.is_inherited or len(self._idle) >= _MAX_IDLE:
+        if len(self._idle) >= _MAX_IDLE or not connection.is_reusable:
             connection.close()
             return
         self._idle.append(connection)
