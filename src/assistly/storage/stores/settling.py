@@ -6,10 +6,12 @@ from datetime import datetime
 
 from .. import validation as check
 from ..backend import Settlement
-from ..records import Failed, Job, Outcome, Posted, Snoozed, Unclear
+from ..records import Failed, Job, Outcome, Posted, Snoozed, Unclear, maker
 from ..retry import RetryPolicy
 
 OUTCOME_UNKNOWN = "outcome unknown"
+
+_make_settlement = maker(Settlement)
 
 
 def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlement:
@@ -19,7 +21,7 @@ def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlemen
     job = check.instance("job", outcome.job, Job)
     if isinstance(outcome, Posted):
         remote_id = check.optional_name("remote_id", outcome.remote_id)
-        return Settlement("posted", job.id, job.claim, remote_id=remote_id)
+        return _make_settlement("posted", job.id, job.claim, remote_id, "", None, False, False)
     if isinstance(outcome, Failed):
         error = check.content("error", outcome.error)
         retry_at = check.optional_moment("retry_at", outcome.retry_at)

@@ -23,6 +23,12 @@ from .watch import Watch
 T = TypeVar("T")
 
 
+class _Ambient(threading.local):
+    """The transaction that a thread has open."""
+
+    session: Session | None = None
+
+
 class SqliteDatabase:
     dialect = DIALECT
 
@@ -38,7 +44,7 @@ class SqliteDatabase:
 
     def _make_locks(self) -> None:
         self._ready_lock = threading.Lock()
-        self._ambient = threading.local()
+        self._ambient = _Ambient()
 
     def after_fork(self) -> list[Connection]:
         self._make_locks()
@@ -106,7 +112,7 @@ class SqliteDatabase:
             self._pool.give_back(connection)
 
     def _session(self) -> Session | None:
-        return getattr(self._ambient, "session", None)
+        return self._ambient.session
 
     @contextmanager
     def _joined(self, connection: Connection) -> Iterator[Database]:
