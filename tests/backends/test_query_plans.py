@@ -258,8 +258,8 @@ ORIGINAL_INDEXES = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in ORIGINAL_INDEXES if name != "idx_queue_due"])
-def test_the_indexes_of_the_original_that_serve_are_there_on_sqlite(name: str, full_file: Path) -> None:
+@pytest.mark.parametrize("name", ORIGINAL_INDEXES)
+def test_the_indexes_of_the_original_are_there_on_sqlite(name: str, full_file: Path) -> None:
     with closing(sqlite3.connect(full_file)) as connection:
         ((table, text),) = connection.execute(
             "SELECT tbl_name, sql FROM sqlite_master WHERE name = ?", [name]
