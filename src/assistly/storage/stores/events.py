@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from .. import validation as check
 from ..errors import NotFound
 from ..records import Event, Json, NewEvent
 from .context import Context
+from .grouping import Shared
+
+Appending = tuple[str, check.JsonText, datetime | None]
 
 
 class Events:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._appending = Shared(context, self._append_one, self._append_all, lambda request: len(request[1]))
 
     def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
-        return self.append_many([NewEvent(event_type, payload, created_at)])[0]
+        return self._appending(checked(NewEvent(event_type, payload, created_at)))
 
     def append_many(
         self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]
@@ -25,12 +29,8 @@ class Events:
         """All or nothing, in order; tuples stand for the fields of NewEvent."""
         if not isinstance(events, Iterable) or isinstance(events, str | bytes):
             raise check.wrong_type("events", "an iterable of NewEvent", events)
-        checked = [_checked(event) for event in events]
-        if not checked:
-            return []
-        at = self._context.now(None)
-        rows = [(event_type, text, created_at or at) for event_type, text, created_at in checked]
-        return [*self._context.backend.events.append(rows)]
+        requests = [checked(event) for event in events]
+        return self._append_all(requests, self._context.now(None)) if requests else []
 
     def list(
         self, *, event_type: str | None = None, before: Event | int | None = None, limit: int = 100
@@ -57,6 +57,13 @@ class Events:
         check.limit(limit)
         return [*self._context.backend.events.read_after(start, event_type=event_type, limit=limit)]
 
+    def _append_one(self, request: Appending) -> Event:
+        return self._append_all([request], self._context.now(request[2]))[0]
+
+    def _append_all(self, requests: Sequence[Appending], now: datetime) -> builtins.list[Event]:
+        rows = [(event_type, text, created_at or now) for event_type, text, created_at in requests]
+        return [*self._context.backend.events.append(rows)]
+
     def _edge(self, before: Event | int) -> tuple[datetime, int]:
         if isinstance(before, Event):
             return before.created_at, before.id
@@ -66,7 +73,7 @@ class Events:
         return event.created_at, event.id
 
 
-def _checked(event: object) -> tuple[str, check.JsonText, datetime | None]:
+def checked(event: object) -> Appending:
     if isinstance(event, tuple) and len(event) in (2, 3):
         event = NewEvent(*event)
     new = check.instance("events", event, NewEvent)

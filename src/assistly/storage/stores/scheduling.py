@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from .. import validation as check
@@ -11,25 +12,41 @@ from ..backend import JobDraft, StorageBackend
 from ..errors import IdempotencyMismatch, ScheduleConflict, StorageUnavailable
 from ..records import Job, NewJob
 from .context import Context
+from .grouping import ALONE, Answer, Shared
 
 _ATTEMPTS = 10
 _MOST_RETRIES = 2**31 - 1
+_NEVER = datetime.min.replace(tzinfo=UTC)
 # From the first moment there is to the last: no job can be later than that.
 _MOST_LATENESS = timedelta(days=3_652_059)
 
 _Planned = tuple[JobDraft, timedelta | None]
 
+Scheduling = tuple[JobDraft, bool]
+"""A job to insert at the time of the call, and whether it is scheduled at that time, too."""
+
 
 class Scheduler:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.scheduling = Shared(context, self._insert_one, self._insert_all, _length)
 
     def schedule(self, new: NewJob, now: datetime | None) -> Job:
+        request = self.request(new, now)
+        if request is not None:
+            return self.scheduling(request)
         at = self._context.now(now)
         draft, gap = self._plan("", new, at)
         if gap:
             return self._context.atomically(lambda backend: _insert_apart(backend, draft, gap, at))
         return _insert(self._context.backend, draft, at)
+
+    def request(self, new: NewJob, now: datetime | None) -> Scheduling | None:
+        """None for a job that has to be scheduled alone: at a given time, or apart from others."""
+        if now is not None or new.min_gap is not None:
+            return None
+        draft, _ = self._plan("", new, _NEVER)
+        return draft, draft.scheduled_at is _NEVER
 
     def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None) -> list[Job]:
         if not isinstance(jobs, Iterable):
@@ -42,6 +59,15 @@ class Scheduler:
         if not plan:
             return []
         return self._context.atomically(lambda backend: _insert_all(backend, plan, at))
+
+    def _insert_one(self, request: Scheduling) -> Job:
+        at = self._context.now(None)
+        return _insert(self._context.backend, _at(request, at), at)
+
+    def _insert_all(self, requests: Sequence[Scheduling], now: datetime) -> Sequence[Answer]:
+        """Who finds his key taken goes alone, to look at whose it is."""
+        drafts = [_at(request, now) for request in requests]
+        return [job or ALONE for job in self._context.backend.jobs.insert(drafts, now=now)]
 
     def _plan(self, prefix: str, new: NewJob, now: datetime) -> _Planned:
         retries = self._context.policies.retry.max_retries if new.max_retries is None else new.max_retries
@@ -59,6 +85,15 @@ class Scheduler:
             ),
         )
         return draft, checked_gap(f"{prefix}min_gap", new.min_gap)
+
+
+def _at(request: Scheduling, now: datetime) -> JobDraft:
+    draft, is_now = request
+    return replace(draft, scheduled_at=now) if is_now else draft
+
+
+def _length(request: Scheduling) -> int:
+    return len(request[0].content) + len(request[0].metadata)
 
 
 def checked_gap(argument: str, gap: object) -> timedelta | None:

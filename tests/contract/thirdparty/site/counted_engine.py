@@ -93,6 +93,9 @@ class CountedBackend:
     def migrate(self) -> list[str]:
         return self._inner.migrate()
 
+    def groups(self) -> bool:
+        return self._inner.groups()
+
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:
         with self._inner.transaction() as inner:

@@ -90,6 +90,9 @@ class _Stores:
         self._scope.check()
         return []
 
+    def groups(self) -> bool:
+        return False
+
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:
         with self._scope as database:

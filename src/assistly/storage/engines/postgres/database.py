@@ -88,6 +88,9 @@ class PostgresDatabase:
     def sees_later_commits(self) -> bool:
         return True
 
+    def in_transaction(self) -> bool:
+        return self._joined() is not None
+
     @contextmanager
     def transaction(self) -> Iterator[PinnedDatabase]:
         joined = self._joined()

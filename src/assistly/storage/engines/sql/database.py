@@ -77,6 +77,9 @@ class Database(Protocol):
     def migrate(self) -> list[str]:
         """Apply the pending migrations; the names of those applied now."""
 
+    def in_transaction(self) -> bool:
+        """Whether this thread's work runs on the connection of a transaction, or of a caller's."""
+
     def transaction(self) -> AbstractContextManager[Database]: ...
 
     def bind(self, connection: Any) -> Database: ...

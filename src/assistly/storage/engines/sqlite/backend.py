@@ -8,6 +8,7 @@ from ..sql.backend import SqlBackend, SqlStores
 from ..sql.jobs import SqlJobStore
 from .connections import checked_path, require_sqlite
 from .database import SqliteDatabase
+from .nonces import SqliteNonceStore
 
 _TAKE_WRITE_LOCK = "DELETE FROM {t}retention WHERE id = 0"
 
@@ -18,7 +19,7 @@ class SqliteJobStore(SqlJobStore):
         self._database.single(lambda connection: connection.execute(statement, {}))
 
 
-_STORES = SqlStores(jobs=SqliteJobStore)
+_STORES = SqlStores(jobs=SqliteJobStore, nonces=SqliteNonceStore)
 
 
 class SqliteBackend(SqlBackend):

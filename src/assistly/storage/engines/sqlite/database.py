@@ -60,6 +60,9 @@ class SqliteDatabase:
         session = self._session()
         return self._alone(whole) if session is None else session.write(work)
 
+    def in_transaction(self) -> bool:
+        return self._session() is not None
+
     @contextmanager
     def transaction(self) -> Iterator[Database]:
         session = self._session()
@@ -168,6 +171,9 @@ class SessionDatabase:
     def write(self, work: Callable[[Connection], T]) -> T:
         with self._session.lock:
             return self._open_session().write(work)
+
+    def in_transaction(self) -> bool:
+        return True
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
