@@ -391,11 +391,11 @@ class StorageBackend(Protocol):
     def migrate(self) -> list[str]:
         """Apply the pending migrations, whatever `auto_migrate` says; the names of those applied now."""
 
-    def groups(self) -> bool:
-        """Whether one statement may carry single calls of this thread along with those of others.
+    def writers(self) -> int:
+        """How many single writes can be under way side by side; others may wait, and share a statement.
 
-        False where this thread's calls join a transaction, on a caller's connection, and where
-        nothing is gained because a statement costs no trip.
+        0 where this thread's writes must not travel with others, since they join a transaction or
+        are on a caller's connection, and where nothing is gained, since a statement costs no trip.
         """
 
     def transaction(self) -> AbstractContextManager[StorageBackend]:

@@ -126,8 +126,8 @@ class NaiveBackend:
         self.ping()
         return []
 
-    def groups(self) -> bool:
-        return False
+    def writers(self) -> int:
+        return 0
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:

@@ -147,7 +147,7 @@ class SideBySide:
         return await (joined or self._threads).finish(call)
 
     async def share(self, shared: Shared[R, T], request: R) -> T:
-        if self._joined() is not None or not shared.groups():
+        if self._joined() is not None or not shared.writers():
             return await self.run(partial(shared.alone, request))
         lane = self._lanes.get(shared)
         if lane is None:

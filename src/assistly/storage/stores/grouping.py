@@ -66,11 +66,12 @@ class Shared(Generic[R, T]):
         self._lane = Lane(self)
 
     def __call__(self, request: R) -> T:
-        return self._lane.call(request) if self.groups() else self.alone(request)
+        writers = self.writers()
+        return self._lane.call(request, writers) if writers else self.alone(request)
 
-    def groups(self) -> bool:
-        """Whether a call of this thread may travel with others."""
-        return self._context.backend.groups()
+    def writers(self) -> int:
+        """0: a call of this thread must not travel with others."""
+        return self._context.backend.writers()
 
     def carry(self, requests: Sequence[R]) -> Sequence[Answer]:
         """The answers to several calls."""
@@ -161,9 +162,9 @@ class _Passenger(Generic[R]):
 class Lane(Generic[R, T]):
     """The threads that call one operation.
 
-    Who finds none under way goes at once, alone. Who comes meanwhile waits, and the first of those
-    takes all of them along. A statement that is long under way, since another transaction holds
-    one of its keys say, holds up nobody but those in it.
+    As many as the engine lets write side by side go at once, each alone. Who comes meanwhile would
+    wait in any case, and the first of those takes all of them along. A statement that is long under
+    way, since another transaction holds one of its keys say, holds up nobody but those in it.
     """
 
     def __init__(self, shared: Shared[R, T]) -> None:
@@ -174,15 +175,17 @@ class Lane(Generic[R, T]):
         self._process = os.getpid()
         self._mutex = threading.Lock()
         self._waiting: deque[_Passenger[R]] = deque()
-        self._latest: Flight | None = None
+        self._flights: list[Flight] = []
+        self._writers = 1
 
-    def call(self, request: R) -> T:
+    def call(self, request: R, writers: int) -> T:
         if self._process != os.getpid():
             # A forked child: the parent's threads are not here, but what they left behind is.
             self._renew()
         with self._mutex:
+            self._writers = writers
             if self._is_free() and not self._waiting:
-                flight = self._latest = Flight()
+                flight = self._begin()
             else:
                 flight = None
                 me = _Passenger(request)
@@ -209,8 +212,7 @@ class Lane(Generic[R, T]):
         with self._mutex:
             if me.aboard or not (me.leads or self._is_free()):
                 return
-            flight = self._latest = me.leads or Flight()
-            me.leads = None
+            flight, me.leads = me.leads or self._begin(), None
             aboard = board(self._waiting, lambda passenger: self._shared.length(passenger.request))
             for passenger in aboard:
                 passenger.aboard = True
@@ -230,26 +232,33 @@ class Lane(Generic[R, T]):
                 passenger.answered = True
                 passenger.rouse()
 
+    def _begin(self) -> Flight:
+        flight = Flight()
+        self._flights.append(flight)
+        return flight
+
     def _is_free(self) -> bool:
-        return self._latest is None or self._latest.patience < 0
+        while self._flights and self._flights[0].patience < 0:
+            del self._flights[0]
+        return len(self._flights) < self._writers
 
     def _land(self, flight: Flight) -> None:
         with self._mutex:
-            if self._latest is flight:
-                self._appoint()
+            self._end(flight)
 
-    def _appoint(self) -> None:
-        """The first of those who wait leads the next flight, if anybody waits."""
-        self._latest = None
-        if self._waiting:
-            leader = self._waiting[0]
-            self._latest = leader.leads = Flight()
-            leader.rouse()
+    def _end(self, flight: Flight) -> None:
+        """The first of those who wait leads the next one, if anybody waits."""
+        if flight in self._flights:
+            self._flights.remove(flight)
+            leader = next((passenger for passenger in self._waiting if passenger.leads is None), None)
+            if leader is not None:
+                leader.leads = self._begin()
+                leader.rouse()
 
     def _leave(self, me: _Passenger[R]) -> None:
         """`me` was interrupted, and what it was to lead falls to the next."""
         with self._mutex:
             if not me.aboard:
                 self._waiting.remove(me)
-                if me.leads is self._latest:
-                    self._appoint()
+                if me.leads is not None:
+                    self._end(me.leads)

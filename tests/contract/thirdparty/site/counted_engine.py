@@ -93,8 +93,8 @@ class CountedBackend:
     def migrate(self) -> list[str]:
         return self._inner.migrate()
 
-    def groups(self) -> bool:
-        return self._inner.groups()
+    def writers(self) -> int:
+        return self._inner.writers()
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:

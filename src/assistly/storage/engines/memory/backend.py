@@ -90,8 +90,8 @@ class _Stores:
         self._scope.check()
         return []
 
-    def groups(self) -> bool:
-        return False
+    def writers(self) -> int:
+        return 0
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:

@@ -64,8 +64,8 @@ class SqlBackend:
     def migrate(self) -> list[str]:
         return self._database.migrate()
 
-    def groups(self) -> bool:
-        return not self._database.in_transaction()
+    def writers(self) -> int:
+        return self._database.writers()
 
     @contextmanager
     def transaction(self) -> Iterator[SqlBackend]:

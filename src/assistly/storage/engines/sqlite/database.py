@@ -60,8 +60,8 @@ class SqliteDatabase:
         session = self._session()
         return self._alone(whole) if session is None else session.write(work)
 
-    def in_transaction(self) -> bool:
-        return self._session() is not None
+    def writers(self) -> int:
+        return 1 if self._session() is None else 0
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
@@ -172,8 +172,8 @@ class SessionDatabase:
         with self._session.lock:
             return self._open_session().write(work)
 
-    def in_transaction(self) -> bool:
-        return True
+    def writers(self) -> int:
+        return 0
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
