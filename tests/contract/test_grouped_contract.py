@@ -28,7 +28,7 @@ from assistly.storage.testing.transactions_contract import TransactionsContract
 def travel(shared: Shared[Any, Any], request: Any) -> Any:
     try:
         at = shared._context.now(None)
-        (answer,) = shared._together([request], at)
+        (answer,) = shared._together(shared._context, [request], at)
     except OutcomeUnknown:
         raise
     except StorageError:

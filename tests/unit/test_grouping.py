@@ -48,11 +48,11 @@ class Harbour:
         self.held: dict[int, threading.Event] = {}
         self.failure: BaseException | None = None
         self.clock_failure: Exception | None = None
-        self.shared: Shared[int, int] = Shared(self, self.call, self.call_all)  # type: ignore[arg-type]
+        self.shared: Shared[int, int] = Shared(self, Harbour.call, Harbour.call_all)  # type: ignore[arg-type]
 
     @property
     def waiting(self) -> int:
-        return len(self.shared._lane._waiting)
+        return len(self.shared._lane._waiting) if self.shared._lane else 0
 
     def now(self, given: None) -> datetime:
         if self.clock_failure is not None:
@@ -255,6 +255,7 @@ def test_a_forked_child_starts_anew() -> None:
     harbour = Harbour()
     with harbour.busy():
         calls = harbour.gather([1])
+        assert harbour.shared._lane
         with harbour.shared._lane._mutex:
             child = os.fork()
         if child == 0:
@@ -308,10 +309,10 @@ def blocked(engine: str, storage: Storage) -> Callable[[], Any]:
 def lined_up(shared: Shared[Any, Any], calls: Sequence[Callable[[], Any]]) -> list[Future[Any]]:
     """Each waits behind the one before; the first is the one that is under way."""
     futures = [start(calls[0])]
-    until(lambda: shared._lane._flights)
+    until(lambda: shared._lane and shared._lane._flights)
     for number, call in enumerate(calls[1:], 1):
         futures.append(start(call))
-        until(lambda number=number: len(shared._lane._waiting) == number)  # type: ignore[misc]
+        until(lambda number=number: shared._lane and len(shared._lane._waiting) == number)  # type: ignore[misc]
     return futures
 
 
@@ -352,9 +353,9 @@ def test_every_kind_of_call_travels(storage: Storage, blocked: Callable[[], Any]
         trips = []
         together = shared._together
 
-        def spied(requests: Any, at: Any) -> Any:
+        def spied(context: Any, requests: Any, at: Any) -> Any:
             trips.append(len(requests))
-            return together(requests, at)
+            return together(context, requests, at)
 
         shared._together = spied
         with blocked():

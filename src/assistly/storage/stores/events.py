@@ -18,7 +18,7 @@ Appending = tuple[str, check.JsonText, datetime | None]
 class Events:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._appending = Shared(context, self._append_one, self._append_all, lambda request: len(request[1]))
+        self._appending = Shared(context, _append_one, _append_all, lambda request: len(request[1]))
 
     def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
         return self._appending(checked(NewEvent(event_type, payload, created_at)))
@@ -30,7 +30,7 @@ class Events:
         if not isinstance(events, Iterable) or isinstance(events, str | bytes):
             raise check.wrong_type("events", "an iterable of NewEvent", events)
         requests = [checked(event) for event in events]
-        return self._append_all(requests, self._context.now(None)) if requests else []
+        return _append_all(self._context, requests, self._context.now(None)) if requests else []
 
     def list(
         self, *, event_type: str | None = None, before: Event | int | None = None, limit: int = 100
@@ -57,13 +57,6 @@ class Events:
         check.limit(limit)
         return [*self._context.backend.events.read_after(start, event_type=event_type, limit=limit)]
 
-    def _append_one(self, request: Appending) -> Event:
-        return self._append_all([request], self._context.now(request[2]))[0]
-
-    def _append_all(self, requests: Sequence[Appending], now: datetime) -> builtins.list[Event]:
-        rows = [(event_type, text, created_at or now) for event_type, text, created_at in requests]
-        return [*self._context.backend.events.append(rows)]
-
     def _edge(self, before: Event | int) -> tuple[datetime, int]:
         if isinstance(before, Event):
             return before.created_at, before.id
@@ -71,6 +64,15 @@ class Events:
         if event is None:
             raise NotFound(f"there is no event {before} to list from: pass the Event itself")
         return event.created_at, event.id
+
+
+def _append_one(context: Context, request: Appending) -> Event:
+    return _append_all(context, [request], context.now(request[2]))[0]
+
+
+def _append_all(context: Context, requests: Sequence[Appending], now: datetime) -> builtins.list[Event]:
+    rows = [(event_type, text, created_at or now) for event_type, text, created_at in requests]
+    return [*context.backend.events.append(rows)]
 
 
 def checked(event: object) -> Appending:

@@ -55,19 +55,27 @@ class Shared(Generic[R, T]):
     def __init__(
         self,
         context: Context,
-        alone: Callable[[R], T],
-        together: Callable[[Sequence[R], datetime], Sequence[Answer]],
+        alone: Callable[[Context, R], T],
+        together: Callable[[Context, Sequence[R], datetime], Sequence[Answer]],
         length: Callable[[R], int] = lambda _: 0,
     ) -> None:
         self._context = context
+        self._alone = alone
         self._together = together
-        self.alone = alone
+        self._lane: Lane[R, T] | None = None
         self.length = length
-        self._lane = Lane(self)
 
     def __call__(self, request: R) -> T:
         writers = self.writers()
-        return self._lane.call(request, writers) if writers else self.alone(request)
+        if not writers:
+            return self.alone(request)
+        lane = self._lane
+        if lane is None:
+            lane = self._lane = Lane(self)
+        return lane.call(request, writers)
+
+    def alone(self, request: R) -> T:
+        return self._alone(self._context, request)
 
     def writers(self) -> int:
         """0: a call of this thread must not travel with others."""
@@ -82,7 +90,7 @@ class Shared(Generic[R, T]):
         except Exception:  # noqa: BLE001 - each alone meets its own trouble with the clock, if it needs one
             return [ALONE] * len(requests)
         try:
-            return self._together(requests, at)
+            return self._together(self._context, requests, at)
         except OutcomeUnknown as error:
             return in_doubt(error, len(requests))
         except StorageError:

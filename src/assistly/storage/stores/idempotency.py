@@ -32,8 +32,8 @@ PutRequest = tuple[str, check.JsonText, datetime | None]
 class Idempotency:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._claiming = Shared(context, self._claim_one, self._claim_all)
-        self._putting = Shared(context, self._put_one, self._put_all, lambda request: len(request[1]))
+        self._claiming = Shared(context, _claim_one, _claim_all)
+        self._putting = Shared(context, _put_one, _put_all, lambda request: len(request[1]))
 
     def claim(
         self,
@@ -84,7 +84,7 @@ class Idempotency:
             raise check.wrong_type("results", "an iterable of (key, value)", results)
         common = check.optional_moment("saved_at", saved_at)
         requests = [_put_request(result, common) for result in results]
-        return self._put_all(requests, self._context.now(None)) if requests else []
+        return _put_all(self._context, requests, self._context.now(None)) if requests else []
 
     def get(self, key: str) -> IdempotencyRecord | None:
         """The stored result; None for a key that is unknown or in progress."""
@@ -119,38 +119,6 @@ class Idempotency:
         self.complete(claim, value)
         return value
 
-    def _claim_one(self, request: ClaimRequest) -> IdempotencyClaim:
-        key, fingerprint, token, lease, now = request
-        at = self._context.now(now)
-        row = self._context.backend.idempotency.claim(
-            key, fingerprint=fingerprint, token=token, lease_until=check.later(at, lease), now=at
-        )
-        return _claim(row, request)
-
-    def _claim_all(self, requests: Sequence[ClaimRequest], now: datetime) -> Sequence[Answer]:
-        """Who comes second with a key goes alone: what it finds is up to the first."""
-        first: dict[str, ClaimRequest] = {}
-        for request in requests:
-            first.setdefault(request.key, request)
-        rows = self._context.backend.idempotency.claim_many(
-            [_key_claim(request, request.now or now) for request in first.values()]
-        )
-        answers: dict[int, Answer] = {
-            request.token: ALONE if row is None else attempt(lambda given: _claim(*given), (row, request))
-            for request, row in zip(first.values(), rows, strict=True)
-        }
-        return [answers.get(request.token, ALONE) for request in requests]
-
-    def _put_one(self, request: PutRequest) -> IdempotencyRecord:
-        key, text, saved_at = request
-        return self._context.backend.idempotency.put(key, text, saved_at=self._context.now(saved_at))
-
-    def _put_all(self, requests: Sequence[PutRequest], now: datetime) -> list[IdempotencyRecord]:
-        rows = [(key, text, saved_at or now) for key, text, saved_at in requests]
-        last = {row[0]: row for row in rows}
-        self._context.backend.idempotency.put_many([*last.values()])
-        return [IdempotencyRecord(key, json.loads(text), saved_at, None) for key, text, saved_at in rows]
-
 
 def claim_request(key: str, fingerprint: str | None, lease: timedelta, now: datetime | None) -> ClaimRequest:
     return ClaimRequest(
@@ -160,6 +128,42 @@ def claim_request(key: str, fingerprint: str | None, lease: timedelta, now: date
         check.duration("lease", lease, zero=False),
         check.optional_moment("now", now),
     )
+
+
+def _claim_one(context: Context, request: ClaimRequest) -> IdempotencyClaim:
+    key, fingerprint, token, lease, now = request
+    at = context.now(now)
+    row = context.backend.idempotency.claim(
+        key, fingerprint=fingerprint, token=token, lease_until=check.later(at, lease), now=at
+    )
+    return _claim(row, request)
+
+
+def _claim_all(context: Context, requests: Sequence[ClaimRequest], now: datetime) -> Sequence[Answer]:
+    """Who comes second with a key goes alone: what it finds is up to the first."""
+    first: dict[str, ClaimRequest] = {}
+    for request in requests:
+        first.setdefault(request.key, request)
+    rows = context.backend.idempotency.claim_many(
+        [_key_claim(request, request.now or now) for request in first.values()]
+    )
+    answers: dict[int, Answer] = {
+        request.token: ALONE if row is None else attempt(lambda given: _claim(*given), (row, request))
+        for request, row in zip(first.values(), rows, strict=True)
+    }
+    return [answers.get(request.token, ALONE) for request in requests]
+
+
+def _put_one(context: Context, request: PutRequest) -> IdempotencyRecord:
+    key, text, saved_at = request
+    return context.backend.idempotency.put(key, text, saved_at=context.now(saved_at))
+
+
+def _put_all(context: Context, requests: Sequence[PutRequest], now: datetime) -> list[IdempotencyRecord]:
+    rows = [(key, text, saved_at or now) for key, text, saved_at in requests]
+    last = {row[0]: row for row in rows}
+    context.backend.idempotency.put_many([*last.values()])
+    return [IdempotencyRecord(key, json.loads(text), saved_at, None) for key, text, saved_at in rows]
 
 
 def put_request(key: str, value: Json, saved_at: datetime | None) -> PutRequest:

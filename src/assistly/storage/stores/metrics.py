@@ -21,8 +21,8 @@ Increment = tuple[str, int]
 class MetricsStore:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._incrementing = Shared(context, self._increment_one, self._increment_all)
-        self._observing = Shared(context, self._observe_one, self._observe_all)
+        self._incrementing = Shared(context, _increment_one, _increment_all)
+        self._observing = Shared(context, _observe_one, _observe_all)
 
     def increment(self, name: str, by: int = 1) -> None:
         self._incrementing(increment(name, by))
@@ -34,26 +34,30 @@ class MetricsStore:
     def read(self) -> Metrics:
         return self._context.backend.metrics.read()
 
-    def _increment_one(self, request: Increment) -> None:
-        self._context.backend.metrics.increment(*request)
-
-    def _increment_all(self, requests: Sequence[Increment], now: datetime) -> Sequence[None]:  # noqa: ARG002 - counters have no time
-        sums: Counter[str] = Counter()
-        for name, by in requests:
-            sums[name] += by
-        self._context.backend.metrics.increment_many(sums)
-        return [None] * len(requests)
-
-    def _observe_one(self, request: int) -> None:
-        self._context.backend.metrics.observe_latency(request)
-
-    def _observe_all(self, requests: Sequence[int], now: datetime) -> Sequence[None]:  # noqa: ARG002 - sums have no time
-        self._context.backend.metrics.observe_latencies(len(requests), sum(requests), max(requests))
-        return [None] * len(requests)
-
 
 def increment(name: str, by: int) -> Increment:
     return check.name("name", name), check.whole("by", by, least=-_MOST_AT_ONCE, most=_MOST_AT_ONCE)
+
+
+def _increment_one(context: Context, request: Increment) -> None:
+    context.backend.metrics.increment(*request)
+
+
+def _increment_all(context: Context, requests: Sequence[Increment], _: datetime) -> Sequence[None]:
+    sums: Counter[str] = Counter()
+    for name, by in requests:
+        sums[name] += by
+    context.backend.metrics.increment_many(sums)
+    return [None] * len(requests)
+
+
+def _observe_one(context: Context, request: int) -> None:
+    context.backend.metrics.observe_latency(request)
+
+
+def _observe_all(context: Context, requests: Sequence[int], _: datetime) -> Sequence[None]:
+    context.backend.metrics.observe_latencies(len(requests), sum(requests), max(requests))
+    return [None] * len(requests)
 
 
 def nanoseconds(milliseconds: float) -> int:

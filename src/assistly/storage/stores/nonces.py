@@ -17,7 +17,7 @@ Registration = tuple[str, int | None]
 class Nonces:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._registering = Shared(context, self._register_one, self._register_all)
+        self._registering = Shared(context, _register_one, _register_all)
 
     def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
         """True the first time; False from then on, until the nonce is pruned by age.
@@ -38,31 +38,33 @@ class Nonces:
             raise check.wrong_type("nonces", "an iterable of nonces", nonces)
         common = _milliseconds(timestamp)
         requests = [_with_time(nonce, common) for nonce in nonces]
-        return self._register_all(requests, self._context.now(None)) if requests else []
+        return _register_all(self._context, requests, self._context.now(None)) if requests else []
 
     def seen(self, nonce: str) -> bool:
         check.name("nonce", nonce)
         return self._context.backend.nonces.seen(nonce)
 
-    def _register_one(self, request: Registration) -> bool:
-        nonce, moment = request
-        if moment is None:
-            moment = milliseconds(self._context.now(None))
-        return self._context.backend.nonces.register(nonce, moment)
-
-    def _register_all(self, requests: Sequence[Registration], now: datetime) -> list[bool]:
-        at = milliseconds(now)
-        rows = [(nonce, at if moment is None else moment) for nonce, moment in requests]
-        distinct = dict(reversed(rows))
-        if len(distinct) == len(rows):
-            return [*self._context.backend.nonces.register_many(rows)]
-        is_new = self._context.backend.nonces.register_many([*distinct.items()])
-        answers = dict(zip(distinct, is_new, strict=True))
-        return [answers.pop(nonce, False) for nonce, _ in rows]
-
 
 def registration(nonce: str, timestamp: datetime | None) -> Registration:
     return check.name("nonce", nonce), _milliseconds(timestamp)
+
+
+def _register_one(context: Context, request: Registration) -> bool:
+    nonce, moment = request
+    if moment is None:
+        moment = milliseconds(context.now(None))
+    return context.backend.nonces.register(nonce, moment)
+
+
+def _register_all(context: Context, requests: Sequence[Registration], now: datetime) -> list[bool]:
+    at = milliseconds(now)
+    rows = [(nonce, at if moment is None else moment) for nonce, moment in requests]
+    distinct = dict(reversed(rows))
+    if len(distinct) == len(rows):
+        return [*context.backend.nonces.register_many(rows)]
+    is_new = context.backend.nonces.register_many([*distinct.items()])
+    answers = dict(zip(distinct, is_new, strict=True))
+    return [answers.pop(nonce, False) for nonce, _ in rows]
 
 
 def _milliseconds(timestamp: datetime | None) -> int | None:

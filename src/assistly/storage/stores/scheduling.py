@@ -29,7 +29,7 @@ Scheduling = tuple[JobDraft, bool]
 class Scheduler:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.scheduling = Shared(context, self._insert_one, self._insert_all, _length)
+        self.scheduling = Shared(context, _schedule_one, _schedule_all, _length)
 
     def schedule(self, new: NewJob, now: datetime | None) -> Job:
         request = self.request(new, now)
@@ -60,15 +60,6 @@ class Scheduler:
             return []
         return self._context.atomically(lambda backend: _insert_all(backend, plan, at))
 
-    def _insert_one(self, request: Scheduling) -> Job:
-        at = self._context.now(None)
-        return _insert(self._context.backend, _at(request, at), at)
-
-    def _insert_all(self, requests: Sequence[Scheduling], now: datetime) -> Sequence[Answer]:
-        """Who finds his key taken goes alone, to look at whose it is."""
-        drafts = [_at(request, now) for request in requests]
-        return [job or ALONE for job in self._context.backend.jobs.insert(drafts, now=now)]
-
     def _plan(self, prefix: str, new: NewJob, now: datetime) -> _Planned:
         retries = self._context.policies.retry.max_retries if new.max_retries is None else new.max_retries
         draft = JobDraft(
@@ -85,6 +76,17 @@ class Scheduler:
             ),
         )
         return draft, checked_gap(f"{prefix}min_gap", new.min_gap)
+
+
+def _schedule_one(context: Context, request: Scheduling) -> Job:
+    at = context.now(None)
+    return _insert(context.backend, _at(request, at), at)
+
+
+def _schedule_all(context: Context, requests: Sequence[Scheduling], now: datetime) -> Sequence[Answer]:
+    """Who finds his key taken goes alone, to look at whose it is."""
+    drafts = [_at(request, now) for request in requests]
+    return [job or ALONE for job in context.backend.jobs.insert(drafts, now=now)]
 
 
 def _at(request: Scheduling, now: datetime) -> JobDraft:
