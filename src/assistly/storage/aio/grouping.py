@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from ..errors import StorageClosed
-from ..stores.grouping import ALONE, Answer, Flight, Shared, board, in_doubt
+from ..stores.grouping import ALONE, Answer, Flight, Shared, board, in_doubt, patience
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Lane(Generic[R, T]):
         if self._latest is None:
             self._call = loop.call_soon(self._depart, loop)
         else:
-            self._call = loop.call_later(max(0, self._latest.patience), self._depart, loop)
+            self._call = loop.call_later(max(0, patience(self._latest)), self._depart, loop)
 
     def _depart(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call = None
@@ -88,7 +89,7 @@ class Lane(Generic[R, T]):
         except StorageClosed:
             _tell(aboard, [ALONE] * len(aboard))
             return
-        flight = self._latest = Flight()
+        flight = self._latest = monotonic()
         future.add_done_callback(partial(self._land, loop, flight, aboard))
         if self._waiting:
             self._plan(loop)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from time import monotonic
 from typing import Any, Final, Generic, TypeVar, cast
 
 from ..errors import OutcomeUnknown, StorageError
@@ -135,18 +135,13 @@ def board(waiting: deque[S], length: Callable[[S], int]) -> list[S]:
     return aboard
 
 
-class Flight:
-    """A statement that has left and is not back."""
+Flight = float
+"""A statement that has left and is not back: when it left."""
 
-    __slots__ = ("departed",)
 
-    def __init__(self) -> None:
-        self.departed = time.monotonic()
-
-    @property
-    def patience(self) -> float:
-        """How much longer others wait for it."""
-        return self.departed + PATIENCE - time.monotonic()
+def patience(flight: Flight) -> float:
+    """How much longer others wait for it."""
+    return flight + PATIENCE - monotonic()
 
 
 class _Passenger(Generic[R]):
@@ -192,18 +187,19 @@ class Lane(Generic[R, T]):
             self._renew()
         with self._mutex:
             self._writers = writers
-            if self._is_free() and not self._waiting:
+            goes = not self._waiting and self._is_free()
+            if goes:
                 flight = self._begin()
             else:
-                flight = None
                 me = _Passenger(request)
                 self._waiting.append(me)
-        if flight is None:
+        if not goes:
             return self._along(me)
         try:
             return self._shared.alone(request)
         finally:
-            self._land(flight)
+            with self._mutex:
+                self._end(flight)
 
     def _along(self, me: _Passenger[R]) -> T:
         try:
@@ -218,9 +214,10 @@ class Lane(Generic[R, T]):
     def _depart(self, me: _Passenger[R]) -> None:
         """If it is for `me` to lead the next flight."""
         with self._mutex:
-            if me.aboard or not (me.leads or self._is_free()):
+            if me.aboard or (me.leads is None and not self._is_free()):
                 return
-            flight, me.leads = me.leads or self._begin(), None
+            flight = self._begin() if me.leads is None else me.leads
+            me.leads = None
             aboard = board(self._waiting, lambda passenger: self._shared.length(passenger.request))
             for passenger in aboard:
                 passenger.aboard = True
@@ -234,30 +231,33 @@ class Lane(Generic[R, T]):
             answers = in_doubt(error, len(aboard))
             raise
         finally:
-            self._land(flight)
+            with self._mutex:
+                self._end(flight)
             for passenger, answer in zip(aboard, answers, strict=True):
                 passenger.answer = answer
                 passenger.answered = True
                 passenger.rouse()
 
     def _begin(self) -> Flight:
-        flight = Flight()
+        flight = monotonic()
         self._flights.append(flight)
         return flight
 
     def _is_free(self) -> bool:
-        while self._flights and self._flights[0].patience < 0:
-            del self._flights[0]
-        return len(self._flights) < self._writers
-
-    def _land(self, flight: Flight) -> None:
-        with self._mutex:
-            self._end(flight)
+        flights = self._flights
+        if len(flights) < self._writers:
+            return True
+        while flights and patience(flights[0]) < 0:
+            del flights[0]
+        return len(flights) < self._writers
 
     def _end(self, flight: Flight) -> None:
         """The first of those who wait leads the next one, if anybody waits."""
-        if flight in self._flights:
+        try:
             self._flights.remove(flight)
+        except ValueError:
+            return
+        if self._waiting:
             leader = next((passenger for passenger in self._waiting if passenger.leads is None), None)
             if leader is not None:
                 leader.leads = self._begin()
