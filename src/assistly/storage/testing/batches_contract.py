@@ -61,6 +61,11 @@ class NonceBatchesContract(Contract):
         ]
         assert seen == [True, True, True, False, False, False]
 
+    def test_a_batch_does_not_renew(self, storage: Storage) -> None:
+        storage.nonces.register("old", START - 2 * DAY)
+        assert storage.nonces.register_many(["new", "old"]) == [True, False]
+        assert storage.prune().nonces == 1
+
     @given(st.lists(st.lists(names, max_size=6), max_size=3))
     @examples(15)
     def test_a_batch_is_one_after_another(
