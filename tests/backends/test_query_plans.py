@@ -28,6 +28,7 @@ from assistly.storage import (
     Storage,
     StorageBackend,
 )
+from assistly.storage.backend import KeyClaim
 from assistly.storage.engines.sqlite.driver import sqlite3
 from backends.plans import NOW, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
 
@@ -138,6 +139,7 @@ def keep_records(storage: Storage) -> None:
     storage.snapshots.get("kind 501")
     storage.nonces.register("nonce 500")
     storage.nonces.register("new nonce")
+    storage.nonces.register_many(["nonce 502", "newer nonce"])
     storage.nonces.seen("nonce 501")
 
 
@@ -147,6 +149,10 @@ def coordinate(storage: Storage) -> None:
     keys.complete(keys.claim("new key", fingerprint="f", lease=MINUTE), 1)
     keys.abandon(keys.claim("newer key"))
     keys.put("key 501", 2)
+    keys.put_many([("key 503", 1), ("key in a batch", 2)])
+    later = NOW + MINUTE
+    claims = [KeyClaim(key, None, token, later, NOW) for token, key in enumerate(["key 504", "free key"])]
+    storage._context.backend.idempotency.claim_many(claims)
     keys.get("key 502")
     keys.run_once("newest key", lambda: 3)
     storage.lock.acquire("owner", name="lock 500")

@@ -22,6 +22,7 @@ from assistly.storage import (
 )
 from assistly.storage.testing import Contract, FakeClock, StorageContract, empty, open_for_test
 from assistly.storage.testing.approvals_contract import ApprovalDecisionsContract
+from assistly.storage.testing.batches_contract import BatchesContract
 from assistly.storage.testing.events_contract import EventReadingContract
 from assistly.storage.testing.idempotency_contract import IdempotencyFenceContract, RunOnceContract
 from assistly.storage.testing.lock_contract import LockContract
@@ -217,6 +218,7 @@ class OnThreads(
     IdempotencyFenceContract,
     RunOnceContract,
     NoncesContract,
+    BatchesContract,
     MetricsContract,
     LockContract,
     EventReadingContract,

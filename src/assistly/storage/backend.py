@@ -25,7 +25,7 @@ An engine owes this in return:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -225,6 +225,17 @@ class IdempotencyRow:
     lease_until: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyClaim:
+    """The arguments of `IdempotencyStore.claim`."""
+
+    key: str
+    fingerprint: str | None
+    token: int
+    lease_until: datetime
+    now: datetime
+
+
 class IdempotencyStore(Protocol):
     def claim(
         self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
@@ -233,6 +244,12 @@ class IdempotencyStore(Protocol):
 
         Taken: token, lease_until and saved_at = now are set, and the fingerprint where none was.
         Two fingerprints are "other" only if both are set. Returns the row as it is afterwards.
+        """
+
+    def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
+        """`claim` for each of several distinct keys, in order.
+
+        None for a key that was given up meanwhile: `claim` has to be called for it.
         """
 
     def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
@@ -244,6 +261,9 @@ class IdempotencyStore(Protocol):
     def put(self, key: str, value: JsonText, *, saved_at: datetime) -> IdempotencyRecord:
         """Completed whatever was there, without a fingerprint; its place in insertion order stays."""
 
+    def put_many(self, results: Sequence[tuple[str, JsonText, datetime]]) -> None:
+        """`put` for each (key, value, saved_at) of several distinct keys: all or nothing, in order."""
+
     def get(self, key: str) -> IdempotencyRecord | None:
         """A completed one."""
 
@@ -252,13 +272,22 @@ class NonceStore(Protocol):
     def register(self, nonce: str, timestamp_ms: int) -> bool:
         """True if it was not there."""
 
+    def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
+        """`register` for each of several distinct nonces: all or nothing, in order."""
+
     def seen(self, nonce: str) -> bool: ...
 
 
 class MetricStore(Protocol):
     def increment(self, name: str, by: int) -> None: ...
 
+    def increment_many(self, by_name: Mapping[str, int]) -> None:
+        """All or nothing."""
+
     def observe_latency(self, nanoseconds: int) -> None: ...
+
+    def observe_latencies(self, count: int, total: int, longest: int) -> None:
+        """`count` of them at once: the sum of their nanoseconds, and the most."""
 
     def read(self) -> Metrics:
         """Whole nanoseconds are summed, and divided once: the total does not depend on their order."""
@@ -361,6 +390,13 @@ class StorageBackend(Protocol):
 
     def migrate(self) -> list[str]:
         """Apply the pending migrations, whatever `auto_migrate` says; the names of those applied now."""
+
+    def writers(self) -> int:
+        """How many single writes can be under way side by side; others may wait, and share a statement.
+
+        0 where this thread's writes must not travel with others, since they join a transaction or
+        are on a caller's connection, and where nothing is gained, since a statement costs no trip.
+        """
 
     def transaction(self) -> AbstractContextManager[StorageBackend]:
         """All that the yielded backend does is committed at the end, or undone by an exception.

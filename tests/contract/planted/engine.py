@@ -36,7 +36,7 @@ class Tables:
     keys: dict[str, tuple[int, IdempotencyRow]] = field(default_factory=dict)
     nonces: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
-    latency: list[int] = field(default_factory=list)
+    latency: list[tuple[int, int, int]] = field(default_factory=list)
     locks: dict[str, Lock] = field(default_factory=dict)
     events: dict[int, Event] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
@@ -125,6 +125,9 @@ class NaiveBackend:
     def migrate(self) -> list[str]:
         self.ping()
         return []
+
+    def writers(self) -> int:
+        return 0
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:

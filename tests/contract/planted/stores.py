@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from assistly.storage.backend import IdempotencyRow
+from assistly.storage.backend import IdempotencyRow, KeyClaim
 from assistly.storage.records import (
     Approval,
     Event,
@@ -121,6 +121,9 @@ class NaiveIdempotency(Store):
             fingerprint = row.fingerprint or fingerprint
         return self._save(IdempotencyRow(key, False, None, now, fingerprint, token, lease_until))
 
+    def claim_many(self, claims: Sequence[KeyClaim]) -> builtins.list[IdempotencyRow | None]:
+        return [self.claim(**asdict(claim)) for claim in claims]
+
     @locked
     def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
         row = self._row(key)
@@ -143,6 +146,11 @@ class NaiveIdempotency(Store):
         return IdempotencyRecord(key, json.loads(value), saved_at, None)
 
     @locked
+    def put_many(self, results: Sequence[tuple[str, JsonText, datetime]]) -> None:
+        for key, value, saved_at in results:
+            self.put(key, value, saved_at=saved_at)
+
+    @locked
     def get(self, key: str) -> IdempotencyRecord | None:
         row = self._row(key)
         if row is None or not row.completed:
@@ -159,6 +167,10 @@ class NaiveNonces(Store):
         return True
 
     @locked
+    def register_many(self, nonces: Sequence[tuple[str, int]]) -> builtins.list[bool]:
+        return [self.register(*nonce) for nonce in nonces]
+
+    @locked
     def seen(self, nonce: str) -> bool:
         return nonce in self.tables.nonces
 
@@ -169,13 +181,22 @@ class NaiveMetrics(Store):
         self.tables.counters[name] = self.tables.counters.get(name, 0) + by
 
     @locked
+    def increment_many(self, by_name: Mapping[str, int]) -> None:
+        for name, by in by_name.items():
+            self.increment(name, by)
+
     def observe_latency(self, nanoseconds: int) -> None:
-        self.tables.latency.append(nanoseconds)
+        self.observe_latencies(1, nanoseconds, nanoseconds)
+
+    @locked
+    def observe_latencies(self, count: int, total: int, longest: int) -> None:
+        self.tables.latency.append((count, total, longest))
 
     @locked
     def read(self) -> Metrics:
         observed = self.tables.latency
-        latency = Latency(len(observed), sum(observed) / 1e6, max(observed, default=0) / 1e6)
+        counts, totals, longest = zip((0, 0, 0), *observed, strict=True)
+        latency = Latency(sum(counts), sum(totals) / 1e6, max(longest) / 1e6)
         return Metrics(self.tables.counters, latency)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
+from ..stores.grouping import Shared
 from .runners import Runner
 
 P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 S = TypeVar("S")
 
@@ -28,6 +30,10 @@ class AsyncStore(Generic[S]):
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._runner.run(partial(function, *args, **kwargs))
+
+    async def _share(self, shared: Shared[R, T], request: R) -> T:
+        """A call that may travel with others; the request is checked."""
+        return await self._runner.share(shared, request)
 
     async def _finish(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A cancellation comes out when the call has ended."""

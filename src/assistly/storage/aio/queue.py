@@ -10,6 +10,7 @@ from .. import validation as check
 from ..records import Job, JobStatus, Json, NewJob, Outcome, Settled
 from ..stores.queue import _LEASE, Queue
 from .base import AsyncStore
+from .grouping import is_light
 from .runners import Runner
 from .watch import Waiter
 
@@ -32,18 +33,14 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
         max_lateness: timedelta | None = None,
         now: datetime | None = None,
     ) -> Job:
-        return await self._run(
-            self._store.schedule,
-            platform,
-            content,
-            scheduled_at,
-            idempotency_key=idempotency_key,
-            min_gap=min_gap,
-            metadata=metadata,
-            max_retries=max_retries,
-            max_lateness=max_lateness,
-            now=now,
+        new = NewJob(
+            platform, content, scheduled_at, idempotency_key, min_gap, metadata, max_retries, max_lateness
         )
+        scheduler = self._store._scheduler
+        request = scheduler.request(new, now) if is_light(content, metadata) else None
+        if request is None:
+            return await self._run(scheduler.schedule, new, now)
+        return await self._share(scheduler.scheduling, request)
 
     async def schedule_many(
         self, jobs: Iterable[NewJob], *, now: datetime | None = None

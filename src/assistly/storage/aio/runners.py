@@ -16,8 +16,11 @@ from weakref import WeakKeyDictionary
 from ..backend import StorageBackend
 from ..engines.memory import MemoryBackend
 from ..storage import Storage
+from ..stores.grouping import ALONE, Shared
+from .grouping import Lane
 from .places import InPlace, OneThread, Place, Threads
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 OpenBlock = Callable[[], AbstractContextManager[Storage]]
@@ -30,6 +33,9 @@ class Runner(Protocol):
 
     async def finish(self, call: Callable[[], T]) -> T:
         """A cancellation comes out when the call has ended."""
+
+    async def share(self, shared: Shared[R, T], request: R) -> T:
+        """Make a call that may travel with others."""
 
     def transaction(self, open_block: OpenBlock) -> AbstractAsyncContextManager[Inner]:
         """What the block yields, and the runner for it."""
@@ -106,6 +112,9 @@ class OneByOne:
         async with self._turns().taken_whatever_happens():
             return await self._place.finish(call)
 
+    async def share(self, shared: Shared[R, T], request: R) -> T:
+        return await self.run(partial(shared.alone, request))
+
     @asynccontextmanager
     async def transaction(self, open_block: OpenBlock) -> AsyncIterator[Inner]:
         async with self._turns().taken(hold=True), _block(self._place, open_block) as storage:
@@ -127,6 +136,7 @@ class SideBySide:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._open: dict[asyncio.Task[Any] | None, OneByOne] = {}
+        self._lanes: dict[Shared[Any, Any], Lane[Any, Any]] = {}
 
     async def run(self, call: Callable[[], T]) -> T:
         joined = self._joined()
@@ -135,6 +145,17 @@ class SideBySide:
     async def finish(self, call: Callable[[], T]) -> T:
         joined = self._joined()
         return await (joined or self._threads).finish(call)
+
+    async def share(self, shared: Shared[R, T], request: R) -> T:
+        if self._joined() is not None or not shared.writers():
+            return await self.run(partial(shared.alone, request))
+        lane = self._lanes.get(shared)
+        if lane is None:
+            lane = self._lanes[shared] = Lane(shared, self._threads.submit)
+        answer = await lane.join(request)
+        if answer is ALONE:
+            return await self.run(partial(shared.alone, request))
+        return shared.unpack(request, answer)
 
     @asynccontextmanager
     async def transaction(self, open_block: OpenBlock) -> AsyncIterator[Inner]:
@@ -176,6 +197,8 @@ class Root(SideBySide):
 
     async def close(self, close: Callable[[], None]) -> None:
         """Transactions go on to their end. One that this task has open is not waited for."""
+        for lane in self._lanes.values():
+            lane.flush()
         self._threads.refuse()
         closing = asyncio.get_running_loop().run_in_executor(None, self._close, close)
         if asyncio.current_task() not in self._open:

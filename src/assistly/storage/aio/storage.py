@@ -42,7 +42,7 @@ class AsyncStorage:
     def __init__(self, storage: Storage, *, threads: int = 10) -> None:
         check.instance("storage", storage, Storage)
         check.whole("threads", threads, least=1, most=_MOST_THREADS)
-        backend = storage._context.idle_backend  # noqa: SLF001 - a facade of the same package
+        backend = storage._context.idle_backend
         runner = runner_for(backend, threads)
         self._setup(storage, runner, Watch(storage.queue, runner))
 

@@ -25,14 +25,15 @@ from ..records import (
     WorkerLock,
 )
 from ..stores.approvals import Approvals
-from ..stores.events import Events
-from ..stores.idempotency import _LEASE, Idempotency, in_progress
+from ..stores.events import Events, checked
+from ..stores.idempotency import _LEASE, Idempotency, claim_request, in_progress, put_request
 from ..stores.lock import Locks
-from ..stores.metrics import MetricsStore
-from ..stores.nonces import Nonces
+from ..stores.metrics import MetricsStore, increment, nanoseconds
+from ..stores.nonces import Nonces, registration
 from ..stores.sessions import Sessions
 from ..stores.snapshots import Snapshots
 from .base import AsyncStore
+from .grouping import is_light
 
 
 class AsyncSessions(AsyncStore[Sessions], mirrors=Sessions):
@@ -105,7 +106,7 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
         lease: timedelta = _LEASE,
         now: datetime | None = None,
     ) -> IdempotencyClaim:
-        return await self._run(self._store.claim, key, fingerprint=fingerprint, lease=lease, now=now)
+        return await self._share(self._store._claiming, claim_request(key, fingerprint, lease, now))
 
     async def complete(self, claim: IdempotencyClaim, value: Json, *, now: datetime | None = None) -> None:
         await self._run(self._store.complete, claim, value, now=now)
@@ -114,7 +115,17 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
         await self._run(self._store.abandon, claim)
 
     async def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
-        return await self._run(self._store.put, key, value, saved_at=saved_at)
+        if not is_light(value):
+            return await self._run(self._store.put, key, value, saved_at=saved_at)
+        return await self._share(self._store._putting, put_request(key, value, saved_at))
+
+    async def put_many(
+        self,
+        results: Iterable[tuple[str, Json] | tuple[str, Json, datetime | None]],
+        *,
+        saved_at: datetime | None = None,
+    ) -> builtins.list[IdempotencyRecord]:
+        return await self._run(self._store.put_many, results, saved_at=saved_at)
 
     async def get(self, key: str) -> IdempotencyRecord | None:
         return await self._run(self._store.get, key)
@@ -167,7 +178,12 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
 
 class AsyncNonces(AsyncStore[Nonces], mirrors=Nonces):
     async def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
-        return await self._run(self._store.register, nonce, timestamp)
+        return await self._share(self._store._registering, registration(nonce, timestamp))
+
+    async def register_many(
+        self, nonces: Iterable[str | tuple[str, datetime | None]], *, timestamp: datetime | None = None
+    ) -> list[bool]:
+        return await self._run(self._store.register_many, nonces, timestamp=timestamp)
 
     async def seen(self, nonce: str) -> bool:
         return await self._run(self._store.seen, nonce)
@@ -175,10 +191,10 @@ class AsyncNonces(AsyncStore[Nonces], mirrors=Nonces):
 
 class AsyncMetrics(AsyncStore[MetricsStore], mirrors=MetricsStore):
     async def increment(self, name: str, by: int = 1) -> None:
-        await self._run(self._store.increment, name, by)
+        await self._share(self._store._incrementing, increment(name, by))
 
     async def observe_latency(self, milliseconds: float) -> None:
-        await self._run(self._store.observe_latency, milliseconds)
+        await self._share(self._store._observing, nanoseconds(milliseconds))
 
     async def read(self) -> Metrics:
         return await self._run(self._store.read)
@@ -209,7 +225,9 @@ class AsyncLocks(AsyncStore[Locks], mirrors=Locks):
 
 class AsyncEvents(AsyncStore[Events], mirrors=Events):
     async def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
-        return await self._run(self._store.append, event_type, payload, created_at=created_at)
+        if not is_light(payload):
+            return await self._run(self._store.append, event_type, payload, created_at=created_at)
+        return await self._share(self._store._appending, checked(NewEvent(event_type, payload, created_at)))
 
     async def append_many(
         self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from .. import validation as check
 from ..errors import NotFound
 from ..records import Event, Json, NewEvent
 from .context import Context
+from .grouping import Shared
+
+Appending = tuple[str, check.JsonText, datetime | None]
 
 
 class Events:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._appending = Shared(context, _append_one, _append_all, lambda request: len(request[1]))
 
     def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
-        return self.append_many([NewEvent(event_type, payload, created_at)])[0]
+        return self._appending(checked(NewEvent(event_type, payload, created_at)))
 
     def append_many(
         self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]
@@ -25,12 +29,8 @@ class Events:
         """All or nothing, in order; tuples stand for the fields of NewEvent."""
         if not isinstance(events, Iterable) or isinstance(events, str | bytes):
             raise check.wrong_type("events", "an iterable of NewEvent", events)
-        checked = [_checked(event) for event in events]
-        if not checked:
-            return []
-        at = self._context.now(None)
-        rows = [(event_type, text, created_at or at) for event_type, text, created_at in checked]
-        return [*self._context.backend.events.append(rows)]
+        requests = [checked(event) for event in events]
+        return _append_all(self._context, requests, self._context.now(None)) if requests else []
 
     def list(
         self, *, event_type: str | None = None, before: Event | int | None = None, limit: int = 100
@@ -66,7 +66,16 @@ class Events:
         return event.created_at, event.id
 
 
-def _checked(event: object) -> tuple[str, check.JsonText, datetime | None]:
+def _append_one(context: Context, request: Appending) -> Event:
+    return _append_all(context, [request], context.now(request[2]))[0]
+
+
+def _append_all(context: Context, requests: Sequence[Appending], now: datetime) -> builtins.list[Event]:
+    rows = [(event_type, text, created_at or now) for event_type, text, created_at in requests]
+    return [*context.backend.events.append(rows)]
+
+
+def checked(event: object) -> Appending:
     if isinstance(event, tuple) and len(event) in (2, 3):
         event = NewEvent(*event)
     new = check.instance("events", event, NewEvent)

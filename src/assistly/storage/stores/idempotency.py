@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from .. import validation as check
-from ..backend import IdempotencyRow
+from ..backend import IdempotencyRow, KeyClaim
 from ..errors import ClaimLost, Conflict, IdempotencyMismatch
 from ..records import ClaimState, IdempotencyClaim, IdempotencyRecord, Json
 from .context import Context
+from .grouping import ALONE, Answer, Shared, attempt
 
 _LEASE = timedelta(seconds=60)
+
+
+class ClaimRequest(NamedTuple):
+    key: str
+    fingerprint: str | None
+    token: int
+    lease: timedelta
+    now: datetime | None
+
+
+PutRequest = tuple[str, check.JsonText, datetime | None]
 
 
 class Idempotency:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._claiming = Shared(context, _claim_one, _claim_all)
+        self._putting = Shared(context, _put_one, _put_all, lambda request: len(request[1]))
 
     def claim(
         self,
@@ -34,21 +50,7 @@ class Idempotency:
         acquired anew. Raises IdempotencyMismatch where the key was used with another `fingerprint`
         (a digest of the command, say), in whatever state it is.
         """
-        check.name("key", key)
-        check.optional_name("fingerprint", fingerprint)
-        check.duration("lease", lease, zero=False)
-        at = self._context.now(now)
-        token = int.from_bytes(os.urandom(8)) >> 1
-        row = self._context.backend.idempotency.claim(
-            key, fingerprint=fingerprint, token=token, lease_until=check.later(at, lease), now=at
-        )
-        if fingerprint is not None and row.fingerprint not in (None, fingerprint):
-            raise IdempotencyMismatch(
-                f"key {key!r} was used for another command: its fingerprint is {row.fingerprint!r}, "
-                f"not {fingerprint!r}",
-                key,
-            )
-        return _claim(row, token)
+        return self._claiming(claim_request(key, fingerprint, lease, now))
 
     def complete(self, claim: IdempotencyClaim, value: Json, *, now: datetime | None = None) -> None:
         """Store the result. Raises ClaimLost if the claim was overtaken, ended or removed."""
@@ -66,10 +68,23 @@ class Idempotency:
 
     def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
         """Store a result whatever was there, a claim in progress included."""
-        check.name("key", key)
-        text = check.canonical("value", value)
-        at = self._context.now(check.optional_moment("saved_at", saved_at))
-        return self._context.backend.idempotency.put(key, text, saved_at=at)
+        return self._putting(put_request(key, value, saved_at))
+
+    def put_many(
+        self,
+        results: Iterable[tuple[str, Json] | tuple[str, Json, datetime | None]],
+        *,
+        saved_at: datetime | None = None,
+    ) -> list[IdempotencyRecord]:
+        """`put` for each (key, value), in order, all or nothing; the last of equal keys stays.
+
+        A result may come with a time of its own; `saved_at` is for the others.
+        """
+        if not isinstance(results, Iterable) or isinstance(results, str | bytes):
+            raise check.wrong_type("results", "an iterable of (key, value)", results)
+        common = check.optional_moment("saved_at", saved_at)
+        requests = [_put_request(result, common) for result in results]
+        return _put_all(self._context, requests, self._context.now(None)) if requests else []
 
     def get(self, key: str) -> IdempotencyRecord | None:
         """The stored result; None for a key that is unknown or in progress."""
@@ -105,13 +120,85 @@ class Idempotency:
         return value
 
 
+def claim_request(key: str, fingerprint: str | None, lease: timedelta, now: datetime | None) -> ClaimRequest:
+    return ClaimRequest(
+        check.name("key", key),
+        check.optional_name("fingerprint", fingerprint),
+        int.from_bytes(os.urandom(8)) >> 1,
+        check.duration("lease", lease, zero=False),
+        check.optional_moment("now", now),
+    )
+
+
+def _claim_one(context: Context, request: ClaimRequest) -> IdempotencyClaim:
+    key, fingerprint, token, lease, now = request
+    at = context.now(now)
+    row = context.backend.idempotency.claim(
+        key, fingerprint=fingerprint, token=token, lease_until=check.later(at, lease), now=at
+    )
+    return _claim(row, request)
+
+
+def _claim_all(context: Context, requests: Sequence[ClaimRequest], now: datetime) -> Sequence[Answer]:
+    """Who comes second with a key goes alone: what it finds is up to the first."""
+    first: dict[str, ClaimRequest] = {}
+    for request in requests:
+        first.setdefault(request.key, request)
+    rows = context.backend.idempotency.claim_many(
+        [_key_claim(request, request.now or now) for request in first.values()]
+    )
+    answers: dict[int, Answer] = {
+        request.token: ALONE if row is None else attempt(lambda given: _claim(*given), (row, request))
+        for request, row in zip(first.values(), rows, strict=True)
+    }
+    return [answers.get(request.token, ALONE) for request in requests]
+
+
+def _put_one(context: Context, request: PutRequest) -> IdempotencyRecord:
+    key, text, saved_at = request
+    return context.backend.idempotency.put(key, text, saved_at=context.now(saved_at))
+
+
+def _put_all(context: Context, requests: Sequence[PutRequest], now: datetime) -> list[IdempotencyRecord]:
+    rows = [(key, text, saved_at or now) for key, text, saved_at in requests]
+    last = {row[0]: row for row in rows}
+    context.backend.idempotency.put_many([*last.values()])
+    return [IdempotencyRecord(key, json.loads(text), saved_at, None) for key, text, saved_at in rows]
+
+
+def put_request(key: str, value: Json, saved_at: datetime | None) -> PutRequest:
+    return (
+        check.name("key", key),
+        check.canonical("value", value),
+        check.optional_moment("saved_at", saved_at),
+    )
+
+
+def _put_request(result: object, common: datetime | None) -> PutRequest:
+    if type(result) is not tuple or len(result) not in (2, 3):
+        raise check.wrong_type("results", "pairs of a key and a value", result)
+    key, text, saved_at = put_request(*result, *[None] * (3 - len(result)))
+    return key, text, saved_at or common
+
+
+def _key_claim(request: ClaimRequest, at: datetime) -> KeyClaim:
+    return KeyClaim(request.key, request.fingerprint, request.token, check.later(at, request.lease), at)
+
+
 def in_progress(claim: IdempotencyClaim) -> Conflict:
     return Conflict(
         f"key {claim.key!r} is in progress elsewhere until {claim.lease_until}: ask again after that"
     )
 
 
-def _claim(row: IdempotencyRow, token: int) -> IdempotencyClaim:
+def _claim(row: IdempotencyRow, request: ClaimRequest) -> IdempotencyClaim:
+    key, fingerprint, token = request[:3]
+    if fingerprint is not None and row.fingerprint not in (None, fingerprint):
+        raise IdempotencyMismatch(
+            f"key {key!r} was used for another command: its fingerprint is {row.fingerprint!r}, "
+            f"not {fingerprint!r}",
+            key,
+        )
     if row.completed:
         state = ClaimState.COMPLETED
     else:

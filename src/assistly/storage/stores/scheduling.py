@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from .. import validation as check
@@ -11,9 +12,11 @@ from ..backend import JobDraft, StorageBackend
 from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict, StorageUnavailable
 from ..records import Job, NewJob, maker
 from .context import Context
+from .grouping import ALONE, Answer, Shared
 
 _ATTEMPTS = 10
 _MOST_RETRIES = 2**31 - 1
+_NEVER = datetime.min.replace(tzinfo=UTC)
 # From the first moment there is to the last: no job can be later than that.
 _MOST_LATENESS = timedelta(days=3_652_059)
 
@@ -21,17 +24,31 @@ _make_draft = maker(JobDraft)
 
 _Planned = tuple[JobDraft, timedelta | None]
 
+Scheduling = tuple[JobDraft, bool]
+"""A job to insert at the time of the call, and whether it is scheduled at that time, too."""
+
 
 class Scheduler:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.scheduling = Shared(context, _schedule_one, _schedule_all, _length)
 
     def schedule(self, new: NewJob, now: datetime | None) -> Job:
+        request = self.request(new, now)
+        if request is not None:
+            return self.scheduling(request)
         at = self._context.now(now)
         draft, gap = self._plan(new, at)
         if gap:
             return self._context.atomically(lambda backend: _insert_apart(backend, draft, gap, at))
         return _insert(self._context.backend, draft, at)
+
+    def request(self, new: NewJob, now: datetime | None) -> Scheduling | None:
+        """None for a job that has to be scheduled alone: at a given time, or apart from others."""
+        if now is not None or new.min_gap is not None:
+            return None
+        draft, _ = self._plan(new, _NEVER)
+        return draft, draft.scheduled_at is _NEVER
 
     def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None) -> list[Job]:
         if not isinstance(jobs, Iterable):
@@ -62,6 +79,26 @@ class Scheduler:
             check.optional_duration("max_lateness", new.max_lateness, most=_MOST_LATENESS),
         )
         return draft, checked_gap("min_gap", new.min_gap)
+
+
+def _schedule_one(context: Context, request: Scheduling) -> Job:
+    at = context.now(None)
+    return _insert(context.backend, _at(request, at), at)
+
+
+def _schedule_all(context: Context, requests: Sequence[Scheduling], now: datetime) -> Sequence[Answer]:
+    """Who finds his key taken goes alone, to look at whose it is."""
+    drafts = [_at(request, now) for request in requests]
+    return [job or ALONE for job in context.backend.jobs.insert(drafts, now=now)]
+
+
+def _at(request: Scheduling, now: datetime) -> JobDraft:
+    draft, is_now = request
+    return replace(draft, scheduled_at=now) if is_now else draft
+
+
+def _length(request: Scheduling) -> int:
+    return len(request[0].content) + len(request[0].metadata)
 
 
 def checked_gap(argument: str, gap: object) -> timedelta | None:

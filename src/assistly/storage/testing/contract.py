@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .approvals_contract import ApprovalDecisionsContract, ApprovalsContract
+from .batches_contract import BatchesContract
 from .events_contract import EventReadingContract, EventsContract
 from .idempotency_contract import (
     FingerprintsContract,
@@ -36,6 +37,7 @@ class StorageContract(
     RunOnceContract,
     IdempotencySequencesContract,
     NoncesContract,
+    BatchesContract,
     MetricsContract,
     LatencyContract,
     LockContract,

@@ -93,6 +93,9 @@ class CountedBackend:
     def migrate(self) -> list[str]:
         return self._inner.migrate()
 
+    def writers(self) -> int:
+        return self._inner.writers()
+
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:
         with self._inner.transaction() as inner:

@@ -90,6 +90,9 @@ class _Stores:
         self._scope.check()
         return []
 
+    def writers(self) -> int:
+        return 0
+
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:
         with self._scope as database:

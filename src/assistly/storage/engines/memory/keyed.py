@@ -9,7 +9,7 @@ from itertools import count, islice
 from math import inf
 from typing import NamedTuple
 
-from ...backend import IdempotencyRow, JsonText
+from ...backend import IdempotencyRow, JsonText, KeyClaim
 from ...records import Approval, IdempotencyRecord, Session
 from .scope import Scope
 from .tables import Journal, Key, Ordered, Table, within
@@ -186,6 +186,19 @@ class MemoryIdempotencyStore:
                 self._table.put(key, row)
             return row.decoded()
 
+    def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
+        with self._scope:
+            return [
+                self.claim(
+                    claim.key,
+                    fingerprint=claim.fingerprint,
+                    token=claim.token,
+                    lease_until=claim.lease_until,
+                    now=claim.now,
+                )
+                for claim in claims
+            ]
+
     def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
         with self._scope:
             row = self._held(key, token)
@@ -207,6 +220,14 @@ class MemoryIdempotencyStore:
             sequence = next(self._table.sequence) if old is None else old.sequence
             self._table.put(key, KeyRow(key, value, saved_at, None, None, None, sequence))
             return IdempotencyRecord(key, json.loads(value), saved_at, None)
+
+    def put_many(self, results: Sequence[tuple[str, JsonText, datetime]]) -> None:
+        table = self._table
+        with self._scope:
+            for key, value, saved_at in results:
+                old = table.rows.get(key)
+                sequence = next(table.sequence) if old is None else old.sequence
+                table.put(key, KeyRow(key, value, saved_at, None, None, None, sequence))
 
     def get(self, key: str) -> IdempotencyRecord | None:
         with self._scope:
@@ -242,6 +263,15 @@ class MemoryNonceStore:
                 return False
             self._table.add(nonce, (timestamp_ms, next(self._table.sequence), nonce))
             return True
+
+    def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
+        table = self._table
+        with self._scope:
+            fresh = [nonce not in table.rows for nonce, _ in nonces]
+            for (nonce, timestamp_ms), is_fresh in zip(nonces, fresh, strict=True):
+                if is_fresh:
+                    table.put(nonce, (timestamp_ms, next(table.sequence), nonce))
+            return fresh
 
     def seen(self, nonce: str) -> bool:
         with self._scope:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import count, islice
 from typing import NamedTuple
@@ -39,11 +39,19 @@ class MemoryMetricStore:
         with self._scope:
             self._counters.put(name, self._counters.rows.get(name, 0) + by)
 
+    def increment_many(self, by_name: Mapping[str, int]) -> None:
+        with self._scope:
+            for name, by in by_name.items():
+                self._counters.put(name, self._counters.rows.get(name, 0) + by)
+
     def observe_latency(self, nanoseconds: int) -> None:
+        self.observe_latencies(1, nanoseconds, nanoseconds)
+
+    def observe_latencies(self, count: int, total: int, longest: int) -> None:
         with self._scope:
             old = self._latency_row()
-            longest = max(old.longest, nanoseconds)
-            self._latency.put(None, LatencyRow(old.observations + 1, old.total + nanoseconds, longest))
+            row = LatencyRow(old.observations + count, old.total + total, max(old.longest, longest))
+            self._latency.put(None, row)
 
     def read(self) -> Metrics:
         with self._scope:

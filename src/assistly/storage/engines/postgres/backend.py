@@ -5,10 +5,18 @@ from __future__ import annotations
 from ..sql.backend import SqlBackend, SqlStores
 from .database import PostgresDatabase
 from .events import PostgresEventStore
+from .idempotency import PostgresIdempotencyStore
 from .jobs import PostgresJobStore
 from .metrics import PostgresMetricStore
+from .nonces import PostgresNonceStore
 
-_STORES = SqlStores(jobs=PostgresJobStore, events=PostgresEventStore, metrics=PostgresMetricStore)
+_STORES = SqlStores(
+    jobs=PostgresJobStore,
+    events=PostgresEventStore,
+    idempotency=PostgresIdempotencyStore,
+    metrics=PostgresMetricStore,
+    nonces=PostgresNonceStore,
+)
 
 
 class PostgresBackend(SqlBackend):

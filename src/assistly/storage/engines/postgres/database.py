@@ -53,6 +53,7 @@ class PostgresDatabase:
         self._connections = Connections(self.target, pool_size, prepare_threshold=prepare_threshold)
         self._wakeups = Wakeups(self.target, self.dialect, prepare_threshold=prepare_threshold)
         self._farewell = weakref.finalize(self, self._wakeups.close)
+        self._pool_size = pool_size
         self._auto_migrate = auto_migrate
         self._ready = False
         self._local = threading.local()
@@ -87,6 +88,9 @@ class PostgresDatabase:
 
     def sees_later_commits(self) -> bool:
         return True
+
+    def writers(self) -> int:
+        return self._pool_size if self._joined() is None else 0
 
     @contextmanager
     def transaction(self) -> Iterator[PinnedDatabase]:

@@ -172,6 +172,9 @@ class PinnedDatabase:
         row = self.read(lambda executor: executor.row("SELECT current_setting('transaction_isolation')"))
         return row is not None and row[0] == "read committed"
 
+    def writers(self) -> int:
+        return 0
+
     @contextmanager
     def transaction(self) -> Iterator[PinnedDatabase]:
         with self._entered():

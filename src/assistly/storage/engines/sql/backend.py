@@ -28,10 +28,10 @@ class SqlStores:
     """The class of each store; an engine replaces those where it has something better."""
 
     jobs: type[SqlJobStore]
+    nonces: type[SqlNonceStore]
     sessions: type[SqlSessionStore] = SqlSessionStore
     approvals: type[SqlApprovalStore] = SqlApprovalStore
     idempotency: type[SqlIdempotencyStore] = SqlIdempotencyStore
-    nonces: type[SqlNonceStore] = SqlNonceStore
     metrics: type[SqlMetricStore] = SqlMetricStore
     lock: type[SqlLockStore] = SqlLockStore
     events: type[SqlEventStore] = SqlEventStore
@@ -63,6 +63,9 @@ class SqlBackend:
 
     def migrate(self) -> list[str]:
         return self._database.migrate()
+
+    def writers(self) -> int:
+        return self._database.writers()
 
     @contextmanager
     def transaction(self) -> Iterator[SqlBackend]:

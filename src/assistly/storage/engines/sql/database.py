@@ -77,6 +77,9 @@ class Database(Protocol):
     def migrate(self) -> list[str]:
         """Apply the pending migrations; the names of those applied now."""
 
+    def writers(self) -> int:
+        """How many threads can write at once; 0 on the connection of a transaction, or of a caller's."""
+
     def transaction(self) -> AbstractContextManager[Database]: ...
 
     def bind(self, connection: Any) -> Database: ...

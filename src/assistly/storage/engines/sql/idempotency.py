@@ -1,30 +1,36 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from ...backend import IdempotencyRow, JsonText
+from ...backend import IdempotencyRow, JsonText, KeyClaim
 from ...errors import StorageUnavailable
 from ...records import IdempotencyRecord
-from .database import Row
+from .database import Executor, Row
 from .store import SqlStore
 
 _ROUNDS = 10
-_COLUMNS = "key, completed, value, saved_at, fingerprint, token, lease_until"
+COLUMNS = "key, completed, value, saved_at, fingerprint, token, lease_until"
 _RECORD = "key, value, saved_at, fingerprint"
 
-_CLAIM = f"""
-INSERT INTO {{t}}idempotency AS stored (key, saved_at, completed, fingerprint, token, lease_until)
-VALUES (:key, :now, FALSE, :fingerprint, :token, :lease_until)
+TAKE_OVER = """
 ON CONFLICT (key) DO UPDATE
 SET saved_at = excluded.saved_at, token = excluded.token, lease_until = excluded.lease_until,
     fingerprint = coalesce(stored.fingerprint, excluded.fingerprint)
 WHERE NOT stored.completed AND stored.lease_until <= excluded.saved_at
     AND (stored.fingerprint IS NULL OR excluded.fingerprint IS NULL
         OR stored.fingerprint = excluded.fingerprint)
-RETURNING {_COLUMNS}
 """
 
-_ROW = f"SELECT {_COLUMNS} FROM {{t}}idempotency WHERE key = :key"
+_CLAIM = f"""
+INSERT INTO {{t}}idempotency AS stored (key, saved_at, completed, fingerprint, token, lease_until)
+VALUES (:key, :now, FALSE, :fingerprint, :token, :lease_until)
+{TAKE_OVER}
+RETURNING {COLUMNS}
+"""
+
+_ROW = f"SELECT {COLUMNS} FROM {{t}}idempotency WHERE key = :key"
 
 _COMPLETE = """
 UPDATE {t}idempotency
@@ -34,12 +40,16 @@ WHERE key = :key AND token = :token AND NOT completed
 
 _ABANDON = "DELETE FROM {t}idempotency WHERE key = :key AND token = :token AND NOT completed"
 
-_PUT = f"""
-INSERT INTO {{t}}idempotency (key, saved_at, completed, value)
-VALUES (:key, :saved_at, TRUE, :value{{jsonb}})
+OVERWRITE = """
 ON CONFLICT (key) DO UPDATE
 SET saved_at = excluded.saved_at, completed = TRUE, value = excluded.value,
     fingerprint = NULL, token = NULL, lease_until = NULL
+"""
+
+_PUT = f"""
+INSERT INTO {{t}}idempotency (key, saved_at, completed, value)
+VALUES (:key, :saved_at, TRUE, :value{{jsonb}})
+{OVERWRITE}
 RETURNING {_RECORD}
 """
 
@@ -50,18 +60,25 @@ class SqlIdempotencyStore(SqlStore):
     def claim(
         self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
     ) -> IdempotencyRow:
-        params = {
-            "key": key,
-            "fingerprint": fingerprint,
-            "token": token,
-            "lease_until": self._bind(lease_until),
-            "now": self._bind(now),
-        }
+        params = self._claim_params(KeyClaim(key, fingerprint, token, lease_until, now))
         for _ in range(_ROUNDS):
             row = self._change_one(_CLAIM, params, self._row) or self._read_one(_ROW, {"key": key}, self._row)
             if row is not None:
                 return row
         raise StorageUnavailable("the idempotency key is being claimed and given up all the time: try again")
+
+    def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
+        claim, look = self._render(_CLAIM), self._render(_ROW)
+        batch = [self._claim_params(one) for one in claims]
+
+        def work(connection: Executor) -> list[Row | None]:
+            return [
+                connection.row(claim, params) or connection.row(look, {"key": params["key"]})
+                for params in batch
+            ]
+
+        rows = self._database.write(work)
+        return [None if row is None else self._row(row) for row in rows]
 
     def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
         params = {"key": key, "token": token, "value": value, "now": self._bind(now)}
@@ -74,8 +91,26 @@ class SqlIdempotencyStore(SqlStore):
         params = {"key": key, "value": value, "saved_at": self._bind(saved_at)}
         return self._write_one(_PUT, params, self._record)
 
+    def put_many(self, results: Sequence[tuple[str, JsonText, datetime]]) -> None:
+        self._each(
+            _PUT,
+            [
+                {"key": key, "value": value, "saved_at": self._bind(saved_at)}
+                for key, value, saved_at in results
+            ],
+        )
+
     def get(self, key: str) -> IdempotencyRecord | None:
         return self._read_one(_GET, {"key": key}, self._record)
+
+    def _claim_params(self, claim: KeyClaim) -> dict[str, Any]:
+        return {
+            "key": claim.key,
+            "fingerprint": claim.fingerprint,
+            "token": claim.token,
+            "lease_until": self._bind(claim.lease_until),
+            "now": self._bind(claim.now),
+        }
 
     def _row(self, row: Row) -> IdempotencyRow:
         key, completed, value, saved_at, fingerprint, token, lease_until = row

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...records import Latency, Metrics
@@ -29,18 +29,25 @@ class SqlMetricStore(SqlStore):
     """
 
     def increment(self, name: str, by: int) -> None:
+        self.increment_many({name: by})
+
+    def increment_many(self, by_name: Mapping[str, int]) -> None:
         def change(payload: dict[str, Any]) -> None:
             counters = payload.setdefault("counters", {})
-            counters[name] = counters.get(name, 0) + by
+            for name, by in by_name.items():
+                counters[name] = counters.get(name, 0) + by
 
         self._update(change)
 
     def observe_latency(self, nanoseconds: int) -> None:
+        self.observe_latencies(1, nanoseconds, nanoseconds)
+
+    def observe_latencies(self, count: int, total: int, longest: int) -> None:
         def change(payload: dict[str, Any]) -> None:
             latency = payload.setdefault("latency", {"count": 0, "total_ns": 0, "max_ns": 0})
-            latency["count"] += 1
-            latency["total_ns"] += nanoseconds
-            latency["max_ns"] = max(latency["max_ns"], nanoseconds)
+            latency["count"] += count
+            latency["total_ns"] += total
+            latency["max_ns"] = max(latency["max_ns"], longest)
 
         self._update(change)
 

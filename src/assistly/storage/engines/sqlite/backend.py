@@ -7,8 +7,9 @@ from ..sql.backend import SqlBackend, SqlStores
 from .connections import checked_path, require_sqlite
 from .database import SqliteDatabase
 from .jobs import SqliteJobStore
+from .nonces import SqliteNonceStore
 
-_STORES = SqlStores(jobs=SqliteJobStore)
+_STORES = SqlStores(jobs=SqliteJobStore, nonces=SqliteNonceStore)
 
 
 class SqliteBackend(SqlBackend):

@@ -66,6 +66,9 @@ class SqliteDatabase:
         session = self._session()
         return self._alone(whole) if session is None else session.write(work)
 
+    def writers(self) -> int:
+        return 1 if self._session() is None else 0
+
     @contextmanager
     def transaction(self) -> Iterator[Database]:
         session = self._session()
@@ -174,6 +177,9 @@ class SessionDatabase:
     def write(self, work: Callable[[Connection], T]) -> T:
         with self._session.lock:
             return self._open_session().write(work)
+
+    def writers(self) -> int:
+        return 0
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:

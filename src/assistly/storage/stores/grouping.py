@@ -1,0 +1,272 @@
+"""Group commit: single calls that are under way together travel in one statement."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from time import monotonic
+from typing import Any, Final, Generic, TypeVar, cast
+
+from ..errors import OutcomeUnknown, StorageError
+from .context import Context
+
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+PATIENCE = 0.05
+"""Seconds after which nobody waits any longer for a statement to come back before the next one leaves."""
+
+_MOST = 1000
+_CHARACTERS = 4 * 2**20
+
+
+class Apart(Enum):
+    ALONE = "this call has to be made alone"
+
+
+ALONE: Final = Apart.ALONE
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    error: Exception
+
+
+Answer = Any
+"""What a call returns, or `Failed`, or `ALONE`."""
+
+
+class Shared(Generic[R, T]):
+    """An operation whose single calls may travel together.
+
+    A request is checked, and holds whatever time its caller gave. `alone` makes one call.
+    `together` makes several in one atomic call of the engine, in order, with one reading of the
+    clock for those without a time: so if it raises anything but OutcomeUnknown, each may be made
+    alone. `length` tells how many characters a request carries.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        alone: Callable[[Context, R], T],
+        together: Callable[[Context, Sequence[R], datetime], Sequence[Answer]],
+        length: Callable[[R], int] = lambda _: 0,
+    ) -> None:
+        self._context = context
+        self._alone = alone
+        self._together = together
+        self._lane: Lane[R, T] | None = None
+        self.length = length
+
+    def __call__(self, request: R) -> T:
+        writers = self.writers()
+        if not writers:
+            return self.alone(request)
+        lane = self._lane
+        if lane is None:
+            lane = self._lane = Lane(self)
+        return lane.call(request, writers)
+
+    def alone(self, request: R) -> T:
+        return self._alone(self._context, request)
+
+    def writers(self) -> int:
+        """0: a call of this thread must not travel with others."""
+        return self._context.backend.writers()
+
+    def carry(self, requests: Sequence[R]) -> Sequence[Answer]:
+        """The answers to several calls."""
+        if len(requests) == 1:
+            return [attempt(self.alone, requests[0])]
+        try:
+            at = self._context.now(None)
+        except Exception:  # noqa: BLE001 - each alone meets its own trouble with the clock, if it needs one
+            return [ALONE] * len(requests)
+        try:
+            return self._together(self._context, requests, at)
+        except OutcomeUnknown as error:
+            return in_doubt(error, len(requests))
+        except StorageError:
+            return [ALONE] * len(requests)
+
+    def unpack(self, request: R, answer: Answer) -> T:
+        if answer is ALONE:
+            return self.alone(request)
+        if isinstance(answer, Failed):
+            raise answer.error
+        return cast("T", answer)
+
+
+def attempt(call: Callable[[R], T], request: R) -> Answer:
+    try:
+        return call(request)
+    except Exception as error:  # noqa: BLE001 - raised again in its caller
+        return Failed(error)
+
+
+def in_doubt(error: BaseException, count: int) -> list[Failed]:
+    """One error for each: callers must not share one, and its traceback."""
+    return [Failed(_doubt(error)) for _ in range(count)]
+
+
+def _doubt(cause: BaseException) -> OutcomeUnknown:
+    text = str(cause) if isinstance(cause, OutcomeUnknown) else f"the call that carried it failed: {cause!r}"
+    doubt = OutcomeUnknown(text)
+    doubt.__cause__ = cause
+    return doubt
+
+
+def board(waiting: deque[S], length: Callable[[S], int]) -> list[S]:
+    """Those who come along: one at least, and no more than a statement should carry."""
+    aboard: list[S] = []
+    total = 0
+    while waiting and len(aboard) < _MOST:
+        total += length(waiting[0])
+        if aboard and total > _CHARACTERS:
+            break
+        aboard.append(waiting.popleft())
+    return aboard
+
+
+Flight = float
+"""A statement that has left and is not back: when it left."""
+
+
+def patience(flight: Flight) -> float:
+    """How much longer others wait for it."""
+    return flight + PATIENCE - monotonic()
+
+
+class _Passenger(Generic[R]):
+    __slots__ = ("aboard", "answer", "answered", "leads", "request", "wake")
+
+    def __init__(self, request: R) -> None:
+        self.request = request
+        self.leads: Flight | None = None
+        self.aboard = False
+        self.answered = False
+        self.answer: Answer = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+    def rouse(self) -> None:
+        # It may have been roused before, and not have noticed yet.
+        with suppress(RuntimeError):
+            self.wake.release()
+
+
+class Lane(Generic[R, T]):
+    """The threads that call one operation.
+
+    As many as the engine lets write side by side go at once, each alone. Who comes meanwhile would
+    wait in any case, and the first of those takes all of them along. A statement that is long under
+    way, since another transaction holds one of its keys say, holds up nobody but those in it.
+    """
+
+    def __init__(self, shared: Shared[R, T]) -> None:
+        self._shared = shared
+        self._renew()
+
+    def _renew(self) -> None:
+        self._process = os.getpid()
+        self._mutex = threading.Lock()
+        self._waiting: deque[_Passenger[R]] = deque()
+        self._flights: list[Flight] = []
+        self._writers = 1
+
+    def call(self, request: R, writers: int) -> T:
+        if self._process != os.getpid():
+            # A forked child: the parent's threads are not here, but what they left behind is.
+            self._renew()
+        with self._mutex:
+            self._writers = writers
+            goes = not self._waiting and self._is_free()
+            if goes:
+                flight = self._begin()
+            else:
+                me = _Passenger(request)
+                self._waiting.append(me)
+        if not goes:
+            return self._along(me)
+        try:
+            return self._shared.alone(request)
+        finally:
+            with self._mutex:
+                self._end(flight)
+
+    def _along(self, me: _Passenger[R]) -> T:
+        try:
+            while not me.answered:
+                me.wake.acquire(timeout=PATIENCE)
+                self._depart(me)
+        except BaseException:
+            self._leave(me)
+            raise
+        return self._shared.unpack(me.request, me.answer)
+
+    def _depart(self, me: _Passenger[R]) -> None:
+        """If it is for `me` to lead the next flight."""
+        with self._mutex:
+            if me.aboard or (me.leads is None and not self._is_free()):
+                return
+            flight = self._begin() if me.leads is None else me.leads
+            me.leads = None
+            aboard = board(self._waiting, lambda passenger: self._shared.length(passenger.request))
+            for passenger in aboard:
+                passenger.aboard = True
+        self._fly(flight, aboard)
+
+    def _fly(self, flight: Flight, aboard: Sequence[_Passenger[R]]) -> None:
+        answers: Sequence[Answer] = []
+        try:
+            answers = self._shared.carry([passenger.request for passenger in aboard])
+        except BaseException as error:
+            answers = in_doubt(error, len(aboard))
+            raise
+        finally:
+            with self._mutex:
+                self._end(flight)
+            for passenger, answer in zip(aboard, answers, strict=True):
+                passenger.answer = answer
+                passenger.answered = True
+                passenger.rouse()
+
+    def _begin(self) -> Flight:
+        flight = monotonic()
+        self._flights.append(flight)
+        return flight
+
+    def _is_free(self) -> bool:
+        flights = self._flights
+        if len(flights) < self._writers:
+            return True
+        while flights and patience(flights[0]) < 0:
+            del flights[0]
+        return len(flights) < self._writers
+
+    def _end(self, flight: Flight) -> None:
+        """The first of those who wait leads the next one, if anybody waits."""
+        try:
+            self._flights.remove(flight)
+        except ValueError:
+            return
+        if self._waiting:
+            leader = next((passenger for passenger in self._waiting if passenger.leads is None), None)
+            if leader is not None:
+                leader.leads = self._begin()
+                leader.rouse()
+
+    def _leave(self, me: _Passenger[R]) -> None:
+        """`me` was interrupted, and what it was to lead falls to the next."""
+        with self._mutex:
+            if not me.aboard:
+                self._waiting.remove(me)
+                if me.leads is not None:
+                    self._end(me.leads)
