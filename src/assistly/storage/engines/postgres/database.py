@@ -23,7 +23,7 @@ from .conninfo import Target, check_schema
 from .courier import Announcement
 from .dialect import PostgresDialect
 from .errors import is_conflict, nothing_committed, translate, unknown_outcome
-from .executor import PostgresExecutor
+from .executor import ForeignExecutor
 from .migrations import SchemaTarget
 from .session import BEGIN, PinnedDatabase, Session, ask_time, commit
 from .wakeups import Wakeups
@@ -62,14 +62,14 @@ class PostgresDatabase:
         if pinned is not None:
             return pinned.read(work)
         self._make_ready()
-        return self._run(lambda connection: work(PostgresExecutor.on(connection)))
+        return self._run(lambda connection: work(connection.executor))
 
     def single(self, work: Callable[[Executor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.single(work)
         self._make_ready()
-        return self._run(lambda connection: work(PostgresExecutor.on(connection)), commits=True)
+        return self._run(lambda connection: work(connection.executor), commits=True)
 
     def write(self, work: Callable[[Executor], T]) -> T:
         pinned = self._joined()
@@ -97,7 +97,7 @@ class PostgresDatabase:
             return
         self._make_ready()
         connection = self._begin()
-        session = Session(connection)
+        session = Session(connection, connection.executor)
         pinned = PinnedDatabase(self, session)
         self._local.pinned = pinned
         try:
@@ -125,13 +125,13 @@ class PostgresDatabase:
         if (encoding := connection.info.encoding) != "utf-8":
             raise InvalidValue(f"connection has the client encoding {encoding}: it must have UTF8")
         self._make_ready()
-        return PinnedDatabase(self, Session(connection, foreign=True))
+        return PinnedDatabase(self, Session(connection, ForeignExecutor(connection), foreign=True))
 
     def now(self) -> datetime:
         pinned = self._joined()
         if pinned is not None:
             return pinned.now()
-        return self.clock.now(lambda: self._run(lambda connection: ask_time(PostgresExecutor.on(connection))))
+        return self.clock.now(lambda: self._run(lambda connection: ask_time(connection.executor)))
 
     def migrate(self) -> list[str]:
         pinned = self._joined()
@@ -179,7 +179,7 @@ class PostgresDatabase:
     def _begin(self, *, again: bool = True) -> PooledConnection:
         connection = self._connections.take()
         try:
-            PostgresExecutor.on(connection).command(BEGIN)
+            connection.executor.command(BEGIN)
         except BaseException as error:
             self._connections.give_back(connection)
             if not isinstance(error, psycopg.Error):
@@ -220,7 +220,7 @@ def _retries(error: psycopg.Error, *, broken: bool) -> int:
 
 
 def _in_transaction(connection: PooledConnection, work: Callable[[Executor], T], *, keep: bool = True) -> T:
-    executor = PostgresExecutor.on(connection)
+    executor = connection.executor
     executor.command(BEGIN)
     try:
         result = work(executor)

@@ -51,11 +51,13 @@ class PostgresWork(Database, Protocol):
 class Session:
     """A connection with its lock; `foreign` where its transactions are the caller's to commit."""
 
-    def __init__(self, connection: psycopg.Connection[Any], *, foreign: bool = False) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], executor: PostgresExecutor, *, foreign: bool = False
+    ) -> None:
         self.connection = connection
+        self.executor = executor
         self.foreign = foreign
         self.lock = threading.RLock()
-        self.executor = (PostgresExecutor.on_foreign if foreign else PostgresExecutor.on)(connection)
         self.announcement: Announcement | None = None
         self._process = os.getpid()
         self._savepoints = 0
