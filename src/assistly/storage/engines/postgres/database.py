@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import psycopg
 
 from ...errors import ConfigurationError, InvalidValue, StorageClosed
-from ..sql.database import Executor
 from ..sql.migrations import discover, migrate, require_current
 from .clock import ServerClock
 from .connections import Connections, PooledConnection, is_broken
@@ -23,7 +22,7 @@ from .conninfo import Target, check_schema
 from .courier import Announcement
 from .dialect import PostgresDialect
 from .errors import is_conflict, nothing_committed, translate, unknown_outcome
-from .executor import ForeignExecutor
+from .executor import ForeignExecutor, PostgresExecutor
 from .migrations import SchemaTarget
 from .session import BEGIN, PinnedDatabase, Session, ask_time, commit
 from .wakeups import Wakeups
@@ -57,28 +56,28 @@ class PostgresDatabase:
         self._ready = False
         self._local = threading.local()
 
-    def read(self, work: Callable[[Executor], T]) -> T:
+    def read(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.read(work)
         self._make_ready()
         return self._run(lambda connection: work(connection.executor))
 
-    def single(self, work: Callable[[Executor], T]) -> T:
+    def single(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.single(work)
         self._make_ready()
         return self._run(lambda connection: work(connection.executor), commits=True)
 
-    def write(self, work: Callable[[Executor], T]) -> T:
+    def write(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.write(work)
         self._make_ready()
         return self._run(lambda connection: _in_transaction(connection, work))
 
-    def glimpse(self, work: Callable[[Executor], T]) -> T:
+    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.glimpse(work)
@@ -219,7 +218,9 @@ def _retries(error: psycopg.Error, *, broken: bool) -> int:
     return _CONFLICT_RETRIES if is_conflict(error) else 0
 
 
-def _in_transaction(connection: PooledConnection, work: Callable[[Executor], T], *, keep: bool = True) -> T:
+def _in_transaction(
+    connection: PooledConnection, work: Callable[[PostgresExecutor], T], *, keep: bool = True
+) -> T:
     executor = connection.executor
     executor.command(BEGIN)
     try:

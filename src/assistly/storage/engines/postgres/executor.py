@@ -40,6 +40,10 @@ class PostgresExecutor:
         self._cursor.execute(statement, params)
         return self._cursor.rowcount
 
+    def copy(self, statement: str, lines: str) -> None:
+        with self._cursor.copy(statement) as copy:
+            copy.write(lines)
+
     def command(self, text: str) -> str | None:
         """One that takes no parameters and is not worth preparing; the server's word for it."""
         self._cursor.execute(text, prepare=False)

@@ -38,10 +38,16 @@ class PostgresWork(Database, Protocol):
     @property
     def clock(self) -> ServerClock: ...
 
+    def read(self, work: Callable[[PostgresExecutor], T]) -> T: ...
+
+    def single(self, work: Callable[[PostgresExecutor], T]) -> T: ...
+
+    def write(self, work: Callable[[PostgresExecutor], T]) -> T: ...
+
     def announce(self, announcement: Announcement) -> None:
         """Tell those who wait for jobs, once these are committed."""
 
-    def glimpse(self, work: Callable[[Executor], T]) -> T:
+    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
         """A transaction, or a savepoint, that is always undone: locks taken in it are free again."""
 
     def sees_later_commits(self) -> bool:
@@ -141,15 +147,15 @@ class PinnedDatabase:
             params = {"channel": channel(self.dialect.schema), "payload": ""}
             self.read(lambda executor: executor.rows(NOTIFY, params))
 
-    def read(self, work: Callable[[Executor], T]) -> T:
+    def read(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             return work(executor)
 
-    def single(self, work: Callable[[Executor], T]) -> T:
+    def single(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered(commits=self._session.commits_itself) as executor:
             return work(executor)
 
-    def write(self, work: Callable[[Executor], T]) -> T:
+    def write(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             name = self._session.begin()
             try:
@@ -160,7 +166,7 @@ class PinnedDatabase:
             self._session.keep(name)
             return result
 
-    def glimpse(self, work: Callable[[Executor], T]) -> T:
+    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             name = self._session.begin()
             try:
