@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -211,21 +212,21 @@ class TestFailure:
                 tx.jobs.insert([draft("b"), draft("c", metadata="no JSON")], now=NOW)
         assert [job.idempotency_key for job in claim(backend)] == ["a"]
 
-    @pytest.mark.parametrize("skipped", range(8))
+    @pytest.mark.parametrize("skipped", range(14))
     def test_an_interrupt_between_two_steps_of_a_change(
         self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch, skipped: int
     ) -> None:
         fill(backend)
         before = census(backend)
-        updates = 0
-        update = Ordered.update
+        steps = count()
 
-        def interrupted(index: Ordered[Any], old: Any, new: Any) -> None:
-            nonlocal updates
-            updates += 1
-            if updates == skipped + 1:
-                raise KeyboardInterrupt
-            update(index, old, new)
+        def interrupted(step: Callable[..., None]) -> Callable[..., None]:
+            def run(*args: object) -> None:
+                if next(steps) == skipped:
+                    raise KeyboardInterrupt
+                step(*args)
+
+            return run
 
         def claim_and_schedule() -> None:
             with backend.transaction() as tx:
@@ -233,7 +234,8 @@ class TestFailure:
                 schedule(tx, "c")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Ordered, "update", interrupted)
+            for step in (Ordered.add, Ordered.update):
+                patch.setattr(Ordered, step.__name__, interrupted(step))
             with pytest.raises(KeyboardInterrupt):
                 claim_and_schedule()
         assert census(backend) == before

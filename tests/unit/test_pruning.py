@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import threading
 import weakref
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from assistly.storage import MemoryBackend, Storage, StorageUnavailable, pruning
+from assistly.storage import MemoryBackend, Storage, StorageClosed, StorageUnavailable, pruning
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PATIENCE = 10.0
@@ -119,3 +121,27 @@ def test_batches_pause_for_others() -> None:
     )
     assert report.nonces == pruning.BATCH + 1
     assert len(pauses) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_prunes_with_a_thread_of_its_own() -> None:
+    before = pruners()
+    with Storage(MemoryBackend()) as storage:
+        storage.nonces.seen("n")
+        child = os.fork()
+        if not child:
+            with suppress(BaseException):
+                storage.nonces.seen("n")
+                os._exit(0 if len({thread for thread in pruners() if thread.is_alive()} - before) == 1 else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_use_after_the_end_is_refused_however_many_came_before() -> None:
+    storage = Storage(MemoryBackend(), auto_prune=False)
+    storage.nonces.seen("n")
+    storage.close()
+    for _ in range(2):
+        with pytest.raises(StorageClosed):
+            storage.nonces.seen("n")

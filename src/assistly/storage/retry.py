@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -43,6 +42,8 @@ class ExponentialRetry(RetryPolicy):
             raise ConfigurationError("a retry policy needs 1 <= factor < infinity and 0 <= jitter <= 1")
 
     def delay_after(self, retries: int) -> timedelta:
+        import random
+
         try:
             whole = min(self.delay * self.factor**retries, self.longest)
         except OverflowError:

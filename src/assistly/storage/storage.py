@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 from .backend import StorageBackend
 from .clock import Clock, as_clock
@@ -53,6 +55,7 @@ class Storage:
         self._owns_backend = True
         self._pruner = Pruner(self._prune_aside) if auto_prune else None
         self._setup(backend, as_clock(clock), policies, self._pruner.used if self._pruner else _nothing)
+        _opened.add(self)
 
     def _setup(
         self, backend: StorageBackend, clock: Clock | None, policies: Policies, on_use: Callable[[], None]
@@ -111,7 +114,7 @@ class Storage:
         """Give every connection back. Later calls raise StorageClosed; closing twice is fine."""
         if self._context.closed:
             return
-        self._context.closed = True
+        self._context.close()
         if self._pruner is not None:
             self._pruner.close()
         if self._owns_backend:
@@ -143,13 +146,27 @@ class Storage:
         try:
             yield view
         finally:
-            view._context.closed = True
+            view._context.close()
 
     def _prune_aside(self, pause: Callable[[], object]) -> None:
         if not self._context.closed:
+            self._context.note_next_use()
             at = self._context.clock() if self._context.clock else self._context.idle_backend.now()
             prune(self._context.idle_backend, self._context.policies.retention, at, force=False, pause=pause)
 
 
 def _nothing() -> None:
     pass
+
+
+_opened: WeakSet[Storage] = WeakSet()
+
+
+def _after_fork() -> None:
+    """Threads are not inherited: the child's first use starts a pruner of its own."""
+    for storage in _opened:
+        storage._context.note_next_use()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

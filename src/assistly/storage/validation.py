@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, NewType, TypeVar
 
 from .errors import InvalidValue
@@ -15,6 +14,8 @@ T = TypeVar("T")
 
 JsonText = NewType("JsonText", str)
 """Canonical JSON: sorted keys, no spaces, floats always with a point and never as -0.0."""
+
+EMPTY_OBJECT = JsonText("{}")
 
 MAX_NAME_BYTES = 512
 MAX_CONTENT_BYTES = 1024 * 1024
@@ -30,6 +31,9 @@ _BIG_INT = 10**MAX_INT_DIGITS
 _ONE_MICROSECOND = timedelta(microseconds=1)
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
+_encode = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False
+).encode
 
 
 def shown(value: object) -> str:
@@ -48,6 +52,8 @@ def wrong_type(argument: str, expected: str, value: object) -> InvalidValue:
 
 def name(argument: str, value: object) -> str:
     """A key, nonce, id, platform or other name: 1 to 512 bytes of UTF-8."""
+    if type(value) is str and value.isascii() and 0 < len(value) <= MAX_NAME_BYTES and "\x00" not in value:
+        return value
     text = _text(argument, value, MAX_NAME_BYTES)
     if not text:
         raise InvalidValue(f"{argument} must not be empty")
@@ -69,7 +75,7 @@ def _text(argument: str, value: object, limit: int) -> str:
     if "\x00" in value:
         raise InvalidValue(f"{argument} must not contain NUL characters: {shown(value)}")
     try:
-        size = len(value.encode())
+        size = len(value if value.isascii() else value.encode())
     except UnicodeEncodeError:
         raise InvalidValue(f"{argument} must not contain lone surrogates: {shown(value)}") from None
     if size > limit:
@@ -209,12 +215,7 @@ def canonical(argument: str, value: object) -> JsonText:
     """
     walk = _Walk(argument)
     walk.check(value, 0)
-    if walk.plain:
-        text = json.dumps(
-            value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False
-        )
-    else:
-        text = _spell(value)
+    text = _encode(value) if walk.plain else _spell(value)
     if len(text) > MAX_CONTENT_BYTES // 4:
         size = len(text.encode())
         if size > MAX_CONTENT_BYTES:
@@ -227,7 +228,7 @@ def canonical(argument: str, value: object) -> JsonText:
 def canonical_object(argument: str, value: object) -> JsonText:
     if type(value) is not dict:
         raise wrong_type(argument, "a dict", value)
-    return canonical(argument, value)
+    return canonical(argument, value) if value else EMPTY_OBJECT
 
 
 class _Walk:
@@ -292,10 +293,16 @@ def _spell(value: Any) -> str:
     if type(value) is float:
         if value == 0.0:
             return "0.0"
-        return f"{Decimal(repr(value)):f}.0" if abs(value) >= _PLAIN_FLOAT_BELOW else repr(value)
+        return _without_exponent(value) if abs(value) >= _PLAIN_FLOAT_BELOW else repr(value)
     if type(value) is list:
         return "[" + ",".join(map(_spell, value)) + "]"
     if type(value) is dict:
         members = (f"{json.dumps(key, ensure_ascii=False)}:{_spell(value[key])}" for key in sorted(value))
         return "{" + ",".join(members) + "}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _without_exponent(value: float) -> str:
+    from decimal import Decimal
+
+    return f"{Decimal(repr(value)):f}.0"

@@ -27,11 +27,14 @@ class Policies:
 
 
 class Context:
+    """`on_use` is told of the first use, and of the first one after each `note_next_use`."""
+
     def __init__(
         self, backend: StorageBackend, clock: Clock | None, policies: Policies, on_use: Callable[[], None]
     ) -> None:
         self._backend = backend
         self._on_use = on_use
+        self._unnoted = True
         self.clock = clock
         self.policies = policies
         self.closed = False
@@ -39,10 +42,24 @@ class Context:
     @property
     def backend(self) -> StorageBackend:
         """The engine, for an operation of the caller's."""
+        if self._unnoted:
+            self._note_use()
+        return self._backend
+
+    def note_next_use(self) -> None:
+        self._unnoted = True
+
+    def close(self) -> None:
+        self.closed = True
+        self._unnoted = True
+
+    def _note_use(self) -> None:
+        # In this order, so that a `close` beside it is not overlooked.
+        self._unnoted = False
         if self.closed:
+            self._unnoted = True
             raise StorageClosed("the storage is closed: open another one")
         self._on_use()
-        return self._backend
 
     @property
     def idle_backend(self) -> StorageBackend:
@@ -54,7 +71,7 @@ class Context:
             return moment("now", given)
         if self.clock is not None:
             return moment("the clock's time", self.clock())
-        return self.backend.now()
+        return self._backend.now()
 
     def atomically(self, work: Callable[[StorageBackend], T]) -> T:
         """Run the work in a transaction, and again from the start if it lost a race to another."""

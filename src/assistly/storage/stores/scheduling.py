@@ -8,7 +8,7 @@ from itertools import groupby
 
 from .. import validation as check
 from ..backend import JobDraft, StorageBackend
-from ..errors import IdempotencyMismatch, ScheduleConflict, StorageUnavailable
+from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict, StorageUnavailable
 from ..records import Job, NewJob
 from .context import Context
 
@@ -26,7 +26,7 @@ class Scheduler:
 
     def schedule(self, new: NewJob, now: datetime | None) -> Job:
         at = self._context.now(now)
-        draft, gap = self._plan("", new, at)
+        draft, gap = self._plan(new, at)
         if gap:
             return self._context.atomically(lambda backend: _insert_apart(backend, draft, gap, at))
         return _insert(self._context.backend, draft, at)
@@ -35,30 +35,31 @@ class Scheduler:
         if not isinstance(jobs, Iterable):
             raise check.wrong_type("jobs", "an iterable of NewJob", jobs)
         at = self._context.now(now)
-        plan = [
-            self._plan(f"jobs[{index}].", check.instance(f"jobs[{index}]", new, NewJob), at)
-            for index, new in enumerate(jobs)
-        ]
+        plan = [self._plan_one_of_many(index, new, at) for index, new in enumerate(jobs)]
         if not plan:
             return []
         return self._context.atomically(lambda backend: _insert_all(backend, plan, at))
 
-    def _plan(self, prefix: str, new: NewJob, now: datetime) -> _Planned:
+    def _plan_one_of_many(self, index: int, new: NewJob, now: datetime) -> _Planned:
+        if not isinstance(new, NewJob):
+            raise check.wrong_type(f"jobs[{index}]", "a NewJob", new)
+        try:
+            return self._plan(new, now)
+        except InvalidValue as error:
+            raise InvalidValue(f"jobs[{index}].{error}") from None
+
+    def _plan(self, new: NewJob, now: datetime) -> _Planned:
         retries = self._context.policies.retry.max_retries if new.max_retries is None else new.max_retries
         draft = JobDraft(
-            platform=check.name(f"{prefix}platform", new.platform),
-            content=check.content(f"{prefix}content", new.content),
-            metadata=check.canonical_object(
-                f"{prefix}metadata", {} if new.metadata is None else new.metadata
-            ),
-            scheduled_at=check.optional_moment(f"{prefix}scheduled_at", new.scheduled_at) or now,
-            idempotency_key=check.optional_name(f"{prefix}idempotency_key", new.idempotency_key),
-            max_retries=check.whole(f"{prefix}max_retries", retries, least=1, most=_MOST_RETRIES),
-            max_lateness=check.optional_duration(
-                f"{prefix}max_lateness", new.max_lateness, most=_MOST_LATENESS
-            ),
+            platform=check.name("platform", new.platform),
+            content=check.content("content", new.content),
+            metadata=check.canonical_object("metadata", {} if new.metadata is None else new.metadata),
+            scheduled_at=check.optional_moment("scheduled_at", new.scheduled_at) or now,
+            idempotency_key=check.optional_name("idempotency_key", new.idempotency_key),
+            max_retries=check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
+            max_lateness=check.optional_duration("max_lateness", new.max_lateness, most=_MOST_LATENESS),
         )
-        return draft, checked_gap(f"{prefix}min_gap", new.min_gap)
+        return draft, checked_gap("min_gap", new.min_gap)
 
 
 def checked_gap(argument: str, gap: object) -> timedelta | None:

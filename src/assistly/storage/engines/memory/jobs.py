@@ -10,7 +10,8 @@ from math import inf
 from typing import Any, NamedTuple
 
 from ...backend import JobDraft, JsonText, Settlement
-from ...records import Attempt, Job, JobStatus
+from ...records import Attempt, Job, JobStatus, maker
+from ...validation import EMPTY_OBJECT
 from .scope import Database, Scope
 from .tables import Journal, Key, Ordered, Table, Unique, within
 
@@ -59,12 +60,12 @@ class JobRow(NamedTuple):
             return None
 
     def decoded(self) -> Job:
-        fields: list[Any] = [*self]
-        fields[_METADATA] = json.loads(self.metadata)
-        return Job(*fields)
+        metadata = {} if self.metadata == EMPTY_OBJECT else json.loads(self.metadata)
+        return _make_job(*self[:_METADATA], metadata, *self[_METADATA + 1 :])
 
 
 _METADATA = JobRow._fields.index("metadata")
+_make_job = maker(Job)
 
 
 def _waiting_key(row: JobRow) -> Key | None:
@@ -318,7 +319,7 @@ class MemoryJobStore:
             max_lateness=draft.max_lateness,
             attempts=(),
         )
-        self._table.put(row.id, row)
+        self._table.add(row.id, row)
         database.woken = True
         return row.decoded()
 

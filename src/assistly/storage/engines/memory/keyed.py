@@ -240,7 +240,7 @@ class MemoryNonceStore:
         with self._scope:
             if nonce in self._table.rows:
                 return False
-            self._table.put(nonce, (timestamp_ms, next(self._table.sequence), nonce))
+            self._table.add(nonce, (timestamp_ms, next(self._table.sequence), nonce))
             return True
 
     def seen(self, nonce: str) -> bool:

@@ -21,18 +21,33 @@ _CHUNK = 512
 
 
 class Index(Protocol[R_contra]):
+    def add(self, row: R_contra) -> None: ...
+
     def update(self, old: R_contra | None, new: R_contra | None) -> None: ...
 
     def clear(self) -> None: ...
 
 
 class Ordered(Generic[R]):
-    """Keys in order, in chunks that are short enough to insert and delete anywhere."""
+    """Keys in order, in chunks that are short enough to insert and delete anywhere.
+
+    There is always a last chunk; `_lasts` holds the last key of each of the others.
+    """
 
     def __init__(self, key_of: KeyOf[R]) -> None:
         self._key_of = key_of
-        self._chunks: list[list[Key]] = []
+        self._chunks: list[list[Key]] = [[]]
         self._lasts: list[Key] = []
+
+    def add(self, row: R) -> None:
+        key = self._key_of(row)
+        if key is None:
+            return
+        newest = self._chunks[-1]
+        if newest and key > newest[-1] and len(newest) < 2 * _CHUNK:
+            newest.append(key)
+        else:
+            self._add(key)
 
     def update(self, old: R | None, new: R | None) -> None:
         before = None if old is None else self._key_of(old)
@@ -45,7 +60,7 @@ class Ordered(Generic[R]):
             self._add(after)
 
     def clear(self) -> None:
-        self._chunks.clear()
+        self._chunks[:] = [[]]
         self._lasts.clear()
 
     def ascending(self, above: Key = ()) -> Iterator[Key]:
@@ -61,40 +76,30 @@ class Ordered(Generic[R]):
     def rank(self, key: Key) -> int:
         """How many keys are < `key`."""
         at = bisect_left(self._lasts, key)
-        inside = bisect_left(self._chunks[at], key) if at < len(self._chunks) else 0
-        return sum(len(chunk) for chunk in islice(self._chunks, at)) + inside
+        return sum(len(chunk) for chunk in islice(self._chunks, at)) + bisect_left(self._chunks[at], key)
 
     def _add(self, key: Key) -> None:
-        if not self._chunks:
-            self._chunks.append([key])
-            self._lasts.append(key)
-            return
-        if key > self._lasts[-1]:
-            at = -1
-            self._chunks[at].append(key)
-            self._lasts[at] = key
-        else:
-            at = bisect_left(self._lasts, key)
-            insort(self._chunks[at], key)
+        at = bisect_left(self._lasts, key)
+        insort(self._chunks[at], key)
         if len(self._chunks[at]) > 2 * _CHUNK:
-            self._split(at % len(self._chunks))
+            self._split(at)
 
     def _split(self, at: int) -> None:
         chunk = self._chunks[at]
         upper = chunk[_CHUNK:]
         del chunk[_CHUNK:]
-        self._lasts[at] = chunk[-1]
         self._chunks.insert(at + 1, upper)
-        self._lasts.insert(at + 1, upper[-1])
+        self._lasts.insert(at, chunk[-1])
 
     def _discard(self, key: Key) -> None:
         at = bisect_left(self._lasts, key)
         chunk = self._chunks[at]
         del chunk[bisect_left(chunk, key)]
         if chunk:
-            self._lasts[at] = chunk[-1]
-        else:
-            del self._chunks[at], self._lasts[at]
+            if at < len(self._lasts):
+                self._lasts[at] = chunk[-1]
+        elif self._lasts:
+            del self._chunks[at], self._lasts[min(at, len(self._lasts) - 1)]
 
 
 def within(prefix: Key, keys: Iterator[Key]) -> Iterator[Key]:
@@ -108,6 +113,9 @@ class Unique(Generic[R]):
     def __init__(self, key_of: Callable[[R], tuple[Any, Any] | None]) -> None:
         self._key_of = key_of
         self.primary: dict[Any, Any] = {}
+
+    def add(self, row: R) -> None:
+        self.update(None, row)
 
     def update(self, old: R | None, new: R | None) -> None:
         before = None if old is None else self._key_of(old)
@@ -130,6 +138,16 @@ class Table(Generic[K, R]):
         self.rows: dict[K, R] = {}
         self._journal = journal
         self._indexes = indexes
+
+    def add(self, key: K, row: R) -> None:
+        """A row whose key is not there."""
+        journal = self._journal
+        journal.entries.append((self, key, None))
+        journal.torn = True
+        self.rows[key] = row
+        for index in self._indexes:
+            index.add(row)
+        journal.torn = False
 
     def put(self, key: K, row: R) -> None:
         journal = self._journal

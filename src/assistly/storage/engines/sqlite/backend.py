@@ -1,22 +1,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from datetime import timedelta
 
 from ..sql.backend import SqlBackend, SqlStores
-from ..sql.jobs import SqlJobStore
 from .connections import checked_path, require_sqlite
 from .database import SqliteDatabase
-
-_TAKE_WRITE_LOCK = "DELETE FROM {t}retention WHERE id = 0"
-
-
-class SqliteJobStore(SqlJobStore):
-    def lock_platforms(self, platforms: Sequence[str]) -> None:  # noqa: ARG002  (the lock is the file's)
-        statement = self._render(_TAKE_WRITE_LOCK)
-        self._database.single(lambda connection: connection.execute(statement, {}))
-
+from .jobs import SqliteJobStore
 
 _STORES = SqlStores(jobs=SqliteJobStore)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3 as stdlib_sqlite3
-import threading
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,13 +24,15 @@ from ...errors import (
 from ..sql.database import Params, Row
 from .driver import sqlite3
 from .errors import DRIVER_ERRORS, translate
-from .forks import keep_alive
+from .forks import generation, keep_alive
 
 _OLDEST = (3, 37, 0)
 _MAX_IDLE = 16
 _CACHED_STATEMENTS = 256
 _LEGACY = -1
 _NO_PARAMS: Params = {}
+Values = Params | Sequence[Any]
+_REFUSALS: tuple[type[Exception], ...] = (StorageError, *DRIVER_ERRORS)
 _SHORTAGES = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
 
 
@@ -40,7 +42,8 @@ class Connection:
     def __init__(self, raw: Any, name: str) -> None:
         self.name = name
         self._raw = raw
-        self._process = os.getpid()
+        self._cursor = raw.cursor()
+        self._generation = generation()
 
     @property
     def in_transaction(self) -> bool:
@@ -50,36 +53,55 @@ class Connection:
     @property
     def is_inherited(self) -> bool:
         """By a child, through a fork."""
-        return self._process != os.getpid()
+        return self._generation != generation()
 
-    def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]:
+    def rows(self, statement: str, params: Values = _NO_PARAMS) -> list[Row]:
         try:
-            rows: list[Row] = self._cursor(statement, params).fetchall()
+            rows: list[Row] = self._executed(statement, params).fetchall()
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
         return rows
 
-    def row(self, statement: str, params: Params = _NO_PARAMS) -> Row | None:
+    def row(self, statement: str, params: Values = _NO_PARAMS) -> Row | None:
         rows = self.rows(statement, params)
         return rows[0] if rows else None
 
-    def execute(self, statement: str, params: Params = _NO_PARAMS) -> int:
+    def execute(self, statement: str, params: Values = _NO_PARAMS) -> int:
         try:
-            changed: int = self._cursor(statement, params).rowcount
+            changed: int = self._executed(statement, params).rowcount
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
         return changed
+
+    def insert(self, statement: str, values: Values) -> int:
+        """The id of the new row; 0 if there is none."""
+        try:
+            cursor = self._executed(statement, values)
+        except DRIVER_ERRORS as error:
+            raise translate(error, self.name) from error
+        id: int = cursor.lastrowid
+        return id if cursor.rowcount > 0 else 0
+
+    def execute_many(self, statement: str, batch: Iterable[Values]) -> None:
+        try:
+            self._own_cursor().executemany(statement, batch)
+        except DRIVER_ERRORS as error:
+            raise translate(error, self.name) from error
 
     def close(self) -> None:
         if self.is_inherited:
             keep_alive(self._raw)
         else:
+            self._cursor.close()
             self._raw.close()
 
-    def _cursor(self, statement: str, params: Params) -> Any:
-        if self.is_inherited:
+    def _own_cursor(self) -> Any:
+        if self._generation != generation():
             raise StorageClosed("this transaction is the parent process's: it cannot be used in a child")
-        return self._raw.execute(statement, params)
+        return self._cursor
+
+    def _executed(self, statement: str, params: Values) -> Any:
+        return self._own_cursor().execute(statement, params)
 
 
 class BoundConnection(Connection):
@@ -92,26 +114,26 @@ class BoundConnection(Connection):
         if legacy and level is not None and not self.in_transaction:
             self.execute(f"BEGIN {level}")
 
-    def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]:
+    def rows(self, statement: str, params: Values = _NO_PARAMS) -> list[Row]:
         factory, self._raw.text_factory = self._raw.text_factory, str
         try:
             return super().rows(statement, params)
         finally:
             self._raw.text_factory = factory
 
-    def _cursor(self, statement: str, params: Params) -> Any:
+    def _own_cursor(self) -> Any:
         cursor = self._raw.cursor()
         cursor.row_factory = None
-        return cursor.execute(statement, params)
+        return cursor
 
 
 def bound(raw: Any, name: str) -> BoundConnection:
     if not isinstance(raw, (sqlite3.Connection, stdlib_sqlite3.Connection)):
         raise InvalidValue(f"connection must be an open sqlite3 connection, not {type(raw).__name__}")
-    connection = BoundConnection(raw, name)
     try:
+        connection = BoundConnection(raw, name)
         connection.row("SELECT 1")
-    except StorageError as error:
+    except _REFUSALS as error:
         raise InvalidValue(f"connection must be open, and usable in this thread: {error}") from error
     return connection
 
@@ -211,43 +233,42 @@ def require_sqlite() -> None:
 
 
 class Pool:
-    """Idle connections; the one given back last is lent first. As many are lent as are asked for."""
+    """Idle connections; the one given back last is lent first. As many are lent as are asked for.
+
+    To append to a list and to pop from it are atomic each, so nobody waits here for another thread.
+    """
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
-        self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._closed = False
 
     def borrow(self) -> Connection:
-        with self._lock:
-            if self._closed:
-                raise StorageClosed("the storage is closed")
-            if self._idle:
-                return self._idle.pop()
-        return self._opener()
+        if self._closed:
+            raise StorageClosed("the storage is closed")
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._opener()
 
     def give_back(self, connection: Connection) -> None:
-        with self._lock:
-            if self._may_keep(connection):
-                self._idle.append(connection)
-                return
-        connection.close()
-
-    def _may_keep(self, connection: Connection) -> bool:
-        if self._closed or connection.is_inherited or connection.in_transaction:
-            return False
-        return len(self._idle) < _MAX_IDLE
+        if connection.in_transaction or connection.is_inherited or len(self._idle) >= _MAX_IDLE:
+            connection.close()
+            return
+        self._idle.append(connection)
+        if self._closed:
+            self._close_idle()
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        self._closed = True
+        self._close_idle()
 
     def after_fork(self) -> list[Connection]:
         """Start anew in a child; the connections that must not be used, nor closed, there."""
-        self._lock = threading.Lock()
         inherited, self._idle = self._idle, []
         return inherited
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            with suppress(IndexError):
+                self._idle.pop().close()
