@@ -13,6 +13,9 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
+_EMPTY_OBJECT = b"\x01{}"
+_EMPTY_ARRAY = b"\x01[]"
+
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -22,6 +25,11 @@ class JsonbLoader(Loader):
     format = Format.BINARY
 
     def load(self, data: Buffer) -> Any:
+        # Most metadata and most lists of attempts are empty.
+        if data == _EMPTY_OBJECT:
+            return {}
+        if data == _EMPTY_ARRAY:
+            return []
         return _decode(str(data[1:], "utf-8"))[0]
 
 

@@ -51,7 +51,8 @@ class Announcement(NamedTuple):
     def merged(self, other: Announcement | None) -> Announcement:
         if other is None:
             return self
-        return min(self, other)._replace(now=max(self.now, other.now))
+        first, second = (self, other) if self <= other else (other, self)
+        return first if first.now >= second.now else Announcement(first.due_at, first.id, second.now)
 
 
 class Desk(Protocol):

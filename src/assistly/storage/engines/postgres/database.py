@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
@@ -61,28 +60,28 @@ class PostgresDatabase:
         if pinned is not None:
             return pinned.read(work)
         self._make_ready()
-        return self._run(lambda connection: work(connection.executor))
+        return self._run(work)
 
     def single(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.single(work)
         self._make_ready()
-        return self._run(lambda connection: work(connection.executor), commits=True)
+        return self._run(work, commits=True)
 
     def write(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.write(work)
         self._make_ready()
-        return self._run(lambda connection: _in_transaction(connection, work))
+        return self._run(lambda executor: _in_transaction(executor, work))
 
     def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.glimpse(work)
         self._make_ready()
-        return self._run(lambda connection: _in_transaction(connection, work, keep=False))
+        return self._run(lambda executor: _in_transaction(executor, work, keep=False))
 
     def sees_later_commits(self) -> bool:
         return True
@@ -130,13 +129,13 @@ class PostgresDatabase:
         pinned = self._joined()
         if pinned is not None:
             return pinned.now()
-        return self.clock.now(lambda: self._run(lambda connection: ask_time(connection.executor)))
+        return self.clock.now(lambda: self._run(ask_time))
 
     def migrate(self) -> list[str]:
         pinned = self._joined()
         if pinned is not None:
             return pinned.migrate()
-        applied = self._run(lambda connection: migrate(self._schema(connection), discover("postgres")))
+        applied = self._run(lambda executor: migrate(self._schema(executor), discover("postgres")))
         self._ready = True
         return applied
 
@@ -164,16 +163,16 @@ class PostgresDatabase:
         if not self._ready:
             self._run(self._check_schema)
 
-    def _check_schema(self, connection: PooledConnection) -> None:
+    def _check_schema(self, executor: PostgresExecutor) -> None:
         with self._connections.lock:
             if self._ready:
                 return
             apply = migrate if self._auto_migrate else require_current
-            apply(self._schema(connection), discover("postgres"))
+            apply(self._schema(executor), discover("postgres"))
             self._ready = True
 
-    def _schema(self, connection: PooledConnection) -> SchemaTarget:
-        return SchemaTarget(connection, self.dialect.schema)
+    def _schema(self, executor: PostgresExecutor) -> SchemaTarget:
+        return SchemaTarget(executor, self.dialect.schema)
 
     def _begin(self, *, again: bool = True) -> PooledConnection:
         connection = self._connections.take()
@@ -190,12 +189,13 @@ class PostgresDatabase:
         self._connections.drain()
         return self._begin(again=False)
 
-    def _run(self, call: Callable[[PooledConnection], T], *, commits: bool = False) -> T:
-        """`commits`: the call's one statement commits itself, so that it must not be repeated blindly."""
-        for attempt in itertools.count():
+    def _run(self, work: Callable[[PostgresExecutor], T], *, commits: bool = False) -> T:
+        """`commits`: the work's one statement commits itself, so that it must not be repeated blindly."""
+        attempt = 0
+        while True:
             connection = self._connections.take()
             try:
-                return call(connection)
+                return work(connection.executor)
             except psycopg.Error as error:
                 broken = is_broken(connection)
                 in_doubt = broken and commits and not nothing_committed(error)
@@ -209,7 +209,7 @@ class PostgresDatabase:
                 self._connections.give_back(connection)
             if attempt and not broken:
                 time.sleep(random.uniform(0, 0.002 * 2**attempt))
-        raise AssertionError("unreachable")
+            attempt += 1
 
 
 def _retries(error: psycopg.Error, *, broken: bool) -> int:
@@ -219,9 +219,8 @@ def _retries(error: psycopg.Error, *, broken: bool) -> int:
 
 
 def _in_transaction(
-    connection: PooledConnection, work: Callable[[PostgresExecutor], T], *, keep: bool = True
+    executor: PostgresExecutor, work: Callable[[PostgresExecutor], T], *, keep: bool = True
 ) -> T:
-    executor = connection.executor
     executor.command(BEGIN)
     try:
         result = work(executor)
@@ -230,7 +229,7 @@ def _in_transaction(
             executor.command("ROLLBACK")
         raise
     if keep:
-        commit(connection, executor)
+        commit(executor)
     else:
         executor.command("ROLLBACK")
     return result
@@ -240,7 +239,7 @@ def _commit(session: Session) -> None:
     if not session.is_ours:
         raise StorageClosed("the transaction belongs to the process that began it")
     try:
-        commit(session.connection, session.executor)
+        commit(session.executor)
     except psycopg.Error as error:
         raise translate(error) from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -17,10 +19,10 @@ _NO_PARAMS: Params = MappingProxyType({})
 class PostgresExecutor:
     """Results come in binary, so that neither time zone nor date style of the session matters."""
 
-    __slots__ = ("_connection", "_cursor")
+    __slots__ = ("_cursor", "connection")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+        self.connection = connection
         self._cursor = self._new_cursor()
 
     def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]:
@@ -40,9 +42,11 @@ class PostgresExecutor:
         self._cursor.execute(statement, params)
         return self._cursor.rowcount
 
-    def copy(self, statement: str, lines: str) -> None:
+    @contextmanager
+    def copying(self, statement: str) -> Iterator[Callable[[str], None]]:
+        """Yields what takes text for a COPY … FROM STDIN."""
         with self._cursor.copy(statement) as copy:
-            copy.write(lines)
+            yield copy.write
 
     def command(self, text: str) -> str | None:
         """One that takes no parameters and is not worth preparing; the server's word for it."""
@@ -50,7 +54,7 @@ class PostgresExecutor:
         return self._cursor.statusmessage
 
     def _new_cursor(self) -> psycopg.Cursor[tuple[Any, ...]]:
-        return psycopg.Cursor(self._connection, row_factory=tuple_row)
+        return psycopg.Cursor(self.connection, row_factory=tuple_row)
 
 
 class ForeignExecutor(PostgresExecutor):

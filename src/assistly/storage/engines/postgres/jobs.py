@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -29,7 +30,7 @@ from ..sql.store import to_microseconds
 from .batches import chunks
 from .clock import ticks
 from .courier import Announcement
-from .dialect import APPEND_ATTEMPT, lock_key, quote
+from .dialect import APPEND_ATTEMPT, int_array, lock_key, quote, text_array
 from .executor import PostgresExecutor
 from .inserts import (
     COPY,
@@ -38,10 +39,11 @@ from .inserts import (
     INSERT_ONE_WITH_KEY,
     RESERVE_IDS,
     copy_lines,
+    drafts_json,
     ids_in_places,
     is_plain,
+    make_job,
     new_job,
-    params_of,
 )
 from .session import PostgresWork
 
@@ -82,6 +84,7 @@ _WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 _SOON = timedelta(seconds=10)
 _NO_ID = 0
 _WORTH_COPYING = 100
+_BLOCK = 500
 
 
 class PostgresJobStore(SqlJobStore):
@@ -154,43 +157,46 @@ class PostgresJobStore(SqlJobStore):
         return jobs
 
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
-        if not drafts:
-            return []
         if len(drafts) == 1:
-            ids: Sequence[int | None] = [self._insert_one(drafts[0], now)]
-        elif len(drafts) >= _WORTH_COPYING and all(map(is_plain, drafts)):
-            ids = self._copy(drafts, now)
-        else:
-            ids = self._insert_many(drafts, now)
-        return [
-            None if id is None else new_job(id, draft, now) for id, draft in zip(ids, drafts, strict=True)
-        ]
+            return [self._insert_one(drafts[0], now)]
+        if len(drafts) >= _WORTH_COPYING and all(map(is_plain, drafts)):
+            return self._copy(drafts, now)
+        return self._insert_many(drafts, now)
 
-    def _insert_one(self, draft: JobDraft, now: datetime) -> int | None:
+    def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
         template = INSERT_ONE if draft.idempotency_key is None else INSERT_ONE_WITH_KEY
         statement, params = self._render(template), self._draft_params(draft, now)
         row = self._database.single(lambda connection: connection.row(statement, params))
-        return None if row is None else row[0]
+        return None if row is None else new_job(row[0], draft, now)
 
-    def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[int | None]:
+    def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
+        if not drafts:
+            return []
         statement = self._render(INSERT_MANY)
-        batches = [params_of(chunk, now, self._table) for chunk in _chunks(drafts)]
+        batches = [
+            {"drafts": drafts_json(chunk), "now": now, "jobs": self._table} for chunk in _chunks(drafts)
+        ]
 
         def work(connection: Executor) -> list[Row]:
             return [row for params in batches for row in connection.rows(statement, params)]
 
         rows = self._database.single(work) if len(batches) == 1 else self._database.write(work)
-        return [*ids_in_places(drafts, sorted(rows))]
+        return [
+            None if id is None else new_job(id, draft, now)
+            for id, draft in zip(ids_in_places(drafts, sorted(rows)), drafts, strict=True)
+        ]
 
-    def _copy(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[int]:
+    def _copy(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job]:
+        """Block by block, so that the server works on one while the next is being written."""
         reserve, copy = self._render(RESERVE_IDS), self._render(COPY)
 
-        def work(connection: PostgresExecutor) -> list[int]:
+        def work(connection: PostgresExecutor) -> list[Job]:
             ((ids,),) = connection.rows(reserve, {"jobs": self._table, "count": len(drafts)})
-            remaining = iter(ids)
-            for chunk in _chunks(drafts):
-                connection.copy(copy, "".join(copy_lines(chunk, remaining, now)))
-            return list(ids)
+            with connection.copying(copy) as send:
+                for start in range(0, len(drafts), _BLOCK):
+                    block = slice(start, start + _BLOCK)
+                    send(copy_lines(drafts[block], ids[block], now))
+                return [*map(new_job, ids, drafts, repeat(now))]
 
         return self._postgres.write(work)
 
@@ -211,7 +217,12 @@ class PostgresJobStore(SqlJobStore):
             return []
         statement = self._render(_EXTEND_MANY)
         ids, fences = zip(*sorted(set(claims)), strict=True)
-        params = {"ids": list(ids), "claims": list(fences), "lease_until": lease_until, "now": now}
+        params = {
+            "ids": int_array(ids),
+            "claims": int_array(fences),
+            "lease_until": lease_until,
+            "now": now,
+        }
         rows = self._database.single(lambda connection: connection.rows(statement, params))
         return [self._job(row) for row in sorted(rows, key=itemgetter(0))]
 
@@ -242,11 +253,11 @@ class PostgresJobStore(SqlJobStore):
         """The statement for one job, with its values taken from arrays instead."""
         params: dict[str, Any] = {
             "now": now,
-            "ids": [one.id for one in group],
-            "claims": [one.claim for one in group],
+            "ids": int_array(one.id for one in group),
+            "claims": int_array(one.claim for one in group),
         }
         if kind == "posted":
-            params["remote_ids"] = [one.remote_id for one in group]
+            params["remote_ids"] = text_array([one.remote_id for one in group])
         elif kind == "snoozed":
             params["ats"] = [one.at for one in group]
         elif kind == "failed":
@@ -261,14 +272,13 @@ class PostgresJobStore(SqlJobStore):
     def _job(self, row: Row) -> Job:
         """Its columns are the fields, in their order; the driver has decoded most of them."""
         lateness, attempts = row[-2:]
-        fields: Row = (
+        return make_job(
             row[0],
             known_status(row[0], row[1]),
             *row[2:-2],
             None if lateness is None else timedelta(microseconds=lateness),
-            tuple(map(decoded_attempt, attempts)),
+            tuple(map(decoded_attempt, attempts)) if attempts else (),
         )
-        return Job(*fields)
 
 
 @cache

@@ -8,9 +8,9 @@ import psycopg
 
 from ...errors import ConfigurationError, StorageUnavailable
 from ..sql.migrations import Migration
-from .connections import PooledConnection
 from .dialect import lock_key, quote
 from .errors import translate
+from .executor import PostgresExecutor
 
 # Plain queries: to_regclass answers from a cache, which may not know yet what was committed
 # while this transaction waited for its turn.
@@ -24,13 +24,13 @@ WHERE n.nspname = %(schema)s AND c.relname = 'assistly_migrations'
 class SchemaTarget:
     """Reads before it writes: a role that may not create anything can use a schema that is current."""
 
-    def __init__(self, connection: PooledConnection, schema: str) -> None:
-        self._connection = connection
+    def __init__(self, executor: PostgresExecutor, schema: str) -> None:
+        self._executor = executor
+        self._connection = executor.connection
         self._schema = schema
         self._quoted = quote(schema)
         self._table = f"{self._quoted}.assistly_migrations"
         self._template_table = self._table.replace("%", "%%")
-        self._executor = connection.executor
 
     def applied(self) -> Mapping[str, str]:
         if not self._has_table():

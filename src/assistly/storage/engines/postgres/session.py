@@ -92,7 +92,7 @@ class Session:
 
     def keep(self, name: str) -> None:
         if not name:
-            commit(self.connection, self.executor)
+            commit(self.executor)
             return
         try:
             self.executor.command(f"RELEASE SAVEPOINT {name}")
@@ -110,11 +110,11 @@ class Session:
             self.executor.command(f"RELEASE SAVEPOINT {name}")
 
 
-def commit(connection: psycopg.Connection[Any], executor: PostgresExecutor) -> None:
+def commit(executor: PostgresExecutor) -> None:
     try:
         answer = executor.command("COMMIT")
     except psycopg.Error as error:
-        if is_broken(connection) and not nothing_committed(error):
+        if is_broken(executor.connection) and not nothing_committed(error):
             raise unknown_outcome(error) from error
         raise
     if answer != "COMMIT":

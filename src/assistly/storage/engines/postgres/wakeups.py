@@ -40,9 +40,12 @@ class Wakeups:
     def announce(self, announcement: Announcement) -> None:
         """To be called after the commit."""
         with self._condition:
-            pending, self._pending = self._pending, announcement.merged(self._pending)
+            pending = self._pending
             if pending is None:
+                self._pending = announcement
                 self._call_courier()
+            else:
+                self._pending = announcement.merged(pending)
 
     def wait(self, timeout: float) -> None:
         """Return when something changed since this thread's last `wait` did; at once the first time."""
