@@ -37,6 +37,7 @@ class PooledConnection(psycopg.Connection[Any]):
     pool: ConnectionPool[PooledConnection] | None = None
     lent_until = 0.0
     executor: PostgresExecutor
+    has_input: Callable[[], bool]
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -244,7 +245,7 @@ class _Recorder:
             owner.note_failure(error)
 
 
-def is_alive(connection: psycopg.Connection[Any]) -> bool:
+def is_alive(connection: PooledConnection) -> bool:
     """Without a round trip: a server that went away has left an end of file in the socket.
 
     What else may wait there are notices; they are read, and then nothing more may follow.
@@ -253,7 +254,7 @@ def is_alive(connection: psycopg.Connection[Any]) -> bool:
     for _ in range(4):
         if link.status != ConnStatus.OK:
             return False
-        if not _readable(link.socket):
+        if not connection.has_input():
             return True
         try:
             link.consume_input()
@@ -283,12 +284,12 @@ def _close(pool: ConnectionPool[PooledConnection], at_hand: list[PooledConnectio
     pool.close(timeout=1.0)
 
 
-def _readable(descriptor: int) -> bool:
+def _input_check(descriptor: int) -> Callable[[], bool]:
     if not hasattr(select, "poll"):
-        return bool(select.select([descriptor], [], [], 0)[0])
+        return lambda: bool(select.select([descriptor], [], [], 0)[0])
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    return lambda: bool(poll.poll(0))
 
 
 def _configure(connection: PooledConnection) -> None:
@@ -297,6 +298,7 @@ def _configure(connection: PooledConnection) -> None:
         raise ConfigurationError(f"the database has the encoding {encoding}: it must have UTF8")
     adapt(connection)
     connection.executor = PostgresExecutor(connection)
+    connection.has_input = _input_check(connection.fileno())
     connection.prepared_max = _PREPARED_MAX
     if connection.info.parameter_status("TimeZone") != "UTC":
         connection.execute("SET TIME ZONE 'UTC'")

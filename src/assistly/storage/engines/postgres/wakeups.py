@@ -38,7 +38,13 @@ class Wakeups:
         self._courier: Courier | None = None
 
     def announce(self, announcement: Announcement) -> None:
-        """To be called after the commit."""
+        """To be called after the commit.
+
+        What is pending is going to be taken after this look at it, and so after that commit.
+        """
+        pending = self._pending
+        if pending is not None and pending.covers(announcement):
+            return
         with self._condition:
             pending = self._pending
             if pending is None:
