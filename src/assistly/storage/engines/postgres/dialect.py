@@ -63,9 +63,9 @@ def int_array(values: Iterable[int]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def text_array(values: Sequence[str | None]) -> Sequence[str | None]:
+def text_array(values: Sequence[str | None]) -> Sequence[str | None] | str:
     """For a place in `unnest` beside longer arrays, where NULL stands for what is missing."""
-    return values if any(values) else []
+    return values if any(values) else "{}"
 
 
 APPEND_ATTEMPT = (
