@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -190,9 +192,7 @@ def test_one_caller_stays_on_one_connection(postgres: Storage) -> None:
     assert len({session(postgres) for _ in range(5)}) == 1
 
 
-def test_who_waits_gets_the_connection_that_another_gives_back(
-    open_postgres: Callable[..., Storage],
-) -> None:
+def test_callers_share_the_connections_that_there_are(open_postgres: Callable[..., Storage]) -> None:
     storage = open_postgres(pool_size=2)
     callers = 8
     start = threading.Barrier(callers)
@@ -204,8 +204,18 @@ def test_who_waits_gets_the_connection_that_another_gives_back(
     with ThreadPoolExecutor(callers) as threads:
         sessions = set().union(*threads.map(call, range(callers)))
     assert len(sessions) <= 2
-    with storage.transaction(), ThreadPoolExecutor(1) as threads:
-        assert threads.submit(session, storage).result(PATIENCE) in sessions
+
+
+def test_who_waits_gets_the_connection_that_another_gives_back(
+    open_postgres: Callable[..., Storage],
+) -> None:
+    storage = open_postgres(pool_size=1)
+    pool = connections(storage)
+    with ThreadPoolExecutor(1) as threads:
+        with storage.transaction():
+            waiter = threads.submit(session, storage)
+            until(lambda: pool._waiters and pool._pool.get_stats().get("requests_waiting"))
+        assert waiter.result(PATIENCE) == session(storage)
 
 
 def test_a_connection_that_ended_while_it_was_at_hand_is_replaced(
@@ -214,20 +224,20 @@ def test_a_connection_that_ended_while_it_was_at_hand_is_replaced(
     ended = session(postgres)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", [ended])
-    assert postgres.queue.schedule("p", "content").id == 1
-    assert session(postgres) != ended
+    taken = connections(postgres).take()
+    assert taken.info.backend_pid != ended
+    connections(postgres).give_back(taken)
+    assert session(postgres) == taken.info.backend_pid
 
 
-def test_closing_closes_the_connection_at_hand(postgres: Storage, database_url: str) -> None:
-    used = session(postgres)
+def test_closing_closes_the_connection_at_hand_and_the_one_in_use(postgres: Storage) -> None:
+    pool = connections(postgres)
+    at_hand, in_use = pool.take(), pool.take()
+    pool.give_back(at_hand)
     postgres.close()
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        deadline = threading.Event()
-        for _ in range(300):
-            if not connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [used]).fetchone():
-                return
-            deadline.wait(0.1)
-    pytest.fail("the connection is still open")
+    assert at_hand.closed
+    pool.give_back(in_use)
+    assert in_use.closed
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -239,6 +249,7 @@ def test_a_child_leaves_the_connection_at_hand_to_its_parent(postgres: Storage) 
     if child == 0:
         try:
             os.write(writer, str(session(postgres)).encode())
+            gc.collect()
             postgres.close()
         finally:
             os._exit(0)
@@ -250,6 +261,17 @@ def test_a_child_leaves_the_connection_at_hand_to_its_parent(postgres: Storage) 
 def session(storage: Storage) -> int:
     pid: int = asked(storage, "SELECT pg_backend_pid()")
     return pid
+
+
+def connections(storage: Storage) -> Any:
+    return storage._context.backend._database._connections  # type: ignore[attr-defined]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def asked(storage: Storage, query: str) -> Any:
