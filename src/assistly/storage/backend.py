@@ -137,11 +137,13 @@ class JobStore(Protocol):
         lease_until: datetime,
         platforms: Sequence[str] | None,
         now: datetime,
+        only_when_swept: bool = False,
     ) -> Sequence[Job]:
         """Hold the first due jobs by (due_at, id), leaving out the missed ones; returned in that order.
 
         Rows that another claimer is just taking are passed over, not waited for. Sets status
-        `processing`, claim + 1, worker_id, lease_until, updated_at.
+        `processing`, claim + 1, worker_id, lease_until, updated_at. With `only_when_swept` it holds
+        none while `expired` or `bury_missed` would find something to do.
         """
 
     def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:

@@ -179,7 +179,10 @@ class NaiveJobs(Store):
         lease_until: datetime,
         platforms: Sequence[str] | None,
         now: datetime,
+        only_when_swept: bool = False,
     ) -> Sequence[Job]:
+        if only_when_swept:
+            return []
         due = [job for job in self._due(platforms, now) if not self.missed(job, now)]
         return [
             self.save(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 
 from .. import validation as check
 from ..backend import StorageBackend
@@ -171,15 +172,22 @@ class Queue:
         check.duration("lease", lease, zero=False)
         wanted = check.names("platforms", platforms)
         at = self._context.now(now)
-        self._rescue(_SWEEP, at)
         jobs = self._context.backend.jobs
-        reason = f"missed: later than its max_lateness when it was met at {at.isoformat()}"
-        jobs.bury_missed(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
-        return [
-            *jobs.claim(
-                worker_id=worker_id, limit=limit, lease_until=check.later(at, lease), platforms=wanted, now=at
-            )
-        ]
+        claim = partial(
+            jobs.claim,
+            worker_id=worker_id,
+            limit=limit,
+            lease_until=check.later(at, lease),
+            platforms=wanted,
+            now=at,
+        )
+        claimed = claim(only_when_swept=True)
+        if not claimed:
+            self._rescue(_SWEEP, at)
+            reason = f"missed: later than its max_lateness when it was met at {at.isoformat()}"
+            jobs.bury_missed(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
+            claimed = claim()
+        return [*claimed]
 
     def extend(
         self, jobs: Iterable[Job], *, lease: timedelta, now: datetime | None = None

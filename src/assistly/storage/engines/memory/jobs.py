@@ -207,8 +207,11 @@ class MemoryJobStore:
         lease_until: datetime,
         platforms: Sequence[str] | None,
         now: datetime,
+        only_when_swept: bool = False,
     ) -> Sequence[Job]:
         with self._scope as database:
+            if only_when_swept and (self.expired(limit=1, now=now) or any(self._missed(platforms, now))):
+                return []
             due = self._rows(self._table.waiting, now)
             wanted = (
                 row for row in _on(platforms, due) if row.missed_after is None or now <= row.missed_after
@@ -229,12 +232,14 @@ class MemoryJobStore:
 
     def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
         with self._scope as database:
-            late = self._rows(self._table.missable, now, inclusive=False)
-            due = (row for row in _on(platforms, late) if row.due_at <= now)
-            missed = [*islice(due, limit)]
+            missed = [*islice(self._missed(platforms, now), limit)]
             for row in missed:
                 self._save(database, _buried(row, reason, now), now)
             return len(missed)
+
+    def _missed(self, platforms: Sequence[str] | None, now: datetime) -> Iterator[JobRow]:
+        late = self._rows(self._table.missable, now, inclusive=False)
+        return (row for row in _on(platforms, late) if row.due_at <= now)
 
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
         with self._scope:

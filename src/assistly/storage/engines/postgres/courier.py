@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -28,6 +28,7 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _ECHO_PATIENCE = 1.0
 _LONGEST_ECHO_PAUSE = 30.0
+_FRESH = timedelta(seconds=1)
 
 NOTIFY = "SELECT pg_notify(%(channel)s, %(payload)s)"
 # Once the announced job is taken, nobody else will speak for those behind it.
@@ -48,10 +49,15 @@ class Announcement(NamedTuple):
     id: int
     now: datetime
 
+    def covers(self, other: Announcement) -> bool:
+        """Whether whoever hears of this need not hear of the other."""
+        return self <= other and other.now - self.now < _FRESH
+
     def merged(self, other: Announcement | None) -> Announcement:
         if other is None:
             return self
-        return min(self, other)._replace(now=max(self.now, other.now))
+        first, second = (self, other) if self <= other else (other, self)
+        return first if first.now >= second.now else Announcement(first.due_at, first.id, second.now)
 
 
 class Desk(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
@@ -15,7 +14,6 @@ from typing import Any, TypeVar
 import psycopg
 
 from ...errors import ConfigurationError, InvalidValue, StorageClosed
-from ..sql.database import Executor
 from ..sql.migrations import discover, migrate, require_current
 from .clock import ServerClock
 from .connections import Connections, PooledConnection, is_broken
@@ -23,7 +21,7 @@ from .conninfo import Target, check_schema
 from .courier import Announcement
 from .dialect import PostgresDialect
 from .errors import is_conflict, nothing_committed, translate, unknown_outcome
-from .executor import PostgresExecutor
+from .executor import ForeignExecutor, PostgresExecutor
 from .migrations import SchemaTarget
 from .session import BEGIN, PinnedDatabase, Session, ask_time, commit
 from .wakeups import Wakeups
@@ -58,33 +56,33 @@ class PostgresDatabase:
         self._ready = False
         self._local = threading.local()
 
-    def read(self, work: Callable[[Executor], T]) -> T:
+    def read(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.read(work)
         self._make_ready()
-        return self._run(lambda connection: work(PostgresExecutor.on(connection)))
+        return self._run(work)
 
-    def single(self, work: Callable[[Executor], T]) -> T:
+    def single(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.single(work)
         self._make_ready()
-        return self._run(lambda connection: work(PostgresExecutor.on(connection)), commits=True)
+        return self._run(work, commits=True)
 
-    def write(self, work: Callable[[Executor], T]) -> T:
+    def write(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.write(work)
         self._make_ready()
-        return self._run(lambda connection: _in_transaction(connection, work))
+        return self._run(lambda executor: _in_transaction(executor, work))
 
-    def glimpse(self, work: Callable[[Executor], T]) -> T:
+    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
             return pinned.glimpse(work)
         self._make_ready()
-        return self._run(lambda connection: _in_transaction(connection, work, keep=False))
+        return self._run(lambda executor: _in_transaction(executor, work, keep=False))
 
     def sees_later_commits(self) -> bool:
         return True
@@ -101,7 +99,7 @@ class PostgresDatabase:
             return
         self._make_ready()
         connection = self._begin()
-        session = Session(connection)
+        session = Session(connection, connection.executor)
         pinned = PinnedDatabase(self, session)
         self._local.pinned = pinned
         try:
@@ -129,19 +127,19 @@ class PostgresDatabase:
         if (encoding := connection.info.encoding) != "utf-8":
             raise InvalidValue(f"connection has the client encoding {encoding}: it must have UTF8")
         self._make_ready()
-        return PinnedDatabase(self, Session(connection, foreign=True))
+        return PinnedDatabase(self, Session(connection, ForeignExecutor(connection), foreign=True))
 
     def now(self) -> datetime:
         pinned = self._joined()
         if pinned is not None:
             return pinned.now()
-        return self.clock.now(lambda: self._run(lambda connection: ask_time(PostgresExecutor.on(connection))))
+        return self.clock.now(lambda: self._run(ask_time))
 
     def migrate(self) -> list[str]:
         pinned = self._joined()
         if pinned is not None:
             return pinned.migrate()
-        applied = self._run(lambda connection: migrate(self._schema(connection), discover("postgres")))
+        applied = self._run(lambda executor: migrate(self._schema(executor), discover("postgres")))
         self._ready = True
         return applied
 
@@ -169,21 +167,21 @@ class PostgresDatabase:
         if not self._ready:
             self._run(self._check_schema)
 
-    def _check_schema(self, connection: PooledConnection) -> None:
+    def _check_schema(self, executor: PostgresExecutor) -> None:
         with self._connections.lock:
             if self._ready:
                 return
             apply = migrate if self._auto_migrate else require_current
-            apply(self._schema(connection), discover("postgres"))
+            apply(self._schema(executor), discover("postgres"))
             self._ready = True
 
-    def _schema(self, connection: PooledConnection) -> SchemaTarget:
-        return SchemaTarget(connection, self.dialect.schema)
+    def _schema(self, executor: PostgresExecutor) -> SchemaTarget:
+        return SchemaTarget(executor, self.dialect.schema)
 
     def _begin(self, *, again: bool = True) -> PooledConnection:
         connection = self._connections.take()
         try:
-            PostgresExecutor.on(connection).command(BEGIN)
+            connection.executor.command(BEGIN)
         except BaseException as error:
             self._connections.give_back(connection)
             if not isinstance(error, psycopg.Error):
@@ -195,12 +193,13 @@ class PostgresDatabase:
         self._connections.drain()
         return self._begin(again=False)
 
-    def _run(self, call: Callable[[PooledConnection], T], *, commits: bool = False) -> T:
-        """`commits`: the call's one statement commits itself, so that it must not be repeated blindly."""
-        for attempt in itertools.count():
+    def _run(self, work: Callable[[PostgresExecutor], T], *, commits: bool = False) -> T:
+        """`commits`: the work's one statement commits itself, so that it must not be repeated blindly."""
+        attempt = 0
+        while True:
             connection = self._connections.take()
             try:
-                return call(connection)
+                return work(connection.executor)
             except psycopg.Error as error:
                 broken = is_broken(connection)
                 in_doubt = broken and commits and not nothing_committed(error)
@@ -214,7 +213,7 @@ class PostgresDatabase:
                 self._connections.give_back(connection)
             if attempt and not broken:
                 time.sleep(random.uniform(0, 0.002 * 2**attempt))
-        raise AssertionError("unreachable")
+            attempt += 1
 
 
 def _retries(error: psycopg.Error, *, broken: bool) -> int:
@@ -223,8 +222,9 @@ def _retries(error: psycopg.Error, *, broken: bool) -> int:
     return _CONFLICT_RETRIES if is_conflict(error) else 0
 
 
-def _in_transaction(connection: PooledConnection, work: Callable[[Executor], T], *, keep: bool = True) -> T:
-    executor = PostgresExecutor.on(connection)
+def _in_transaction(
+    executor: PostgresExecutor, work: Callable[[PostgresExecutor], T], *, keep: bool = True
+) -> T:
     executor.command(BEGIN)
     try:
         result = work(executor)
@@ -233,7 +233,7 @@ def _in_transaction(connection: PooledConnection, work: Callable[[Executor], T],
             executor.command("ROLLBACK")
         raise
     if keep:
-        commit(connection, executor)
+        commit(executor)
     else:
         executor.command("ROLLBACK")
     return result
@@ -243,7 +243,7 @@ def _commit(session: Session) -> None:
     if not session.is_ours:
         raise StorageClosed("the transaction belongs to the process that began it")
     try:
-        commit(session.connection, session.executor)
+        commit(session.executor)
     except psycopg.Error as error:
         raise translate(error) from error
 

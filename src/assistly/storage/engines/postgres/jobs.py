@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from operator import itemgetter
+from itertools import repeat
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from ...backend import JobDraft, JsonText, Settlement
 from ...errors import InvalidValue
 from ...records import Job, JobStatus
 from ..sql.database import Executor, Params, Row
-from ..sql.jobs import JOB_COLUMNS, SETTLE_EXPIRED, SETTLE_HELD, WAITING, SqlJobStore, in_microseconds
+from ..sql.jobs import (
+    ATTEMPT_ERROR_LENGTH,
+    HELD,
+    JOB_COLUMNS,
+    SETTLE_EXPIRED,
+    SETTLE_HELD,
+    WAITING,
+    SqlJobStore,
+    decoded_attempt,
+    known_status,
+)
+from ..sql.store import to_microseconds
 from .batches import chunks
 from .clock import ticks
 from .courier import Announcement
-from .dialect import APPEND_ATTEMPT, lock_key, quote
+from .dialect import APPEND_ATTEMPT, int_array, lock_key, quote, text_array
+from .executor import PostgresExecutor
+from .inserts import (
+    COPY,
+    INSERT_MANY,
+    INSERT_ONE,
+    INSERT_ONE_WITH_KEY,
+    RESERVE_IDS,
+    copy_lines,
+    drafts_json,
+    ids_in_places,
+    is_plain,
+    make_job,
+    new_job,
+)
 from .session import PostgresWork
-
-# Ids in the order of the drafts; rows in the order of their keys, so that batches which share some
-# wait for each other in a line and not in a circle.
-_INSERT_MANY = f"""
-WITH sequence AS MATERIALIZED (SELECT pg_get_serial_sequence(:jobs, 'id')::regclass AS name),
-numbered AS MATERIALIZED (
-    SELECT nextval(sequence.name) AS id, draft.*
-    FROM sequence, ROWS FROM (jsonb_to_recordset(:drafts::jsonb) AS (
-        platform text, content text, metadata jsonb, scheduled_at timestamptz, max_retries bigint,
-        max_lateness bigint, idempotency_key text
-    )) WITH ORDINALITY AS draft (
-        platform, content, metadata, scheduled_at, max_retries, max_lateness, idempotency_key, place
-    )
-    ORDER BY place
-)
-INSERT INTO {{t}}queue_jobs (
-    id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
-    max_retries, max_lateness, late_after, idempotency_key
-)
-SELECT
-    id, 'scheduled', platform, content, metadata, scheduled_at, scheduled_at, :now, :now, 0,
-    max_retries, max_lateness, scheduled_at + max_lateness {{microseconds}}, idempotency_key
-FROM numbered
-ORDER BY idempotency_key, place
-ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-RETURNING {JOB_COLUMNS}
-"""
-_KEY = JOB_COLUMNS.split(", ").index("idempotency_key")
 
 # In the order of the array, one lock after the other.
 _LOCK_PLATFORMS = "SELECT pg_advisory_xact_lock(key) FROM unnest(:keys::bigint[]) AS key"
@@ -56,7 +53,7 @@ _LOCK_PLATFORMS = "SELECT pg_advisory_xact_lock(key) FROM unnest(:keys::bigint[]
 _EXTEND_MANY = f"""
 UPDATE {{t}}queue_jobs SET lease_until = :lease_until, updated_at = :now
 FROM unnest(:ids::bigint[], :claims::bigint[]) AS given (given_id, given_claim)
-WHERE id = given_id AND claim = given_claim AND status = 'processing' AND lease_until > :now
+WHERE id = ANY(:ids::bigint[]) AND id = given_id AND claim = given_claim AND {HELD} AND lease_until > :now
 RETURNING {JOB_COLUMNS}
 """
 
@@ -70,6 +67,12 @@ _GIVEN_TYPES = {
     "final": "boolean",
     "keep_publish": "boolean",
 }
+_GIVEN_NAMES = {
+    "posted": ("id", "claim", "remote_id"),
+    "failed": ("id", "claim", "error", "attempt_error", "at", "final", "keep_publish"),
+    "snoozed": ("id", "claim", "at"),
+    "released": ("id", "claim"),
+}
 _GIVEN = re.compile(rf"(?<!:):({'|'.join(_GIVEN_TYPES)})\b")
 
 
@@ -80,6 +83,8 @@ _WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 # Well above how long waiters sleep without looking again.
 _SOON = timedelta(seconds=10)
 _NO_ID = 0
+_WORTH_COPYING = 100
+_BLOCK = 500
 
 
 class PostgresJobStore(SqlJobStore):
@@ -152,19 +157,48 @@ class PostgresJobStore(SqlJobStore):
         return jobs
 
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
-        if len(drafts) < 2:
-            return super().insert(drafts, now=now)
-        statement = self._render(_INSERT_MANY)
+        if len(drafts) == 1:
+            return [self._insert_one(drafts[0], now)]
+        if len(drafts) >= _WORTH_COPYING and all(map(is_plain, drafts)):
+            return self._copy(drafts, now)
+        return self._insert_many(drafts, now)
+
+    def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
+        template = INSERT_ONE if draft.idempotency_key is None else INSERT_ONE_WITH_KEY
+        statement, params = self._render(template), self._draft_params(draft, now)
+        row = self._database.single(lambda connection: connection.row(statement, params))
+        return None if row is None else new_job(row[0], draft, now)
+
+    def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
+        if not drafts:
+            return []
+        statement = self._render(INSERT_MANY)
         batches = [
-            {"drafts": f"[{','.join(map(_draft_json, chunk))}]", "now": now, "jobs": self._table}
-            for chunk in chunks(drafts, lambda draft: len(draft.content) + len(draft.metadata))
+            {"drafts": drafts_json(chunk), "now": now, "jobs": self._table} for chunk in _chunks(drafts)
         ]
 
         def work(connection: Executor) -> list[Row]:
             return [row for params in batches for row in connection.rows(statement, params)]
 
         rows = self._database.single(work) if len(batches) == 1 else self._database.write(work)
-        return [self._job_or_none(row) for row in _in_places(drafts, sorted(rows, key=itemgetter(0)))]
+        return [
+            None if id is None else new_job(id, draft, now)
+            for id, draft in zip(ids_in_places(drafts, sorted(rows)), drafts, strict=True)
+        ]
+
+    def _copy(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job]:
+        """Block by block, so that the server works on one while the next is being written."""
+        reserve, copy = self._render(RESERVE_IDS), self._render(COPY)
+
+        def work(connection: PostgresExecutor) -> list[Job]:
+            ((ids,),) = connection.rows(reserve, {"jobs": self._table, "count": len(drafts)})
+            with connection.copying(copy) as send:
+                for start in range(0, len(drafts), _BLOCK):
+                    block = slice(start, start + _BLOCK)
+                    send(copy_lines(drafts[block], ids[block], now))
+                return [*map(new_job, ids, drafts, repeat(now))]
+
+        return self._postgres.write(work)
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         if not self._postgres.sees_later_commits():
@@ -183,17 +217,24 @@ class PostgresJobStore(SqlJobStore):
             return []
         statement = self._render(_EXTEND_MANY)
         ids, fences = zip(*sorted(set(claims)), strict=True)
-        params = {"ids": list(ids), "claims": list(fences), "lease_until": lease_until, "now": now}
+        params = {
+            "ids": int_array(ids),
+            "claims": int_array(fences),
+            "lease_until": lease_until,
+            "now": now,
+        }
         rows = self._database.single(lambda connection: connection.rows(statement, params))
         return [self._job(row) for row in sorted(rows, key=itemgetter(0))]
 
     def _settle_many(
         self, settlements: Sequence[Settlement], now: datetime, expired_only: bool
     ) -> list[Job | None]:
-        first = {(one.id, one.claim): place for place, one in reversed([*enumerate(settlements)])}
+        first: dict[tuple[int, int], int] = {}
+        for place, one in enumerate(settlements):
+            first.setdefault((one.id, one.claim), place)
         templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
         steps = [
-            self._settle_step(templates[kind], [self._outcome(one, now) for one in group])
+            self._settle_step(kind, templates[kind], group, now)
             for kind, group in _by_kind([settlements[place] for place in first.values()])
         ]
 
@@ -201,20 +242,43 @@ class PostgresJobStore(SqlJobStore):
             return [row for statement, params in steps for row in connection.rows(statement, params)]
 
         rows = self._database.single(work) if len(steps) == 1 else self._database.write(work)
-        jobs = {job.id: job for job in map(self._job, rows)}
-        return [
-            job
-            if (job := jobs.get(one.id)) and job.claim == one.claim and first[one.id, one.claim] == place
-            else None
-            for place, one in enumerate(settlements)
-        ]
+        jobs: list[Job | None] = [None] * len(settlements)
+        for job in map(self._job, rows):
+            jobs[first[job.id, job.claim]] = job
+        return jobs
 
-    def _settle_step(self, template: str, outcomes: Sequence[Mapping[str, Any]]) -> tuple[str, Params]:
+    def _settle_step(
+        self, kind: str, template: str, group: Sequence[Settlement], now: datetime
+    ) -> tuple[str, Params]:
         """The statement for one job, with its values taken from arrays instead."""
-        names = tuple(name for name in _GIVEN_TYPES if name in outcomes[0])
-        statement = self._render(_for_many(template, names))
-        shared = {name: value for name, value in outcomes[0].items() if name not in _GIVEN_TYPES}
-        return statement, shared | {f"{name}s": [one[name] for one in outcomes] for name in names}
+        params: dict[str, Any] = {
+            "now": now,
+            "ids": int_array(one.id for one in group),
+            "claims": int_array(one.claim for one in group),
+        }
+        if kind == "posted":
+            params["remote_ids"] = text_array([one.remote_id for one in group])
+        elif kind == "snoozed":
+            params["ats"] = [one.at for one in group]
+        elif kind == "failed":
+            params["now_us"] = to_microseconds(now)
+            params["errors"] = [one.error for one in group]
+            params["attempt_errors"] = [one.error[:ATTEMPT_ERROR_LENGTH] for one in group]
+            params["ats"] = [one.at for one in group]
+            params["finals"] = [one.final for one in group]
+            params["keep_publishs"] = [one.keep_publish for one in group]
+        return self._render(_for_many(template, _GIVEN_NAMES[kind])), params
+
+    def _job(self, row: Row) -> Job:
+        """Its columns are the fields, in their order; the driver has decoded most of them."""
+        lateness, attempts = row[-2:]
+        return make_job(
+            row[0],
+            known_status(row[0], row[1]),
+            *row[2:-2],
+            None if lateness is None else timedelta(microseconds=lateness),
+            tuple(map(decoded_attempt, attempts)) if attempts else (),
+        )
 
 
 @cache
@@ -223,39 +287,17 @@ def _for_many(template: str, names: tuple[str, ...]) -> str:
     columns = ", ".join(f"given_{name}" for name in names)
     whole = template.replace("{append_attempt}", APPEND_ATTEMPT)
     changes, where, condition = _GIVEN.sub(r"given_\1", whole).rpartition("WHERE")
-    return f"{changes}FROM unnest({arrays}) AS given ({columns}) {where}{condition}"
+    by_id = f"{where} id = ANY(:ids::bigint[]) AND"
+    return f"{changes}FROM unnest({arrays}) AS given ({columns}) {by_id}{condition}"
 
 
 def _by_kind(settlements: Sequence[Settlement]) -> Iterator[tuple[str, list[Settlement]]]:
     """Each kind by id, so that two batches do not wait for each other in a circle."""
     groups: defaultdict[str, list[Settlement]] = defaultdict(list)
-    for one in sorted(settlements, key=lambda settlement: (settlement.kind, settlement.id)):
+    for one in sorted(settlements, key=attrgetter("id")):
         groups[one.kind].append(one)
-    yield from groups.items()
+    yield from sorted(groups.items())
 
 
-def _draft_json(draft: JobDraft) -> str:
-    fields = {
-        "platform": draft.platform,
-        "content": draft.content,
-        "scheduled_at": draft.scheduled_at.isoformat(),
-        "max_retries": draft.max_retries,
-        "max_lateness": in_microseconds(draft.max_lateness),
-        "idempotency_key": draft.idempotency_key,
-    }
-    return f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "metadata": {draft.metadata}}}'
-
-
-def _in_places(drafts: Sequence[JobDraft], rows: Sequence[Row]) -> Iterator[Row | None]:
-    """The rows are in the order of the drafts: one whose key is not theirs, or not any more, has none."""
-    inserted = {row[_KEY] for row in rows}
-    remaining = iter(rows)
-    for draft in drafts:
-        key = draft.idempotency_key
-        if key is None:
-            yield next(remaining)
-        elif key in inserted:
-            inserted.discard(key)
-            yield next(remaining)
-        else:
-            yield None
+def _chunks(drafts: Sequence[JobDraft]) -> Iterator[Sequence[JobDraft]]:
+    return chunks(drafts, lambda draft: len(draft.content) + len(draft.metadata))

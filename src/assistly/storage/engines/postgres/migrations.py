@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import psycopg
 
@@ -25,13 +24,13 @@ WHERE n.nspname = %(schema)s AND c.relname = 'assistly_migrations'
 class SchemaTarget:
     """Reads before it writes: a role that may not create anything can use a schema that is current."""
 
-    def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
-        self._connection = connection
+    def __init__(self, executor: PostgresExecutor, schema: str) -> None:
+        self._executor = executor
+        self._connection = executor.connection
         self._schema = schema
         self._quoted = quote(schema)
         self._table = f"{self._quoted}.assistly_migrations"
         self._template_table = self._table.replace("%", "%%")
-        self._executor = PostgresExecutor.on(connection)
 
     def applied(self) -> Mapping[str, str]:
         if not self._has_table():

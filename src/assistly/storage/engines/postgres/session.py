@@ -38,10 +38,16 @@ class PostgresWork(Database, Protocol):
     @property
     def clock(self) -> ServerClock: ...
 
+    def read(self, work: Callable[[PostgresExecutor], T]) -> T: ...
+
+    def single(self, work: Callable[[PostgresExecutor], T]) -> T: ...
+
+    def write(self, work: Callable[[PostgresExecutor], T]) -> T: ...
+
     def announce(self, announcement: Announcement) -> None:
         """Tell those who wait for jobs, once these are committed."""
 
-    def glimpse(self, work: Callable[[Executor], T]) -> T:
+    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
         """A transaction, or a savepoint, that is always undone: locks taken in it are free again."""
 
     def sees_later_commits(self) -> bool:
@@ -51,11 +57,13 @@ class PostgresWork(Database, Protocol):
 class Session:
     """A connection with its lock; `foreign` where its transactions are the caller's to commit."""
 
-    def __init__(self, connection: psycopg.Connection[Any], *, foreign: bool = False) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], executor: PostgresExecutor, *, foreign: bool = False
+    ) -> None:
         self.connection = connection
+        self.executor = executor
         self.foreign = foreign
         self.lock = threading.RLock()
-        self.executor = (PostgresExecutor.on_foreign if foreign else PostgresExecutor.on)(connection)
         self.announcement: Announcement | None = None
         self._process = os.getpid()
         self._savepoints = 0
@@ -84,7 +92,7 @@ class Session:
 
     def keep(self, name: str) -> None:
         if not name:
-            commit(self.connection, self.executor)
+            commit(self.executor)
             return
         try:
             self.executor.command(f"RELEASE SAVEPOINT {name}")
@@ -102,11 +110,11 @@ class Session:
             self.executor.command(f"RELEASE SAVEPOINT {name}")
 
 
-def commit(connection: psycopg.Connection[Any], executor: PostgresExecutor) -> None:
+def commit(executor: PostgresExecutor) -> None:
     try:
         answer = executor.command("COMMIT")
     except psycopg.Error as error:
-        if is_broken(connection) and not nothing_committed(error):
+        if is_broken(executor.connection) and not nothing_committed(error):
             raise unknown_outcome(error) from error
         raise
     if answer != "COMMIT":
@@ -139,15 +147,15 @@ class PinnedDatabase:
             params = {"channel": channel(self.dialect.schema), "payload": ""}
             self.read(lambda executor: executor.rows(NOTIFY, params))
 
-    def read(self, work: Callable[[Executor], T]) -> T:
+    def read(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             return work(executor)
 
-    def single(self, work: Callable[[Executor], T]) -> T:
+    def single(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered(commits=self._session.commits_itself) as executor:
             return work(executor)
 
-    def write(self, work: Callable[[Executor], T]) -> T:
+    def write(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             name = self._session.begin()
             try:
@@ -158,7 +166,7 @@ class PinnedDatabase:
             self._session.keep(name)
             return result
 
-    def glimpse(self, work: Callable[[Executor], T]) -> T:
+    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             name = self._session.begin()
             try:

@@ -38,11 +38,20 @@ class Wakeups:
         self._courier: Courier | None = None
 
     def announce(self, announcement: Announcement) -> None:
-        """To be called after the commit."""
+        """To be called after the commit.
+
+        What is pending is going to be taken after this look at it, and so after that commit.
+        """
+        pending = self._pending
+        if pending is not None and pending.covers(announcement):
+            return
         with self._condition:
-            pending, self._pending = self._pending, announcement.merged(self._pending)
+            pending = self._pending
             if pending is None:
+                self._pending = announcement
                 self._call_courier()
+            else:
+                self._pending = announcement.merged(pending)
 
     def wait(self, timeout: float) -> None:
         """Return when something changed since this thread's last `wait` did; at once the first time."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,12 +14,7 @@ from .store import SqlStore, from_microseconds, to_microseconds
 
 ATTEMPT_ERROR_LENGTH = 4096
 
-JOB_COLUMNS = (
-    "id, status, platform, content, metadata, scheduled_at, created_at, updated_at, retries, "
-    "max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error, "
-    "dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until, "
-    "publish_started_at, max_lateness, attempts"
-)
+JOB_COLUMNS = ", ".join(field.name for field in fields(Job))
 # Partial indexes serve a statement that repeats their condition as it is written there.
 WAITING = "status IN ('scheduled', 'retrying')"
 ACTIVE = "status IN ('scheduled', 'retrying', 'processing')"
@@ -27,18 +23,18 @@ _SELECT = f"SELECT {JOB_COLUMNS} FROM {{t}}queue_jobs"
 _UPDATE = "UPDATE {t}queue_jobs SET"
 _RETURNING = f"RETURNING {JOB_COLUMNS}"
 
-_INSERT = f"""
-INSERT INTO {{t}}queue_jobs (
+INSERT = """
+INSERT INTO {t}queue_jobs (
     status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
     max_retries, max_lateness, late_after, idempotency_key
 ) VALUES (
-    'scheduled', :platform, :content, :metadata{{jsonb}}, :scheduled_at, :scheduled_at, :now, :now, 0,
-    :max_retries, :max_lateness, :scheduled_at{{timestamp}} + :max_lateness{{bigint}}{{microseconds}},
+    'scheduled', :platform, :content, :metadata{jsonb}, :scheduled_at, :scheduled_at, :now, :now, 0,
+    :max_retries, :max_lateness, :scheduled_at{timestamp} + :max_lateness{bigint}{microseconds},
     :idempotency_key
 )
-ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-{_RETURNING}
 """
+UNLESS_KEY_IS_TAKEN = "ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
+_INSERT = f"{INSERT}{UNLESS_KEY_IS_TAKEN} {_RETURNING}"
 
 _IN_WINDOW = f"""
 {_SELECT}
@@ -73,12 +69,22 @@ _NEXT_DUE = f"SELECT due_at FROM {{t}}queue_jobs WHERE {WAITING} ORDER BY due_at
 _DUE = f"SELECT id FROM {{t}}queue_jobs WHERE {WAITING} AND due_at <= :now"
 
 
-def _claim_template(of_platforms: str) -> str:
+_IS_EXPIRED = "status = 'processing' AND lease_until <= :now"
+_IS_LATE = "late_after < :now"
+
+
+def _claim_template(of_platforms: str, *, only_when_swept: bool) -> str:
+    # Not with EXISTS: in the hope of a first row soon, that may become a scan of the table.
+    swept = f"""
+    AND (SELECT id FROM {{t}}queue_jobs WHERE {_IS_EXPIRED} ORDER BY lease_until LIMIT 1) IS NULL
+    AND ({_DUE} AND {_IS_LATE} {of_platforms} ORDER BY late_after LIMIT 1) IS NULL
+"""
     return f"""
 {_UPDATE} status = 'processing', claim = claim + 1, worker_id = :worker_id,
     lease_until = :lease_until, updated_at = :now
 WHERE id {{picked}}
     {_DUE} AND (late_after IS NULL OR late_after >= :now) {of_platforms}
+    {swept.strip() if only_when_swept else ""}
     ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
 {_RETURNING}
@@ -90,22 +96,29 @@ def _bury_template(of_platforms: str) -> str:
 {_UPDATE} status = 'dead_letter', dead_letter_at = :now, dead_letter_reason = :reason,
     next_retry_at = NULL, due_at = scheduled_at, updated_at = :now
 WHERE id {{picked}}
-    {_DUE} AND late_after < :now {of_platforms}
+    {_DUE} AND {_IS_LATE} {of_platforms}
     ORDER BY late_after LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
 """
 
 
 _OF_PLATFORMS = {False: "", True: "AND platform {any_platform}"}
-_CLAIM = {filtered: _claim_template(text) for filtered, text in _OF_PLATFORMS.items()}
+_CLAIM = {
+    (filtered, only_when_swept): _claim_template(text, only_when_swept=only_when_swept)
+    for filtered, text in _OF_PLATFORMS.items()
+    for only_when_swept in (False, True)
+}
 _BURY_MISSED = {filtered: _bury_template(text) for filtered, text in _OF_PLATFORMS.items()}
 
 _EXPIRED = f"""
-{_SELECT} WHERE status = 'processing' AND lease_until <= :now
+{_SELECT} WHERE {_IS_EXPIRED}
 ORDER BY lease_until, id LIMIT {{limit}}
 """
 
-_HELD = "WHERE id = :id AND claim = :claim AND status = 'processing'"
+# In words that no plan can serve with the index on leases: to find a job there by its id takes a
+# walk past all that were settled since the last vacuum.
+HELD = "CASE status WHEN 'processing' THEN TRUE ELSE FALSE END"
+_HELD = f"WHERE id = :id AND claim = :claim AND {HELD}"
 _LEASED = f"{_HELD} AND lease_until > :now"
 _EXTEND = f"{_UPDATE} lease_until = :lease_until, updated_at = :now {_LEASED} {_RETURNING}"
 
@@ -256,8 +269,9 @@ class SqlJobStore(SqlStore, ABC):
         lease_until: datetime,
         platforms: Sequence[str] | None,
         now: datetime,
+        only_when_swept: bool = False,
     ) -> Sequence[Job]:
-        statement = self._render(_CLAIM[platforms is not None], limit)
+        statement = self._render(_CLAIM[platforms is not None, only_when_swept], limit)
         params = {
             "worker_id": worker_id,
             "lease_until": self._bind(lease_until),
@@ -363,9 +377,7 @@ class SqlJobStore(SqlStore, ABC):
             dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
             publish_started_at, max_lateness, attempts,
         ) = row  # fmt: skip
-        known = _STATUSES.get(status)
-        if known is None:
-            raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
+        known = known_status(id, status)
         time = self._time
         return Job(
             id=id,
@@ -392,13 +404,20 @@ class SqlJobStore(SqlStore, ABC):
             lease_until=time(lease_until),
             publish_started_at=time(publish_started_at),
             max_lateness=None if max_lateness is None else timedelta(microseconds=max_lateness),
-            attempts=tuple(map(_attempt, self._json(attempts))),
+            attempts=tuple(map(decoded_attempt, self._json(attempts))),
         )
+
+
+def known_status(id: int, status: str) -> JobStatus:
+    known = _STATUSES.get(status)
+    if known is None:
+        raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
+    return known
 
 
 def in_microseconds(duration: timedelta | None) -> int | None:
     return None if duration is None else duration // timedelta(microseconds=1)
 
 
-def _attempt(stored: dict[str, Any]) -> Attempt:
+def decoded_attempt(stored: dict[str, Any]) -> Attempt:
     return Attempt(stored["number"], from_microseconds(stored["at"]), stored["worker_id"], stored["error"])

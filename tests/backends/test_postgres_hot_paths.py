@@ -1,0 +1,287 @@
+"""What keeps the queue fast on Postgres: how many statements, by which index, on which connection."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from assistly.storage.engines.postgres.courier import Announcement
+from assistly.storage.records import Failed, JobStatus, NewJob, Outcome, Posted, Released
+from assistly.storage.storage import Storage
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+PATIENCE = 30.0
+
+
+@contextmanager
+def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The first words of those that this thread sends within the block."""
+    sent: list[str] = []
+    thread = threading.get_ident()
+    execute = psycopg.Cursor.execute
+
+    def note(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        if threading.get_ident() == thread:
+            sent.append(str(query).split()[0])
+        return execute(cursor, query, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", note)
+        yield sent
+
+
+def schedule(storage: Storage, count: int, **fields: Any) -> None:
+    storage.queue.schedule_many([NewJob("p", str(number), NOW, **fields) for number in range(count)], now=NOW)
+
+
+def claim(storage: Storage, limit: int, now: datetime = LATER, **options: Any) -> list[str]:
+    jobs = storage.queue.claim_due(worker_id="w", limit=limit, now=now, **options)
+    return [job.content for job in jobs]
+
+
+def test_a_drain_takes_one_statement_for_each_step(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule(postgres, 6)
+    with statements(monkeypatch) as sent:
+        jobs = postgres.queue.claim_due(worker_id="w", limit=4, now=LATER)
+        postgres.queue.settle(map(Posted, jobs), now=LATER)
+        (job,) = postgres.queue.claim_due(worker_id="w", limit=1, now=LATER)
+        postgres.queue.mark_posted(job, now=LATER)
+        postgres.queue.schedule("p", "another", now=LATER)
+    assert sent == ["UPDATE", "UPDATE", "UPDATE", "UPDATE", "INSERT"]
+
+
+def test_what_has_to_be_swept_is_swept_before_the_claim(postgres: Storage) -> None:
+    schedule(postgres, 2)
+    assert claim(postgres, 1, NOW, lease=MINUTE) == ["0"]
+    schedule(postgres, 1, max_lateness=MINUTE, metadata={"late": True})
+    assert claim(postgres, 1) == ["1"]
+    assert [job.status for job in postgres.queue.list()] == [
+        JobStatus.RETRYING,
+        JobStatus.PROCESSING,
+        JobStatus.DEAD_LETTER,
+    ]
+
+
+def test_jobs_of_other_platforms_that_are_too_late_keep_no_claim_waiting(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule(postgres, 1)
+    postgres.queue.schedule("other", "late", NOW, max_lateness=MINUTE, now=NOW)
+    with statements(monkeypatch) as sent:
+        assert claim(postgres, 1, platforms=["p"]) == ["0"]
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("size", [1, 50])
+def test_settling_does_not_walk_past_the_leases_of_settled_jobs(
+    postgres: Storage, database_url: str, schema: str, size: int
+) -> None:
+    schedule(postgres, 200)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        table = f'"{schema}".assistly_queue_jobs'
+        connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)".encode())
+        connection.execute(f"VACUUM ANALYZE {table}".encode())
+        for _ in range(3):
+            settle_and_extend(postgres, size)
+        before = lease_reads(connection, schema)
+        for _ in range(20 // size + 1):
+            settle_and_extend(postgres, size)
+        assert lease_reads(connection, schema) == before
+
+
+def settle_and_extend(storage: Storage, size: int) -> None:
+    jobs = storage.queue.claim_due(worker_id="w", limit=size, now=LATER)
+    storage.queue.extend(jobs, lease=MINUTE, now=LATER)
+    storage.queue.settle(map(Posted, jobs), now=LATER)
+    asked(storage, "SELECT pg_stat_force_next_flush()")
+    asked(storage, "SELECT 1")
+
+
+def lease_reads(connection: psycopg.Connection[Any], schema: str) -> int:
+    """Entries of the index on leases that statements took."""
+    query = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = %s AND indexrelname = %s"
+    row = connection.execute(query, [schema, "idx_queue_lease"]).fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count
+
+
+AWKWARD = ["", "\\", "\\N", "\\.", "a\tb\nc\rd\\te", "\b\f\v\x7f", "é 😀 \u2028", '"quoted", {braces}']
+
+
+@pytest.mark.parametrize("count", [2, 99, 100, 1234])
+def test_a_batch_comes_back_as_it_is_stored(postgres: Storage, count: int) -> None:
+    new = [
+        NewJob(
+            f"p\t{number % 3}\\",
+            AWKWARD[number % len(AWKWARD)],
+            [None, LATER + timedelta(microseconds=number), datetime.min.replace(tzinfo=UTC)][number % 3],
+            metadata=[None, {"text": AWKWARD[number % len(AWKWARD)], "float": 1e16, "list": []}][number % 2],
+            max_retries=number + 1,
+        )
+        for number in range(count)
+    ]
+    jobs = postgres.queue.schedule_many(new)
+    assert [(job.platform, job.content, job.metadata, job.max_retries) for job in jobs] == [
+        (one.platform, one.content, one.metadata or {}, one.max_retries) for one in new
+    ]
+    assert [postgres.queue.get(job.id) for job in jobs] == jobs
+    assert jobs == sorted(jobs, key=lambda job: job.id)
+
+
+def test_batches_with_and_without_keys_in_one_transaction(postgres: Storage) -> None:
+    with postgres.transaction() as tx:
+        plain = tx.queue.schedule_many([NewJob("p", "plain")] * 150)
+        keyed = tx.queue.schedule_many(
+            [NewJob("p", "keyed", idempotency_key=f"key {number % 90}") for number in range(180)]
+        )
+    assert [job.id for job in keyed[:90]] == [job.id for job in keyed[90:]]
+    assert [postgres.queue.get(job.id) for job in plain + keyed] == plain + keyed
+    with pytest.raises(ZeroDivisionError), postgres.transaction() as tx:
+        tx.queue.schedule_many([NewJob("p", "undone")] * 150)
+        raise ZeroDivisionError
+    assert postgres.queue.counts()[JobStatus.SCHEDULED] == 240
+
+
+def test_a_batch_goes_through_a_callers_connection(postgres: Storage, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        jobs = postgres.bind(connection).queue.schedule_many([NewJob("p", "bound", NOW)] * 120, now=NOW)
+        assert postgres.queue.list() == []
+    assert postgres.queue.list(limit=1000) == jobs
+
+
+def test_outcomes_of_all_kinds_in_one_batch(postgres: Storage) -> None:
+    schedule(postgres, 6)
+    one, two, three, four, five, six = postgres.queue.claim_due(worker_id="w", limit=6, now=LATER)
+    outcomes: list[Outcome] = [
+        Posted(six, "remote"),
+        Failed(two, "no"),
+        Posted(one),
+        Released(four),
+        Posted(six),
+        Posted(five),
+    ]
+    settled = postgres.queue.settle(outcomes, now=LATER)
+    assert settled.lost == [six.id]
+    assert [(job.id, job.remote_id) for job in settled.jobs] == [
+        (six.id, "remote"),
+        (two.id, None),
+        (one.id, None),
+        (four.id, None),
+        (five.id, None),
+    ]
+    assert [postgres.queue.get(job.id) for job in settled.jobs] == settled.jobs
+    assert postgres.queue.get(three.id) == three
+
+
+def test_one_caller_stays_on_one_connection(postgres: Storage) -> None:
+    assert len({session(postgres) for _ in range(5)}) == 1
+
+
+def test_callers_share_the_connections_that_there_are(open_postgres: Callable[..., Storage]) -> None:
+    storage = open_postgres(pool_size=2)
+    callers = 8
+    start = threading.Barrier(callers)
+
+    def call(_: int) -> set[int]:
+        start.wait(PATIENCE)
+        return {session(storage) for _ in range(50)}
+
+    with ThreadPoolExecutor(callers) as threads:
+        sessions = set().union(*threads.map(call, range(callers)))
+    assert len(sessions) <= 2
+
+
+def test_who_waits_gets_the_connection_that_another_gives_back(
+    open_postgres: Callable[..., Storage],
+) -> None:
+    storage = open_postgres(pool_size=1)
+    pool = connections(storage)
+    with ThreadPoolExecutor(1) as threads:
+        with storage.transaction():
+            waiter = threads.submit(session, storage)
+            until(lambda: pool._waiters and pool._pool.get_stats().get("requests_waiting"))
+        assert waiter.result(PATIENCE) == session(storage)
+
+
+def test_a_connection_that_ended_while_it_was_at_hand_is_replaced(
+    postgres: Storage, database_url: str
+) -> None:
+    ended = session(postgres)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 10000)", [ended])
+    taken = connections(postgres).take()
+    assert taken.info.backend_pid != ended
+    connections(postgres).give_back(taken)
+    assert session(postgres) == taken.info.backend_pid
+
+
+def test_closing_closes_the_connection_at_hand_and_the_one_in_use(postgres: Storage) -> None:
+    pool = connections(postgres)
+    at_hand, in_use = pool.take(), pool.take()
+    pool.give_back(at_hand)
+    postgres.close()
+    assert at_hand.closed
+    pool.give_back(in_use)
+    assert in_use.closed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_leaves_the_connection_at_hand_to_its_parent(postgres: Storage) -> None:
+    used = session(postgres)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, str(session(postgres)).encode())
+            gc.collect()
+            postgres.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(reader, 100)) != used
+    assert session(postgres) == used
+
+
+def session(storage: Storage) -> int:
+    pid: int = asked(storage, "SELECT pg_backend_pid()")
+    return pid
+
+
+def connections(storage: Storage) -> Any:
+    return storage._context.backend._database._connections  # type: ignore[attr-defined]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def asked(storage: Storage, query: str) -> Any:
+    """On the connection that the next operation would get."""
+    database: Any = storage._context.backend._database  # type: ignore[attr-defined]
+    return database.read(lambda executor: executor.row(query))[0]
+
+
+def test_an_announcement_covers_later_jobs_of_the_same_moment() -> None:
+    first = Announcement(NOW, 1, NOW)
+    assert first.covers(Announcement(NOW, 2, NOW + timedelta(milliseconds=40)))
+    assert not first.covers(Announcement(NOW, 2, NOW + timedelta(seconds=2)))
+    assert not first.covers(Announcement(NOW - MINUTE, 2, NOW))
