@@ -7,8 +7,14 @@ from .database import PostgresDatabase
 from .events import PostgresEventStore
 from .jobs import PostgresJobStore
 from .metrics import PostgresMetricStore
+from .retention import PostgresRetentionStore
 
-_STORES = SqlStores(jobs=PostgresJobStore, events=PostgresEventStore, metrics=PostgresMetricStore)
+_STORES = SqlStores(
+    jobs=PostgresJobStore,
+    events=PostgresEventStore,
+    metrics=PostgresMetricStore,
+    retention=PostgresRetentionStore,
+)
 
 
 class PostgresBackend(SqlBackend):
