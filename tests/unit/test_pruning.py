@@ -145,3 +145,32 @@ def test_a_use_after_the_end_is_refused_however_many_came_before() -> None:
     for _ in range(2):
         with pytest.raises(StorageClosed):
             storage.nonces.seen("n")
+
+
+class Disk:
+    """Deletes at a steady pace; its clock moves by nothing else."""
+
+    def __init__(self, rows: int, seconds_each: float) -> None:
+        self.rows = rows
+        self.seconds_each = seconds_each
+        self.seconds = 0.0
+        self.batches: list[int] = []
+
+    def delete(self, limit: int) -> int:
+        deleted = min(limit, self.rows)
+        self.rows -= deleted
+        self.seconds += deleted * self.seconds_each
+        self.batches.append(limit)
+        return deleted
+
+    def clock(self) -> float:
+        return self.seconds
+
+
+@pytest.mark.parametrize(("microseconds_each", "batch"), [(0.5, 10_000), (7, 2_000), (20, 1_000), (900, 500)])
+def test_batches_are_as_large_as_can_be_deleted_soon(microseconds_each: float, batch: int) -> None:
+    disk = Disk(100_000, microseconds_each / 1e6)
+    assert pruning._Batches(lambda: None, disk.clock).drain(disk.delete) == 100_000
+    assert disk.rows == 0
+    assert disk.batches[0] == pruning.BATCH
+    assert set(disk.batches[4:]) == {batch}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -14,6 +15,12 @@ from .records import PruneReport
 from .retention import PRUNE_INTERVAL, RetentionPolicy, cutoff, milliseconds
 
 BATCH = 2000
+"""Rows of the first batch; the size of the others depends on how long it took."""
+
+_SMALLEST_BATCH = 500
+_LARGEST_BATCH = 10_000
+_QUICK = 0.010
+_SLOW = 0.025
 _FIRST_RUN = 10.0
 _PAUSE = 0.02
 
@@ -32,23 +39,17 @@ def prune(
     if not stamped:
         return PruneReport(ran=False)
 
-    def drain(batch: Callable[[], int]) -> int:
-        deleted = total = batch()
-        while deleted >= BATCH:
-            pause()
-            deleted = batch()
-            total += deleted
-        return total
+    drain = _Batches(pause).drain
 
     def by_age(kind: PrunedByAge, age: timedelta | None) -> int:
         if age is None:
             return 0
         edge = cutoff(now, age)
-        return drain(lambda: store.delete_older(kind, edge, limit=BATCH))
+        return drain(lambda limit: store.delete_older(kind, edge, limit=limit))
 
     def by_cap(kind: PrunedByCap, cap: int) -> int:
         edge = store.newest_beyond(kind, cap)
-        return 0 if edge is None else drain(lambda: store.delete_up_to(kind, edge, limit=BATCH))
+        return 0 if edge is None else drain(lambda limit: store.delete_up_to(kind, edge, limit=limit))
 
     try:
         nonces_edge = milliseconds(cutoff(now, policy.nonces_age))
@@ -57,7 +58,7 @@ def prune(
             approvals=by_age("approvals", policy.approvals_age) + by_cap("approvals", policy.approvals_cap),
             idempotency=by_age("idempotency", policy.idempotency_age)
             + by_cap("idempotency", policy.idempotency_cap),
-            nonces=drain(lambda: store.delete_nonces(nonces_edge, limit=BATCH)),
+            nonces=drain(lambda limit: store.delete_nonces(nonces_edge, limit=limit)),
             posted=by_age("posted", policy.posted_age),
             events=by_age("events", policy.events_age),
             sessions=by_age("sessions", policy.sessions_age),
@@ -65,6 +66,35 @@ def prune(
     except BaseException:
         store.reset_prune(now=now)
         raise
+
+
+class _Batches:
+    """As large as can be deleted within the time that others may be kept waiting.
+
+    How many rows that is depends on their size, the disk and what else goes on.
+    """
+
+    def __init__(self, pause: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> None:
+        self._pause = pause
+        self._clock = clock
+        self._limit = BATCH
+
+    def drain(self, batch: Callable[[int], int]) -> int:
+        total = 0
+        while True:
+            began = self._clock()
+            deleted = batch(self._limit)
+            total += deleted
+            if deleted < self._limit:
+                return total
+            self._adapt(self._clock() - began)
+            self._pause()
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds < _QUICK:
+            self._limit = min(2 * self._limit, _LARGEST_BATCH)
+        elif seconds > _SLOW:
+            self._limit = max(self._limit // 2, _SMALLEST_BATCH)
 
 
 class Pruner:

@@ -9,6 +9,7 @@ from .idempotency import PostgresIdempotencyStore
 from .jobs import PostgresJobStore
 from .metrics import PostgresMetricStore
 from .nonces import PostgresNonceStore
+from .retention import PostgresRetentionStore
 
 _STORES = SqlStores(
     jobs=PostgresJobStore,
@@ -16,6 +17,7 @@ _STORES = SqlStores(
     idempotency=PostgresIdempotencyStore,
     metrics=PostgresMetricStore,
     nonces=PostgresNonceStore,
+    retention=PostgresRetentionStore,
 )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ...backend import PrunedByAge, PrunedByCap
+from .database import Params
 from .store import SqlStore
 
 _STAMP = 1
@@ -21,7 +22,7 @@ _RESET = "UPDATE {t}retention SET pruned_at = NULL WHERE id = :id AND pruned_at 
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class Table:
     name: str
     key: str
     time: str
@@ -38,29 +39,23 @@ WHERE {self.key} {{picked}}
 """
 
 
-_BY_AGE: dict[PrunedByAge, _Table] = {
-    "approvals": _Table("approvals", "id", "created_at"),
-    "idempotency": _Table("idempotency", "key", "saved_at"),
-    "posted": _Table("queue_jobs", "id", "posted_at", "AND status = 'posted'"),
-    "events": _Table("events", "id", "created_at"),
-    "sessions": _Table("sessions", "user_id", "updated_at"),
+_NONCES = Table("nonces", "nonce", "timestamp_ms")
+_BY_AGE: dict[PrunedByAge, Table] = {
+    "approvals": Table("approvals", "seq", "created_at"),
+    "idempotency": Table("idempotency", "seq", "saved_at"),
+    "posted": Table("queue_jobs", "id", "posted_at", "AND status = 'posted'"),
+    "events": Table("events", "id", "created_at"),
+    "sessions": Table("sessions", "user_id", "updated_at"),
 }
-_BY_CAP: dict[PrunedByCap, _Table] = {
+_BY_CAP: dict[PrunedByCap, Table] = {
     "approvals": _BY_AGE["approvals"],
     "idempotency": _BY_AGE["idempotency"],
 }
-
-_DELETE_OLDER = {kind: table.delete(f"{table.time} < :cutoff", table.time) for kind, table in _BY_AGE.items()}
-_DELETE_NONCES = _Table("nonces", "nonce", "timestamp_ms").delete("timestamp_ms < :cutoff", "timestamp_ms")
 _NEWEST_BEYOND = {
     kind: f"""
 SELECT {table.time}, seq FROM {{t}}{table.name}
 ORDER BY {table.time} DESC, seq DESC LIMIT 1 OFFSET :cap
 """
-    for kind, table in _BY_CAP.items()
-}
-_DELETE_UP_TO = {
-    kind: table.delete(f"({table.time}, seq) <= (:edge_at, :edge_seq)", f"{table.time}, seq")
     for kind, table in _BY_CAP.items()
 }
 
@@ -79,17 +74,27 @@ class SqlRetentionStore(SqlStore):
         self._change(_RESET, {"id": _STAMP, "now": self._bind(now)})
 
     def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
-        return self._change(_DELETE_OLDER[kind], {"cutoff": self._bind(cutoff)}, limit)
+        return self._delete_before(_BY_AGE[kind], self._bind(cutoff), limit)
 
     def delete_nonces(self, cutoff_ms: int, *, limit: int) -> int:
-        return self._change(_DELETE_NONCES, {"cutoff": cutoff_ms}, limit)
+        return self._delete_before(_NONCES, cutoff_ms, limit)
 
     def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
         return self._read_one(_NEWEST_BEYOND[kind], {"cap": cap}, lambda row: (self._time(row[0]), row[1]))
 
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
-        at, sequence = edge
-        return self._change(_DELETE_UP_TO[kind], {"edge_at": self._bind(at), "edge_seq": sequence}, limit)
+        table = _BY_CAP[kind]
+        params = {"edge_at": self._bind(edge[0]), "edge_seq": edge[1]}
+        return self._delete(
+            table, f"({table.time}, seq) <= (:edge_at, :edge_seq)", f"{table.time}, seq", params, limit
+        )
+
+    def _delete_before(self, table: Table, cutoff: object, limit: int) -> int:
+        return self._delete(table, f"{table.time} < :cutoff", table.time, {"cutoff": cutoff}, limit)
+
+    def _delete(self, table: Table, where: str, order: str, params: Params, limit: int) -> int:
+        """The first `limit` rows of that order."""
+        return self._change(table.delete(where, order), params, limit)
 
 
 def _shifted(moment: datetime, by: timedelta) -> datetime:
