@@ -1,4 +1,4 @@
-"""How soon an idle waiter knows of a job: from `schedule` returning in one process to `wait` in another.
+"""How soon an idle worker has a job: from before `schedule` in one process to after `claim_due` in another.
 
     python -m benchmarks.pickup [--jobs 200] [--database-url postgresql://…]
 
@@ -16,16 +16,19 @@ import statistics
 import sys
 import tempfile
 import time
-import uuid
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from assistly.storage import Storage, open_storage
+from assistly.storage import open_storage
+
+from .model import Round, Surroundings
 
 PATIENCE = 10.0
 Settings = dict[str, Any]
+Enqueuer = Callable[..., AbstractContextManager[Callable[[], object]]]
 
 
 def main() -> None:
@@ -34,62 +37,82 @@ def main() -> None:
     parser.add_argument("--database-url", default=os.environ.get("DATABASE_URL"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report("sqlite", {"engine": "sqlite", "sqlite_path": str(Path(folder) / "pickup.db")}, options.jobs)
-    if options.database_url:
-        measure_postgres(options.database_url, options.jobs)
-
-
-def measure_postgres(url: str, jobs: int) -> None:
-    import psycopg
-
-    schema = f"pickup_{uuid.uuid4().hex[:12]}"
-    try:
-        report("postgres", {"engine": "postgres", "database_url": url, "schema": schema}, jobs)
-    finally:
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        at = Surroundings(options.database_url, Path(folder), "full")
+        report("sqlite", {"engine": "sqlite", "sqlite_path": str(at.new_path())}, options.jobs)
+        if at.url:
+            with at.new_schema() as schema:
+                settings = {"engine": "postgres", "database_url": at.url, "schema": schema}
+                report("postgres", settings, options.jobs)
 
 
 def report(name: str, settings: Settings, jobs: int) -> None:
-    delays = sorted(measure(settings, jobs))
-    median = statistics.median(delays)
-    p99 = delays[min(len(delays) - 1, len(delays) * 99 // 100)]
-    sys.stdout.write(
-        f"{name:10} median {median * 1e3:6.2f} ms   p99 {p99 * 1e3:6.2f} ms   jobs {len(delays)}\n"
-    )
+    with storage_picks_up(settings) as measure:
+        median, p99 = measure(jobs)
+    sys.stdout.write(f"{name:10} median {median:6.2f} ms   p99 {p99:6.2f} ms   jobs {jobs}\n")
 
 
-def measure(settings: Settings, jobs: int) -> list[float]:
-    """In seconds. The processes share the system's monotonic clock."""
+@contextmanager
+def storage_picks_up(settings: Settings) -> Iterator[Round]:
+    with open_storage(**settings) as storage:
+
+        def receive() -> float:
+            if not storage.queue.wait(PATIENCE):
+                raise TimeoutError("no job came")
+            (job,) = storage.queue.claim_due(worker_id="pickup", limit=1)
+            received = time.monotonic()
+            storage.queue.mark_posted(job)
+            return received
+
+        with picked_up(receive, storage_enqueuer, (settings,)) as measure:
+            yield measure
+
+
+@contextmanager
+def storage_enqueuer(settings: Settings) -> Iterator[Callable[[], object]]:
+    with open_storage(**settings) as storage:
+        yield lambda: storage.queue.schedule("pickup", "content")
+
+
+@contextmanager
+def picked_up(
+    receive: Callable[[], float], open_enqueuer: Enqueuer, arguments: tuple[Any, ...]
+) -> Iterator[Round]:
+    """Median and 99th percentile in milliseconds.
+
+    `receive` waits for a job and returns when it had it, by the monotonic clock, which the
+    processes share. The enqueuer works in a process of its own, after a random pause.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    scheduler = context.Process(target=schedule_on_demand, args=(theirs, settings), daemon=True)
-    scheduler.start()
-    with closing(ours), open_storage(**settings) as storage:
-        storage.queue.wait(0.5)
-        delays = [pick_up(storage, ours) for _ in range(jobs)]
+    process = context.Process(target=enqueue_on_demand, args=(theirs, open_enqueuer, arguments), daemon=True)
+    process.start()
+    theirs.close()
+
+    def delay() -> float:
+        ours.send(random.uniform(0.02, 0.06))
+        received = receive()
+        began: float = ours.recv()
+        return (received - began) * 1e3
+
+    def measure(count: int) -> tuple[float, float]:
+        delays = sorted(delay() for _ in range(count))
+        return statistics.median(delays), delays[min(count - 1, count * 99 // 100)]
+
+    try:
+        yield measure
+    finally:
         ours.send(None)
-        scheduler.join(PATIENCE)
-    return delays
+        process.join(PATIENCE)
+        ours.close()
 
 
-def pick_up(storage: Storage, scheduler: Connection) -> float:
-    scheduler.send(random.uniform(0.02, 0.06))
-    if not storage.queue.wait(PATIENCE):
-        raise TimeoutError("no job came")
-    woken = time.monotonic()
-    (job,) = storage.queue.claim_due(worker_id="pickup", limit=1)
-    storage.queue.mark_posted(job)
-    scheduled: float = scheduler.recv()
-    return woken - scheduled
-
-
-def schedule_on_demand(requests: Connection, settings: Settings) -> None:
-    with open_storage(**settings) as storage:
+def enqueue_on_demand(requests: Connection, open_enqueuer: Enqueuer, arguments: tuple[Any, ...]) -> None:
+    with open_enqueuer(*arguments) as enqueue:
         while (pause := requests.recv()) is not None:
             time.sleep(pause)
-            storage.queue.schedule("pickup", "content")
-            requests.send(time.monotonic())
+            began = time.monotonic()
+            enqueue()
+            requests.send(began)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""Other libraries, each in its best configuration for throughput. They are imported only when they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..model import Contender
+from . import (
+    absurd,
+    asyncpg,
+    caches,
+    chancy,
+    dbos,
+    huey,
+    imports,
+    pgqueuer,
+    procrastinate,
+    sqlite_queues,
+)
+
+_Peers = Mapping[str, Contender] | Mapping[str, tuple[Contender, ...]]
+
+
+def peers_of(row: str) -> tuple[Contender, ...]:
+    found: list[Contender] = []
+    for module in _MODULES:
+        entry = module.get(row, ())
+        found += [entry] if isinstance(entry, Contender) else entry
+    return tuple(found)
+
+
+_MODULES: tuple[_Peers, ...] = (
+    huey.PEERS,
+    absurd.PEERS,
+    pgqueuer.PEERS,
+    chancy.PEERS,
+    procrastinate.PEERS,
+    dbos.PEERS,
+    sqlite_queues.PEERS,
+    caches.PEERS,
+    asyncpg.PEERS,
+    imports.PEERS,
+)
