@@ -121,8 +121,8 @@ class JobStore(Protocol):
     ) -> Sequence[Job]:
         """Jobs with id > after, by id."""
 
-    def counts(self) -> dict[JobStatus, int]:
-        """Statuses without jobs may be missing."""
+    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
+        """Statuses without jobs may be missing, and so is `posted` where it is not asked for."""
 
     def remove(self, id: int) -> bool: ...
 

@@ -149,8 +149,10 @@ class NaiveJobs(Store):
         ]
 
     @locked
-    def counts(self) -> dict[JobStatus, int]:
+    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
         statuses = [job.status for job in self.tables.jobs.values()]
+        if not posted:
+            statuses = [status for status in statuses if status is not JobStatus.POSTED]
         return {status: statuses.count(status) for status in statuses}
 
     @locked

@@ -83,8 +83,8 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
     ) -> builtins.list[Job]:
         return await self._run(self._store.list, status=status, platform=platform, after=after, limit=limit)
 
-    async def counts(self) -> dict[JobStatus, int]:
-        return await self._run(self._store.counts)
+    async def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
+        return await self._run(self._store.counts, posted=posted)
 
     async def remove(self, id: int) -> bool:
         return await self._run(self._store.remove, id)

@@ -138,10 +138,17 @@ class Queue:
             )
         ]
 
-    def counts(self) -> dict[JobStatus, int]:
-        """How many jobs are in each status, with zeros."""
-        found = self._context.backend.jobs.counts()
-        return {status: found.get(status, 0) for status in JobStatus}
+    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
+        """How many jobs are in each status, with zeros.
+
+        The posted ones are as many as the history is long. Without them (`posted=False`) the
+        answer has four statuses, and comes as soon as what is not done is counted.
+        """
+        check.flag("posted", posted)
+        found = self._context.backend.jobs.counts(posted=posted)
+        return {
+            status: found.get(status, 0) for status in JobStatus if posted or status is not JobStatus.POSTED
+        }
 
     def remove(self, id: int) -> bool:
         """Delete a job in whatever status, and free its idempotency key. A claim on it is lost."""

@@ -140,6 +140,14 @@ class QueueReadingContract(Contract):
             JobStatus.DEAD_LETTER: 2,
         }
         assert all(type(status) is JobStatus for status in counts)
+        del counts[JobStatus.POSTED]
+        assert storage.queue.counts(posted=False) == counts
+
+    def test_counts_without_the_posted_have_zeros(self, storage: Storage) -> None:
+        others = set(JobStatus) - {JobStatus.POSTED}
+        assert storage.queue.counts(posted=False) == dict.fromkeys(others, 0)
+        with pytest.raises(InvalidValue, match="posted"):
+            storage.queue.counts(posted="no")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("make", [held, posted, dead, retrying])
     def test_a_job_of_any_status_is_removed_once(self, storage: Storage, make: Any) -> None:

@@ -180,10 +180,14 @@ class MemoryJobStore:
         with self._scope:
             return [row.decoded() for row in islice(self._listed(status, platform, after), limit)]
 
-    def counts(self) -> dict[JobStatus, int]:
+    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
         with self._scope:
             rank = self._table.by_status.rank
-            return {status: rank((status, inf)) - rank((status,)) for status in JobStatus}
+            return {
+                status: rank((status, inf)) - rank((status,))
+                for status in JobStatus
+                if posted or status is not JobStatus.POSTED
+            }
 
     def remove(self, id: int) -> bool:
         with self._scope as database:

@@ -56,11 +56,13 @@ WHERE id = :id AND {WAITING}
 {_RETURNING}
 """
 
-_COUNTS = f"""
+_COUNT_BACKLOG = f"""
 SELECT status, count(*) FROM {{t}}queue_jobs WHERE {WAITING} GROUP BY status
 UNION ALL SELECT 'processing', count(*) FROM {{t}}queue_jobs WHERE status = 'processing'
-UNION ALL SELECT 'posted', count(*) FROM {{t}}queue_jobs WHERE status = 'posted'
 UNION ALL SELECT 'dead_letter', count(*) FROM {{t}}queue_jobs WHERE status = 'dead_letter'
+"""
+_COUNTS = f"""{_COUNT_BACKLOG}
+UNION ALL SELECT 'posted', count(*) FROM {{t}}queue_jobs WHERE status = 'posted'
 """
 
 _REMOVE = "DELETE FROM {t}queue_jobs WHERE id = :id"
@@ -269,8 +271,9 @@ class SqlJobStore(SqlStore, ABC):
             params["platform"] = platform
         return self._read_all(_LIST[status, platform is not None], params, self._job, limit)
 
-    def counts(self) -> dict[JobStatus, int]:
-        return dict(self._read_all(_COUNTS, {}, lambda row: (_STATUSES[row[0]], row[1])))
+    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
+        template = _COUNTS if posted else _COUNT_BACKLOG
+        return dict(self._read_all(template, {}, lambda row: (_STATUSES[row[0]], row[1])))
 
     def remove(self, id: int) -> bool:
         return self._change(_REMOVE, {"id": id}) > 0
