@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ...errors import StorageError
 from .connections import Connection
 
-_INTERVAL = 0.017
+_INTERVAL = 0.02
 
 
 class Watch:
