@@ -180,31 +180,6 @@ def test_close(postgres: Storage) -> None:
     assert not [thread.name for thread in left if thread.name.startswith("pool-")]
 
 
-def test_first_call_after_a_restart(server: TemporaryServer, new_schema: Callable[[], str]) -> None:
-    size = 8
-    with closing(
-        Storage(PostgresBackend(server.url, size, schema=new_schema()), auto_prune=False)
-    ) as storage:
-        barrier = threading.Barrier(size)
-
-        def fill(_: int) -> None:
-            with storage.transaction() as tx:
-                tx.ping()
-                barrier.wait()
-
-        with ThreadPoolExecutor(size) as threads:
-            list(threads.map(fill, range(size)))
-        for use in (
-            lambda: storage.nonces.register("n"),
-            lambda: storage.sessions.update("u", lambda _: 1, default=0),
-            storage.queue.counts,
-        ):
-            server.stop()
-            server.start()
-            with within(2):
-                use()
-
-
 def test_a_server_that_went_away(server: TemporaryServer, new_schema: Callable[[], str]) -> None:
     with closing(PostgresBackend(server.url, schema=new_schema())) as backend:
         backend.ping()
