@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,8 @@ def main(
     ] = None,
 ) -> None:
     """Measure Assistly beside the raw drivers, in turns, and print ratios."""
+    if plot is not None and find_spec("matplotlib") is None:
+        raise typer.BadParameter("--plot needs matplotlib, which the extra `bench` brings")
     console = Console(width=None if sys.stdout.isatty() else 120)
     if folder is not None:
         tempfile.tempdir = str(folder)

@@ -28,7 +28,7 @@ _SYNCS = 50
 def described(at: Surroundings) -> dict[str, str]:
     return {
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.release()}",
+        "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()}",
         "load": ", ".join(f"{load:.1f}" for load in os.getloadavg()) + " in the last 1, 5 and 15 minutes",
         "disk": f"{_sync_time(at.folder) * 1e3:.3f} ms to write and sync a page in {at.folder.parent}",
         "Assistly": version("assistly"),
