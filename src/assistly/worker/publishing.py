@@ -120,7 +120,7 @@ class Publishing:
             logger.error("job %d on %s: its claim is lost; here it %s", id, platform, _shown(outcome))
         elif job.status is JobStatus.POSTED:
             self._count("posted")
-            logger.info("job %d on %s is posted as %s (%.3f s)", id, platform, job.remote_id, seconds)
+            logger.info("job %d on %s is posted%s (%.3f s)", id, platform, _as(job.remote_id), seconds)
         elif isinstance(outcome, Unclear):
             self._count("unknown")
             logger.error("job %d on %s is a dead letter: %s", id, platform, _line(job.dead_letter_reason))
@@ -154,10 +154,14 @@ class Counts:
 
 def _shown(outcome: Outcome) -> str:
     if isinstance(outcome, Posted):
-        return f"was published as {outcome.remote_id}"
+        return f"was published{_as(outcome.remote_id)}"
     if isinstance(outcome, Failed | Unclear):
         return f"ended with: {_line(outcome.error)}"
     return "was not published"
+
+
+def _as(remote_id: str | None) -> str:
+    return "" if remote_id is None else f" as {remote_id}"
 
 
 def _line(text: str | None) -> str:
