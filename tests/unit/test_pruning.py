@@ -40,10 +40,13 @@ def pruned(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> threading.Event
 
 
 def test_a_storage_in_use_prunes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Storage(MemoryBackend(), clock=lambda: NOW) as storage:
+    backend = MemoryBackend()
+    filling = Storage(backend, clock=lambda: NOW, auto_prune=False)
+    filling.approvals.add("old", {}, created_at=NOW - timedelta(days=31))
+    filling.approvals.add("young", {}, created_at=NOW - timedelta(days=29))
+    with Storage(backend, clock=lambda: NOW) as storage:
         done = pruned(storage, monkeypatch)
-        storage.approvals.add("old", {}, created_at=NOW - timedelta(days=31))
-        storage.approvals.add("young", {}, created_at=NOW - timedelta(days=29))
+        assert storage.approvals.get("young")
         assert done.wait(PATIENCE)
         assert [approval.id for approval in storage.approvals.list()] == ["young"]
 
