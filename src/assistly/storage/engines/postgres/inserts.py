@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from ...backend import JobDraft
-from ...records import Job, JobStatus, maker
-from ...validation import EMPTY_OBJECT
 from ..sql.jobs import INSERT, UNLESS_KEY_IS_TAKEN, in_microseconds
 
 INSERT_ONE = f"{INSERT} RETURNING id"
@@ -111,28 +109,3 @@ def ids_in_places(drafts: Sequence[JobDraft], rows: Sequence[tuple[int, str | No
             yield next(remaining)[0]
         else:
             yield None
-
-
-make_job = maker(Job)
-_NEVER_HELD = (None, None, None, None, None, None, 0, None, None, None)
-
-
-def new_job(id: int, draft: JobDraft, now: datetime) -> Job:
-    return make_job(
-        id,
-        JobStatus.SCHEDULED,
-        draft.platform,
-        draft.content,
-        {} if draft.metadata == EMPTY_OBJECT else json.loads(draft.metadata),
-        draft.scheduled_at,
-        now,
-        now,
-        0,
-        draft.max_retries,
-        None,
-        draft.scheduled_at,
-        draft.idempotency_key,
-        *_NEVER_HELD,
-        draft.max_lateness,
-        (),
-    )

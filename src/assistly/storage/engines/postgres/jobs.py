@@ -26,6 +26,7 @@ from ..sql.jobs import (
     decoded_attempt,
     known_status,
 )
+from ..sql.new_jobs import make_job, new_job
 from ..sql.store import to_microseconds
 from .batches import chunks
 from .clock import ticks
@@ -42,8 +43,6 @@ from .inserts import (
     drafts_json,
     ids_in_places,
     is_plain,
-    make_job,
-    new_job,
 )
 from .session import PostgresWork
 

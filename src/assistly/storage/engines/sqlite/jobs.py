@@ -10,10 +10,11 @@ from typing import Any, Protocol, TypeVar
 
 from ...backend import JobDraft, Settlement
 from ...errors import StorageCorrupt
-from ...records import Attempt, Job, JobStatus, maker
+from ...records import Attempt, Job, JobStatus
 from ...validation import EMPTY_OBJECT
 from ..sql.database import Database, Row
 from ..sql.jobs import JOB_COLUMNS, SETTLE_HELD, SqlJobStore, in_microseconds
+from ..sql.new_jobs import make_job, new_job
 from .connections import Connection
 from .dialect import moment
 
@@ -56,9 +57,6 @@ WHERE {t}queue_jobs.id = CAST(given.key AS INTEGER)
 
 _STATUSES = {str(status): status for status in JobStatus}
 _ID, _CLAIM, _REMOTE_ID = map(_COLUMNS.index, ("id", "claim", "remote_id"))
-_make_job = maker(Job)
-# From remote_id to publish_started_at.
-_NOT_CLAIMED_YET = (None, None, None, None, None, None, 0, None, None, None)
 
 
 class SqliteWork(Database, Protocol):
@@ -94,7 +92,7 @@ class SqliteJobStore(SqlJobStore):
         statement = self._render(_INSERT if draft.idempotency_key is None else _INSERT_NEW_KEY)
         values = self._values(None, draft, self._bind(now))
         id = self._sqlite.single(lambda connection: connection.insert(statement, values))
-        return _new_job(id, draft, now) if id else None
+        return new_job(id, draft, now) if id else None
 
     def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
         """Nobody else writes meanwhile: keys that are free stay free, and ids follow each other."""
@@ -112,7 +110,7 @@ class SqliteJobStore(SqlJobStore):
 
         ids = self._sqlite.write(work)
         return [
-            _new_job(ids[place], draft, now) if place in ids else None for place, draft in enumerate(drafts)
+            new_job(ids[place], draft, now) if place in ids else None for place, draft in enumerate(drafts)
         ]
 
     def _free(self, connection: Connection, drafts: Sequence[JobDraft]) -> list[int]:
@@ -205,7 +203,7 @@ class SqliteJobStore(SqlJobStore):
         known = _STATUSES.get(status)
         if known is None:
             raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
-        return _make_job(
+        return make_job(
             id,
             known,
             platform,
@@ -232,27 +230,6 @@ class SqliteJobStore(SqlJobStore):
             None if max_lateness is None else timedelta(microseconds=max_lateness),
             () if attempts == "[]" else tuple(map(_attempt, json.loads(attempts))),
         )
-
-
-def _new_job(id: int, draft: JobDraft, now: datetime) -> Job:
-    return _make_job(
-        id,
-        JobStatus.SCHEDULED,
-        draft.platform,
-        draft.content,
-        _metadata(draft.metadata),
-        draft.scheduled_at,
-        now,
-        now,
-        0,
-        draft.max_retries,
-        None,
-        draft.scheduled_at,
-        draft.idempotency_key,
-        *_NOT_CLAIMED_YET,
-        draft.max_lateness,
-        (),
-    )
 
 
 def _metadata(text: str) -> Any:
