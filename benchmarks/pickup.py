@@ -32,7 +32,12 @@ Enqueuer = Callable[..., AbstractContextManager[Callable[[], object]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    on_each_engine(__doc__, report)
+
+
+def on_each_engine(description: str | None, report: Callable[[str, Settings, int], None]) -> None:
+    """The command line of a benchmark that runs on SQLite and, where there is one, on Postgres."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--database-url", default=os.environ.get("DATABASE_URL"))
     options = parser.parse_args()

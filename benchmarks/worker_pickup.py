@@ -9,38 +9,23 @@ and dropped at the end.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
-import os
 import random
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from queue import SimpleQueue
 
 from assistly.storage import Job, open_storage
 from assistly.worker import Worker
 
-from .model import Surroundings
-from .pickup import PATIENCE, Settings
+from .pickup import PATIENCE, Settings, on_each_engine
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=200)
-    parser.add_argument("--database-url", default=os.environ.get("DATABASE_URL"))
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        at = Surroundings(options.database_url, Path(folder), "full")
-        report("sqlite", {"engine": "sqlite", "sqlite_path": str(at.new_path())}, options.jobs)
-        if at.url:
-            with at.new_schema() as schema:
-                settings = {"engine": "postgres", "database_url": at.url, "schema": schema}
-                report("postgres", settings, options.jobs)
+    on_each_engine(__doc__, report)
 
 
 def report(name: str, settings: Settings, jobs: int) -> None:

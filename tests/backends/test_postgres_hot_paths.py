@@ -240,7 +240,7 @@ def test_closing_closes_the_connection_at_hand_and_the_one_in_use(postgres: Stor
     assert in_use.closed
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_leaves_the_connection_at_hand_to_its_parent(postgres: Storage) -> None:
     used = session(postgres)

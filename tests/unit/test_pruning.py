@@ -126,7 +126,7 @@ def test_batches_pause_for_others() -> None:
     assert len(pauses) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_prunes_with_a_thread_of_its_own() -> None:
     before = pruners()
