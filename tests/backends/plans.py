@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,9 +13,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from assistly.storage import PostgresBackend, SqliteBackend
+from assistly.storage.engines.postgres.executor import ForeignExecutor, PooledExecutor, PostgresExecutor
 from assistly.storage.engines.sqlite.connections import Connection as SqliteConnection
 
 ROWS = 100_000
@@ -99,7 +101,6 @@ class Watch(ABC):
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
-        self._explaining = False
 
     @contextmanager
     def watching(self) -> Iterator[list[Seen]]:
@@ -129,7 +130,7 @@ class SqliteWatch(Watch):
             monkeypatch.setattr(SqliteConnection, name, self._wrapped(getattr(SqliteConnection, name)))
 
     def _wrapped(self, original: Any) -> Any:
-        def wrapper(connection: Any, statement: str, params: Mapping[str, Any] | None = None) -> Any:
+        def wrapper(connection: Any, statement: str, params: Any = None) -> Any:
             params = params or {}
             if not is_explainable(statement):
                 return original(connection, statement, params)
@@ -174,18 +175,20 @@ class PostgresWatch(Watch):
     _times = 6
 
     def _install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        execute = psycopg.Cursor.execute
+        for kind in (PooledExecutor, ForeignExecutor):
+            for name in ("rows", "row", "execute"):
+                monkeypatch.setattr(kind, name, self._watched(getattr(kind, name)))
 
-        def wrapper(cursor: Any, query: Any, params: Any = None, **options: Any) -> Any:
-            if not self._explaining and isinstance(query, str) and is_explainable(query):
-                self._explaining = True
-                try:
-                    self.seen.append(self._explain(cursor.connection, query, params or {}))
-                finally:
-                    self._explaining = False
-            return execute(cursor, query, params, **options)
+    def _watched(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(
+            executor: PostgresExecutor, statement: str, params: Mapping[str, Any] | None = None
+        ) -> Any:
+            if is_explainable(statement):
+                with undone(executor):
+                    self.seen.append(self._explain(executor.connection, statement, params or {}))
+            return send(executor, statement, params or {})
 
-        monkeypatch.setattr(psycopg.Cursor, "execute", wrapper)
+        return wrapper
 
     def _explain(self, connection: psycopg.Connection[Any], query: str, params: Mapping[str, Any]) -> Seen:
         text, names = numbered(query)
@@ -193,14 +196,22 @@ class PostgresWatch(Watch):
         values = [params[name] for name in names]
         arguments = f"({', '.join(['%s'] * len(values))})" if values else ""
         execute = psycopg.ClientCursor(connection).mogrify(f"EXECUTE assistly_probe{arguments}", values)
-        with connection.transaction(force_rollback=True):
-            cursor = connection.cursor(row_factory=tuple_row)
-            cursor.execute(f"PREPARE assistly_probe {f'({types})' if types else ''} AS {text}".encode())
-            plans = [explained(cursor, f"EXPLAIN (FORMAT JSON) {execute}") for _ in range(self._times)]
-            plans.append(explained(cursor, f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {execute}"))
-            cursor.execute("DEALLOCATE assistly_probe")
+        cursor = connection.cursor(row_factory=tuple_row)
+        cursor.execute(f"PREPARE assistly_probe {f'({types})' if types else ''} AS {text}".encode())
+        plans = [explained(cursor, f"EXPLAIN (FORMAT JSON) {execute}") for _ in range(self._times)]
+        plans.append(explained(cursor, f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {execute}"))
+        cursor.execute("DEALLOCATE assistly_probe")
         scans = {scan for plan in plans for scan in sequential_scans(plan)}
         return Seen(query, tuple(sorted(scans)), touched_rows(plans[-1]), outline(plans[-1]))
+
+
+@contextmanager
+def undone(executor: PostgresExecutor) -> Iterator[None]:
+    """Not with the driver's own transaction, which forgets every prepared statement when it is undone."""
+    alone = executor.connection.pgconn.transaction_status == TransactionStatus.IDLE
+    executor.command("BEGIN" if alone else "SAVEPOINT assistly_probe")
+    yield
+    executor.command("ROLLBACK" if alone else "ROLLBACK TO SAVEPOINT assistly_probe; RELEASE assistly_probe")
 
 
 def numbered(query: str) -> tuple[str, list[str]]:

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from assistly.storage.engines.postgres.courier import Announcement
+from assistly.storage.engines.postgres.wire import Wire
 from assistly.storage.records import Failed, JobStatus, NewJob, Outcome, Posted, Released
 from assistly.storage.storage import Storage
 
@@ -30,15 +31,18 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The first words of those that this thread sends within the block."""
     sent: list[str] = []
     thread = threading.get_ident()
-    execute = psycopg.Cursor.execute
 
-    def note(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
-        if threading.get_ident() == thread:
-            sent.append(str(query).split()[0])
-        return execute(cursor, query, *arguments, **options)
+    def noted(send: Callable[..., Any]) -> Callable[..., Any]:
+        def note(wire: Wire, statement: str, *arguments: Any) -> Any:
+            if threading.get_ident() == thread:
+                sent.append(statement.split()[0])
+            return send(wire, statement, *arguments)
+
+        return note
 
     with monkeypatch.context() as patch:
-        patch.setattr(psycopg.Cursor, "execute", note)
+        patch.setattr(Wire, "run", noted(Wire.run))
+        patch.setattr(Wire, "command", noted(Wire.command))
         yield sent
 
 

@@ -12,11 +12,17 @@ from psycopg.pq import Format
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 _EMPTY_OBJECT = b"\x01{}"
 _EMPTY_ARRAY = b"\x01[]"
 
 _decode = json.JSONDecoder().raw_decode
+
+
+def to_binary(moment: datetime) -> int:
+    """What the binary format of a timestamptz holds."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 class JsonbLoader(Loader):

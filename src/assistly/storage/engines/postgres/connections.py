@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import select
 import threading
 import time
 import weakref
@@ -21,11 +20,10 @@ from ...errors import ConfigurationError, StorageClosed, StorageError, StorageUn
 from .adapters import adapt
 from .conninfo import Target
 from .errors import connect_problem
-from .executor import PostgresExecutor
+from .executor import PooledExecutor
 
 PATIENCE = 4.5
 _SLICE = 0.2
-_PREPARED_MAX = 400
 _LEND = 30.0
 
 OnFailure = Callable[[psycopg.Error], None]
@@ -36,8 +34,7 @@ class PooledConnection(psycopg.Connection[Any]):
 
     pool: ConnectionPool[PooledConnection] | None = None
     lent_until = 0.0
-    executor: PostgresExecutor
-    has_input: Callable[[], bool]
+    executor: PooledExecutor
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -254,7 +251,7 @@ def is_alive(connection: PooledConnection) -> bool:
     for _ in range(4):
         if link.status != ConnStatus.OK:
             return False
-        if not connection.has_input():
+        if not connection.executor.has_input():
             return True
         try:
             link.consume_input()
@@ -284,22 +281,12 @@ def _close(pool: ConnectionPool[PooledConnection], at_hand: list[PooledConnectio
     pool.close(timeout=1.0)
 
 
-def _input_check(descriptor: int) -> Callable[[], bool]:
-    if not hasattr(select, "poll"):
-        return lambda: bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return lambda: bool(poll.poll(0))
-
-
 def _configure(connection: PooledConnection) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise ConfigurationError(f"the database has the encoding {encoding}: it must have UTF8")
     adapt(connection)
-    connection.executor = PostgresExecutor(connection)
-    connection.has_input = _input_check(connection.fileno())
-    connection.prepared_max = _PREPARED_MAX
+    connection.executor = PooledExecutor(connection)
     if connection.info.parameter_status("TimeZone") != "UTC":
         connection.execute("SET TIME ZONE 'UTC'")
 

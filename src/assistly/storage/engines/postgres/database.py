@@ -31,6 +31,12 @@ T = TypeVar("T")
 _CONFLICT_RETRIES = 8
 
 
+class _Ambient(threading.local):
+    """The transaction that a thread has open."""
+
+    pinned: PinnedDatabase | None = None
+
+
 class PostgresDatabase:
     """Statements run in autocommit on a borrowed connection, unless the thread has a transaction open."""
 
@@ -54,7 +60,7 @@ class PostgresDatabase:
         self._pool_size = pool_size
         self._auto_migrate = auto_migrate
         self._ready = False
-        self._local = threading.local()
+        self._ambient = _Ambient()
 
     def read(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
@@ -101,7 +107,7 @@ class PostgresDatabase:
         connection = self._begin()
         session = Session(connection, connection.executor)
         pinned = PinnedDatabase(self, session)
-        self._local.pinned = pinned
+        self._ambient.pinned = pinned
         try:
             yield pinned
         except BaseException:
@@ -116,7 +122,7 @@ class PostgresDatabase:
                 if session.announcement is not None:
                     self._wakeups.announce(session.announcement)
         finally:
-            self._local.pinned = None
+            self._ambient.pinned = None
             self._connections.give_back(connection)
 
     def bind(self, connection: Any) -> PinnedDatabase:
@@ -158,8 +164,7 @@ class PostgresDatabase:
         self._connections.close()
 
     def _joined(self) -> PinnedDatabase | None:
-        """The transaction that this thread has open."""
-        pinned: PinnedDatabase | None = getattr(self._local, "pinned", None)
+        pinned = self._ambient.pinned
         return None if pinned is None or pinned.ended else pinned
 
     def _make_ready(self) -> None:

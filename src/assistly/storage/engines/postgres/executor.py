@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -12,18 +13,77 @@ from psycopg.rows import tuple_row
 
 from ..sql.database import Params, Row
 from .adapters import UtcLoader, adapt
+from .wire import Wire
 
 _NO_PARAMS: Params = MappingProxyType({})
 
 
-class PostgresExecutor:
+class PostgresExecutor(ABC):
     """Results come in binary, so that neither time zone nor date style of the session matters."""
 
-    __slots__ = ("_cursor", "connection")
+    __slots__ = ("connection",)
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
-        self._cursor = self._new_cursor()
+
+    @abstractmethod
+    def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]: ...
+
+    @abstractmethod
+    def row(self, statement: str, params: Params = _NO_PARAMS) -> Row | None: ...
+
+    @abstractmethod
+    def execute(self, statement: str, params: Params = _NO_PARAMS) -> int: ...
+
+    @abstractmethod
+    def command(self, text: str) -> str:
+        """One that takes no parameters and is not worth preparing; the server's word for it."""
+
+    @contextmanager
+    def copying(self, statement: str) -> Iterator[Callable[[bytes], None]]:
+        """Yields what takes the bytes of a COPY … FROM STDIN."""
+        with self.cursor() as cursor, cursor.copy(statement) as copy:
+            yield copy.write
+
+    def cursor(self) -> psycopg.Cursor[tuple[Any, ...]]:
+        return psycopg.Cursor(self.connection, row_factory=tuple_row)
+
+
+class PooledExecutor(PostgresExecutor):
+    """On a connection of ours."""
+
+    __slots__ = ("_wire",)
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        super().__init__(connection)
+        self._wire = Wire(connection)
+
+    def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]:
+        return self._wire.rows(statement, params)
+
+    def row(self, statement: str, params: Params = _NO_PARAMS) -> Row | None:
+        found = self._wire.rows(statement, params)
+        return found[0] if found else None
+
+    def execute(self, statement: str, params: Params = _NO_PARAMS) -> int:
+        return self._wire.execute(statement, params)
+
+    def command(self, text: str) -> str:
+        return self._wire.command(text)
+
+    def has_input(self) -> bool:
+        """Whether the server sent something, or went away."""
+        return self._wire.has_input()
+
+
+class ForeignExecutor(PostgresExecutor):
+    """On a caller's connection, whatever its row factory, cursor class, types and time zone."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        super().__init__(connection)
+        self._cursor = self.cursor()
 
     def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]:
         cursor = self._cursor
@@ -31,7 +91,7 @@ class PostgresExecutor:
         found = cursor.fetchall()
         if len(found) > 1:
             # A cursor holds its last result until the next one.
-            self._cursor = self._new_cursor()
+            self._cursor = self.cursor()
         return found
 
     def row(self, statement: str, params: Params = _NO_PARAMS) -> Row | None:
@@ -42,26 +102,12 @@ class PostgresExecutor:
         self._cursor.execute(statement, params)
         return self._cursor.rowcount
 
-    @contextmanager
-    def copying(self, statement: str) -> Iterator[Callable[[str], None]]:
-        """Yields what takes text for a COPY … FROM STDIN."""
-        with self._cursor.copy(statement) as copy:
-            yield copy.write
-
-    def command(self, text: str) -> str | None:
-        """One that takes no parameters and is not worth preparing; the server's word for it."""
+    def command(self, text: str) -> str:
         self._cursor.execute(text, prepare=False)
-        return self._cursor.statusmessage
+        return self._cursor.statusmessage or ""
 
-    def _new_cursor(self) -> psycopg.Cursor[tuple[Any, ...]]:
-        return psycopg.Cursor(self.connection, row_factory=tuple_row)
-
-
-class ForeignExecutor(PostgresExecutor):
-    """On a caller's connection, whatever its row factory, cursor class, types and time zone."""
-
-    def _new_cursor(self) -> psycopg.Cursor[tuple[Any, ...]]:
-        cursor = super()._new_cursor()
+    def cursor(self) -> psycopg.Cursor[tuple[Any, ...]]:
+        cursor = super().cursor()
         adapt(cursor)
         cursor.adapters.register_loader("timestamptz", UtcLoader)
         return cursor

@@ -35,14 +35,16 @@ from .dialect import APPEND_ATTEMPT, int_array, lock_key, quote, text_array
 from .executor import PostgresExecutor
 from .inserts import (
     COPY,
+    COPY_BEGIN,
+    COPY_END,
     INSERT_MANY,
     INSERT_ONE,
     INSERT_ONE_WITH_KEY,
     RESERVE_IDS,
-    copy_lines,
+    can_be_copied,
+    copy_rows,
     drafts_json,
     ids_in_places,
-    is_plain,
 )
 from .session import PostgresWork
 
@@ -158,7 +160,7 @@ class PostgresJobStore(SqlJobStore):
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1:
             return [self._insert_one(drafts[0], now)]
-        if len(drafts) >= _WORTH_COPYING and all(map(is_plain, drafts)):
+        if len(drafts) >= _WORTH_COPYING and all(map(can_be_copied, drafts)):
             return self._copy(drafts, now)
         return self._insert_many(drafts, now)
 
@@ -192,9 +194,11 @@ class PostgresJobStore(SqlJobStore):
         def work(connection: PostgresExecutor) -> list[Job]:
             ((ids,),) = connection.rows(reserve, {"jobs": self._table, "count": len(drafts)})
             with connection.copying(copy) as send:
+                send(COPY_BEGIN)
                 for start in range(0, len(drafts), _BLOCK):
                     block = slice(start, start + _BLOCK)
-                    send(copy_lines(drafts[block], ids[block], now))
+                    send(copy_rows(drafts[block], ids[block], now))
+                send(COPY_END)
                 return [*map(new_job, ids, drafts, repeat(now))]
 
         return self._postgres.write(work)

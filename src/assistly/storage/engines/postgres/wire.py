@@ -1,0 +1,180 @@
+"""Statements sent through libpq itself: docs/decisions/0013 says why, and what a cursor costs."""
+
+from __future__ import annotations
+
+import re
+import select
+import selectors
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+from ..sql.database import Params, Row
+
+_MOST_STATEMENTS = 400
+_CANCEL_PATIENCE = 5.0
+# Milliseconds. A signal that another thread was given shows between two naps only.
+_NAP = 100
+_DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
+_PARAMETER = re.compile(r"%(?:\((\w+)\)s|%)")
+
+
+class _Positional(NamedTuple):
+    """A statement as the server takes it: `$1` for the first of `names`, and so on."""
+
+    text: bytes
+    names: tuple[str, ...]
+    formats: tuple[PyFormat, ...]
+
+
+@lru_cache(maxsize=2000)
+def _positional(statement: str) -> _Positional:
+    names: dict[str, int] = {}
+
+    def numbered(match: re.Match[str]) -> str:
+        name = match[1]
+        return "%" if name is None else f"${names.setdefault(name, len(names) + 1)}"
+
+    text = _PARAMETER.sub(numbered, statement)
+    return _Positional(text.encode(), tuple(names), (PyFormat.AUTO,) * len(names))
+
+
+class _Known:
+    """A statement that ran on this connection, with parameters of certain types.
+
+    `columns` decodes its results: what each column is gets looked up for the first of them only.
+    """
+
+    __slots__ = ("columns", "has_columns", "name", "runs")
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.name = b""
+        self.runs = 0
+        self.columns = Transformer(connection)
+        self.has_columns = False
+
+    def decoded(self, result: PGresult) -> list[Row]:
+        columns = self.columns
+        columns.set_pgresult(result, set_loaders=not self.has_columns)
+        self.has_columns = True
+        try:
+            return columns.load_rows(0, result.ntuples, tuple)
+        finally:
+            # Or it would be kept until the next one.
+            columns.set_pgresult(None, set_loaders=False)
+
+
+class Wire:
+    """A connection in autocommit, without pipelines and notifications, and one thread at a time on it."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self._link = connection.pgconn
+        self._readable = _readable(connection.fileno())
+        self._parameters = Transformer(connection)
+        self._known: dict[tuple[bytes, tuple[int, ...] | None], _Known] = {}
+        self._prepared = 0
+
+    def rows(self, statement: str, params: Params) -> list[Row]:
+        result, known = self.run(statement, params)
+        return known.decoded(result)
+
+    def execute(self, statement: str, params: Params) -> int:
+        """How many rows it changed."""
+        result, _ = self.run(statement, params)
+        return result.command_tuples or 0
+
+    def command(self, text: str) -> str:
+        """The server's word for the last of the statements in it."""
+        self._link.send_query(text.encode())
+        return (self._answers()[-1].command_status or b"").decode()
+
+    def has_input(self) -> bool:
+        return self._readable(0)
+
+    def run(self, statement: str, params: Params) -> tuple[PGresult, _Known]:
+        text, names, formats = _positional(statement)
+        parameters = self._parameters
+        values = parameters.dump_sequence([params[name] for name in names], formats)
+        types = parameters.types
+        known = self._known.get((text, types)) or self._new(text, types)
+        if known.name or self._is_worth_preparing(known, text, types):
+            self._link.send_query_prepared(known.name, values, parameters.formats, Format.BINARY)
+        else:
+            self._link.send_query_params(text, values, types, parameters.formats, Format.BINARY)
+        return self._answers()[0], known
+
+    def _new(self, text: bytes, types: tuple[int, ...] | None) -> _Known:
+        if len(self._known) >= _MOST_STATEMENTS:
+            oldest = self._known.pop(next(iter(self._known)))
+            if oldest.name:
+                self.command(f"DEALLOCATE {oldest.name.decode()}")
+        known = self._known[text, types] = _Known(self.connection)
+        return known
+
+    def _is_worth_preparing(self, known: _Known, text: bytes, types: Sequence[int] | None) -> bool:
+        threshold = self.connection.prepare_threshold
+        if threshold is None or known.runs < threshold:
+            known.runs += 1
+            return False
+        self._prepared += 1
+        name = b"assistly_%d" % self._prepared
+        self._link.send_prepare(name, text, types)
+        self._answers()
+        known.name = name
+        return True
+
+    def _answers(self) -> list[PGresult]:
+        try:
+            answers = self._receive()
+        except BaseException:
+            self._give_up()
+            raise
+        for answer in answers:
+            if answer.status not in _DONE:
+                raise error_from_result(answer)
+        return answers
+
+    def _receive(self) -> list[PGresult]:
+        """All that comes until the server is ready for the next statement."""
+        link, readable = self._link, self._readable
+        while link.flush():
+            _wait_to_send(link.socket)
+            link.consume_input()
+        answers: list[PGresult] = []
+        while True:
+            while link.is_busy():
+                if readable(_NAP):
+                    link.consume_input()
+            answer = link.get_result()
+            if answer is None:
+                return answers
+            answers.append(answer)
+
+    def _give_up(self) -> None:
+        """Interrupted, by Ctrl-C say: the server must not go on with what nobody waits for."""
+        if self._link.transaction_status == TransactionStatus.ACTIVE:
+            self.connection.cancel_safe(timeout=_CANCEL_PATIENCE)
+            self._receive()
+
+
+def _readable(descriptor: int) -> Callable[[int], bool]:
+    """Tells whether there is something to read, after at most so many milliseconds."""
+    if not hasattr(select, "poll"):
+        return lambda most: bool(select.select([descriptor], [], [], most / 1000)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return lambda most: bool(poll.poll(most))
+
+
+def _wait_to_send(descriptor: int) -> None:
+    """Or to read: a server that cannot get rid of its answers takes nothing in."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        selector.select()
