@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from ...backend import JobDraft, Settlement
 from ...errors import StorageCorrupt
 from ...records import Attempt, Job, JobStatus
 from ...validation import EMPTY_OBJECT
-from ..sql.database import Database, Row
+from ..sql.database import Row
 from ..sql.jobs import JOB_COLUMNS, SETTLE_HELD, SqlJobStore, in_microseconds
 from ..sql.new_jobs import make_job, new_job
 from .connections import Connection
 from .dialect import moment
-
-T = TypeVar("T")
+from .work import SqliteWork
 
 _TAKE_WRITE_LOCK = "DELETE FROM {t}retention WHERE id = 0"
 
@@ -57,14 +56,6 @@ WHERE {t}queue_jobs.id = CAST(given.key AS INTEGER)
 
 _STATUSES = {str(status): status for status in JobStatus}
 _ID, _CLAIM, _REMOTE_ID = map(_COLUMNS.index, ("id", "claim", "remote_id"))
-
-
-class SqliteWork(Database, Protocol):
-    """What the queue needs besides."""
-
-    def single(self, work: Callable[[Connection], T]) -> T: ...
-
-    def write(self, work: Callable[[Connection], T]) -> T: ...
 
 
 class SqliteJobStore(SqlJobStore):
