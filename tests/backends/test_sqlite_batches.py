@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -41,9 +42,29 @@ def claimed(backend: SqliteBackend, count: int) -> list[Job]:
     return [*backend.jobs.claim(worker_id="w", limit=count, lease_until=LATER, platforms=None, now=NOW)]
 
 
+def eventful(backend: SqliteBackend) -> list[Job]:
+    """Claimed jobs that were dead letters, replayed, and failed once more."""
+    backend.jobs.insert(drafts("a", "b"), now=NOW)
+
+    def claim(at: datetime) -> list[Job]:
+        return [*backend.jobs.claim(worker_id="w", limit=9, lease_until=LATER, platforms=None, now=at)]
+
+    for job in claim(NOW):
+        dead = Settlement("failed", job.id, job.claim, error="dead", at=NOW, final=True)
+        backend.jobs.settle([dead], now=NOW)
+        backend.jobs.replay(job.id, NOW, now=NOW)
+    retry_at = NOW + timedelta(seconds=1)
+    for job in claim(NOW):
+        backend.jobs.settle([Settlement("failed", job.id, job.claim, error="again", at=retry_at)], now=NOW)
+    return claim(retry_at)
+
+
 class TestInsert:
     def test_what_it_returns_is_what_it_stored(self, backend: SqliteBackend) -> None:
-        for batch in (drafts("a"), drafts("b", None, "c")):
+        plain = JobDraft("x", "post", JsonText("{}"), LATER, None, 3, None)
+        due_now = replace(plain, scheduled_at=NOW)
+        late, keyed = replace(plain, max_lateness=timedelta(hours=1)), replace(plain, idempotency_key="k")
+        for batch in (drafts("a"), drafts("b", None, "c"), [plain], [due_now], [late], [keyed]):
             for job in backend.jobs.insert(batch, now=NOW):
                 assert job is not None
                 assert backend.jobs.get(job.id) == job
@@ -71,7 +92,37 @@ class TestInsert:
         assert ids(backend.jobs.insert(drafts("b", "a"), now=NOW)) == [1, 2]
 
 
+class TestClaim:
+    def test_what_it_returns_is_what_it_stored(self, backend: SqliteBackend) -> None:
+        for job in eventful(backend):
+            assert job.attempts
+            assert job.replayed_at
+            assert job == backend.jobs.get(job.id)
+
+    def test_in_order(self, backend: SqliteBackend) -> None:
+        times = [NOW - timedelta(seconds=seconds) for seconds in (1, 3, 2, 3, 0)]
+        backend.jobs.insert(
+            [replace(draft, scheduled_at=at) for draft, at in zip(drafts(*[None] * 5), times, strict=True)],
+            now=NOW,
+        )
+        jobs = backend.jobs.claim(worker_id="w", limit=4, lease_until=LATER, platforms=["x"], now=NOW)
+        assert [job.id for job in jobs] == [2, 4, 3, 1]
+
+
 class TestSettle:
+    @pytest.mark.parametrize("remote_id", [None, "7"])
+    def test_what_became_of_the_job_before_is_kept(
+        self, backend: SqliteBackend, remote_id: str | None
+    ) -> None:
+        jobs = eventful(backend)
+        for job in jobs:
+            backend.jobs.begin_publish(job.id, job.claim, now=job.updated_at)
+        settled = backend.jobs.settle(
+            [Settlement("posted", job.id, job.claim, remote_id=remote_id) for job in jobs], now=LATER
+        )
+        assert settled == [backend.jobs.get(job.id) for job in jobs]
+        assert [job.last_error for job in settled if job] == ["again"] * 2
+
     def test_what_it_returns_is_what_it_stored(self, backend: SqliteBackend) -> None:
         jobs = claimed(backend, 3)
         backend.jobs.begin_publish(jobs[0].id, jobs[0].claim, now=NOW)

@@ -225,6 +225,41 @@ def test_a_leader_that_fails_leaves_the_others_in_doubt(failure: type[BaseExcept
     assert harbour.shared(4) == 40
 
 
+def test_who_comes_just_as_the_one_under_way_is_back_does_not_wait() -> None:
+    harbour = Harbour()
+
+    class Late(deque[Any]):
+        def append(self, passenger: Any) -> None:
+            harbour.held[0].set()
+            until(lambda: not lane._flights)
+            super().append(passenger)
+
+    with harbour.busy():
+        assert harbour.shared._lane
+        lane = harbour.shared._lane
+        lane._waiting = Late()
+        assert start(lambda: harbour.shared(1)).result(10) == 10
+
+
+def test_a_leader_who_goes_along_with_another_gives_his_place_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    harbour = Harbour(writers=2)
+    both_lead = threading.Event()
+    depart = Lane._depart
+
+    def later(lane: Any, me: Any) -> None:
+        assert both_lead.wait(30)
+        depart(lane, me)
+
+    monkeypatch.setattr(Lane, "_depart", later)
+    with harbour.busy(0), harbour.busy(1):
+        calls = harbour.gather([2, 3])
+    both_lead.set()
+    assert [call.result(30) for call in calls] == [20, 30]
+    assert harbour.trips == [[2, 3]]
+    assert harbour.shared._lane
+    assert harbour.shared._lane._flights == []
+
+
 def test_a_long_one_holds_up_nobody_else(patience: Callable[[float], None]) -> None:
     harbour = Harbour()
     patience(0.001)

@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar, cast
+from weakref import WeakSet
 
 from ..errors import OutcomeUnknown, StorageError
 from .context import Context
@@ -60,22 +62,19 @@ class Shared(Generic[R, T]):
         length: Callable[[R], int] = lambda _: 0,
     ) -> None:
         self._context = context
-        self._alone = alone
         self._together = together
         self._lane: Lane[R, T] | None = None
+        self.alone: Callable[[R], T] = partial(alone, context)
         self.length = length
 
     def __call__(self, request: R) -> T:
-        writers = self.writers()
+        writers = self._context.backend.writers()
         if not writers:
             return self.alone(request)
         lane = self._lane
         if lane is None:
             lane = self._lane = Lane(self)
         return lane.call(request, writers)
-
-    def alone(self, request: R) -> T:
-        return self._alone(self._context, request)
 
     def writers(self) -> int:
         """0: a call of this thread must not travel with others."""
@@ -172,36 +171,35 @@ class Lane(Generic[R, T]):
 
     def __init__(self, shared: Shared[R, T]) -> None:
         self._shared = shared
-        self._renew()
+        self.renew()
+        _lanes.add(self)
 
-    def _renew(self) -> None:
-        self._process = os.getpid()
+    def renew(self) -> None:
+        """In a forked child: the parent's threads are not there, but what they left behind is."""
         self._mutex = threading.Lock()
         self._waiting: deque[_Passenger[R]] = deque()
         self._flights: list[Flight] = []
         self._writers = 1
 
     def call(self, request: R, writers: int) -> T:
-        if self._process != os.getpid():
-            # A forked child: the parent's threads are not here, but what they left behind is.
-            self._renew()
-        with self._mutex:
-            self._writers = writers
-            goes = not self._waiting and self._is_free()
-            if goes:
-                flight = self._begin()
-            else:
-                me = _Passenger(request)
-                self._waiting.append(me)
-        if not goes:
-            return self._along(me)
+        # No lock for who is alone. Two may slip through at once, which the engine bears.
+        flights = self._flights
+        if self._waiting or len(flights) >= writers:
+            return self._along(request, writers)
+        flight = monotonic()
+        flights.append(flight)
         try:
             return self._shared.alone(request)
         finally:
-            with self._mutex:
-                self._end(flight)
+            self._end(flight)
 
-    def _along(self, me: _Passenger[R]) -> T:
+    def _along(self, request: R, writers: int) -> T:
+        me = _Passenger(request)
+        with self._mutex:
+            self._writers = writers
+            self._waiting.append(me)
+            # Who was under way may be back by now, without having seen that somebody waits.
+            self._appoint()
         try:
             while not me.answered:
                 me.wake.acquire(timeout=PATIENCE)
@@ -221,6 +219,8 @@ class Lane(Generic[R, T]):
             aboard = board(self._waiting, lambda passenger: self._shared.length(passenger.request))
             for passenger in aboard:
                 passenger.aboard = True
+                if passenger.leads is not None:
+                    self._remove(passenger.leads)
         self._fly(flight, aboard)
 
     def _fly(self, flight: Flight, aboard: Sequence[_Passenger[R]]) -> None:
@@ -231,8 +231,7 @@ class Lane(Generic[R, T]):
             answers = in_doubt(error, len(aboard))
             raise
         finally:
-            with self._mutex:
-                self._end(flight)
+            self._end(flight)
             for passenger, answer in zip(aboard, answers, strict=True):
                 passenger.answer = answer
                 passenger.answered = True
@@ -247,26 +246,47 @@ class Lane(Generic[R, T]):
         flights = self._flights
         if len(flights) < self._writers:
             return True
-        while flights and patience(flights[0]) < 0:
-            del flights[0]
+        for flight in [*flights]:
+            if patience(flight) < 0:
+                self._remove(flight)
         return len(flights) < self._writers
 
-    def _end(self, flight: Flight) -> None:
-        """The first of those who wait leads the next one, if anybody waits."""
+    def _remove(self, flight: Flight) -> bool:
         try:
             self._flights.remove(flight)
         except ValueError:
-            return
-        if self._waiting:
-            leader = next((passenger for passenger in self._waiting if passenger.leads is None), None)
-            if leader is not None:
-                leader.leads = self._begin()
-                leader.rouse()
+            return False
+        return True
+
+    def _end(self, flight: Flight) -> None:
+        if self._remove(flight) and self._waiting:
+            with self._mutex:
+                self._appoint()
+
+    def _appoint(self) -> None:
+        """The first of those who wait to lead the next flight, if it may leave."""
+        leader = next((passenger for passenger in self._waiting if passenger.leads is None), None)
+        if leader is not None and self._is_free():
+            leader.leads = self._begin()
+            leader.rouse()
 
     def _leave(self, me: _Passenger[R]) -> None:
         """`me` was interrupted, and what it was to lead falls to the next."""
         with self._mutex:
-            if not me.aboard:
-                self._waiting.remove(me)
-                if me.leads is not None:
-                    self._end(me.leads)
+            if me.aboard:
+                return
+            self._waiting.remove(me)
+        if me.leads is not None:
+            self._end(me.leads)
+
+
+_lanes: WeakSet[Lane[Any, Any]] = WeakSet()
+
+
+def _after_fork() -> None:
+    for lane in _lanes:
+        lane.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -22,11 +22,14 @@ from ..records import (
     Settled,
     Snoozed,
     Unclear,
+    maker,
 )
 from .context import Context
 from .scheduling import Scheduler, checked_gap, raise_conflict
 from .settling import lapse, settlement
 from .waiting import wait
+
+_make_new_job = maker(NewJob)
 
 _SWEEP = 100
 _LEASE = timedelta(minutes=5)
@@ -60,7 +63,7 @@ class Queue:
         attempts (default: SCHEDULE_MAX_RETRIES) a job goes to the dead letters, and so does one
         that is met later than `max_lateness` after its time.
         """
-        new = NewJob(
+        new = _make_new_job(
             platform, content, scheduled_at, idempotency_key, min_gap, metadata, max_retries, max_lateness
         )
         return self._scheduler.schedule(new, now)

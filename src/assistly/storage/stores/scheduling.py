@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -69,16 +68,17 @@ class Scheduler:
 
     def _plan(self, new: NewJob, now: datetime) -> _Planned:
         retries = self._context.policies.retry.max_retries if new.max_retries is None else new.max_retries
+        key, metadata, lateness = new.idempotency_key, new.metadata, new.max_lateness
         draft = _make_draft(
             check.name("platform", new.platform),
             check.content("content", new.content),
-            check.canonical_object("metadata", {} if new.metadata is None else new.metadata),
-            check.optional_moment("scheduled_at", new.scheduled_at) or now,
-            check.optional_name("idempotency_key", new.idempotency_key),
+            check.EMPTY_OBJECT if metadata is None else check.canonical_object("metadata", metadata),
+            now if new.scheduled_at is None else check.moment("scheduled_at", new.scheduled_at),
+            None if key is None else check.name("idempotency_key", key),
             check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
-            check.optional_duration("max_lateness", new.max_lateness, most=_MOST_LATENESS),
+            check.optional_duration("max_lateness", lateness, most=_MOST_LATENESS),
         )
-        return draft, checked_gap("min_gap", new.min_gap)
+        return draft, None if new.min_gap is None else checked_gap("min_gap", new.min_gap)
 
 
 def _schedule_one(context: Context, request: Scheduling) -> Job:
@@ -94,7 +94,17 @@ def _schedule_all(context: Context, requests: Sequence[Scheduling], now: datetim
 
 def _at(request: Scheduling, now: datetime) -> JobDraft:
     draft, is_now = request
-    return replace(draft, scheduled_at=now) if is_now else draft
+    if not is_now:
+        return draft
+    return _make_draft(
+        draft.platform,
+        draft.content,
+        draft.metadata,
+        now,
+        draft.idempotency_key,
+        draft.max_retries,
+        draft.max_lateness,
+    )
 
 
 def _length(request: Scheduling) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from .approvals import SqlApprovalStore
@@ -53,9 +52,8 @@ class SqlBackend:
         self.events = stores.events(database)
         self.snapshots = stores.snapshots(database)
         self.retention = stores.retention(database)
-
-    def now(self) -> datetime:
-        return self._database.now()
+        self.now = database.now
+        self.writers = database.writers
 
     def ping(self) -> None:
         statement = self._database.dialect.render(_PING)
@@ -63,9 +61,6 @@ class SqlBackend:
 
     def migrate(self) -> list[str]:
         return self._database.migrate()
-
-    def writers(self) -> int:
-        return self._database.writers()
 
     @contextmanager
     def transaction(self) -> Iterator[SqlBackend]:

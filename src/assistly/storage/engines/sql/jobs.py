@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from ...backend import JobDraft, JsonText, Settlement
 from ...errors import StorageCorrupt
@@ -73,9 +74,19 @@ _DUE = f"SELECT id FROM {{t}}queue_jobs WHERE {WAITING} AND due_at <= :now"
 
 _IS_EXPIRED = "status = 'processing' AND lease_until <= :now"
 _IS_LATE = "late_after < :now"
+_OF_PLATFORMS = {False: "", True: "AND platform {any_platform}"}
 
 
-def _claim_template(of_platforms: str, *, only_when_swept: bool) -> str:
+class ClaimVariant(NamedTuple):
+    of_platforms: bool
+    only_when_swept: bool
+
+
+CLAIM_VARIANTS = [ClaimVariant(*variant) for variant in product((False, True), repeat=2)]
+
+
+def claim_template(variant: ClaimVariant, returning: str = JOB_COLUMNS) -> str:
+    of_platforms = _OF_PLATFORMS[variant.of_platforms]
     # Not with EXISTS: in the hope of a first row soon, that may become a scan of the table.
     swept = f"""
     AND (SELECT id FROM {{t}}queue_jobs WHERE {_IS_EXPIRED} ORDER BY lease_until LIMIT 1) IS NULL
@@ -86,10 +97,10 @@ def _claim_template(of_platforms: str, *, only_when_swept: bool) -> str:
     lease_until = :lease_until, updated_at = :now
 WHERE id {{picked}}
     {_DUE} AND (late_after IS NULL OR late_after >= :now) {of_platforms}
-    {swept.strip() if only_when_swept else ""}
+    {swept.strip() if variant.only_when_swept else ""}
     ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
-{_RETURNING}
+RETURNING {returning.strip()}
 """
 
 
@@ -104,12 +115,7 @@ WHERE id {{picked}}
 """
 
 
-_OF_PLATFORMS = {False: "", True: "AND platform {any_platform}"}
-_CLAIM = {
-    (filtered, only_when_swept): _claim_template(text, only_when_swept=only_when_swept)
-    for filtered, text in _OF_PLATFORMS.items()
-    for only_when_swept in (False, True)
-}
+_CLAIM = {variant: claim_template(variant) for variant in CLAIM_VARIANTS}
 _BURY_MISSED = {filtered: _bury_template(text) for filtered, text in _OF_PLATFORMS.items()}
 
 _EXPIRED = f"""
@@ -291,7 +297,7 @@ class SqlJobStore(SqlStore, ABC):
         now: datetime,
         only_when_swept: bool = False,
     ) -> Sequence[Job]:
-        statement = self._render(_CLAIM[platforms is not None, only_when_swept], limit)
+        statement = self._render(_CLAIM[ClaimVariant(platforms is not None, only_when_swept)], limit)
         params = {
             "worker_id": worker_id,
             "lease_until": self._bind(lease_until),

@@ -22,9 +22,9 @@ from ...errors import (
     StorageUnavailable,
 )
 from ..sql.database import Params, Row
+from . import forks
 from .driver import sqlite3
 from .errors import DRIVER_ERRORS, translate
-from .forks import generation, keep_alive
 
 _OLDEST = (3, 37, 0)
 _MAX_IDLE = 16
@@ -43,7 +43,7 @@ class Connection:
         self.name = name
         self._raw = raw
         self._cursor = raw.cursor()
-        self._generation = generation()
+        self._generation = forks.generation
 
     @property
     def in_transaction(self) -> bool:
@@ -52,16 +52,16 @@ class Connection:
 
     @property
     def is_reusable(self) -> bool:
-        return not self._raw.in_transaction and self._generation == generation()
+        return not self._raw.in_transaction and self._generation == forks.generation
 
     @property
     def is_inherited(self) -> bool:
         """By a child, through a fork."""
-        return self._generation != generation()
+        return self._generation != forks.generation
 
     def rows(self, statement: str, params: Values = _NO_PARAMS) -> list[Row]:
         try:
-            rows: list[Row] = self._executed(statement, params).fetchall()
+            rows: list[Row] = self._own_cursor().execute(statement, params).fetchall()
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
         return rows
@@ -72,7 +72,7 @@ class Connection:
 
     def execute(self, statement: str, params: Values = _NO_PARAMS) -> int:
         try:
-            changed: int = self._executed(statement, params).rowcount
+            changed: int = self._own_cursor().execute(statement, params).rowcount
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
         return changed
@@ -80,7 +80,7 @@ class Connection:
     def insert(self, statement: str, values: Values) -> int:
         """The id of the new row; 0 if there is none."""
         try:
-            cursor = self._executed(statement, values)
+            cursor = self._own_cursor().execute(statement, values)
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
         id: int = cursor.lastrowid
@@ -94,18 +94,15 @@ class Connection:
 
     def close(self) -> None:
         if self.is_inherited:
-            keep_alive(self._raw)
+            forks.keep_alive(self._raw)
         else:
             self._cursor.close()
             self._raw.close()
 
     def _own_cursor(self) -> Any:
-        if self._generation != generation():
+        if self._generation != forks.generation:
             raise StorageClosed("this transaction is the parent process's: it cannot be used in a child")
         return self._cursor
-
-    def _executed(self, statement: str, params: Values) -> Any:
-        return self._own_cursor().execute(statement, params)
 
 
 class BoundConnection(Connection):

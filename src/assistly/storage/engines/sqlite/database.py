@@ -51,11 +51,11 @@ class SqliteDatabase:
         return self._pool.after_fork() + self._watch.after_fork()
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        session = self._session()
+        session = self._ambient.session
         return self._alone(work) if session is None else session.read(work)
 
     def single(self, work: Callable[[Connection], T]) -> T:
-        session = self._session()
+        session = self._ambient.session
         return self._alone(work) if session is None else session.single(work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
@@ -63,15 +63,15 @@ class SqliteDatabase:
             with atomic(connection):
                 return work(connection)
 
-        session = self._session()
+        session = self._ambient.session
         return self._alone(whole) if session is None else session.write(work)
 
     def writers(self) -> int:
-        return 1 if self._session() is None else 0
+        return 1 if self._ambient.session is None else 0
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
-        session = self._session()
+        session = self._ambient.session
         if session is not None:
             with session.transaction(), SessionDatabase(session, self) as pinned:
                 yield pinned
@@ -108,14 +108,12 @@ class SqliteDatabase:
         self._pool.close()
 
     def _alone(self, work: Callable[[Connection], T]) -> T:
-        connection = self._borrow()
+        pool = self._pool
+        connection = pool.borrow() if self._ready else self._borrow()
         try:
             return work(connection)
         finally:
-            self._pool.give_back(connection)
-
-    def _session(self) -> Session | None:
-        return self._ambient.session
+            pool.give_back(connection)
 
     @contextmanager
     def _joined(self, connection: Connection) -> Iterator[Database]:

@@ -15,12 +15,8 @@ class Forgetful(Protocol):
 
 _databases: weakref.WeakSet[Forgetful] = weakref.WeakSet()
 _inherited: list[Any] = []
-_generation = 0
-
-
-def generation() -> int:
-    """How many forks this process is away from the first one; asking for its id is a system call."""
-    return _generation
+generation = 0
+"""How many forks this process is away from the first one; asking for its id is a system call."""
 
 
 def forget_in_children(database: Forgetful) -> None:
@@ -33,8 +29,8 @@ def keep_alive(connection: Any) -> None:
 
 
 def _after_fork() -> None:
-    global _generation
-    _generation += 1
+    global generation
+    generation += 1
     for database in list(_databases):
         _inherited.extend(database.after_fork())
 

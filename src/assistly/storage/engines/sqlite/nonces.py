@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 
 from ..sql.nonces import SqlNonceStore
+from .work import SqliteWork
 
+_REGISTER = "INSERT INTO {t}nonces (nonce, timestamp_ms) VALUES (?, ?) ON CONFLICT DO NOTHING"
 # WHERE keeps the parser from taking ON for a join.
 _REGISTER_MANY = """
 INSERT INTO {t}nonces (nonce, timestamp_ms) SELECT key, value FROM json_each(:nonces) WHERE TRUE
@@ -14,6 +16,15 @@ RETURNING nonce
 
 
 class SqliteNonceStore(SqlNonceStore):
+    def __init__(self, database: SqliteWork) -> None:
+        super().__init__(database)
+        self._sqlite = database
+        self._register = self._render(_REGISTER)
+
+    def register(self, nonce: str, timestamp_ms: int) -> bool:
+        values = (nonce, timestamp_ms)
+        return self._sqlite.single(lambda connection: connection.execute(self._register, values)) > 0
+
     def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
         statement = self._render(_REGISTER_MANY)
         params = {"nonces": json.dumps(dict(nonces), ensure_ascii=False)}
