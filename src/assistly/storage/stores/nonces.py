@@ -36,7 +36,7 @@ class Nonces:
         """
         if not isinstance(nonces, Iterable) or isinstance(nonces, str | bytes):
             raise check.wrong_type("nonces", "an iterable of nonces", nonces)
-        common = _milliseconds(timestamp)
+        common = None if timestamp is None else _milliseconds(timestamp)
         requests = [_with_time(nonce, common) for nonce in nonces]
         return _register_all(self._context, requests, self._context.now(None)) if requests else []
 
@@ -46,7 +46,7 @@ class Nonces:
 
 
 def registration(nonce: str, timestamp: datetime | None) -> Registration:
-    return check.name("nonce", nonce), _milliseconds(timestamp)
+    return check.name("nonce", nonce), None if timestamp is None else _milliseconds(timestamp)
 
 
 def _register_one(context: Context, request: Registration) -> bool:
@@ -67,8 +67,8 @@ def _register_all(context: Context, requests: Sequence[Registration], now: datet
     return [answers.pop(nonce, False) for nonce, _ in rows]
 
 
-def _milliseconds(timestamp: datetime | None) -> int | None:
-    return None if timestamp is None else milliseconds(check.moment("timestamp", timestamp))
+def _milliseconds(timestamp: datetime) -> int:
+    return milliseconds(check.moment("timestamp", timestamp))
 
 
 def _with_time(nonce: object, common: int | None) -> Registration:

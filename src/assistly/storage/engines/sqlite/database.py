@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ...errors import StorageClosed
 from ..sql.database import Database
 from ..sql.migrations import discover, migrate, require_current
-from .connections import Connection, Opener, Pool, bound
+from .connections import Connection, Opener, Pool, Values, bound
 from .dialect import DIALECT
 from .forks import forget_in_children
 from .migrations import SqliteMigrations
@@ -57,6 +57,17 @@ class SqliteDatabase:
     def single(self, work: Callable[[Connection], T]) -> T:
         session = self._ambient.session
         return self._alone(work) if session is None else session.single(work)
+
+    def change(self, statement: str, values: Values) -> int:
+        session = self._ambient.session
+        if session is not None:
+            return session.single(lambda connection: connection.execute(statement, values))
+        pool = self._pool
+        connection = pool.borrow() if self._ready else self._borrow()
+        try:
+            return connection.execute(statement, values)
+        finally:
+            pool.give_back(connection)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         def whole(connection: Connection) -> T:
@@ -171,6 +182,9 @@ class SessionDatabase:
     def single(self, work: Callable[[Connection], T]) -> T:
         with self._session.lock:
             return self._open_session().single(work)
+
+    def change(self, statement: str, values: Values) -> int:
+        return self.single(lambda connection: connection.execute(statement, values))
 
     def write(self, work: Callable[[Connection], T]) -> T:
         with self._session.lock:

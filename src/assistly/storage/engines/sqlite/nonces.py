@@ -22,8 +22,7 @@ class SqliteNonceStore(SqlNonceStore):
         self._register = self._render(_REGISTER)
 
     def register(self, nonce: str, timestamp_ms: int) -> bool:
-        values = (nonce, timestamp_ms)
-        return self._sqlite.single(lambda connection: connection.execute(self._register, values)) > 0
+        return self._sqlite.change(self._register, (nonce, timestamp_ms)) > 0
 
     def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
         statement = self._render(_REGISTER_MANY)
