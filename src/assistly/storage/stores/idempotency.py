@@ -11,9 +11,11 @@ from typing import NamedTuple
 from .. import validation as check
 from ..backend import IdempotencyRow, KeyClaim
 from ..errors import ClaimLost, Conflict, IdempotencyMismatch
-from ..records import ClaimState, IdempotencyClaim, IdempotencyRecord, Json
+from ..records import ClaimState, IdempotencyClaim, IdempotencyRecord, Json, maker
 from .context import Context
 from .grouping import ALONE, Answer, Shared, attempt
+
+_make_claim = maker(IdempotencyClaim)
 
 _LEASE = timedelta(seconds=60)
 
@@ -203,7 +205,7 @@ def _claim(row: IdempotencyRow, request: ClaimRequest) -> IdempotencyClaim:
         state = ClaimState.COMPLETED
     else:
         state = ClaimState.ACQUIRED if row.token == token else ClaimState.IN_PROGRESS
-    return IdempotencyClaim(row.key, state, row.value, row.fingerprint, row.lease_until, token)
+    return _make_claim(row.key, state, row.value, row.fingerprint, row.lease_until, token)
 
 
 def _lost(claim: IdempotencyClaim) -> ClaimLost:

@@ -17,12 +17,15 @@ from ...records import Job, JobStatus
 from ..sql.database import Executor, Params, Row
 from ..sql.jobs import (
     ATTEMPT_ERROR_LENGTH,
+    CLAIM_VARIANTS,
     HELD,
     JOB_COLUMNS,
     SETTLE_EXPIRED,
     SETTLE_HELD,
     WAITING,
+    ClaimVariant,
     SqlJobStore,
+    claim_template,
     decoded_attempt,
     known_status,
 )
@@ -56,6 +59,19 @@ UPDATE {{t}}queue_jobs SET lease_until = :lease_until, updated_at = :now
 FROM unnest(:ids::bigint[], :claims::bigint[]) AS given (given_id, given_claim)
 WHERE id = ANY(:ids::bigint[]) AND id = given_id AND claim = given_claim AND {HELD} AND lease_until > :now
 RETURNING {JOB_COLUMNS}
+"""
+
+# What a statement sets need not come back: each column takes 0.1 µs a row on either side.
+_AS_CLAIMED = """
+due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries, next_retry_at,
+    idempotency_key, remote_id, posted_at, last_error, dead_letter_at, dead_letter_reason, replayed_at, claim,
+    publish_started_at, max_lateness, attempts
+"""
+_CLAIM = {variant: claim_template(variant, _AS_CLAIMED) for variant in CLAIM_VARIANTS}
+_AS_POSTED = """
+id, claim, platform, content, metadata, scheduled_at, created_at, retries, max_retries, idempotency_key,
+    remote_id, last_error, dead_letter_at, dead_letter_reason, replayed_at, publish_started_at, max_lateness,
+    attempts
 """
 
 _GIVEN_TYPES = {
@@ -109,6 +125,28 @@ class PostgresJobStore(SqlJobStore):
     ) -> Job | None:
         job = super().reschedule(id, scheduled_at, content=content, metadata=metadata, now=now)
         return self._announced([job], now)[0]
+
+    def claim(
+        self,
+        *,
+        worker_id: str,
+        limit: int,
+        lease_until: datetime,
+        platforms: Sequence[str] | None,
+        now: datetime,
+        only_when_swept: bool = False,
+    ) -> Sequence[Job]:
+        statement = self._render(_CLAIM[ClaimVariant(platforms is not None, only_when_swept)], limit)
+        params = {
+            "worker_id": worker_id,
+            "lease_until": lease_until,
+            "now": now,
+            **self._of_platforms(platforms),
+        }
+        rows = self._database.single(lambda connection: connection.rows(statement, params))
+        # By (due_at, id), which they begin with.
+        rows.sort()
+        return [_claimed(row, worker_id, lease_until, now) for row in rows]
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
@@ -237,16 +275,20 @@ class PostgresJobStore(SqlJobStore):
             first.setdefault((one.id, one.claim), place)
         templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
         steps = [
-            self._settle_step(kind, templates[kind], group, now)
+            (kind, *self._settle_step(kind, templates[kind], group, now))
             for kind, group in _by_kind([settlements[place] for place in first.values()])
         ]
 
-        def work(connection: Executor) -> list[Row]:
-            return [row for statement, params in steps for row in connection.rows(statement, params)]
+        def work(connection: Executor) -> list[Job]:
+            return [
+                _posted(row, now) if kind == "posted" else self._job(row)
+                for kind, statement, params in steps
+                for row in connection.rows(statement, params)
+            ]
 
-        rows = self._database.single(work) if len(steps) == 1 else self._database.write(work)
+        settled = self._database.single(work) if len(steps) == 1 else self._database.write(work)
         jobs: list[Job | None] = [None] * len(settlements)
-        for job in map(self._job, rows):
+        for job in settled:
             jobs[first[job.id, job.claim]] = job
         return jobs
 
@@ -270,27 +312,58 @@ class PostgresJobStore(SqlJobStore):
             params["ats"] = [one.at for one in group]
             params["finals"] = [one.final for one in group]
             params["keep_publishs"] = [one.keep_publish for one in group]
-        return self._render(_for_many(template, _GIVEN_NAMES[kind])), params
+        return self._render(_for_many(kind, template)), params
 
     def _job(self, row: Row) -> Job:
         """Its columns are the fields, in their order; the driver has decoded most of them."""
-        lateness, attempts = row[-2:]
-        return make_job(
-            row[0],
-            known_status(row[0], row[1]),
-            *row[2:-2],
-            None if lateness is None else timedelta(microseconds=lateness),
-            tuple(map(decoded_attempt, attempts)) if attempts else (),
-        )
+        return make_job(row[0], known_status(row[0], row[1]), *row[2:-2], *_decoded(*row[-2:]))
+
+
+def _claimed(row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job:
+    (
+        due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
+        next_retry_at, idempotency_key, remote_id, posted_at, last_error, dead_letter_at,
+        dead_letter_reason, replayed_at, claim, publish_started_at, max_lateness, attempts,
+    ) = row  # fmt: skip
+    return make_job(
+        id, JobStatus.PROCESSING, platform, content, metadata, scheduled_at, created_at, now, retries,
+        max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
+        dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
+        publish_started_at, *_decoded(max_lateness, attempts),
+    )  # fmt: skip
+
+
+def _posted(row: Row, now: datetime) -> Job:
+    (
+        id, claim, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
+        idempotency_key, remote_id, last_error, dead_letter_at, dead_letter_reason, replayed_at,
+        publish_started_at, max_lateness, attempts,
+    ) = row  # fmt: skip
+    return make_job(
+        id, JobStatus.POSTED, platform, content, metadata, scheduled_at, created_at, now, retries,
+        max_retries, None, scheduled_at, idempotency_key, remote_id, now, last_error, dead_letter_at,
+        dead_letter_reason, replayed_at, claim, None, None, publish_started_at,
+        *_decoded(max_lateness, attempts),
+    )  # fmt: skip
+
+
+def _decoded(max_lateness: int | None, attempts: list[dict[str, Any]]) -> tuple[Any, Any]:
+    return (
+        None if max_lateness is None else timedelta(microseconds=max_lateness),
+        tuple(map(decoded_attempt, attempts)) if attempts else (),
+    )
 
 
 @cache
-def _for_many(template: str, names: tuple[str, ...]) -> str:
+def _for_many(kind: str, template: str) -> str:
+    names = _GIVEN_NAMES[kind]
     arrays = ", ".join(f":{name}s::{_GIVEN_TYPES[name]}[]" for name in names)
     columns = ", ".join(f"given_{name}" for name in names)
     whole = template.replace("{append_attempt}", APPEND_ATTEMPT)
     changes, where, condition = _GIVEN.sub(r"given_\1", whole).rpartition("WHERE")
     by_id = f"{where} id = ANY(:ids::bigint[]) AND"
+    if kind == "posted":
+        condition = f"{condition.partition('RETURNING')[0]}RETURNING {_AS_POSTED.strip()}"
     return f"{changes}FROM unnest({arrays}) AS given ({columns}) {by_id}{condition}"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...backend import IdempotencyRow, JsonText, KeyClaim
 from ...errors import StorageUnavailable
-from ...records import IdempotencyRecord
+from ...records import IdempotencyRecord, maker
 from .database import Executor, Row
 from .store import SqlStore
 
@@ -27,7 +27,7 @@ _CLAIM = f"""
 INSERT INTO {{t}}idempotency AS stored (key, saved_at, completed, fingerprint, token, lease_until)
 VALUES (:key, :now, FALSE, :fingerprint, :token, :lease_until)
 {TAKE_OVER}
-RETURNING {COLUMNS}
+RETURNING fingerprint
 """
 
 _ROW = f"SELECT {COLUMNS} FROM {{t}}idempotency WHERE key = :key"
@@ -56,29 +56,35 @@ RETURNING {_RECORD}
 _GET = f"SELECT {_RECORD} FROM {{t}}idempotency WHERE key = :key AND completed"
 
 
+_make_row, _make_claim = maker(IdempotencyRow), maker(KeyClaim)
+
+
 class SqlIdempotencyStore(SqlStore):
     def claim(
         self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
     ) -> IdempotencyRow:
-        params = self._claim_params(KeyClaim(key, fingerprint, token, lease_until, now))
+        claim = _make_claim(key, fingerprint, token, lease_until, now)
+        statement, params = self._render(_CLAIM), self._claim_params(claim)
         for _ in range(_ROUNDS):
-            row = self._change_one(_CLAIM, params, self._row) or self._read_one(_ROW, {"key": key}, self._row)
+            taken = self._database.single(lambda connection: connection.row(statement, params))
+            if taken is not None:
+                return _taken(claim, taken)
+            row = self._read_one(_ROW, {"key": key}, self._row)
             if row is not None:
                 return row
         raise StorageUnavailable("the idempotency key is being claimed and given up all the time: try again")
 
     def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
-        claim, look = self._render(_CLAIM), self._render(_ROW)
-        batch = [self._claim_params(one) for one in claims]
+        statement, look = self._render(_CLAIM), self._render(_ROW)
 
-        def work(connection: Executor) -> list[Row | None]:
-            return [
-                connection.row(claim, params) or connection.row(look, {"key": params["key"]})
-                for params in batch
-            ]
+        def claimed(connection: Executor, claim: KeyClaim) -> IdempotencyRow | None:
+            taken = connection.row(statement, self._claim_params(claim))
+            if taken is not None:
+                return _taken(claim, taken)
+            row = connection.row(look, {"key": claim.key})
+            return None if row is None else self._row(row)
 
-        rows = self._database.write(work)
-        return [None if row is None else self._row(row) for row in rows]
+        return self._database.write(lambda connection: [claimed(connection, claim) for claim in claims])
 
     def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
         params = {"key": key, "token": token, "value": value, "now": self._bind(now)}
@@ -127,3 +133,8 @@ class SqlIdempotencyStore(SqlStore):
     def _record(self, row: Row) -> IdempotencyRecord:
         key, value, saved_at, fingerprint = row
         return IdempotencyRecord(key, self._json(value), self._time(saved_at), fingerprint)
+
+
+def _taken(claim: KeyClaim, row: Row) -> IdempotencyRow:
+    """Only a fingerprint of an earlier claim is not the caller's."""
+    return _make_row(claim.key, False, None, claim.now, row[0], claim.token, claim.lease_until)
