@@ -136,6 +136,9 @@ def test_a_batch_comes_back_as_it_is_stored(postgres: Storage, count: int) -> No
             [None, LATER + timedelta(microseconds=number), datetime.min.replace(tzinfo=UTC)][number % 3],
             metadata=[None, {"text": AWKWARD[number % len(AWKWARD)], "float": 1e16, "list": []}][number % 2],
             max_retries=number + 1,
+            max_lateness=[None, timedelta(0), timedelta(microseconds=number), timedelta.max // 300][
+                number % 4
+            ],
         )
         for number in range(count)
     ]

@@ -90,7 +90,11 @@ class JobStore(Protocol):
     """The queue. A job is *due* when it is scheduled or retrying and `due_at <= now`."""
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
-        """Insert in order; None for a draft whose idempotency key is taken, in the table or in the batch."""
+        """Insert in order; None for a draft whose idempotency key is taken, in the table or in the batch.
+
+        A draft may be made only when it is asked for, which takes time and may raise InvalidValue:
+        go through them once, and where all that was inserted before is undone then.
+        """
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         """Until the enclosing transaction ends, let no other transaction past this for these platforms."""

@@ -303,6 +303,35 @@ class QueueBatchesContract(Contract):
             storage.queue.schedule_many([NewJob("x", "a"), bad, NewJob("x", "b")])
         assert storage.queue.list() == []
 
+    @pytest.mark.parametrize("bad", [NewJob("x", "a\x00"), NewJob("x", "a", idempotency_key=""), "no job"])
+    def test_nothing_of_a_long_batch_is_written_before_a_bad_job(self, storage: Storage, bad: Any) -> None:
+        job = storage.queue.schedule("x", "other")
+        batch = [*[NewJob("x", "a")] * 1200, bad]
+        with pytest.raises(InvalidValue, match="1200"):
+            storage.queue.schedule_many(batch)
+        with storage.transaction() as tx:
+            second = tx.queue.schedule("x", "second")
+            with pytest.raises(InvalidValue):
+                tx.queue.schedule_many(batch)
+            third = tx.queue.schedule("x", "third")
+        assert storage.queue.list() == [job, second, third]
+
+    def test_keys_in_the_middle_of_a_long_batch(self, storage: Storage) -> None:
+        stored = storage.queue.schedule("x", "a", START, idempotency_key="stored")
+        keys = {700: "stored", 701: "new", 702: "new", 1301: "later"}
+        jobs = storage.queue.schedule_many(
+            NewJob("x", "a" if n in keys else f"content {n}", START, idempotency_key=keys.get(n))
+            for n in range(1400)
+        )
+        assert jobs[700] == stored
+        assert jobs[701] == jobs[702]
+        new = jobs[:700] + jobs[701:702] + jobs[703:]
+        assert [job.content for job in new[:700] + new[701:900]] == [
+            f"content {n}" for n in range(902) if n not in keys
+        ]
+        first = storage.queue.list(limit=1000)
+        assert [*first, *storage.queue.list(after=first[-1], limit=1000)] == [stored, *new]
+
     @pytest.mark.parametrize("jobs", [None, 1, NewJob("x", "a"), ["x"], [("x", "a")], [None]])
     def test_only_new_jobs_are_taken(self, storage: Storage, jobs: Any) -> None:
         with pytest.raises(InvalidValue):

@@ -198,9 +198,11 @@ class PostgresJobStore(SqlJobStore):
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1:
             return [self._insert_one(drafts[0], now)]
-        if len(drafts) >= _WORTH_COPYING and all(map(can_be_copied, drafts)):
-            return self._copy(drafts, now)
-        return self._insert_many(drafts, now)
+        if len(drafts) >= _WORTH_COPYING:
+            return self._postgres.write(lambda connection: self._insert_blocks(connection, drafts, now))
+        batches = [*_chunks([*drafts])]
+        run = self._database.single if len(batches) == 1 else self._database.write
+        return run(lambda connection: self._insert_many(connection, batches, now))
 
     def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
         template = INSERT_ONE if draft.idempotency_key is None else INSERT_ONE_WITH_KEY
@@ -208,38 +210,40 @@ class PostgresJobStore(SqlJobStore):
         row = self._database.single(lambda connection: connection.row(statement, params))
         return None if row is None else new_job(row[0], draft, now)
 
-    def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
-        if not drafts:
-            return []
+    def _insert_blocks(
+        self, connection: PostgresExecutor, drafts: Sequence[JobDraft], now: datetime
+    ) -> list[Job | None]:
+        """Copied as long as there are no keys. The server works on one block while the next is made."""
+        jobs: list[Job | None] = []
+        block = drafts[:_BLOCK]
+        if all(map(can_be_copied, block)):
+            reserve = {"jobs": self._table, "count": len(drafts)}
+            ((ids,),) = connection.rows(self._render(RESERVE_IDS), reserve)
+            with connection.copying(self._render(COPY)) as send:
+                send(COPY_BEGIN)
+                while block and all(map(can_be_copied, block)):
+                    stop = len(jobs) + len(block)
+                    places = ids[len(jobs) : stop]
+                    send(copy_rows(block, places, now))
+                    jobs += map(new_job, places, block, repeat(now))
+                    block = drafts[stop : stop + _BLOCK]
+                send(COPY_END)
+        rest = [*block, *drafts[len(jobs) + len(block) :]]
+        return jobs + self._insert_many(connection, [*_chunks(rest)], now)
+
+    def _insert_many(
+        self, connection: Executor, batches: Sequence[Sequence[JobDraft]], now: datetime
+    ) -> list[Job | None]:
         statement = self._render(INSERT_MANY)
-        batches = [
-            {"drafts": drafts_json(chunk), "now": now, "jobs": self._table} for chunk in _chunks(drafts)
-        ]
-
-        def work(connection: Executor) -> list[Row]:
-            return [row for params in batches for row in connection.rows(statement, params)]
-
-        rows = self._database.single(work) if len(batches) == 1 else self._database.write(work)
+        rows: list[Row] = []
+        for batch in batches:
+            params = {"drafts": drafts_json(batch), "now": now, "jobs": self._table}
+            rows += connection.rows(statement, params)
+        drafts = [draft for batch in batches for draft in batch]
         return [
             None if id is None else new_job(id, draft, now)
             for id, draft in zip(ids_in_places(drafts, sorted(rows)), drafts, strict=True)
         ]
-
-    def _copy(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job]:
-        """Block by block, so that the server works on one while the next is being written."""
-        reserve, copy = self._render(RESERVE_IDS), self._render(COPY)
-
-        def work(connection: PostgresExecutor) -> list[Job]:
-            ((ids,),) = connection.rows(reserve, {"jobs": self._table, "count": len(drafts)})
-            with connection.copying(copy) as send:
-                send(COPY_BEGIN)
-                for start in range(0, len(drafts), _BLOCK):
-                    block = slice(start, start + _BLOCK)
-                    send(copy_rows(drafts[block], ids[block], now))
-                send(COPY_END)
-                return [*map(new_job, ids, drafts, repeat(now))]
-
-        return self._postgres.write(work)
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         if not self._postgres.sees_later_commits():

@@ -79,7 +79,7 @@ class SqliteJobStore(SqlJobStore):
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1:
             return [self._insert_one(drafts[0], now)]
-        return self._insert_many(drafts, now)
+        return self._insert_many([*drafts], now)
 
     def claim(
         self,
