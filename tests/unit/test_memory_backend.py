@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistly.storage.backend import JobDraft, JsonText, Settlement, StorageBackend
+from assistly.storage.backend import JobDraft, JsonText, NonceStore, Settlement, StorageBackend
 from assistly.storage.engines.memory import MemoryBackend
 from assistly.storage.engines.memory.jobs import JobRow
 from assistly.storage.engines.memory.tables import Journal, Ordered, Table
@@ -211,6 +211,30 @@ class TestFailure:
             with pytest.raises(ValueError, match="Expecting"):
                 tx.jobs.insert([draft("b"), draft("c", metadata="no JSON")], now=NOW)
         assert [job.idempotency_key for job in claim(backend)] == ["a"]
+
+    def test_an_interrupted_nonce_is_undone_alone(
+        self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        def interrupted(nonces: NonceStore) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(Ordered, "add", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    nonces.register("b", 1)
+            assert not nonces.seen("b")
+
+        with backend.transaction() as tx:
+            tx.nonces.register("a", 1)
+            interrupted(tx.nonces)
+        interrupted(backend.nonces)
+        assert backend.nonces.register("b", 1)
+        assert backend.retention.delete_nonces(2, limit=9) == 2
+
+    def test_a_nonce_leaves_nothing_to_undo(self, backend: MemoryBackend) -> None:
+        backend.nonces.register("a", 1)
+        assert backend._database.journal.entries == []
 
     @pytest.mark.parametrize("skipped", range(14))
     def test_an_interrupt_between_two_steps_of_a_change(

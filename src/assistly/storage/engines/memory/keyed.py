@@ -258,10 +258,23 @@ class MemoryNonceStore:
         self._table = table
 
     def register(self, nonce: str, timestamp_ms: int) -> bool:
-        with self._scope:
-            if nonce in self._table.rows:
+        # `with self._scope`, written out for one change that wakes nobody: a tenth of the call.
+        scope, table = self._scope, self._table
+        database = scope.database
+        with database.lock:
+            if scope.closed:
+                scope.check()
+            if nonce in table.rows:
                 return False
-            self._table.add(nonce, (timestamp_ms, next(self._table.sequence), nonce))
+            journal = database.journal
+            mark = len(journal.entries)
+            try:
+                table.add(nonce, (timestamp_ms, next(table.sequence), nonce))
+            except BaseException:
+                journal.undo(mark)
+                raise
+            if not database.marks:
+                journal.entries.clear()
             return True
 
     def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:

@@ -84,14 +84,14 @@ class Scope:
     """
 
     def __init__(self, database: Database, closed_message: str) -> None:
-        self._database = database
+        self.database = database
         self._closed_message = closed_message
-        self._closed = False
+        self.closed = False
 
     def __enter__(self) -> Database:
-        database = self._database
+        database = self.database
         database.lock.acquire()
-        if self._closed:
+        if self.closed:
             database.lock.release()
             raise StorageClosed(self._closed_message)
         database.marks.append(len(database.journal.entries))
@@ -100,7 +100,7 @@ class Scope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        database = self._database
+        database = self.database
         try:
             mark = database.marks.pop()
             if kind is not None:
@@ -113,8 +113,8 @@ class Scope:
             database.lock.release()
 
     def check(self) -> None:
-        if self._closed:
+        if self.closed:
             raise StorageClosed(self._closed_message)
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
