@@ -63,9 +63,16 @@ def int_array(values: Iterable[int]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def text_array(values: Sequence[str | None]) -> Sequence[str | None] | str:
-    """For a place in `unnest` beside longer arrays, where NULL stands for what is missing."""
-    return values if any(values) else "{}"
+def text_array(values: Iterable[str | None]) -> str:
+    """As text, like `int_array`."""
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    escaped = value.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
 
 
 APPEND_ATTEMPT = (

@@ -12,7 +12,7 @@ from ...errors import StorageUnavailable
 from ..sql.database import Executor
 from ..sql.idempotency import COLUMNS, OVERWRITE, TAKE_OVER, SqlIdempotencyStore
 from .batches import chunks
-from .dialect import quote
+from .dialect import int_array, quote, text_array
 from .session import PostgresWork
 
 
@@ -61,9 +61,9 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
         statement, others = self._render(_CLAIM_MANY), self._render(_ROWS)
         params = {
             "table": self._table,
-            "keys": [claim.key for claim in claims],
-            "fingerprints": [claim.fingerprint for claim in claims],
-            "tokens": [claim.token for claim in claims],
+            "keys": text_array(claim.key for claim in claims),
+            "fingerprints": text_array(claim.fingerprint for claim in claims),
+            "tokens": int_array(claim.token for claim in claims),
             "leases": [claim.lease_until for claim in claims],
             "nows": [claim.now for claim in claims],
         }
@@ -90,7 +90,7 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
     def _batch(self, results: Sequence[tuple[str, JsonText, datetime]]) -> dict[str, Any]:
         return {
             "table": self._table,
-            "keys": [key for key, _, _ in results],
+            "keys": text_array(key for key, _, _ in results),
             "values": f"[{','.join(value for _, value, _ in results)}]",
             "saved_ats": [saved_at for _, _, saved_at in results],
         }

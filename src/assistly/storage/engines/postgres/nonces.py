@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ..sql.database import Executor, Row
 from ..sql.nonces import SqlNonceStore
 from .batches import chunks
+from .dialect import int_array, text_array
 
 _REGISTER_MANY = """
 INSERT INTO {t}nonces (nonce, timestamp_ms)
@@ -19,7 +20,10 @@ class PostgresNonceStore(SqlNonceStore):
         statement = self._render(_REGISTER_MANY)
         # In one order for all, so that batches which share some wait in a line and not in a circle.
         batches = [
-            {"nonces": [nonce for nonce, _ in chunk], "timestamps": [moment for _, moment in chunk]}
+            {
+                "nonces": text_array(nonce for nonce, _ in chunk),
+                "timestamps": int_array(moment for _, moment in chunk),
+            }
             for chunk in chunks(sorted(nonces), lambda row: len(row[0]))
         ]
 
