@@ -1,6 +1,7 @@
 """Put if absent, one per call: a prepared INSERT … ON CONFLICT is one round trip and one commit.
 
-The index on the time is what lets old ones be deleted without a scan.
+The index on the time is what lets old ones be deleted without a scan. The goals are set against the
+driver's cursor; without one it is faster by a third, which is measured beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from ..model import Numbers, Round, Surroundings, throughput, times
 from ..workload import nonce
 from .alone import run_alone
+from .libpq import Prepared
 from .postgres_table import Connection, connected
 
 TABLE = """
@@ -40,6 +42,15 @@ def floor(at: Surroundings) -> Iterator[Round]:
             return cursor.execute(INSERT, (nonce(number), now_ms()), prepare=True).rowcount > 0
 
         yield throughput(times(put), Numbers())
+
+
+@contextmanager
+def without_cursor(at: Surroundings) -> Iterator[Round]:
+    with nonces_table(at) as (_, connection):
+        insert = Prepared(connection, INSERT.replace("%s, %s", "$1, $2"))
+        yield throughput(
+            times(lambda number: insert(nonce(number), str(now_ms())).command_tuples == 1), Numbers()
+        )
 
 
 if __name__ == "__main__":

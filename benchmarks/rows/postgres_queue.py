@@ -134,6 +134,7 @@ ROWS = (
         {"tiny": 20, "quick": 1000, "full": 4000},
         postgres_enqueue.floor,
         _enqueue,
+        Contender("raw driver, no cursor", postgres_enqueue.without_cursor, role="reference"),
     ),
     _row(
         "pg-bulk-10k",

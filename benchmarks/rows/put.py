@@ -42,7 +42,13 @@ def _in_memory(at: Surroundings, measure: _Measure) -> Iterator[Round]:
 
 
 def _row(
-    key: str, title: str, goal: float, sizes: tuple[int, int, int], floor: _Open, assistly: _Open
+    key: str,
+    title: str,
+    goal: float,
+    sizes: tuple[int, int, int],
+    floor: _Open,
+    assistly: _Open,
+    *references: Contender,
 ) -> Row:
     scales: tuple[Scale, ...] = ("tiny", "quick", "full")
     return Row(
@@ -50,7 +56,7 @@ def _row(
         title,
         (Figure("keys/s", goal),),
         dict(zip(scales, sizes, strict=True)),
-        (Contender("raw driver", floor, role="floor"), Contender("Assistly", assistly)),
+        (Contender("raw driver", floor, role="floor"), Contender("Assistly", assistly), *references),
     )
 
 
@@ -62,6 +68,7 @@ ROWS = (
         (20, 1000, 4000),
         postgres_put.floor,
         partial(_on_postgres, measure=ours.registers),
+        Contender("raw driver, no cursor", postgres_put.without_cursor, role="reference"),
     ),
     _row(
         "pg-idempotency",
