@@ -16,13 +16,12 @@ _make_settlement = maker(Settlement)
 
 def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlement:
     """Raises InvalidValue for whatever is no proper outcome."""
-    if isinstance(outcome, Posted):
-        job = check.instance("job", outcome.job, Job)
-        remote_id = None if outcome.remote_id is None else check.name("remote_id", outcome.remote_id)
-        return _make_settlement("posted", job.id, job.claim, remote_id, "", None, False, False)
     if not isinstance(outcome, Outcome):
         raise check.wrong_type("outcomes", "Posted, Failed, Snoozed, Released or Unclear", outcome)
     job = check.instance("job", outcome.job, Job)
+    if isinstance(outcome, Posted):
+        remote_id = check.optional_name("remote_id", outcome.remote_id)
+        return _make_settlement("posted", job.id, job.claim, remote_id, "", None, False, False)
     if isinstance(outcome, Failed):
         error = check.content("error", outcome.error)
         retry_at = check.optional_moment("retry_at", outcome.retry_at)

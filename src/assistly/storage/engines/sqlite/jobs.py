@@ -28,7 +28,7 @@ INSERT INTO {t}queue_jobs (
     max_retries, max_lateness, late_after, idempotency_key
 ) VALUES (?, 'scheduled', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)
 """
-# A parameter that is None costs the driver five times as much as a number.
+# A parameter that is None takes 0.7 us more than a number: the driver looks for an adapter.
 _INSERT_PLAIN = """
 INSERT INTO {t}queue_jobs (
     status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,

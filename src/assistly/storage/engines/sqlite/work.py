@@ -15,6 +15,6 @@ class SqliteWork(Database, Protocol):
     def single(self, work: Callable[[Connection], T]) -> T: ...
 
     def change(self, statement: str, values: Values) -> int:
-        """`single` for one statement; how many rows it changed. It takes 1.5 us less."""
+        """`single` for one statement; how many rows it changed. For the shortest calls: no closure."""
 
     def write(self, work: Callable[[Connection], T]) -> T: ...
