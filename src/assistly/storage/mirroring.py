@@ -6,13 +6,17 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from time import monotonic
 
 from .errors import Conflict, InvalidValue
-from .records import Event, Json, NewEvent
+from .records import Event, Json
 from .storage import Storage
 from .validation import canonical, instance
 
 _PAGE = 500
+_HOLD = 0.25
+"""Seconds after which a transaction takes no further page: other writers of a SQLite target wait for it."""
+
 _BUDGET = 900 * 1024
 _MOST_JOBS = 500
 _LOCK = "assistly.mirror"
@@ -41,25 +45,39 @@ def mirror(source: Storage, target: Storage) -> int:
 def _copy_events(source: Storage, target: Storage) -> int:
     copied = 0
     owner = os.urandom(8).hex()
-    while True:
+    is_done = False
+    while not is_done:
         with target.transaction() as tx:
-            # Inside the transaction the lock makes a second mirror wait for this page's commit.
+            # Inside the transaction the lock makes a second mirror wait for these pages' commit.
             lock = tx.lock.acquire(owner, name=_LOCK, ttl=_LOCK_TTL)
             if lock is None:
                 raise Conflict("another mirror is writing to this target: try again when it is done")
-            logs = tx.snapshots.get("logs")
-            cursor = logs.payload.get("last_event_id", 0) if logs and isinstance(logs.payload, dict) else 0
-            events = source.events.read_after(cursor, limit=_PAGE)
-            if events:
-                cursor = events[-1].id
-                tx.events.append_many(
-                    [NewEvent(event.event_type, event.payload, event.created_at) for event in events]
-                )
-            tx.snapshots.put("logs", _logs(source, cursor))
+            count, is_done = _copy_pages(source, tx)
+            copied += count
             tx.lock.release(lock)
+    return copied
+
+
+def _copy_pages(source: Storage, tx: Storage) -> tuple[int, bool]:
+    """How many events were copied, and whether they were the last ones."""
+    snapshot = tx.snapshots.get("logs")
+    logs = snapshot.payload if snapshot and isinstance(snapshot.payload, dict) else {}
+    cursor = logs.get("last_event_id", 0)
+    copied = 0
+    until = monotonic() + _HOLD
+    while True:
+        events = source.events.read_after(cursor, limit=_PAGE)
+        if events:
+            cursor = events[-1].id
+            tx.events.append_many((event.event_type, event.payload, event.created_at) for event in events)
         copied += len(events)
         if len(events) < _PAGE:
-            return copied
+            tx.snapshots.put("logs", _logs(source, cursor))
+            return copied, True
+        if monotonic() >= until:
+            # The newest events are read once, at the end.
+            tx.snapshots.put("logs", {**logs, "last_event_id": cursor})
+            return copied, False
 
 
 def _logs(source: Storage, cursor: int) -> Json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -16,7 +15,7 @@ from ..stores.grouping import ALONE, Answer, Flight, Shared, board, in_doubt, pa
 R = TypeVar("R")
 T = TypeVar("T")
 
-Submit = Callable[[Callable[[], Sequence[Answer]]], "Future[Sequence[Answer]]"]
+Submit = Callable[[Callable[[], Sequence[Answer]]], asyncio.Future[Sequence[Answer]]]
 
 _LIGHT_VALUES = 200
 _LIGHT_CHARACTERS = 20_000
@@ -85,7 +84,7 @@ class Lane(Generic[R, T]):
             return
         carry = partial(self._shared.carry, [passenger.request for passenger in aboard])
         try:
-            future = asyncio.wrap_future(self._submit(carry))
+            future = self._submit(carry)
         except StorageClosed:
             _tell(aboard, [ALONE] * len(aboard))
             return
