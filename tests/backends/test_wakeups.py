@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -9,16 +10,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import scalar_row
 
 from assistly.storage.backend import StorageBackend
 from assistly.storage.engines.postgres import PostgresBackend, courier
-from assistly.storage.engines.postgres.courier import APPLICATION_NAME, channel
+from assistly.storage.engines.postgres.clock import ticks
+from assistly.storage.engines.postgres.courier import APPLICATION_NAME
+from assistly.storage.engines.postgres.dialect import lock_key
+from assistly.storage.engines.postgres.notifying import channel, payload
 from assistly.storage.engines.postgres.wakeups import Wakeups
 from assistly.storage.engines.sqlite import SqliteBackend
 from assistly.storage.errors import StorageClosed
@@ -78,11 +84,12 @@ def asleep(storage: Storage, timeout: float = PATIENCE) -> Iterator[Future[float
     rested = threading.Event()
     nap = database.wait
 
-    def wait(seconds: float) -> None:
+    def wait(seconds: float) -> datetime | None:
         wakeups = getattr(database, "_wakeups", None)
         if wakeups is None or wakeups.hears:
             rested.set()
-        nap(seconds)
+        heard: datetime | None = nap(seconds)
+        return heard
 
     def whole_wait() -> float:
         start = time.monotonic()
@@ -226,11 +233,9 @@ def notifications(admin: psycopg.Connection[Any], schema: str) -> Callable[[], i
     def count() -> int:
         """Since the last time; one of our own marks the end."""
         admin.execute("SELECT pg_notify(%s, 'end')", [channel(schema)])
-        found = 0
-        for notify in admin.notifies(timeout=PATIENCE):
+        for found, notify in enumerate(admin.notifies(timeout=PATIENCE)):
             if notify.payload == "end":
                 return found
-            found += not notify.payload
         raise AssertionError("not even our own notification arrived")
 
     return count
@@ -276,9 +281,147 @@ def test_a_bound_connection_announces_with_its_commit(
         assert notifications() == 0
         connection.rollback()
         assert notifications() == 0
-        bound.queue.schedule("x", "first")
+        for number in range(3):
+            bound.queue.schedule("x", str(number))
         connection.commit()
         assert notifications() == 1
+
+
+def test_the_statement_that_makes_a_job_due_tells_of_it(
+    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
+) -> None:
+    storage = open_postgres()
+    storage.queue.schedule("x", "content", idempotency_key="key")
+    assert notifications() == 1
+    assert wakeups_of(storage)._courier is None
+    quiet(storage)
+    storage.queue.schedule("x", "content", idempotency_key="key")
+    assert notifications() == 0
+
+
+def test_what_is_told_in_a_transaction_is_told_after_it(
+    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
+) -> None:
+    with open_postgres() as storage, storage.transaction() as tx:
+        storage.queue.schedule("x", "content")
+        tx.queue.schedule("x", "content")
+        assert notifications() == 0
+    assert notifications() == 1
+
+
+def test_behind_a_due_job_nothing_is_told(
+    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
+) -> None:
+    with open_postgres() as storage:
+        for number in range(5):
+            quiet(storage)
+            storage.queue.schedule("x", str(number))
+    assert notifications() == 1
+
+
+def test_who_would_wait_for_another_that_tells_leaves_it_to_the_courier(
+    open_postgres: Callable[..., Storage],
+    admin: psycopg.Connection[Any],
+    schema: str,
+    notifications: Callable[[], int],
+) -> None:
+    with open_postgres() as storage:
+        storage.ping()
+        with admin.transaction():
+            admin.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key("telling of jobs", schema)])
+            storage.queue.schedule("x", "content")
+            assert wakeups_of(storage)._courier is not None
+    assert notifications() == 1
+
+
+def test_a_full_queue_of_notifications_does_not_keep_a_job_out(
+    database_url: str,
+    schema: str,
+    open_postgres: Callable[..., Storage],
+    admin: psycopg.Connection[Any],
+    notifications: Callable[[], int],
+) -> None:
+    open_postgres().ping()
+    admin.execute(
+        f"CREATE FUNCTION {schema}.pg_notification_queue_usage() RETURNS float LANGUAGE sql AS 'SELECT 0.9'"
+    )
+    path = f"{schema},pg_catalog"
+    with open_postgres(make_conninfo(database_url, options=f"-c search_path={path}")) as storage:
+        storage.queue.schedule("x", "content")
+        assert wakeups_of(storage)._courier is not None
+    assert notifications() == 1
+
+
+def test_who_is_told_when_a_job_is_due_does_not_ask(open_postgres: Callable[..., Storage]) -> None:
+    waiter, other = open_postgres(), open_postgres()
+    with asleep(waiter) as woken, counted_looks(waiter) as looks:
+        other.queue.schedule("x", "content", past(other))
+        assert woken.result(PATIENCE) < SOON
+        assert not looks
+    assert waiter.queue.claim_due(worker_id="w")
+
+
+@pytest.mark.parametrize("lag", [timedelta(0), timedelta(seconds=0.3)])
+def test_who_is_told_of_a_later_job_sleeps_until_its_time(
+    open_postgres: Callable[..., Storage], lag: timedelta
+) -> None:
+    """It is later by a clock that lags, too."""
+    waiter, other = open_postgres(), open_postgres()
+    with asleep(waiter) as woken:
+        clock = waiter._context.idle_backend._database.clock  # type: ignore[attr-defined]
+        clock.learn(waiter._context.now(None) - lag, ticks())
+        other.queue.schedule("x", "content", other._context.now(None) + timedelta(seconds=0.3) - lag)
+        assert woken.result(PATIENCE) < SOON
+    assert waiter.queue.claim_due(worker_id="w")
+
+
+def test_a_later_job_does_not_put_off_an_earlier_one(
+    open_postgres: Callable[..., Storage], admin: psycopg.Connection[Any], schema: str
+) -> None:
+    waiter = open_postgres()
+    waiter.queue.schedule("x", "content", waiter._context.now(None) + timedelta(seconds=0.5))
+    with asleep(waiter) as woken:
+        later = payload(waiter._context.now(None) + HOUR)
+        admin.execute("SELECT pg_notify(%s, %s)", [channel(schema), later])
+        assert woken.result(PATIENCE) < SOON
+
+
+def test_who_is_told_without_a_time_looks(
+    open_postgres: Callable[..., Storage], admin: psycopg.Connection[Any], schema: str
+) -> None:
+    waiter, other = open_postgres(), open_postgres()
+    with asleep(waiter) as woken, counted_looks(waiter) as looks:
+        for number, text in enumerate(["", "not a time", "9" * 30], start=1):
+            admin.execute("SELECT pg_notify(%s, %s)", [channel(schema), text])
+            until(partial(looked, looks, number))
+        assert not woken.done()
+        other.queue.schedule("x", "content")
+        assert woken.result(PATIENCE) < SOON
+
+
+def quiet(storage: Storage) -> None:
+    """As if nothing had been announced for some time."""
+    wakeups_of(storage)._announced_at = -math.inf
+
+
+@contextmanager
+def counted_looks(storage: Storage) -> Iterator[list[None]]:
+    """One for each."""
+    jobs = storage._context.idle_backend.jobs
+    looks: list[None] = []
+    next_due_at = jobs.next_due_at
+
+    def look() -> datetime | None:
+        looks.append(None)
+        return next_due_at()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "next_due_at", look)
+        yield looks
+
+
+def looked(looks: list[None], times: int) -> bool:
+    return len(looks) == times
 
 
 def wakeups_of(storage: Storage) -> Wakeups:

@@ -183,8 +183,12 @@ class JobStore(Protocol):
     ) -> int:
         """`replay` for the first dead letters by id; how many."""
 
-    def wait(self, timeout: float) -> None:
-        """Return after `timeout` seconds, or sooner when jobs may have changed."""
+    def wait(self, timeout: float) -> datetime | None:
+        """Return after `timeout` seconds, or sooner when jobs may have changed.
+
+        If all that changed since the thread's `next_due_at` is one more waiting job, its due_at may
+        be returned: then nobody asks for the least one again.
+        """
 
 
 class SessionStore(Protocol):

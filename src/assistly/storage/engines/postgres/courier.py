@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 import threading
@@ -15,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import psycopg
 from psycopg import Notify
 
-from ..sql.jobs import WAITING
 from .bell import Bell
 from .conninfo import Target
 from .dialect import PostgresDialect, quote
+from .notifying import NOTIFY, NOTIFY_IF_FIRST, channel, told_time
 
 APPLICATION_NAME = "assistly wake-ups"
 
@@ -29,17 +28,8 @@ _LONGEST_PAUSE = 5.0
 _ECHO_PATIENCE = 1.0
 _LONGEST_ECHO_PAUSE = 30.0
 _FRESH = timedelta(seconds=1)
-
-NOTIFY = "SELECT pg_notify(%(channel)s, %(payload)s)"
-# Once the announced job is taken, nobody else will speak for those behind it.
-_NOTIFY_IF_FIRST = f"""
-SELECT pg_notify(:channel, '')
-FROM (SELECT due_at, id FROM {{t}}queue_jobs WHERE {WAITING} ORDER BY due_at, id LIMIT 1) AS head
-WHERE head.due_at <= :now{{timestamp}} + interval '10 seconds' AND (
-    (head.due_at, head.id) >= (:due_at, :id)
-    OR NOT EXISTS (SELECT FROM {{t}}queue_jobs WHERE id = :id AND {WAITING})
-)
-"""
+# Longer than any time.
+_ECHO_LENGTH = 32
 
 
 class Announcement(NamedTuple):
@@ -76,13 +66,11 @@ class Desk(Protocol):
 
     def put_back(self, announcement: Announcement) -> None: ...
 
-    def changed(self, *, hears: bool | None = None) -> None:
-        """Jobs may have changed; `hears` tells whether from now on changes are heard of."""
+    def changed(self, *, due_at: datetime | None = None, hears: bool | None = None) -> None:
+        """Jobs may have changed: one is due at `due_at`, or nobody knows when.
 
-
-def channel(schema: str) -> str:
-    """Of a length that Postgres takes, whatever the schema is called."""
-    return f"assistly_jobs_{hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()}"
+        `hears` tells whether from now on changes are heard of.
+        """
 
 
 class Courier:
@@ -93,7 +81,7 @@ class Courier:
         self._target = target
         self._prepare_threshold = prepare_threshold
         self._schema = dialect.schema
-        self._notify_if_first = dialect.render(_NOTIFY_IF_FIRST)
+        self._notify_if_first = dialect.render(NOTIFY_IF_FIRST)
         self._bell = Bell()
         self._line: Line | None = None
         self._thread = threading.Thread(target=self._run, name="assistly-wake-ups", daemon=True)
@@ -201,7 +189,7 @@ class Line:
         if self._hears:
             return math.inf
         if time.monotonic() >= self._try_at:
-            self._echo = secrets.token_hex(8)
+            self._echo = secrets.token_hex(_ECHO_LENGTH // 2)
             self._connection.execute(f"LISTEN {quote(self._channel)}")
             with self._connect() as other:
                 other.execute(NOTIFY, {"channel": self._channel, "payload": self._echo})
@@ -223,8 +211,8 @@ class Line:
             self._note(Notify(found.relname.decode(), found.extra.decode(), found.be_pid))
 
     def _note(self, notify: Notify) -> None:
-        if not notify.payload:
-            self._desk.changed()
-        elif notify.payload == self._echo:
+        if notify.payload == self._echo:
             self._hears = True
             self._desk.changed(hears=True)
+        elif len(notify.payload) != _ECHO_LENGTH:
+            self._desk.changed(due_at=told_time(notify.payload))

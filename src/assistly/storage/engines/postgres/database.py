@@ -156,8 +156,17 @@ class PostgresDatabase:
         else:
             self._wakeups.announce(announcement)
 
-    def wait(self, timeout: float) -> None:
-        self._wakeups.wait(timeout)
+    def may_tell(self) -> bool:
+        return self._wakeups.is_quiet() and self._joined() is None
+
+    def told(self) -> None:
+        self._wakeups.told()
+
+    def look(self) -> None:
+        self._wakeups.look()
+
+    def wait(self, timeout: float) -> datetime | None:
+        return self._wakeups.wait(timeout)
 
     def close(self) -> None:
         self._farewell()

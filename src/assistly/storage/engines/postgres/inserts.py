@@ -10,9 +10,12 @@ from struct import Struct
 from ...backend import JobDraft
 from ..sql.jobs import INSERT, UNLESS_KEY_IS_TAKEN, in_microseconds
 from .adapters import to_binary
+from .notifying import TOLD
 
 INSERT_ONE = f"{INSERT} RETURNING id"
 INSERT_ONE_WITH_KEY = f"{INSERT} {UNLESS_KEY_IS_TAKEN} RETURNING id"
+INSERT_ONE_AND_TELL = f"{INSERT_ONE}, {TOLD}"
+INSERT_ONE_WITH_KEY_AND_TELL = f"{INSERT_ONE_WITH_KEY}, {TOLD}"
 
 # Ids in the order of the drafts; rows in the order of their keys, so that batches which share some
 # wait for each other in a line and not in a circle.

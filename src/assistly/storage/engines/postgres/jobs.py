@@ -42,13 +42,16 @@ from .inserts import (
     COPY_END,
     INSERT_MANY,
     INSERT_ONE,
+    INSERT_ONE_AND_TELL,
     INSERT_ONE_WITH_KEY,
+    INSERT_ONE_WITH_KEY_AND_TELL,
     RESERVE_IDS,
     can_be_copied,
     copy_rows,
     drafts_json,
     ids_in_places,
 )
+from .notifying import channel, payload
 from .session import PostgresWork
 
 # In the order of the array, one lock after the other.
@@ -109,9 +112,15 @@ class PostgresJobStore(SqlJobStore):
         super().__init__(database)
         self._postgres = database
         self._schema = database.dialect.schema
+        self._telling: dict[str, Any] = {
+            "channel": channel(self._schema),
+            "teller": lock_key("telling of jobs", self._schema),
+        }
         self._table = f"{quote(self._schema)}.assistly_queue_jobs"
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
+        if len(drafts) == 1 and drafts[0].scheduled_at <= now and self._postgres.may_tell():
+            return [self._insert_and_tell(drafts[0], now)]
         return self._announced(self._insert(drafts, now), now)
 
     def reschedule(
@@ -173,6 +182,7 @@ class PostgresJobStore(SqlJobStore):
         statement = self._render(_NEXT_DUE_AND_NOW)
 
         def work(connection: Executor) -> datetime | None:
+            self._postgres.look()
             before = ticks()
             row = connection.row(statement, {})
             if row is None:
@@ -194,6 +204,22 @@ class PostgresJobStore(SqlJobStore):
         if soon:
             self._postgres.announce(Announcement(*min(soon), now))
         return jobs
+
+    def _insert_and_tell(self, draft: JobDraft, now: datetime) -> Job | None:
+        template = INSERT_ONE_AND_TELL if draft.idempotency_key is None else INSERT_ONE_WITH_KEY_AND_TELL
+        params = self._draft_params(draft, now) | self._telling
+        params["payload"] = payload(draft.scheduled_at)
+        statement = self._render(template)
+        row = self._database.single(lambda connection: connection.row(statement, params))
+        if row is None:
+            return None
+        id, is_told = row
+        job = new_job(id, draft, now)
+        if is_told:
+            self._postgres.told()
+        else:
+            self._announced([job], now)
+        return job
 
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1:

@@ -16,10 +16,11 @@ from ...errors import StorageClosed, StorageUnavailable
 from ..sql.database import Database, Executor
 from .clock import ServerClock
 from .connections import is_broken
-from .courier import NOTIFY, Announcement, channel
+from .courier import Announcement
 from .dialect import PostgresDialect
 from .errors import nothing_committed, translate, unknown_outcome
 from .executor import PostgresExecutor
+from .notifying import ANY_TIME, NOTIFY, channel
 
 if TYPE_CHECKING:
     from .database import PostgresDatabase
@@ -46,6 +47,14 @@ class PostgresWork(Database, Protocol):
 
     def announce(self, announcement: Announcement) -> None:
         """Tell those who wait for jobs, once these are committed."""
+
+    def may_tell(self) -> bool:
+        """Whether a statement may tell them itself: it commits itself, and is not one of a stream."""
+
+    def told(self) -> None: ...
+
+    def look(self) -> None:
+        """The thread is about to look at the jobs: `wait` is about what happens after that."""
 
     def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
         """A transaction, or a savepoint, that is always undone: locks taken in it are free again."""
@@ -144,8 +153,17 @@ class PinnedDatabase:
         elif self._session.commits_itself:
             self._root.announce(announcement)
         else:
-            params = {"channel": channel(self.dialect.schema), "payload": ""}
+            params = {"channel": channel(self.dialect.schema), "payload": ANY_TIME}
             self.read(lambda executor: executor.rows(NOTIFY, params))
+
+    def may_tell(self) -> bool:
+        return False
+
+    def told(self) -> None:
+        self._root.told()
+
+    def look(self) -> None:
+        self._root.look()
 
     def read(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
@@ -211,8 +229,8 @@ class PinnedDatabase:
     def bind(self, connection: Any) -> PinnedDatabase:
         return self._root.bind(connection)
 
-    def wait(self, timeout: float) -> None:
-        self._root.wait(timeout)
+    def wait(self, timeout: float) -> datetime | None:
+        return self._root.wait(timeout)
 
     def close(self) -> None:
         self.end()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
+from datetime import datetime
+from time import monotonic
 
 from .conninfo import Target
 from .courier import Announcement, Courier
@@ -12,6 +15,8 @@ from .dialect import PostgresDialect
 
 _POLL_WHILE_DEAF = 1.0
 _GOODBYE = 1.0
+# What comes sooner after the one before is a stream.
+_QUIET = 0.001
 
 
 class Wakeups:
@@ -31,6 +36,8 @@ class Wakeups:
     def _reset(self) -> None:
         self._condition = threading.Condition()
         self._changes = 0
+        self._heard: tuple[int, datetime] | None = None
+        self._announced_at = -math.inf
         self._seen = threading.local()
         self._pending: Announcement | None = None
         self._has_listeners = False
@@ -42,6 +49,7 @@ class Wakeups:
 
         What is pending is going to be taken after this look at it, and so after that commit.
         """
+        self._announced_at = monotonic()
         pending = self._pending
         if pending is not None and pending.covers(announcement):
             return
@@ -53,8 +61,23 @@ class Wakeups:
             else:
                 self._pending = announcement.merged(pending)
 
-    def wait(self, timeout: float) -> None:
-        """Return when something changed since this thread's last `wait` did; at once the first time."""
+    def is_quiet(self) -> bool:
+        """Whether nothing was announced just now: then a statement may tell of its job itself."""
+        return monotonic() - self._announced_at >= _QUIET
+
+    def told(self) -> None:
+        """A statement did so."""
+        self._announced_at = monotonic()
+
+    def look(self) -> None:
+        """To be called by a thread before it looks at the jobs: then it sees what was heard of before."""
+        self._seen.changes = self._changes
+
+    def wait(self, timeout: float) -> datetime | None:
+        """Return when something changed since this thread's last look or `wait`; at once if there is none.
+
+        If all that changed is that there is a job, when that is due.
+        """
         with self._condition:
             if not self._has_listeners:
                 self._has_listeners = True
@@ -64,6 +87,8 @@ class Wakeups:
                 longest = threading.TIMEOUT_MAX if self._hears else _POLL_WHILE_DEAF
                 self._condition.wait_for(lambda: self._closed or self._changes != seen, min(timeout, longest))
             self._seen.changes = self._changes
+            heard = self._heard
+            return heard[1] if heard is not None and seen is not None and heard[0] == seen + 1 else None
 
     def close(self) -> None:
         """What was announced before is still told, if the server answers soon."""
@@ -90,11 +115,12 @@ class Wakeups:
         with self._condition:
             self._pending = announcement.merged(self._pending)
 
-    def changed(self, *, hears: bool | None = None) -> None:
+    def changed(self, *, due_at: datetime | None = None, hears: bool | None = None) -> None:
         with self._condition:
             if hears is not None:
                 self._hears = hears
             self._changes += 1
+            self._heard = None if due_at is None else (self._changes, due_at)
             self._condition.notify_all()
 
     @property

@@ -354,8 +354,8 @@ class SqlJobStore(SqlStore, ABC):
             params["platform"] = platform
         return self._change(template, params, limit)
 
-    def wait(self, timeout: float) -> None:
-        self._database.wait(timeout)
+    def wait(self, timeout: float) -> datetime | None:
+        return self._database.wait(timeout)
 
     def _draft_params(self, draft: JobDraft, now: datetime) -> dict[str, Any]:
         return {
