@@ -6,6 +6,7 @@ import re
 import select
 import selectors
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -160,8 +161,10 @@ class Wire:
     def _give_up(self) -> None:
         """Interrupted, by Ctrl-C say: the server must not go on with what nobody waits for."""
         if self._link.transaction_status == TransactionStatus.ACTIVE:
-            self.connection.cancel_safe(timeout=_CANCEL_PATIENCE)
-            self._receive()
+            # Where that fails, the pool closes the connection.
+            with suppress(psycopg.Error):
+                self.connection.cancel_safe(timeout=_CANCEL_PATIENCE)
+                self._receive()
 
 
 def _readable(descriptor: int) -> Callable[[int], bool]:
