@@ -17,7 +17,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from assistly.storage import PostgresBackend, SqliteBackend
-from assistly.storage.engines.postgres.executor import ForeignExecutor, PooledExecutor, PostgresExecutor
+from assistly.storage.engines.postgres.executor import ForeignExecutor, PostgresExecutor
+from assistly.storage.engines.postgres.wire import Wire
 from assistly.storage.engines.sqlite.connections import Connection as SqliteConnection
 
 ROWS = 100_000
@@ -175,7 +176,7 @@ class PostgresWatch(Watch):
     _times = 6
 
     def _install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for kind in (PooledExecutor, ForeignExecutor):
+        for kind in (Wire, ForeignExecutor):
             for name in ("rows", "row", "execute"):
                 monkeypatch.setattr(kind, name, self._watched(getattr(kind, name)))
 

@@ -142,10 +142,10 @@ def test_an_interrupted_statement_is_cancelled(
 
 def test_a_link_that_broke_says_so(line: Wire, database_url: str) -> None:
     pid = line.connection.info.backend_pid
-    assert not line.has_input()
+    assert not line.readable(0)
     with psycopg.connect(database_url, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
-    assert line.has_input()
+    assert line.readable(0)
     with pytest.raises(psycopg.OperationalError):
         line.rows("SELECT 1", {})
     assert line.connection.closed

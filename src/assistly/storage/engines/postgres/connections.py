@@ -20,7 +20,7 @@ from ...errors import ConfigurationError, StorageClosed, StorageError, StorageUn
 from .adapters import adapt
 from .conninfo import Target
 from .errors import connect_problem
-from .executor import PooledExecutor
+from .wire import Wire
 
 PATIENCE = 4.5
 _SLICE = 0.2
@@ -34,7 +34,7 @@ class PooledConnection(psycopg.Connection[Any]):
 
     pool: ConnectionPool[PooledConnection] | None = None
     lent_until = 0.0
-    executor: PooledExecutor
+    executor: Wire
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -251,7 +251,7 @@ def is_alive(connection: PooledConnection) -> bool:
     for _ in range(4):
         if link.status != ConnStatus.OK:
             return False
-        if not connection.executor.has_input():
+        if not connection.executor.readable(0):
             return True
         try:
             link.consume_input()
@@ -286,7 +286,7 @@ def _configure(connection: PooledConnection) -> None:
     if encoding != "UTF8":
         raise ConfigurationError(f"the database has the encoding {encoding}: it must have UTF8")
     adapt(connection)
-    connection.executor = PooledExecutor(connection)
+    connection.executor = Wire(connection)
     if connection.info.parameter_status("TimeZone") != "UTC":
         connection.execute("SET TIME ZONE 'UTC'")
 

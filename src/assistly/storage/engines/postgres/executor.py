@@ -13,9 +13,8 @@ from psycopg.rows import tuple_row
 
 from ..sql.database import Params, Row
 from .adapters import UtcLoader, adapt
-from .wire import Wire
 
-_NO_PARAMS: Params = MappingProxyType({})
+NO_PARAMS: Params = MappingProxyType({})
 
 
 class PostgresExecutor(ABC):
@@ -27,13 +26,13 @@ class PostgresExecutor(ABC):
         self.connection = connection
 
     @abstractmethod
-    def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]: ...
+    def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]: ...
 
     @abstractmethod
-    def row(self, statement: str, params: Params = _NO_PARAMS) -> Row | None: ...
+    def row(self, statement: str, params: Params = NO_PARAMS) -> Row | None: ...
 
     @abstractmethod
-    def execute(self, statement: str, params: Params = _NO_PARAMS) -> int: ...
+    def execute(self, statement: str, params: Params = NO_PARAMS) -> int: ...
 
     @abstractmethod
     def command(self, text: str) -> str:
@@ -49,33 +48,6 @@ class PostgresExecutor(ABC):
         return psycopg.Cursor(self.connection, row_factory=tuple_row)
 
 
-class PooledExecutor(PostgresExecutor):
-    """On a connection of ours."""
-
-    __slots__ = ("_wire",)
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        super().__init__(connection)
-        self._wire = Wire(connection)
-
-    def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]:
-        return self._wire.rows(statement, params)
-
-    def row(self, statement: str, params: Params = _NO_PARAMS) -> Row | None:
-        found = self._wire.rows(statement, params)
-        return found[0] if found else None
-
-    def execute(self, statement: str, params: Params = _NO_PARAMS) -> int:
-        return self._wire.execute(statement, params)
-
-    def command(self, text: str) -> str:
-        return self._wire.command(text)
-
-    def has_input(self) -> bool:
-        """Whether the server sent something, or went away."""
-        return self._wire.has_input()
-
-
 class ForeignExecutor(PostgresExecutor):
     """On a caller's connection, whatever its row factory, cursor class, types and time zone."""
 
@@ -85,7 +57,7 @@ class ForeignExecutor(PostgresExecutor):
         super().__init__(connection)
         self._cursor = self.cursor()
 
-    def rows(self, statement: str, params: Params = _NO_PARAMS) -> list[Row]:
+    def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:
         cursor = self._cursor
         cursor.execute(statement, params, binary=True)
         found = cursor.fetchall()
@@ -94,11 +66,11 @@ class ForeignExecutor(PostgresExecutor):
             self._cursor = self.cursor()
         return found
 
-    def row(self, statement: str, params: Params = _NO_PARAMS) -> Row | None:
+    def row(self, statement: str, params: Params = NO_PARAMS) -> Row | None:
         self._cursor.execute(statement, params, binary=True)
         return self._cursor.fetchone()
 
-    def execute(self, statement: str, params: Params = _NO_PARAMS) -> int:
+    def execute(self, statement: str, params: Params = NO_PARAMS) -> int:
         self._cursor.execute(statement, params)
         return self._cursor.rowcount
 

@@ -17,6 +17,7 @@ from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from ..sql.database import Params, Row
+from .executor import NO_PARAMS, PostgresExecutor
 
 _MOST_STATEMENTS = 400
 _CANCEL_PATIENCE = 5.0
@@ -71,33 +72,38 @@ class _Known:
             columns.set_pgresult(None, set_loaders=False)
 
 
-class Wire:
-    """A connection in autocommit, without pipelines and notifications, and one thread at a time on it."""
+class Wire(PostgresExecutor):
+    """On a connection of ours: in autocommit, without pipelines, and one thread at a time.
+
+    `readable` tells whether the server sent something, or went away, after at most so many milliseconds.
+    """
+
+    __slots__ = ("_known", "_link", "_parameters", "_prepared", "readable")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
+        super().__init__(connection)
         self._link = connection.pgconn
-        self._readable = _readable(connection.fileno())
+        self.readable = _readable(connection.fileno())
         self._parameters = Transformer(connection)
         self._known: dict[tuple[bytes, tuple[int, ...] | None], _Known] = {}
         self._prepared = 0
 
-    def rows(self, statement: str, params: Params) -> list[Row]:
+    def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:
         result, known = self.run(statement, params)
         return known.decoded(result)
 
-    def execute(self, statement: str, params: Params) -> int:
-        """How many rows it changed."""
+    def row(self, statement: str, params: Params = NO_PARAMS) -> Row | None:
+        result, known = self.run(statement, params)
+        found = known.decoded(result)
+        return found[0] if found else None
+
+    def execute(self, statement: str, params: Params = NO_PARAMS) -> int:
         result, _ = self.run(statement, params)
         return result.command_tuples or 0
 
     def command(self, text: str) -> str:
-        """The server's word for the last of the statements in it."""
         self._link.send_query(text.encode())
         return (self._answers()[-1].command_status or b"").decode()
-
-    def has_input(self) -> bool:
-        return self._readable(0)
 
     def run(self, statement: str, params: Params) -> tuple[PGresult, _Known]:
         text, names, formats = _positional(statement)
@@ -144,7 +150,7 @@ class Wire:
 
     def _receive(self) -> list[PGresult]:
         """All that comes until the server is ready for the next statement."""
-        link, readable = self._link, self._readable
+        link, readable = self._link, self.readable
         while link.flush():
             _wait_to_send(link.socket)
             link.consume_input()
@@ -167,13 +173,12 @@ class Wire:
                 self._receive()
 
 
-def _readable(descriptor: int) -> Callable[[int], bool]:
-    """Tells whether there is something to read, after at most so many milliseconds."""
+def _readable(descriptor: int) -> Callable[[int], object]:
     if not hasattr(select, "poll"):
-        return lambda most: bool(select.select([descriptor], [], [], most / 1000)[0])
+        return lambda most: select.select([descriptor], [], [], most / 1000)[0]
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return lambda most: bool(poll.poll(most))
+    return poll.poll
 
 
 def _wait_to_send(descriptor: int) -> None:
