@@ -32,8 +32,11 @@ class ServerClock:
 
     def now(self, ask: Callable[[], datetime]) -> datetime:
         anchor = self._anchor
-        if anchor is None or not 0 <= ticks() - anchor[0] < _EVERY:
-            anchor = self._sync(ask, anchor)
+        if anchor is not None:
+            passed = ticks() - anchor[0]
+            if 0 <= passed < _EVERY:
+                return anchor[1] + timedelta(seconds=passed)
+        anchor = self._sync(ask, anchor)
         return anchor[1] + timedelta(seconds=ticks() - anchor[0])
 
     def learn(self, answer: datetime, before: float) -> None:

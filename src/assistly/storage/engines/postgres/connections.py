@@ -87,7 +87,7 @@ class Connections:
 
     def give_back(self, connection: PooledConnection) -> None:
         pool = connection.pool
-        if pool is None or any(pool is other for other in _inherited):
+        if pool is None or (_inherited and any(pool is other for other in _inherited)):
             _inherited.append(connection)
         elif self._at_hand or not is_idle(connection) or time.monotonic() >= connection.lent_until:
             pool.putconn(connection)
@@ -123,7 +123,8 @@ class Connections:
             connection = self._at_hand.pop()
         except IndexError:
             return None
-        if is_alive(connection):
+        # Nothing to read, as nearly always: then it is.
+        if not connection.executor.readable(0) or is_alive(connection):
             return connection
         self._discard(connection)
         return None

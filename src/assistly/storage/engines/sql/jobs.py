@@ -329,6 +329,9 @@ class SqlJobStore(SqlStore, ABC):
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
         templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
+        if len(settlements) == 1:
+            (one,) = settlements
+            return [self._change_one(templates[one.kind], self._outcome(one, now), self._job)]
         by_id = sorted(range(len(settlements)), key=lambda index: settlements[index].id)
         steps = [
             (index, self._render(templates[settlements[index].kind]), self._outcome(settlements[index], now))
@@ -338,7 +341,7 @@ class SqlJobStore(SqlStore, ABC):
         def work(connection: Executor) -> dict[int, Row | None]:
             return {index: connection.row(statement, params) for index, statement, params in steps}
 
-        rows = self._database.single(work) if len(steps) == 1 else self._database.write(work)
+        rows = self._database.write(work)
         return [self._job_or_none(rows[index]) for index in range(len(settlements))]
 
     def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
