@@ -82,10 +82,18 @@ class ClaimVariant(NamedTuple):
     only_when_swept: bool
 
 
-CLAIM_VARIANTS = [ClaimVariant(*variant) for variant in product((False, True), repeat=2)]
+_CLAIM_VARIANTS = [ClaimVariant(*variant) for variant in product((False, True), repeat=2)]
 
 
-def claim_template(variant: ClaimVariant, returning: str = JOB_COLUMNS) -> str:
+# What the statement sets need not come back: each column takes 0.1 µs a row on either side.
+_AS_CLAIMED = """
+    due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries, next_retry_at,
+    idempotency_key, remote_id, posted_at, last_error, dead_letter_at, dead_letter_reason, replayed_at, claim,
+    publish_started_at, max_lateness, attempts
+"""
+
+
+def _claim_template(variant: ClaimVariant) -> str:
     of_platforms = _OF_PLATFORMS[variant.of_platforms]
     # Not with EXISTS: in the hope of a first row soon, that may become a scan of the table.
     swept = f"""
@@ -100,7 +108,7 @@ WHERE id {{picked}}
     {swept.strip() if variant.only_when_swept else ""}
     ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
-RETURNING {returning.strip()}
+RETURNING {_AS_CLAIMED.strip()}
 """
 
 
@@ -115,7 +123,7 @@ WHERE id {{picked}}
 """
 
 
-_CLAIM = {variant: claim_template(variant) for variant in CLAIM_VARIANTS}
+_CLAIM = {variant: _claim_template(variant) for variant in _CLAIM_VARIANTS}
 _BURY_MISSED = {filtered: _bury_template(text) for filtered, text in _OF_PLATFORMS.items()}
 
 _EXPIRED = f"""
@@ -232,6 +240,9 @@ class SqlJobStore(SqlStore, ABC):
         return [self._job_or_none(row) for row in self._each(_INSERT, batch)]
 
     @abstractmethod
+    def _claimed(self, row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job: ...
+
+    @abstractmethod
     def lock_platforms(self, platforms: Sequence[str]) -> None: ...
 
     def in_window(
@@ -305,7 +316,9 @@ class SqlJobStore(SqlStore, ABC):
             **self._of_platforms(platforms),
         }
         rows = self._database.single(lambda connection: connection.rows(statement, params))
-        return sorted(map(self._job, rows), key=lambda job: (job.due_at, job.id))
+        # By (due_at, id), which they begin with.
+        rows.sort()
+        return [self._claimed(row, worker_id, lease_until, now) for row in rows]
 
     def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
         params = {"reason": reason, "now": self._bind(now), **self._of_platforms(platforms)}
