@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _thread
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 from assistly.storage.engines.postgres import wire
 from assistly.storage.engines.postgres.adapters import adapt
 from assistly.storage.engines.postgres.wire import Wire
+from backends.worker_harness import until
 
-PATIENCE = 30.0
 _PREPARED = "SELECT count(*) FROM pg_prepared_statements"
 
 
@@ -129,7 +129,7 @@ def test_an_interrupted_statement_is_cancelled(
 
     def interrupt() -> None:
         with psycopg.connect(database_url, autocommit=True) as other:
-            wait_until(lambda: is_asleep(other, pid))
+            until(lambda: is_asleep(other, pid))
         _thread.interrupt_main()
 
     thread = threading.Thread(target=interrupt)
@@ -154,12 +154,3 @@ def test_a_link_that_broke_says_so(line: Wire, database_url: str) -> None:
 def is_asleep(connection: psycopg.Connection[Any], pid: int) -> bool:
     query = "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = %s"
     return connection.execute(query, [pid]).fetchall() == [(True,)]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    patience = threading.Event()
-    for _ in range(int(PATIENCE / 0.01)):
-        if condition():
-            return
-        patience.wait(0.01)
-    raise AssertionError("it did not happen in time")

@@ -126,7 +126,17 @@ class PostgresJobStore(SqlJobStore):
         return self._announced([job], now)[0]
 
     def _claimed(self, row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job:
-        return _claimed(row, worker_id, lease_until, now)
+        (
+            due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
+            next_retry_at, idempotency_key, remote_id, posted_at, last_error, dead_letter_at,
+            dead_letter_reason, replayed_at, claim, publish_started_at, max_lateness, attempts,
+        ) = row  # fmt: skip
+        return make_job(
+            id, JobStatus.PROCESSING, platform, content, metadata, scheduled_at, created_at, now, retries,
+            max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
+            dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
+            publish_started_at, *_decoded(max_lateness, attempts),
+        )  # fmt: skip
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
@@ -318,20 +328,6 @@ class PostgresJobStore(SqlJobStore):
     def _job(self, row: Row) -> Job:
         """Its columns are the fields, in their order; the driver has decoded most of them."""
         return make_job(row[0], known_status(row[0], row[1]), *row[2:-2], *_decoded(*row[-2:]))
-
-
-def _claimed(row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job:
-    (
-        due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
-        next_retry_at, idempotency_key, remote_id, posted_at, last_error, dead_letter_at,
-        dead_letter_reason, replayed_at, claim, publish_started_at, max_lateness, attempts,
-    ) = row  # fmt: skip
-    return make_job(
-        id, JobStatus.PROCESSING, platform, content, metadata, scheduled_at, created_at, now, retries,
-        max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
-        dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
-        publish_started_at, *_decoded(max_lateness, attempts),
-    )  # fmt: skip
 
 
 def _posted(row: Row, now: datetime) -> Job:

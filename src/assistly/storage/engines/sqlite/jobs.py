@@ -75,7 +75,38 @@ class SqliteJobStore(SqlJobStore):
         return self._insert_many([*drafts], now)
 
     def _claimed(self, row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job:
-        return _claimed(row, worker_id, lease_until, now)
+        (
+            due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
+            next_retry_at, idempotency_key, remote_id, posted_at, last_error, dead_letter_at,
+            dead_letter_reason, replayed_at, claim, publish_started_at, max_lateness, attempts,
+        ) = row  # fmt: skip
+        return make_job(
+            id,
+            JobStatus.PROCESSING,
+            platform,
+            content,
+            {} if metadata == EMPTY_OBJECT else json.loads(metadata),
+            moment(scheduled_at),
+            moment(created_at),
+            now,
+            retries,
+            max_retries,
+            None if next_retry_at is None else moment(next_retry_at),
+            moment(due_at),
+            idempotency_key,
+            remote_id,
+            None if posted_at is None else moment(posted_at),
+            last_error,
+            None if dead_letter_at is None else moment(dead_letter_at),
+            dead_letter_reason,
+            None if replayed_at is None else moment(replayed_at),
+            claim,
+            worker_id,
+            lease_until,
+            None if publish_started_at is None else moment(publish_started_at),
+            None if max_lateness is None else timedelta(microseconds=max_lateness),
+            () if attempts == "[]" else _attempts(attempts),
+        )
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
@@ -237,41 +268,6 @@ class SqliteJobStore(SqlJobStore):
             None if max_lateness is None else timedelta(microseconds=max_lateness),
             () if attempts == "[]" else _attempts(attempts),
         )
-
-
-def _claimed(row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job:
-    (
-        due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
-        next_retry_at, idempotency_key, remote_id, posted_at, last_error, dead_letter_at,
-        dead_letter_reason, replayed_at, claim, publish_started_at, max_lateness, attempts,
-    ) = row  # fmt: skip
-    return make_job(
-        id,
-        JobStatus.PROCESSING,
-        platform,
-        content,
-        {} if metadata == EMPTY_OBJECT else json.loads(metadata),
-        moment(scheduled_at),
-        moment(created_at),
-        now,
-        retries,
-        max_retries,
-        None if next_retry_at is None else moment(next_retry_at),
-        moment(due_at),
-        idempotency_key,
-        remote_id,
-        None if posted_at is None else moment(posted_at),
-        last_error,
-        None if dead_letter_at is None else moment(dead_letter_at),
-        dead_letter_reason,
-        None if replayed_at is None else moment(replayed_at),
-        claim,
-        worker_id,
-        lease_until,
-        None if publish_started_at is None else moment(publish_started_at),
-        None if max_lateness is None else timedelta(microseconds=max_lateness),
-        () if attempts == "[]" else _attempts(attempts),
-    )
 
 
 def _posted(row: Row, remote_id: str | None, now: datetime) -> Job:
