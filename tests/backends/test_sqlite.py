@@ -340,7 +340,7 @@ class TestThreads:
             while jobs := backend.jobs.claim(
                 worker_id=f"w{thread}", limit=7, lease_until=NOW + timedelta(hours=1), platforms=None, now=NOW
             ):
-                backend.jobs.settle([Settlement("posted", job.id, job.claim) for job in jobs], now=NOW)
+                backend.jobs.settle([Settlement("posted", job) for job in jobs], now=NOW)
                 claimed += [job.id for job in jobs]
             return claimed
 

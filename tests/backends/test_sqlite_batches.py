@@ -50,12 +50,12 @@ def eventful(backend: SqliteBackend) -> list[Job]:
         return [*backend.jobs.claim(worker_id="w", limit=9, lease_until=LATER, platforms=None, now=at)]
 
     for job in claim(NOW):
-        dead = Settlement("failed", job.id, job.claim, error="dead", at=NOW, final=True)
+        dead = Settlement("failed", job, error="dead", at=NOW, final=True)
         backend.jobs.settle([dead], now=NOW)
         backend.jobs.replay(job.id, NOW, now=NOW)
     retry_at = NOW + timedelta(seconds=1)
     for job in claim(NOW):
-        backend.jobs.settle([Settlement("failed", job.id, job.claim, error="again", at=retry_at)], now=NOW)
+        backend.jobs.settle([Settlement("failed", job, error="again", at=retry_at)], now=NOW)
     return claim(retry_at)
 
 
@@ -118,7 +118,7 @@ class TestSettle:
         for job in jobs:
             backend.jobs.begin_publish(job.id, job.claim, now=job.updated_at)
         settled = backend.jobs.settle(
-            [Settlement("posted", job.id, job.claim, remote_id=remote_id) for job in jobs], now=LATER
+            [Settlement("posted", job, remote_id=remote_id) for job in jobs], now=LATER
         )
         assert settled == [backend.jobs.get(job.id) for job in jobs]
         assert [job.last_error for job in settled if job] == ["again"] * 2
@@ -126,7 +126,7 @@ class TestSettle:
     def test_what_it_returns_is_what_it_stored(self, backend: SqliteBackend) -> None:
         jobs = claimed(backend, 3)
         backend.jobs.begin_publish(jobs[0].id, jobs[0].claim, now=NOW)
-        settled = backend.jobs.settle([Settlement("posted", job.id, job.claim) for job in jobs], now=LATER)
+        settled = backend.jobs.settle([Settlement("posted", job) for job in jobs], now=LATER)
         assert settled == [backend.jobs.get(job.id) for job in jobs]
         assert [job.status for job in settled if job] == [JobStatus.POSTED] * 3
         assert [job.publish_started_at for job in settled if job] == [NOW, None, None]
@@ -135,7 +135,7 @@ class TestSettle:
         remote_ids = ["7", '"quoted"', "\\u0041", "\u2028 é 🙂", None, "a" * 512, "null", "[1]"]
         jobs = claimed(backend, len(remote_ids))
         batch = [
-            Settlement("posted", job.id, job.claim, remote_id=remote_id)
+            Settlement("posted", job, remote_id=remote_id)
             for job, remote_id in zip(jobs, remote_ids, strict=True)
         ]
         settled = backend.jobs.settle(batch[::-1], now=LATER)
@@ -146,13 +146,13 @@ class TestSettle:
         first, second, third = claimed(backend, 3)
         settled = backend.jobs.settle(
             [
-                Settlement("released", first.id, first.claim),
-                Settlement("posted", first.id, first.claim),
-                Settlement("posted", second.id, second.claim, remote_id="kept"),
-                Settlement("failed", second.id, second.claim, error="late", at=LATER),
-                Settlement("posted", third.id, third.claim + 1, remote_id="not the holder's"),
-                Settlement("posted", third.id, third.claim, remote_id="the holder's"),
-                Settlement("posted", third.id, third.claim - 1, remote_id="overtaken"),
+                Settlement("released", first),
+                Settlement("posted", first),
+                Settlement("posted", second, remote_id="kept"),
+                Settlement("failed", second, error="late", at=LATER),
+                Settlement("posted", replace(third, claim=third.claim + 1), remote_id="not the holder's"),
+                Settlement("posted", third, remote_id="the holder's"),
+                Settlement("posted", replace(third, claim=third.claim - 1), remote_id="overtaken"),
             ],
             now=LATER,
         )
@@ -170,7 +170,7 @@ class TestSettle:
     def test_lost_ones_change_nothing(self, backend: SqliteBackend) -> None:
         jobs = claimed(backend, 2)
         before = [backend.jobs.get(job.id) for job in jobs]
-        batch = [Settlement("posted", job.id, job.claim + 1) for job in jobs]
-        absent = [Settlement("posted", id, 1) for id in (99, 2**63 - 1)]
+        batch = [Settlement("posted", replace(job, claim=job.claim + 1)) for job in jobs]
+        absent = [Settlement("posted", replace(jobs[0], id=id)) for id in (99, 2**63 - 1)]
         assert backend.jobs.settle(batch + absent, now=LATER) == [None] * 4
         assert [backend.jobs.get(job.id) for job in jobs] == before

@@ -108,7 +108,7 @@ def fill(backend: StorageBackend) -> None:
 
 def change_everything(backend: StorageBackend) -> None:
     held = backend.jobs.expired(limit=1, now=LATEST)[0]
-    backend.jobs.settle([Settlement("posted", held.id, held.claim)], now=NOW)
+    backend.jobs.settle([Settlement("posted", held)], now=NOW)
     waiting = backend.jobs.list(status=JobStatus.SCHEDULED, platform=None, after=0, limit=1)[0]
     backend.jobs.remove(waiting.id)
     schedule(backend, "c")
@@ -382,6 +382,12 @@ def asleep(backend: StorageBackend) -> threading.Thread:
     return thread
 
 
+def stored(backend: StorageBackend, id: int) -> Job:
+    job = backend.jobs.get(id)
+    assert job is not None
+    return job
+
+
 def slept_through(backend: StorageBackend) -> bool:
     nap = 0.05
     start = time.monotonic()
@@ -395,8 +401,8 @@ class TestWait:
         [
             schedule,
             lambda backend: backend.jobs.reschedule(1, NOW, content=None, metadata=None, now=NOW),
-            lambda backend: backend.jobs.settle([Settlement("released", 2, 1)], now=NOW),
-            lambda backend: backend.jobs.settle([Settlement("failed", 2, 1, at=NOW)], now=NOW),
+            lambda backend: backend.jobs.settle([Settlement("released", stored(backend, 2))], now=NOW),
+            lambda backend: backend.jobs.settle([Settlement("failed", stored(backend, 2), at=NOW)], now=NOW),
             lambda backend: backend.jobs.replay(3, NOW, now=NOW),
             lambda backend: backend.jobs.replay_many(platform=None, limit=None, scheduled_at=NOW, now=NOW),
             lambda backend: backend.jobs.remove(1),
@@ -409,7 +415,7 @@ class TestWait:
     ) -> None:
         backend.jobs.insert([draft(platform="z"), draft(), draft()], now=NOW)
         backend.jobs.claim(worker_id="w", limit=2, lease_until=LATER, platforms=["x"], now=NOW)
-        backend.jobs.settle([Settlement("failed", 3, 1, final=True)], now=NOW)
+        backend.jobs.settle([Settlement("failed", stored(backend, 3), final=True)], now=NOW)
         sleeper = asleep(backend)
         change(backend)
         sleeper.join(DEADLINE)
@@ -441,7 +447,7 @@ class TestWait:
         backend.jobs.next_due_at()
         held = claim(backend)[0]
         backend.jobs.begin_publish(held.id, held.claim, now=NOW)
-        backend.jobs.settle([Settlement("posted", held.id, held.claim)], now=NOW)
+        backend.jobs.settle([Settlement("posted", held)], now=NOW)
         assert slept_through(backend)
 
 

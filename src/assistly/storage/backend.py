@@ -63,6 +63,10 @@ class JobDraft:
 class Settlement:
     """How one claim ends. The fence is `id` and `claim` of a job that is in `processing`.
 
+    `job` is the record that the caller has. While the fence holds, it differs from the stored one at
+    most in lease_until, updated_at, publish_started_at and what the caller did to its metadata: what
+    else a posted job is made of need not be read back.
+
     posted:    status `posted`, posted_at = now, remote_id; next_retry_at cleared.
     failed:    retries + 1, last_error = error, and an attempt (number = the new retries, at =
                now, the row's worker_id, error) appended, of which the last 20 are kept. If
@@ -77,13 +81,20 @@ class Settlement:
     """
 
     kind: Literal["posted", "failed", "snoozed", "released"]
-    id: int
-    claim: int
+    job: Job
     remote_id: str | None = None
     error: str = ""
     at: datetime | None = None
     final: bool = False
     keep_publish: bool = False
+
+    @property
+    def id(self) -> int:
+        return self.job.id
+
+    @property
+    def claim(self) -> int:
+        return self.job.claim
 
 
 class JobStore(Protocol):

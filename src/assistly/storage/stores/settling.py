@@ -16,24 +16,27 @@ _make_settlement = maker(Settlement)
 
 def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlement:
     """Raises InvalidValue for whatever is no proper outcome."""
+    if isinstance(outcome, Posted):
+        job = check.instance("job", outcome.job, Job)
+        remote_id = outcome.remote_id
+        if remote_id is not None:
+            check.name("remote_id", remote_id)
+        return _make_settlement("posted", job, remote_id, "", None, False, False)
     if not isinstance(outcome, Outcome):
         raise check.wrong_type("outcomes", "Posted, Failed, Snoozed, Released or Unclear", outcome)
     job = check.instance("job", outcome.job, Job)
-    if isinstance(outcome, Posted):
-        remote_id = check.optional_name("remote_id", outcome.remote_id)
-        return _make_settlement("posted", job.id, job.claim, remote_id, "", None, False, False)
     if isinstance(outcome, Failed):
         error = check.content("error", outcome.error)
         retry_at = check.optional_moment("retry_at", outcome.retry_at)
         final = not check.flag("retryable", outcome.retryable)
         at = retry_at or retry.next_attempt(now, job)
-        return Settlement("failed", job.id, job.claim, error=error, at=at, final=final)
+        return Settlement("failed", job, error=error, at=at, final=final)
     if isinstance(outcome, Unclear):
         error = f"{OUTCOME_UNKNOWN}: {check.content('error', outcome.error)}"
-        return Settlement("failed", job.id, job.claim, error=error, at=now, final=True, keep_publish=True)
+        return Settlement("failed", job, error=error, at=now, final=True, keep_publish=True)
     if isinstance(outcome, Snoozed):
-        return Settlement("snoozed", job.id, job.claim, at=check.moment("until", outcome.until))
-    return Settlement("released", job.id, job.claim)
+        return Settlement("snoozed", job, at=check.moment("until", outcome.until))
+    return Settlement("released", job)
 
 
 def lapse(job: Job, retry: RetryPolicy, now: datetime) -> Settlement:
@@ -41,9 +44,9 @@ def lapse(job: Job, retry: RetryPolicy, now: datetime) -> Settlement:
     begun = job.publish_started_at
     if begun is None:
         error = f"lease expired: worker {job.worker_id!r} did not settle the job by {job.lease_until}"
-        return Settlement("failed", job.id, job.claim, error=error, at=retry.next_attempt(now, job))
+        return Settlement("failed", job, error=error, at=retry.next_attempt(now, job))
     error = (
         f"{OUTCOME_UNKNOWN}: worker {job.worker_id!r} began to publish at {begun} and its lease ran out at "
         f"{job.lease_until}; look whether it was published, then replay or remove the job"
     )
-    return Settlement("failed", job.id, job.claim, error=error, at=now, final=True, keep_publish=True)
+    return Settlement("failed", job, error=error, at=now, final=True, keep_publish=True)

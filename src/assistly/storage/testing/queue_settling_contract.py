@@ -77,6 +77,46 @@ class QueueSettlingContract(Contract):
         assert (done.posted_at, done.remote_id) == (START + DAY, None)
         assert (done.next_retry_at, done.due_at, done.retries) == (None, START, 1)
 
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_what_comes_back_is_what_is_stored(self, storage: Storage, clock: FakeClock, size: int) -> None:
+        """Also where the caller's record is from before the publish, and was tampered with."""
+        for number in range(size):
+            storage.queue.schedule(
+                "x",
+                "post",
+                idempotency_key=f"key {number}",
+                metadata={"tags": ["a"]},
+                max_retries=1,
+                max_lateness=DAY,
+            )
+        for job in storage.queue.claim_due(worker_id="w"):
+            storage.queue.mark_failed(job, "refused")
+        storage.queue.replay_all()
+        clock.advance(MINUTE)
+        jobs = storage.queue.claim_due(worker_id="w")
+        begun = [storage.queue.begin_publish(job) for job in jobs]
+        storage.queue.extend(begun, lease=HOUR)
+        for job in jobs:
+            job.metadata["tags"].append("b")
+            job.metadata["more"] = True
+        clock.advance(SECOND)
+        settled = storage.queue.settle([Posted(job, f"remote {job.id}") for job in jobs])
+        assert settled.jobs == [storage.queue.get(job.id) for job in jobs]
+        assert [job.metadata for job in settled.jobs] == [{"tags": ["a"]}] * size
+        assert [job.publish_started_at for job in settled.jobs] == [job.publish_started_at for job in begun]
+        assert [job.attempts for job in settled.jobs] == [job.attempts for job in jobs]
+        assert len(jobs[0].attempts) == 1
+
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_a_record_that_was_emptied(self, storage: Storage, size: int) -> None:
+        for _ in range(size):
+            storage.queue.schedule("x", "post", metadata={"a": 1})
+        jobs = storage.queue.claim_due(worker_id="w")
+        for job in jobs:
+            job.metadata.clear()
+        settled = storage.queue.settle(map(Posted, jobs))
+        assert settled.jobs == [storage.queue.get(job.id) for job in jobs]
+
     @pytest.mark.parametrize("remote_id", [1, "", "\x00", "\ud800", "x" * 513])
     def test_a_bad_remote_id_leaves_the_claim(self, storage: Storage, remote_id: Any) -> None:
         job = held(storage)

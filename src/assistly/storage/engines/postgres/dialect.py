@@ -12,6 +12,13 @@ from ..sql.dialect import Fragments, TemplateDialect
 # Put in last: what a name looks like must not be taken for a parameter or a fragment.
 _SCHEMA = '"\0"'
 
+# An empty object or array costs ten times as much to decode as NULL.
+_CLAIMED = """
+    due_at, id, platform, content, nullif(metadata, '{}'), scheduled_at, created_at, retries, max_retries,
+    next_retry_at, idempotency_key, remote_id, posted_at, last_error, dead_letter_at, dead_letter_reason,
+    replayed_at, claim, publish_started_at, max_lateness, nullif(attempts, '[]')
+"""
+
 
 class PostgresCodec:
     """The driver does the work: times arrive in UTC, and jsonb decoded."""
@@ -45,6 +52,8 @@ class PostgresDialect(TemplateDialect):
             picked="= ANY(ARRAY(",
             end_picked="))",
             append_attempt=APPEND_ATTEMPT,
+            active="status IN ('scheduled', 'retrying', 'processing')",
+            claimed=_CLAIMED,
         )
         super().__init__(PostgresCodec(), fragments, parameter="%({})s", percent="%%")
         self._quoted = quote(schema).replace("%", "%%")

@@ -61,12 +61,6 @@ WHERE id = ANY(:ids::bigint[]) AND id = given_id AND claim = given_claim AND {HE
 RETURNING {JOB_COLUMNS}
 """
 
-_AS_POSTED = """
-id, claim, platform, content, metadata, scheduled_at, created_at, retries, max_retries, idempotency_key,
-    remote_id, last_error, dead_letter_at, dead_letter_reason, replayed_at, publish_started_at, max_lateness,
-    attempts
-"""
-
 _GIVEN_TYPES = {
     "id": "bigint",
     "claim": "bigint",
@@ -132,8 +126,8 @@ class PostgresJobStore(SqlJobStore):
             dead_letter_reason, replayed_at, claim, publish_started_at, max_lateness, attempts,
         ) = row  # fmt: skip
         return make_job(
-            id, JobStatus.PROCESSING, platform, content, metadata, scheduled_at, created_at, now, retries,
-            max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
+            id, JobStatus.PROCESSING, platform, content, metadata or {}, scheduled_at, created_at, now,
+            retries, max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
             dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
             publish_started_at, *_decoded(max_lateness, attempts),
         )  # fmt: skip
@@ -292,7 +286,7 @@ class PostgresJobStore(SqlJobStore):
 
         def work(connection: Executor) -> list[Job]:
             return [
-                _posted(row, now) if kind == "posted" else self._job(row)
+                self._settled(settlements[first[row[:2]]], now, row) if kind == "posted" else self._job(row)
                 for kind, statement, params in steps
                 for row in connection.rows(statement, params)
             ]
@@ -330,20 +324,6 @@ class PostgresJobStore(SqlJobStore):
         return make_job(row[0], known_status(row[0], row[1]), *row[2:-2], *_decoded(*row[-2:]))
 
 
-def _posted(row: Row, now: datetime) -> Job:
-    (
-        id, claim, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
-        idempotency_key, remote_id, last_error, dead_letter_at, dead_letter_reason, replayed_at,
-        publish_started_at, max_lateness, attempts,
-    ) = row  # fmt: skip
-    return make_job(
-        id, JobStatus.POSTED, platform, content, metadata, scheduled_at, created_at, now, retries,
-        max_retries, None, scheduled_at, idempotency_key, remote_id, now, last_error, dead_letter_at,
-        dead_letter_reason, replayed_at, claim, None, None, publish_started_at,
-        *_decoded(max_lateness, attempts),
-    )  # fmt: skip
-
-
 def _decoded(max_lateness: int | None, attempts: list[dict[str, Any]]) -> tuple[Any, Any]:
     return (
         None if max_lateness is None else timedelta(microseconds=max_lateness),
@@ -359,8 +339,6 @@ def _for_many(kind: str, template: str) -> str:
     whole = template.replace("{append_attempt}", APPEND_ATTEMPT)
     changes, where, condition = _GIVEN.sub(r"given_\1", whole).rpartition("WHERE")
     by_id = f"{where} id = ANY(:ids::bigint[]) AND"
-    if kind == "posted":
-        condition = f"{condition.partition('RETURNING')[0]}RETURNING {_AS_POSTED.strip()}"
     return f"{changes}FROM unnest({arrays}) AS given ({columns}) {by_id}{condition}"
 
 

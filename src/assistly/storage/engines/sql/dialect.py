@@ -31,14 +31,19 @@ class Fragments:
     picked          ``IN (``                            ``= ANY(ARRAY(``
     end_picked      ``)``                               ``))``
     append_attempt  ``json_insert(…)``                  ``(… || jsonb_build_object(…))``
+    active          ``status NOT IN (…)``               ``status IN (…)``
+    claimed         the columns that a claim returns    likewise
     ==============  ==================================  ==========================================
 
     `append_attempt` is the new value of `attempts`: the column, without its first element where it
     holds 20 already, and at its end an object of number (`retries + 1`), at (`:now_us`), worker_id
-    (the column) and error (`:attempt_error`).
+    (the column) and error (`:attempt_error`). `active` is the condition of idx_queue_conflict, word for
+    word. `claimed` begins with due_at and id.
     """
 
     t: str
+    active: str
+    claimed: str
     for_update: str = ""
     skip_locked: str = ""
     text: str = ""

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from ...backend import JobDraft, JsonText, Settlement
 from ...errors import StorageCorrupt
 from ...records import Attempt, Job, JobStatus
 from .database import Executor, Row
+from .new_jobs import posted_job
 from .store import SqlStore, from_microseconds, to_microseconds
 
 ATTEMPT_ERROR_LENGTH = 4096
@@ -18,7 +20,6 @@ ATTEMPT_ERROR_LENGTH = 4096
 JOB_COLUMNS = ", ".join(field.name for field in fields(Job))
 # Partial indexes serve a statement that repeats their condition as it is written there.
 WAITING = "status IN ('scheduled', 'retrying')"
-ACTIVE = "status IN ('scheduled', 'retrying', 'processing')"
 
 _SELECT = f"SELECT {JOB_COLUMNS} FROM {{t}}queue_jobs"
 _UPDATE = "UPDATE {t}queue_jobs SET"
@@ -39,7 +40,7 @@ _INSERT = f"{INSERT}{UNLESS_KEY_IS_TAKEN} {_RETURNING}"
 
 _IN_WINDOW = f"""
 {_SELECT}
-WHERE {ACTIVE} AND platform = :platform AND scheduled_at BETWEEN :earliest AND :latest
+WHERE {{active}} AND platform = :platform AND scheduled_at BETWEEN :earliest AND :latest
     AND id <> :exclude
 ORDER BY scheduled_at, id LIMIT 1
 """
@@ -85,14 +86,6 @@ class ClaimVariant(NamedTuple):
 _CLAIM_VARIANTS = [ClaimVariant(*variant) for variant in product((False, True), repeat=2)]
 
 
-# What the statement sets need not come back: each column takes 0.1 µs a row on either side.
-_AS_CLAIMED = """
-    due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries, next_retry_at,
-    idempotency_key, remote_id, posted_at, last_error, dead_letter_at, dead_letter_reason, replayed_at, claim,
-    publish_started_at, max_lateness, attempts
-"""
-
-
 def _claim_template(variant: ClaimVariant) -> str:
     of_platforms = _OF_PLATFORMS[variant.of_platforms]
     # Not with EXISTS: in the hope of a first row soon, that may become a scan of the table.
@@ -108,7 +101,7 @@ WHERE id {{picked}}
     {swept.strip() if variant.only_when_swept else ""}
     ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
-RETURNING {_AS_CLAIMED.strip()}
+RETURNING {{claimed}}
 """
 
 
@@ -166,8 +159,12 @@ status = {RELEASED_STATUS}, next_retry_at = :at, due_at = coalesce(:at{{timestam
     "released": f"status = {RELEASED_STATUS}, publish_started_at = NULL",
 }
 _UNHELD = "worker_id = NULL, lease_until = NULL, updated_at = :now"
+# The rest of a posted job is as its holder has it.
+_RETURNING_POSTED = "RETURNING id, claim, publish_started_at, nullif(metadata, '{}'{jsonb})"
 SETTLE_HELD = {
-    kind: f"{_UPDATE} {changes.strip()}, {_UNHELD} {_HELD} {_RETURNING}" for kind, changes in _SETTLE.items()
+    kind: f"{_UPDATE} {changes.strip()}, {_UNHELD} {_HELD} "
+    f"{_RETURNING_POSTED if kind == 'posted' else _RETURNING}"
+    for kind, changes in _SETTLE.items()
 }
 # Publishing may have begun since the caller saw the lease run out: then only who knows may settle.
 SETTLE_EXPIRED = {
@@ -344,7 +341,8 @@ class SqlJobStore(SqlStore, ABC):
         templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
         if len(settlements) == 1:
             (one,) = settlements
-            return [self._change_one(templates[one.kind], self._outcome(one, now), self._job)]
+            decode = partial(self._settled, one, now)
+            return [self._change_one(templates[one.kind], self._outcome(one, now), decode)]
         by_id = sorted(range(len(settlements)), key=lambda index: settlements[index].id)
         steps = [
             (index, self._render(templates[settlements[index].kind]), self._outcome(settlements[index], now))
@@ -355,7 +353,11 @@ class SqlJobStore(SqlStore, ABC):
             return {index: connection.row(statement, params) for index, statement, params in steps}
 
         rows = self._database.write(work)
-        return [self._job_or_none(rows[index]) for index in range(len(settlements))]
+        found = [rows[index] for index in range(len(settlements))]
+        return [
+            None if row is None else self._settled(one, now, row)
+            for one, row in zip(settlements, found, strict=True)
+        ]
 
     def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
         params = {"id": id, "scheduled_at": self._bind(scheduled_at), "now": self._bind(now)}
@@ -405,6 +407,14 @@ class SqlJobStore(SqlStore, ABC):
                 keep_publish=settlement.keep_publish,
             )
         return params
+
+    def _settled(self, settlement: Settlement, now: datetime, row: Row) -> Job:
+        if settlement.kind != "posted":
+            return self._job(row)
+        _, _, publish_started_at, metadata = row
+        return posted_job(
+            settlement, now, self._time(publish_started_at), {} if metadata is None else self._json(metadata)
+        )
 
     def _of_platforms(self, platforms: Sequence[str] | None) -> dict[str, Any]:
         return {} if platforms is None else {"platforms": self._bind_list(platforms)}

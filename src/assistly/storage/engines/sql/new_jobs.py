@@ -1,11 +1,12 @@
-"""New jobs, made from what was stored: the database is asked for their ids only."""
+"""Jobs made from what was sent and what is at hand already: the database is asked for the rest only."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Any
 
-from ...backend import JobDraft
+from ...backend import JobDraft, Settlement
 from ...records import Job, JobStatus, maker
 from ...validation import EMPTY_OBJECT
 
@@ -31,4 +32,38 @@ def new_job(id: int, draft: JobDraft, now: datetime) -> Job:
         *_NEVER_HELD,
         draft.max_lateness,
         (),
+    )
+
+
+def posted_job(
+    settlement: Settlement, now: datetime, publish_started_at: datetime | None, metadata: dict[str, Any]
+) -> Job:
+    job = settlement.job
+    scheduled_at = job.scheduled_at
+    return make_job(
+        job.id,
+        JobStatus.POSTED,
+        job.platform,
+        job.content,
+        metadata,
+        scheduled_at,
+        job.created_at,
+        now,
+        job.retries,
+        job.max_retries,
+        None,
+        scheduled_at,
+        job.idempotency_key,
+        settlement.remote_id,
+        now,
+        job.last_error,
+        job.dead_letter_at,
+        job.dead_letter_reason,
+        job.replayed_at,
+        job.claim,
+        None,
+        None,
+        publish_started_at,
+        job.max_lateness,
+        job.attempts,
     )

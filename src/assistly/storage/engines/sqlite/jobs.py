@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
@@ -22,40 +23,41 @@ from .work import SqliteWork
 
 _TAKE_WRITE_LOCK = "DELETE FROM {t}retention WHERE id = 0"
 
+# After the newest there is, and after the newest there was.
+_NEXT_ID = """(
+    SELECT max(deleted_id, coalesce((SELECT max(id) FROM {t}queue_jobs), 0)) + 1 FROM {t}queue_newest
+)"""
 _INSERT = """
 INSERT INTO {t}queue_jobs (
     id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
     max_retries, max_lateness, late_after, idempotency_key
 ) VALUES (?, 'scheduled', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)
 """
+_INSERT_NEXT = _INSERT.replace("?", _NEXT_ID, 1)
 # A parameter that is None takes 0.7 us more than a number: the driver looks for an adapter.
-_INSERT_PLAIN = """
-INSERT INTO {t}queue_jobs (
-    status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
+_INSERT_PLAIN = f"""
+INSERT INTO {{t}}queue_jobs (
+    id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
     max_retries
-) VALUES ('scheduled', ?, ?, ?, ?, ?, ?, ?, 0, ?)
+) VALUES ({_NEXT_ID}, 'scheduled', ?, ?, ?, ?, ?, ?, ?, 0, ?)
 """
-_INSERT_NEW_KEY = f"{_INSERT} ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
+_INSERT_NEW_KEY = f"{_INSERT_NEXT} ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
 _TAKEN = """
 SELECT idempotency_key FROM {t}queue_jobs
 WHERE idempotency_key IN (SELECT value FROM json_each(:keys)) AND idempotency_key IS NOT NULL
 """
 
-_HELD = """
-SELECT id, claim, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
-    idempotency_key, last_error, dead_letter_at, dead_letter_reason, replayed_at, publish_started_at,
-    max_lateness, attempts
-FROM {t}queue_jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'processing'
-"""
-_POST = """
-UPDATE {t}queue_jobs SET status = 'posted', posted_at = :now, next_retry_at = NULL, due_at = scheduled_at,
-    worker_id = NULL, lease_until = NULL, updated_at = :now, remote_id =
-"""
-_POST_WITHOUT_IDS = f"{_POST} NULL WHERE id IN (SELECT value FROM json_each(:ids))"
-_POST_WITH_IDS = f"""{_POST} given.value FROM json_each(:ids) AS given
-WHERE {{t}}queue_jobs.id = CAST(given.key AS INTEGER)
-"""
+_POST = SETTLE_HELD["posted"]
+_POST_MANY = _POST.replace("id = :id", "id IN (SELECT value FROM json_each(:ids))").replace(
+    ":remote_id", "NULL"
+)
+_POST_MANY_WITH_REMOTE_IDS = (
+    _POST.replace("id = :id", "id = CAST(given_id AS INTEGER)")
+    .replace(":remote_id", "given_remote_id")
+    .replace("WHERE", "FROM (SELECT key AS given_id, value AS given_remote_id FROM json_each(:ids)) WHERE", 1)
+)
 
+_NO_PAST = (0, None, None, None, None, None, None, None, 1, None, None, "[]")
 _STATUSES = {str(status): status for status in JobStatus}
 
 
@@ -76,10 +78,13 @@ class SqliteJobStore(SqlJobStore):
 
     def _claimed(self, row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job:
         (
-            due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
-            next_retry_at, idempotency_key, remote_id, posted_at, last_error, dead_letter_at,
-            dead_letter_reason, replayed_at, claim, publish_started_at, max_lateness, attempts,
+            due_at, id, platform, content, metadata, scheduled_at, created_at, max_retries,
+            idempotency_key, past,
         ) = row  # fmt: skip
+        (
+            retries, next_retry_at, remote_id, posted_at, last_error, dead_letter_at, dead_letter_reason,
+            replayed_at, claim, publish_started_at, max_lateness, attempts,
+        ) = _NO_PAST if past is None else json.loads(past)  # fmt: skip
         return make_job(
             id,
             JobStatus.PROCESSING,
@@ -118,8 +123,8 @@ class SqliteJobStore(SqlJobStore):
     def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
         if draft.idempotency_key is None and draft.max_lateness is None:
             return self._insert_one_plain(draft, now)
-        statement = self._render(_INSERT if draft.idempotency_key is None else _INSERT_NEW_KEY)
-        values = self._values(None, draft, self._bind(now))
+        statement = self._render(_INSERT_NEXT if draft.idempotency_key is None else _INSERT_NEW_KEY)
+        _, *values = self._values(None, draft, self._bind(now))
         id = self._sqlite.single(lambda connection: connection.insert(statement, values))
         return new_job(id, draft, now) if id else None
 
@@ -138,12 +143,11 @@ class SqliteJobStore(SqlJobStore):
 
         def work(connection: Connection) -> dict[int, int]:
             free = self._free(connection, drafts)
-            if not free:
-                return {}
-            first_id = connection.insert(statement, self._values(None, drafts[free[0]], at))
-            ids = dict(zip(free, count(first_id), strict=False))
-            rows = [self._values(ids[place], drafts[place], at) for place in free[1:]]
-            connection.execute_many(statement, rows)
+            ((next_id,),) = connection.rows(self._render(f"SELECT {_NEXT_ID}"))
+            ids = dict(zip(free, count(next_id), strict=False))
+            connection.execute_many(
+                statement, [self._values(id, drafts[place], at) for place, id in ids.items()]
+            )
             return ids
 
         ids = self._sqlite.write(work)
@@ -187,49 +191,50 @@ class SqliteJobStore(SqlJobStore):
 
     def _settle_many(self, settlements: Sequence[Settlement], now: datetime) -> list[Job | None]:
         places: dict[tuple[int, int], int] = {}
-        for place, settlement in enumerate(settlements):
-            places.setdefault((settlement.id, settlement.claim), place)
-        posted = {
-            fence: settlements[place]
-            for fence, place in places.items()
-            if settlements[place].kind == "posted"
-        }
-        others = [
-            (
-                place,
-                self._render(SETTLE_HELD[settlements[place].kind]),
-                self._outcome(settlements[place], now),
-            )
-            for fence, place in places.items()
-            if fence not in posted
-        ]
+        for place, one in enumerate(settlements):
+            places.setdefault((one.job.id, one.job.claim), place)
+        posts: defaultdict[tuple[int, bool], list[Settlement]] = defaultdict(list)
+        others: list[Settlement] = []
+        for (_, claim), place in places.items():
+            one = settlements[place]
+            if one.kind == "posted":
+                posts[claim, one.remote_id is not None].append(one)
+            else:
+                others.append(one)
 
-        def work(connection: Connection) -> list[Job | None]:
-            jobs: list[Job | None] = [None] * len(settlements)
-            for job in self._post(connection, posted, now):
-                jobs[places[job.id, job.claim]] = job
-            for place, statement, params in others:
-                jobs[place] = self._job_or_none(connection.row(statement, params))
+        def work(connection: Connection) -> list[Job]:
+            jobs = [
+                self._settled(settlements[places[row[:2]]], now, row)
+                for (claim, has_remote_ids), group in posts.items()
+                for row in self._post(connection, claim, group, now, has_remote_ids=has_remote_ids)
+            ]
+            for one in others:
+                row = connection.row(self._render(SETTLE_HELD[one.kind]), self._outcome(one, now))
+                if row is not None:
+                    jobs.append(self._job(row))
             return jobs
 
-        return self._sqlite.write(work)
+        run = self._sqlite.single if len(posts) + len(others) == 1 else self._sqlite.write
+        results: list[Job | None] = [None] * len(settlements)
+        for job in run(work):
+            results[places[job.id, job.claim]] = job
+        return results
 
     def _post(
-        self, connection: Connection, posted: Mapping[tuple[int, int], Settlement], now: datetime
-    ) -> list[Job]:
-        """Read and written, which is cheaper than to have the new rows returned."""
-        ids = _json([id for id, _ in posted])
-        rows = connection.rows(self._render(_HELD), {"ids": ids})
-        held = [(row, settlement) for row in rows if (settlement := posted.get(row[:2]))]
-        if not held:
-            return []
-        remote_ids = {settlement.id: settlement.remote_id for _, settlement in held}
-        if any(remote_ids.values()):
-            statement, given = _POST_WITH_IDS, _json(remote_ids)
+        self,
+        connection: Connection,
+        claim: int,
+        group: Sequence[Settlement],
+        now: datetime,
+        *,
+        has_remote_ids: bool,
+    ) -> list[Row]:
+        if has_remote_ids:
+            statement, ids = _POST_MANY_WITH_REMOTE_IDS, _json({one.id: one.remote_id for one in group})
         else:
-            statement, given = _POST_WITHOUT_IDS, _json([*remote_ids])
-        connection.execute(self._render(statement), {"now": self._bind(now), "ids": given})
-        return [_posted(row, settlement.remote_id, now) for row, settlement in held]
+            statement, ids = _POST_MANY, _json([one.job.id for one in group])
+        params = {"now": self._bind(now), "claim": claim, "ids": ids}
+        return connection.rows(self._render(statement), params)
 
     def _job(self, row: Row) -> Job:
         (
@@ -268,42 +273,6 @@ class SqliteJobStore(SqlJobStore):
             None if max_lateness is None else timedelta(microseconds=max_lateness),
             () if attempts == "[]" else _attempts(attempts),
         )
-
-
-def _posted(row: Row, remote_id: str | None, now: datetime) -> Job:
-    (
-        id, claim, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
-        idempotency_key, last_error, dead_letter_at, dead_letter_reason, replayed_at, publish_started_at,
-        max_lateness, attempts,
-    ) = row  # fmt: skip
-    due_at = moment(scheduled_at)
-    return make_job(
-        id,
-        JobStatus.POSTED,
-        platform,
-        content,
-        {} if metadata == EMPTY_OBJECT else json.loads(metadata),
-        due_at,
-        moment(created_at),
-        now,
-        retries,
-        max_retries,
-        None,
-        due_at,
-        idempotency_key,
-        remote_id,
-        now,
-        last_error,
-        None if dead_letter_at is None else moment(dead_letter_at),
-        dead_letter_reason,
-        None if replayed_at is None else moment(replayed_at),
-        claim,
-        None,
-        None,
-        None if publish_started_at is None else moment(publish_started_at),
-        None if max_lateness is None else timedelta(microseconds=max_lateness),
-        () if attempts == "[]" else _attempts(attempts),
-    )
 
 
 def _attempts(stored: str) -> tuple[Attempt, ...]:
