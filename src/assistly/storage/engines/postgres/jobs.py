@@ -8,22 +8,21 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import repeat
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 from ...backend import JobDraft, JsonText, Settlement
 from ...errors import InvalidValue
 from ...records import Job, JobStatus
+from ..sql.attempts import ATTEMPT_ERROR_LENGTH, decoded_attempt
 from ..sql.database import Executor, Params, Row
 from ..sql.jobs import (
-    ATTEMPT_ERROR_LENGTH,
     HELD,
     JOB_COLUMNS,
     SETTLE_EXPIRED,
     SETTLE_HELD,
     WAITING,
     SqlJobStore,
-    decoded_attempt,
     known_status,
 )
 from ..sql.new_jobs import make_job, new_job
@@ -118,19 +117,6 @@ class PostgresJobStore(SqlJobStore):
     ) -> Job | None:
         job = super().reschedule(id, scheduled_at, content=content, metadata=metadata, now=now)
         return self._announced([job], now)[0]
-
-    def _claimed(self, row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job:
-        (
-            due_at, id, platform, content, metadata, scheduled_at, created_at, retries, max_retries,
-            next_retry_at, idempotency_key, remote_id, posted_at, last_error, dead_letter_at,
-            dead_letter_reason, replayed_at, claim, publish_started_at, max_lateness, attempts,
-        ) = row  # fmt: skip
-        return make_job(
-            id, JobStatus.PROCESSING, platform, content, metadata or {}, scheduled_at, created_at, now,
-            retries, max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
-            dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
-            publish_started_at, *_decoded(max_lateness, attempts),
-        )  # fmt: skip
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
@@ -275,37 +261,43 @@ class PostgresJobStore(SqlJobStore):
     def _settle_many(
         self, settlements: Sequence[Settlement], now: datetime, expired_only: bool
     ) -> list[Job | None]:
-        first: dict[tuple[int, int], int] = {}
+        places: dict[tuple[int, int], int] = {}
+        groups: defaultdict[str, list[tuple[int, int, Settlement]]] = defaultdict(list)
         for place, one in enumerate(settlements):
-            first.setdefault((one.id, one.claim), place)
+            fence = one.job.id, one.job.claim
+            if fence not in places:
+                places[fence] = place
+                groups[one.kind].append((*fence, one))
         templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
         steps = [
             (kind, *self._settle_step(kind, templates[kind], group, now))
-            for kind, group in _by_kind([settlements[place] for place in first.values()])
+            for kind, group in sorted(groups.items())
         ]
 
-        def work(connection: Executor) -> list[Job]:
-            return [
-                self._settled(settlements[first[row[:2]]], now, row) if kind == "posted" else self._job(row)
-                for kind, statement, params in steps
-                for row in connection.rows(statement, params)
-            ]
+        def work(connection: Executor) -> list[Job | None]:
+            jobs: list[Job | None] = [None] * len(settlements)
+            for kind, statement, params in steps:
+                for row in connection.rows(statement, params):
+                    if kind == "posted":
+                        place = places[row[:2]]
+                        jobs[place] = self._settled(settlements[place], now, row)
+                    else:
+                        job = self._job(row)
+                        jobs[places[job.id, job.claim]] = job
+            return jobs
 
-        settled = self._database.single(work) if len(steps) == 1 else self._database.write(work)
-        jobs: list[Job | None] = [None] * len(settlements)
-        for job in settled:
-            jobs[first[job.id, job.claim]] = job
-        return jobs
+        return self._database.single(work) if len(steps) == 1 else self._database.write(work)
 
     def _settle_step(
-        self, kind: str, template: str, group: Sequence[Settlement], now: datetime
+        self, kind: str, template: str, fenced: list[tuple[int, int, Settlement]], now: datetime
     ) -> tuple[str, Params]:
-        """The statement for one job, with its values taken from arrays instead."""
-        params: dict[str, Any] = {
-            "now": now,
-            "ids": int_array(one.id for one in group),
-            "claims": int_array(one.claim for one in group),
-        }
+        """The statement for one job, with its values taken from arrays instead.
+
+        By id, so that two batches do not wait for each other in a circle.
+        """
+        fenced.sort(key=itemgetter(0, 1))
+        ids, claims, group = zip(*fenced, strict=True)
+        params: dict[str, Any] = {"now": now, "ids": int_array(ids), "claims": int_array(claims)}
         if kind == "posted":
             params["remote_ids"] = text_array([one.remote_id for one in group])
         elif kind == "snoozed":
@@ -340,14 +332,6 @@ def _for_many(kind: str, template: str) -> str:
     changes, where, condition = _GIVEN.sub(r"given_\1", whole).rpartition("WHERE")
     by_id = f"{where} id = ANY(:ids::bigint[]) AND"
     return f"{changes}FROM unnest({arrays}) AS given ({columns}) {by_id}{condition}"
-
-
-def _by_kind(settlements: Sequence[Settlement]) -> Iterator[tuple[str, list[Settlement]]]:
-    """Each kind by id, so that two batches do not wait for each other in a circle."""
-    groups: defaultdict[str, list[Settlement]] = defaultdict(list)
-    for one in sorted(settlements, key=attrgetter("id")):
-        groups[one.kind].append(one)
-    yield from sorted(groups.items())
 
 
 def _chunks(drafts: Sequence[JobDraft]) -> Iterator[Sequence[JobDraft]]:

@@ -32,18 +32,20 @@ class Fragments:
     end_picked      ``)``                               ``))``
     append_attempt  ``json_insert(…)``                  ``(… || jsonb_build_object(…))``
     active          ``status NOT IN (…)``               ``status IN (…)``
-    claimed         the columns that a claim returns    likewise
+    past            ``json_array(…)``                   ``jsonb_build_array(…)``
     ==============  ==================================  ==========================================
 
     `append_attempt` is the new value of `attempts`: the column, without its first element where it
     holds 20 already, and at its end an object of number (`retries + 1`), at (`:now_us`), worker_id
     (the column) and error (`:attempt_error`). `active` is the condition of idx_queue_conflict, word for
-    word. `claimed` begins with due_at and id.
+    word. `past` is an array of claim, retries, attempts, next_retry_at, remote_id, posted_at, last_error,
+    dead_letter_at, dead_letter_reason, replayed_at, publish_started_at and max_lateness, with times in
+    microseconds.
     """
 
     t: str
     active: str
-    claimed: str
+    past: str
     for_update: str = ""
     skip_locked: str = ""
     text: str = ""

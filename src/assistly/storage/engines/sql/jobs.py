@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from ...backend import JobDraft, JsonText, Settlement
 from ...errors import StorageCorrupt
-from ...records import Attempt, Job, JobStatus
+from ...records import Job, JobStatus
+from .attempts import ATTEMPT_ERROR_LENGTH, decoded_attempt
+from .claims import CLAIMED, claimed_jobs
 from .database import Executor, Row
 from .new_jobs import posted_job
-from .store import SqlStore, from_microseconds, to_microseconds
-
-ATTEMPT_ERROR_LENGTH = 4096
+from .store import SqlStore, to_microseconds
 
 JOB_COLUMNS = ", ".join(field.name for field in fields(Job))
 # Partial indexes serve a statement that repeats their condition as it is written there.
@@ -101,7 +101,7 @@ WHERE id {{picked}}
     {swept.strip() if variant.only_when_swept else ""}
     ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
-RETURNING {{claimed}}
+RETURNING {CLAIMED.strip()}
 """
 
 
@@ -237,9 +237,6 @@ class SqlJobStore(SqlStore, ABC):
         return [self._job_or_none(row) for row in self._each(_INSERT, batch)]
 
     @abstractmethod
-    def _claimed(self, row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job: ...
-
-    @abstractmethod
     def lock_platforms(self, platforms: Sequence[str]) -> None: ...
 
     def in_window(
@@ -315,7 +312,7 @@ class SqlJobStore(SqlStore, ABC):
         rows = self._database.single(lambda connection: connection.rows(statement, params))
         # By (due_at, id), which they begin with.
         rows.sort()
-        return [self._claimed(row, worker_id, lease_until, now) for row in rows]
+        return claimed_jobs(rows, worker_id, lease_until, now, self._time, self._json)
 
     def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
         params = {"reason": reason, "now": self._bind(now), **self._of_platforms(platforms)}
@@ -469,7 +466,3 @@ def known_status(id: int, status: str) -> JobStatus:
 
 def in_microseconds(duration: timedelta | None) -> int | None:
     return None if duration is None else duration // timedelta(microseconds=1)
-
-
-def decoded_attempt(stored: dict[str, Any]) -> Attempt:
-    return Attempt(stored["number"], from_microseconds(stored["at"]), stored["worker_id"], stored["error"])

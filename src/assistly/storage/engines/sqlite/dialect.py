@@ -11,26 +11,16 @@ from typing import Any
 from ..sql.dialect import Fragments, TemplateDialect
 from ..sql.store import from_microseconds, to_microseconds
 
-# Each column that is returned takes 0.13 µs a row. What a job has only if it was claimed, replayed or
-# snoozed before, or may be late, comes in one, and mostly does not come.
-_CLAIMED = """
-    due_at, id, platform, content, metadata, scheduled_at, created_at, max_retries, idempotency_key,
-    CASE WHEN claim <> 1 OR retries <> 0 OR attempts <> '[]' OR coalesce(
-        next_retry_at, remote_id, posted_at, last_error, dead_letter_at, dead_letter_reason, replayed_at,
-        publish_started_at, max_lateness
-    ) IS NOT NULL THEN json_array(
-        retries, next_retry_at, remote_id, posted_at, last_error, dead_letter_at, dead_letter_reason,
-        replayed_at, claim, publish_started_at, max_lateness, attempts
-    ) END
-"""
-
 _FRAGMENTS = Fragments(
     t="assistly_",
     any_platform="IN (SELECT value FROM json_each(:platforms))",
     picked="IN (",
     end_picked=")",
     active="status NOT IN ('posted', 'dead_letter')",
-    claimed=_CLAIMED,
+    past="""json_array(
+        claim, retries, json(attempts), next_retry_at, remote_id, posted_at, last_error, dead_letter_at,
+        dead_letter_reason, replayed_at, publish_started_at, max_lateness
+    )""",
     append_attempt="""json_insert(
         CASE WHEN json_array_length(attempts) < 20 THEN attempts ELSE json_remove(attempts, '$[0]') END,
         '$[#]',

@@ -57,7 +57,6 @@ _POST_MANY_WITH_REMOTE_IDS = (
     .replace("WHERE", "FROM (SELECT key AS given_id, value AS given_remote_id FROM json_each(:ids)) WHERE", 1)
 )
 
-_NO_PAST = (0, None, None, None, None, None, None, None, 1, None, None, "[]")
 _STATUSES = {str(status): status for status in JobStatus}
 
 
@@ -75,43 +74,6 @@ class SqliteJobStore(SqlJobStore):
         if len(drafts) == 1:
             return [self._insert_one(drafts[0], now)]
         return self._insert_many([*drafts], now)
-
-    def _claimed(self, row: Row, worker_id: str, lease_until: datetime, now: datetime) -> Job:
-        (
-            due_at, id, platform, content, metadata, scheduled_at, created_at, max_retries,
-            idempotency_key, past,
-        ) = row  # fmt: skip
-        (
-            retries, next_retry_at, remote_id, posted_at, last_error, dead_letter_at, dead_letter_reason,
-            replayed_at, claim, publish_started_at, max_lateness, attempts,
-        ) = _NO_PAST if past is None else json.loads(past)  # fmt: skip
-        return make_job(
-            id,
-            JobStatus.PROCESSING,
-            platform,
-            content,
-            {} if metadata == EMPTY_OBJECT else json.loads(metadata),
-            moment(scheduled_at),
-            moment(created_at),
-            now,
-            retries,
-            max_retries,
-            None if next_retry_at is None else moment(next_retry_at),
-            moment(due_at),
-            idempotency_key,
-            remote_id,
-            None if posted_at is None else moment(posted_at),
-            last_error,
-            None if dead_letter_at is None else moment(dead_letter_at),
-            dead_letter_reason,
-            None if replayed_at is None else moment(replayed_at),
-            claim,
-            worker_id,
-            lease_until,
-            None if publish_started_at is None else moment(publish_started_at),
-            None if max_lateness is None else timedelta(microseconds=max_lateness),
-            () if attempts == "[]" else _attempts(attempts),
-        )
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
