@@ -32,7 +32,7 @@ _QUEUE = """
 INSERT INTO {t}queue_jobs (
     status, retries, created_at, updated_at, platform, scheduled_at, due_at, next_retry_at, content,
     idempotency_key, remote_id, posted_at, dead_letter_at, dead_letter_reason, claim, worker_id,
-    lease_until, max_lateness, late_after
+    lease_until, max_lateness, attention_at
 )
 SELECT
     CASE WHEN n % 100 < 55 THEN 'posted' WHEN n % 100 < 80 THEN 'scheduled' WHEN n % 100 < 90 THEN 'retrying'
@@ -49,7 +49,9 @@ SELECT
     CASE WHEN n % 100 BETWEEN 55 AND 79 THEN 0 ELSE 1 END,
     CASE WHEN n % 100 BETWEEN 95 AND 96 THEN 'worker ' || (n % 7) END,
     CASE WHEN n % 1000 = 95 THEN AT[-n] WHEN n % 100 BETWEEN 95 AND 96 THEN AT[n] END,
-    CASE WHEN n % 1000 = 999 THEN 60000000 END, CASE WHEN n % 1000 = 999 THEN AT[60 - 60 * n] END
+    CASE WHEN n % 1000 = 999 THEN 60000000 END,
+    CASE WHEN n % 1000 = 95 THEN AT[-n] WHEN n % 100 BETWEEN 95 AND 96 THEN AT[n]
+        WHEN n % 1000 = 999 THEN AT[60 - 60 * n] END
 FROM numbers
 """
 

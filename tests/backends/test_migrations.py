@@ -8,7 +8,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -466,3 +466,71 @@ def test_schemas_stand_side_by_side(database_url: str, new_schema: Callable[[], 
         assert first.lock.acquire("other", name="mine") is not None
         assert second.lock.current("mine") is None
     assert places[0].tables() == places[1].tables()
+
+
+BEFORE_ATTENTION = {"sqlite": "003_lean_queue_sqlite.sql", "postgres": "005_fewer_indexes_postgres.sql"}
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+JOBS_BEFORE = """
+INSERT INTO assistly_queue_jobs (
+    id, status, platform, content, scheduled_at, due_at, created_at, updated_at, next_retry_at, retries,
+    claim, worker_id, lease_until, posted_at, dead_letter_at, dead_letter_reason, max_lateness, late_after,
+    idempotency_key, metadata
+) VALUES
+(1, 'scheduled', 'x', 'too late', NOON[-60], NOON[-60], NOON[-90], NOON[-90], NULL, 0, 0, NULL, NULL, NULL,
+    NULL, NULL, 1000000, NOON[-59], 'key', '{"a": 1}'),
+(2, 'processing', 'x', 'left', NOON[-60], NOON[-60], NOON[-90], NOON[-60], NULL, 0, 1, 'w', NOON[-1], NULL,
+    NULL, NULL, 90000000, NOON[30], NULL, '{}'),
+(3, 'posted', 'x', 'done', NOON[-60], NOON[-60], NOON[-90], NOON[-50], NULL, 0, 1, NULL, NULL, NOON[-50],
+    NULL, NULL, 1000000, NOON[-59], NULL, '{}'),
+(4, 'dead_letter', 'x', 'dead', NOON[-60], NOON[-60], NOON[-90], NOON[-50], NULL, 3, 3, NULL, NULL, NULL,
+    NOON[-50], 'refused', NULL, NULL, NULL, '{}'),
+(5, 'retrying', 'x', 'again', NOON[-60], NOON[60], NOON[-90], NOON[-50], NOON[60], 1, 1, NULL, NULL, NULL,
+    NULL, NULL, 1000000, NOON[-59], NULL, '{}'),
+(6, 'processing', 'x', 'held', NOON[-60], NOON[-60], NOON[-90], NOON[-60], NULL, 0, 7, 'w', NOON[60], NULL,
+    NULL, NULL, 1000000, NOON[-59], NULL, '{}'),
+(9, 'posted', 'x', 'removed', NOON[-60], NOON[-60], NOON[-90], NOON[-50], NULL, 0, 1, NULL, NULL, NOON[-50],
+    NULL, NULL, NULL, NULL, NULL, '{}')
+"""
+
+
+def at_noon(engine: str, statement: str) -> str:
+    def moment(match: re.Match[str]) -> str:
+        when = NOON + timedelta(seconds=int(match[1]))
+        if engine == "postgres":
+            return f"'{when.isoformat()}'"
+        return str(int(when.timestamp()) * 1_000_000)
+
+    return re.sub(r"NOON\[(-?\d+)\]", moment, statement)
+
+
+def test_jobs_from_before_attention_are_looked_after(place: Place, files: Files) -> None:
+    newest = BEFORE_ATTENTION[place.engine]
+    text = files.read(newest)
+    files.remove(newest)
+    with closing(place.backend()) as backend:
+        backend.migrate()
+    place.query(at_noon(place.engine, JOBS_BEFORE))
+    if place.engine == "postgres":
+        place.query("SELECT setval('assistly_queue_jobs_id_seq', 9)")
+    place.query("DELETE FROM assistly_queue_jobs WHERE id = 9")
+    files.write(newest, text)
+    with place.open() as storage:
+        queue = storage.queue
+        assert storage.migrate() == [newest]
+        late = queue.get(1)
+        assert late is not None
+        assert (late.metadata, late.idempotency_key) == ({"a": 1}, "key")
+        assert late.max_lateness == timedelta(seconds=1)
+        assert queue.claim_due(worker_id="v", now=NOON) == []
+        statuses = {job.id: job.status for job in queue.list()}
+        assert statuses == {
+            1: JobStatus.DEAD_LETTER,
+            2: JobStatus.RETRYING,
+            3: JobStatus.POSTED,
+            4: JobStatus.DEAD_LETTER,
+            5: JobStatus.RETRYING,
+            6: JobStatus.PROCESSING,
+        }
+        assert queue.schedule("x", "new", now=NOON).id == 10
+        (lapsed,) = queue.rescue_expired(now=NOON + timedelta(minutes=1))
+        assert (lapsed.id, lapsed.claim, lapsed.retries) == (6, 7, 1)

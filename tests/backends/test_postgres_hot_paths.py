@@ -101,10 +101,10 @@ def test_settling_does_not_walk_past_the_leases_of_settled_jobs(
         connection.execute(f"VACUUM ANALYZE {table}".encode())
         for _ in range(3):
             settle_and_extend(postgres, size)
-        before = lease_reads(connection, schema)
+        before = attention_reads(connection, schema)
         for _ in range(20 // size + 1):
             settle_and_extend(postgres, size)
-        assert lease_reads(connection, schema) == before
+        assert attention_reads(connection, schema) == before
 
 
 def settle_and_extend(storage: Storage, size: int) -> None:
@@ -115,10 +115,10 @@ def settle_and_extend(storage: Storage, size: int) -> None:
     asked(storage, "SELECT 1")
 
 
-def lease_reads(connection: psycopg.Connection[Any], schema: str) -> int:
-    """Entries of the index on leases that statements took."""
+def attention_reads(connection: psycopg.Connection[Any], schema: str) -> int:
+    """Entries of the index on leases and lateness that statements took."""
     query = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = %s AND indexrelname = %s"
-    row = connection.execute(query, [schema, "idx_queue_lease"]).fetchone()
+    row = connection.execute(query, [schema, "idx_queue_attention"]).fetchone()
     assert row is not None
     count: int = row[0]
     return count

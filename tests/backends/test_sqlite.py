@@ -176,7 +176,11 @@ class TestSchema:
         with closing(SqliteBackend(path, auto_migrate=False)) as backend:
             with pytest.raises(MigrationError, match="assistly migrate"):
                 backend.ping()
-            assert backend.migrate() == ["001_init_sqlite.sql", "002_tables_sqlite.sql"]
+            assert backend.migrate() == [
+                "001_init_sqlite.sql",
+                "002_tables_sqlite.sql",
+                "003_lean_queue_sqlite.sql",
+            ]
             backend.ping()
             assert backend.migrate() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from threading import Event, Thread
 from typing import Any
@@ -148,6 +149,23 @@ class QueueReadingContract(Contract):
         assert storage.queue.counts(posted=False) == dict.fromkeys(others, 0)
         with pytest.raises(InvalidValue, match="posted"):
             storage.queue.counts(posted="no")  # type: ignore[arg-type]
+
+    def test_the_id_of_a_removed_job_is_never_given_again(self, storage: Storage) -> None:
+        """A claim on it would fit the new job."""
+        queue = storage.queue
+        newest = 0
+        ways: list[Callable[[], Job]] = [
+            lambda: queue.schedule("x", "a"),
+            lambda: queue.schedule("x", "a", idempotency_key="key"),
+            lambda: queue.schedule("x", "a", max_lateness=DAY),
+            lambda: queue.schedule_many([NewJob("x", "a")] * 3)[-1],
+        ]
+        for schedule in ways:
+            jobs = [schedule(), schedule()]
+            assert min(job.id for job in jobs) > newest
+            newest = max(job.id for job in jobs)
+            for job in queue.list():
+                queue.remove(job.id)
 
     @pytest.mark.parametrize("make", [held, posted, dead, retrying])
     def test_a_job_of_any_status_is_removed_once(self, storage: Storage, make: Any) -> None:

@@ -33,7 +33,7 @@ numbered AS MATERIALIZED (
 )
 INSERT INTO {{t}}queue_jobs (
     id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
-    max_retries, max_lateness, late_after, idempotency_key
+    max_retries, max_lateness, attention_at, idempotency_key
 )
 SELECT
     id, 'scheduled', platform, content, metadata, scheduled_at, scheduled_at, :now, :now, 0,
@@ -51,7 +51,7 @@ FROM generate_series(1, :count)
 COPY = """
 COPY {t}queue_jobs (
     id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, max_retries,
-    max_lateness, late_after
+    max_lateness, attention_at
 ) FROM STDIN (FORMAT BINARY)
 """
 COPY_BEGIN = b"PGCOPY\n\xff\r\n\x00" + bytes(8)

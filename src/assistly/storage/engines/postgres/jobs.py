@@ -54,7 +54,7 @@ from .session import PostgresWork
 _LOCK_PLATFORMS = "SELECT pg_advisory_xact_lock(key) FROM unnest(:keys::bigint[]) AS key"
 
 _EXTEND_MANY = f"""
-UPDATE {{t}}queue_jobs SET lease_until = :lease_until, updated_at = :now
+UPDATE {{t}}queue_jobs SET lease_until = :lease_until, attention_at = :lease_until, updated_at = :now
 FROM unnest(:ids::bigint[], :claims::bigint[]) AS given (given_id, given_claim)
 WHERE id = ANY(:ids::bigint[]) AND id = given_id AND claim = given_claim AND {HELD} AND lease_until > :now
 RETURNING {JOB_COLUMNS}

@@ -20,6 +20,7 @@ from .store import SqlStore, to_microseconds
 JOB_COLUMNS = ", ".join(field.name for field in fields(Job))
 # Partial indexes serve a statement that repeats their condition as it is written there.
 WAITING = "status IN ('scheduled', 'retrying')"
+PROCESSING = "attention_at IS NOT NULL AND status = 'processing'"
 
 _SELECT = f"SELECT {JOB_COLUMNS} FROM {{t}}queue_jobs"
 _UPDATE = "UPDATE {t}queue_jobs SET"
@@ -28,7 +29,7 @@ _RETURNING = f"RETURNING {JOB_COLUMNS}"
 INSERT = """
 INSERT INTO {t}queue_jobs (
     status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
-    max_retries, max_lateness, late_after, idempotency_key
+    max_retries, max_lateness, attention_at, idempotency_key
 ) VALUES (
     'scheduled', :platform, :content, :metadata{jsonb}, :scheduled_at, :scheduled_at, :now, :now, 0,
     :max_retries, :max_lateness, :scheduled_at{timestamp} + :max_lateness{bigint}{microseconds},
@@ -51,7 +52,7 @@ _GET_LOCKED = f"{_GET} {{for_update}}"
 
 _RESCHEDULE = f"""
 {_UPDATE} scheduled_at = :scheduled_at, due_at = :scheduled_at, next_retry_at = NULL,
-    late_after = :scheduled_at{{timestamp}} + max_lateness{{microseconds}},
+    attention_at = :scheduled_at{{timestamp}} + max_lateness{{microseconds}},
     content = coalesce(:content{{text}}, content), metadata = coalesce(:metadata{{jsonb}}, metadata),
     updated_at = :now
 WHERE id = :id AND {WAITING}
@@ -60,7 +61,7 @@ WHERE id = :id AND {WAITING}
 
 _COUNT_BACKLOG = f"""
 SELECT status, count(*) FROM {{t}}queue_jobs WHERE {WAITING} GROUP BY status
-UNION ALL SELECT 'processing', count(*) FROM {{t}}queue_jobs WHERE status = 'processing'
+UNION ALL SELECT 'processing', count(*) FROM {{t}}queue_jobs WHERE {PROCESSING}
 UNION ALL SELECT 'dead_letter', count(*) FROM {{t}}queue_jobs WHERE status = 'dead_letter'
 """
 _COUNTS = f"""{_COUNT_BACKLOG}
@@ -73,8 +74,10 @@ _NEXT_DUE = f"SELECT due_at FROM {{t}}queue_jobs WHERE {WAITING} ORDER BY due_at
 _DUE = f"SELECT id FROM {{t}}queue_jobs WHERE {WAITING} AND due_at <= :now"
 
 
-_IS_EXPIRED = "status = 'processing' AND lease_until <= :now"
-_IS_LATE = "late_after < :now"
+# Somebody has to look at a job though nobody asks for it once `attention_at` has come: when its lease
+# runs out while it is held, when it becomes too late while it waits.
+_IS_EXPIRED = "status = 'processing' AND attention_at <= :now"
+_IS_LATE = "attention_at < :now"
 _OF_PLATFORMS = {False: "", True: "AND platform {any_platform}"}
 
 
@@ -90,14 +93,18 @@ def _claim_template(variant: ClaimVariant) -> str:
     of_platforms = _OF_PLATFORMS[variant.of_platforms]
     # Not with EXISTS: in the hope of a first row soon, that may become a scan of the table.
     swept = f"""
-    AND (SELECT id FROM {{t}}queue_jobs WHERE {_IS_EXPIRED} ORDER BY lease_until LIMIT 1) IS NULL
-    AND ({_DUE} AND {_IS_LATE} {of_platforms} ORDER BY late_after LIMIT 1) IS NULL
+    AND (
+        SELECT id FROM {{t}}queue_jobs
+        WHERE attention_at <= :now
+            AND (status = 'processing' OR {WAITING} AND due_at <= :now AND {_IS_LATE} {of_platforms})
+        ORDER BY attention_at LIMIT 1
+    ) IS NULL
 """
     return f"""
 {_UPDATE} status = 'processing', claim = claim + 1, worker_id = :worker_id,
-    lease_until = :lease_until, updated_at = :now
+    lease_until = :lease_until, attention_at = :lease_until, updated_at = :now
 WHERE id {{picked}}
-    {_DUE} AND (late_after IS NULL OR late_after >= :now) {of_platforms}
+    {_DUE} AND (attention_at IS NULL OR attention_at >= :now) {of_platforms}
     {swept.strip() if variant.only_when_swept else ""}
     ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
@@ -108,10 +115,10 @@ RETURNING {CLAIMED.strip()}
 def _bury_template(of_platforms: str) -> str:
     return f"""
 {_UPDATE} status = 'dead_letter', dead_letter_at = :now, dead_letter_reason = :reason,
-    next_retry_at = NULL, due_at = scheduled_at, updated_at = :now
+    next_retry_at = NULL, due_at = scheduled_at, attention_at = NULL, updated_at = :now
 WHERE id {{picked}}
     {_DUE} AND {_IS_LATE} {of_platforms}
-    ORDER BY late_after LIMIT {{limit}} {{skip_locked}}
+    ORDER BY attention_at LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
 """
 
@@ -121,42 +128,48 @@ _BURY_MISSED = {filtered: _bury_template(text) for filtered, text in _OF_PLATFOR
 
 _EXPIRED = f"""
 {_SELECT} WHERE {_IS_EXPIRED}
-ORDER BY lease_until, id LIMIT {{limit}}
+ORDER BY attention_at, id LIMIT {{limit}}
 """
 
-# In words that no plan can serve with the index on leases: to find a job there by its id takes a
-# walk past all that were settled since the last vacuum.
+# In words that no plan can serve with the index of the active ones: to find a job there by its id takes
+# a walk past all that were settled since the last vacuum.
 HELD = "CASE status WHEN 'processing' THEN TRUE ELSE FALSE END"
 _HELD = f"WHERE id = :id AND claim = :claim AND {HELD}"
 _LEASED = f"{_HELD} AND lease_until > :now"
-_EXTEND = f"{_UPDATE} lease_until = :lease_until, updated_at = :now {_LEASED} {_RETURNING}"
+_EXTEND = f"""
+{_UPDATE} lease_until = :lease_until, attention_at = :lease_until, updated_at = :now {_LEASED} {_RETURNING}
+"""
 
 _BEGIN_PUBLISH = f"""
 {_UPDATE} publish_started_at = coalesce(publish_started_at, :now), updated_at = :now
 {_LEASED} {_RETURNING}
 """
 
+_LATE_AFTER = "scheduled_at + max_lateness{microseconds}"
 RELEASED_STATUS = "CASE WHEN retries > 0 THEN 'retrying' ELSE 'scheduled' END"
 _IS_FINAL = "(:final OR retries + 1 >= max_retries)"
 _SETTLE = {
     "posted": """
 status = 'posted', posted_at = :now, remote_id = :remote_id, next_retry_at = NULL,
-    due_at = scheduled_at
+    due_at = scheduled_at, attention_at = NULL
 """,
     "failed": f"""
 status = CASE WHEN {_IS_FINAL} THEN 'dead_letter' ELSE 'retrying' END,
     retries = retries + 1, last_error = :error, attempts = {{append_attempt}},
     next_retry_at = CASE WHEN {_IS_FINAL} THEN NULL ELSE :at{{timestamp}} END,
     due_at = CASE WHEN {_IS_FINAL} THEN scheduled_at ELSE coalesce(:at{{timestamp}}, scheduled_at) END,
+    attention_at = CASE WHEN {_IS_FINAL} THEN NULL ELSE {_LATE_AFTER} END,
     dead_letter_at = CASE WHEN {_IS_FINAL} THEN :now{{timestamp}} ELSE dead_letter_at END,
     dead_letter_reason = CASE WHEN {_IS_FINAL} THEN :error{{text}} ELSE dead_letter_reason END,
     publish_started_at = CASE WHEN :keep_publish THEN publish_started_at END
 """,
     "snoozed": f"""
 status = {RELEASED_STATUS}, next_retry_at = :at, due_at = coalesce(:at{{timestamp}}, scheduled_at),
-    publish_started_at = NULL
+    attention_at = {_LATE_AFTER}, publish_started_at = NULL
 """,
-    "released": f"status = {RELEASED_STATUS}, publish_started_at = NULL",
+    "released": f"""
+status = {RELEASED_STATUS}, attention_at = {_LATE_AFTER}, publish_started_at = NULL
+""",
 }
 _UNHELD = "worker_id = NULL, lease_until = NULL, updated_at = :now"
 # The rest of a posted job is as its holder has it.
@@ -177,7 +190,7 @@ SETTLE_EXPIRED = {
 
 _REPLAYED = """
 status = 'scheduled', scheduled_at = :scheduled_at, due_at = :scheduled_at,
-    late_after = :scheduled_at{timestamp} + max_lateness{microseconds}, retries = 0,
+    attention_at = :scheduled_at{timestamp} + max_lateness{microseconds}, retries = 0,
     replayed_at = :now, updated_at = :now, next_retry_at = NULL, last_error = NULL,
     dead_letter_at = NULL, dead_letter_reason = NULL, publish_started_at = NULL
 """
@@ -199,7 +212,7 @@ WHERE id {{picked}}
 _FEW = {
     JobStatus.SCHEDULED: WAITING,
     JobStatus.RETRYING: WAITING,
-    JobStatus.PROCESSING: "status = 'processing'",
+    JobStatus.PROCESSING: PROCESSING,
 }
 
 

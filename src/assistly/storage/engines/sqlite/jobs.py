@@ -25,12 +25,13 @@ _TAKE_WRITE_LOCK = "DELETE FROM {t}retention WHERE id = 0"
 
 # After the newest there is, and after the newest there was.
 _NEXT_ID = """(
-    SELECT max(deleted_id, coalesce((SELECT max(id) FROM {t}queue_jobs), 0)) + 1 FROM {t}queue_newest
+    SELECT max(deleted_id, coalesce((SELECT max(id) FROM {t}queue_jobs), 0)) + 1
+    FROM {t}queue_newest WHERE one = 1
 )"""
 _INSERT = """
 INSERT INTO {t}queue_jobs (
     id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
-    max_retries, max_lateness, late_after, idempotency_key
+    max_retries, max_lateness, attention_at, idempotency_key
 ) VALUES (?, 'scheduled', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)
 """
 _INSERT_NEXT = _INSERT.replace("?", _NEXT_ID, 1)

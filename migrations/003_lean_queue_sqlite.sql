@@ -1,6 +1,8 @@
 -- docs/decisions/0015 says what each of these saves.
 --
 -- The columns that conditions of indexes name come first: a column is found by way of those before it.
+-- `attention_at` is when somebody has to look at a job though nobody asks for it: lease_until while it is
+-- held, scheduled_at + max_lateness while it waits.
 -- AUTOINCREMENT writes a second table at each insert; the newest id that was deleted does as well.
 
 CREATE TABLE assistly_queue_newest (
@@ -17,7 +19,7 @@ CREATE TABLE assistly_queue_lean (
     due_at INTEGER NOT NULL,
     lease_until INTEGER,
     posted_at INTEGER,
-    late_after INTEGER,
+    attention_at INTEGER,
     idempotency_key TEXT,
     claim INTEGER NOT NULL DEFAULT 0,
     retries INTEGER NOT NULL DEFAULT 0,
@@ -41,14 +43,19 @@ CREATE TABLE assistly_queue_lean (
 ) STRICT;
 
 INSERT INTO assistly_queue_lean (
-    id, status, due_at, lease_until, posted_at, late_after, idempotency_key, claim, retries, max_retries,
+    id, status, due_at, lease_until, posted_at, attention_at, idempotency_key, claim, retries, max_retries,
     scheduled_at, created_at, updated_at, platform, content, metadata, worker_id, next_retry_at, remote_id,
     last_error, dead_letter_at, dead_letter_reason, replayed_at, publish_started_at, max_lateness, attempts
 )
 SELECT
-    id, status, due_at, lease_until, posted_at, late_after, idempotency_key, claim, retries, max_retries,
-    scheduled_at, created_at, updated_at, platform, content, metadata, worker_id, next_retry_at, remote_id,
-    last_error, dead_letter_at, dead_letter_reason, replayed_at, publish_started_at, max_lateness, attempts
+    id, status, due_at, lease_until, posted_at,
+    CASE
+        WHEN status = 'processing' THEN lease_until
+        WHEN status IN ('scheduled', 'retrying') THEN late_after
+    END,
+    idempotency_key, claim, retries, max_retries, scheduled_at, created_at, updated_at, platform, content,
+    metadata, worker_id, next_retry_at, remote_id, last_error, dead_letter_at, dead_letter_reason,
+    replayed_at, publish_started_at, max_lateness, attempts
 FROM assistly_queue_jobs
 ORDER BY id;
 
@@ -70,9 +77,7 @@ CREATE INDEX idx_queue_dead_letter ON assistly_queue_jobs (id)
     WHERE status = 'dead_letter';
 CREATE UNIQUE INDEX idx_queue_idempotency_key ON assistly_queue_jobs (idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX idx_queue_lease ON assistly_queue_jobs (lease_until)
-    WHERE status = 'processing';
-CREATE INDEX idx_queue_late ON assistly_queue_jobs (late_after)
-    WHERE late_after IS NOT NULL AND status IN ('scheduled', 'retrying');
+CREATE INDEX idx_queue_attention ON assistly_queue_jobs (attention_at, status)
+    WHERE attention_at IS NOT NULL;
 CREATE INDEX idx_queue_posted ON assistly_queue_jobs (posted_at)
     WHERE status = 'posted';
