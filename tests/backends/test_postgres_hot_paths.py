@@ -287,6 +287,19 @@ def asked(storage: Storage, query: str) -> Any:
     return database.read(lambda executor: executor.row(query))[0]
 
 
+@pytest.mark.parametrize("setting", ["enable_bitmapscan", "enable_seqscan", "enable_sort", "jit"])
+def test_statements_are_planned_by_index(postgres: Storage, setting: str) -> None:
+    assert asked(postgres, f"SHOW {setting}") == "off"
+
+
+def test_a_session_that_a_pooler_lends_keeps_its_settings(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler gives each client a number of its own for the server process."""
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 0))
+    assert asked(postgres, "SHOW enable_sort") == "on"
+
+
 def test_an_announcement_covers_later_jobs_of_the_same_moment() -> None:
     first = Announcement(NOW, 1, NOW)
     assert first.covers(Announcement(NOW, 2, NOW + timedelta(milliseconds=40)))

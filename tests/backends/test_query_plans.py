@@ -226,6 +226,37 @@ def test_pruning_uses_an_index_and_stays_in_its_batches(place: tuple[Storage, Wa
     refuse([entry for entry in seen if entry.scans])
 
 
+MANY_POSTED = """
+INSERT INTO "{schema}".assistly_queue_jobs (status, platform, content, scheduled_at, due_at, posted_at)
+SELECT 'posted', 'p', 'done', at, at, at
+FROM (SELECT timestamptz '2026-01-01' + n * interval '1 second' AS at FROM generate_series(1, 30000) AS n)
+"""
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_a_claim_follows_its_index_whatever_the_statistics_say(
+    database_url: str, new_schema: Callable[[], str], limit: int
+) -> None:
+    """Few waited when they were made. A plan for few sorts all that are due, at each claim."""
+    schema = new_schema()
+    table = f'"{schema}".assistly_queue_jobs'
+    with (
+        Storage(PostgresBackend(database_url, pool_size=1, schema=schema), auto_prune=False) as storage,
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
+        storage.migrate()
+        connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)".encode())
+        connection.execute(MANY_POSTED.format(schema=schema).encode())
+        storage.queue.schedule_many([NewJob("p", "soon", NOW)] * 100, now=NOW)
+        connection.execute(f"VACUUM ANALYZE {table}".encode())
+        storage.queue.schedule_many([NewJob("p", "soon", NOW)] * 5000, now=NOW)
+        with PostgresWatch().watching() as seen:
+            jobs = storage.queue.claim_due(worker_id="w", limit=limit, now=NOW)
+            assert len(storage.queue.settle(map(Posted, jobs), now=NOW).jobs) == limit
+    assert len(seen) == 2
+    refuse([entry for entry in seen if entry.scans or entry.work > 10 * limit])
+
+
 def test_the_lack_of_an_index_is_noticed_on_sqlite(full_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "copy.db"
     shutil.copy(full_file, path)

@@ -26,6 +26,13 @@ PATIENCE = 4.5
 _SLICE = 0.2
 _LEND = 30.0
 
+# Each statement has its index, whatever the statistics say of a table that is empty at noon and full at
+# one: docs/decisions/0016.
+_PLAN_BY_INDEX = """
+SELECT set_config(name, 'off', FALSE)
+FROM unnest(ARRAY['enable_bitmapscan', 'enable_seqscan', 'enable_sort', 'jit']) AS name
+"""
+
 OnFailure = Callable[[psycopg.Error], None]
 
 
@@ -290,6 +297,14 @@ def _configure(connection: PooledConnection) -> None:
     connection.executor = Wire(connection)
     if connection.info.parameter_status("TimeZone") != "UTC":
         connection.execute("SET TIME ZONE 'UTC'")
+    if _is_direct(connection):
+        connection.execute(_PLAN_BY_INDEX)
+
+
+def _is_direct(connection: PooledConnection) -> bool:
+    """Not where a pooler lends its sessions to others, who would find them with our settings."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is not None and row[0] == connection.info.backend_pid
 
 
 # What the pool warns of reaches callers as errors. Without this, in a program that configures no
