@@ -66,6 +66,7 @@ def _metadata_and_lateness(draft: JobDraft) -> bytes:
     return b"".join((_JSON(1 + len(metadata), _JSON_VERSION), metadata, late))
 
 
+# The table's defaults are no metadata and no limit to lateness.
 _PLAIN = _Form(9, _COPY.format(more=""), None)
 _FULL = _Form(12, _COPY.format(more="metadata, max_lateness, late_after, "), _metadata_and_lateness)
 
