@@ -17,7 +17,7 @@ import pytest
 
 from assistly.storage.engines.postgres.courier import Announcement
 from assistly.storage.engines.postgres.wire import Wire
-from assistly.storage.records import Failed, JobStatus, NewJob, Outcome, Posted, Released
+from assistly.storage.records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released
 from assistly.storage.storage import Storage
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -148,6 +148,32 @@ def test_a_batch_comes_back_as_it_is_stored(postgres: Storage, count: int) -> No
     ]
     assert [postgres.queue.get(job.id) for job in jobs] == jobs
     assert jobs == sorted(jobs, key=lambda job: job.id)
+
+
+def test_a_batch_whose_ids_have_gaps(postgres: Storage, database_url: str, schema: str) -> None:
+    """As where others take some in between."""
+    before = postgres.queue.schedule("p", "before")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f'ALTER SEQUENCE "{schema}".assistly_queue_jobs_id_seq INCREMENT BY 3'.encode())
+    jobs = postgres.queue.schedule_many(NewJob("p", str(number)) for number in range(700))
+    after = postgres.queue.schedule("p", "after")
+    assert [job.id for job in jobs] == [before.id + 3 * place for place in range(1, 701)]
+    assert postgres.queue.list(limit=1000) == [before, *jobs, after]
+
+
+def test_batches_at_once_have_ids_of_their_own_in_their_order(postgres: Storage) -> None:
+    def write(name: str) -> list[Job]:
+        batch = [NewJob(name, str(number)) for number in range(600)]
+        return [job for _ in range(3) for job in postgres.queue.schedule_many(batch)]
+
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(threads.map(write, "abc"))
+    for name, jobs in zip("abc", answers, strict=True):
+        assert [job.content for job in jobs] == [str(number) for number in range(600)] * 3
+        assert [job.id for job in jobs] == sorted({job.id for job in jobs})
+        stored = postgres.queue.list(platform=name, limit=1000)
+        stored += postgres.queue.list(platform=name, after=stored[-1], limit=1000)
+        assert stored == jobs
 
 
 def test_batches_with_and_without_keys_in_one_transaction(postgres: Storage) -> None:

@@ -133,6 +133,12 @@ TRANSITIONS: dict[str, tuple[Callable[[Storage], Any], Callable[[Storage, Any], 
         lambda storage: None,
         lambda storage, _: storage.queue.schedule_many([NewJob("x", "content")] * 50),
     ),
+    "schedule very many": (
+        lambda storage: None,
+        lambda storage, _: storage.queue.schedule_many(
+            NewJob("x", "content", past(storage) + (number != 700) * HOUR) for number in range(1000)
+        ),
+    ),
     "reschedule": (
         lambda storage: storage.queue.schedule("x", "content", storage._context.now(None) + HOUR),
         lambda storage, job: storage.queue.reschedule(job.id, past(storage)),

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from assistly.storage.backend import JobDraft
+from assistly.storage.engines.sql.new_jobs import new_job
 from assistly.storage.records import Job, JobStatus, maker
+from assistly.storage.validation import JsonText
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 VALUES: dict[str, Any] = {
@@ -29,6 +32,18 @@ def test_it_is_equal_to_one_made_the_usual_way(made: Job) -> None:
     assert made == usual
     assert repr(made) == repr(usual)
     assert astuple(made) == tuple(VALUES.values())
+
+
+def test_a_new_job_is_one_like_any_other() -> None:
+    draft = JobDraft("x", "a", JsonText('{"a":1}'), NOW, "key", 3, timedelta(1))
+    new = new_job(7, draft, NOW + timedelta(2))
+    assert type(new) is Job
+    assert astuple(replace(new)) == astuple(new)
+    assert pickle.loads(pickle.dumps(new)) == new
+    with pytest.raises(FrozenInstanceError):
+        new.claim = 7  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        del new.claim
 
 
 def test_it_is_frozen(made: Job) -> None:

@@ -255,3 +255,12 @@ def maker(kind: type[R]) -> Callable[..., R]:
         return record  # type: ignore[no-any-return]
 
     return make
+
+
+def unfrozen(kind: type[R]) -> type[Any]:
+    """`kind` with fields that can be set, for a function that makes many and knows most of the fields.
+
+    Nobody is to see such a record: the function turns it into one of `kind`, by its `__class__`.
+    """
+    setters = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    return type(kind.__name__, (kind,), {"__slots__": (), **setters})

@@ -66,6 +66,8 @@ def optional_name(argument: str, value: object) -> str | None:
 
 def content(argument: str, value: object) -> str:
     """A text of at most 1 MiB, which may be empty."""
+    if type(value) is str and value.isascii() and len(value) <= MAX_CONTENT_BYTES and "\x00" not in value:
+        return value
     return _text(argument, value, MAX_CONTENT_BYTES)
 
 

@@ -303,11 +303,24 @@ class QueueBatchesContract(Contract):
             storage.queue.schedule_many([NewJob("x", "a"), bad, NewJob("x", "b")])
         assert storage.queue.list() == []
 
-    @pytest.mark.parametrize("bad", [NewJob("x", "a\x00"), NewJob("x", "a", idempotency_key=""), "no job"])
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            NewJob("x", "a\x00"),
+            NewJob("x", "a" * 2**20 + "a"),
+            NewJob("x", "a", START.replace(tzinfo=None)),
+            NewJob("x", "a", metadata={"n": float("nan")}),
+            NewJob("x", "a", max_retries=0),
+            NewJob("x", "a", max_lateness=-TICK),
+            NewJob("x", "a", min_gap=-TICK),
+            NewJob("x", "a", idempotency_key=""),
+            "no job",
+        ],
+    )
     def test_nothing_of_a_long_batch_is_written_before_a_bad_job(self, storage: Storage, bad: Any) -> None:
         job = storage.queue.schedule("x", "other")
         batch = [*[NewJob("x", "a")] * 1200, bad]
-        with pytest.raises(InvalidValue, match="1200"):
+        with pytest.raises(InvalidValue, match=r"^jobs\[1200\]"):
             storage.queue.schedule_many(batch)
         with storage.transaction() as tx:
             second = tx.queue.schedule("x", "second")
@@ -315,6 +328,47 @@ class QueueBatchesContract(Contract):
                 tx.queue.schedule_many(batch)
             third = tx.queue.schedule("x", "third")
         assert storage.queue.list() == [job, second, third]
+
+    def test_jobs_of_a_long_batch_differ_where_their_new_jobs_do(self, storage: Storage) -> None:
+        different: dict[int, dict[str, Any]] = {
+            300: {"platform": "y"},
+            601: {"max_retries": 7},
+            602: {"scheduled_at": START + HOUR},
+            603: {"scheduled_at": START + 2 * HOUR},
+            700: {"metadata": {}},
+            701: {"metadata": {"a": [1]}},
+            703: {"max_lateness": HOUR},
+            704: {"max_lateness": HOUR, "metadata": {"b": 1}},
+            1100: {"platform": "y", "content": "ä"},
+        }
+        usual: dict[str, Any] = {
+            "platform": "x",
+            "scheduled_at": None,
+            "max_retries": 3,
+            "metadata": {},
+            "max_lateness": None,
+        }
+        new = [
+            NewJob(**{"platform": "x", "content": f"content {n}"} | different.get(n, {})) for n in range(1200)
+        ]
+        jobs = storage.queue.schedule_many(new, now=START)
+        for n, job in enumerate(jobs):
+            expected = usual | {"scheduled_at": START, "content": f"content {n}"} | different.get(n, {})
+            assert {name: getattr(job, name) for name in expected} == expected
+            assert (job.created_at, job.due_at) == (START, job.scheduled_at)
+        first = storage.queue.list(limit=1000)
+        assert [*first, *storage.queue.list(after=first[-1], limit=1000)] == jobs
+
+    def test_no_two_jobs_of_a_batch_share_what_can_be_changed(self, storage: Storage) -> None:
+        metadata: dict[str, Any] = {"a": 1}
+        jobs = storage.queue.schedule_many(
+            [NewJob("x", "a", metadata=metadata), NewJob("x", "b", metadata=metadata)]
+            + [NewJob("x", "c")] * 200
+        )
+        assert len({id(job.metadata) for job in jobs}) == len(jobs)
+        metadata["a"] = 2
+        jobs[1].metadata["a"] = 3
+        assert jobs[0].metadata == {"a": 1}
 
     def test_keys_in_the_middle_of_a_long_batch(self, storage: Storage) -> None:
         stored = storage.queue.schedule("x", "a", START, idempotency_key="stored")

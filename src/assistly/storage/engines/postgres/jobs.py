@@ -7,8 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from itertools import repeat
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from ...backend import JobDraft, JsonText, Settlement
@@ -28,22 +27,17 @@ from ..sql.jobs import (
 from ..sql.new_jobs import make_job, new_job
 from ..sql.store import to_microseconds
 from .batches import chunks
+from .bulk import WORTH_COPYING, copy_jobs
 from .clock import ticks
 from .courier import Announcement
 from .dialect import APPEND_ATTEMPT, int_array, lock_key, quote, text_array
 from .executor import PostgresExecutor
 from .inserts import (
-    COPY,
-    COPY_BEGIN,
-    COPY_END,
     INSERT_MANY,
     INSERT_ONE,
     INSERT_ONE_AND_TELL,
     INSERT_ONE_WITH_KEY,
     INSERT_ONE_WITH_KEY_AND_TELL,
-    RESERVE_IDS,
-    can_be_copied,
-    copy_rows,
     drafts_json,
     ids_in_places,
 )
@@ -82,12 +76,11 @@ _GIVEN = re.compile(rf"(?<!:):({'|'.join(_GIVEN_TYPES)})\b")
 _NEXT_DUE_AND_NOW = f"""
 SELECT due_at, clock_timestamp() FROM {{t}}queue_jobs WHERE {WAITING} ORDER BY due_at, id LIMIT 1
 """
+_due_at = attrgetter("due_at")
 _WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 # Well above how long waiters sleep without looking again.
 _SOON = timedelta(seconds=10)
 _NO_ID = 0
-_WORTH_COPYING = 100
-_BLOCK = 500
 
 
 class PostgresJobStore(SqlJobStore):
@@ -104,6 +97,8 @@ class PostgresJobStore(SqlJobStore):
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1 and drafts[0].scheduled_at <= now and self._postgres.may_tell():
             return [self._insert_and_tell(drafts[0], now)]
+        if len(drafts) >= WORTH_COPYING:
+            return self._insert_in_bulk(drafts, now)
         return self._announced(self._insert(drafts, now), now)
 
     def reschedule(
@@ -185,8 +180,6 @@ class PostgresJobStore(SqlJobStore):
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1:
             return [self._insert_one(drafts[0], now)]
-        if len(drafts) >= _WORTH_COPYING:
-            return self._postgres.write(lambda connection: self._insert_blocks(connection, drafts, now))
         batches = [*_chunks([*drafts])]
         run = self._database.single if len(batches) == 1 else self._database.write
         return run(lambda connection: self._insert_many(connection, batches, now))
@@ -197,26 +190,22 @@ class PostgresJobStore(SqlJobStore):
         row = self._database.single(lambda connection: connection.row(statement, params))
         return None if row is None else new_job(row[0], draft, now)
 
+    def _insert_in_bulk(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
+        jobs = self._postgres.write(lambda connection: self._insert_blocks(connection, drafts, now))
+        # Of those that are due first, the first one has the lowest id.
+        first = min(filter(None, jobs), key=_due_at, default=None)
+        self._announced([first], now)
+        return jobs
+
     def _insert_blocks(
         self, connection: PostgresExecutor, drafts: Sequence[JobDraft], now: datetime
     ) -> list[Job | None]:
-        """Copied as long as there are no keys. The server works on one block while the next is made."""
         jobs: list[Job | None] = []
-        block = drafts[:_BLOCK]
-        if all(map(can_be_copied, block)):
-            reserve = {"jobs": self._table, "count": len(drafts)}
-            ((ids,),) = connection.rows(self._render(RESERVE_IDS), reserve)
-            with connection.copying(self._render(COPY)) as send:
-                send(COPY_BEGIN)
-                while block and all(map(can_be_copied, block)):
-                    stop = len(jobs) + len(block)
-                    places = ids[len(jobs) : stop]
-                    send(copy_rows(block, places, now))
-                    jobs += map(new_job, places, block, repeat(now))
-                    block = drafts[stop : stop + _BLOCK]
-                send(COPY_END)
-        rest = [*block, *drafts[len(jobs) + len(block) :]]
-        return jobs + self._insert_many(connection, [*_chunks(rest)], now)
+        block = copy_jobs(connection, self._render, self._table, drafts, now, jobs)
+        if block:
+            rest = [*block, *drafts[len(jobs) + len(block) :]]
+            jobs += self._insert_many(connection, [*_chunks(rest)], now)
+        return jobs
 
     def _insert_many(
         self, connection: Executor, batches: Sequence[Sequence[JobDraft]], now: datetime

@@ -7,32 +7,35 @@ from datetime import datetime
 from typing import Any
 
 from ...backend import JobDraft, Settlement
-from ...records import Job, JobStatus, maker
+from ...records import Job, JobStatus, maker, unfrozen
 from ...validation import EMPTY_OBJECT
 
 make_job = maker(Job)
-_NEVER_HELD = (None, None, None, None, None, None, 0, None, None, None)
+_Unfrozen = unfrozen(Job)
+_new = object.__new__
+_SCHEDULED = JobStatus.SCHEDULED
 
 
 def new_job(id: int, draft: JobDraft, now: datetime) -> Job:
-    return make_job(
-        id,
-        JobStatus.SCHEDULED,
-        draft.platform,
-        draft.content,
-        {} if draft.metadata == EMPTY_OBJECT else json.loads(draft.metadata),
-        draft.scheduled_at,
-        now,
-        now,
-        0,
-        draft.max_retries,
-        None,
-        draft.scheduled_at,
-        draft.idempotency_key,
-        *_NEVER_HELD,
-        draft.max_lateness,
-        (),
-    )
+    """Spelled out, since batches make many: `make_job` takes twice as long for fields that are the same."""
+    job = _new(_Unfrozen)
+    job.id = id
+    job.status = _SCHEDULED
+    job.platform = draft.platform
+    job.content = draft.content
+    job.metadata = {} if draft.metadata == EMPTY_OBJECT else json.loads(draft.metadata)
+    job.scheduled_at = job.due_at = draft.scheduled_at
+    job.created_at = job.updated_at = now
+    job.retries = job.claim = 0
+    job.max_retries = draft.max_retries
+    job.idempotency_key = draft.idempotency_key
+    job.max_lateness = draft.max_lateness
+    job.next_retry_at = job.remote_id = job.posted_at = job.last_error = None
+    job.dead_letter_at = job.dead_letter_reason = job.replayed_at = None
+    job.worker_id = job.lease_until = job.publish_started_at = None
+    job.attempts = ()
+    job.__class__ = Job
+    return job  # type: ignore[no-any-return]
 
 
 def posted_job(
