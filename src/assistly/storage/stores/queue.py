@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import partial
 
 from .. import validation as check
 from ..backend import StorageBackend
@@ -22,14 +21,11 @@ from ..records import (
     Settled,
     Snoozed,
     Unclear,
-    maker,
 )
 from .context import Context
 from .scheduling import Scheduler, checked_gap, raise_conflict
 from .settling import lapse, settlement
 from .waiting import wait
-
-_make_new_job = maker(NewJob)
 
 _SWEEP = 100
 _LEASE = timedelta(minutes=5)
@@ -63,7 +59,11 @@ class Queue:
         attempts (default: SCHEDULE_MAX_RETRIES) a job goes to the dead letters, and so does one
         that is met later than `max_lateness` after its time.
         """
-        new = _make_new_job(
+        if now is None and min_gap is None:
+            return self._scheduler.schedule_plain(
+                platform, content, scheduled_at, idempotency_key, metadata, max_retries, max_lateness
+            )
+        new = NewJob(
             platform, content, scheduled_at, idempotency_key, min_gap, metadata, max_retries, max_lateness
         )
         return self._scheduler.schedule(new, now)
@@ -182,21 +182,23 @@ class Queue:
         check.duration("lease", lease, zero=False)
         wanted = check.names("platforms", platforms)
         at = self._context.now(now)
+        until = check.later(at, lease)
         jobs = self._context.backend.jobs
-        claim = partial(
-            jobs.claim,
+        claimed = jobs.claim(
             worker_id=worker_id,
             limit=limit,
-            lease_until=check.later(at, lease),
+            lease_until=until,
             platforms=wanted,
             now=at,
+            only_when_swept=True,
         )
-        claimed = claim(only_when_swept=True)
         if not claimed:
             self._rescue(_SWEEP, at)
             reason = f"missed: later than its max_lateness when it was met at {at.isoformat()}"
             jobs.bury_missed(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
-            claimed = claim()
+            claimed = jobs.claim(
+                worker_id=worker_id, limit=limit, lease_until=until, platforms=wanted, now=at
+            )
         return [*claimed]
 
     def extend(

@@ -10,7 +10,7 @@ from typing import overload
 from .. import validation as check
 from ..backend import JobDraft, StorageBackend
 from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict, StorageUnavailable
-from ..records import Job, NewJob, maker, unfrozen
+from ..records import Job, Json, NewJob, maker, unfrozen
 from .context import Context
 from .grouping import ALONE, Answer, Shared
 
@@ -52,6 +52,22 @@ class Scheduler:
         draft, _ = self._plan(new, _NEVER)
         return draft, draft.scheduled_at is _NEVER
 
+    def schedule_plain(
+        self,
+        platform: str,
+        content: str,
+        scheduled_at: datetime | None,
+        idempotency_key: str | None,
+        metadata: dict[str, Json] | None,
+        max_retries: int | None,
+        max_lateness: timedelta | None,
+    ) -> Job:
+        """At no given time, and apart from no others."""
+        draft = self._draft(
+            platform, content, scheduled_at, idempotency_key, metadata, max_retries, max_lateness, _NEVER
+        )
+        return self.scheduling((draft, draft.scheduled_at is _NEVER))
+
     def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None) -> list[Job]:
         if not isinstance(jobs, Iterable):
             raise check.wrong_type("jobs", "an iterable of NewJob", jobs)
@@ -71,18 +87,39 @@ class Scheduler:
             raise _named(index, error) from None
 
     def _plan(self, new: NewJob, now: datetime) -> _Planned:
-        retries = self._context.policies.retry.max_retries if new.max_retries is None else new.max_retries
-        key, metadata, lateness = new.idempotency_key, new.metadata, new.max_lateness
-        draft = _make_draft(
-            check.name("platform", new.platform),
-            check.content("content", new.content),
-            check.EMPTY_OBJECT if metadata is None else check.canonical_object("metadata", metadata),
-            now if new.scheduled_at is None else check.moment("scheduled_at", new.scheduled_at),
-            None if key is None else check.name("idempotency_key", key),
-            check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
-            check.optional_duration("max_lateness", lateness, most=_MOST_LATENESS),
+        draft = self._draft(
+            new.platform,
+            new.content,
+            new.scheduled_at,
+            new.idempotency_key,
+            new.metadata,
+            new.max_retries,
+            new.max_lateness,
+            now,
         )
         return draft, None if new.min_gap is None else checked_gap("min_gap", new.min_gap)
+
+    def _draft(
+        self,
+        platform: str,
+        content: str,
+        scheduled_at: datetime | None,
+        idempotency_key: str | None,
+        metadata: dict[str, Json] | None,
+        max_retries: int | None,
+        max_lateness: timedelta | None,
+        now: datetime,
+    ) -> JobDraft:
+        retries = self._context.policies.retry.max_retries if max_retries is None else max_retries
+        return _make_draft(
+            check.name("platform", platform),
+            check.content("content", content),
+            check.EMPTY_OBJECT if metadata is None else check.canonical_object("metadata", metadata),
+            now if scheduled_at is None else check.moment("scheduled_at", scheduled_at),
+            None if idempotency_key is None else check.name("idempotency_key", idempotency_key),
+            check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
+            check.optional_duration("max_lateness", max_lateness, most=_MOST_LATENESS),
+        )
 
 
 def _named(index: int, error: InvalidValue) -> InvalidValue:
@@ -102,17 +139,10 @@ def _schedule_all(context: Context, requests: Sequence[Scheduling], now: datetim
 
 def _at(request: Scheduling, now: datetime) -> JobDraft:
     draft, is_now = request
-    if not is_now:
-        return draft
-    return _make_draft(
-        draft.platform,
-        draft.content,
-        draft.metadata,
-        now,
-        draft.idempotency_key,
-        draft.max_retries,
-        draft.max_lateness,
-    )
+    if is_now:
+        # Nobody else has it, and another one would cost as much as all the checks.
+        object.__setattr__(draft, "scheduled_at", now)
+    return draft
 
 
 def _length(request: Scheduling) -> int:

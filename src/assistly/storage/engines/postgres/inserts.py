@@ -6,13 +6,32 @@ import json
 from collections.abc import Iterator, Sequence
 
 from ...backend import JobDraft
+from ...validation import EMPTY_OBJECT
 from ..sql.jobs import INSERT, UNLESS_KEY_IS_TAKEN, in_microseconds
 from .notifying import TOLD
 
-INSERT_ONE = f"{INSERT} RETURNING id"
-INSERT_ONE_WITH_KEY = f"{INSERT} {UNLESS_KEY_IS_TAKEN} RETURNING id"
-INSERT_ONE_AND_TELL = f"{INSERT_ONE}, {TOLD}"
-INSERT_ONE_WITH_KEY_AND_TELL = f"{INSERT_ONE_WITH_KEY}, {TOLD}"
+# The table's defaults are no key, no metadata and no bound on lateness.
+_PLAIN = """
+INSERT INTO {t}queue_jobs (
+    status, platform, content, scheduled_at, due_at, created_at, updated_at, max_retries
+) VALUES ('scheduled', :platform, :content, :scheduled_at, :scheduled_at, :now, :now, :max_retries)
+RETURNING id
+"""
+_INSERT_ONE = {
+    "plain": _PLAIN,
+    "full": f"{INSERT} RETURNING id",
+    "keyed": f"{INSERT} {UNLESS_KEY_IS_TAKEN} RETURNING id",
+}
+INSERT_ONE = _INSERT_ONE | {
+    f"{kind}, telling": f"{statement}, {TOLD}" for kind, statement in _INSERT_ONE.items()
+}
+
+
+def form(draft: JobDraft) -> str:
+    if draft.idempotency_key is not None:
+        return "keyed"
+    return "plain" if draft.max_lateness is None and draft.metadata == EMPTY_OBJECT else "full"
+
 
 # Ids in the order of the drafts; rows in the order of their keys, so that batches which share some
 # wait for each other in a line and not in a circle.

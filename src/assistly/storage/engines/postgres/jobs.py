@@ -35,10 +35,8 @@ from .executor import PostgresExecutor
 from .inserts import (
     INSERT_MANY,
     INSERT_ONE,
-    INSERT_ONE_AND_TELL,
-    INSERT_ONE_WITH_KEY,
-    INSERT_ONE_WITH_KEY_AND_TELL,
     drafts_json,
+    form,
     ids_in_places,
 )
 from .notifying import channel, payload
@@ -95,8 +93,8 @@ class PostgresJobStore(SqlJobStore):
         self._table = f"{quote(self._schema)}.assistly_queue_jobs"
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
-        if len(drafts) == 1 and drafts[0].scheduled_at <= now and self._postgres.may_tell():
-            return [self._insert_and_tell(drafts[0], now)]
+        if len(drafts) == 1:
+            return [self._insert_one(drafts[0], now)]
         if len(drafts) >= WORTH_COPYING:
             return self._insert_in_bulk(drafts, now)
         return self._announced(self._insert(drafts, now), now)
@@ -161,34 +159,38 @@ class PostgresJobStore(SqlJobStore):
             self._postgres.announce(Announcement(*min(soon), now))
         return jobs
 
-    def _insert_and_tell(self, draft: JobDraft, now: datetime) -> Job | None:
-        template = INSERT_ONE_AND_TELL if draft.idempotency_key is None else INSERT_ONE_WITH_KEY_AND_TELL
-        params = self._draft_params(draft, now) | self._telling
-        params["payload"] = payload(draft.scheduled_at)
-        statement = self._render(template)
+    def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
+        at = draft.scheduled_at
+        kind = form(draft)
+        params = self._plain_params(draft, now) if kind == "plain" else self._draft_params(draft, now)
+        tells = at <= now and self._postgres.may_tell()
+        if tells:
+            kind = f"{kind}, telling"
+            params.update(self._telling, payload=payload(at))
+        statement = self._render(INSERT_ONE[kind])
         row = self._database.single(lambda connection: connection.row(statement, params))
         if row is None:
             return None
-        id, is_told = row
-        job = new_job(id, draft, now)
-        if is_told:
+        job = new_job(row[0], draft, now)
+        if tells and row[1]:
             self._postgres.told()
-        else:
-            self._announced([job], now)
+        elif at - now <= _SOON:
+            self._postgres.announce(Announcement(at, job.id, now))
         return job
 
+    def _plain_params(self, draft: JobDraft, now: datetime) -> dict[str, Any]:
+        return {
+            "platform": draft.platform,
+            "content": draft.content,
+            "scheduled_at": draft.scheduled_at,
+            "now": now,
+            "max_retries": draft.max_retries,
+        }
+
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
-        if len(drafts) == 1:
-            return [self._insert_one(drafts[0], now)]
         batches = [*_chunks([*drafts])]
         run = self._database.single if len(batches) == 1 else self._database.write
         return run(lambda connection: self._insert_many(connection, batches, now))
-
-    def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
-        template = INSERT_ONE if draft.idempotency_key is None else INSERT_ONE_WITH_KEY
-        statement, params = self._render(template), self._draft_params(draft, now)
-        row = self._database.single(lambda connection: connection.row(statement, params))
-        return None if row is None else new_job(row[0], draft, now)
 
     def _insert_in_bulk(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
         jobs = self._postgres.write(lambda connection: self._insert_blocks(connection, drafts, now))
