@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ...records import Job, JobStatus
+from ...records import Job, JobStatus, unfrozen
 from .attempts import decoded_attempt
 from .database import Row
-from .new_jobs import make_job
 from .store import from_microseconds
 
 _RARE = (
@@ -31,7 +30,9 @@ CLAIMED = f"""
     THEN {{past}} END
 """
 
-_NO_PAST: tuple[Any, ...] = (1, 0, [], *(None for _ in _RARE))
+_Unfrozen = unfrozen(Job)
+_new = object.__new__
+_PROCESSING = JobStatus.PROCESSING
 
 
 def claimed_jobs(
@@ -45,41 +46,60 @@ def claimed_jobs(
     """`time` and `decoded` are the codec's, for times and JSON."""
     jobs = []
     for row in rows:
+        job = _new(_Unfrozen)
         (
-            due_at, id, platform, content, metadata, scheduled_at, created_at, max_retries,
-            idempotency_key, past,
+            due_at, job.id, job.platform, job.content, metadata, scheduled_at, created_at, job.max_retries,
+            job.idempotency_key, past,
         ) = row  # fmt: skip
-        (
-            claim, retries, attempts, next_retry_at, remote_id, posted_at, last_error, dead_letter_at,
-            dead_letter_reason, replayed_at, publish_started_at, max_lateness,
-        ) = _NO_PAST if past is None else decoded(past)  # fmt: skip
-        jobs.append(
-            make_job(
-                id,
-                JobStatus.PROCESSING,
-                platform,
-                content,
-                {} if metadata is None else decoded(metadata),
-                time(scheduled_at),
-                time(created_at),
-                now,
-                retries,
-                max_retries,
-                None if next_retry_at is None else from_microseconds(next_retry_at),
-                time(due_at),
-                idempotency_key,
-                remote_id,
-                None if posted_at is None else from_microseconds(posted_at),
-                last_error,
-                None if dead_letter_at is None else from_microseconds(dead_letter_at),
-                dead_letter_reason,
-                None if replayed_at is None else from_microseconds(replayed_at),
-                claim,
-                worker_id,
-                lease_until,
-                None if publish_started_at is None else from_microseconds(publish_started_at),
-                None if max_lateness is None else timedelta(microseconds=max_lateness),
-                tuple(map(decoded_attempt, attempts)) if attempts else (),
-            )
-        )
+        job.status = _PROCESSING
+        job.metadata = {} if metadata is None else decoded(metadata)
+        job.scheduled_at = time(scheduled_at)
+        job.due_at = time(due_at)
+        job.created_at = time(created_at)
+        job.updated_at = now
+        job.worker_id = worker_id
+        job.lease_until = lease_until
+        if past is None:
+            job.claim = 1
+            job.retries = 0
+            job.attempts = ()
+            job.next_retry_at = job.remote_id = job.posted_at = job.last_error = job.dead_letter_at = None
+            job.dead_letter_reason = job.replayed_at = job.publish_started_at = job.max_lateness = None
+        else:
+            _remember(job, *decoded(past))
+        job.__class__ = Job
+        jobs.append(job)
     return jobs
+
+
+def _remember(
+    job: Any,
+    claim: int,
+    retries: int,
+    attempts: list[dict[str, Any]],
+    next_retry_at: int | None,
+    remote_id: str | None,
+    posted_at: int | None,
+    last_error: str | None,
+    dead_letter_at: int | None,
+    dead_letter_reason: str | None,
+    replayed_at: int | None,
+    publish_started_at: int | None,
+    max_lateness: int | None,
+) -> None:
+    job.claim = claim
+    job.retries = retries
+    job.attempts = tuple(map(decoded_attempt, attempts))
+    job.next_retry_at = _moment(next_retry_at)
+    job.remote_id = remote_id
+    job.posted_at = _moment(posted_at)
+    job.last_error = last_error
+    job.dead_letter_at = _moment(dead_letter_at)
+    job.dead_letter_reason = dead_letter_reason
+    job.replayed_at = _moment(replayed_at)
+    job.publish_started_at = _moment(publish_started_at)
+    job.max_lateness = None if max_lateness is None else timedelta(microseconds=max_lateness)
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_microseconds(microseconds)

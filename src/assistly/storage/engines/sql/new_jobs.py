@@ -14,6 +14,7 @@ make_job = maker(Job)
 _Unfrozen = unfrozen(Job)
 _new = object.__new__
 _SCHEDULED = JobStatus.SCHEDULED
+_POSTED = JobStatus.POSTED
 
 
 def new_job(id: int, draft: JobDraft, now: datetime) -> Job:
@@ -41,32 +42,28 @@ def new_job(id: int, draft: JobDraft, now: datetime) -> Job:
 def posted_job(
     settlement: Settlement, now: datetime, publish_started_at: datetime | None, metadata: dict[str, Any]
 ) -> Job:
-    job = settlement.job
-    scheduled_at = job.scheduled_at
-    return make_job(
-        job.id,
-        JobStatus.POSTED,
-        job.platform,
-        job.content,
-        metadata,
-        scheduled_at,
-        job.created_at,
-        now,
-        job.retries,
-        job.max_retries,
-        None,
-        scheduled_at,
-        job.idempotency_key,
-        settlement.remote_id,
-        now,
-        job.last_error,
-        job.dead_letter_at,
-        job.dead_letter_reason,
-        job.replayed_at,
-        job.claim,
-        None,
-        None,
-        publish_started_at,
-        job.max_lateness,
-        job.attempts,
-    )
+    held = settlement.job
+    job = _new(_Unfrozen)
+    job.id = held.id
+    job.status = _POSTED
+    job.platform = held.platform
+    job.content = held.content
+    job.metadata = metadata
+    job.scheduled_at = job.due_at = held.scheduled_at
+    job.created_at = held.created_at
+    job.updated_at = job.posted_at = now
+    job.retries = held.retries
+    job.max_retries = held.max_retries
+    job.idempotency_key = held.idempotency_key
+    job.remote_id = settlement.remote_id
+    job.last_error = held.last_error
+    job.dead_letter_at = held.dead_letter_at
+    job.dead_letter_reason = held.dead_letter_reason
+    job.replayed_at = held.replayed_at
+    job.claim = held.claim
+    job.publish_started_at = publish_started_at
+    job.max_lateness = held.max_lateness
+    job.attempts = held.attempts
+    job.next_retry_at = job.worker_id = job.lease_until = None
+    job.__class__ = Job
+    return job  # type: ignore[no-any-return]
