@@ -22,11 +22,11 @@ WORTH_COPYING = 100
 _FIRST_BLOCK = 50
 _BLOCK = 500
 
-# The ids themselves are sent only if others took some in between.
+# The ids themselves are sent only if others took some in between. In FROM, the series would be stored first.
 _RESERVE_IDS = """
 WITH reserved AS MATERIALIZED (
     SELECT array_agg(nextval((SELECT pg_get_serial_sequence(:jobs, 'id')::regclass))) AS ids
-    FROM generate_series(1, :count)
+    FROM (SELECT generate_series(1, :count)) AS numbers
 )
 SELECT ids[1], CASE WHEN ids[cardinality(ids)] - ids[1] >= :count THEN ids END FROM reserved
 """
