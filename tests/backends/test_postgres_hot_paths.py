@@ -17,6 +17,7 @@ import pytest
 
 from assistly.storage.engines.postgres.courier import Announcement
 from assistly.storage.engines.postgres.wire import Wire
+from assistly.storage.errors import InvalidValue
 from assistly.storage.records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released
 from assistly.storage.storage import Storage
 
@@ -159,6 +160,27 @@ def test_a_batch_whose_ids_have_gaps(postgres: Storage, database_url: str, schem
     after = postgres.queue.schedule("p", "after")
     assert [job.id for job in jobs] == [before.id + 3 * place for place in range(1, 701)]
     assert postgres.queue.list(limit=1000) == [before, *jobs, after]
+
+
+def test_the_collector_pauses_for_a_long_batch_alone(postgres: Storage) -> None:
+    thread = threading.get_ident()
+    paused: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and threading.get_ident() == thread and not gc.isenabled():
+            paused.append(info["generation"])
+
+    gc.callbacks.append(note)
+    try:
+        postgres.queue.schedule_many([NewJob("p", "short")] * 9_999)
+        assert (paused, gc.isenabled()) == ([], True)
+        postgres.queue.schedule_many([NewJob("p", "long")] * 20_000)
+        assert (paused, gc.isenabled()) == ([1], True)
+        with pytest.raises(InvalidValue):
+            postgres.queue.schedule_many([*[NewJob("p", "bad")] * 20_000, NewJob("", "bad")])
+        assert (paused, gc.isenabled()) == ([1, 1], True)
+    finally:
+        gc.callbacks.remove(note)
 
 
 def test_batches_at_once_have_ids_of_their_own_in_their_order(postgres: Storage) -> None:

@@ -14,6 +14,7 @@ from ...validation import EMPTY_OBJECT
 from ..sql.jobs import in_microseconds
 from ..sql.new_jobs import new_job
 from .adapters import to_binary
+from .collector import young_only
 from .executor import PostgresExecutor
 
 WORTH_COPYING = 100
@@ -21,11 +22,11 @@ WORTH_COPYING = 100
 _FIRST_BLOCK = 50
 _BLOCK = 500
 
-# The ids themselves are sent only if others took some in between.
+# The ids themselves are sent only if others took some in between. In FROM, the series would be stored first.
 _RESERVE_IDS = """
 WITH reserved AS MATERIALIZED (
     SELECT array_agg(nextval((SELECT pg_get_serial_sequence(:jobs, 'id')::regclass))) AS ids
-    FROM generate_series(1, :count)
+    FROM (SELECT generate_series(1, :count)) AS numbers
 )
 SELECT ids[1], CASE WHEN ids[cardinality(ids)] - ids[1] >= :count THEN ids END FROM reserved
 """
@@ -90,7 +91,7 @@ def copy_jobs(
     ids = _reserved(connection, render(_RESERVE_IDS), table, len(drafts))
     while block and form is not None:
         opened = form
-        with connection.copying(render(opened.statement)) as send:
+        with connection.copying(render(opened.statement)) as send, young_only(len(drafts)) as made:
             send(_BEGIN)
             while block and (form is opened or form is _PLAIN):
                 stop = len(jobs) + len(block)
@@ -99,6 +100,7 @@ def copy_jobs(
                 jobs += map(new_job, places, block, repeat(now))
                 block = drafts[stop : stop + _BLOCK]
                 form = _form(block)
+                made(len(places))
             send(_END)
     return block
 
