@@ -1,4 +1,4 @@
-"""The garbage collector while a long batch is copied: docs/decisions/0015 says why."""
+"""The garbage collector while a long batch is copied: docs/decisions/0017 says why."""
 
 from __future__ import annotations
 
