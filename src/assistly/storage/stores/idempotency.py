@@ -52,7 +52,7 @@ class Idempotency:
         acquired anew. Raises IdempotencyMismatch where the key was used with another `fingerprint`
         (a digest of the command, say), in whatever state it is.
         """
-        return self._claiming(claim_request(key, fingerprint, lease, now))
+        return self._claiming.call(claim_request(key, fingerprint, lease, now))
 
     def complete(self, claim: IdempotencyClaim, value: Json, *, now: datetime | None = None) -> None:
         """Store the result. Raises ClaimLost if the claim was overtaken, ended or removed."""
@@ -70,7 +70,7 @@ class Idempotency:
 
     def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
         """Store a result whatever was there, a claim in progress included."""
-        return self._putting(put_request(key, value, saved_at))
+        return self._putting.call(put_request(key, value, saved_at))
 
     def put_many(
         self,

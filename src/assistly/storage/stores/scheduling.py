@@ -36,7 +36,7 @@ class Scheduler:
     def schedule(self, new: NewJob, now: datetime | None) -> Job:
         request = self.request(new, now)
         if request is not None:
-            return self.scheduling(request)
+            return self.scheduling.call(request)
         at = self._context.now(now)
         draft, gap = self._plan(new, at)
         if gap:

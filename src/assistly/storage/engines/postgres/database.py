@@ -139,7 +139,11 @@ class PostgresDatabase:
         pinned = self._joined()
         if pinned is not None:
             return pinned.now()
-        return self.clock.now(lambda: self._run(ask_time))
+        return self.clock.now(self._ask_time)
+
+    def now_ms(self) -> int:
+        pinned = self._joined()
+        return self.clock.now_ms(self._ask_time) if pinned is None else pinned.now_ms()
 
     def migrate(self) -> list[str]:
         pinned = self._joined()
@@ -171,6 +175,9 @@ class PostgresDatabase:
     def close(self) -> None:
         self._farewell()
         self._connections.close()
+
+    def _ask_time(self) -> datetime:
+        return self._run(ask_time)
 
     def _joined(self) -> PinnedDatabase | None:
         pinned = self._ambient.pinned

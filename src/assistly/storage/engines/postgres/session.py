@@ -221,6 +221,9 @@ class PinnedDatabase:
     def now(self) -> datetime:
         return self._root.clock.now(lambda: self.read(ask_time))
 
+    def now_ms(self) -> int:
+        return self._root.clock.now_ms(lambda: self.read(ask_time))
+
     def migrate(self) -> list[str]:
         """Nothing is pending: the schema was made ready before the session began."""
         self._check()

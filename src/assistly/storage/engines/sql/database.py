@@ -74,6 +74,8 @@ class Database(Protocol):
 
     def now(self) -> datetime: ...
 
+    def now_ms(self) -> int: ...
+
     def migrate(self) -> list[str]:
         """Apply the pending migrations; the names of those applied now."""
 
