@@ -69,7 +69,7 @@ class _Stores:
         self.retention = MemoryRetentionStore(
             scope,
             tables.stamps,
-            Timed(tables.nonces, tables.nonces.by_time),
+            tables.nonces,
             {
                 "approvals": Timed(tables.approvals, tables.approvals.by_time),
                 "idempotency": Timed(tables.idempotency, tables.idempotency.by_time),
