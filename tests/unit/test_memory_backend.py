@@ -22,9 +22,10 @@ from assistly.storage.backend import JobDraft, JsonText, NonceStore, Settlement,
 from assistly.storage.engines.memory import MemoryBackend
 from assistly.storage.engines.memory.jobs import JobRow
 from assistly.storage.engines.memory.keyed import NonceRow
-from assistly.storage.engines.memory.tables import Journal, Ordered, Table
+from assistly.storage.engines.memory.tables import LONGEST_CHUNK, Journal, Ordered, Table
 from assistly.storage.errors import InvalidValue, StorageClosed
 from assistly.storage.records import Job, JobStatus
+from assistly.storage.storage import Storage
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -386,6 +387,13 @@ class TestFork:
         assert backend.nonces.seen("a")
         assert not backend.nonces.seen("b")
 
+    def test_a_child_has_no_tokens_of_its_parents(self, backend: MemoryBackend) -> None:
+        keys = Storage(backend, auto_prune=False).idempotency
+        keys.claim("drawn ahead")
+        tokens = {child_says(lambda: str(keys.claim("key").token)) for _ in range(3)}
+        tokens.add(str(keys.claim("key").token))
+        assert len(tokens) == 4
+
     def test_a_sleeper_of_another_thread_is_no_obstacle(self, backend: MemoryBackend) -> None:
         asleep = threading.Thread(target=backend.jobs.wait, args=(DEADLINE,), daemon=True)
         asleep.start()
@@ -480,6 +488,7 @@ class TestNonces:
         nonces = [*ascending, *scattered, ("last", 2000)]
         for nonce, timestamp_ms in nonces:
             assert backend.nonces.register(nonce, timestamp_ms)
+        assert max(map(len, backend._tables.nonces.by_time.chunks)) <= LONGEST_CHUNK
         expected = sorted(nonces, key=lambda nonce: nonce[1])
         while expected[0][1] < 800:
             old = sum(moment < 800 for _, moment in expected)
