@@ -13,7 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from ...errors import StorageClosed, StorageUnavailable
-from ..sql.database import Database, Executor
+from ..sql.database import Database, Executor, Params
 from .clock import ServerClock
 from .connections import is_broken
 from .courier import Announcement
@@ -172,6 +172,9 @@ class PinnedDatabase:
     def single(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered(commits=self._session.commits_itself) as executor:
             return work(executor)
+
+    def change(self, statement: str, params: Params) -> int:
+        return self.single(lambda executor: executor.execute(statement, params))
 
     def write(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
