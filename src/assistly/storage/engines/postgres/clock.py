@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from ...errors import StorageError
@@ -13,10 +14,8 @@ from ..sql.store import to_microseconds
 _EVERY = 1.0
 _TICKS = getattr(time, "CLOCK_BOOTTIME", None)
 
-
-def ticks() -> float:
-    """Seconds that go on while the machine sleeps, where the system can tell."""
-    return time.monotonic() if _TICKS is None else time.clock_gettime(_TICKS)
+ticks: Callable[[], float] = time.monotonic if _TICKS is None else partial(time.clock_gettime, _TICKS)
+"""Seconds that go on while the machine sleeps, where the system can tell."""
 
 
 class _Anchor(NamedTuple):
@@ -49,7 +48,7 @@ class ServerClock:
         if anchor is not None:
             passed = ticks() - anchor.at
             if 0 <= passed < _EVERY:
-                return anchor.answer + timedelta(seconds=passed)
+                return anchor.answer + timedelta(0, passed)
         anchor = self._sync(ask, anchor)
         return anchor.answer + timedelta(seconds=ticks() - anchor.at)
 
