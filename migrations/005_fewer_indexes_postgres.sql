@@ -24,3 +24,6 @@ COMMENT ON COLUMN assistly_queue_jobs.attention_at IS
 -- entries to drop. What there is of an index keeps its pages until REINDEX.
 ALTER INDEX idx_queue_conflict SET (fillfactor = 50, deduplicate_items = off);
 ALTER INDEX IF EXISTS assistly_queue_jobs_pkey SET (fillfactor = 40, deduplicate_items = off);
+
+-- idx_idempotency_saved, which the original made, has the same order but for equal times, and few are.
+DROP INDEX idx_idempotency_order;

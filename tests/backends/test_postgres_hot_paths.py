@@ -17,8 +17,17 @@ import pytest
 
 from assistly.storage.engines.postgres.courier import Announcement
 from assistly.storage.engines.postgres.wire import Wire
-from assistly.storage.errors import InvalidValue
-from assistly.storage.records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released
+from assistly.storage.errors import ClaimLost, InvalidValue
+from assistly.storage.records import (
+    ClaimState,
+    Failed,
+    Job,
+    JobStatus,
+    NewJob,
+    Outcome,
+    Posted,
+    Released,
+)
 from assistly.storage.storage import Storage
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -67,6 +76,52 @@ def test_a_drain_takes_one_statement_for_each_step(
         postgres.queue.mark_posted(job, now=LATER)
         postgres.queue.schedule("p", "another", now=LATER)
     assert sent == ["UPDATE", "UPDATE", "UPDATE", "UPDATE", "INSERT"]
+
+
+def test_a_key_takes_one_statement_where_it_is_new(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.ping()
+    with statements(monkeypatch) as sent:
+        claim = postgres.idempotency.claim("key", now=NOW)
+        assert postgres.idempotency.claim("key", now=NOW).state is ClaimState.IN_PROGRESS
+        assert postgres.idempotency.claim("key", now=LATER).state is ClaimState.ACQUIRED
+    assert sent == ["INSERT", "INSERT", "SELECT", "INSERT", "SELECT", "INSERT"]
+    with pytest.raises(ClaimLost):
+        postgres.idempotency.abandon(claim)
+
+
+def test_a_key_that_is_given_up_while_it_is_looked_at(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [postgres.idempotency.claim("key", now=NOW)]
+    row = Wire.row
+
+    def given_up(wire: Wire, statement: str, *arguments: Any) -> Any:
+        if statement.startswith("SELECT") and held:
+            postgres.idempotency.abandon(held.pop())
+        return row(wire, statement, *arguments)
+
+    monkeypatch.setattr(Wire, "row", given_up)
+    assert postgres.idempotency.claim("key", now=NOW).state is ClaimState.ACQUIRED
+    assert held == []
+
+
+def test_a_key_that_is_taken_over_while_it_is_looked_at(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.idempotency.claim("key", now=NOW)
+    others = [LATER]
+    row = Wire.row
+
+    def taken_over(wire: Wire, statement: str, *arguments: Any) -> Any:
+        found = row(wire, statement, *arguments)
+        if statement.startswith("SELECT") and others:
+            assert postgres.idempotency.claim("key", now=others.pop()).state is ClaimState.ACQUIRED
+        return found
+
+    monkeypatch.setattr(Wire, "row", taken_over)
+    assert postgres.idempotency.claim("key", now=LATER).state is ClaimState.IN_PROGRESS
 
 
 def test_what_has_to_be_swept_is_swept_before_the_claim(postgres: Storage) -> None:

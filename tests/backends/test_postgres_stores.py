@@ -16,6 +16,7 @@ from assistly.storage.errors import (
     StorageUnavailable,
 )
 from assistly.storage.records import Failed, NewEvent, NewJob, Posted, Released, Snoozed
+from assistly.storage.retention import milliseconds
 from assistly.storage.storage import Storage
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -185,6 +186,9 @@ def test_the_clock_asks_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ServerClock()
     for elapsed in (100.0, 100.5, 100.999, 101.0, 101.5, 102.5):
         assert clock.now(ask) == NOW + timedelta(seconds=elapsed)
+        assert clock.now_ms(ask) == milliseconds(NOW + timedelta(seconds=elapsed))
     assert asked == [100.0, 101.0]
     with pytest.raises(StorageUnavailable):
         ServerClock().now(ask)
+    with pytest.raises(StorageUnavailable):
+        ServerClock().now_ms(ask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from assistly.storage import MemoryBackend, OutcomeUnknown, PostgresBackend, SqliteBackend, StorageBackend
 from assistly.storage.errors import StorageError
 from assistly.storage.stores.grouping import ALONE, Shared
+from assistly.storage.stores.nonces import Nonces, registration
 from assistly.storage.testing.events_contract import EventReadingContract, EventsContract
 from assistly.storage.testing.idempotency_contract import (
     FingerprintsContract,
@@ -36,9 +38,14 @@ def travel(shared: Shared[Any, Any], request: Any) -> Any:
     return shared.unpack(request, answer)
 
 
+def register(nonces: Nonces, nonce: str, timestamp: datetime | None = None) -> Any:
+    return travel(nonces._registering, registration(nonce, timestamp))
+
+
 @pytest.fixture(autouse=True)
 def always_travelling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Shared, "__call__", travel)
+    monkeypatch.setattr(Shared, "call", travel)
+    monkeypatch.setattr(Nonces, "register", register)
 
 
 @pytest.fixture(scope="module")

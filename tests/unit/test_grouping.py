@@ -42,7 +42,7 @@ class Harbour:
     """An operation that returns ten times its request; `held` requests wait until they are let go."""
 
     def __init__(self, writers: int = 1) -> None:
-        self.backend = Engine(writers)
+        self.backend = self.ready = Engine(writers)
         self.alone: list[int] = []
         self.trips: list[list[int]] = []
         self.held: dict[int, threading.Event] = {}
@@ -83,7 +83,7 @@ class Harbour:
     def busy(self, request: int = 0) -> Iterator[None]:
         """While this one is under way."""
         self.held[request] = threading.Event()
-        first = start(lambda: self.shared(request))
+        first = start(lambda: self.shared.call(request))
         until(lambda: request in self.alone)
         yield
         self.held[request].set()
@@ -93,7 +93,7 @@ class Harbour:
         calls = []
         for request in requests:
             waiting = self.waiting
-            calls.append(start(lambda request=request: self.shared(request)))  # type: ignore[misc]
+            calls.append(start(lambda request=request: self.shared.call(request)))  # type: ignore[misc]
             until(lambda waiting=waiting: self.waiting > waiting)  # type: ignore[misc]
         return calls
 
@@ -125,7 +125,7 @@ def unhurried(patience: Callable[[float], None]) -> None:
 
 def test_who_is_alone_goes_at_once() -> None:
     harbour = Harbour()
-    assert [harbour.shared(request) for request in (1, 2, 3)] == [10, 20, 30]
+    assert [harbour.shared.call(request) for request in (1, 2, 3)] == [10, 20, 30]
     assert harbour.alone == [1, 2, 3]
     assert harbour.trips == []
 
@@ -136,7 +136,7 @@ def test_who_comes_meanwhile_goes_next_and_together() -> None:
         calls = harbour.gather([1, 2, 3])
     assert [call.result(30) for call in calls] == [10, 20, 30]
     assert (harbour.alone, harbour.trips) == ([0], [[1, 2, 3]])
-    assert harbour.shared(4) == 40
+    assert harbour.shared.call(4) == 40
     assert harbour.alone == [0, 4]
 
 
@@ -152,7 +152,7 @@ def test_as_many_go_at_once_as_can_write() -> None:
 def test_without_writers_nobody_waits() -> None:
     harbour = Harbour(writers=0)
     with harbour.busy():
-        assert harbour.shared(1) == 10
+        assert harbour.shared.call(1) == 10
     assert harbour.trips == []
 
 
@@ -222,7 +222,7 @@ def test_a_leader_that_fails_leaves_the_others_in_doubt(failure: type[BaseExcept
     kinds = [type(call.exception(30)) for call in calls]
     assert kinds == [failure, OutcomeUnknown, OutcomeUnknown]
     assert harbour.alone == [0]
-    assert harbour.shared(4) == 40
+    assert harbour.shared.call(4) == 40
 
 
 def test_who_comes_just_as_the_one_under_way_is_back_does_not_wait() -> None:
@@ -238,7 +238,7 @@ def test_who_comes_just_as_the_one_under_way_is_back_does_not_wait() -> None:
         assert harbour.shared._lane
         lane = harbour.shared._lane
         lane._waiting = Late()
-        assert start(lambda: harbour.shared(1)).result(10) == 10
+        assert start(lambda: harbour.shared.call(1)).result(10) == 10
 
 
 def test_a_leader_who_goes_along_with_another_gives_his_place_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ def test_a_long_one_holds_up_nobody_else(patience: Callable[[float], None]) -> N
     harbour = Harbour()
     patience(0.001)
     with harbour.busy():
-        assert [harbour.shared(request) for request in (1, 2)] == [10, 20]
+        assert [harbour.shared.call(request) for request in (1, 2)] == [10, 20]
 
 
 def test_an_interrupted_leader_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def test_a_forked_child_starts_anew() -> None:
         with harbour.shared._lane._mutex:
             child = os.fork()
         if child == 0:
-            os._exit(7 if harbour.shared(2) == 20 else 1)
+            os._exit(7 if harbour.shared.call(2) == 20 else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert calls[0].result(30) == 10
 

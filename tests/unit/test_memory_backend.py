@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from assistly.storage.backend import JobDraft, JsonText, NonceStore, Settlement, StorageBackend
 from assistly.storage.engines.memory import MemoryBackend
 from assistly.storage.engines.memory.jobs import JobRow
-from assistly.storage.engines.memory.tables import Journal, Ordered, Table
+from assistly.storage.engines.memory.keyed import NonceRow
+from assistly.storage.engines.memory.tables import LONGEST_CHUNK, Journal, Ordered, Table
 from assistly.storage.errors import InvalidValue, StorageClosed
 from assistly.storage.records import Job, JobStatus
+from assistly.storage.storage import Storage
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -218,19 +220,46 @@ class TestFailure:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        def interrupted(nonces: NonceStore) -> None:
+        def interrupted(nonces: NonceStore, timestamp_ms: int) -> None:
             with monkeypatch.context() as patch:
                 patch.setattr(Ordered, "add", interrupt)
                 with pytest.raises(KeyboardInterrupt):
-                    nonces.register("b", 1)
+                    nonces.register("b", timestamp_ms)
             assert not nonces.seen("b")
 
         with backend.transaction() as tx:
             tx.nonces.register("a", 1)
-            interrupted(tx.nonces)
-        interrupted(backend.nonces)
+            interrupted(tx.nonces, 1)
+        interrupted(backend.nonces, 0)
         assert backend.nonces.register("b", 1)
         assert backend.retention.delete_nonces(2, limit=9) == 2
+
+    @pytest.mark.parametrize("is_late", [False, True])
+    def test_an_interrupt_between_the_two_steps_of_a_nonce(
+        self, backend: MemoryBackend, is_late: bool
+    ) -> None:
+        class Interrupting(dict[str, NonceRow]):
+            def __setitem__(self, nonce: str, row: NonceRow) -> None:
+                if nonce != "cut off":
+                    super().__setitem__(nonce, row)
+                elif is_late:
+                    super().__setitem__(nonce, row)
+                    raise KeyboardInterrupt
+                else:
+                    raise KeyboardInterrupt
+
+        table = backend._tables.nonces
+        backend.nonces.register("before", 1)
+        table.rows = Interrupting(table.rows)
+        with pytest.raises(KeyboardInterrupt):
+            backend.nonces.register("cut off", 2)
+        table.rows = dict(table.rows)
+        assert backend.nonces.register("cut off", 4) is not is_late
+        assert backend.nonces.register("after", 3)
+        assert backend.retention.delete_nonces(3, limit=9) == (2 if is_late else 1)
+        assert backend.nonces.seen("cut off") is not is_late
+        assert backend.retention.delete_nonces(5, limit=9) == (1 if is_late else 2)
+        assert not any(backend.nonces.seen(nonce) for nonce in ("before", "cut off", "after"))
 
     def test_a_nonce_leaves_nothing_to_undo(self, backend: MemoryBackend) -> None:
         backend.nonces.register("a", 1)
@@ -358,6 +387,13 @@ class TestFork:
         assert backend.nonces.seen("a")
         assert not backend.nonces.seen("b")
 
+    def test_a_child_has_no_tokens_of_its_parents(self, backend: MemoryBackend) -> None:
+        keys = Storage(backend, auto_prune=False).idempotency
+        keys.claim("drawn ahead")
+        tokens = {child_says(lambda: str(keys.claim("key").token)) for _ in range(3)}
+        tokens.add(str(keys.claim("key").token))
+        assert len(tokens) == 4
+
     def test_a_sleeper_of_another_thread_is_no_obstacle(self, backend: MemoryBackend) -> None:
         asleep = threading.Thread(target=backend.jobs.wait, args=(DEADLINE,), daemon=True)
         asleep.start()
@@ -449,6 +485,23 @@ class TestWait:
         backend.jobs.begin_publish(held.id, held.claim, now=NOW)
         backend.jobs.settle([Settlement("posted", held)], now=NOW)
         assert slept_through(backend)
+
+
+class TestNonces:
+    def test_the_oldest_go_first_whatever_order_they_came_in(self, backend: MemoryBackend) -> None:
+        ascending = [(f"a{number}", number // 3) for number in range(2500)]
+        scattered = [(f"s{number}", number * 7919 % 900) for number in range(600)]
+        nonces = [*ascending, *scattered, ("last", 2000)]
+        for nonce, timestamp_ms in nonces:
+            assert backend.nonces.register(nonce, timestamp_ms)
+        assert max(map(len, backend._tables.nonces.by_time.chunks)) <= LONGEST_CHUNK
+        expected = sorted(nonces, key=lambda nonce: nonce[1])
+        while expected[0][1] < 800:
+            old = sum(moment < 800 for _, moment in expected)
+            assert backend.retention.delete_nonces(800, limit=700) == min(old, 700)
+            del expected[: min(old, 700)]
+            assert {nonce for nonce, _ in nonces if backend.nonces.seen(nonce)} == {*dict(expected)}
+        assert backend.retention.delete_nonces(800, limit=700) == 0
 
 
 class TestIndex:

@@ -406,6 +406,9 @@ class StorageBackend(Protocol):
     def now(self) -> datetime:
         """The engine's own clock, which the processes that share the database agree on."""
 
+    def now_ms(self) -> int:
+        """`now` in whole milliseconds since the epoch, rounded down: to make a datetime takes longer."""
+
     def ping(self) -> None:
         """One trip to the engine; makes the schema ready as any first use does."""
 

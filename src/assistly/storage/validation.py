@@ -28,6 +28,7 @@ MAX_ID = 2**63 - 1
 _PLAIN_FLOAT_BELOW = 1e16
 _SHOWN = 60
 _BIG_INT = 10**MAX_INT_DIGITS
+_ZERO = timedelta(0)
 _ONE_MICROSECOND = timedelta(microseconds=1)
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
@@ -114,7 +115,7 @@ def duration(argument: str, value: object, *, zero: bool) -> timedelta:
     """A timedelta above zero, or from zero on."""
     if not isinstance(value, timedelta):
         raise wrong_type(argument, "a timedelta", value)
-    if value < timedelta(0) or (not zero and not value):
+    if value < _ZERO or (not zero and not value):
         raise InvalidValue(f"{argument} must be {'zero or more' if zero else 'above zero'}, not {value!r}")
     return value
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from assistly.storage.backend import IdempotencyRow, StorageBackend
 from assistly.storage.errors import InvalidValue, StorageClosed
 from assistly.storage.records import Approval, Event, Job, Session, Snapshot, WorkerLock
+from assistly.storage.retention import milliseconds
 
 T = TypeVar("T")
 
@@ -117,6 +118,9 @@ class NaiveBackend:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def now_ms(self) -> int:
+        return milliseconds(self.now())
 
     def ping(self) -> None:
         if self.closed:

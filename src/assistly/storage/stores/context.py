@@ -10,7 +10,7 @@ from typing import TypeVar
 from ..backend import StorageBackend
 from ..clock import Clock
 from ..errors import StorageClosed, TransactionAborted
-from ..retention import RetentionPolicy
+from ..retention import RetentionPolicy, milliseconds
 from ..retry import RetryPolicy
 from ..validation import moment
 
@@ -34,7 +34,8 @@ class Context:
     ) -> None:
         self._backend = backend
         self._on_use = on_use
-        self._unnoted = True
+        self.ready: StorageBackend | None = None
+        """`backend`, unless the next use has to be noted: a property costs a tenth of the shortest calls."""
         self.clock = clock
         self.policies = policies
         self.closed = False
@@ -42,24 +43,23 @@ class Context:
     @property
     def backend(self) -> StorageBackend:
         """The engine, for an operation of the caller's."""
-        if self._unnoted:
-            self._note_use()
-        return self._backend
+        return self.ready or self._note_use()
 
     def note_next_use(self) -> None:
-        self._unnoted = True
+        self.ready = None
 
     def close(self) -> None:
         self.closed = True
-        self._unnoted = True
+        self.ready = None
 
-    def _note_use(self) -> None:
+    def _note_use(self) -> StorageBackend:
         # In this order, so that a `close` beside it is not overlooked.
-        self._unnoted = False
+        self.ready = self._backend
         if self.closed:
-            self._unnoted = True
+            self.ready = None
             raise StorageClosed("the storage is closed: open another one")
         self._on_use()
+        return self._backend
 
     @property
     def idle_backend(self) -> StorageBackend:
@@ -72,6 +72,10 @@ class Context:
         if self.clock is not None:
             return moment("the clock's time", self.clock())
         return self._backend.now()
+
+    def now_ms(self) -> int:
+        """`now` as nonces keep their time."""
+        return self._backend.now_ms() if self.clock is None else milliseconds(self.now(None))
 
     def atomically(self, work: Callable[[StorageBackend], T]) -> T:
         """Run the work in a transaction, and again from the start if it lost a race to another."""

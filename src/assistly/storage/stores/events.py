@@ -21,7 +21,7 @@ class Events:
         self._appending = Shared(context, _append_one, _append_all, lambda request: len(request[1]))
 
     def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
-        return self._appending(checked(NewEvent(event_type, payload, created_at)))
+        return self._appending.call(checked(NewEvent(event_type, payload, created_at)))
 
     def append_many(
         self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar, cast
 from weakref import WeakSet
@@ -62,19 +61,25 @@ class Shared(Generic[R, T]):
         length: Callable[[R], int] = lambda _: 0,
     ) -> None:
         self._context = context
+        self._alone = alone
         self._together = together
         self._lane: Lane[R, T] | None = None
-        self.alone: Callable[[R], T] = partial(alone, context)
         self.length = length
 
-    def __call__(self, request: R) -> T:
-        writers = self._context.backend.writers()
-        if not writers:
-            return self.alone(request)
+    def call(self, request: R) -> T:
+        context = self._context
+        writers = (context.ready or context.backend).writers()
+        return self.share(request, writers) if writers else self._alone(context, request)
+
+    def share(self, request: R, writers: int) -> T:
+        """Beside the calls of other threads, of which as many as `writers` can be under way."""
         lane = self._lane
         if lane is None:
             lane = self._lane = Lane(self)
         return lane.call(request, writers)
+
+    def alone(self, request: R) -> T:
+        return self._alone(self._context, request)
 
     def writers(self) -> int:
         """0: a call of this thread must not travel with others."""
@@ -171,6 +176,7 @@ class Lane(Generic[R, T]):
 
     def __init__(self, shared: Shared[R, T]) -> None:
         self._shared = shared
+        self._alone = shared.alone
         self.renew()
         _lanes.add(self)
 
@@ -189,7 +195,7 @@ class Lane(Generic[R, T]):
         flight = monotonic()
         flights.append(flight)
         try:
-            return self._shared.alone(request)
+            return self._alone(request)
         finally:
             self._end(flight)
 
@@ -251,15 +257,16 @@ class Lane(Generic[R, T]):
                 self._remove(flight)
         return len(flights) < self._writers
 
-    def _remove(self, flight: Flight) -> bool:
+    def _remove(self, flight: Flight) -> None:
+        with suppress(ValueError):
+            self._flights.remove(flight)
+
+    def _end(self, flight: Flight) -> None:
         try:
             self._flights.remove(flight)
         except ValueError:
-            return False
-        return True
-
-    def _end(self, flight: Flight) -> None:
-        if self._remove(flight) and self._waiting:
+            return
+        if self._waiting:
             with self._mutex:
                 self._appoint()
 

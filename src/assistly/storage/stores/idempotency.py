@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from struct import Struct
 
 from .. import validation as check
 from ..backend import IdempotencyRow, KeyClaim
@@ -20,13 +20,10 @@ _make_claim = maker(IdempotencyClaim)
 _LEASE = timedelta(seconds=60)
 
 
-class ClaimRequest(NamedTuple):
-    key: str
-    fingerprint: str | None
-    token: int
-    lease: timedelta
-    now: datetime | None
+_ACQUIRED, _IN_PROGRESS, _COMPLETED = ClaimState.ACQUIRED, ClaimState.IN_PROGRESS, ClaimState.COMPLETED
 
+ClaimRequest = tuple[str, str | None, int, timedelta, datetime | None]
+"""The key, the fingerprint, the token, the lease, and the time unless the clock is to tell it."""
 
 PutRequest = tuple[str, check.JsonText, datetime | None]
 
@@ -52,7 +49,7 @@ class Idempotency:
         acquired anew. Raises IdempotencyMismatch where the key was used with another `fingerprint`
         (a digest of the command, say), in whatever state it is.
         """
-        return self._claiming(claim_request(key, fingerprint, lease, now))
+        return self._claiming.call(claim_request(key, fingerprint, lease, now))
 
     def complete(self, claim: IdempotencyClaim, value: Json, *, now: datetime | None = None) -> None:
         """Store the result. Raises ClaimLost if the claim was overtaken, ended or removed."""
@@ -70,7 +67,7 @@ class Idempotency:
 
     def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
         """Store a result whatever was there, a claim in progress included."""
-        return self._putting(put_request(key, value, saved_at))
+        return self._putting.call(put_request(key, value, saved_at))
 
     def put_many(
         self,
@@ -108,9 +105,9 @@ class Idempotency:
         if not callable(function):
             raise check.wrong_type("function", "callable", function)
         claim = self.claim(key, fingerprint=fingerprint, lease=lease)
-        if claim.state is ClaimState.COMPLETED:
+        if claim.state is _COMPLETED:
             return claim.value
-        if claim.state is ClaimState.IN_PROGRESS:
+        if claim.state is _IN_PROGRESS:
             raise in_progress(claim)
         try:
             value = function()
@@ -123,19 +120,39 @@ class Idempotency:
 
 
 def claim_request(key: str, fingerprint: str | None, lease: timedelta, now: datetime | None) -> ClaimRequest:
-    return ClaimRequest(
+    return (
         check.name("key", key),
-        check.optional_name("fingerprint", fingerprint),
-        int.from_bytes(os.urandom(8)) >> 1,
-        check.duration("lease", lease, zero=False),
-        check.optional_moment("now", now),
+        None if fingerprint is None else check.name("fingerprint", fingerprint),
+        _new_token(),
+        lease if lease is _LEASE else check.duration("lease", lease, zero=False),
+        None if now is None else check.moment("now", now),
     )
+
+
+_TOKENS = Struct("64Q")
+_tokens: list[int] = []
+
+
+def _new_token() -> int:
+    """One that no other process has: some are drawn ahead, since each draw is a call of the system."""
+    try:
+        return _tokens.pop()
+    except IndexError:
+        drawn: tuple[int, ...] = _TOKENS.unpack(os.urandom(_TOKENS.size))
+        first, *others = [number >> 1 for number in drawn]
+        _tokens.extend(others)
+        return first
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_tokens.clear)
 
 
 def _claim_one(context: Context, request: ClaimRequest) -> IdempotencyClaim:
     key, fingerprint, token, lease, now = request
-    at = context.now(now)
-    row = context.backend.idempotency.claim(
+    backend = context.ready or context.backend
+    at = backend.now() if now is None and context.clock is None else context.now(now)
+    row = backend.idempotency.claim(
         key, fingerprint=fingerprint, token=token, lease_until=check.later(at, lease), now=at
     )
     return _claim(row, request)
@@ -145,15 +162,13 @@ def _claim_all(context: Context, requests: Sequence[ClaimRequest], now: datetime
     """Who comes second with a key goes alone: what it finds is up to the first."""
     first: dict[str, ClaimRequest] = {}
     for request in requests:
-        first.setdefault(request.key, request)
-    rows = context.backend.idempotency.claim_many(
-        [_key_claim(request, request.now or now) for request in first.values()]
-    )
-    answers: dict[int, Answer] = {
-        request.token: ALONE if row is None else attempt(lambda given: _claim(*given), (row, request))
-        for request, row in zip(first.values(), rows, strict=True)
+        first.setdefault(request[0], request)
+    rows = context.backend.idempotency.claim_many([_key_claim(request, now) for request in first.values()])
+    answers: dict[str, Answer] = {
+        key: ALONE if row is None else attempt(lambda given: _claim(*given), (row, request))
+        for (key, request), row in zip(first.items(), rows, strict=True)
     }
-    return [answers.get(request.token, ALONE) for request in requests]
+    return [answers[request[0]] if first[request[0]] is request else ALONE for request in requests]
 
 
 def _put_one(context: Context, request: PutRequest) -> IdempotencyRecord:
@@ -183,8 +198,10 @@ def _put_request(result: object, common: datetime | None) -> PutRequest:
     return key, text, saved_at or common
 
 
-def _key_claim(request: ClaimRequest, at: datetime) -> KeyClaim:
-    return KeyClaim(request.key, request.fingerprint, request.token, check.later(at, request.lease), at)
+def _key_claim(request: ClaimRequest, clock: datetime) -> KeyClaim:
+    key, fingerprint, token, lease, now = request
+    at = now or clock
+    return KeyClaim(key, fingerprint, token, check.later(at, lease), at)
 
 
 def in_progress(claim: IdempotencyClaim) -> Conflict:
@@ -202,9 +219,11 @@ def _claim(row: IdempotencyRow, request: ClaimRequest) -> IdempotencyClaim:
             key,
         )
     if row.completed:
-        state = ClaimState.COMPLETED
+        state = _COMPLETED
+    elif row.token == token:
+        state = _ACQUIRED
     else:
-        state = ClaimState.ACQUIRED if row.token == token else ClaimState.IN_PROGRESS
+        state = _IN_PROGRESS
     return _make_claim(row.key, state, row.value, row.fingerprint, row.lease_until, token)
 
 

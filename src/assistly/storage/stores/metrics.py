@@ -25,11 +25,11 @@ class MetricsStore:
         self._observing = Shared(context, _observe_one, _observe_all)
 
     def increment(self, name: str, by: int = 1) -> None:
-        self._incrementing(increment(name, by))
+        self._incrementing.call(increment(name, by))
 
     def observe_latency(self, milliseconds: float) -> None:
         """Count one request that took this long. Sums are kept in whole nanoseconds, so they are exact."""
-        self._observing(nanoseconds(milliseconds))
+        self._observing.call(nanoseconds(milliseconds))
 
     def read(self) -> Metrics:
         return self._context.backend.metrics.read()

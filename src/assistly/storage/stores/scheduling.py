@@ -38,7 +38,7 @@ class Scheduler:
     def schedule(self, new: NewJob, now: datetime | None) -> Job:
         request = self.request(new, now)
         if request is not None:
-            return self.scheduling(request)
+            return self.scheduling.call(request)
         at = self._context.now(now)
         draft, gap = self._plan(new, at)
         if gap:
@@ -66,7 +66,7 @@ class Scheduler:
         draft = self._draft(
             platform, content, scheduled_at, idempotency_key, metadata, max_retries, max_lateness, _NEVER
         )
-        return self.scheduling((draft, draft.scheduled_at is _NEVER))
+        return self.scheduling.call((draft, draft.scheduled_at is _NEVER))
 
     def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None) -> list[Job]:
         if not isinstance(jobs, Iterable):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ..backend import StorageBackend
+from ..errors import InvalidValue
 from ..retention import RetentionPolicy
 from ..storage import Storage
 from .fixtures import DAY, START, TICK, Contract, FakeClock, empty, examples, open_for_test, together
@@ -106,6 +107,21 @@ class NoncesContract(Contract):
         assert storage.prune().nonces == 0
         clock.advance(timedelta(milliseconds=1))
         assert storage.prune(force=True).nonces == 1
+
+    def test_without_a_clock_the_engines_own_tells_the_time(self, backend: StorageBackend) -> None:
+        storage = open_for_test(backend, None)
+        slack = timedelta(milliseconds=50)
+        before = backend.now()
+        storage.nonces.register("nonce")
+        after = backend.now()
+        assert storage.prune(force=True, now=before + DAY - slack).nonces == 0
+        assert storage.prune(force=True, now=after + DAY + slack).nonces == 1
+
+    def test_a_clock_that_is_wrong_registers_nothing(self, backend: StorageBackend) -> None:
+        storage = open_for_test(backend, lambda: START.replace(tzinfo=None))
+        with pytest.raises(InvalidValue, match="clock"):
+            storage.nonces.register("nonce")
+        assert storage.nonces.register("nonce", START) is True
 
     @given(st.lists(st.integers(-3000, 3000), max_size=8), st.integers(-3000, 3000), moments)
     @examples(25)

@@ -87,6 +87,9 @@ class CountedBackend:
     def now(self) -> datetime:
         return self._inner.now()
 
+    def now_ms(self) -> int:
+        return self._inner.now_ms()
+
     def ping(self) -> None:
         self._inner.ping()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -68,7 +69,7 @@ class _Stores:
         self.retention = MemoryRetentionStore(
             scope,
             tables.stamps,
-            Timed(tables.nonces, tables.nonces.by_time),
+            tables.nonces,
             {
                 "approvals": Timed(tables.approvals, tables.approvals.by_time),
                 "idempotency": Timed(tables.idempotency, tables.idempotency.by_time),
@@ -81,6 +82,11 @@ class _Stores:
     def now(self) -> datetime:
         self._scope.check()
         return datetime.now(UTC)
+
+    def now_ms(self) -> int:
+        if self._scope.closed:
+            self._scope.check()
+        return time.time_ns() // 1_000_000
 
     def ping(self) -> None:
         with self._scope:

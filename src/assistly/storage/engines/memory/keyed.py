@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count, islice
 from math import inf
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ...backend import IdempotencyRow, JsonText, KeyClaim
 from ...records import Approval, IdempotencyRecord, Session
 from .scope import Scope
-from .tables import Journal, Key, Ordered, Table, within
+from .tables import LONGEST_CHUNK, Journal, Key, Ordered, Table, within
 
 LATEST: tuple[datetime, float] = (datetime.max.replace(tzinfo=UTC), inf)
 """Above every (time, insertion order)."""
@@ -251,6 +251,11 @@ class NonceTable(Table[str, NonceRow]):
         self.by_time: Ordered[NonceRow] = Ordered(lambda row: row)
         super().__init__(journal, self.by_time)
 
+    def stored_by_time(self) -> Iterator[Key]:
+        """The index, without keys that an interrupt left there before their rows were."""
+        rows = self.rows
+        return (key for key in self.by_time.ascending() if rows.get(key[-1]) is key)
+
 
 class MemoryNonceStore:
     def __init__(self, scope: Scope, table: NonceTable) -> None:
@@ -258,23 +263,23 @@ class MemoryNonceStore:
         self._table = table
 
     def register(self, nonce: str, timestamp_ms: int) -> bool:
-        # `with self._scope`, written out for one change that wakes nobody: 7 % faster.
         scope, table = self._scope, self._table
         database = scope.database
         with database.lock:
             if scope.closed:
                 scope.check()
-            if nonce in table.rows:
+            rows = table.rows
+            if nonce in rows:
                 return False
-            journal = database.journal
-            mark = len(journal.entries)
-            try:
-                table.add(nonce, (timestamp_ms, next(table.sequence), nonce))
-            except BaseException:
-                journal.undo(mark)
-                raise
-            if not database.marks:
-                journal.entries.clear()
+            row = (timestamp_ms, next(table.sequence), nonce)
+            newest = table.by_time.chunks[-1]
+            if database.marks or not newest or row < newest[-1] or len(newest) >= LONGEST_CHUNK:
+                with scope:
+                    table.add(nonce, row)
+            else:
+                # What is cut off between these two has registered nothing: `stored_by_time` sees to the key.
+                newest.append(row)
+                rows[nonce] = row
             return True
 
     def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:

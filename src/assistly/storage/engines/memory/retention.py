@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from ...backend import PrunedByAge, PrunedByCap
-from .keyed import LATEST
+from .keyed import LATEST, NonceTable
 from .scope import Scope
 from .tables import Key, Ordered, Table
 
@@ -25,7 +25,7 @@ class MemoryRetentionStore:
         self,
         scope: Scope,
         stamps: Table[None, datetime],
-        nonces: Timed,
+        nonces: NonceTable,
         timed: dict[PrunedByAge, Timed],
     ) -> None:
         self._scope = scope
@@ -53,8 +53,8 @@ class MemoryRetentionStore:
 
     def delete_nonces(self, cutoff_ms: int, *, limit: int) -> int:
         with self._scope:
-            table, by_time = self._nonces
-            return _delete(table, takewhile(lambda key: key[0] < cutoff_ms, by_time.ascending()), limit)
+            keys = self._nonces.stored_by_time()
+            return _delete(self._nonces, takewhile(lambda key: key[0] < cutoff_ms, keys), limit)
 
     def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
         with self._scope:

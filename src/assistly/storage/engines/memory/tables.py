@@ -18,6 +18,7 @@ KeyOf = Callable[[R], Key | None]
 """None for a row that is not in the index."""
 
 _CHUNK = 512
+LONGEST_CHUNK = 2 * _CHUNK
 
 
 class Index(Protocol[R_contra]):
@@ -36,15 +37,15 @@ class Ordered(Generic[R]):
 
     def __init__(self, key_of: KeyOf[R]) -> None:
         self._key_of = key_of
-        self._chunks: list[list[Key]] = [[]]
+        self.chunks: list[list[Key]] = [[]]
         self._lasts: list[Key] = []
 
     def add(self, row: R) -> None:
         key = self._key_of(row)
         if key is None:
             return
-        newest = self._chunks[-1]
-        if newest and key > newest[-1] and len(newest) < 2 * _CHUNK:
+        newest = self.chunks[-1]
+        if newest and key > newest[-1] and len(newest) < LONGEST_CHUNK:
             newest.append(key)
         else:
             self._add(key)
@@ -60,46 +61,46 @@ class Ordered(Generic[R]):
             self._add(after)
 
     def clear(self) -> None:
-        self._chunks[:] = [[]]
+        self.chunks[:] = [[]]
         self._lasts.clear()
 
     def ascending(self, above: Key = ()) -> Iterator[Key]:
         """The keys > `above`. A prefix of a key is below it."""
-        for chunk in islice(self._chunks, bisect_right(self._lasts, above), None):
+        for chunk in islice(self.chunks, bisect_right(self._lasts, above), None):
             yield from islice(chunk, bisect_right(chunk, above), None)
 
     def descending(self, below: Key) -> Iterator[Key]:
         """The keys < `below`, greatest first."""
-        for chunk in reversed(self._chunks[: bisect_left(self._lasts, below) + 1]):
+        for chunk in reversed(self.chunks[: bisect_left(self._lasts, below) + 1]):
             yield from reversed(chunk[: bisect_left(chunk, below)])
 
     def rank(self, key: Key) -> int:
         """How many keys are < `key`."""
         at = bisect_left(self._lasts, key)
-        return sum(len(chunk) for chunk in islice(self._chunks, at)) + bisect_left(self._chunks[at], key)
+        return sum(len(chunk) for chunk in islice(self.chunks, at)) + bisect_left(self.chunks[at], key)
 
     def _add(self, key: Key) -> None:
         at = bisect_left(self._lasts, key)
-        insort(self._chunks[at], key)
-        if len(self._chunks[at]) > 2 * _CHUNK:
+        insort(self.chunks[at], key)
+        if len(self.chunks[at]) > LONGEST_CHUNK:
             self._split(at)
 
     def _split(self, at: int) -> None:
-        chunk = self._chunks[at]
+        chunk = self.chunks[at]
         upper = chunk[_CHUNK:]
         del chunk[_CHUNK:]
-        self._chunks.insert(at + 1, upper)
+        self.chunks.insert(at + 1, upper)
         self._lasts.insert(at, chunk[-1])
 
     def _discard(self, key: Key) -> None:
         at = bisect_left(self._lasts, key)
-        chunk = self._chunks[at]
+        chunk = self.chunks[at]
         del chunk[bisect_left(chunk, key)]
         if chunk:
             if at < len(self._lasts):
                 self._lasts[at] = chunk[-1]
         elif self._lasts:
-            del self._chunks[at], self._lasts[min(at, len(self._lasts) - 1)]
+            del self.chunks[at], self._lasts[min(at, len(self._lasts) - 1)]
 
 
 def within(prefix: Key, keys: Iterator[Key]) -> Iterator[Key]:

@@ -5,16 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
+from typing import NamedTuple
 
 from ...errors import StorageError
+from ..sql.store import to_microseconds
 
 _EVERY = 1.0
 _TICKS = getattr(time, "CLOCK_BOOTTIME", None)
 
+ticks: Callable[[], float] = time.monotonic if _TICKS is None else partial(time.clock_gettime, _TICKS)
+"""Seconds that go on while the machine sleeps, where the system can tell."""
 
-def ticks() -> float:
-    """Seconds that go on while the machine sleeps, where the system can tell."""
-    return time.monotonic() if _TICKS is None else time.clock_gettime(_TICKS)
+
+class _Anchor(NamedTuple):
+    """What the server answered, and when, by `ticks`."""
+
+    at: float
+    answer: datetime
+    microseconds: int
+
+
+def _anchor(before: float, answer: datetime) -> _Anchor:
+    return _Anchor((before + ticks()) / 2, answer, to_microseconds(answer))
 
 
 class ServerClock:
@@ -28,24 +41,30 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._anchor: tuple[float, datetime] | None = None
+        self._anchor: _Anchor | None = None
 
     def now(self, ask: Callable[[], datetime]) -> datetime:
         anchor = self._anchor
         if anchor is not None:
-            passed = ticks() - anchor[0]
+            passed = ticks() - anchor.at
             if 0 <= passed < _EVERY:
-                return anchor[1] + timedelta(seconds=passed)
+                return anchor.answer + timedelta(0, passed)
         anchor = self._sync(ask, anchor)
-        return anchor[1] + timedelta(seconds=ticks() - anchor[0])
+        return anchor.answer + timedelta(seconds=ticks() - anchor.at)
+
+    def now_ms(self, ask: Callable[[], datetime]) -> int:
+        anchor = self._anchor
+        if anchor is not None:
+            passed = ticks() - anchor.at
+            if 0 <= passed < _EVERY:
+                return (anchor.microseconds + round(1_000_000 * passed)) // 1000
+        return to_microseconds(self.now(ask)) // 1000
 
     def learn(self, answer: datetime, before: float) -> None:
         """The server just said this, to a question of ours that left at `before`."""
-        self._anchor = ((before + ticks()) / 2, answer)
+        self._anchor = _anchor(before, answer)
 
-    def _sync(
-        self, ask: Callable[[], datetime], previous: tuple[float, datetime] | None
-    ) -> tuple[float, datetime]:
+    def _sync(self, ask: Callable[[], datetime], previous: _Anchor | None) -> _Anchor:
         before = ticks()
         try:
             answer = ask()
@@ -54,5 +73,5 @@ class ServerClock:
             if previous is None:
                 raise
             return previous
-        anchor = self._anchor = ((before + ticks()) / 2, answer)
+        anchor = self._anchor = _anchor(before, answer)
         return anchor

@@ -6,10 +6,10 @@ import logging
 import os
 import queue
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Self
 
 import psycopg
@@ -25,6 +25,9 @@ from .wire import Wire
 PATIENCE = 4.5
 _SLICE = 0.2
 _LEND = 30.0
+# To look these up in their classes takes longer than to ask libpq.
+_OK = ConnStatus.OK
+_IDLE = TransactionStatus.IDLE
 
 # Each statement has its index, whatever the statistics say of a table that is empty at noon and full at
 # one: docs/decisions/0016.
@@ -96,7 +99,11 @@ class Connections:
         pool = connection.pool
         if pool is None or (_inherited and any(pool is other for other in _inherited)):
             _inherited.append(connection)
-        elif self._at_hand or not is_idle(connection) or time.monotonic() >= connection.lent_until:
+        elif (
+            self._at_hand
+            or connection.pgconn.transaction_status != _IDLE
+            or monotonic() >= connection.lent_until
+        ):
             pool.putconn(connection)
         else:
             self._at_hand.append(connection)
@@ -140,13 +147,13 @@ class Connections:
         _put_away(self._at_hand)
 
     def _borrow(self) -> PooledConnection:
-        deadline = time.monotonic() + PATIENCE
+        deadline = monotonic() + PATIENCE
         pool = self._pool or self._open()
         while True:
             connection = self._next(pool, deadline)
             connection.pool = pool
             if is_alive(connection):
-                connection.lent_until = time.monotonic() + _LEND
+                connection.lent_until = monotonic() + _LEND
                 return connection
             self._discard(connection)
 
@@ -157,9 +164,9 @@ class Connections:
             connection.pool.drain()
 
     def _next(self, pool: ConnectionPool[PooledConnection], deadline: float) -> PooledConnection:
-        began = time.monotonic()
+        began = monotonic()
         while True:
-            remaining = deadline - time.monotonic()
+            remaining = deadline - monotonic()
             if remaining <= 0:
                 raise StorageUnavailable(
                     f"all {self._size} connections are in use, and none came back within {PATIENCE} s: "
@@ -235,7 +242,7 @@ class Connections:
         return None if self._target.reveals(str(error)) else error
 
     def note_failure(self, error: psycopg.Error) -> None:
-        self._failure = (time.monotonic(), error)
+        self._failure = (monotonic(), error)
 
 
 class _Recorder:
@@ -257,7 +264,7 @@ def is_alive(connection: PooledConnection) -> bool:
     """
     link = connection.pgconn
     for _ in range(4):
-        if link.status != ConnStatus.OK:
+        if link.status != _OK:
             return False
         if not connection.executor.readable(0):
             return True
@@ -269,11 +276,7 @@ def is_alive(connection: PooledConnection) -> bool:
 
 
 def is_broken(connection: psycopg.Connection[Any]) -> bool:
-    return connection.closed or connection.pgconn.status != ConnStatus.OK
-
-
-def is_idle(connection: psycopg.Connection[Any]) -> bool:
-    return connection.pgconn.transaction_status == TransactionStatus.IDLE
+    return connection.closed or connection.pgconn.status != _OK
 
 
 def _put_away(at_hand: list[PooledConnection]) -> None:

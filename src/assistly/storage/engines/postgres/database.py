@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from ...errors import ConfigurationError, InvalidValue, StorageClosed
+from ..sql.database import Params
 from ..sql.migrations import discover, migrate, require_current
 from .clock import ServerClock
 from .connections import Connections, PooledConnection, is_broken
@@ -70,11 +71,30 @@ class PostgresDatabase:
         return self._run(work)
 
     def single(self, work: Callable[[PostgresExecutor], T]) -> T:
-        pinned = self._joined()
-        if pinned is not None:
+        pinned = self._ambient.pinned
+        if pinned is not None and not pinned.ended:
             return pinned.single(work)
-        self._make_ready()
+        if not self._ready:
+            self._make_ready()
         return self._run(work, commits=True)
+
+    def change(self, statement: str, params: Params) -> int:
+        pinned = self._ambient.pinned
+        if pinned is not None and not pinned.ended:
+            return pinned.change(statement, params)
+        if not self._ready:
+            self._make_ready()
+        attempt = 0
+        while True:
+            connection = self._connections.take()
+            try:
+                return connection.executor.execute(statement, params)
+            except psycopg.Error as error:
+                pause = self._pause_after(error, connection, attempt, commits=True)
+            finally:
+                self._connections.give_back(connection)
+            time.sleep(pause)
+            attempt += 1
 
     def write(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
@@ -94,7 +114,8 @@ class PostgresDatabase:
         return True
 
     def writers(self) -> int:
-        return self._pool_size if self._joined() is None else 0
+        pinned = self._ambient.pinned
+        return self._pool_size if pinned is None or pinned.ended else 0
 
     @contextmanager
     def transaction(self) -> Iterator[PinnedDatabase]:
@@ -139,7 +160,11 @@ class PostgresDatabase:
         pinned = self._joined()
         if pinned is not None:
             return pinned.now()
-        return self.clock.now(lambda: self._run(ask_time))
+        return self.clock.now(self._ask_time)
+
+    def now_ms(self) -> int:
+        pinned = self._joined()
+        return self.clock.now_ms(self._ask_time) if pinned is None else pinned.now_ms()
 
     def migrate(self) -> list[str]:
         pinned = self._joined()
@@ -171,6 +196,9 @@ class PostgresDatabase:
     def close(self) -> None:
         self._farewell()
         self._connections.close()
+
+    def _ask_time(self) -> datetime:
+        return self._run(ask_time)
 
     def _joined(self) -> PinnedDatabase | None:
         pinned = self._ambient.pinned
@@ -215,19 +243,25 @@ class PostgresDatabase:
             try:
                 return work(connection.executor)
             except psycopg.Error as error:
-                broken = is_broken(connection)
-                in_doubt = broken and commits and not nothing_committed(error)
-                if broken:
-                    self._connections.drain()
-                if in_doubt:
-                    raise unknown_outcome(error) from error
-                if attempt >= _retries(error, broken=broken):
-                    raise translate(error) from error
+                pause = self._pause_after(error, connection, attempt, commits=commits)
             finally:
                 self._connections.give_back(connection)
-            if attempt and not broken:
-                time.sleep(random.uniform(0, 0.002 * 2**attempt))
+            time.sleep(pause)
             attempt += 1
+
+    def _pause_after(
+        self, error: psycopg.Error, connection: PooledConnection, attempt: int, *, commits: bool
+    ) -> float:
+        """Seconds until it may be tried again; else it raises the error."""
+        broken = is_broken(connection)
+        in_doubt = broken and commits and not nothing_committed(error)
+        if broken:
+            self._connections.drain()
+        if in_doubt:
+            raise unknown_outcome(error) from error
+        if attempt >= _retries(error, broken=broken):
+            raise translate(error) from error
+        return random.uniform(0, 0.002 * 2**attempt) if attempt and not broken else 0.0
 
 
 def _retries(error: psycopg.Error, *, broken: bool) -> int:

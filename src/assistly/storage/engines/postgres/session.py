@@ -13,7 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from ...errors import StorageClosed, StorageUnavailable
-from ..sql.database import Database, Executor
+from ..sql.database import Database, Executor, Params
 from .clock import ServerClock
 from .connections import is_broken
 from .courier import Announcement
@@ -173,6 +173,9 @@ class PinnedDatabase:
         with self._entered(commits=self._session.commits_itself) as executor:
             return work(executor)
 
+    def change(self, statement: str, params: Params) -> int:
+        return self.single(lambda executor: executor.execute(statement, params))
+
     def write(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             name = self._session.begin()
@@ -220,6 +223,9 @@ class PinnedDatabase:
 
     def now(self) -> datetime:
         return self._root.clock.now(lambda: self.read(ask_time))
+
+    def now_ms(self) -> int:
+        return self._root.clock.now_ms(lambda: self.read(ask_time))
 
     def migrate(self) -> list[str]:
         """Nothing is pending: the schema was made ready before the session began."""

@@ -8,6 +8,7 @@ import selectors
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import psycopg
@@ -23,15 +24,17 @@ _MOST_STATEMENTS = 400
 _CANCEL_PATIENCE = 5.0
 # Milliseconds. A signal that another thread was given shows between two naps only.
 _NAP = 100
+# What an enumeration is asked for takes as long as libpq does for half a statement.
+_BINARY = Format.BINARY
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
 _PARAMETER = re.compile(r"%(?:\((\w+)\)s|%)")
 
 
 class _Positional(NamedTuple):
-    """A statement as the server takes it: `$1` for the first of `names`, and so on."""
+    """A statement as the server takes it: `$1` for the first value that `pick` picks, and so on."""
 
     text: bytes
-    names: tuple[str, ...]
+    pick: Callable[[Params], tuple[Any, ...]]
     formats: tuple[PyFormat, ...]
 
 
@@ -44,7 +47,13 @@ def _positional(statement: str) -> _Positional:
         return "%" if name is None else f"${names.setdefault(name, len(names) + 1)}"
 
     text = _PARAMETER.sub(numbered, statement)
-    return _Positional(text.encode(), tuple(names), (PyFormat.AUTO,) * len(names))
+    return _Positional(text.encode(), _picker(*names), (PyFormat.AUTO,) * len(names))
+
+
+def _picker(*names: str) -> Callable[[Params], tuple[Any, ...]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda params: tuple(params[name] for name in names)
 
 
 class _Known:
@@ -106,15 +115,15 @@ class Wire(PostgresExecutor):
         return (self._answers()[-1].command_status or b"").decode()
 
     def run(self, statement: str, params: Params) -> tuple[PGresult, _Known]:
-        text, names, formats = _positional(statement)
+        text, pick, formats = _positional(statement)
         parameters = self._parameters
-        values = parameters.dump_sequence([params[name] for name in names], formats)
+        values = parameters.dump_sequence(pick(params), formats)
         types = parameters.types
         known = self._known.get((text, types)) or self._new(text, types)
         if known.name or self._is_worth_preparing(known, text, types):
-            self._link.send_query_prepared(known.name, values, parameters.formats, Format.BINARY)
+            self._link.send_query_prepared(known.name, values, parameters.formats, _BINARY)
         else:
-            self._link.send_query_params(text, values, types, parameters.formats, Format.BINARY)
+            self._link.send_query_params(text, values, types, parameters.formats, _BINARY)
         return self._answers()[0], known
 
     def _new(self, text: bytes, types: tuple[int, ...] | None) -> _Known:

@@ -53,6 +53,7 @@ class SqlBackend:
         self.snapshots = stores.snapshots(database)
         self.retention = stores.retention(database)
         self.now = database.now
+        self.now_ms = database.now_ms
         self.writers = database.writers
 
     def ping(self) -> None:

@@ -69,10 +69,15 @@ class Database(Protocol):
     def single(self, work: Callable[[Executor], T]) -> T:
         """Exactly one statement that writes: atomic by itself, so no BEGIN is spent on it."""
 
+    def change(self, statement: str, params: Params) -> int:
+        """`single` for one statement; how many rows it changed. For the shortest calls: no closure."""
+
     def write(self, work: Callable[[Executor], T]) -> T:
         """A transaction; a savepoint within one. An exception from the work undoes it."""
 
     def now(self) -> datetime: ...
+
+    def now_ms(self) -> int: ...
 
     def migrate(self) -> list[str]:
         """Apply the pending migrations; the names of those applied now."""

@@ -7,7 +7,7 @@ from typing import Any
 from ...backend import IdempotencyRow, JsonText, KeyClaim
 from ...errors import StorageUnavailable
 from ...records import IdempotencyRecord, maker
-from .database import Executor, Row
+from .database import Database, Executor, Row
 from .store import SqlStore
 
 _ROUNDS = 10
@@ -21,6 +21,14 @@ SET saved_at = excluded.saved_at, token = excluded.token, lease_until = excluded
 WHERE NOT stored.completed AND stored.lease_until <= excluded.saved_at
     AND (stored.fingerprint IS NULL OR excluded.fingerprint IS NULL
         OR stored.fingerprint = excluded.fingerprint)
+"""
+
+# A key that nobody has had yet, as nearly always. It tells as much as the next one does then, at a
+# seventh less.
+_CLAIM_NEW = """
+INSERT INTO {t}idempotency (key, saved_at, completed, fingerprint, token, lease_until)
+VALUES (:key, :now, FALSE, :fingerprint, :token, :lease_until)
+ON CONFLICT (key) DO NOTHING
 """
 
 _CLAIM = f"""
@@ -60,18 +68,31 @@ _make_row, _make_claim = maker(IdempotencyRow), maker(KeyClaim)
 
 
 class SqlIdempotencyStore(SqlStore):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._claim_new = self._render(_CLAIM_NEW)
+
     def claim(
         self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
     ) -> IdempotencyRow:
+        bind = self._bind
+        params = {
+            "key": key,
+            "fingerprint": fingerprint,
+            "token": token,
+            "lease_until": bind(lease_until),
+            "now": bind(now),
+        }
+        if self._database.change(self._claim_new, params):
+            return _make_row(key, False, None, now, fingerprint, token, lease_until)
         claim = _make_claim(key, fingerprint, token, lease_until, now)
-        statement, params = self._render(_CLAIM), self._claim_params(claim)
         for _ in range(_ROUNDS):
-            taken = self._database.single(lambda connection: connection.row(statement, params))
+            row = self._read_one(_ROW, {"key": key}, self._row)
+            if row is not None and not _may_be_taken(row, claim):
+                return row
+            taken = self._change_one(_CLAIM, params, lambda row: row)
             if taken is not None:
                 return _taken(claim, taken)
-            row = self._read_one(_ROW, {"key": key}, self._row)
-            if row is not None:
-                return row
         raise StorageUnavailable("the idempotency key is being claimed and given up all the time: try again")
 
     def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
@@ -133,6 +154,13 @@ class SqlIdempotencyStore(SqlStore):
     def _record(self, row: Row) -> IdempotencyRecord:
         key, value, saved_at, fingerprint = row
         return IdempotencyRecord(key, self._json(value), self._time(saved_at), fingerprint)
+
+
+def _may_be_taken(row: IdempotencyRow, claim: KeyClaim) -> bool:
+    """As `TAKE_OVER` has it."""
+    if row.lease_until is None or row.lease_until > claim.now:
+        return False
+    return row.fingerprint is None or claim.fingerprint in (None, row.fingerprint)
 
 
 def _taken(claim: KeyClaim, row: Row) -> IdempotencyRow:

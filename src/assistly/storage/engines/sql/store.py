@@ -73,5 +73,4 @@ class SqlStore:
 
     def _change(self, template: str, params: Params, limit: int | None = None) -> int:
         """One statement; how many rows it changed."""
-        statement = self._render(template, limit)
-        return self._database.single(lambda connection: connection.execute(statement, params))
+        return self._database.change(self._render(template, limit), params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -101,6 +102,9 @@ class SqliteDatabase:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def migrate(self) -> list[str]:
         connection = self._pool.borrow()
@@ -204,6 +208,9 @@ class SessionDatabase:
 
     def now(self) -> datetime:
         return self._root.now()
+
+    def now_ms(self) -> int:
+        return self._root.now_ms()
 
     def migrate(self) -> list[str]:
         """The schema was made ready before the session began."""

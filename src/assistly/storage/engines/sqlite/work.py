@@ -15,6 +15,6 @@ class SqliteWork(Database, Protocol):
     def single(self, work: Callable[[Connection], T]) -> T: ...
 
     def change(self, statement: str, values: Values) -> int:
-        """`single` for one statement; how many rows it changed. For the shortest calls: no closure."""
+        """Values may be given by their places, too."""
 
     def write(self, work: Callable[[Connection], T]) -> T: ...
