@@ -390,9 +390,10 @@ def asked(storage: Storage, query: str) -> Any:
     return database.read(lambda executor: executor.row(query))[0]
 
 
-@pytest.mark.parametrize("setting", ["enable_bitmapscan", "enable_seqscan", "enable_sort", "jit"])
-def test_statements_are_planned_by_index(postgres: Storage, setting: str) -> None:
-    assert asked(postgres, f"SHOW {setting}") == "off"
+def test_statements_are_planned_by_index_and_once(postgres: Storage) -> None:
+    for setting in ("enable_bitmapscan", "enable_seqscan", "enable_sort", "jit"):
+        assert asked(postgres, f"SHOW {setting}") == "off"
+    assert asked(postgres, "SHOW plan_cache_mode") == "force_generic_plan"
 
 
 def test_a_session_that_a_pooler_lends_keeps_its_settings(

@@ -32,8 +32,9 @@ _IDLE = TransactionStatus.IDLE
 # Each statement has its index, whatever the statistics say of a table that is empty at noon and full at
 # one: docs/decisions/0016.
 _PLAN_BY_INDEX = """
-SELECT set_config(name, 'off', FALSE)
-FROM unnest(ARRAY['enable_bitmapscan', 'enable_seqscan', 'enable_sort', 'jit']) AS name
+SELECT set_config(name, value, FALSE)
+FROM (VALUES ('enable_bitmapscan', 'off'), ('enable_seqscan', 'off'), ('enable_sort', 'off'), ('jit', 'off'),
+    ('plan_cache_mode', 'force_generic_plan')) AS setting (name, value)
 """
 
 OnFailure = Callable[[psycopg.Error], None]
