@@ -3,6 +3,7 @@
 -- The columns that conditions of indexes name come first: a column is found by way of those before it.
 -- `attention_at` is when somebody has to look at a job though nobody asks for it: lease_until while it is
 -- held, scheduled_at + max_lateness while it waits.
+-- idx_queue_conflict is made by the first who keeps jobs apart.
 -- AUTOINCREMENT writes a second table at each insert; the newest id that was deleted does as well.
 
 CREATE TABLE assistly_queue_newest (
@@ -70,9 +71,6 @@ END;
 
 CREATE INDEX idx_queue_due ON assistly_queue_jobs (due_at)
     WHERE status IN ('scheduled', 'retrying');
--- Not IN ('scheduled', 'retrying', 'processing'): for a list of three SQLite builds a table at each row.
-CREATE INDEX idx_queue_conflict ON assistly_queue_jobs (platform, scheduled_at)
-    WHERE status NOT IN ('posted', 'dead_letter');
 CREATE INDEX idx_queue_dead_letter ON assistly_queue_jobs (id)
     WHERE status = 'dead_letter';
 CREATE UNIQUE INDEX idx_queue_idempotency_key ON assistly_queue_jobs (idempotency_key)

@@ -261,7 +261,7 @@ def test_the_lack_of_an_index_is_noticed_on_sqlite(full_file: Path, tmp_path: Pa
     path = tmp_path / "copy.db"
     shutil.copy(full_file, path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP INDEX idx_queue_conflict")
+        connection.execute("DROP INDEX idx_queue_due")
     with Storage(SqliteBackend(path), auto_prune=False) as storage:
         check_that_a_scan_is_noticed(storage, SqliteWatch())
 
@@ -269,6 +269,8 @@ def test_the_lack_of_an_index_is_noticed_on_sqlite(full_file: Path, tmp_path: Pa
 def test_the_lack_of_an_index_is_noticed_on_postgres(database_url: str, full_schema: str) -> None:
     backend = PostgresBackend(database_url, pool_size=1, schema=full_schema)
     with Storage(backend, auto_prune=False) as storage, psycopg.connect(database_url) as connection:
+        connection.execute(f'DROP INDEX "{full_schema}".idx_queue_due_at'.encode())
+        connection.execute(f'DROP INDEX "{full_schema}".idx_queue_due'.encode())
         connection.execute(f'DROP INDEX "{full_schema}".idx_queue_conflict'.encode())
         check_that_a_scan_is_noticed(storage.bind(connection), PostgresWatch())
         connection.rollback()
@@ -277,7 +279,7 @@ def test_the_lack_of_an_index_is_noticed_on_postgres(database_url: str, full_sch
 def check_that_a_scan_is_noticed(storage: Storage, watch: Watch) -> None:
     storage.ping()
     with watch.watching() as seen:
-        storage.queue.find_conflict("nowhere", NOW, MINUTE)
+        storage.queue.next_due_at()
     (entry,) = seen
     assert entry.scans
     assert entry.work > watch.most_work
@@ -303,8 +305,11 @@ SQLITE_INDEXES = ORIGINAL_INDEXES | {
 
 
 @pytest.mark.parametrize("name", SQLITE_INDEXES)
-def test_the_indexes_of_the_original_have_their_like_on_sqlite(name: str, full_file: Path) -> None:
-    with closing(sqlite3.connect(full_file)) as connection:
+def test_the_indexes_of_the_original_have_their_like_on_sqlite(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "assistly.db"
+    with Storage(SqliteBackend(path), auto_prune=False) as storage:
+        storage.queue.find_conflict("x", NOW, MINUTE)
+    with closing(sqlite3.connect(path)) as connection:
         ((table, text),) = connection.execute(
             "SELECT tbl_name, sql FROM sqlite_master WHERE name = ?", [name]
         )

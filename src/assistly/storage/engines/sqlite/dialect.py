@@ -16,6 +16,7 @@ _FRAGMENTS = Fragments(
     any_platform="IN (SELECT value FROM json_each(:platforms))",
     picked="IN (",
     end_picked=")",
+    # For a list of three SQLite builds a table at each row.
     active="status NOT IN ('posted', 'dead_letter')",
     past="""json_array(
         claim, retries, json(attempts), next_retry_at, remote_id, posted_at, last_error, dead_letter_at,

@@ -1,0 +1,70 @@
+"""The index for gaps on SQLite: who never asks for one does not pay for it at each insert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assistly.storage import ScheduleConflict, SqliteBackend, Storage
+from assistly.storage.engines.sqlite.driver import sqlite3
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "assistly.db"
+
+
+@pytest.fixture
+def storage(path: Path) -> Iterator[Storage]:
+    with Storage(SqliteBackend(path), auto_prune=False) as storage:
+        yield storage
+
+
+def has_index_for_gaps(storage: Storage) -> bool:
+    backend: Any = storage._context.backend
+    query = "SELECT count(*) FROM sqlite_master WHERE name = 'idx_queue_conflict'"
+    return bool(backend._database.read(lambda connection: connection.row(query))[0])
+
+
+def test_it_is_made_for_the_first_who_asks(storage: Storage) -> None:
+    storage.queue.schedule("x", "anytime", NOW)
+    assert not has_index_for_gaps(storage)
+    storage.queue.schedule("x", "apart", NOW + HOUR, min_gap=MINUTE)
+    assert has_index_for_gaps(storage)
+    with pytest.raises(ScheduleConflict):
+        storage.queue.schedule("x", "too near", NOW, min_gap=MINUTE)
+
+
+def test_to_look_is_to_ask(storage: Storage) -> None:
+    job = storage.queue.schedule("x", "anytime", NOW)
+    assert storage.queue.find_conflict("x", NOW, MINUTE) == job
+    assert has_index_for_gaps(storage)
+
+
+def test_a_conflict_takes_it_back_with_all_the_rest(storage: Storage) -> None:
+    storage.queue.schedule("x", "anytime", NOW)
+    for _ in range(2):
+        with pytest.raises(ScheduleConflict):
+            storage.queue.schedule("x", "too near", NOW, min_gap=MINUTE)
+        assert not has_index_for_gaps(storage)
+
+
+def test_in_a_transaction_of_the_callers(path: Path, storage: Storage) -> None:
+    storage.ping()
+    with closing(sqlite3.connect(path)) as connection:
+        bound = storage.bind(connection)
+        bound.queue.schedule("x", "apart", NOW, min_gap=MINUTE)
+        connection.rollback()
+        assert not has_index_for_gaps(storage)
+        bound.queue.schedule("x", "apart", NOW, min_gap=MINUTE)
+        connection.commit()
+    assert has_index_for_gaps(storage)
