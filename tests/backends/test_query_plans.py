@@ -229,7 +229,9 @@ def test_pruning_uses_an_index_and_stays_in_its_batches(place: tuple[Storage, Wa
 MANY_POSTED = """
 INSERT INTO "{schema}".assistly_queue_jobs (status, platform, content, scheduled_at, due_at, posted_at)
 SELECT 'posted', 'p', 'done', at, at, at
-FROM (SELECT timestamptz '2026-01-01' + n * interval '1 second' AS at FROM generate_series(1, 30000) AS n) AS times
+FROM (
+    SELECT timestamptz '2026-01-01' + n * interval '1 second' AS at FROM generate_series(1, 30000) AS n
+) AS times
 """
 
 
