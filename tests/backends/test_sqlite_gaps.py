@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assistly.storage import ScheduleConflict, SqliteBackend, Storage
+from assistly.storage import NewJob, ScheduleConflict, SqliteBackend, Storage
 from assistly.storage.engines.sqlite.driver import sqlite3
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -50,18 +50,33 @@ def test_to_look_is_to_ask(storage: Storage) -> None:
     assert has_index_for_gaps(storage)
 
 
-def test_a_conflict_takes_it_back_with_all_the_rest(storage: Storage) -> None:
+def test_a_conflict_does_not_take_it_back(storage: Storage) -> None:
+    job = storage.queue.schedule("x", "anytime", NOW)
+    with pytest.raises(ScheduleConflict):
+        storage.queue.schedule("x", "too near", NOW, min_gap=MINUTE)
+    assert has_index_for_gaps(storage)
+    assert storage.queue.list() == [job]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda queue: queue.reschedule(1, NOW, min_gap=MINUTE),
+        lambda queue: queue.schedule_many([NewJob("x", "apart", NOW + HOUR, min_gap=MINUTE)]),
+    ],
+    ids=["reschedule", "schedule_many"],
+)
+def test_other_ways_to_ask(storage: Storage, ask: Callable[[Any], object]) -> None:
     storage.queue.schedule("x", "anytime", NOW)
-    for _ in range(2):
-        with pytest.raises(ScheduleConflict):
-            storage.queue.schedule("x", "too near", NOW, min_gap=MINUTE)
-        assert not has_index_for_gaps(storage)
+    ask(storage.queue)
+    assert has_index_for_gaps(storage)
 
 
 def test_in_a_transaction_of_the_callers(path: Path, storage: Storage) -> None:
     storage.ping()
     with closing(sqlite3.connect(path)) as connection:
         bound = storage.bind(connection)
+        connection.execute("BEGIN")
         bound.queue.schedule("x", "apart", NOW, min_gap=MINUTE)
         connection.rollback()
         assert not has_index_for_gaps(storage)

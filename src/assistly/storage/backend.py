@@ -107,6 +107,12 @@ class JobStore(Protocol):
         go through them once, and where all that was inserted before is undone then.
         """
 
+    def expect_gaps(self) -> None:
+        """`in_window` is about to be asked, perhaps in a transaction that is then undone.
+
+        Called before that, for what an engine makes once, when somebody keeps jobs apart.
+        """
+
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         """Until the enclosing transaction ends, let no other transaction past this for these platforms."""
 

@@ -93,6 +93,8 @@ class NaiveJobs(Store):
             now,
         )
 
+    def expect_gaps(self) -> None: ...
+
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         """A transaction has the lock over everything."""
 

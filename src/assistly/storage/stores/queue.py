@@ -93,6 +93,8 @@ class Queue:
             check.content("content", content)
         text = None if metadata is None else check.canonical_object("metadata", metadata)
         gap = checked_gap("min_gap", min_gap)
+        if gap:
+            self._context.backend.jobs.expect_gaps()
 
         def attempt(backend: StorageBackend) -> Job:
             job = backend.jobs.get(id, lock=True)
@@ -119,6 +121,7 @@ class Queue:
         gap = check.duration("min_gap", min_gap, zero=True)
         if not gap:
             return None
+        self._context.backend.jobs.expect_gaps()
         return self._context.backend.jobs.in_window(platform, *check.window(moment, gap))
 
     def get(self, id: int) -> Job | None:

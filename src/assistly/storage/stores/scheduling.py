@@ -42,6 +42,7 @@ class Scheduler:
         at = self._context.now(now)
         draft, gap = self._plan(new, at)
         if gap:
+            self._context.backend.jobs.expect_gaps()
             return self._context.atomically(lambda backend: _insert_apart(backend, draft, gap, at))
         return _insert(self._context.backend, draft, at)
 
@@ -75,8 +76,10 @@ class Scheduler:
         many = _Many([*jobs], lambda index, new: self._plan_one_of_many(index, new, at))
         if not many:
             return []
-        insert = _insert_apart_where_asked if many.has_gaps() else _insert_all
-        return self._context.atomically(lambda backend: insert(backend, many, at))
+        if not many.has_gaps():
+            return self._context.atomically(lambda backend: _insert_all(backend, many, at))
+        self._context.backend.jobs.expect_gaps()
+        return self._context.atomically(lambda backend: _insert_apart_where_asked(backend, many, at))
 
     def _plan_one_of_many(self, index: int, new: NewJob, now: datetime) -> _Planned:
         if not isinstance(new, NewJob):

@@ -129,6 +129,8 @@ class MemoryJobStore:
         with self._scope as database:
             return [self._insert(database, draft, now) for draft in drafts]
 
+    def expect_gaps(self) -> None: ...
+
     def lock_platforms(self, platforms: Sequence[str]) -> None:  # noqa: ARG002 - a transaction has every lock
         self._scope.check()
 

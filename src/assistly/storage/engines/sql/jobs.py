@@ -249,6 +249,8 @@ class SqlJobStore(SqlStore, ABC):
         batch = [self._draft_params(draft, now) for draft in drafts]
         return [self._job_or_none(row) for row in self._each(_INSERT, batch)]
 
+    def expect_gaps(self) -> None: ...
+
     @abstractmethod
     def lock_platforms(self, platforms: Sequence[str]) -> None: ...
 
