@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from assistly.storage.engines.postgres.batches import chunks
 from assistly.storage.engines.postgres.clock import ServerClock
+from assistly.storage.engines.postgres.connections import Connections
 from assistly.storage.errors import (
     StorageUnavailable,
 )
@@ -177,11 +179,11 @@ def test_the_clock_asks_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
     monkeypatch.setattr("assistly.storage.engines.postgres.clock.ticks", lambda: elapsed)
 
-    def ask() -> datetime:
+    def ask() -> tuple[float, datetime]:
         if elapsed >= 102:
             raise StorageUnavailable("gone")
         asked.append(elapsed)
-        return NOW + timedelta(seconds=elapsed)
+        return elapsed, NOW + timedelta(seconds=elapsed)
 
     clock = ServerClock()
     for elapsed in (100.0, 100.5, 100.999, 101.0, 101.5, 102.5):
@@ -192,3 +194,55 @@ def test_the_clock_asks_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
         ServerClock().now(ask)
     with pytest.raises(StorageUnavailable):
         ServerClock().now_ms(ask)
+
+
+def test_a_correction_does_not_move_the_time_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    elapsed = 0.0
+    error = timedelta(seconds=0.05)
+    monkeypatch.setattr("assistly.storage.engines.postgres.clock.ticks", lambda: elapsed)
+
+    def ask() -> tuple[float, datetime]:
+        return elapsed, NOW + timedelta(seconds=elapsed) + (error if elapsed < 1 else timedelta(0))
+
+    def told(at: float) -> timedelta:
+        nonlocal elapsed
+        elapsed = at
+        moment = clock.now(ask)
+        assert clock.now_ms(ask) == milliseconds(moment)
+        return moment - NOW
+
+    clock = ServerClock()
+    assert told(0.0) == error
+    moments = [told(at) for at in (0.9, 1.0, 1.01, 1.05, 1.06)]
+    assert moments == [timedelta(seconds=seconds) for seconds in (0.95, 1.05, 1.05, 1.05, 1.06)]
+
+
+def test_a_clock_that_was_set_back_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    elapsed = 0.0
+    monkeypatch.setattr("assistly.storage.engines.postgres.clock.ticks", lambda: elapsed)
+    clock = ServerClock()
+    assert clock.now(lambda: (elapsed, NOW)) == NOW
+    elapsed = 2.0
+    assert clock.now(lambda: (elapsed, NOW)) == NOW
+
+
+def test_opening_the_pool_is_no_part_of_the_round_trip(
+    open_postgres: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it would be the error of the time."""
+    elapsed = 0.0
+    open_pool = Connections._open
+
+    def open_slowly(connections: Connections) -> Any:
+        nonlocal elapsed
+        elapsed += 0.5
+        return open_pool(connections)
+
+    for module in ("clock", "session"):
+        monkeypatch.setattr(f"assistly.storage.engines.postgres.{module}.ticks", lambda: elapsed)
+    monkeypatch.setattr(Connections, "_open", open_slowly)
+    backend = open_postgres()._context.backend
+    backend.now()
+    clock: ServerClock = backend._database.clock  # type: ignore[attr-defined]
+    assert clock._anchor is not None
+    assert clock._anchor.at == elapsed == 0.5

@@ -12,22 +12,35 @@ from ...errors import StorageError
 from ..sql.store import to_microseconds
 
 _EVERY = 1.0
+# More than that is no error of ours: the server's clock was set.
+_CORRECTION = timedelta(seconds=0.1)
 _TICKS = getattr(time, "CLOCK_BOOTTIME", None)
 
 ticks: Callable[[], float] = time.monotonic if _TICKS is None else partial(time.clock_gettime, _TICKS)
 """Seconds that go on while the machine sleeps, where the system can tell."""
 
+Ask = Callable[[], tuple[float, datetime]]
+"""When the question left, by `ticks`, and the server's answer."""
+
 
 class _Anchor(NamedTuple):
-    """What the server answered, and when, by `ticks`."""
+    """What the server answered, and when, by `ticks`; no time before `least` is told."""
 
     at: float
     answer: datetime
     microseconds: int
+    least: datetime
+    least_microseconds: int
 
 
-def _anchor(before: float, answer: datetime) -> _Anchor:
-    return _Anchor((before + ticks()) / 2, answer, to_microseconds(answer))
+def _anchor(before: float, answer: datetime, previous: _Anchor | None) -> _Anchor:
+    at = (before + ticks()) / 2
+    microseconds = to_microseconds(answer)
+    if previous is not None:
+        told = previous.answer + timedelta(0, at - previous.at)
+        if timedelta(0) < told - answer < _CORRECTION:
+            return _Anchor(at, answer, microseconds, told, to_microseconds(told))
+    return _Anchor(at, answer, microseconds, answer, microseconds)
 
 
 class ServerClock:
@@ -36,42 +49,39 @@ class ServerClock:
     Asking costs a round trip, as much as many an operation. So it is asked once a second at
     most, and in between the time passed since is added from a clock that nobody can set. The
     answer is taken for the middle of the round trip: the error is at most half of it plus what
-    two quartzes drift apart in a second (some 50 µs). Time goes back only by that correction, or
-    where the server's own clock was set back.
+    two quartzes drift apart in a second (some 50 µs). Where a later answer corrects that, time
+    stands still until it is right, so that a job that was scheduled now is due at the next call.
+    It goes back only where the server's own clock was set back.
     """
 
     def __init__(self) -> None:
         self._anchor: _Anchor | None = None
 
-    def now(self, ask: Callable[[], datetime]) -> datetime:
+    def now(self, ask: Ask) -> datetime:
         anchor = self._anchor
-        if anchor is not None:
-            passed = ticks() - anchor.at
-            if 0 <= passed < _EVERY:
-                return anchor.answer + timedelta(0, passed)
-        anchor = self._sync(ask, anchor)
-        return anchor.answer + timedelta(seconds=ticks() - anchor.at)
+        if anchor is None or not 0 <= ticks() - anchor.at < _EVERY:
+            anchor = self._sync(ask, anchor)
+        moment = anchor.answer + timedelta(0, ticks() - anchor.at)
+        return max(anchor.least, moment)
 
-    def now_ms(self, ask: Callable[[], datetime]) -> int:
+    def now_ms(self, ask: Ask) -> int:
         anchor = self._anchor
-        if anchor is not None:
-            passed = ticks() - anchor.at
-            if 0 <= passed < _EVERY:
-                return (anchor.microseconds + round(1_000_000 * passed)) // 1000
-        return to_microseconds(self.now(ask)) // 1000
+        if anchor is None or not 0 <= ticks() - anchor.at < _EVERY:
+            anchor = self._sync(ask, anchor)
+        microseconds = anchor.microseconds + round(1_000_000 * (ticks() - anchor.at))
+        return max(microseconds, anchor.least_microseconds) // 1000
 
     def learn(self, answer: datetime, before: float) -> None:
         """The server just said this, to a question of ours that left at `before`."""
-        self._anchor = _anchor(before, answer)
+        self._anchor = _anchor(before, answer, self._anchor)
 
-    def _sync(self, ask: Callable[[], datetime], previous: _Anchor | None) -> _Anchor:
-        before = ticks()
+    def _sync(self, ask: Ask, previous: _Anchor | None) -> _Anchor:
         try:
-            answer = ask()
+            before, answer = ask()
         except StorageError:
             # What comes next will meet the same trouble, and say it better than a clock does.
             if previous is None:
                 raise
             return previous
-        anchor = self._anchor = _anchor(before, answer)
+        anchor = self._anchor = _anchor(before, answer, previous)
         return anchor

@@ -197,7 +197,7 @@ class PostgresDatabase:
         self._farewell()
         self._connections.close()
 
-    def _ask_time(self) -> datetime:
+    def _ask_time(self) -> tuple[float, datetime]:
         return self._run(ask_time)
 
     def _joined(self) -> PinnedDatabase | None:

@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from ...errors import StorageClosed, StorageUnavailable
 from ..sql.database import Database, Executor, Params
-from .clock import ServerClock
+from .clock import ServerClock, ticks
 from .connections import is_broken
 from .courier import Announcement
 from .dialect import PostgresDialect
@@ -264,7 +264,8 @@ class PinnedDatabase:
             raise StorageClosed("the transaction belongs to the process that began it")
 
 
-def ask_time(executor: Executor) -> datetime:
+def ask_time(executor: Executor) -> tuple[float, datetime]:
+    before = ticks()
     moment: datetime
     (moment,) = executor.rows("SELECT clock_timestamp()")[0]
-    return moment
+    return before, moment
