@@ -99,7 +99,7 @@ class Place:
     def statistics(self) -> tuple[int, int, int]:
         """Bytes of the table, dead rows, vacuums so far."""
         row = self.connection.execute(
-            "SELECT pg_table_size(relid), n_dead_tup, autovacuum_count FROM pg_stat_user_tables "
+            "SELECT pg_table_size(relid), n_dead_tup, vacuum_count + autovacuum_count FROM pg_stat_user_tables "
             "WHERE relid = %s::regclass",
             [self.table],
         ).fetchone()

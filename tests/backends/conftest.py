@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from assistly.storage.engines.postgres import PostgresBackend
@@ -28,3 +29,17 @@ def open_postgres(database_url: str, schema: str) -> Iterator[Callable[..., Stor
 @pytest.fixture
 def postgres(open_postgres: Callable[..., Storage]) -> Storage:
     return open_postgres()
+
+
+@pytest.fixture
+def role(postgres: Storage, schema: str, database_url: str) -> Iterator[str]:
+    """One that may read, and no more."""
+    postgres.ping()
+    name = f"role_{schema}"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f'CREATE ROLE "{name}" LOGIN'.encode())
+        connection.execute(f'GRANT USAGE ON SCHEMA "{schema}" TO "{name}"'.encode())
+        connection.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO "{name}"'.encode())
+        yield name
+        connection.execute(f'DROP OWNED BY "{name}"'.encode())
+        connection.execute(f'DROP ROLE "{name}"'.encode())

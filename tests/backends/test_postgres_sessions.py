@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -22,19 +22,6 @@ from assistly.storage.storage import Storage
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
-
-
-@pytest.fixture
-def role(postgres: Storage, schema: str, database_url: str) -> Iterator[str]:
-    postgres.ping()
-    name = f"role_{schema}"
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(f'CREATE ROLE "{name}" LOGIN'.encode())
-        connection.execute(f'GRANT USAGE ON SCHEMA "{schema}" TO "{name}"'.encode())
-        connection.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO "{name}"'.encode())
-        yield name
-        connection.execute(f'DROP OWNED BY "{name}"'.encode())
-        connection.execute(f'DROP ROLE "{name}"'.encode())
 
 
 def test_a_role_that_may_only_read(

@@ -301,11 +301,11 @@ def _configure(connection: PooledConnection) -> None:
     connection.executor = Wire(connection)
     if connection.info.parameter_status("TimeZone") != "UTC":
         connection.execute("SET TIME ZONE 'UTC'")
-    if _is_direct(connection):
+    if is_direct(connection):
         connection.execute(_PLAN_BY_INDEX)
 
 
-def _is_direct(connection: PooledConnection) -> bool:
+def is_direct(connection: psycopg.Connection[Any]) -> bool:
     """Not where a pooler lends its sessions to others, who would find them with our settings."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row is not None and row[0] == connection.info.backend_pid

@@ -25,6 +25,7 @@ from .errors import is_conflict, nothing_committed, translate, unknown_outcome
 from .executor import ForeignExecutor, PostgresExecutor
 from .migrations import SchemaTarget
 from .session import BEGIN, PinnedDatabase, Session, ask_time, commit
+from .upkeep import Upkeep
 from .wakeups import Wakeups
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class PostgresDatabase:
         self.clock = ServerClock()
         self._connections = Connections(self.target, pool_size, prepare_threshold=prepare_threshold)
         self._wakeups = Wakeups(self.target, self.dialect, prepare_threshold=prepare_threshold)
+        self.upkeep = Upkeep(self.target, schema, prepare_threshold=prepare_threshold)
         self._farewell = weakref.finalize(self, self._wakeups.close)
         self._pool_size = pool_size
         self._auto_migrate = auto_migrate
@@ -195,6 +197,7 @@ class PostgresDatabase:
 
     def close(self) -> None:
         self._farewell()
+        self.upkeep.close()
         self._connections.close()
 
     def _ask_time(self) -> tuple[float, datetime]:

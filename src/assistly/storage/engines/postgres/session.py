@@ -21,6 +21,7 @@ from .dialect import PostgresDialect
 from .errors import nothing_committed, translate, unknown_outcome
 from .executor import PostgresExecutor
 from .notifying import ANY_TIME, NOTIFY, channel
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from .database import PostgresDatabase
@@ -38,6 +39,9 @@ class PostgresWork(Database, Protocol):
 
     @property
     def clock(self) -> ServerClock: ...
+
+    @property
+    def upkeep(self) -> Upkeep: ...
 
     def read(self, work: Callable[[PostgresExecutor], T]) -> T: ...
 
@@ -145,6 +149,10 @@ class PinnedDatabase:
     @property
     def clock(self) -> ServerClock:
         return self._root.clock
+
+    @property
+    def upkeep(self) -> Upkeep:
+        return self._root.upkeep
 
     def announce(self, announcement: Announcement) -> None:
         """When the caller commits we are not there: then the server tells, whether it is needed or not."""
