@@ -99,8 +99,8 @@ class Place:
     def statistics(self) -> tuple[int, int, int]:
         """Bytes of the table, dead rows, vacuums so far."""
         row = self.connection.execute(
-            "SELECT pg_table_size(relid), n_dead_tup, vacuum_count + autovacuum_count FROM pg_stat_user_tables "
-            "WHERE relid = %s::regclass",
+            "SELECT pg_table_size(relid), n_dead_tup, vacuum_count + autovacuum_count "
+            "FROM pg_stat_user_tables WHERE relid = %s::regclass",
             [self.table],
         ).fetchone()
         if row is None:

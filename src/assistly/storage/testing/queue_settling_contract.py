@@ -117,6 +117,15 @@ class QueueSettlingContract(Contract):
         settled = storage.queue.settle(map(Posted, jobs))
         assert settled.jobs == [storage.queue.get(job.id) for job in jobs]
 
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_a_record_from_before_the_publish(self, storage: Storage, size: int) -> None:
+        storage.queue.schedule_many(NewJob("x", "post") for _ in range(size))
+        jobs = storage.queue.claim_due(worker_id="w")
+        begun = storage.queue.begin_publish(jobs[-1])
+        settled = storage.queue.settle(map(Posted, jobs))
+        assert settled.jobs == [storage.queue.get(job.id) for job in jobs]
+        assert settled.jobs[-1].publish_started_at == begun.publish_started_at
+
     @pytest.mark.parametrize("remote_id", [1, "", "\x00", "\ud800", "x" * 513])
     def test_a_bad_remote_id_leaves_the_claim(self, storage: Storage, remote_id: Any) -> None:
         job = held(storage)
