@@ -18,8 +18,10 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "_CLAIMS", 100)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every claim that walks."""
+    monkeypatch.setattr(upkeep, "_WALK", 1)
+    monkeypatch.setattr(upkeep, "_WALK_PER_ROW", 0)
 
 
 @pytest.fixture
@@ -73,71 +75,79 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_many_claims_are_followed_by_a_vacuum(
-    few: None, postgres: Storage, aside: psycopg.Connection[Any]
+def test_claims_that_walk_far_are_followed_by_a_vacuum(
+    soon: None, postgres: Storage, aside: psycopg.Connection[Any]
 ) -> None:
-    def drained() -> bool:
-        # What sessions did reaches the statistics once a second.
-        drain(postgres)
-        return vacuums(aside) > 0
-
-    wait_until(drained)
-
-
-def test_few_claims_are_not(postgres: Storage, aside: psycopg.Connection[Any]) -> None:
     drain(postgres)
     assert upkeep_of(postgres)._thread is None
+    drain(postgres)
+    wait_until(lambda: vacuums(aside) > 0)
 
 
-def test_claims_in_a_transaction_count(few: None, postgres: Storage) -> None:
-    postgres.queue.schedule_many(NewJob("mastodon", f"post {number}") for number in range(100))
+def test_how_far_they_walk(postgres: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past all that were claimed before, also where nothing is due."""
+    keeper = upkeep_of(postgres)
+    monkeypatch.setattr(keeper, "_try", lambda: None)
+    monkeypatch.setattr(upkeep, "_WALK", 1_000)
+    for jobs, walked in ((100, 0), (100, 100), (0, 300), (100, 500), (0, 800)):
+        keeper.claimed(jobs)
+        assert keeper._walked == walked
+    assert keeper._thread is None
+    keeper.claimed(0)
+    assert keeper._thread is not None
+    assert (keeper._walked, keeper._claims) == (0, 0)
+
+
+def test_claims_in_a_transaction_count(soon: None, postgres: Storage) -> None:
+    postgres.queue.schedule_many(NewJob("mastodon", f"post {number}") for number in range(2))
     with postgres.transaction() as tx:
-        assert len(tx.queue.claim_due(worker_id="worker:1", limit=100)) == 100
+        for _ in range(2):
+            assert len(tx.queue.claim_due(worker_id="worker:1", limit=1)) == 1
     assert upkeep_of(postgres)._thread is not None
 
 
-def test_a_table_with_few_dead_rows_is_left_alone(
-    few: None, postgres: Storage, aside: psycopg.Connection[Any]
-) -> None:
-    drain(postgres, 50)
-    aside.execute("VACUUM assistly_queue_jobs")
-    upkeep_of(postgres).run()
-    assert vacuums(aside) == 1
-
-
-def test_a_large_table_may_have_more_of_them(
-    few: None, postgres: Storage, aside: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_table_is_vacuumed_less_often(postgres: Storage, aside: psycopg.Connection[Any]) -> None:
+    keeper = upkeep_of(postgres)
+    before = keeper.affordable
     drain(postgres, 300)
-    aside.execute("VACUUM assistly_queue_jobs")
-    make_dead_rows(aside)
-    monkeypatch.setattr(upkeep, "_SHARE", 2)
-    upkeep_of(postgres).run()
+    keeper.run()
+    keeper.run()
+    assert keeper.affordable == before + 300 * 10
+
+
+def test_others_may_have_done_it(postgres: Storage, aside: psycopg.Connection[Any]) -> None:
+    keeper = upkeep_of(postgres)
+    drain(postgres)
+    keeper.run()
     assert vacuums(aside) == 1
-    monkeypatch.setattr(upkeep, "_SHARE", 1)
-    upkeep_of(postgres).run()
+    aside.execute("VACUUM assistly_queue_jobs")
+    keeper.run()
     assert vacuums(aside) == 2
+    keeper.run()
+    assert vacuums(aside) == 3
 
 
 def test_it_comes_less_often_while_an_open_transaction_makes_it_vain(
-    few: None, postgres: Storage, aside: psycopg.Connection[Any], database_url: str
+    postgres: Storage, aside: psycopg.Connection[Any], database_url: str
 ) -> None:
     keeper = upkeep_of(postgres)
     drain(postgres)
+    keeper.run()
+    usual = keeper.affordable
     with psycopg.connect(database_url) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("SELECT 1 FROM pg_class LIMIT 1")
-        for vain in (2, 4, 8):
+        for times in (2, 4, 8):
             make_dead_rows(aside)
             keeper.run()
-            assert keeper._every == vain * 100
+            assert keeper.affordable == times * usual
     make_dead_rows(aside)
     keeper.run()
-    assert keeper._every == 100
+    assert keeper.affordable == usual
 
 
 def test_a_role_that_may_not_vacuum_goes_on_without(
-    few: None,
+    soon: None,
     role: str,
     open_postgres: Callable[..., Storage],
     aside: psycopg.Connection[Any],
@@ -154,7 +164,7 @@ def test_a_role_that_may_not_vacuum_goes_on_without(
 
 
 def test_closing_does_not_wait_for_it(
-    few: None, postgres: Storage, aside: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    soon: None, postgres: Storage, aside: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begun() -> bool:
         drain(postgres)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -14,15 +14,15 @@ from .dialect import quote
 
 APPLICATION_NAME = "assistly upkeep"
 
-_CLAIMS = 10_000
-"""Claims after which this process looks, and dead rows from which on it vacuums."""
-_SHARE = 0.02
-"""Of a large table so many rows have to be dead: each vacuum reads all of its indexes."""
-_RAREST = 64
+# Entries that claims may walk past for what a vacuum costs: 14 ns each, 50 ms for a small table, and
+# 150 ms more for each million rows, whose indexes it reads.
+_WALK = 4_000_000
+_WALK_PER_ROW = 10
+_MOST_PATIENCE = 64
 _GOODBYE = 1.0
 
-_DEAD = """
-SELECT n_dead_tup, greatest(reltuples, 0)
+_LOOK = """
+SELECT n_dead_tup, vacuum_count + autovacuum_count, greatest(reltuples, 0)::bigint
 FROM pg_stat_all_tables JOIN pg_class ON pg_class.oid = relid
 WHERE relid = to_regclass(%s)
 """
@@ -32,33 +32,48 @@ _VACUUM = "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF, PARALLEL 0) {tab
 _GENTLY = "SET vacuum_cost_delay = '2ms'"
 
 
+class _Look(NamedTuple):
+    dead: int
+    vacuums: int
+    rows: int
+
+
 class Upkeep:
     """A claim begins at the front of its index, and walks past the entries of all claimed before.
 
-    So after every so many claims of this process a thread of its own looks whether a vacuum is due, and
-    does it. Other processes find it done. Where the role may not, the server skips it with a warning.
+    Once the claims of this process have walked as far as a vacuum costs, a thread of its own looks
+    whether somebody else has vacuumed meanwhile, and else does it. Where the role may not, the server
+    skips it with a warning.
     """
 
     def __init__(self, target: Target, schema: str, *, prepare_threshold: int | None) -> None:
         self._target = target
         self._table = f"{quote(schema)}.assistly_queue_jobs"
         self._prepare_threshold = prepare_threshold
-        self._every = _CLAIMS
-        self._claims = 0
+        self._claims = self._walked = 0
+        self._rows = 0
+        self._vacuums: int | None = None
+        self._patience = 1
         self._thread: threading.Thread | None = None
         self._connection: psycopg.Connection[Any] | None = None
         self._closed = False
 
+    @property
+    def affordable(self) -> int:
+        """How many entries may be walked past."""
+        return self._patience * (_WALK + _WALK_PER_ROW * self._rows)
+
     def claimed(self, jobs: int) -> None:
         """Threads that count at once may lose some, or both begin: it does not matter."""
+        self._walked += self._claims
         self._claims += jobs
-        if self._claims >= self._every and not self._closed and not self._is_running():
-            self._claims = 0
+        if self._walked >= self.affordable and not self._closed and not self._is_running():
+            self._claims = self._walked = 0
             self._thread = threading.Thread(target=self._try, name="assistly-upkeep", daemon=True)
             self._thread.start()
 
     def run(self) -> None:
-        """Vacuum, if it is worth it. Where that was in vain, wait for twice as many claims."""
+        """Vacuum, unless others did. Where that was in vain, wait twice as long for the next time."""
         with psycopg.connect(
             self._target.text,
             autocommit=True,
@@ -67,15 +82,27 @@ class Upkeep:
         ) as connection:
             self._connection = connection
             try:
-                if not self._is_worth_it(connection) or self._closed:
-                    return
-                if is_direct(connection):
-                    connection.execute(_GENTLY)
-                connection.execute(_VACUUM.format(table=self._table).encode())
-                vain = self._is_worth_it(connection)
-                self._every = min(2 * self._every, _RAREST * _CLAIMS) if vain else _CLAIMS
+                self._run(connection)
             finally:
                 self._connection = None
+
+    def _run(self, connection: psycopg.Connection[Any]) -> None:
+        known = self._vacuums
+        before = self._look(connection)
+        if self._closed or known not in (None, before.vacuums):
+            return
+        if is_direct(connection):
+            connection.execute(_GENTLY)
+        connection.execute(_VACUUM.format(table=self._table).encode())
+        after = self._look(connection)
+        is_vain = after.dead >= before.dead > 0
+        self._patience = min(2 * self._patience, _MOST_PATIENCE) if is_vain else 1
+
+    def _look(self, connection: psycopg.Connection[Any]) -> _Look:
+        row = connection.execute(_LOOK, [self._table]).fetchone()
+        look = _Look(0, 0, 0) if row is None else _Look(*row)
+        self._rows, self._vacuums = look.rows, look.vacuums
+        return look
 
     def close(self) -> None:
         self._closed = True
@@ -97,7 +124,3 @@ class Upkeep:
 
     def _is_running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
-
-    def _is_worth_it(self, connection: psycopg.Connection[Any]) -> bool:
-        row = connection.execute(_DEAD, [self._table]).fetchone()
-        return row is not None and row[0] >= max(_CLAIMS, _SHARE * row[1])
