@@ -65,10 +65,12 @@ def clear(connection: Connection) -> None:
 
 
 def filler(connection: Connection, *, keep: bool = False) -> Callable[[int], int]:
-    """Puts so many due jobs in, in place of what was there unless that is to be kept."""
+    """Puts so many due jobs in, in place of what was there unless that is to be kept, and vacuumed."""
 
     def fill(count: int) -> int:
-        if not keep:
+        if keep:
+            connection.execute("VACUUM (INDEX_CLEANUP ON) jobs")
+        else:
             clear(connection)
         connection.execute(_FILL, (PLATFORM, count))
         connection.execute("ANALYZE jobs")

@@ -112,7 +112,26 @@ def test_a_large_table_is_vacuumed_less_often(postgres: Storage, aside: psycopg.
     drain(postgres, 300)
     keeper.run()
     keeper.run()
-    assert keeper.affordable == before + 300 * 10
+    assert keeper.affordable == before + 300 * upkeep._WALK_PER_ROW
+
+
+def test_a_vacuum_cleans_the_indexes_of_a_large_table_too(
+    postgres: Storage, aside: psycopg.Connection[Any]
+) -> None:
+    """What only few pages of the table are affected by, it would leave there."""
+    said: list[str] = []
+    aside.add_notice_handler(lambda notice: said.append(f"{notice.message_primary}\n{notice.message_detail}"))
+    drain(postgres)
+    aside.execute(
+        "INSERT INTO assistly_queue_jobs (status, platform, content, scheduled_at, due_at, posted_at) "
+        "SELECT 'posted', 'mastodon', repeat('x', 500), now(), now(), now() FROM generate_series(1, 20000)"
+    )
+    aside.execute("VACUUM assistly_queue_jobs")
+    drain(postgres, 5)
+    aside.execute("VACUUM (VERBOSE) assistly_queue_jobs")
+    told = [line for text in said for line in text.splitlines() if line.startswith("index scan ")]
+    assert told, said
+    assert not [line for line in told if "bypassed" in line]
 
 
 def test_others_may_have_done_it(postgres: Storage, aside: psycopg.Connection[Any]) -> None:
