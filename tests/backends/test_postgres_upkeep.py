@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -180,6 +181,20 @@ def test_a_role_that_may_not_vacuum_goes_on_without(
     make_dead_rows(aside)
     upkeep_of(careful).run()
     assert vacuums(aside) == 0
+
+
+def test_a_claim_survives_that_no_thread_can_be_had(
+    soon: None, postgres: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    postgres.queue.schedule_many(NewJob("mastodon", f"post {number}") for number in range(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            assert len(postgres.queue.claim_due(worker_id="worker:1", limit=1)) == 1
+    postgres.close()
 
 
 def test_closing_does_not_wait_for_it(

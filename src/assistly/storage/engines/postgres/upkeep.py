@@ -69,8 +69,11 @@ class Upkeep:
         self._claims += jobs
         if self._walked >= self.affordable and not self._closed and not self._is_running():
             self._claims = self._walked = 0
-            self._thread = threading.Thread(target=self._try, name="assistly-upkeep", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._try, name="assistly-upkeep", daemon=True)
+            # No more threads are to be had, or the interpreter is ending: the caller wants his jobs.
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def run(self) -> None:
         """Vacuum, unless others did. Where that was in vain, wait twice as long for the next time."""
