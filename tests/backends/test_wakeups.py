@@ -375,7 +375,7 @@ def test_who_is_told_of_a_later_job_sleeps_until_its_time(
     waiter, other = open_postgres(), open_postgres()
     with asleep(waiter) as woken:
         clock = waiter._context.idle_backend._database.clock  # type: ignore[attr-defined]
-        clock.learn(waiter._context.now(None) - lag, ticks())
+        clock.learn(ticks(), waiter._context.now(None) - lag)
         other.queue.schedule("x", "content", other._context.now(None) + timedelta(seconds=0.3) - lag)
         assert woken.result(PATIENCE) < SOON
     assert waiter.queue.claim_due(worker_id="w")

@@ -60,28 +60,27 @@ class ServerClock:
     def now(self, ask: Ask) -> datetime:
         anchor = self._anchor
         if anchor is None or not 0 <= ticks() - anchor.at < _EVERY:
-            anchor = self._sync(ask, anchor)
+            anchor = self._sync(ask)
         moment = anchor.answer + timedelta(0, ticks() - anchor.at)
         return max(anchor.least, moment)
 
     def now_ms(self, ask: Ask) -> int:
         anchor = self._anchor
         if anchor is None or not 0 <= ticks() - anchor.at < _EVERY:
-            anchor = self._sync(ask, anchor)
+            anchor = self._sync(ask)
         microseconds = anchor.microseconds + round(1_000_000 * (ticks() - anchor.at))
         return max(microseconds, anchor.least_microseconds) // 1000
 
-    def learn(self, answer: datetime, before: float) -> None:
+    def learn(self, before: float, answer: datetime) -> _Anchor:
         """The server just said this, to a question of ours that left at `before`."""
-        self._anchor = _anchor(before, answer, self._anchor)
+        anchor = self._anchor = _anchor(before, answer, self._anchor)
+        return anchor
 
-    def _sync(self, ask: Ask, previous: _Anchor | None) -> _Anchor:
+    def _sync(self, ask: Ask) -> _Anchor:
         try:
-            before, answer = ask()
+            return self.learn(*ask())
         except StorageError:
             # What comes next will meet the same trouble, and say it better than a clock does.
-            if previous is None:
+            if self._anchor is None:
                 raise
-            return previous
-        anchor = self._anchor = _anchor(before, answer, previous)
-        return anchor
+            return self._anchor

@@ -169,7 +169,7 @@ class PostgresJobStore(SqlJobStore):
                 return None
             due_at: datetime
             due_at, moment = row
-            self._postgres.clock.learn(moment, before)
+            self._postgres.clock.learn(before, moment)
             return due_at
 
         return self._database.read(work)
