@@ -17,7 +17,7 @@ from .sqlite_file import sqlite_file
 from .sqlite_put import TABLE
 
 _INSERT = """
-INSERT INTO nonces SELECT value, ?1 FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING RETURNING nonce
+INSERT INTO nonces SELECT value, ? FROM json_each(?) WHERE true ON CONFLICT DO NOTHING RETURNING nonce
 """
 
 
