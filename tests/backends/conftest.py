@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -43,3 +44,9 @@ def role(postgres: Storage, schema: str, database_url: str) -> Iterator[str]:
         yield name
         connection.execute(f'DROP OWNED BY "{name}"'.encode())
         connection.execute(f'DROP ROLE "{name}"'.encode())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """For an SQLite file."""
+    return tmp_path / "assistly.db"

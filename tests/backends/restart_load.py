@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,16 +17,6 @@ PUBLISHED = "x"
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
 _PAGE = 1000
 _PACE = 0.004
-
-
-def until(condition: Callable[[], object], patience: float = PATIENCE) -> float:
-    """How many seconds it took."""
-    tick = threading.Event()
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < patience, "it did not happen in time"
-        tick.wait(0.005)
-    return time.monotonic() - began
 
 
 class Word(Enum):

@@ -24,6 +24,7 @@ from assistly.storage.errors import (
     StorageUnavailable,
 )
 from assistly.storage.storage import Storage
+from forking import needs_fork
 from postgres_proxy import Proxy
 from postgres_server import TemporaryServer
 
@@ -304,6 +305,7 @@ def test_deadlocks_are_run_again(postgres: Storage) -> None:
     assert [session.version for session in postgres.sessions.list()] == [3, 3]
 
 
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_fork(postgres: Storage) -> None:
     postgres.nonces.register("parent")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +28,8 @@ from assistly.storage.records import (
     Released,
 )
 from assistly.storage.storage import Storage
+from forking import needs_fork
+from waiting import until
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -350,7 +351,7 @@ def test_closing_closes_the_connection_at_hand_and_the_one_in_use(postgres: Stor
     assert in_use.closed
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_leaves_the_connection_at_hand_to_its_parent(postgres: Storage) -> None:
     used = session(postgres)
@@ -375,13 +376,6 @@ def session(storage: Storage) -> int:
 
 def connections(storage: Storage) -> Any:
     return storage._context.backend._database._connections  # type: ignore[attr-defined]
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def asked(storage: Storage, query: str) -> Any:

@@ -13,9 +13,9 @@ import pytest
 from assistly.storage import ClaimState, Job, JobStatus, NewJob, OutcomeUnknown, RetryPolicy, Storage
 from assistly.storage.engines.postgres import PostgresBackend
 from assistly.worker import Worker
-from backends.restart_load import until
 from postgres_proxy import Proxy
 from postgres_server import TemporaryServer
+from waiting import until
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 # The whole of a message: BEGIN names the level READ COMMITTED.

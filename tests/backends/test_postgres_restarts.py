@@ -18,8 +18,9 @@ from assistly.storage import Job, JobStatus, RetryPolicy, Storage
 from assistly.storage.engines.postgres import PostgresBackend
 from assistly.storage.engines.postgres.wakeups import Wakeups
 from assistly.worker import Worker
-from backends.restart_load import PATIENCE, PUBLISHED, Word, Writer, all_jobs, lies, until
+from backends.restart_load import PATIENCE, PUBLISHED, Word, Writer, all_jobs, lies
 from postgres_server import TemporaryServer
+from waiting import until
 
 POOL_SIZE = 8
 WRITERS = 4

@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from assistly.storage import NewJob, Posted, Storage
 from assistly.storage.engines.postgres import upkeep
 from assistly.storage.engines.postgres.upkeep import Upkeep
+from waiting import until
 
 PATIENCE = 30.0
 
@@ -71,20 +72,13 @@ def vacuuming(connection: psycopg.Connection[Any], statement: str) -> int:
     return count
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.01)
-
-
 def test_claims_that_walk_far_are_followed_by_a_vacuum(
     soon: None, postgres: Storage, aside: psycopg.Connection[Any]
 ) -> None:
     drain(postgres)
     assert upkeep_of(postgres)._thread is None
     drain(postgres)
-    wait_until(lambda: vacuums(aside) > 0)
+    until(lambda: vacuums(aside) > 0)
 
 
 def test_how_far_they_walk(postgres: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,8 +200,8 @@ def test_closing_does_not_wait_for_it(
     monkeypatch.setattr(upkeep, "_VACUUM", f"{endless} -- {{table}}")
     for _ in range(2):
         drain(postgres)
-    wait_until(lambda: vacuuming(aside, endless) > 0)
+    until(lambda: vacuuming(aside, endless) > 0)
     began = time.monotonic()
     postgres.close()
     assert time.monotonic() - began < PATIENCE
-    wait_until(lambda: vacuuming(aside, endless) == 0)
+    until(lambda: vacuuming(aside, endless) == 0)

@@ -14,7 +14,7 @@ import pytest
 from assistly.storage.engines.postgres import wire
 from assistly.storage.engines.postgres.adapters import adapt
 from assistly.storage.engines.postgres.wire import Wire
-from backends.worker_harness import until
+from waiting import until
 
 _PREPARED = "SELECT count(*) FROM pg_prepared_statements"
 

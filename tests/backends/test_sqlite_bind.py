@@ -20,11 +20,6 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "assistly.db"
-
-
-@pytest.fixture
 def storage(path: Path) -> Iterator[Storage]:
     with Storage(SqliteBackend(path), auto_prune=False) as storage:
         storage.ping()
@@ -114,7 +109,7 @@ def test_without_a_transaction_each_call_is_one(storage: Storage, path: Path) ->
 
 @pytest.mark.skipif(
     not hasattr(stdlib_sqlite3, "LEGACY_TRANSACTION_CONTROL"),
-    reason="sqlite3 has no `autocommit` before Python 3.12",
+    reason="the sqlite3 of Python 3.11 cannot open such a connection: `autocommit` came with 3.12",
 )
 def test_a_connection_that_is_always_in_a_transaction(storage: Storage, path: Path) -> None:
     with closing(stdlib_sqlite3.connect(path, autocommit=False)) as raw:  # type: ignore[call-overload, unused-ignore]

@@ -19,11 +19,6 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "assistly.db"
-
-
-@pytest.fixture
 def storage(path: Path) -> Iterator[Storage]:
     with Storage(SqliteBackend(path), auto_prune=False) as storage:
         yield storage

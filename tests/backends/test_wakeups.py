@@ -31,6 +31,8 @@ from assistly.storage.errors import StorageClosed
 from assistly.storage.records import Failed, Job, NewJob, Posted
 from assistly.storage.retry import RetryPolicy
 from assistly.storage.storage import Storage
+from forking import needs_fork
+from waiting import until
 
 PATIENCE = 20.0
 # Less than a waiter sleeps without looking again: what ends earlier was woken.
@@ -208,6 +210,7 @@ def test_closing_ends_the_wait(waiter: Storage) -> None:
             waiting.result(SOON)
 
 
+@needs_fork
 def test_after_a_fork_parent_and_child_are_woken(waiter: Storage, other: Storage) -> None:
     with asleep(waiter) as woken:
         other.queue.schedule("x", "first")
@@ -449,13 +452,6 @@ def is_there(admin: psycopg.Connection[Any], pid: int) -> bool:
         [pid, APPLICATION_NAME],
     ).fetchone()
     return bool(found)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 def test_a_dropped_listener_comes_back(

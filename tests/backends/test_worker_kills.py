@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import NewJob, Storage, open_storage
-from backends.worker_harness import ENGINES, accounted, ended, start_worker, until, use_engine
+from backends.worker_harness import ENGINES, accounted, ended, start_worker, use_engine
+from waiting import until
 
 WORKERS = 4
 LEASE = 1.0

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import JobStatus, Storage, open_storage
-from backends.worker_harness import ENGINES, PATIENCE, stored, until, use_engine, worker
+from backends.worker_harness import ENGINES, PATIENCE, stored, use_engine, worker
+from waiting import until
 
 ASYNC_WORKER = """
 import asyncio

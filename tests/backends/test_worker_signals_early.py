@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -14,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from assistly.storage import JobStatus, open_storage
+from waiting import until
 
 LONG = 60.0
 WORKER = [sys.executable, "-c", "from assistly.cli import main; main()", "worker", "--publish"]
@@ -26,15 +25,6 @@ def publish(job):
     while not Path("release").exists():
         threading.Event().wait(0.005)
 """
-
-
-def until(condition: Callable[[], object]) -> None:
-    tick = threading.Event()
-    for _ in range(int(LONG / 0.01)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not happen in time")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

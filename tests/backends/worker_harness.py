@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -53,15 +52,6 @@ def worker(publisher: str, *options: str, before: str = "pass") -> Iterator[subp
     finally:
         process.kill()
         process.communicate()
-
-
-def until(condition: Callable[[], object]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE / _TICK)):
-        if condition():
-            return
-        tick.wait(_TICK)
-    raise AssertionError("it did not happen in time")
 
 
 def stored(storage: Storage, job: Job) -> Job:

@@ -28,6 +28,7 @@ from assistly.storage import (
 )
 from assistly.storage.aio.storage import AsyncStorage as Facade
 from assistly.storage.engines.sqlite.driver import sqlite3
+from forking import needs_fork
 
 STORES = (
     "queue",
@@ -205,7 +206,7 @@ def test_closing_ends_a_wait(open_one: Open) -> None:
     run(main())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_forked_child_is_told(open_one: Open) -> None:

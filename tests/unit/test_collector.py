@@ -12,6 +12,7 @@ import pytest
 
 from assistly.storage.engines.postgres import collector
 from assistly.storage.engines.postgres.collector import young_only
+from forking import needs_fork
 
 LONG = 10_000
 
@@ -70,7 +71,7 @@ def test_it_goes_on_once_either_of_two_batches_has_ended() -> None:
     assert gc.isenabled()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("turned_off", [True, False])
 def test_a_child_has_it_as_the_application_wants_it(turned_off: bool) -> None:

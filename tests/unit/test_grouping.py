@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,16 +17,11 @@ import pytest
 from assistly.storage import OutcomeUnknown, Storage, StorageBackend, StorageUnavailable
 from assistly.storage.stores import grouping
 from assistly.storage.stores.grouping import ALONE, Failed, Lane, Shared, board
+from forking import needs_fork
+from waiting import until
 
 NOW = datetime(2026, 1, 15, tzinfo=UTC)
 ON_DISK = ["sqlite", "postgres"]
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come true"
-        time.sleep(0.001)
 
 
 class Engine:
@@ -284,7 +278,7 @@ def test_an_interrupted_leader_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
     assert harbour.trips == [[2, 3]]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_starts_anew() -> None:
     harbour = Harbour()

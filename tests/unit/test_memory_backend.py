@@ -26,6 +26,7 @@ from assistly.storage.engines.memory.tables import LONGEST_CHUNK, Journal, Order
 from assistly.storage.errors import InvalidValue, StorageClosed
 from assistly.storage.records import Job, JobStatus
 from assistly.storage.storage import Storage
+from forking import needs_fork
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -347,7 +348,7 @@ def elsewhere(work: Callable[[], AbstractContextManager[None]]) -> Iterator[None
     thread.join(DEADLINE)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 class TestFork:
     def test_a_child_has_a_copy_of_its_own(self, backend: MemoryBackend) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from assistly.storage import MemoryBackend, Storage, StorageClosed, StorageUnavailable, pruning
+from forking import needs_fork
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PATIENCE = 10.0
@@ -126,7 +127,7 @@ def test_batches_pause_for_others() -> None:
     assert len(pauses) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_prunes_with_a_thread_of_its_own() -> None:
     before = pruners()
