@@ -87,10 +87,10 @@ def test_how_far_they_walk(postgres: Storage, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(keeper, "_try", lambda: None)
     monkeypatch.setattr(upkeep, "_WALK", 1_000)
     for jobs, walked in ((100, 0), (100, 100), (0, 300), (100, 500), (0, 800)):
-        keeper.claimed(jobs)
+        keeper.note_claimed(jobs)
         assert keeper._walked == walked
     assert keeper._thread is None
-    keeper.claimed(0)
+    keeper.note_claimed(0)
     assert keeper._thread is not None
     assert (keeper._walked, keeper._claims) == (0, 0)
 

@@ -29,6 +29,7 @@ from assistly.storage.backend import JobDraft, JsonText, Settlement, StorageBack
 from assistly.storage.engines.sqlite import SqliteBackend
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.engines.sqlite.errors import translate
+from forking import needs_fork
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SHORT = timedelta(milliseconds=20)
@@ -363,6 +364,7 @@ class TestThreads:
             assert all(threads.map(work, range(8)))
 
 
+@needs_fork
 class TestFork:
     def test_a_child_opens_connections_of_its_own(self, backend: SqliteBackend) -> None:
         backend.nonces.register("parent", 1)

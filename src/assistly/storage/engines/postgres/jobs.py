@@ -116,27 +116,6 @@ class PostgresJobStore(SqlJobStore):
         job = super().reschedule(id, scheduled_at, content=content, metadata=metadata, now=now)
         return self._announced([job], now)[0]
 
-    def claim(
-        self,
-        *,
-        worker_id: str,
-        limit: int,
-        lease_until: datetime,
-        platforms: Sequence[str] | None,
-        now: datetime,
-        only_when_swept: bool = False,
-    ) -> Sequence[Job]:
-        jobs = super().claim(
-            worker_id=worker_id,
-            limit=limit,
-            lease_until=lease_until,
-            platforms=platforms,
-            now=now,
-            only_when_swept=only_when_swept,
-        )
-        self._postgres.upkeep.claimed(len(jobs))
-        return jobs
-
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
@@ -173,6 +152,9 @@ class PostgresJobStore(SqlJobStore):
             return due_at
 
         return self._database.read(work)
+
+    def _note_claimed(self, jobs: int) -> None:
+        self._postgres.upkeep.note_claimed(jobs)
 
     def _announced(self, jobs: Sequence[Job | None], now: datetime) -> Sequence[Job | None]:
         """Told to those who wait for jobs, as far as they wait themselves and are due soon."""

@@ -63,7 +63,7 @@ class Upkeep:
         """How many entries may be walked past."""
         return self._patience * (_WALK + _WALK_PER_ROW * self._rows)
 
-    def claimed(self, jobs: int) -> None:
+    def note_claimed(self, jobs: int) -> None:
         """Threads that count at once may lose some, or both begin: it does not matter."""
         self._walked += self._claims
         self._claims += jobs
