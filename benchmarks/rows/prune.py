@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from assistly.storage import Storage
-from assistly.storage.backend import StorageBackend
+from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.engines.postgres import PostgresBackend
 from assistly.storage.retention import RetentionPolicy
 

@@ -25,7 +25,7 @@ from assistly.storage import (
     StorageCorrupt,
     StorageUnavailable,
 )
-from assistly.storage.backend import JobDraft, JsonText, Settlement, StorageBackend
+from assistly.storage.engine.protocol import JobDraft, JsonText, Settlement, StorageBackend
 from assistly.storage.engines.sqlite import SqliteBackend
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.engines.sqlite.errors import translate

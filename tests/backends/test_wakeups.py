@@ -19,7 +19,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import scalar_row
 
-from assistly.storage.backend import StorageBackend
+from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.engines.postgres import PostgresBackend, courier
 from assistly.storage.engines.postgres.clock import ticks
 from assistly.storage.engines.postgres.courier import APPLICATION_NAME

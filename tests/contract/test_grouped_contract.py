@@ -10,7 +10,7 @@ import pytest
 
 from assistly.storage import MemoryBackend, OutcomeUnknown, PostgresBackend, SqliteBackend, StorageBackend
 from assistly.storage.errors import StorageError
-from assistly.storage.stores.grouping import ALONE, Shared
+from assistly.storage.batching import ALONE, Shared
 from assistly.storage.stores.nonces import Nonces, registration
 from assistly.storage.testing.events_contract import EventReadingContract, EventsContract
 from assistly.storage.testing.idempotency_contract import (

@@ -84,7 +84,7 @@ def result(value: Any) -> httpx.Response:
 
 
 def refusal(status: int, **parameters: Any) -> httpx.Response:
-    return httpx.Response(status, json={"ok": False, "description": "planted", "parameters": parameters})
+    return httpx.Response(status, json={"ok": False, "description": "mutants", "parameters": parameters})
 
 
 @asynccontextmanager
@@ -216,7 +216,7 @@ class TestDelivery:
             await bot.handle(update(2, "Bread!"))
             with monkeypatch.context() as patch:
                 patch.setattr(Conversations, "set_data", fail)
-                with pytest.raises(RuntimeError, match="planted"):
+                with pytest.raises(RuntimeError, match="mutants"):
                     await bot.handle(update(3, "60"))
             assert await counts(bot.storage) == {}
             assert await Conversations(bot.storage).get_state(KEY) == "minutes"
@@ -224,7 +224,7 @@ class TestDelivery:
             assert await counts(bot.storage) == {"scheduled": 1}
 
         async def fail(*_: object) -> None:
-            raise RuntimeError("planted")
+            raise RuntimeError("mutants")
 
         play(scene, listen=False)
 
@@ -238,7 +238,7 @@ class TestDelivery:
 
                 def fail_once() -> Any:
                     patch.setattr(bot.storage, "transaction", transaction)
-                    raise StorageUnavailable("planted")
+                    raise StorageUnavailable("mutants")
 
                 patch.setattr(bot.storage, "transaction", fail_once)
                 await telegram.say("/post")
@@ -248,7 +248,7 @@ class TestDelivery:
         with caplog.at_level(logging.WARNING):
             play(scene)
         again, also, lost = (record.getMessage() for record in caplog.records if "psycopg" not in record.name)
-        assert "planted" in again
+        assert "mutants" in again
         assert "cut off" in also
         assert "reply to update 1 is lost" in lost
 
@@ -292,7 +292,7 @@ class TestStates:
         (httpx.ConnectError("no route"), "retrying", None),
         (httpx.ReadTimeout("silence"), "dead_letter", "outcome unknown: no answer"),
         (refusal(429, retry_after=30), "scheduled", None),
-        (refusal(403), "dead_letter", "403: planted"),
+        (refusal(403), "dead_letter", "403: mutants"),
         (httpx.Response(502, text="<html>"), "dead_letter", "outcome unknown: 502"),
         (httpx.Response(200, text="{"), "dead_letter", "outcome unknown: 200"),
     ],

@@ -279,16 +279,16 @@ def test_a_failure_in_the_middle_leaves_nothing(service: Service, monkeypatch: p
 
     def fail_at_the_end(*arguments: Any) -> Job:
         schedule(*arguments)
-        raise RuntimeError("planted")
+        raise RuntimeError("mutants")
 
     with monkeypatch.context() as patch:
         patch.setattr(webhook_service, "schedule", fail_at_the_end)
-        assert service.command(nonce=nonce_of("planted")).status_code == 500
+        assert service.command(nonce=nonce_of("mutants")).status_code == 500
         assert service.decide(id, "approved", key="decision-1").status_code == 500
     assert service.jobs == []
-    assert not service.storage.nonces.seen(nonce_of("planted"))
+    assert not service.storage.nonces.seen(nonce_of("mutants"))
     assert [approval.id for approval in service.storage.approvals.list(status="pending")] == [id]
-    assert service.command(nonce=nonce_of("planted")).status_code == 202
+    assert service.command(nonce=nonce_of("mutants")).status_code == 202
     assert service.decide(id, "approved", key="decision-1").status_code == 200
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from assistly.storage import OutcomeUnknown, Storage, StorageBackend, StorageUnavailable
 from assistly.storage.stores import grouping
-from assistly.storage.stores.grouping import ALONE, Failed, Lane, Shared, board
+from assistly.storage.batching import ALONE, Failed, Lane, Shared, board
 from forking import needs_fork
 from waiting import until
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assistly.storage.backend import JobDraft
+from assistly.storage.engine.protocol import JobDraft
 from assistly.storage.engines.sql.new_jobs import new_job
 from assistly.storage.records import Job, JobStatus, maker
 from assistly.storage.validation import JsonText

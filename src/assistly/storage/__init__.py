@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aio import AsyncStorage, open_async_storage
-    from .backend import StorageBackend
+    from .engine.protocol import StorageBackend
     from .clock import Clock
     from .engines.memory import MemoryBackend
     from .engines.postgres import PostgresBackend
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         StorageError,
         StorageUnavailable,
         TransactionAborted,
+        TransactionOpen,
         VersionConflict,
     )
     from .factory import open_storage
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
         Settled,
         Snapshot,
         Snoozed,
-        Unclear,
+        Unknown,
         WorkerLock,
     )
     from .retention import RetentionPolicy
@@ -120,7 +121,8 @@ __all__ = [
     "StorageSettings",
     "StorageUnavailable",
     "TransactionAborted",
-    "Unclear",
+    "TransactionOpen",
+    "Unknown",
     "VersionConflict",
     "WorkerLock",
     "mirror",
@@ -130,19 +132,19 @@ __all__ = [
 
 _MODULES = {
     "aio": "AsyncStorage open_async_storage",
-    "backend": "StorageBackend",
+    "engine.protocol": "StorageBackend",
     "clock": "Clock",
     "engines.memory": "MemoryBackend",
     "engines.postgres": "PostgresBackend",
     "engines.sqlite": "SqliteBackend",
     "errors": "AlreadyExists ClaimLost ConfigurationError Conflict IdempotencyMismatch InvalidValue LockLost "
     "MigrationError NotFound OutcomeUnknown ScheduleConflict StatusConflict StorageClosed StorageCorrupt "
-    "StorageError StorageUnavailable TransactionAborted VersionConflict",
+    "StorageError StorageUnavailable TransactionAborted TransactionOpen VersionConflict",
     "factory": "open_storage",
     "mirroring": "mirror",
     "records": "Approval Attempt ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job JobStatus "
     "Json Latency Metrics NewEvent NewJob Outcome Posted PruneReport Released Session Settled Snapshot "
-    "Snoozed Unclear WorkerLock",
+    "Snoozed Unknown WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

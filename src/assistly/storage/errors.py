@@ -106,6 +106,13 @@ class TransactionAborted(StorageUnavailable):
     """The transaction lost a deadlock or a serialization race, and was undone: run it again."""
 
 
+class TransactionOpen(StorageError):
+    """The storage was called inside a transaction that was opened on it. Nothing was changed.
+
+    Call the storage that `transaction()` returned.
+    """
+
+
 class OutcomeUnknown(StorageError):
     """The connection broke while a write was being committed: it may have landed.
 

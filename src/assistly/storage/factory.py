@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from importlib.metadata import EntryPoint
 
-    from .backend import StorageBackend
+    from .engine.protocol import StorageBackend
     from .clock import Clock
 
 ENTRY_POINTS = "assistly.storage_engines"

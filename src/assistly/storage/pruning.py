@@ -9,10 +9,11 @@ import weakref
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from .backend import PrunedByAge, PrunedByCap, StorageBackend
+from .engine.protocol import StorageBackend
+from .engine.values import PrunedByAge, PrunedByCap
 from .errors import StorageClosed, StorageError
 from .records import PruneReport
-from .retention import PRUNE_INTERVAL, RetentionPolicy, cutoff, milliseconds
+from .retention import PRUNE_INTERVAL, RetentionPolicy, cutoff
 
 BATCH = 2000
 """Rows of the first batch; the size of the others depends on how long it took."""
@@ -52,13 +53,12 @@ def prune(
         return 0 if edge is None else drain(lambda limit: store.delete_up_to(kind, edge, limit=limit))
 
     try:
-        nonces_edge = milliseconds(cutoff(now, policy.nonces_age))
         return PruneReport(
             ran=True,
             approvals=by_age("approvals", policy.approvals_age) + by_cap("approvals", policy.approvals_cap),
             idempotency=by_age("idempotency", policy.idempotency_age)
             + by_cap("idempotency", policy.idempotency_cap),
-            nonces=drain(lambda limit: store.delete_nonces(nonces_edge, limit=limit)),
+            nonces=by_age("nonces", policy.nonces_age),
             posted=by_age("posted", policy.posted_age),
             events=by_age("events", policy.events_age),
             sessions=by_age("sessions", policy.sessions_age),

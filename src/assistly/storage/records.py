@@ -6,16 +6,24 @@ what is stored takes an operation, and no change to a record reaches the databas
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
-R = TypeVar("R")
+T = TypeVar("T")
 
 Json = Any
 """None, bool, int, finite float, str, list or dict with str keys, checked at run time."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(cls: type[T]) -> type[T]:
+    """A dataclass with slots that type checkers take for frozen.
+
+    At run time it is not: the `__init__` of a frozen dataclass takes five times as long.
+    """
+    return dataclass(slots=True)(cls)
 
 
 class JobStatus(StrEnum):
@@ -26,7 +34,7 @@ class JobStatus(StrEnum):
     DEAD_LETTER = "dead_letter"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attempt:
     """A failed attempt. `number` counts from 1 since the job was scheduled or replayed."""
 
@@ -36,7 +44,7 @@ class Attempt:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Job:
     """A job of the queue.
 
@@ -72,7 +80,7 @@ class Job:
     attempts: tuple[Attempt, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NewJob:
     """What `schedule_many` takes; the fields are the arguments of `schedule`."""
 
@@ -86,13 +94,13 @@ class NewJob:
     max_lateness: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Posted:
     job: Job
     remote_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     job: Job
     error: str
@@ -100,30 +108,30 @@ class Failed:
     retryable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Snoozed:
     job: Job
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Released:
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class Unclear:
+@record
+class Unknown:
     """Nobody can tell whether it was published: for a person to decide."""
 
     job: Job
     error: str
 
 
-Outcome = Posted | Failed | Snoozed | Released | Unclear
+Outcome = Posted | Failed | Snoozed | Released | Unknown
 """How a claim ends."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settled:
     """What became of a batch: the settled jobs in input order, and the ids whose claim was lost."""
 
@@ -131,7 +139,7 @@ class Settled:
     lost: list[int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Session:
     user_id: str
     data: Json
@@ -139,7 +147,7 @@ class Session:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Approval:
     """`sequence` is the insertion order, which breaks ties of `created_at`."""
 
@@ -157,7 +165,7 @@ class ClaimState(StrEnum):
     COMPLETED = "completed"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IdempotencyClaim:
     """The answer to `claim`. `value` is the first result once the state is `completed`."""
 
@@ -169,7 +177,7 @@ class IdempotencyClaim:
     token: int = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IdempotencyRecord:
     key: str
     value: Json
@@ -177,20 +185,20 @@ class IdempotencyRecord:
     fingerprint: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Latency:
     count: int
     total_ms: float
     max_ms: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Metrics:
     counters: dict[str, int]
     latency: Latency
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerLock:
     """A held lock. `fence` grows with every change of owner, also across releases."""
 
@@ -201,14 +209,14 @@ class WorkerLock:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NewEvent:
     event_type: str
     payload: Json
     created_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Event:
     id: int
     event_type: str
@@ -216,14 +224,14 @@ class Event:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Snapshot:
     kind: str
     payload: Json
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PruneReport:
     """How many records of each kind a prune deleted; `ran` is False where the minute was used up."""
 
@@ -238,29 +246,3 @@ class PruneReport:
     @property
     def total(self) -> int:
         return self.approvals + self.idempotency + self.nonces + self.posted + self.events + self.sessions
-
-
-def maker(kind: type[R]) -> Callable[..., R]:
-    """`kind` for engines that make many: every field, by position, and no check of a type.
-
-    The `__init__` of a frozen dataclass sets each field through `object.__setattr__`. Here a twin
-    with the same slots sets them directly, and then becomes one of `kind`: five times as fast.
-    """
-    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
-    twin = make_dataclass(kind.__name__, names, slots=True, eq=False, repr=False)
-
-    def make(*values: Any) -> R:
-        record: Any = twin(*values)
-        record.__class__ = kind
-        return record  # type: ignore[no-any-return]
-
-    return make
-
-
-def unfrozen(kind: type[R]) -> type[Any]:
-    """`kind` with fields that can be set, for a function that makes many and knows most of the fields.
-
-    Nobody is to see such a record: the function turns it into one of `kind`, by its `__class__`.
-    """
-    setters = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    return type(kind.__name__, (kind,), {"__slots__": (), **setters})

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
 
-from .backend import StorageBackend
+from . import forks
 from .clock import Clock, as_clock
-from .errors import StorageClosed
+from .engine.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, StorageBackend
+from .errors import ConfigurationError, StorageClosed
 from .pruning import Pruner, prune
 from .records import PruneReport
 from .retention import RetentionPolicy
@@ -28,17 +27,20 @@ from .stores.nonces import Nonces
 from .stores.queue import Queue
 from .stores.sessions import Sessions
 from .stores.snapshots import Snapshots
+from .transactions import Guard, Transaction, guarded
 from .validation import flag
 
 _LOCK_TTL = timedelta(seconds=45)
 
 
-class Storage:
-    """What users hold. One may be used from many threads, and is carried through a fork.
+class Storage(forks.ForkAware):
+    """An engine with a clock and policies. One may be used from many threads, and is carried through a fork.
 
     `clock` is used wherever a call is given no `now`; without it the engine's own clock decides,
     which on Postgres is the server's. With `auto_prune` it prunes once a minute while it is in
     use, on a thread of its own. Most callers want `open_storage`, which reads the settings.
+
+    Raises ConfigurationError for an engine of another version of the protocol.
     """
 
     def __init__(
@@ -51,17 +53,19 @@ class Storage:
         lock_ttl: timedelta = _LOCK_TTL,
         auto_prune: bool = True,
     ) -> None:
+        _check_protocol(backend)
         policies = Policies(retry or RetryPolicy(), retention or RetentionPolicy(), lock_ttl)
         self._owns_backend = True
         self._pruner = Pruner(self._prune_aside) if auto_prune else None
-        self._setup(backend, as_clock(clock), policies, self._pruner.used if self._pruner else _nothing)
-        _opened.add(self)
+        on_use = self._pruner.used if self._pruner else _nothing
+        self._set_up(backend, Context(backend, as_clock(clock), policies, is_root=True, on_use=on_use), None)
+        forks.register(self)
 
-    def _setup(
-        self, backend: StorageBackend, clock: Clock | None, policies: Policies, on_use: Callable[[], None]
-    ) -> None:
-        context = Context(backend, clock, policies, on_use)
+    def _set_up(self, backend: StorageBackend, context: Context, guard: Guard | None) -> None:
+        self._backend = backend
         self._context = context
+        self._guard = guard
+        self._open: WeakSet[Transaction[Storage]] = WeakSet()
         self.queue = Queue(context)
         self.sessions = Sessions(context)
         self.approvals = Approvals(context)
@@ -72,23 +76,34 @@ class Storage:
         self.events = Events(context)
         self.snapshots = Snapshots(context)
 
-    @contextmanager
-    def transaction(self) -> Iterator[Storage]:
-        """All that happens inside is stored at the end of the block, or undone by an exception.
+    def transaction(self) -> Transaction[Storage]:
+        """Store all that is called on `tx` inside the block, or, after an exception, nothing of it.
 
-        Calls on this very storage from the same thread join it. Nested ones are savepoints.
-        Keep it short: on SQLite and in memory it keeps all other writers waiting.
+            with storage.transaction() as tx:
+                tx.queue.schedule(…)
+                tx.events.append(…)
+
+        `tx` may be used from any thread or task, one call at a time, and the block may be left on
+        another thread than it was entered on. `tx.transaction()` is a savepoint. Keep it short: on
+        SQLite and in memory it keeps all other writers waiting.
+
+        Calls on this storage do not take part. From the thread or task that is inside, or one started
+        there, they raise TransactionOpen; so do calls on `tx` while a nested transaction is open.
         """
-        with self._context.backend.transaction() as backend, self._view(backend) as view:
-            yield view
+        _ = self._context.backend
+        backend = self._backend
+        transaction = Transaction(backend, backend.transaction, self._view, self._guard, self._ended)
+        self._open.add(transaction)
+        return transaction
 
     def bind(self, connection: Any) -> Storage:
         """This storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
 
-        To commit or roll back is the caller's. Raises InvalidValue for anything that is no open
-        connection of this engine.
+        The caller commits or rolls back. Raises InvalidValue for anything that is no open connection
+        of this engine.
         """
-        return self._derived(self._context.backend.bind(connection))
+        guard = Guard("the bound storage")
+        return self._view(self._context.backend.bind(connection), guard)
 
     def prune(self, *, force: bool = False, now: datetime | None = None) -> PruneReport:
         """Delete what the retention settings no longer keep.
@@ -99,6 +114,14 @@ class Storage:
         flag("force", force)
         at = self._context.now(now)
         return prune(self._context.backend, self._context.policies.retention, at, force=force)
+
+    def maintain(self) -> None:
+        """Clean up what slows the engine down, if that is worth it now.
+
+        On Postgres it vacuums the table of jobs once the claims since the last vacuum have walked past
+        as many dead entries as a vacuum costs; on other engines it does nothing. A worker calls it.
+        """
+        self._context.backend.maintain()
 
     def ping(self) -> float:
         """Seconds for one trip to the engine. Raises StorageUnavailable if it does not answer."""
@@ -111,12 +134,17 @@ class Storage:
         return self._context.backend.migrate()
 
     def close(self) -> None:
-        """Give every connection back. Later calls raise StorageClosed; closing twice is fine."""
+        """Give every connection back. Later calls raise StorageClosed; closing twice is fine.
+
+        Transactions that are open are undone; the end of their blocks raises StorageClosed.
+        """
         if self._context.closed:
             return
         self._context.close()
         if self._pruner is not None:
             self._pruner.close()
+        for transaction in list(self._open):
+            transaction.abort("the storage was closed")
         if self._owns_backend:
             self._context.idle_backend.close()
 
@@ -133,20 +161,16 @@ class Storage:
     def __repr__(self) -> str:
         return f"Storage({self._context.idle_backend!r})"
 
-    def _derived(self, backend: StorageBackend) -> Storage:
-        derived = object.__new__(Storage)
-        derived._owns_backend = False
-        derived._pruner = None
-        derived._setup(backend, self._context.clock, self._context.policies, _nothing)
-        return derived
+    def _view(self, backend: StorageBackend, guard: Guard) -> Storage:
+        view = object.__new__(Storage)
+        view._owns_backend = False
+        view._pruner = None
+        context = Context(guarded(backend, guard), self._context.clock, self._context.policies)
+        view._set_up(backend, context, guard)
+        return view
 
-    @contextmanager
-    def _view(self, backend: StorageBackend) -> Iterator[Storage]:
-        view = self._derived(backend)
-        try:
-            yield view
-        finally:
-            view._context.close()
+    def _ended(self, transaction: Transaction[Storage]) -> None:
+        self._open.discard(transaction)
 
     def _prune_aside(self, pause: Callable[[], object]) -> None:
         if not self._context.closed:
@@ -154,19 +178,22 @@ class Storage:
             at = self._context.clock() if self._context.clock else self._context.idle_backend.now()
             prune(self._context.idle_backend, self._context.policies.retention, at, force=False, pause=pause)
 
+    def after_fork_in_child(self) -> None:
+        """Threads are not inherited: the child's first use starts a pruner of its own."""
+        self._context.note_next_use()
+        self._open = WeakSet()
+
 
 def _nothing() -> None:
     pass
 
 
-_opened: WeakSet[Storage] = WeakSet()
-
-
-def _after_fork() -> None:
-    """Threads are not inherited: the child's first use starts a pruner of its own."""
-    for storage in _opened:
-        storage._context.note_next_use()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _check_protocol(backend: StorageBackend) -> None:
+    version = getattr(backend, "protocol_version", None)
+    if type(version) is int and OLDEST_PROTOCOL_VERSION <= version <= PROTOCOL_VERSION:
+        return
+    raise ConfigurationError(
+        f"the engine {type(backend).__name__} was written for version {version} of the engine protocol, and "
+        f"this assistly takes versions {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}: "
+        "upgrade the one that is older"
+    )

@@ -86,7 +86,7 @@ def _text(argument: str, value: object, limit: int) -> str:
     return value
 
 
-def moment(argument: str, value: object) -> datetime:
+def utc(argument: str, value: object) -> datetime:
     """An aware datetime, turned into UTC."""
     if not isinstance(value, datetime):
         raise wrong_type(argument, "an aware datetime", value)
@@ -107,8 +107,8 @@ def _plain(value: datetime) -> datetime:
     )
 
 
-def optional_moment(argument: str, value: object) -> datetime | None:
-    return None if value is None else moment(argument, value)
+def optional_utc(argument: str, value: object) -> datetime | None:
+    return None if value is None else utc(argument, value)
 
 
 def duration(argument: str, value: object, *, zero: bool) -> timedelta:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from assistly.storage.records import Failed, Job, JobStatus, Outcome, Posted, Released, Snoozed, Unclear
+from assistly.storage.records import Failed, Job, JobStatus, Outcome, Posted, Released, Snoozed, Unknown
 from assistly.storage.validation import later
 
 from .calling import Caller, error_text, usable_remote_id
@@ -86,12 +86,12 @@ class Publishing:
         except Permanent as error:
             return Failed(job, error_text(error, named=False), retryable=False)
         except Unknown as error:
-            return Unclear(job, error_text(error, named=False))
+            return Unknown(job, error_text(error, named=False))
         except Exception as error:  # noqa: BLE001 - by the contract of Publisher, nothing was published
             logger.debug("job %d: the publisher failed", job.id, exc_info=True)
             return Failed(job, error_text(error, named=True), self._retry_at(job, began))
         except BaseException as error:  # noqa: BLE001 - cut off wherever it was
-            return Unclear(job, f"the publisher was cut off by {error_text(error, named=True)}")
+            return Unknown(job, f"the publisher was cut off by {error_text(error, named=True)}")
         remote_id, problem = usable_remote_id(value)
         if problem:
             logger.error("job %d is posted, but its remote id cannot be stored: %s", job.id, problem)
@@ -121,7 +121,7 @@ class Publishing:
         elif job.status is JobStatus.POSTED:
             self._count("posted")
             logger.info("job %d on %s is posted%s (%.3f s)", id, platform, _as(job.remote_id), seconds)
-        elif isinstance(outcome, Unclear):
+        elif isinstance(outcome, Unknown):
             self._count("unknown")
             logger.error("job %d on %s is a dead letter: %s", id, platform, _line(job.dead_letter_reason))
         elif job.status is JobStatus.DEAD_LETTER:
@@ -155,7 +155,7 @@ class Counts:
 def _shown(outcome: Outcome) -> str:
     if isinstance(outcome, Posted):
         return f"was published{_as(outcome.remote_id)}"
-    if isinstance(outcome, Failed | Unclear):
+    if isinstance(outcome, Failed | Unknown):
         return f"ended with: {_line(outcome.error)}"
     return "was not published"
 

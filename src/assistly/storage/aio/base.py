@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
-from ..stores.grouping import Shared
+from ..batching import BatchedCall
 from .runners import Runner
 
 P = ParamSpec("P")
@@ -31,7 +31,7 @@ class AsyncStore(Generic[S]):
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._runner.run(partial(function, *args, **kwargs))
 
-    async def _share(self, shared: Shared[R, T], request: R) -> T:
+    async def _share(self, shared: BatchedCall[R, T], request: R) -> T:
         """A call that may travel with others; the request is checked."""
         return await self._runner.share(shared, request)
 

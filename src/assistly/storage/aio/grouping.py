@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from ..errors import StorageClosed
-from ..stores.grouping import ALONE, Answer, Flight, Shared, board, in_doubt, patience
+from ..batching import RETRY_SINGLY, Answer, Flight, BatchedCall, board, in_doubt, patience
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Lane(Generic[R, T]):
     A flight leaves at the end of a turn of the event loop, with all whom that turn brought.
     """
 
-    def __init__(self, shared: Shared[R, T], submit: Submit) -> None:
+    def __init__(self, shared: BatchedCall[R, T], submit: Submit) -> None:
         self._shared = shared
         self._submit = submit
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +86,7 @@ class Lane(Generic[R, T]):
         try:
             future = self._submit(carry)
         except StorageClosed:
-            _tell(aboard, [ALONE] * len(aboard))
+            _tell(aboard, [RETRY_SINGLY] * len(aboard))
             return
         flight = self._latest = monotonic()
         future.add_done_callback(partial(self._land, loop, flight, aboard))

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..engines.memory import MemoryBackend
 from ..storage import Storage
-from ..stores.grouping import ALONE, Shared
+from ..batching import RETRY_SINGLY, BatchedCall
 from .grouping import Lane
 from .places import InPlace, OneThread, Place, Threads
 
@@ -34,7 +34,7 @@ class Runner(Protocol):
     async def finish(self, call: Callable[[], T]) -> T:
         """A cancellation comes out when the call has ended."""
 
-    async def share(self, shared: Shared[R, T], request: R) -> T:
+    async def share(self, shared: BatchedCall[R, T], request: R) -> T:
         """Make a call that may travel with others."""
 
     def transaction(self, open_block: OpenBlock) -> AbstractAsyncContextManager[Inner]:
@@ -112,7 +112,7 @@ class OneByOne:
         async with self._turns().taken_whatever_happens():
             return await self._place.finish(call)
 
-    async def share(self, shared: Shared[R, T], request: R) -> T:
+    async def share(self, shared: BatchedCall[R, T], request: R) -> T:
         return await self.run(partial(shared.alone, request))
 
     @asynccontextmanager
@@ -136,7 +136,7 @@ class SideBySide:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._open: dict[asyncio.Task[Any] | None, OneByOne] = {}
-        self._lanes: dict[Shared[Any, Any], Lane[Any, Any]] = {}
+        self._lanes: dict[BatchedCall[Any, Any], Lane[Any, Any]] = {}
 
     async def run(self, call: Callable[[], T]) -> T:
         joined = self._joined()
@@ -146,14 +146,14 @@ class SideBySide:
         joined = self._joined()
         return await (joined or self._threads).finish(call)
 
-    async def share(self, shared: Shared[R, T], request: R) -> T:
+    async def share(self, shared: BatchedCall[R, T], request: R) -> T:
         if self._joined() is not None or not shared.writers():
             return await self.run(partial(shared.alone, request))
         lane = self._lanes.get(shared)
         if lane is None:
             lane = self._lanes[shared] = Lane(shared, self._threads.submit)
         answer = await lane.join(request)
-        if answer is ALONE:
+        if answer is RETRY_SINGLY:
             return await self.run(partial(shared.alone, request))
         return shared.unpack(request, answer)
 

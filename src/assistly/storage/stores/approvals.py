@@ -6,7 +6,7 @@ import builtins
 from datetime import datetime
 
 from .. import validation as check
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import AlreadyExists, InvalidValue, NotFound, StatusConflict
 from ..records import Approval, Json
 from .context import Context
@@ -23,7 +23,7 @@ class Approvals:
         check.name("id", id)
         text = check.canonical("payload", payload)
         check.name("status", status)
-        at = self._context.now(check.optional_moment("created_at", created_at))
+        at = self._context.now(check.optional_utc("created_at", created_at))
         approval = self._context.backend.approvals.add(id, text, status=status, created_at=at)
         if approval is None:
             raise AlreadyExists(f"there is an approval {id!r} already: decide it, or take another id")

@@ -3,79 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from ..backend import StorageBackend
 from ..clock import Clock
+from ..engine.protocol import StorageBackend
 from ..errors import StorageClosed, TransactionAborted
-from ..retention import RetentionPolicy, milliseconds
+from ..records import record
+from ..retention import RetentionPolicy
 from ..retry import RetryPolicy
-from ..validation import moment
+from ..transactions import check_outside
+from ..validation import utc
 
 T = TypeVar("T")
 
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Policies:
+    """When failed jobs are retried, what is kept for how long, and how long a lock is held by default."""
+
     retry: RetryPolicy
     retention: RetentionPolicy
     lock_ttl: timedelta
 
 
 class Context:
-    """`on_use` is told of the first use, and of the first one after each `note_next_use`."""
+    """`is_root` is False for the storage of a transaction or of a bound connection.
+
+    `on_use` is called at the first use, and at the first one after each `note_next_use`.
+    """
 
     def __init__(
-        self, backend: StorageBackend, clock: Clock | None, policies: Policies, on_use: Callable[[], None]
+        self,
+        backend: StorageBackend,
+        clock: Clock | None,
+        policies: Policies,
+        *,
+        is_root: bool = False,
+        on_use: Callable[[], None] = lambda: None,
     ) -> None:
-        self._backend = backend
-        self._on_use = on_use
-        self.ready: StorageBackend | None = None
-        """`backend`, unless the next use has to be noted: a property costs a tenth of the shortest calls."""
+        self.idle_backend = backend
+        """The engine, without counting as use."""
         self.clock = clock
         self.policies = policies
+        self.is_root = is_root
+        self.writers = backend.writers if is_root else 0
+        """How many single writes may be under way before further ones are collected into batches."""
         self.closed = False
+        self._on_use = on_use
+        self._noted = False
 
     @property
     def backend(self) -> StorageBackend:
-        """The engine, for an operation of the caller's."""
-        return self.ready or self._note_use()
+        """The engine, for an operation of the caller's.
+
+        Raises StorageClosed, and TransactionOpen where the caller has a transaction open on it.
+        """
+        self.check()
+        return self.idle_backend
+
+    def check(self) -> None:
+        """Raise what `backend` raises."""
+        if not self._noted:
+            self._note_use()
+        if self.is_root:
+            check_outside(self.idle_backend)
 
     def note_next_use(self) -> None:
-        self.ready = None
+        """Call `on_use` at the next use."""
+        self._noted = False
 
     def close(self) -> None:
+        """Refuse later calls."""
         self.closed = True
-        self.ready = None
+        self._noted = False
 
-    def _note_use(self) -> StorageBackend:
+    def _note_use(self) -> None:
         # In this order, so that a `close` beside it is not overlooked.
-        self.ready = self._backend
+        self._noted = True
         if self.closed:
-            self.ready = None
+            self._noted = False
             raise StorageClosed("the storage is closed: open another one")
         self._on_use()
-        return self._backend
-
-    @property
-    def idle_backend(self) -> StorageBackend:
-        """The engine, without counting as use."""
-        return self._backend
 
     def now(self, given: datetime | None) -> datetime:
+        """`given`, or what the clock says: the storage's, else the engine's own."""
         if given is not None:
-            return moment("now", given)
+            return utc("now", given)
         if self.clock is not None:
-            return moment("the clock's time", self.clock())
-        return self._backend.now()
-
-    def now_ms(self) -> int:
-        """`now` as nonces keep their time."""
-        return self._backend.now_ms() if self.clock is None else milliseconds(self.now(None))
+            return utc("the clock's time", self.clock())
+        return self.idle_backend.now()
 
     def atomically(self, work: Callable[[StorageBackend], T]) -> T:
         """Run the work in a transaction, and again from the start if it lost a race to another."""

@@ -10,7 +10,7 @@ from .. import validation as check
 from ..errors import NotFound
 from ..records import Event, Json, NewEvent
 from .context import Context
-from .grouping import Shared
+from ..batching import BatchedCall
 
 Appending = tuple[str, check.JsonText, datetime | None]
 
@@ -18,7 +18,7 @@ Appending = tuple[str, check.JsonText, datetime | None]
 class Events:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._appending = Shared(context, _append_one, _append_all, lambda request: len(request[1]))
+        self._appending = BatchedCall(context, _append_one, _append_all, lambda request: len(request[1]))
 
     def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
         return self._appending.call(checked(NewEvent(event_type, payload, created_at)))
@@ -82,5 +82,5 @@ def checked(event: object) -> Appending:
     return (
         check.name("event_type", new.event_type),
         check.canonical("payload", new.payload),
-        check.optional_moment("created_at", new.created_at),
+        check.optional_utc("created_at", new.created_at),
     )

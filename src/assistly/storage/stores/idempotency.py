@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from struct import Struct
 
 from .. import validation as check
-from ..backend import IdempotencyRow, KeyClaim
+from ..engine.values import IdempotencyRow, KeyClaim
 from ..errors import ClaimLost, Conflict, IdempotencyMismatch
-from ..records import ClaimState, IdempotencyClaim, IdempotencyRecord, Json, maker
+from ..records import ClaimState, IdempotencyClaim, IdempotencyRecord, Json
 from .context import Context
-from .grouping import ALONE, Answer, Shared, attempt
+from ..batching import RETRY_SINGLY, Answer, BatchedCall, attempt
 
-_make_claim = maker(IdempotencyClaim)
+_make_claim = IdempotencyClaim
 
 _LEASE = timedelta(seconds=60)
 
@@ -31,8 +31,8 @@ PutRequest = tuple[str, check.JsonText, datetime | None]
 class Idempotency:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._claiming = Shared(context, _claim_one, _claim_all)
-        self._putting = Shared(context, _put_one, _put_all, lambda request: len(request[1]))
+        self._claiming = BatchedCall(context, _claim_one, _claim_all)
+        self._putting = BatchedCall(context, _put_one, _put_all, lambda request: len(request[1]))
 
     def claim(
         self,
@@ -81,7 +81,7 @@ class Idempotency:
         """
         if not isinstance(results, Iterable) or isinstance(results, str | bytes):
             raise check.wrong_type("results", "an iterable of (key, value)", results)
-        common = check.optional_moment("saved_at", saved_at)
+        common = check.optional_utc("saved_at", saved_at)
         requests = [_put_request(result, common) for result in results]
         return _put_all(self._context, requests, self._context.now(None)) if requests else []
 
@@ -125,7 +125,7 @@ def claim_request(key: str, fingerprint: str | None, lease: timedelta, now: date
         None if fingerprint is None else check.name("fingerprint", fingerprint),
         _new_token(),
         lease if lease is _LEASE else check.duration("lease", lease, zero=False),
-        None if now is None else check.moment("now", now),
+        None if now is None else check.utc("now", now),
     )
 
 
@@ -150,8 +150,8 @@ if hasattr(os, "register_at_fork"):
 
 def _claim_one(context: Context, request: ClaimRequest) -> IdempotencyClaim:
     key, fingerprint, token, lease, now = request
-    backend = context.ready or context.backend
-    at = backend.now() if now is None and context.clock is None else context.now(now)
+    backend = context.backend
+    at = context.now(now)
     row = backend.idempotency.claim(
         key, fingerprint=fingerprint, token=token, lease_until=check.later(at, lease), now=at
     )
@@ -165,10 +165,10 @@ def _claim_all(context: Context, requests: Sequence[ClaimRequest], now: datetime
         first.setdefault(request[0], request)
     rows = context.backend.idempotency.claim_many([_key_claim(request, now) for request in first.values()])
     answers: dict[str, Answer] = {
-        key: ALONE if row is None else attempt(lambda given: _claim(*given), (row, request))
+        key: RETRY_SINGLY if row is None else attempt(lambda given: _claim(*given), (row, request))
         for (key, request), row in zip(first.items(), rows, strict=True)
     }
-    return [answers[request[0]] if first[request[0]] is request else ALONE for request in requests]
+    return [answers[request[0]] if first[request[0]] is request else RETRY_SINGLY for request in requests]
 
 
 def _put_one(context: Context, request: PutRequest) -> IdempotencyRecord:
@@ -187,7 +187,7 @@ def put_request(key: str, value: Json, saved_at: datetime | None) -> PutRequest:
     return (
         check.name("key", key),
         check.canonical("value", value),
-        check.optional_moment("saved_at", saved_at),
+        check.optional_utc("saved_at", saved_at),
     )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from .. import validation as check
 from ..records import Metrics
 from .context import Context
-from .grouping import Shared
+from ..batching import BatchedCall
 
 _MOST_AT_ONCE = 2**53 - 1
 _MOST_MILLISECONDS = 1e12
@@ -21,8 +21,8 @@ Increment = tuple[str, int]
 class MetricsStore:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._incrementing = Shared(context, _increment_one, _increment_all)
-        self._observing = Shared(context, _observe_one, _observe_all)
+        self._incrementing = BatchedCall(context, _increment_one, _increment_all)
+        self._observing = BatchedCall(context, _observe_one, _observe_all)
 
     def increment(self, name: str, by: int = 1) -> None:
         self._incrementing.call(increment(name, by))

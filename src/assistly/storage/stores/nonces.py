@@ -8,7 +8,7 @@ from datetime import datetime
 from .. import validation as check
 from ..retention import milliseconds
 from .context import Context
-from .grouping import Shared
+from ..batching import BatchedCall
 
 Registration = tuple[str, int | None]
 """A nonce, and its milliseconds unless the clock is to tell them."""
@@ -17,7 +17,7 @@ Registration = tuple[str, int | None]
 class Nonces:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._registering = Shared(context, _register_one, _register_all)
+        self._registering = BatchedCall(context, _register_one, _register_all)
 
     def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
         """True the first time; False from then on, until the nonce is pruned by age.
@@ -27,15 +27,7 @@ class Nonces:
         """
         check.name("nonce", nonce)
         moment = None if timestamp is None else _milliseconds(timestamp)
-        context = self._context
-        backend = context.ready or context.backend
-        writers = backend.writers()
-        if writers:
-            return self._registering.share((nonce, moment), writers)
-        # Not by way of `_register_one`: in memory that would be a tenth of the call.
-        if moment is None:
-            moment = backend.now_ms() if context.clock is None else context.now_ms()
-        return backend.nonces.register(nonce, moment)
+        return self._registering.call((nonce, moment))
 
     def register_many(
         self, nonces: Iterable[str | tuple[str, datetime | None]], *, timestamp: datetime | None = None
@@ -61,9 +53,9 @@ def registration(nonce: str, timestamp: datetime | None) -> Registration:
 
 def _register_one(context: Context, request: Registration) -> bool:
     nonce, moment = request
-    backend = context.ready or context.backend
+    backend = context.backend
     if moment is None:
-        moment = backend.now_ms() if context.clock is None else context.now_ms()
+        moment = milliseconds(context.now(None))
     return backend.nonces.register(nonce, moment)
 
 
@@ -79,7 +71,7 @@ def _register_all(context: Context, requests: Sequence[Registration], now: datet
 
 
 def _milliseconds(timestamp: datetime) -> int:
-    return milliseconds(check.moment("timestamp", timestamp))
+    return milliseconds(check.utc("timestamp", timestamp))
 
 
 def _with_time(nonce: object, common: int | None) -> Registration:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from .. import validation as check
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import ClaimLost, InvalidValue, NotFound, StatusConflict
 from ..records import (
     Failed,
@@ -20,11 +20,11 @@ from ..records import (
     Released,
     Settled,
     Snoozed,
-    Unclear,
+    Unknown,
 )
 from .context import Context
 from .scheduling import Scheduler, checked_gap, raise_conflict
-from .settling import lapse, settlement
+from .settling import expire, settlement
 from .waiting import wait
 
 _SWEEP = 100
@@ -88,13 +88,13 @@ class Queue:
         StatusConflict for any other status, and ScheduleConflict as `schedule` does.
         """
         id = check.identity("id", id)
-        moment = check.moment("scheduled_at", scheduled_at)
+        moment = check.utc("scheduled_at", scheduled_at)
         if content is not None:
             check.content("content", content)
         text = None if metadata is None else check.canonical_object("metadata", metadata)
         gap = checked_gap("min_gap", min_gap)
         if gap:
-            self._context.backend.jobs.expect_gaps()
+            self._context.backend.jobs.prepare_gap_checks()
 
         def attempt(backend: StorageBackend) -> Job:
             job = backend.jobs.get(id, lock=True)
@@ -117,11 +117,11 @@ class Queue:
     def find_conflict(self, platform: str, scheduled_at: datetime, min_gap: timedelta) -> Job | None:
         """The earliest active job on the platform that is nearer to the time than `min_gap`."""
         check.name("platform", platform)
-        moment = check.moment("scheduled_at", scheduled_at)
+        moment = check.utc("scheduled_at", scheduled_at)
         gap = check.duration("min_gap", min_gap, zero=True)
         if not gap:
             return None
-        self._context.backend.jobs.expect_gaps()
+        self._context.backend.jobs.prepare_gap_checks()
         return self._context.backend.jobs.in_window(platform, *check.window(moment, gap))
 
     def get(self, id: int) -> Job | None:
@@ -193,12 +193,12 @@ class Queue:
             lease_until=until,
             platforms=wanted,
             now=at,
-            only_when_swept=True,
+            unless_overdue=True,
         )
         if not claimed:
             self._rescue(_SWEEP, at)
             reason = f"missed: later than its max_lateness when it was met at {at.isoformat()}"
-            jobs.bury_missed(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
+            jobs.dead_letter_late(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
             claimed = jobs.claim(
                 worker_id=worker_id, limit=limit, lease_until=until, platforms=wanted, now=at
             )
@@ -253,7 +253,7 @@ class Queue:
 
         Its reason is `outcome unknown: ` and the error; publish_started_at is kept.
         """
-        return self._settle_one(Unclear(job, error), now)
+        return self._settle_one(Unknown(job, error), now)
 
     def snooze(self, job: Job, until: datetime, *, now: datetime | None = None) -> Job:
         """Put a claimed job back until then; costs no attempt."""
@@ -297,7 +297,7 @@ class Queue:
     ) -> Job | None:
         """Schedule a dead letter anew (default: now); None if there is no dead letter of that id."""
         id = check.identity("id", id)
-        moment = check.optional_moment("scheduled_at", scheduled_at)
+        moment = check.optional_utc("scheduled_at", scheduled_at)
         at = self._context.now(now)
         return self._context.backend.jobs.replay(id, moment or at, now=at)
 
@@ -321,7 +321,7 @@ class Queue:
         if not expired:
             return []
         retry = self._context.policies.retry
-        results = jobs.settle([lapse(job, retry, at) for job in expired], now=at, expired_only=True)
+        results = jobs.settle([expire(job, retry, at) for job in expired], now=at, expired_only=True)
         return [job for job in results if job is not None]
 
     def _settle_one(self, outcome: Outcome, now: datetime | None) -> Job:

@@ -8,11 +8,12 @@ from itertools import count, groupby
 from typing import overload
 
 from .. import validation as check
-from ..backend import JobDraft, StorageBackend
+from ..engine.protocol import StorageBackend
+from ..engine.values import JobDraft
 from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict, StorageUnavailable
-from ..records import Job, Json, NewJob, maker, unfrozen
+from ..records import Job, Json, NewJob
 from .context import Context
-from .grouping import ALONE, Answer, Shared
+from ..batching import RETRY_SINGLY, Answer, BatchedCall
 
 _ATTEMPTS = 10
 _MOST_RETRIES = 2**31 - 1
@@ -20,8 +21,8 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 # From the first moment there is to the last: no job can be later than that.
 _MOST_LATENESS = timedelta(days=3_652_059)
 
-_make_draft = maker(JobDraft)
-_Unfrozen = unfrozen(JobDraft)
+_make_draft = JobDraft
+_Unfrozen: Any = JobDraft
 _new = object.__new__
 
 _Planned = tuple[JobDraft, timedelta | None]
@@ -33,7 +34,7 @@ Scheduling = tuple[JobDraft, bool]
 class Scheduler:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.scheduling = Shared(context, _schedule_one, _schedule_all, _length)
+        self.scheduling = BatchedCall(context, _schedule_one, _schedule_all, _length)
 
     def schedule(self, new: NewJob, now: datetime | None) -> Job:
         request = self.request(new, now)
@@ -42,7 +43,7 @@ class Scheduler:
         at = self._context.now(now)
         draft, gap = self._plan(new, at)
         if gap:
-            self._context.backend.jobs.expect_gaps()
+            self._context.backend.jobs.prepare_gap_checks()
             return self._context.atomically(lambda backend: _insert_apart(backend, draft, gap, at))
         return _insert(self._context.backend, draft, at)
 
@@ -78,7 +79,7 @@ class Scheduler:
             return []
         if not many.has_gaps():
             return self._context.atomically(lambda backend: _insert_all(backend, many, at))
-        self._context.backend.jobs.expect_gaps()
+        self._context.backend.jobs.prepare_gap_checks()
         return self._context.atomically(lambda backend: _insert_apart_where_asked(backend, many, at))
 
     def _plan_one_of_many(self, index: int, new: NewJob, now: datetime) -> _Planned:
@@ -118,7 +119,7 @@ class Scheduler:
             check.name("platform", platform),
             check.content("content", content),
             check.EMPTY_OBJECT if metadata is None else check.canonical_object("metadata", metadata),
-            now if scheduled_at is None else check.moment("scheduled_at", scheduled_at),
+            now if scheduled_at is None else check.utc("scheduled_at", scheduled_at),
             None if idempotency_key is None else check.name("idempotency_key", idempotency_key),
             check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
             check.optional_duration("max_lateness", max_lateness, most=_MOST_LATENESS),
@@ -137,7 +138,7 @@ def _schedule_one(context: Context, request: Scheduling) -> Job:
 def _schedule_all(context: Context, requests: Sequence[Scheduling], now: datetime) -> Sequence[Answer]:
     """Who finds his key taken goes alone, to look at whose it is."""
     drafts = [_at(request, now) for request in requests]
-    return [job or ALONE for job in context.backend.jobs.insert(drafts, now=now)]
+    return [job or RETRY_SINGLY for job in context.backend.jobs.insert(drafts, now=now)]
 
 
 def _at(request: Scheduling, now: datetime) -> JobDraft:
@@ -177,7 +178,6 @@ def _with_content(draft: JobDraft, content: str) -> JobDraft:
     made.idempotency_key = draft.idempotency_key
     made.max_retries = draft.max_retries
     made.max_lateness = draft.max_lateness
-    made.__class__ = JobDraft
     return made  # type: ignore[no-any-return]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from .. import validation as check
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import StorageUnavailable, VersionConflict
 from ..records import Json, Session
 from .context import Context

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from .. import validation as check
-from ..backend import Settlement
-from ..records import Failed, Job, Outcome, Posted, Snoozed, Unclear, maker
+from ..engine.values import Settlement
+from ..records import Failed, Job, Outcome, Posted, Snoozed, Unknown
 from ..retry import RetryPolicy
 
 OUTCOME_UNKNOWN = "outcome unknown"
 
-_make_settlement = maker(Settlement)
+_make_settlement = Settlement
 
 
 def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlement:
@@ -23,23 +23,23 @@ def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlemen
             check.name("remote_id", remote_id)
         return _make_settlement("posted", job, remote_id, "", None, False, False)
     if not isinstance(outcome, Outcome):
-        raise check.wrong_type("outcomes", "Posted, Failed, Snoozed, Released or Unclear", outcome)
+        raise check.wrong_type("outcomes", "Posted, Failed, Snoozed, Released or Unknown", outcome)
     job = check.instance("job", outcome.job, Job)
     if isinstance(outcome, Failed):
         error = check.content("error", outcome.error)
-        retry_at = check.optional_moment("retry_at", outcome.retry_at)
+        retry_at = check.optional_utc("retry_at", outcome.retry_at)
         final = not check.flag("retryable", outcome.retryable)
         at = retry_at or retry.next_attempt(now, job)
         return Settlement("failed", job, error=error, at=at, final=final)
-    if isinstance(outcome, Unclear):
+    if isinstance(outcome, Unknown):
         error = f"{OUTCOME_UNKNOWN}: {check.content('error', outcome.error)}"
         return Settlement("failed", job, error=error, at=now, final=True, keep_publish=True)
     if isinstance(outcome, Snoozed):
-        return Settlement("snoozed", job, at=check.moment("until", outcome.until))
+        return Settlement("snoozed", job, at=check.utc("until", outcome.until))
     return Settlement("released", job)
 
 
-def lapse(job: Job, retry: RetryPolicy, now: datetime) -> Settlement:
+def expire(job: Job, retry: RetryPolicy, now: datetime) -> Settlement:
     """What becomes of a claim whose lease ran out."""
     begun = job.publish_started_at
     if begun is None:

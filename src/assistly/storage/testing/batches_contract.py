@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..backend import IdempotencyRow, KeyClaim, StorageBackend
+from ..engine.protocol import IdempotencyRow, KeyClaim, StorageBackend
 from ..errors import ClaimLost, InvalidValue
 from ..records import ClaimState, IdempotencyRecord
 from ..retention import RetentionPolicy

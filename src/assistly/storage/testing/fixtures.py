@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ..backend import PrunedByCap, StorageBackend
+from ..engine.protocol import PrunedByCap, StorageBackend
 from ..clock import Clock
 from ..records import Job
 from ..storage import Storage

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import InvalidValue
 from ..records import NewEvent, NewJob
 from ..storage import Storage

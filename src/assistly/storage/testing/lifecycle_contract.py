@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import StorageClosed
 from ..records import Job, Latency, Metrics
 from ..storage import Storage

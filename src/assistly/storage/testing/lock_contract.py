@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import InvalidValue, LockLost
 from ..records import WorkerLock
 from ..storage import Storage

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed, Unclear
+from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed, Unknown
 from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
 from .machine_sides import NONE, RETRY, Answers, Question, Side, SideBySide, jitters, limits, picks
 
@@ -70,7 +70,7 @@ def outcome(job: Job, ending: Ending, now: datetime) -> Outcome:
         case "snoozed":
             return Snoozed(job, now + offset)
         case "unclear":
-            return Unclear(job, "no answer")
+            return Unknown(job, "no answer")
     return Released(job)
 
 
@@ -85,7 +85,7 @@ def ended(queue: Any, outcome: Outcome) -> Any:
             return queue.snooze(job, until)
         case Released(job):
             return queue.release(job)
-        case Unclear(job, error):
+        case Unknown(job, error):
             return queue.mark_unknown(job, error)
 
 

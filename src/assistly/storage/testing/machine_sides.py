@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import StorageClosed, StorageError
 from ..records import Approval, Event, IdempotencyClaim, Job, JobStatus, Json, Settled, WorkerLock
 from ..retention import RetentionPolicy

@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from .fixtures import examples
 from .machine_queue import QueueMachine
 from .machine_records import ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine, SessionMachine

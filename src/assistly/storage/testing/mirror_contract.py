@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..engines.memory import MemoryBackend
 from ..errors import InvalidValue
 from ..mirroring import mirror

@@ -20,7 +20,7 @@ from ..records import (
     Released,
     Settled,
     Snoozed,
-    Unclear,
+    Unknown,
 )
 from .model_values import canonical, copied
 
@@ -344,7 +344,7 @@ class ModelQueue:
                 return self.snooze(job, until)
             case Released(job):
                 return self.release(job)
-            case Unclear(job, error):
+            case Unknown(job, error):
                 return self.mark_unknown(job, error)
 
     def rescue_expired(self, *, limit: int = 100) -> Sequence[Job]:

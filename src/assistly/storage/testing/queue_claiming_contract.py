@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import ClaimLost, InvalidValue
 from ..records import Failed, Job, JobStatus, NewJob, Posted, Released, Settled, Snoozed
 from ..storage import Storage

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import InvalidValue, NotFound
 from ..records import Job, JobStatus, NewJob
 from ..storage import Storage
@@ -48,7 +48,7 @@ from .queue_settling_contract import (
     QueueBatchSettlingContract,
     QueueFailuresContract,
     QueueSettlingContract,
-    QueueUnclearContract,
+    QueueUnknownContract,
 )
 
 
@@ -270,7 +270,7 @@ class QueueContract(
     QueueSettlingContract,
     QueueFailuresContract,
     QueueBatchSettlingContract,
-    QueueUnclearContract,
+    QueueUnknownContract,
     QueueRescueContract,
     QueueDeadLettersContract,
 ):

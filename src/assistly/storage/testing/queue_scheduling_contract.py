@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import IdempotencyMismatch, InvalidValue, NotFound, ScheduleConflict, StatusConflict
 from ..records import Job, JobStatus, NewJob
 from ..storage import Storage

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import ClaimLost, InvalidValue
 from ..records import (
     Attempt,
@@ -23,7 +23,7 @@ from ..records import (
     Released,
     Settled,
     Snoozed,
-    Unclear,
+    Unknown,
 )
 from ..retry import ExponentialRetry, RetryPolicy
 from ..storage import Storage
@@ -338,7 +338,7 @@ class QueueFailuresContract(Contract):
         assert (buried.dead_letter_reason, buried.attempts[1].error) == (error, error)
 
 
-class QueueUnclearContract(Contract):
+class QueueUnknownContract(Contract):
     def test_an_unclear_outcome_waits_for_a_person(self, storage: Storage, clock: FakeClock) -> None:
         job = storage.queue.begin_publish(held(storage))
         now = clock.advance(SECOND)
@@ -367,12 +367,12 @@ class QueueUnclearContract(Contract):
         current = claim_one(storage, worker_id="other")
         with pytest.raises(ClaimLost):
             storage.queue.mark_unknown(stale, "late")
-        assert storage.queue.settle([Unclear(stale, "late")]) == Settled([], [stale.id])
+        assert storage.queue.settle([Unknown(stale, "late")]) == Settled([], [stale.id])
         assert storage.queue.get(current.id) == current
 
     def test_unclear_ones_in_a_batch(self, storage: Storage) -> None:
         job = storage.queue.begin_publish(held(storage))
-        (buried,) = storage.queue.settle([Unclear(job, "")]).jobs
+        (buried,) = storage.queue.settle([Unknown(job, "")]).jobs
         assert (buried.dead_letter_reason, buried.publish_started_at) == ("outcome unknown: ", START)
 
     @pytest.mark.parametrize("error", [None, 1, "a\x00b", "\ud800", "x" * (1024 * 1024 + 1)])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import InvalidValue, VersionConflict
 from ..records import Session
 from ..storage import Storage

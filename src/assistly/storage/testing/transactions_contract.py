@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ..backend import StorageBackend
+from ..engine.protocol import StorageBackend
 from ..errors import (
     AlreadyExists,
     ClaimLost,

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from assistly.storage import MemoryBackend, StorageBackend, StorageSettings
-from assistly.storage.backend import (
+from assistly.storage.engine.protocol import (
     ApprovalStore,
     EventStore,
     IdempotencyStore,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from ...backend import StorageBackend
+from ...engine.protocol import StorageBackend
 from ...errors import InvalidValue
 from .jobs import JobTable, MemoryJobStore
 from .keyed import (

@@ -9,8 +9,8 @@ from itertools import count, islice
 from math import inf
 from typing import Any, NamedTuple
 
-from ...backend import JobDraft, JsonText, Settlement
-from ...records import Attempt, Job, JobStatus, maker
+from ...engine.values import JobDraft, JsonText, Settlement
+from ...records import Attempt, Job, JobStatus
 from ...validation import EMPTY_OBJECT
 from .scope import Database, Scope
 from .tables import Journal, Key, Ordered, Table, Unique, within
@@ -65,7 +65,7 @@ class JobRow(NamedTuple):
 
 
 _METADATA = JobRow._fields.index("metadata")
-_make_job = maker(Job)
+_make_job = Job
 
 
 def _waiting_key(row: JobRow) -> Key | None:
@@ -129,7 +129,7 @@ class MemoryJobStore:
         with self._scope as database:
             return [self._insert(database, draft, now) for draft in drafts]
 
-    def expect_gaps(self) -> None: ...
+    def prepare_gap_checks(self) -> None: ...
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:  # noqa: ARG002 - a transaction has every lock
         self._scope.check()
@@ -213,10 +213,10 @@ class MemoryJobStore:
         lease_until: datetime,
         platforms: Sequence[str] | None,
         now: datetime,
-        only_when_swept: bool = False,
+        unless_overdue: bool = False,
     ) -> Sequence[Job]:
         with self._scope as database:
-            if only_when_swept and (self.expired(limit=1, now=now) or any(self._missed(platforms, now))):
+            if unless_overdue and (self.expired(limit=1, now=now) or any(self._missed(platforms, now))):
                 return []
             due = self._rows(self._table.waiting, now)
             wanted = (
@@ -236,7 +236,7 @@ class MemoryJobStore:
                 for row in [*islice(wanted, limit)]
             ]
 
-    def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
+    def dead_letter_late(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
         with self._scope as database:
             missed = [*islice(self._missed(platforms, now), limit)]
             for row in missed:

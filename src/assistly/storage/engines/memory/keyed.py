@@ -9,7 +9,7 @@ from itertools import count, islice
 from math import inf
 from typing import NamedTuple
 
-from ...backend import IdempotencyRow, JsonText, KeyClaim
+from ...engine.values import IdempotencyRow, JsonText, KeyClaim
 from ...records import Approval, IdempotencyRecord, Session
 from .scope import Scope
 from .tables import LONGEST_CHUNK, Journal, Key, Ordered, Table, within

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
-from ...backend import PrunedByAge, PrunedByCap
+from ...engine.values import PrunedByAge, PrunedByCap
 from .keyed import LATEST, NonceTable
 from .scope import Scope
 from .tables import Key, Ordered, Table

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import count, islice
 from typing import NamedTuple
 
-from ...backend import JsonText
+from ...engine.values import JsonText
 from ...records import Event, Latency, Metrics, Snapshot, WorkerLock
 from .keyed import LATEST
 from .scope import Scope

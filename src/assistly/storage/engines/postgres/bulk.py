@@ -8,7 +8,7 @@ from itertools import repeat
 from struct import Struct
 from typing import NamedTuple
 
-from ...backend import JobDraft
+from ...engine.values import JobDraft
 from ...records import Job
 from ...validation import EMPTY_OBJECT
 from ..sql.jobs import in_microseconds

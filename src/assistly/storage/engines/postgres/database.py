@@ -72,18 +72,18 @@ class PostgresDatabase:
         self._make_ready()
         return self._run(work)
 
-    def single(self, work: Callable[[PostgresExecutor], T]) -> T:
+    def autocommit(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._ambient.pinned
         if pinned is not None and not pinned.ended:
-            return pinned.single(work)
+            return pinned.autocommit(work)
         if not self._ready:
             self._make_ready()
         return self._run(work, commits=True)
 
-    def change(self, statement: str, params: Params) -> int:
+    def execute(self, statement: str, params: Params) -> int:
         pinned = self._ambient.pinned
         if pinned is not None and not pinned.ended:
-            return pinned.change(statement, params)
+            return pinned.execute(statement, params)
         if not self._ready:
             self._make_ready()
         attempt = 0
@@ -98,17 +98,17 @@ class PostgresDatabase:
             time.sleep(pause)
             attempt += 1
 
-    def write(self, work: Callable[[PostgresExecutor], T]) -> T:
+    def in_transaction(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
-            return pinned.write(work)
+            return pinned.in_transaction(work)
         self._make_ready()
         return self._run(lambda executor: _in_transaction(executor, work))
 
-    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
+    def rolled_back(self, work: Callable[[PostgresExecutor], T]) -> T:
         pinned = self._joined()
         if pinned is not None:
-            return pinned.glimpse(work)
+            return pinned.rolled_back(work)
         self._make_ready()
         return self._run(lambda executor: _in_transaction(executor, work, keep=False))
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import psycopg
 
-from ...backend import JsonText
+from ...engine.values import JsonText
 from ...records import Event
 from ..sql.database import Executor, Row
 from ..sql.events import EVENT_COLUMNS, SqlEventStore
@@ -103,7 +103,7 @@ class PostgresEventStore(SqlEventStore):
         def work(connection: Executor) -> list[Row]:
             return [row for statement, params in steps for row in connection.rows(statement, params)]
 
-        rows = self._database.single(work) if len(steps) < 2 else self._database.write(work)
+        rows = self._database.autocommit(work) if len(steps) < 2 else self._database.in_transaction(work)
         return [self._event(row) for row in sorted(rows, key=itemgetter(0))]
 
     def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]:
@@ -150,7 +150,7 @@ class PostgresEventStore(SqlEventStore):
     def _horizon(self, id: int) -> int:
         """An id up to which nothing can appear any more."""
         if self._postgres.sees_later_commits():
-            newest = self._postgres.glimpse(self._newest_settled)
+            newest = self._postgres.rolled_back(self._newest_settled)
             if newest is not None:
                 return newest
         statement = self._render(_PREFIX)

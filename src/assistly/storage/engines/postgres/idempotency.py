@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from ...backend import IdempotencyRow, JsonText, KeyClaim
+from ...engine.values import IdempotencyRow, JsonText, KeyClaim
 from ...errors import StorageUnavailable
 from ..sql.database import Executor
 from ..sql.idempotency import COLUMNS, OVERWRITE, TAKE_OVER, SqlIdempotencyStore
@@ -67,7 +67,7 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
             "leases": [claim.lease_until for claim in claims],
             "nows": [claim.now for claim in claims],
         }
-        rows = self._database.single(lambda connection: connection.rows(statement, params))
+        rows = self._database.autocommit(lambda connection: connection.rows(statement, params))
         found = {row.key: row for row in map(self._row, rows)}
         held = [claim.key for claim in claims if claim.key not in found]
         if held:
@@ -85,7 +85,7 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
             for params in batches:
                 connection.execute(statement, params)
 
-        (self._database.single if len(batches) == 1 else self._database.write)(work)
+        (self._database.autocommit if len(batches) == 1 else self._database.in_transaction)(work)
 
     def _batch(self, results: Sequence[tuple[str, JsonText, datetime]]) -> dict[str, Any]:
         return {

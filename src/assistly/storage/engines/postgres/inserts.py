@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from ...backend import JobDraft
+from ...engine.values import JobDraft
 from ...validation import EMPTY_OBJECT
 from ..sql.jobs import INSERT, UNLESS_KEY_IS_TAKEN, in_microseconds
 from .notifying import TOLD

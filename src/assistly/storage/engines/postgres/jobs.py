@@ -10,7 +10,7 @@ from functools import cache
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from ...backend import JobDraft, JsonText, Settlement
+from ...engine.values import JobDraft, JsonText, Settlement
 from ...errors import InvalidValue
 from ...records import Job, JobStatus
 from ..sql.attempts import ATTEMPT_ERROR_LENGTH, decoded_attempt
@@ -176,7 +176,7 @@ class PostgresJobStore(SqlJobStore):
             kind = f"{kind}, telling"
             params.update(self._telling, payload=payload(at))
         statement = self._render(INSERT_ONE[kind])
-        row = self._database.single(lambda connection: connection.row(statement, params))
+        row = self._database.autocommit(lambda connection: connection.row(statement, params))
         if row is None:
             return None
         job = new_job(row[0], draft, now)
@@ -197,11 +197,11 @@ class PostgresJobStore(SqlJobStore):
 
     def _insert(self, drafts: Sequence[JobDraft], now: datetime) -> Sequence[Job | None]:
         batches = [*_chunks([*drafts])]
-        run = self._database.single if len(batches) == 1 else self._database.write
+        run = self._database.autocommit if len(batches) == 1 else self._database.in_transaction
         return run(lambda connection: self._insert_many(connection, batches, now))
 
     def _insert_in_bulk(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
-        jobs = self._postgres.write(lambda connection: self._insert_blocks(connection, drafts, now))
+        jobs = self._postgres.in_transaction(lambda connection: self._insert_blocks(connection, drafts, now))
         # Of those that are due first, the first one has the lowest id.
         first = min(filter(None, jobs), key=_due_at, default=None)
         self._announced([first], now)
@@ -254,7 +254,7 @@ class PostgresJobStore(SqlJobStore):
             "lease_until": lease_until,
             "now": now,
         }
-        rows = self._database.single(lambda connection: connection.rows(statement, params))
+        rows = self._database.autocommit(lambda connection: connection.rows(statement, params))
         return [self._job(row) for row in sorted(rows, key=itemgetter(0))]
 
     def _settle_many(
@@ -285,7 +285,7 @@ class PostgresJobStore(SqlJobStore):
                         jobs[places[job.id, job.claim]] = job
             return jobs
 
-        return self._database.single(work) if len(steps) == 1 else self._database.write(work)
+        return self._database.autocommit(work) if len(steps) == 1 else self._database.in_transaction(work)
 
     def _settle_step(
         self, kind: str, template: str, fenced: list[tuple[int, int, Settlement]], now: datetime

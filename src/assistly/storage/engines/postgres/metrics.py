@@ -70,4 +70,4 @@ class PostgresMetricStore(SqlMetricStore):
     def _upsert(self, template: str, values: dict[str, Any]) -> None:
         statement = self._render(template)
         params = {"id": _FIRST_ROW + threading.get_native_id() % _ROWS, **values}
-        self._database.single(lambda connection: connection.execute(statement, params))
+        self._database.autocommit(lambda connection: connection.execute(statement, params))

@@ -30,6 +30,6 @@ class PostgresNonceStore(SqlNonceStore):
         def work(connection: Executor) -> list[Row]:
             return [row for params in batches for row in connection.rows(statement, params)]
 
-        rows = self._database.single(work) if len(batches) == 1 else self._database.write(work)
+        rows = self._database.autocommit(work) if len(batches) == 1 else self._database.in_transaction(work)
         new = {nonce for (nonce,) in rows}
         return [nonce in new for nonce, _ in nonces]

@@ -33,7 +33,7 @@ class PostgresRetentionStore(SqlRetentionStore):
         statement = self._render(
             f"WITH gone AS ({placed} RETURNING {table.time} AS at) SELECT count(*), max(at) FROM gone", limit
         )
-        (row,) = self._database.single(lambda connection: connection.rows(statement, params))
+        (row,) = self._database.autocommit(lambda connection: connection.rows(statement, params))
         count: int = row[0]
         if count == limit:
             reached[table] = row[1]

@@ -45,9 +45,9 @@ class PostgresWork(Database, Protocol):
 
     def read(self, work: Callable[[PostgresExecutor], T]) -> T: ...
 
-    def single(self, work: Callable[[PostgresExecutor], T]) -> T: ...
+    def autocommit(self, work: Callable[[PostgresExecutor], T]) -> T: ...
 
-    def write(self, work: Callable[[PostgresExecutor], T]) -> T: ...
+    def in_transaction(self, work: Callable[[PostgresExecutor], T]) -> T: ...
 
     def announce(self, announcement: Announcement) -> None:
         """Tell those who wait for jobs, once these are committed."""
@@ -60,7 +60,7 @@ class PostgresWork(Database, Protocol):
     def look(self) -> None:
         """The thread is about to look at the jobs: `wait` is about what happens after that."""
 
-    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
+    def rolled_back(self, work: Callable[[PostgresExecutor], T]) -> T:
         """A transaction, or a savepoint, that is always undone: locks taken in it are free again."""
 
     def sees_later_commits(self) -> bool:
@@ -177,14 +177,14 @@ class PinnedDatabase:
         with self._entered() as executor:
             return work(executor)
 
-    def single(self, work: Callable[[PostgresExecutor], T]) -> T:
+    def autocommit(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered(commits=self._session.commits_itself) as executor:
             return work(executor)
 
-    def change(self, statement: str, params: Params) -> int:
-        return self.single(lambda executor: executor.execute(statement, params))
+    def execute(self, statement: str, params: Params) -> int:
+        return self.autocommit(lambda executor: executor.execute(statement, params))
 
-    def write(self, work: Callable[[PostgresExecutor], T]) -> T:
+    def in_transaction(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             name = self._session.begin()
             try:
@@ -195,7 +195,7 @@ class PinnedDatabase:
             self._session.keep(name)
             return result
 
-    def glimpse(self, work: Callable[[PostgresExecutor], T]) -> T:
+    def rolled_back(self, work: Callable[[PostgresExecutor], T]) -> T:
         with self._entered() as executor:
             name = self._session.begin()
             try:

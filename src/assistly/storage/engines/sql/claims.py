@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ...records import Job, JobStatus, unfrozen
+from ...records import Job, JobStatus
 from .attempts import decoded_attempt
 from .database import Row
 from .store import from_microseconds
@@ -30,7 +30,7 @@ CLAIMED = f"""
     THEN {{past}} END
 """
 
-_Unfrozen = unfrozen(Job)
+_Unfrozen: Any = Job
 _new = object.__new__
 _PROCESSING = JobStatus.PROCESSING
 
@@ -67,7 +67,6 @@ def claimed_jobs(
             job.dead_letter_reason = job.replayed_at = job.publish_started_at = job.max_lateness = None
         else:
             _remember(job, *decoded(past))
-        job.__class__ = Job
         jobs.append(job)
     return jobs
 

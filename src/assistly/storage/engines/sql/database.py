@@ -66,13 +66,13 @@ class Database(Protocol):
     def read(self, work: Callable[[Executor], T]) -> T:
         """Statements that write nothing."""
 
-    def single(self, work: Callable[[Executor], T]) -> T:
+    def autocommit(self, work: Callable[[Executor], T]) -> T:
         """Exactly one statement that writes: atomic by itself, so no BEGIN is spent on it."""
 
-    def change(self, statement: str, params: Params) -> int:
+    def execute(self, statement: str, params: Params) -> int:
         """`single` for one statement; how many rows it changed. For the shortest calls: no closure."""
 
-    def write(self, work: Callable[[Executor], T]) -> T:
+    def in_transaction(self, work: Callable[[Executor], T]) -> T:
         """A transaction; a savepoint within one. An exception from the work undoes it."""
 
     def now(self) -> datetime: ...

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ...backend import JsonText
+from ...engine.values import JsonText
 from ...records import Event
 from .database import Row
 from .store import SqlStore

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ...backend import IdempotencyRow, JsonText, KeyClaim
+from ...engine.values import IdempotencyRow, JsonText, KeyClaim
 from ...errors import StorageUnavailable
-from ...records import IdempotencyRecord, maker
+from ...records import IdempotencyRecord
 from .database import Database, Executor, Row
 from .store import SqlStore
 
@@ -64,7 +64,7 @@ RETURNING {_RECORD}
 _GET = f"SELECT {_RECORD} FROM {{t}}idempotency WHERE key = :key AND completed"
 
 
-_make_row, _make_claim = maker(IdempotencyRow), maker(KeyClaim)
+_make_row, _make_claim = IdempotencyRow, KeyClaim
 
 
 class SqlIdempotencyStore(SqlStore):
@@ -83,7 +83,7 @@ class SqlIdempotencyStore(SqlStore):
             "lease_until": bind(lease_until),
             "now": bind(now),
         }
-        if self._database.change(self._claim_new, params):
+        if self._database.execute(self._claim_new, params):
             return _make_row(key, False, None, now, fingerprint, token, lease_until)
         claim = _make_claim(key, fingerprint, token, lease_until, now)
         for _ in range(_ROUNDS):
@@ -105,7 +105,7 @@ class SqlIdempotencyStore(SqlStore):
             row = connection.row(look, {"key": claim.key})
             return None if row is None else self._row(row)
 
-        return self._database.write(lambda connection: [claimed(connection, claim) for claim in claims])
+        return self._database.in_transaction(lambda connection: [claimed(connection, claim) for claim in claims])
 
     def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
         params = {"key": key, "token": token, "value": value, "now": self._bind(now)}

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
-from ...backend import JobDraft, JsonText, Settlement
+from ...engine.values import JobDraft, JsonText, Settlement
 from ...errors import StorageCorrupt
 from ...records import Job, JobStatus
 from .attempts import ATTEMPT_ERROR_LENGTH, decoded_attempt
@@ -83,7 +83,7 @@ _OF_PLATFORMS = {False: "", True: "AND platform {any_platform}"}
 
 class ClaimVariant(NamedTuple):
     of_platforms: bool
-    only_when_swept: bool
+    unless_overdue: bool
 
 
 _CLAIM_VARIANTS = [ClaimVariant(*variant) for variant in product((False, True), repeat=2)]
@@ -105,7 +105,7 @@ def _claim_template(variant: ClaimVariant) -> str:
     lease_until = :lease_until, attention_at = :lease_until, updated_at = :now
 WHERE id {{picked}}
     {_DUE} AND (attention_at IS NULL OR attention_at >= :now) {of_platforms}
-    {swept.strip() if variant.only_when_swept else ""}
+    {swept.strip() if variant.unless_overdue else ""}
     ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
 {{end_picked}}
 RETURNING {CLAIMED.strip()}
@@ -249,7 +249,7 @@ class SqlJobStore(SqlStore, ABC):
         batch = [self._draft_params(draft, now) for draft in drafts]
         return [self._job_or_none(row) for row in self._each(_INSERT, batch)]
 
-    def expect_gaps(self) -> None: ...
+    def prepare_gap_checks(self) -> None: ...
 
     @abstractmethod
     def lock_platforms(self, platforms: Sequence[str]) -> None: ...
@@ -315,22 +315,22 @@ class SqlJobStore(SqlStore, ABC):
         lease_until: datetime,
         platforms: Sequence[str] | None,
         now: datetime,
-        only_when_swept: bool = False,
+        unless_overdue: bool = False,
     ) -> Sequence[Job]:
-        statement = self._render(_CLAIM[ClaimVariant(platforms is not None, only_when_swept)], limit)
+        statement = self._render(_CLAIM[ClaimVariant(platforms is not None, unless_overdue)], limit)
         params = {
             "worker_id": worker_id,
             "lease_until": self._bind(lease_until),
             "now": self._bind(now),
             **self._of_platforms(platforms),
         }
-        rows = self._database.single(lambda connection: connection.rows(statement, params))
+        rows = self._database.autocommit(lambda connection: connection.rows(statement, params))
         self._note_claimed(len(rows))
         # By (due_at, id), which they begin with.
         rows.sort()
         return claimed_jobs(rows, worker_id, lease_until, now, self._time, self._json)
 
-    def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
+    def dead_letter_late(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
         params = {"reason": reason, "now": self._bind(now), **self._of_platforms(platforms)}
         return self._change(_BURY_MISSED[platforms is not None], params, limit)
 
@@ -365,7 +365,7 @@ class SqlJobStore(SqlStore, ABC):
         def work(connection: Executor) -> dict[int, Row | None]:
             return {index: connection.row(statement, params) for index, statement, params in steps}
 
-        rows = self._database.write(work)
+        rows = self._database.in_transaction(work)
         found = [rows[index] for index in range(len(settlements))]
         return [
             None if row is None else self._settled(one, now, row)

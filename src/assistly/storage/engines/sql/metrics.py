@@ -68,7 +68,7 @@ class SqlMetricStore(SqlStore):
             change(payload)
             connection.execute(save, {**row_id, "payload": json.dumps(payload), "now": now})
 
-        self._database.write(work)
+        self._database.in_transaction(work)
 
     def _payload(self, row: Row) -> dict[str, Any]:
         id, payload = row

@@ -6,12 +6,12 @@ import json
 from datetime import datetime
 from typing import Any
 
-from ...backend import JobDraft, Settlement
-from ...records import Job, JobStatus, maker, unfrozen
+from ...engine.values import JobDraft, Settlement
+from ...records import Job, JobStatus
 from ...validation import EMPTY_OBJECT
 
-make_job = maker(Job)
-_Unfrozen = unfrozen(Job)
+make_job = Job
+_Unfrozen: Any = Job
 _new = object.__new__
 _SCHEDULED = JobStatus.SCHEDULED
 _POSTED = JobStatus.POSTED
@@ -35,7 +35,6 @@ def new_job(id: int, draft: JobDraft, now: datetime) -> Job:
     job.dead_letter_at = job.dead_letter_reason = job.replayed_at = None
     job.worker_id = job.lease_until = job.publish_started_at = None
     job.attempts = ()
-    job.__class__ = Job
     return job  # type: ignore[no-any-return]
 
 
@@ -65,5 +64,4 @@ def posted_job(
     job.max_lateness = held.max_lateness
     job.attempts = held.attempts
     job.next_retry_at = job.worker_id = job.lease_until = None
-    job.__class__ = Job
     return job  # type: ignore[no-any-return]

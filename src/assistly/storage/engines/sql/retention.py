@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ...backend import PrunedByAge, PrunedByCap
+from ...engine.values import PrunedByAge, PrunedByCap
 from .database import Params
 from .store import SqlStore
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from ...backend import JsonText
+from ...engine.values import JsonText
 from ...records import Snapshot
 from .database import Row
 from .store import SqlStore

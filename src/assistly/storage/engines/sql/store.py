@@ -51,13 +51,13 @@ class SqlStore:
     def _change_one(self, template: str, params: Params, decode: Callable[[Row], T]) -> T | None:
         """One statement that returns the row that it wrote, if it wrote one."""
         statement = self._render(template)
-        row = self._database.single(lambda connection: connection.row(statement, params))
+        row = self._database.autocommit(lambda connection: connection.row(statement, params))
         return None if row is None else decode(row)
 
     def _write_one(self, template: str, params: Params, decode: Callable[[Row], T]) -> T:
         """One statement that writes a row in any case, and returns it."""
         statement = self._render(template)
-        (row,) = self._database.single(lambda connection: connection.rows(statement, params))
+        (row,) = self._database.autocommit(lambda connection: connection.rows(statement, params))
         return decode(row)
 
     def _each(self, template: str, batch: Sequence[Params]) -> list[Row | None]:
@@ -69,8 +69,8 @@ class SqlStore:
         def work(connection: Executor) -> list[Row | None]:
             return [connection.row(statement, params) for params in batch]
 
-        return self._database.single(work) if len(batch) == 1 else self._database.write(work)
+        return self._database.autocommit(work) if len(batch) == 1 else self._database.in_transaction(work)
 
     def _change(self, template: str, params: Params, limit: int | None = None) -> int:
         """One statement; how many rows it changed."""
-        return self._database.change(self._render(template, limit), params)
+        return self._database.execute(self._render(template, limit), params)

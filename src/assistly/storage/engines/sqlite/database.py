@@ -55,14 +55,14 @@ class SqliteDatabase:
         session = self._ambient.session
         return self._alone(work) if session is None else session.read(work)
 
-    def single(self, work: Callable[[Connection], T]) -> T:
+    def autocommit(self, work: Callable[[Connection], T]) -> T:
         session = self._ambient.session
-        return self._alone(work) if session is None else session.single(work)
+        return self._alone(work) if session is None else session.autocommit(work)
 
-    def change(self, statement: str, values: Values) -> int:
+    def execute(self, statement: str, values: Values) -> int:
         session = self._ambient.session
         if session is not None:
-            return session.single(lambda connection: connection.execute(statement, values))
+            return session.autocommit(lambda connection: connection.execute(statement, values))
         pool = self._pool
         connection = pool.borrow() if self._ready else self._borrow()
         try:
@@ -70,13 +70,13 @@ class SqliteDatabase:
         finally:
             pool.give_back(connection)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def in_transaction(self, work: Callable[[Connection], T]) -> T:
         def whole(connection: Connection) -> T:
             with atomic(connection):
                 return work(connection)
 
         session = self._ambient.session
-        return self._alone(whole) if session is None else session.write(work)
+        return self._alone(whole) if session is None else session.in_transaction(work)
 
     def writers(self) -> int:
         return 1 if self._ambient.session is None else 0
@@ -183,16 +183,16 @@ class SessionDatabase:
         with self._session.lock:
             return self._open_session().read(work)
 
-    def single(self, work: Callable[[Connection], T]) -> T:
+    def autocommit(self, work: Callable[[Connection], T]) -> T:
         with self._session.lock:
-            return self._open_session().single(work)
+            return self._open_session().autocommit(work)
 
-    def change(self, statement: str, values: Values) -> int:
-        return self.single(lambda connection: connection.execute(statement, values))
+    def execute(self, statement: str, values: Values) -> int:
+        return self.autocommit(lambda connection: connection.execute(statement, values))
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def in_transaction(self, work: Callable[[Connection], T]) -> T:
         with self._session.lock:
-            return self._open_session().write(work)
+            return self._open_session().in_transaction(work)
 
     def writers(self) -> int:
         return 0

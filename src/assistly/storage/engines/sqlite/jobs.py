@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
-from ...backend import JobDraft, Settlement
+from ...engine.values import JobDraft, Settlement
 from ...errors import StorageCorrupt
 from ...records import Attempt, Job, JobStatus
 from ...validation import EMPTY_OBJECT
@@ -76,14 +76,14 @@ class SqliteJobStore(SqlJobStore):
         self._sqlite = database
         self._insert_plain = self._render(_INSERT_PLAIN)
 
-    def expect_gaps(self) -> None:
+    def prepare_gap_checks(self) -> None:
         """The index costs each insert a fifth, so it is there once somebody asks: docs/decisions/0015."""
         statement = self._render(_INDEX_FOR_GAPS)
         self._database.read(lambda connection: connection.execute(statement))
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:  # noqa: ARG002  (the lock is the file's)
         statement = self._render(_TAKE_WRITE_LOCK)
-        self._database.single(lambda connection: connection.execute(statement))
+        self._database.autocommit(lambda connection: connection.execute(statement))
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1:
@@ -102,7 +102,7 @@ class SqliteJobStore(SqlJobStore):
             return self._insert_one_plain(draft, now)
         statement = self._render(_INSERT_NEXT if draft.idempotency_key is None else _INSERT_NEW_KEY)
         _, *values = self._values(None, draft, self._bind(now))
-        id = self._sqlite.single(lambda connection: connection.insert(statement, values))
+        id = self._sqlite.autocommit(lambda connection: connection.insert(statement, values))
         return new_job(id, draft, now) if id else None
 
     def _insert_one_plain(self, draft: JobDraft, now: datetime) -> Job:
@@ -111,7 +111,7 @@ class SqliteJobStore(SqlJobStore):
         values = (
             draft.platform, draft.content, draft.metadata, at, at, written, written, draft.max_retries
         )  # fmt: skip
-        id = self._sqlite.single(lambda connection: connection.insert(self._insert_plain, values))
+        id = self._sqlite.autocommit(lambda connection: connection.insert(self._insert_plain, values))
         return new_job(id, draft, now)
 
     def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
@@ -127,7 +127,7 @@ class SqliteJobStore(SqlJobStore):
             )
             return ids
 
-        ids = self._sqlite.write(work)
+        ids = self._sqlite.in_transaction(work)
         return [
             new_job(ids[place], draft, now) if place in ids else None for place, draft in enumerate(drafts)
         ]
@@ -180,7 +180,7 @@ class SqliteJobStore(SqlJobStore):
                 raise _NotAsHeld
 
         try:
-            self._sqlite.write(work)
+            self._sqlite.in_transaction(work)
         except _NotAsHeld:
             return None
         return [posted_job(one, now, None, {}) for one in settlements]
@@ -210,7 +210,7 @@ class SqliteJobStore(SqlJobStore):
                     jobs.append(self._job(row))
             return jobs
 
-        run = self._sqlite.single if len(posts) + len(others) == 1 else self._sqlite.write
+        run = self._sqlite.autocommit if len(posts) + len(others) == 1 else self._sqlite.in_transaction
         results: list[Job | None] = [None] * len(settlements)
         for job in run(work):
             results[places[job.id, job.claim]] = job

@@ -22,11 +22,11 @@ class SqliteNonceStore(SqlNonceStore):
         self._register = self._render(_REGISTER)
 
     def register(self, nonce: str, timestamp_ms: int) -> bool:
-        return self._sqlite.change(self._register, (nonce, timestamp_ms)) > 0
+        return self._sqlite.execute(self._register, (nonce, timestamp_ms)) > 0
 
     def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
         statement = self._render(_REGISTER_MANY)
         params = {"nonces": json.dumps(dict(nonces), ensure_ascii=False)}
-        rows = self._database.single(lambda connection: connection.rows(statement, params))
+        rows = self._database.autocommit(lambda connection: connection.rows(statement, params))
         new = {nonce for (nonce,) in rows}
         return [nonce in new for nonce, _ in nonces]

@@ -26,12 +26,12 @@ class Session:
             self._before_read()
             return work(self._connection)
 
-    def single(self, work: Callable[[Connection], T]) -> T:
+    def autocommit(self, work: Callable[[Connection], T]) -> T:
         with self.lock:
             self._before_write()
             return work(self._connection)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def in_transaction(self, work: Callable[[Connection], T]) -> T:
         with self.lock:
             self._before_write()
             with atomic(self._connection):

@@ -28,11 +28,11 @@ from assistly.storage.testing.machines import (
     SessionMachine,
     SideBySide,
 )
-from contract.planted import bugs
-from contract.planted.bugs import BUGS
-from contract.planted.stores import PlainEngine
+from contract.mutants import bugs
+from contract.mutants.bugs import BUGS
+from contract.mutants.stores import PlainEngine
 
-PLANTED = Path(__file__).parent / "planted"
+PLANTED = Path(__file__).parent / "mutants"
 
 OTHER_MACHINES: dict[type[PlainEngine], type[SideBySide]] = {
     bugs.CapsKeepTheOldest: ApprovalMachine,
@@ -57,7 +57,7 @@ class TestWithoutABug(StorageContract, MachineContract):
 @pytest.fixture(scope="module")
 def found_by_the_contract(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The names of the bugs on which a test failed."""
-    report = tmp_path_factory.mktemp("planted") / "report.xml"
+    report = tmp_path_factory.mktemp("mutants") / "report.xml"
     options = ["-q", "--tb=no", "-p", "no:cacheprovider", f"--junit-xml={report}"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(PLANTED / "suite.py")],

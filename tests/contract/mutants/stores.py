@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from assistly.storage.backend import IdempotencyRow, KeyClaim
+from assistly.storage.engine.protocol import IdempotencyRow, KeyClaim
 from assistly.storage.records import (
     Approval,
     Event,

@@ -1,4 +1,4 @@
-"""A naive engine for the planted bugs: plain tables, one lock, transactions by copying everything.
+"""A naive engine for the mutants bugs: plain tables, one lock, transactions by copying everything.
 
 Its small methods are there to be overridden, each with one bug.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from assistly.storage.backend import IdempotencyRow, StorageBackend
+from assistly.storage.engine.protocol import IdempotencyRow, StorageBackend
 from assistly.storage.errors import InvalidValue, StorageClosed
 from assistly.storage.records import Approval, Event, Job, Session, Snapshot, WorkerLock
 from assistly.storage.retention import milliseconds

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from assistly.storage.backend import JobDraft, Settlement
+from assistly.storage.engine.protocol import JobDraft, Settlement
 from assistly.storage.records import Attempt, Job, JobStatus
 from assistly.storage.validation import JsonText
 
@@ -93,7 +93,7 @@ class NaiveJobs(Store):
             now,
         )
 
-    def expect_gaps(self) -> None: ...
+    def prepare_gap_checks(self) -> None: ...
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         """A transaction has the lock over everything."""
@@ -183,9 +183,9 @@ class NaiveJobs(Store):
         lease_until: datetime,
         platforms: Sequence[str] | None,
         now: datetime,
-        only_when_swept: bool = False,
+        unless_overdue: bool = False,
     ) -> Sequence[Job]:
-        if only_when_swept:
+        if unless_overdue:
             return []
         due = [job for job in self._due(platforms, now) if not self.missed(job, now)]
         return [
@@ -203,7 +203,7 @@ class NaiveJobs(Store):
         ]
 
     @locked
-    def bury_missed(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
+    def dead_letter_late(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
         missed = [job for job in self._due(platforms, now) if self.missed(job, now)][:limit]
         for job in missed:
             dead = replace(job, status=JobStatus.DEAD_LETTER, dead_letter_at=now, dead_letter_reason=reason)

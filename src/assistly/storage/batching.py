@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Any, Final, Generic, TypeVar, cast
 from weakref import WeakSet
 
-from ..errors import OutcomeUnknown, StorageError
-from .context import Context
+from .errors import OutcomeUnknown, StorageError
+from .stores.context import Context
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -29,22 +29,22 @@ _CHARACTERS = 4 * 2**20
 
 
 class Apart(Enum):
-    ALONE = "this call has to be made alone"
+    RETRY_SINGLY = "this call has to be made alone"
 
 
-ALONE: Final = Apart.ALONE
+RETRY_SINGLY: Final = Apart.RETRY_SINGLY
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class CallError:
     error: Exception
 
 
 Answer = Any
-"""What a call returns, or `Failed`, or `ALONE`."""
+"""What a call returns, or `CallError`, or `RETRY_SINGLY`."""
 
 
-class Shared(Generic[R, T]):
+class BatchedCall(Generic[R, T]):
     """An operation whose single calls may travel together.
 
     A request is checked, and holds whatever time its caller gave. `alone` makes one call.
@@ -68,8 +68,11 @@ class Shared(Generic[R, T]):
 
     def call(self, request: R) -> T:
         context = self._context
-        writers = (context.ready or context.backend).writers()
-        return self.share(request, writers) if writers else self._alone(context, request)
+        writers = context.writers
+        if not writers:
+            return self._alone(context, request)
+        context.check()
+        return self.share(request, writers)
 
     def share(self, request: R, writers: int) -> T:
         """Beside the calls of other threads, of which as many as `writers` can be under way."""
@@ -83,7 +86,7 @@ class Shared(Generic[R, T]):
 
     def writers(self) -> int:
         """0: a call of this thread must not travel with others."""
-        return self._context.backend.writers()
+        return self._context.writers
 
     def carry(self, requests: Sequence[R]) -> Sequence[Answer]:
         """The answers to several calls."""
@@ -92,18 +95,18 @@ class Shared(Generic[R, T]):
         try:
             at = self._context.now(None)
         except Exception:  # noqa: BLE001 - each alone meets its own trouble with the clock, if it needs one
-            return [ALONE] * len(requests)
+            return [RETRY_SINGLY] * len(requests)
         try:
             return self._together(self._context, requests, at)
         except OutcomeUnknown as error:
             return in_doubt(error, len(requests))
         except StorageError:
-            return [ALONE] * len(requests)
+            return [RETRY_SINGLY] * len(requests)
 
     def unpack(self, request: R, answer: Answer) -> T:
-        if answer is ALONE:
+        if answer is RETRY_SINGLY:
             return self.alone(request)
-        if isinstance(answer, Failed):
+        if isinstance(answer, CallError):
             raise answer.error
         return cast("T", answer)
 
@@ -112,12 +115,12 @@ def attempt(call: Callable[[R], T], request: R) -> Answer:
     try:
         return call(request)
     except Exception as error:  # noqa: BLE001 - raised again in its caller
-        return Failed(error)
+        return CallError(error)
 
 
-def in_doubt(error: BaseException, count: int) -> list[Failed]:
+def in_doubt(error: BaseException, count: int) -> list[CallError]:
     """One error for each: callers must not share one, and its traceback."""
-    return [Failed(_doubt(error)) for _ in range(count)]
+    return [CallError(_doubt(error)) for _ in range(count)]
 
 
 def _doubt(cause: BaseException) -> OutcomeUnknown:
@@ -174,7 +177,7 @@ class Lane(Generic[R, T]):
     way, since another transaction holds one of its keys say, holds up nobody but those in it.
     """
 
-    def __init__(self, shared: Shared[R, T]) -> None:
+    def __init__(self, shared: BatchedCall[R, T]) -> None:
         self._shared = shared
         self._alone = shared.alone
         self.renew()

@@ -11,7 +11,7 @@ _failed: set[Any] = set()
 
 def pytest_runtest_setup(item: pytest.Function) -> None:
     if item.cls in _failed:
-        pytest.skip("another test of this class has found the planted bug: one is what is asked of the suite")
+        pytest.skip("another test of this class has found the mutants bug: one is what is asked of the suite")
 
 
 def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]) -> None:

@@ -1,4 +1,4 @@
-"""The contract on each planted bug. `test_planted_bugs` runs this file in a pytest of its own."""
+"""The contract on each mutants bug. `test_planted_bugs` runs this file in a pytest of its own."""
 
 from __future__ import annotations
 

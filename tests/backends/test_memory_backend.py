@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistly.storage.backend import JobDraft, JsonText, NonceStore, Settlement, StorageBackend
+from assistly.storage.engine.protocol import JobDraft, JsonText, NonceStore, Settlement, StorageBackend
 from assistly.storage.engines.memory import MemoryBackend
 from assistly.storage.engines.memory.jobs import JobRow
 from assistly.storage.engines.memory.keyed import NonceRow
@@ -115,7 +115,7 @@ def change_everything(backend: StorageBackend) -> None:
     waiting = backend.jobs.list(status=JobStatus.SCHEDULED, platform=None, after=0, limit=1)[0]
     backend.jobs.remove(waiting.id)
     schedule(backend, "c")
-    backend.jobs.bury_missed(limit=10, platforms=None, reason="missed", now=LATER + timedelta(hours=2))
+    backend.jobs.dead_letter_late(limit=10, platforms=None, reason="missed", now=LATER + timedelta(hours=2))
     backend.sessions.delete("u")
     backend.sessions.put("v", EMPTY, expected_version=0, now=NOW)
     backend.approvals.decide("a", "approved", expected="pending", payload=JsonText("[]"), now=NOW)

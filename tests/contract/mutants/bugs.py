@@ -1,4 +1,4 @@
-"""The planted bugs: each class is the plain engine with one thing wrong."""
+"""The mutants bugs: each class is the plain engine with one thing wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from assistly.storage.backend import IdempotencyRow
+from assistly.storage.engine.protocol import IdempotencyRow
 from assistly.storage.records import Approval, Job
 from assistly.storage.validation import JsonText
 

@@ -1,0 +1,93 @@
+"""The values that pass between the stores and an engine."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from ..records import Job, Json, record
+from ..validation import JsonText as JsonText
+
+ATTEMPT_ERROR_LENGTH = 4096
+"""Characters of an error that an `Attempt` keeps."""
+
+KEPT_ATTEMPTS = 20
+"""Failed attempts that a job keeps; the oldest are dropped."""
+
+PrunedByAge = Literal["approvals", "idempotency", "nonces", "posted", "events", "sessions"]
+PrunedByCap = Literal["approvals", "idempotency"]
+
+
+@record
+class JobDraft:
+    """A job to insert, with status `scheduled`."""
+
+    platform: str
+    content: str
+    metadata: JsonText
+    scheduled_at: datetime
+    idempotency_key: str | None
+    max_retries: int
+    max_lateness: timedelta | None
+
+
+@record
+class Settlement:
+    """How one claim ends; `transitions.settled` says what each kind does.
+
+    `job` is the record that the caller has. Its `id` and `claim` are the fence: they must be those of a
+    stored job in `processing`. `at` is when a failed or snoozed job falls due again.
+    """
+
+    kind: Literal["posted", "failed", "snoozed", "released"]
+    job: Job
+    remote_id: str | None = None
+    error: str = ""
+    at: datetime | None = None
+    final: bool = False
+    keep_publish: bool = False
+
+    @property
+    def id(self) -> int:
+        """The id of the job."""
+        return self.job.id
+
+    @property
+    def claim(self) -> int:
+        """The claim that ends."""
+        return self.job.claim
+
+
+@record
+class IdempotencyRow:
+    """A stored key. In progress: `completed` is False, `value` None, `token` the holder's."""
+
+    key: str
+    completed: bool
+    value: Json
+    saved_at: datetime
+    fingerprint: str | None
+    token: int | None
+    lease_until: datetime | None
+
+
+@record
+class KeyClaim:
+    """A request to take an idempotency key until `lease_until`. `token` identifies the caller."""
+
+    key: str
+    fingerprint: str | None
+    token: int
+    lease_until: datetime
+    now: datetime
+
+
+@record
+class LockRow:
+    """A stored lock. A released one has no owner; the fence outlives owner and expiry."""
+
+    name: str
+    owner_id: str | None
+    fence: int
+    acquired_at: datetime
+    expires_at: datetime

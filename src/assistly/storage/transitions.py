@@ -1,0 +1,329 @@
+"""Every change of state, once: pure functions from a stored value to what it becomes.
+
+A function returns None where the change is not allowed. Engines on key-value stores run these; SQL
+engines say the same in SQL, and a test compares the two for every operation and status.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from .engine.values import (
+    ATTEMPT_ERROR_LENGTH,
+    KEPT_ATTEMPTS,
+    IdempotencyRow,
+    JobDraft,
+    KeyClaim,
+    LockRow,
+    Settlement,
+)
+from .records import Attempt, Job, JobStatus, Json, WorkerLock
+from .validation import EMPTY_OBJECT, JsonText, later
+
+WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
+"""The statuses of jobs that wait for their time."""
+
+ACTIVE = (*WAITING, JobStatus.PROCESSING)
+"""The statuses of jobs that keep others at a distance (`min_gap`)."""
+
+
+def new(draft: JobDraft, id: int, now: datetime) -> Job:
+    """The job that `draft` becomes."""
+    return Job(
+        id=id,
+        status=JobStatus.SCHEDULED,
+        platform=draft.platform,
+        content=draft.content,
+        metadata={} if draft.metadata == EMPTY_OBJECT else json.loads(draft.metadata),
+        scheduled_at=draft.scheduled_at,
+        created_at=now,
+        updated_at=now,
+        retries=0,
+        max_retries=draft.max_retries,
+        next_retry_at=None,
+        due_at=draft.scheduled_at,
+        idempotency_key=draft.idempotency_key,
+        remote_id=None,
+        posted_at=None,
+        last_error=None,
+        dead_letter_at=None,
+        dead_letter_reason=None,
+        replayed_at=None,
+        claim=0,
+        worker_id=None,
+        lease_until=None,
+        publish_started_at=None,
+        max_lateness=draft.max_lateness,
+        attempts=(),
+    )
+
+
+def late_after(job: Job) -> datetime | None:
+    """The last moment at which the job may be claimed; None where it has no limit."""
+    return None if job.max_lateness is None else later(job.scheduled_at, job.max_lateness)
+
+
+def check_at(job: Job) -> datetime | None:
+    """When a sweep must look at the job though nobody asks for it: its lease ends, or it becomes late."""
+    if job.status is JobStatus.PROCESSING:
+        return job.lease_until
+    return late_after(job) if job.status in WAITING else None
+
+
+def is_due(job: Job, now: datetime) -> bool:
+    """Whether it may be claimed, or is late."""
+    return job.status in WAITING and job.due_at <= now
+
+
+def is_late(job: Job, now: datetime) -> bool:
+    """Whether it is due, and too late to be claimed."""
+    limit = late_after(job)
+    return limit is not None and limit < now and is_due(job, now)
+
+
+def is_expired(job: Job, now: datetime) -> bool:
+    """Whether its lease has run out."""
+    return job.status is JobStatus.PROCESSING and job.lease_until is not None and job.lease_until <= now
+
+
+def claimed(job: Job, *, worker_id: str, lease_until: datetime, now: datetime) -> Job | None:
+    """Held by a worker. Only a due job that is not late."""
+    if not is_due(job, now) or is_late(job, now):
+        return None
+    return replace(
+        job,
+        status=JobStatus.PROCESSING,
+        claim=job.claim + 1,
+        worker_id=worker_id,
+        lease_until=lease_until,
+        updated_at=now,
+    )
+
+
+def dead_lettered_late(job: Job, *, reason: str, now: datetime) -> Job | None:
+    """A dead letter since it is late. Neither its retries nor its attempts change."""
+    if not is_late(job, now):
+        return None
+    return replace(
+        job,
+        status=JobStatus.DEAD_LETTER,
+        next_retry_at=None,
+        due_at=job.scheduled_at,
+        dead_letter_at=now,
+        dead_letter_reason=reason,
+        updated_at=now,
+    )
+
+
+def holds(job: Job, claim: int) -> bool:
+    """Whether this claim is the one under which the job is held. Its lease may have run out."""
+    return job.status is JobStatus.PROCESSING and job.claim == claim
+
+
+def _holds_lease(job: Job, claim: int, now: datetime) -> bool:
+    return holds(job, claim) and job.lease_until is not None and job.lease_until > now
+
+
+def extended(job: Job, claim: int, *, lease_until: datetime, now: datetime) -> Job | None:
+    """Held for longer. Only while the lease lasts."""
+    return replace(job, lease_until=lease_until, updated_at=now) if _holds_lease(job, claim, now) else None
+
+
+def publish_begun(job: Job, claim: int, *, now: datetime) -> Job | None:
+    """Publishing begins: the first time counts. Only while the lease lasts."""
+    if not _holds_lease(job, claim, now):
+        return None
+    return replace(job, publish_started_at=job.publish_started_at or now, updated_at=now)
+
+
+def settled(job: Job, settlement: Settlement, *, now: datetime, expired_only: bool = False) -> Job | None:
+    """The claim ends.
+
+    posted:    posted_at = now, and the remote id.
+    failed:    retries + 1, last_error and an attempt. A dead letter if it is final or was the last of
+               max_retries; else retrying, due at `settlement.at`. publish_started_at is cleared
+               unless `keep_publish`.
+    snoozed:   due at `settlement.at`; publish_started_at is cleared.
+    released:  as before the claim; publish_started_at is cleared.
+
+    In each case nobody holds it any more. Before a claim a job is retrying if it has failed, else
+    scheduled. `expired_only` and what it means for the fence: see `JobStore.settle`.
+    """
+    if not holds(job, settlement.claim):
+        return None
+    if expired_only:
+        begun_meanwhile = job.publish_started_at is not None and not settlement.keep_publish
+        if begun_meanwhile or not is_expired(job, now):
+            return None
+    free = replace(job, worker_id=None, lease_until=None, updated_at=now)
+    match settlement.kind:
+        case "posted":
+            return replace(
+                free,
+                status=JobStatus.POSTED,
+                posted_at=now,
+                remote_id=settlement.remote_id,
+                next_retry_at=None,
+                due_at=job.scheduled_at,
+            )
+        case "failed":
+            return _failed(free, job.worker_id, settlement, now)
+        case "snoozed":
+            return _handed_back(free, settlement.at)
+        case "released":
+            return _handed_back(free, job.next_retry_at)
+
+
+def _failed(job: Job, worker_id: str | None, settlement: Settlement, now: datetime) -> Job:
+    retries = job.retries + 1
+    attempt = Attempt(retries, now, worker_id, settlement.error[:ATTEMPT_ERROR_LENGTH])
+    is_final = settlement.final or retries >= job.max_retries
+    next_retry_at = None if is_final else settlement.at
+    return replace(
+        job,
+        status=JobStatus.DEAD_LETTER if is_final else JobStatus.RETRYING,
+        retries=retries,
+        last_error=settlement.error,
+        attempts=(*job.attempts, attempt)[-KEPT_ATTEMPTS:],
+        next_retry_at=next_retry_at,
+        due_at=next_retry_at or job.scheduled_at,
+        dead_letter_at=now if is_final else job.dead_letter_at,
+        dead_letter_reason=settlement.error if is_final else job.dead_letter_reason,
+        publish_started_at=job.publish_started_at if settlement.keep_publish else None,
+    )
+
+
+def _handed_back(job: Job, next_retry_at: datetime | None) -> Job:
+    return replace(
+        job,
+        status=JobStatus.RETRYING if job.retries else JobStatus.SCHEDULED,
+        next_retry_at=next_retry_at,
+        due_at=next_retry_at or job.scheduled_at,
+        publish_started_at=None,
+    )
+
+
+def replayed(job: Job, scheduled_at: datetime, *, now: datetime) -> Job | None:
+    """Scheduled anew. Only a dead letter; its attempts stay."""
+    if job.status is not JobStatus.DEAD_LETTER:
+        return None
+    return replace(
+        job,
+        status=JobStatus.SCHEDULED,
+        scheduled_at=scheduled_at,
+        due_at=scheduled_at,
+        retries=0,
+        replayed_at=now,
+        updated_at=now,
+        next_retry_at=None,
+        last_error=None,
+        dead_letter_at=None,
+        dead_letter_reason=None,
+        publish_started_at=None,
+    )
+
+
+def rescheduled(
+    job: Job, scheduled_at: datetime, *, content: str | None, metadata: JsonText | None, now: datetime
+) -> Job | None:
+    """Due at another time, and perhaps with other contents. Only a waiting job; a pending retry is dropped."""
+    if job.status not in WAITING:
+        return None
+    return replace(
+        job,
+        scheduled_at=scheduled_at,
+        due_at=scheduled_at,
+        next_retry_at=None,
+        content=job.content if content is None else content,
+        metadata=job.metadata if metadata is None else json.loads(metadata),
+        updated_at=now,
+    )
+
+
+def key_taken(row: IdempotencyRow | None, claim: KeyClaim) -> IdempotencyRow | None:
+    """The key, held by this claim.
+
+    Only if it is free, or in progress with a lease that ran out and no other fingerprint. Two
+    fingerprints are other ones only if both are set; one that is set stays.
+    """
+    if row is None:
+        return IdempotencyRow(
+            claim.key, False, None, claim.now, claim.fingerprint, claim.token, claim.lease_until
+        )
+    if row.completed or row.lease_until is None or row.lease_until > claim.now:
+        return None
+    if None not in (row.fingerprint, claim.fingerprint) and row.fingerprint != claim.fingerprint:
+        return None
+    return replace(
+        row,
+        saved_at=claim.now,
+        fingerprint=row.fingerprint or claim.fingerprint,
+        token=claim.token,
+        lease_until=claim.lease_until,
+    )
+
+
+def holds_key(row: IdempotencyRow | None, token: int) -> bool:
+    """Whether the key is in progress under this token."""
+    return row is not None and not row.completed and row.token == token
+
+
+def key_completed(
+    row: IdempotencyRow | None, token: int, value: Json, *, now: datetime
+) -> IdempotencyRow | None:
+    """The key with its result. Only if it is in progress under this token."""
+    if row is None or not holds_key(row, token):
+        return None
+    return replace(row, completed=True, value=value, saved_at=now, token=None, lease_until=None)
+
+
+def key_put(key: str, value: Json, *, saved_at: datetime) -> IdempotencyRow:
+    """The key with a result that was stored whatever was there."""
+    return IdempotencyRow(key, True, value, saved_at, None, None, None)
+
+
+def lock_held(row: LockRow | None, *, now: datetime) -> WorkerLock | None:
+    """The lock as its holder has it; None where nobody does."""
+    if row is None or row.owner_id is None or row.expires_at <= now:
+        return None
+    return WorkerLock(row.name, row.owner_id, row.fence, row.acquired_at, row.expires_at)
+
+
+def lock_acquired(
+    row: LockRow | None, name: str, owner_id: str, *, expires_at: datetime, now: datetime
+) -> LockRow | None:
+    """The lock, held by this owner until `expires_at`. Only if nobody else holds it.
+
+    Its holder keeps fence and acquired_at, also where `expires_at` is earlier than before; any other
+    owner, and one whose lock had expired or was released, gets a higher fence.
+    """
+    held = lock_held(row, now=now)
+    if held is None:
+        fence = row.fence + 1 if row else 1
+        return LockRow(name, owner_id, fence, now, expires_at)
+    if held.owner_id != owner_id:
+        return None
+    return LockRow(name, owner_id, held.fence, held.acquired_at, expires_at)
+
+
+def lock_renewed(
+    row: LockRow | None, owner_id: str, fence: int, *, expires_at: datetime, now: datetime
+) -> LockRow | None:
+    """The lock with another expiry. Only if this owner holds it under this fence."""
+    held = lock_held(row, now=now)
+    if row is None or held is None or (held.owner_id, held.fence) != (owner_id, fence):
+        return None
+    return replace(row, expires_at=expires_at)
+
+
+def lock_released(row: LockRow | None, owner_id: str, fence: int, *, now: datetime) -> LockRow | None:
+    """The lock without an owner. Only if this owner holds it under this fence."""
+    renewed = lock_renewed(row, owner_id, fence, expires_at=now, now=now)
+    return None if renewed is None else replace(renewed, owner_id=None)
+
+
+def may_prune(stamp: datetime | None, *, now: datetime, interval: timedelta) -> bool:
+    """Whether the last prune is at least `interval` away. A stamp from the future does not stop it for good."""
+    return stamp is None or abs(now - stamp) >= interval
