@@ -9,27 +9,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import BackendBase
-    from .keyvalue import KeyValueBackend
+    from .base import (
+        ApprovalStoreBase,
+        BackendBase,
+        EventStoreBase,
+        IdempotencyStoreBase,
+        JobStoreBase,
+        LockStoreBase,
+        MetricStoreBase,
+        NonceStoreBase,
+        RetentionStoreBase,
+        SessionStoreBase,
+        SnapshotStoreBase,
+    )
+    from .keyvalue import BufferedMap, KeyValueBackend, OrderedMap, OrderedStore, SortedKeys
     from .protocol import PROTOCOL_VERSION, StorageBackend
     from .values import IdempotencyRow, JobDraft, JsonText, KeyClaim, LockRow, Settlement
 
 __all__ = [
     "PROTOCOL_VERSION",
+    "ApprovalStoreBase",
     "BackendBase",
+    "BufferedMap",
+    "EventStoreBase",
     "IdempotencyRow",
+    "IdempotencyStoreBase",
     "JobDraft",
+    "JobStoreBase",
     "JsonText",
     "KeyClaim",
     "KeyValueBackend",
     "LockRow",
+    "LockStoreBase",
+    "MetricStoreBase",
+    "NonceStoreBase",
+    "OrderedMap",
+    "OrderedStore",
+    "RetentionStoreBase",
+    "SessionStoreBase",
     "Settlement",
+    "SnapshotStoreBase",
+    "SortedKeys",
     "StorageBackend",
 ]
 
 _MODULES = {
-    "base": "BackendBase",
-    "keyvalue": "KeyValueBackend",
+    "base": "BackendBase ApprovalStoreBase EventStoreBase IdempotencyStoreBase JobStoreBase "
+    "LockStoreBase MetricStoreBase NonceStoreBase RetentionStoreBase SessionStoreBase SnapshotStoreBase",
+    "keyvalue": "BufferedMap KeyValueBackend OrderedMap OrderedStore SortedKeys",
     "protocol": "PROTOCOL_VERSION StorageBackend",
     "values": "IdempotencyRow JobDraft JsonText KeyClaim LockRow Settlement",
 }

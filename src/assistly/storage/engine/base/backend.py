@@ -1,0 +1,94 @@
+"""The base of backends, and of their stores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from ...errors import InvalidValue
+from ..protocol import (
+    PROTOCOL_VERSION,
+    ApprovalStore,
+    EventStore,
+    IdempotencyStore,
+    JobStore,
+    LockStore,
+    MetricStore,
+    NonceStore,
+    RetentionStore,
+    SessionStore,
+    SnapshotStore,
+)
+
+B = TypeVar("B", bound="BackendBase")
+
+
+class BackendBase(ABC):
+    """An engine. A subclass sets the ten stores as attributes, and implements `transaction` and `close`."""
+
+    protocol_version = PROTOCOL_VERSION
+    in_process = False
+    durable = True
+    multi_process = True
+    binds = False
+    writers = 0
+
+    jobs: JobStore
+    sessions: SessionStore
+    approvals: ApprovalStore
+    idempotency: IdempotencyStore
+    nonces: NonceStore
+    metrics: MetricStore
+    lock: LockStore
+    events: EventStore
+    snapshots: SnapshotStore
+    retention: RetentionStore
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[BackendBase]:
+        """See `StorageBackend.transaction`. What it yields has stores of its own."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """See `StorageBackend.close`."""
+
+    def now(self) -> datetime:
+        """The clock of this machine."""
+        return datetime.now(UTC)
+
+    def ping(self) -> None:
+        """A look at a nonce."""
+        self.nonces.seen("ping")
+
+    def migrate(self) -> list[str]:
+        """Nothing to apply."""
+        return []
+
+    def maintain(self) -> None:  # noqa: B027 - it may stay empty
+        """Nothing to clean up."""
+
+    def bind(self, connection: Any) -> BackendBase:
+        """Refused."""
+        raise InvalidValue(
+            f"{type(self).__name__} has no connections to bind, and got a {type(connection).__name__}"
+        )
+
+
+class StoreBase(Generic[B]):
+    """A store of `backend`, which may be the backend of a transaction."""
+
+    attribute: ClassVar[str]
+    """The attribute of a backend that holds this kind of store."""
+
+    def __init__(self, backend: B) -> None:
+        self._backend = backend
+
+    @contextmanager
+    def _atomic(self) -> Iterator[Self]:
+        """The store of this kind in a transaction: what is done on it is done as a whole, or not at all."""
+        with self._backend.transaction() as tx:
+            store: Self = getattr(tx, self.attribute)
+            yield store

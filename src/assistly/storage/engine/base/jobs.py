@@ -1,0 +1,201 @@
+"""The queue, derived from eleven methods."""
+
+from __future__ import annotations
+
+import builtins
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+
+from ... import transitions
+from ...records import Job, JobStatus
+from ..values import JobDraft, JsonText, Settlement
+from .backend import B, StoreBase
+
+POLL_SECONDS = 0.1
+"""How long `JobStoreBase.wait` sleeps at most: an engine that can tell changes overrides it."""
+
+_PAGE = 100
+
+
+class JobStoreBase(StoreBase[B], ABC):
+    """Required: insert, in_window, by_key, get, save, list, counts, remove, waiting, late, expired."""
+
+    attribute = "jobs"
+
+    @abstractmethod
+    def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]: ...
+
+    @abstractmethod
+    def in_window(
+        self, platform: str, earliest: datetime, latest: datetime, *, exclude: int | None = None
+    ) -> Job | None: ...
+
+    @abstractmethod
+    def by_key(self, idempotency_key: str) -> Job | None: ...
+
+    @abstractmethod
+    def get(self, id: int, *, lock: bool = False) -> Job | None: ...
+
+    @abstractmethod
+    def save(self, job: Job) -> None: ...
+
+    @abstractmethod
+    def list(
+        self, *, status: JobStatus | None, platform: str | None, after: int, limit: int
+    ) -> Sequence[Job]: ...
+
+    @abstractmethod
+    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]: ...
+
+    @abstractmethod
+    def remove(self, id: int) -> bool: ...
+
+    @abstractmethod
+    def waiting(
+        self,
+        *,
+        until: datetime | None,
+        platforms: Sequence[str] | None,
+        after: tuple[datetime, int] | None,
+        limit: int,
+    ) -> Sequence[Job]: ...
+
+    @abstractmethod
+    def late(self, *, limit: int, platforms: Sequence[str] | None, now: datetime) -> Sequence[Job]: ...
+
+    @abstractmethod
+    def expired(self, *, limit: int, now: datetime) -> Sequence[Job]: ...
+
+    def prepare_gap_checks(self) -> None:
+        """Nothing to prepare."""
+
+    def lock_platforms(self, platforms: Sequence[str]) -> None:
+        """Nothing to lock: transactions exclude each other."""
+
+    def next_due_at(self) -> datetime | None:
+        """From `waiting`."""
+        first = self.waiting(until=None, platforms=None, after=None, limit=1)
+        return first[0].due_at if first else None
+
+    def claim(
+        self,
+        *,
+        worker_id: str,
+        limit: int,
+        lease_until: datetime,
+        platforms: Sequence[str] | None,
+        now: datetime,
+        unless_overdue: bool = False,
+    ) -> Sequence[Job]:
+        """From `waiting`, `expired` and `late`."""
+        change = partial(transitions.claimed, worker_id=worker_id, lease_until=lease_until, now=now)
+        claimed: builtins.list[Job] = []
+        after: tuple[datetime, int] | None = None
+        with self._atomic() as jobs:
+            if unless_overdue and (
+                jobs.expired(limit=1, now=now) or jobs.late(limit=1, platforms=platforms, now=now)
+            ):
+                return []
+            while page := jobs.waiting(until=now, platforms=platforms, after=after, limit=limit):
+                for job in page:
+                    held = jobs.apply(job.id, change)
+                    if held is not None:
+                        claimed.append(held)
+                    if len(claimed) == limit:
+                        return claimed
+                after = page[-1].due_at, page[-1].id
+        return claimed
+
+    def dead_letter_late(
+        self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
+    ) -> int:
+        """From `late`."""
+        change = partial(transitions.dead_lettered_late, reason=reason, now=now)
+        with self._atomic() as jobs:
+            late = jobs.late(limit=limit, platforms=platforms, now=now)
+            return sum(jobs.apply(job.id, change) is not None for job in late)
+
+    def reschedule(
+        self,
+        id: int,
+        scheduled_at: datetime,
+        *,
+        content: str | None,
+        metadata: JsonText | None,
+        now: datetime,
+    ) -> Job | None:
+        """From `get` and `save`."""
+        change = partial(
+            transitions.rescheduled, scheduled_at=scheduled_at, content=content, metadata=metadata, now=now
+        )
+        return self._change(id, change)
+
+    def extend(
+        self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
+    ) -> Sequence[Job]:
+        """From `get` and `save`."""
+        extended: builtins.list[Job] = []
+        with self._atomic() as jobs:
+            for id, claim in sorted(set(claims)):
+                job = jobs.apply(
+                    id, partial(transitions.extended, claim=claim, lease_until=lease_until, now=now)
+                )
+                if job is not None:
+                    extended.append(job)
+        return extended
+
+    def begin_publish(self, id: int, claim: int, *, now: datetime) -> Job | None:
+        """From `get` and `save`."""
+        return self._change(id, partial(transitions.publish_begun, claim=claim, now=now))
+
+    def settle(
+        self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
+    ) -> Sequence[Job | None]:
+        """From `get` and `save`, in the order of the ids."""
+        results: builtins.list[Job | None] = [None] * len(settlements)
+        with self._atomic() as jobs:
+            for place in sorted(range(len(settlements)), key=lambda place: settlements[place].id):
+                one = settlements[place]
+                results[place] = jobs.apply(
+                    one.id, partial(transitions.settled, settlement=one, now=now, expired_only=expired_only)
+                )
+        return results
+
+    def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
+        """From `get` and `save`."""
+        return self._change(id, partial(transitions.replayed, scheduled_at=scheduled_at, now=now))
+
+    def replay_many(
+        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+    ) -> int:
+        """From `list`, `get` and `save`."""
+        change = partial(transitions.replayed, scheduled_at=scheduled_at, now=now)
+        count = after = 0
+        with self._atomic() as jobs:
+            while limit is None or count < limit:
+                most = _PAGE if limit is None else min(_PAGE, limit - count)
+                page = jobs.list(status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=most)
+                count += sum(jobs.apply(job.id, change) is not None for job in page)
+                if len(page) < most:
+                    break
+                after = page[-1].id
+        return count
+
+    def wait(self, timeout: float) -> None:
+        """Sleep for a moment: the caller looks again."""
+        time.sleep(min(timeout, POLL_SECONDS))
+
+    def _change(self, id: int, change: Callable[[Job], Job | None]) -> Job | None:
+        with self._atomic() as jobs:
+            return jobs.apply(id, change)
+
+    def apply(self, id: int, change: Callable[[Job], Job | None]) -> Job | None:
+        """Inside a transaction: what `change` makes of the job of this id, saved."""
+        job = self.get(id, lock=True)
+        changed = None if job is None else change(job)
+        if changed is not None:
+            self.save(changed)
+        return changed
