@@ -4,59 +4,67 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ...engine.base import BackendBase
 from ...engine.values import JsonText
 from ...records import Approval
-from .database import Row
-from .store import SqlStore
+from .database import Database, Row
+from .dialect import Dialect
+from .store import SqlStore, where
 
 _COLUMNS = "id, status, payload, created_at, decided_at, seq"
+_NEWEST_FIRST = "ORDER BY created_at DESC, seq DESC"
 
-_ADD = f"""
-INSERT INTO {{t}}approvals (id, status, payload, created_at)
-VALUES (:id, :status, :payload{{jsonb}}, :created_at)
-ON CONFLICT (id) DO NOTHING
-RETURNING {_COLUMNS}
-"""
 
-_GET = f"SELECT {_COLUMNS} FROM {{t}}approvals WHERE id = :id"
-_GET_LOCKED = f"{_GET} {{for_update}}"
-
-_NEWEST_FIRST = "ORDER BY created_at DESC, seq DESC LIMIT {limit}"
-_BEFORE = "(created_at, seq) < (:before_at, :before_seq)"
-_LIST = {
-    (False, False): f"SELECT {_COLUMNS} FROM {{t}}approvals {_NEWEST_FIRST}",
-    (False, True): f"SELECT {_COLUMNS} FROM {{t}}approvals WHERE {_BEFORE} {_NEWEST_FIRST}",
-    (True, False): f"SELECT {_COLUMNS} FROM {{t}}approvals WHERE status = :status {_NEWEST_FIRST}",
-    (True, True): f"""
-SELECT {_COLUMNS} FROM {{t}}approvals WHERE status = :status AND {_BEFORE} {_NEWEST_FIRST}
-""",
-}
-
-_DECIDE = f"""
-UPDATE {{t}}approvals
-SET status = :status, decided_at = :now, payload = coalesce(:payload{{jsonb}}, payload)
-WHERE id = :id AND status = :expected
-RETURNING {_COLUMNS}
-"""
+class ApprovalStatements:
+    def __init__(self, d: Dialect) -> None:
+        p, table = d.p, f"{d.t}approvals"
+        self.add = f"""
+            INSERT INTO {table} (id, status, payload, created_at)
+            VALUES ({p.id}, {p.status}, {p.payload}{d.jsonb}, {p.created_at})
+            ON CONFLICT (id) DO NOTHING
+            RETURNING {_COLUMNS}
+        """
+        self.get = f"SELECT {_COLUMNS} FROM {table} WHERE id = {p.id}"
+        self.get_locked = f"{self.get} {d.for_update}"
+        self.select = f"SELECT {_COLUMNS} FROM {table}"
+        self.of_status = f"status = {p.status}"
+        self.before = f"(created_at, seq) < ({p.before_at}, {p.before_seq})"
+        self.decide = f"""
+            UPDATE {table}
+            SET status = {p.status}, decided_at = {p.now}, payload = coalesce({p.payload}{d.jsonb}, payload)
+            WHERE id = {p.id} AND status = {p.expected}
+            RETURNING {_COLUMNS}
+        """
 
 
 class SqlApprovalStore(SqlStore):
+    """An `ApprovalStore`."""
+
+    def __init__(self, backend: BackendBase, database: Database) -> None:
+        super().__init__(backend, database)
+        self._sql = self._dialect.statements(ApprovalStatements)
+
     def add(self, id: str, payload: JsonText, *, status: str, created_at: datetime) -> Approval | None:
         params = {"id": id, "status": status, "payload": payload, "created_at": self._bind(created_at)}
-        return self._change_one(_ADD, params, self._approval)
+        return self._write_one(self._sql.add, params, self._approval)
 
     def get(self, id: str, *, lock: bool = False) -> Approval | None:
-        return self._read_one(_GET_LOCKED if lock else _GET, {"id": id}, self._approval)
+        statement = self._sql.get_locked if lock else self._sql.get
+        return self._select_one(statement, {"id": id}, self._approval)
 
     def list(
         self, *, status: str | None, before: tuple[datetime, int] | None, limit: int
     ) -> Sequence[Approval]:
+        conditions = []
         params: dict[str, Any] = {}
         if status is not None:
+            conditions.append(self._sql.of_status)
             params["status"] = status
         if before is not None:
+            conditions.append(self._sql.before)
             params.update(before_at=self._bind(before[0]), before_seq=before[1])
-        return self._read_all(_LIST[status is not None, before is not None], params, self._approval, limit)
+        statement = f"{self._sql.select} {where(conditions)} {_NEWEST_FIRST} LIMIT {limit:d}"
+        return self._select(statement, params, self._approval)
 
     def decide(
         self, id: str, status: str, *, expected: str, payload: JsonText | None, now: datetime
@@ -68,7 +76,7 @@ class SqlApprovalStore(SqlStore):
             "payload": payload,
             "now": self._bind(now),
         }
-        return self._change_one(_DECIDE, params, self._approval)
+        return self._write_one(self._sql.decide, params, self._approval)
 
     def _approval(self, row: Row) -> Approval:
         id, status, payload, created_at, decided_at, seq = row

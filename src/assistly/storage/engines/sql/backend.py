@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from ...engine.base import BackendBase
 from .approvals import SqlApprovalStore
 from .database import Database
 from .events import SqlEventStore
@@ -19,8 +21,6 @@ from .retention import SqlRetentionStore
 from .sessions import SqlSessionStore
 from .snapshots import SqlSnapshotStore
 
-_PING = "SELECT count(*) FROM {t}retention"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlStores:
@@ -28,47 +28,51 @@ class SqlStores:
 
     jobs: type[SqlJobStore]
     nonces: type[SqlNonceStore]
+    metrics: type[SqlMetricStore]
     sessions: type[SqlSessionStore] = SqlSessionStore
     approvals: type[SqlApprovalStore] = SqlApprovalStore
     idempotency: type[SqlIdempotencyStore] = SqlIdempotencyStore
-    metrics: type[SqlMetricStore] = SqlMetricStore
     lock: type[SqlLockStore] = SqlLockStore
     events: type[SqlEventStore] = SqlEventStore
     snapshots: type[SqlSnapshotStore] = SqlSnapshotStore
     retention: type[SqlRetentionStore] = SqlRetentionStore
 
 
-class SqlBackend:
+class SqlBackend(BackendBase):
+    """The stores of an engine, of a transaction or of a bound connection."""
+
+    binds = True
+
     def __init__(self, database: Database, stores: SqlStores) -> None:
         self._database = database
         self._stores = stores
-        self.jobs = stores.jobs(database)
-        self.sessions = stores.sessions(database)
-        self.approvals = stores.approvals(database)
-        self.idempotency = stores.idempotency(database)
-        self.nonces = stores.nonces(database)
-        self.metrics = stores.metrics(database)
-        self.lock = stores.lock(database)
-        self.events = stores.events(database)
-        self.snapshots = stores.snapshots(database)
-        self.retention = stores.retention(database)
-        self.now = database.now
-        self.now_ms = database.now_ms
         self.writers = database.writers
+        self.jobs = stores.jobs(self, database)
+        self.sessions = stores.sessions(self, database)
+        self.approvals = stores.approvals(self, database)
+        self.idempotency = stores.idempotency(self, database)
+        self.nonces = stores.nonces(self, database)
+        self.metrics = stores.metrics(self, database)
+        self.lock = stores.lock(self, database)
+        self.events = stores.events(self, database)
+        self.snapshots = stores.snapshots(self, database)
+        self.retention = stores.retention(self, database)
+
+    def now(self) -> datetime:
+        return self._database.now()
 
     def ping(self) -> None:
-        statement = self._database.dialect.render(_PING)
-        self._database.read(lambda connection: connection.row(statement, {}))
+        self._database.select(f"SELECT count(*) FROM {self._database.dialect.t}retention", {})
 
     def migrate(self) -> list[str]:
         return self._database.migrate()
 
     @contextmanager
-    def transaction(self) -> Iterator[SqlBackend]:
+    def transaction(self) -> Iterator[BackendBase]:
         with self._database.transaction() as pinned:
             yield SqlBackend(pinned, self._stores)
 
-    def bind(self, connection: Any) -> SqlBackend:
+    def bind(self, connection: Any) -> BackendBase:
         return SqlBackend(self._database.bind(connection), self._stores)
 
     def close(self) -> None:

@@ -1,89 +1,90 @@
-"""Statement templates: one text for both engines, but for the fragments listed here."""
+"""What differs between the statements of two engines, as fragments that the shared ones are composed of."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeVar, cast
 
-from .database import Codec
-
-_FRAGMENT = re.compile(r"\{(\w+)\}")
-_PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
-class Fragments:
-    """What `{name}` in a template stands for.
+class Parameters:
+    """`parameters.user_id` is the placeholder of the parameter `user_id`, in the form of the driver."""
 
-    ==============  ==================================  ==========================================
-    name            SQLite                              Postgres
-    ==============  ==================================  ==========================================
-    t               ``assistly_``                       ``"schema".assistly_``
-    for_update      nothing                             ``FOR UPDATE``
-    skip_locked     nothing                             ``FOR UPDATE SKIP LOCKED``
-    text            nothing                             ``::text``, after a parameter
-    bigint          nothing                             ``::bigint``
-    jsonb           nothing                             ``::jsonb``
-    timestamp       nothing                             ``::timestamptz``
-    microseconds    nothing                             ``* interval '1 microsecond'``
-    any_platform    ``IN (SELECT value FROM             ``= ANY(:platforms::text[])``
-                    json_each(:platforms))``
-    picked          ``IN (``                            ``= ANY(ARRAY(``
-    end_picked      ``)``                               ``))``
-    append_attempt  ``json_insert(…)``                  ``(… || jsonb_build_object(…))``
-    active          ``status NOT IN (…)``               ``status IN (…)``
-    past            ``json_array(…)``                   ``jsonb_build_array(…)``
-    ==============  ==================================  ==========================================
+    def __init__(self, form: str) -> None:
+        self._form = form
 
-    `append_attempt` is the new value of `attempts`: the column, without its first element where it
-    holds 20 already, and at its end an object of number (`retries + 1`), at (`:now_us`), worker_id
-    (the column) and error (`:attempt_error`). `active` is the condition of idx_queue_conflict, word for
-    word. `past` is an array of claim, retries, attempts, next_retry_at, remote_id, posted_at, last_error,
-    dead_letter_at, dead_letter_reason, replayed_at, publish_started_at and max_lateness, with times in
-    microseconds.
+    def __getattr__(self, name: str) -> str:
+        return self._form.format(name)
+
+
+class Dialect(ABC):
+    """The fragments of one engine, and how it stores times and JSON.
+
+    Shared statements are f-strings over these attributes. The casts stand behind a placeholder whose
+    type Postgres cannot see from its surroundings.
     """
 
-    t: str
+    text = ""
+    """A cast to text."""
+
+    bigint = ""
+    """A cast to a whole number."""
+
+    jsonb = ""
+    """A cast to JSON."""
+
+    timestamp = ""
+    """A cast to a time."""
+
+    microseconds = ""
+    """Makes a number of microseconds what can be added to a time."""
+
+    for_update = ""
+    """At the end of a SELECT: lock its rows."""
+
+    skip_locked = ""
+    """At the end of a SELECT: lock its rows, leaving out those that others have locked."""
+
     active: str
-    past: str
-    for_update: str = ""
-    skip_locked: str = ""
-    text: str = ""
-    bigint: str = ""
-    jsonb: str = ""
-    timestamp: str = ""
-    microseconds: str = ""
-    any_platform: str = ""
-    picked: str = ""
-    end_picked: str = ""
-    append_attempt: str = ""
+    """The condition that a job is active, as the index idx_queue_conflict has it."""
 
+    def __init__(self, prefix: str, placeholder: str) -> None:
+        """`prefix` stands before the names of tables; `placeholder` is like ``:{}``."""
+        self.t = prefix
+        self.p = Parameters(placeholder)
+        self._statements: dict[type[Any], Any] = {}
 
-class TemplateDialect:
-    """A `Dialect` made of a codec, fragments and the driver's form of a parameter.
+    @abstractmethod
+    def among(self, select: str) -> str:
+        """After a column: its value is one of those that `select` returns, which is run once."""
 
-    `parameter` is a format string such as ``:{}`` or ``%({})s``; `percent` is what a literal
-    percent sign must become for the driver.
-    """
+    @abstractmethod
+    def among_list(self, name: str) -> str:
+        """After a column: its value is in the list that the parameter `name` holds."""
 
-    def __init__(self, codec: Codec, fragments: Fragments, *, parameter: str, percent: str = "%") -> None:
-        self.codec = codec
-        self._fragments = asdict(fragments)
-        self._parameter = parameter
-        self._percent = percent
-        self._rendered: dict[tuple[str, int | None], str] = {}
+    @abstractmethod
+    def bind_time(self, value: datetime | None) -> Any:
+        """A time as the driver takes it."""
 
-    def render(self, template: str, limit: int | None = None) -> str:
-        key = (template, limit)
-        text = self._rendered.get(key)
-        if text is None:
-            text = self._rendered[key] = self._render(template, limit)
-        return text
+    @abstractmethod
+    def bind_list(self, values: Sequence[Any]) -> Any:
+        """A list as `among_list` takes it."""
 
-    def _render(self, template: str, limit: int | None) -> str:
-        values = {**self._fragments, "limit": str(int(limit))} if limit is not None else self._fragments
-        text = template
-        while (expanded := _FRAGMENT.sub(lambda match: values[match[1]], text)) != text:
-            text = expanded
-        text = text.replace("%", self._percent)
-        return _PARAMETER.sub(lambda match: self._parameter.format(match[1]), text)
+    @abstractmethod
+    def time(self, value: Any) -> Any:
+        """A stored time as a datetime; None for NULL."""
+
+    @abstractmethod
+    def json(self, value: Any) -> Any:
+        """Stored JSON, decoded; None for NULL."""
+
+    def statements(self, kind: type[S]) -> S:
+        """`kind(self)`, made once: the statements of a store, written for this dialect."""
+        found = self._statements.get(kind)
+        if found is None:
+            make = cast("Any", kind)
+            found = self._statements[kind] = make(self)
+        return cast("S", found)

@@ -4,67 +4,78 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ...engine.base import BackendBase
 from ...engine.values import JsonText
 from ...records import Event
-from .database import Row
-from .store import SqlStore
+from .database import Database, Executor, Row
+from .dialect import Dialect
+from .store import SqlStore, where
 
 EVENT_COLUMNS = "id, event_type, payload, created_at"
+_NEWEST_FIRST = "ORDER BY created_at DESC, id DESC"
 
-_APPEND = f"""
-INSERT INTO {{t}}events (event_type, payload, created_at)
-VALUES (:event_type, :payload{{jsonb}}, :created_at)
-RETURNING {EVENT_COLUMNS}
-"""
 
-_GET = f"SELECT {EVENT_COLUMNS} FROM {{t}}events WHERE id = :id"
-
-_NEWEST_FIRST = "ORDER BY created_at DESC, id DESC LIMIT {limit}"
-_BEFORE = "(created_at, id) < (:before_at, :before_id)"
-_LIST = {
-    (False, False): f"SELECT {EVENT_COLUMNS} FROM {{t}}events {_NEWEST_FIRST}",
-    (False, True): f"SELECT {EVENT_COLUMNS} FROM {{t}}events WHERE {_BEFORE} {_NEWEST_FIRST}",
-    (True, False): f"SELECT {EVENT_COLUMNS} FROM {{t}}events WHERE event_type = :event_type {_NEWEST_FIRST}",
-    (True, True): f"""
-SELECT {EVENT_COLUMNS} FROM {{t}}events WHERE event_type = :event_type AND {_BEFORE} {_NEWEST_FIRST}
-""",
-}
-
-_AFTER = f"SELECT {EVENT_COLUMNS} FROM {{t}}events WHERE id > :id ORDER BY id LIMIT {{limit}}"
-_AFTER_OF_TYPE = f"""
-SELECT {EVENT_COLUMNS} FROM {{t}}events
-WHERE event_type = :event_type AND id > :id ORDER BY id LIMIT {{limit}}
-"""
+class EventStatements:
+    def __init__(self, d: Dialect) -> None:
+        p, table = d.p, f"{d.t}events"
+        self.append = f"""
+            INSERT INTO {table} (event_type, payload, created_at)
+            VALUES ({p.event_type}, {p.payload}{d.jsonb}, {p.created_at})
+            RETURNING {EVENT_COLUMNS}
+        """
+        self.select = f"SELECT {EVENT_COLUMNS} FROM {table}"
+        self.get = f"{self.select} WHERE id = {p.id}"
+        self.of_type = f"event_type = {p.event_type}"
+        self.before = f"(created_at, id) < ({p.before_at}, {p.before_id})"
+        self.after = f"id > {p.id}"
 
 
 class SqlEventStore(SqlStore):
-    """`read_after` is right where rows become visible in the order of their ids."""
+    """An `EventStore`. Its `read_after` is right where rows become visible in the order of their ids."""
+
+    def __init__(self, backend: BackendBase, database: Database) -> None:
+        super().__init__(backend, database)
+        self._sql = self._dialect.statements(EventStatements)
 
     def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]:
-        batch = [
-            {"event_type": event_type, "payload": payload, "created_at": self._bind(created_at)}
-            for event_type, payload, created_at in events
-        ]
-        return [self._event(row) for row in self._each(_APPEND, batch) if row is not None]
+        def work(connection: Executor) -> list[Row]:
+            return [
+                row
+                for event_type, payload, created_at in events
+                for row in connection.rows(
+                    self._sql.append,
+                    {"event_type": event_type, "payload": payload, "created_at": self._bind(created_at)},
+                )
+            ]
+
+        run = self._database.autocommit if len(events) == 1 else self._database.in_transaction
+        return [self._event(row) for row in run(work)]
 
     def get(self, id: int) -> Event | None:
-        return self._read_one(_GET, {"id": id}, self._event)
+        return self._select_one(self._sql.get, {"id": id}, self._event)
 
     def list(
         self, *, event_type: str | None, before: tuple[datetime, int] | None, limit: int
     ) -> Sequence[Event]:
+        conditions = []
         params: dict[str, Any] = {}
         if event_type is not None:
+            conditions.append(self._sql.of_type)
             params["event_type"] = event_type
         if before is not None:
+            conditions.append(self._sql.before)
             params.update(before_at=self._bind(before[0]), before_id=before[1])
-        return self._read_all(_LIST[event_type is not None, before is not None], params, self._event, limit)
+        statement = f"{self._sql.select} {where(conditions)} {_NEWEST_FIRST} LIMIT {limit:d}"
+        return self._select(statement, params, self._event)
 
     def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]:
-        if event_type is None:
-            return self._read_all(_AFTER, {"id": id}, self._event, limit)
-        params = {"id": id, "event_type": event_type}
-        return self._read_all(_AFTER_OF_TYPE, params, self._event, limit)
+        conditions = [self._sql.after]
+        params: dict[str, Any] = {"id": id}
+        if event_type is not None:
+            conditions.append(self._sql.of_type)
+            params["event_type"] = event_type
+        statement = f"{self._sql.select} {where(conditions)} ORDER BY id LIMIT {limit:d}"
+        return self._select(statement, params, self._event)
 
     def _event(self, row: Row) -> Event:
         id, event_type, payload, created_at = row

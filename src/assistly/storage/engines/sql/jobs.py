@@ -1,258 +1,141 @@
+"""The queue, but for `insert`, `claim`, `extend` and `settle`, which each engine writes out for itself."""
+
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import json
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
-from functools import partial
-from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
-from ...engine.values import JobDraft, JsonText, Settlement
+from ... import transitions
+from ...engine.base import BackendBase, JobStoreBase
+from ...engine.values import ATTEMPT_ERROR_LENGTH, Settlement
 from ...errors import StorageCorrupt
-from ...records import Job, JobStatus
-from .attempts import ATTEMPT_ERROR_LENGTH, decoded_attempt
-from .claims import CLAIMED, claimed_jobs
-from .database import Executor, Row
-from .new_jobs import posted_job
-from .store import SqlStore, to_microseconds
+from ...records import Attempt, Job, JobStatus
+from ...validation import canonical
+from .database import Database, Row
+from .dialect import Dialect
+from .store import SqlStore, from_microseconds, to_microseconds
 
-JOB_COLUMNS = ", ".join(field.name for field in fields(Job))
+_FIELDS = [field.name for field in fields(Job)]
+JOB_COLUMNS = ", ".join(_FIELDS)
+"""The columns that `SqlJobStore._job` decodes: the fields of a job, in their order."""
+
 # Partial indexes serve a statement that repeats their condition as it is written there.
 WAITING = "status IN ('scheduled', 'retrying')"
 PROCESSING = "attention_at IS NOT NULL AND status = 'processing'"
 
-_SELECT = f"SELECT {JOB_COLUMNS} FROM {{t}}queue_jobs"
-_UPDATE = "UPDATE {t}queue_jobs SET"
-_RETURNING = f"RETURNING {JOB_COLUMNS}"
-
-INSERT = """
-INSERT INTO {t}queue_jobs (
-    status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
-    max_retries, max_lateness, attention_at, idempotency_key
-) VALUES (
-    'scheduled', :platform, :content, :metadata{jsonb}, :scheduled_at, :scheduled_at, :now, :now, 0,
-    :max_retries, :max_lateness, :scheduled_at{timestamp} + :max_lateness{bigint}{microseconds},
-    :idempotency_key
-)
-"""
-UNLESS_KEY_IS_TAKEN = "ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
-_INSERT = f"{INSERT}{UNLESS_KEY_IS_TAKEN} {_RETURNING}"
-
-_IN_WINDOW = f"""
-{_SELECT}
-WHERE {{active}} AND platform = :platform AND scheduled_at BETWEEN :earliest AND :latest
-    AND id <> :exclude
-ORDER BY scheduled_at, id LIMIT 1
-"""
-
-_BY_KEY = f"{_SELECT} WHERE idempotency_key = :idempotency_key"
-_GET = f"{_SELECT} WHERE id = :id"
-_GET_LOCKED = f"{_GET} {{for_update}}"
-
-_RESCHEDULE = f"""
-{_UPDATE} scheduled_at = :scheduled_at, due_at = :scheduled_at, next_retry_at = NULL,
-    attention_at = :scheduled_at{{timestamp}} + max_lateness{{microseconds}},
-    content = coalesce(:content{{text}}, content), metadata = coalesce(:metadata{{jsonb}}, metadata),
-    updated_at = :now
-WHERE id = :id AND {WAITING}
-{_RETURNING}
-"""
-
-_COUNT_BACKLOG = f"""
-SELECT status, count(*) FROM {{t}}queue_jobs WHERE {WAITING} GROUP BY status
-UNION ALL SELECT 'processing', count(*) FROM {{t}}queue_jobs WHERE {PROCESSING}
-UNION ALL SELECT 'dead_letter', count(*) FROM {{t}}queue_jobs WHERE status = 'dead_letter'
-"""
-_COUNTS = f"""{_COUNT_BACKLOG}
-UNION ALL SELECT 'posted', count(*) FROM {{t}}queue_jobs WHERE status = 'posted'
-"""
-
-_REMOVE = "DELETE FROM {t}queue_jobs WHERE id = :id"
-_NEXT_DUE = f"SELECT due_at FROM {{t}}queue_jobs WHERE {WAITING} ORDER BY due_at, id LIMIT 1"
-
-_DUE = f"SELECT id FROM {{t}}queue_jobs WHERE {WAITING} AND due_at <= :now"
-
-
-# Somebody has to look at a job though nobody asks for it once `attention_at` has come: when its lease
-# runs out while it is held, when it becomes too late while it waits.
-_IS_EXPIRED = "status = 'processing' AND attention_at <= :now"
-_IS_LATE = "attention_at < :now"
-_OF_PLATFORMS = {False: "", True: "AND platform {any_platform}"}
-
-
-class ClaimVariant(NamedTuple):
-    of_platforms: bool
-    unless_overdue: bool
-
-
-_CLAIM_VARIANTS = [ClaimVariant(*variant) for variant in product((False, True), repeat=2)]
-
-
-def _claim_template(variant: ClaimVariant) -> str:
-    of_platforms = _OF_PLATFORMS[variant.of_platforms]
-    # Not with EXISTS: in the hope of a first row soon, that may become a scan of the table.
-    swept = f"""
-    AND (
-        SELECT id FROM {{t}}queue_jobs
-        WHERE attention_at <= :now
-            AND (status = 'processing' OR {WAITING} AND due_at <= :now AND {_IS_LATE} {of_platforms})
-        ORDER BY attention_at LIMIT 1
-    ) IS NULL
-"""
-    return f"""
-{_UPDATE} status = 'processing', claim = claim + 1, worker_id = :worker_id,
-    lease_until = :lease_until, attention_at = :lease_until, updated_at = :now
-WHERE id {{picked}}
-    {_DUE} AND (attention_at IS NULL OR attention_at >= :now) {of_platforms}
-    {swept.strip() if variant.unless_overdue else ""}
-    ORDER BY due_at, id LIMIT {{limit}} {{skip_locked}}
-{{end_picked}}
-RETURNING {CLAIMED.strip()}
-"""
-
-
-def _bury_template(of_platforms: str) -> str:
-    return f"""
-{_UPDATE} status = 'dead_letter', dead_letter_at = :now, dead_letter_reason = :reason,
-    next_retry_at = NULL, due_at = scheduled_at, attention_at = NULL, updated_at = :now
-WHERE id {{picked}}
-    {_DUE} AND {_IS_LATE} {of_platforms}
-    ORDER BY attention_at LIMIT {{limit}} {{skip_locked}}
-{{end_picked}}
-"""
-
-
-_CLAIM = {variant: _claim_template(variant) for variant in _CLAIM_VARIANTS}
-_BURY_MISSED = {filtered: _bury_template(text) for filtered, text in _OF_PLATFORMS.items()}
-
-_EXPIRED = f"""
-{_SELECT} WHERE {_IS_EXPIRED}
-ORDER BY attention_at, id LIMIT {{limit}}
-"""
-
-# In words that no plan can serve with the index of the active ones: to find a job there by its id takes
-# a walk past all that were settled since the last vacuum.
+# The planner cannot use an index of the waiting or held jobs for this one: to find a job by its id there
+# takes a walk past all that were settled since the last vacuum.
 HELD = "CASE status WHEN 'processing' THEN TRUE ELSE FALSE END"
-_HELD = f"WHERE id = :id AND claim = :claim AND {HELD}"
-_LEASED = f"{_HELD} AND lease_until > :now"
-_EXTEND = f"""
-{_UPDATE} lease_until = :lease_until, attention_at = :lease_until, updated_at = :now {_LEASED} {_RETURNING}
-"""
+STATUS_BEFORE_CLAIM = "CASE WHEN retries > 0 THEN 'retrying' ELSE 'scheduled' END"
 
-_BEGIN_PUBLISH = f"""
-{_UPDATE} publish_started_at = coalesce(publish_started_at, :now), updated_at = :now
-{_LEASED} {_RETURNING}
-"""
-
-_LATE_AFTER = "scheduled_at + max_lateness{microseconds}"
-RELEASED_STATUS = "CASE WHEN retries > 0 THEN 'retrying' ELSE 'scheduled' END"
-_IS_FINAL = "(:final OR retries + 1 >= max_retries)"
-_SETTLE = {
-    "posted": """
-status = 'posted', posted_at = :now, remote_id = :remote_id, next_retry_at = NULL,
-    due_at = scheduled_at, attention_at = NULL
-""",
-    "failed": f"""
-status = CASE WHEN {_IS_FINAL} THEN 'dead_letter' ELSE 'retrying' END,
-    retries = retries + 1, last_error = :error, attempts = {{append_attempt}},
-    next_retry_at = CASE WHEN {_IS_FINAL} THEN NULL ELSE :at{{timestamp}} END,
-    due_at = CASE WHEN {_IS_FINAL} THEN scheduled_at ELSE coalesce(:at{{timestamp}}, scheduled_at) END,
-    attention_at = CASE WHEN {_IS_FINAL} THEN NULL ELSE {_LATE_AFTER} END,
-    dead_letter_at = CASE WHEN {_IS_FINAL} THEN :now{{timestamp}} ELSE dead_letter_at END,
-    dead_letter_reason = CASE WHEN {_IS_FINAL} THEN :error{{text}} ELSE dead_letter_reason END,
-    publish_started_at = CASE WHEN :keep_publish THEN publish_started_at END
-""",
-    "snoozed": f"""
-status = {RELEASED_STATUS}, next_retry_at = :at, due_at = coalesce(:at{{timestamp}}, scheduled_at),
-    attention_at = {_LATE_AFTER}, publish_started_at = NULL
-""",
-    "released": f"""
-status = {RELEASED_STATUS}, attention_at = {_LATE_AFTER}, publish_started_at = NULL
-""",
-}
-_UNHELD = "worker_id = NULL, lease_until = NULL, updated_at = :now"
-# The rest of a posted job is as its holder has it.
-_RETURNING_POSTED = "RETURNING id, claim, publish_started_at, nullif(metadata, '{}'{jsonb})"
-SETTLE_HELD = {
-    kind: f"{_UPDATE} {changes.strip()}, {_UNHELD} {_HELD} "
-    f"{_RETURNING_POSTED if kind == 'posted' else _RETURNING}"
-    for kind, changes in _SETTLE.items()
-}
-# Publishing may have begun since the caller saw the lease run out: then only who knows may settle.
-SETTLE_EXPIRED = {
-    "failed": f"""
-{_UPDATE} {_SETTLE["failed"].strip()}, {_UNHELD}
-{_HELD} AND lease_until <= :now AND (:keep_publish OR publish_started_at IS NULL)
-{_RETURNING}
-"""
-}
-
-_REPLAYED = """
-status = 'scheduled', scheduled_at = :scheduled_at, due_at = :scheduled_at,
-    attention_at = :scheduled_at{timestamp} + max_lateness{microseconds}, retries = 0,
-    replayed_at = :now, updated_at = :now, next_retry_at = NULL, last_error = NULL,
-    dead_letter_at = NULL, dead_letter_reason = NULL, publish_started_at = NULL
-"""
-_REPLAY = f"{_UPDATE} {_REPLAYED} WHERE id = :id AND status = 'dead_letter' {_RETURNING}"
-
-
-def _replay_template(*, of_platform: bool, limited: bool) -> str:
-    platform = "AND platform = :platform" if of_platform else ""
-    return f"""
-{_UPDATE} {_REPLAYED}
-WHERE id {{picked}}
-    SELECT id FROM {{t}}queue_jobs WHERE status = 'dead_letter' {platform}
-    ORDER BY id {"LIMIT {limit}" if limited else ""} {{for_update}}
-{{end_picked}}
-"""
-
-
-# Whatever the statistics say, these few are found by their index, and not by walking over the posted.
+# Few jobs have one of these. Whatever the statistics say, they are found by their index.
 _FEW = {
     JobStatus.SCHEDULED: WAITING,
     JobStatus.RETRYING: WAITING,
     JobStatus.PROCESSING: PROCESSING,
 }
-
-
-def _list_template(status: JobStatus | None, *, of_platform: bool) -> str:
-    platform = "AND platform = :platform" if of_platform else ""
-    if status in _FEW:
-        return f"""
-{_SELECT} WHERE id {{picked}}
-    SELECT id FROM {{t}}queue_jobs
-    WHERE {_FEW[status]} AND status = '{status}' AND id + 0 > :after {platform}
-    ORDER BY id + 0 LIMIT {{limit}}
-{{end_picked}}
-ORDER BY id
-"""
-    of_status = "" if status is None else f"AND status = '{status}'"
-    return f"{_SELECT} WHERE id > :after {of_status} {platform} ORDER BY id LIMIT {{limit}}"
-
-
-_LIST = {
-    (status, of_platform): _list_template(status, of_platform=of_platform)
-    for status in (None, *JobStatus)
-    for of_platform in (False, True)
-}
-_REPLAY_MANY = {
-    (of_platform, limited): _replay_template(of_platform=of_platform, limited=limited)
-    for of_platform in (False, True)
-    for limited in (False, True)
-}
 _STATUSES = {str(status): status for status in JobStatus}
 
 
-class SqlJobStore(SqlStore, ABC):
-    def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
-        batch = [self._draft_params(draft, now) for draft in drafts]
-        return [self._job_or_none(row) for row in self._each(_INSERT, batch)]
+class JobStatements:
+    """The column `attention_at` holds what `transitions.check_at` says."""
 
-    def prepare_gap_checks(self) -> None: ...
+    def __init__(self, d: Dialect) -> None:
+        self._d = d
+        p = d.p
+        self.table = table = f"{d.t}queue_jobs"
+        self.select = f"SELECT {JOB_COLUMNS} FROM {table}"
+        self.of_platform = f"AND platform = {p.platform}"
+        self.of_platforms = f"AND platform {d.among_list('platforms')}"
+        self.is_due = f"{WAITING} AND due_at <= {p.now}"
+        self.is_late = f"{self.is_due} AND attention_at < {p.now}"
+        self.is_expired = f"status = 'processing' AND attention_at <= {p.now}"
+        self.is_leased = f"id = {p.id} AND claim = {p.claim} AND {HELD} AND lease_until > {p.now}"
 
-    @abstractmethod
-    def lock_platforms(self, platforms: Sequence[str]) -> None: ...
+        self.get = f"{self.select} WHERE id = {p.id}"
+        self.get_locked = f"{self.get} {d.for_update}"
+        self.by_key = f"{self.select} WHERE idempotency_key = {p.idempotency_key}"
+        self.in_window = f"""
+            {self.select}
+            WHERE {d.active} AND platform = {p.platform} AND scheduled_at BETWEEN {p.earliest} AND {p.latest}
+                AND id <> {p.exclude}
+            ORDER BY scheduled_at, id LIMIT 1
+        """
+        changes = ", ".join(f"{name} = {getattr(p, name)}" for name in (*_FIELDS, "attention_at"))
+        self.save = f"UPDATE {table} SET {changes} WHERE id = {p.id}"
+        self.remove = f"DELETE FROM {table} WHERE id = {p.id}"
+        self.count_backlog = f"""
+            SELECT status, count(*) FROM {table} WHERE {WAITING} GROUP BY status
+            UNION ALL SELECT 'processing', count(*) FROM {table} WHERE {PROCESSING}
+            UNION ALL SELECT 'dead_letter', count(*) FROM {table} WHERE status = 'dead_letter'
+        """
+        self.counts = f"""
+            {self.count_backlog}
+            UNION ALL SELECT 'posted', count(*) FROM {table} WHERE status = 'posted'
+        """
+        self.until = f"AND due_at <= {p.until}"
+        self.after_due = f"AND (due_at, id) > ({p.after_due}, {p.after_id})"
+        self.next_due_at = f"SELECT due_at FROM {table} WHERE {WAITING} ORDER BY due_at, id LIMIT 1"
+        self.begin_publish = f"""
+            UPDATE {table}
+            SET publish_started_at = coalesce(publish_started_at, {p.now}), updated_at = {p.now}
+            WHERE {self.is_leased}
+            RETURNING {JOB_COLUMNS}
+        """
+
+    def list(self, status: JobStatus | None, *, of_platform: bool, limit: int) -> str:
+        platform = self.of_platform if of_platform else ""
+        after = self._d.p.after
+        if status in _FEW:
+            first = f"""
+                SELECT id FROM {self.table}
+                WHERE {_FEW[status]} AND status = '{status}' AND id + 0 > {after} {platform}
+                ORDER BY id + 0 LIMIT {limit:d}
+            """
+            return f"{self.select} WHERE id {self._d.among(first)} ORDER BY id"
+        of_status = "" if status is None else f"AND status = '{status}'"
+        return f"{self.select} WHERE id > {after} {of_status} {platform} ORDER BY id LIMIT {limit:d}"
+
+    def dead_letter_late(self, *, of_platforms: bool, limit: int) -> str:
+        p = self._d.p
+        first = f"""
+            SELECT id FROM {self.table} WHERE {self.is_late} {self.of_platforms if of_platforms else ""}
+            ORDER BY attention_at, id LIMIT {limit:d} {self._d.skip_locked}
+        """
+        return f"""
+            UPDATE {self.table}
+            SET status = 'dead_letter', dead_letter_at = {p.now}, dead_letter_reason = {p.reason},
+                next_retry_at = NULL, due_at = scheduled_at, attention_at = NULL, updated_at = {p.now}
+            WHERE id {self._d.among(first)}
+        """
+
+    def replay_many(self, *, of_platform: bool, limit: int | None) -> str:
+        p, d = self._d.p, self._d
+        first = f"""
+            SELECT id FROM {self.table}
+            WHERE status = 'dead_letter' {self.of_platform if of_platform else ""}
+            ORDER BY id {"" if limit is None else f"LIMIT {limit:d}"} {d.for_update}
+        """
+        return f"""
+            UPDATE {self.table}
+            SET status = 'scheduled', scheduled_at = {p.scheduled_at}, due_at = {p.scheduled_at},
+                attention_at = {p.scheduled_at}{d.timestamp} + max_lateness{d.microseconds}, retries = 0,
+                replayed_at = {p.now}, updated_at = {p.now}, next_retry_at = NULL, last_error = NULL,
+                dead_letter_at = NULL, dead_letter_reason = NULL, publish_started_at = NULL
+            WHERE id {d.among(first)}
+        """
+
+
+class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
+    """A `JobStore`, but for `insert`, `claim`, `extend` and `settle`."""
+
+    def __init__(self, backend: BackendBase, database: Database) -> None:
+        super().__init__(backend, database)
+        self._sql = self._dialect.statements(JobStatements)
 
     def in_window(
         self, platform: str, earliest: datetime, latest: datetime, *, exclude: int | None = None
@@ -263,31 +146,16 @@ class SqlJobStore(SqlStore, ABC):
             "latest": self._bind(latest),
             "exclude": 0 if exclude is None else exclude,
         }
-        return self._read_one(_IN_WINDOW, params, self._job)
+        return self._select_one(self._sql.in_window, params, self._job)
 
     def by_key(self, idempotency_key: str) -> Job | None:
-        return self._read_one(_BY_KEY, {"idempotency_key": idempotency_key}, self._job)
+        return self._select_one(self._sql.by_key, {"idempotency_key": idempotency_key}, self._job)
 
     def get(self, id: int, *, lock: bool = False) -> Job | None:
-        return self._read_one(_GET_LOCKED if lock else _GET, {"id": id}, self._job)
+        return self._select_one(self._sql.get_locked if lock else self._sql.get, {"id": id}, self._job)
 
-    def reschedule(
-        self,
-        id: int,
-        scheduled_at: datetime,
-        *,
-        content: str | None,
-        metadata: JsonText | None,
-        now: datetime,
-    ) -> Job | None:
-        params = {
-            "id": id,
-            "scheduled_at": self._bind(scheduled_at),
-            "content": content,
-            "metadata": metadata,
-            "now": self._bind(now),
-        }
-        return self._change_one(_RESCHEDULE, params, self._job)
+    def save(self, job: Job) -> None:
+        self._database.execute(self._sql.save, self._columns(job))
 
     def list(
         self, *, status: JobStatus | None, platform: str | None, after: int, limit: int
@@ -295,115 +163,83 @@ class SqlJobStore(SqlStore, ABC):
         params: dict[str, Any] = {"after": after}
         if platform is not None:
             params["platform"] = platform
-        return self._read_all(_LIST[status, platform is not None], params, self._job, limit)
+        statement = self._sql.list(status, of_platform=platform is not None, limit=limit)
+        return self._select(statement, params, self._job)
 
     def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
-        template = _COUNTS if posted else _COUNT_BACKLOG
-        return dict(self._read_all(template, {}, lambda row: (_STATUSES[row[0]], row[1])))
+        statement = self._sql.counts if posted else self._sql.count_backlog
+        return dict(self._select(statement, {}, lambda row: (_STATUSES[row[0]], row[1])))
 
     def remove(self, id: int) -> bool:
-        return self._change(_REMOVE, {"id": id}) > 0
+        return self._database.execute(self._sql.remove, {"id": id}) > 0
 
-    def next_due_at(self) -> datetime | None:
-        return self._read_one(_NEXT_DUE, {}, lambda row: self._time(row[0]))
-
-    def claim(
+    def waiting(
         self,
         *,
-        worker_id: str,
-        limit: int,
-        lease_until: datetime,
+        until: datetime | None,
         platforms: Sequence[str] | None,
-        now: datetime,
-        unless_overdue: bool = False,
+        after: tuple[datetime, int] | None,
+        limit: int,
     ) -> Sequence[Job]:
-        statement = self._render(_CLAIM[ClaimVariant(platforms is not None, unless_overdue)], limit)
-        params = {
-            "worker_id": worker_id,
-            "lease_until": self._bind(lease_until),
-            "now": self._bind(now),
-            **self._of_platforms(platforms),
-        }
-        rows = self._database.autocommit(lambda connection: connection.rows(statement, params))
-        self._note_claimed(len(rows))
-        # By (due_at, id), which they begin with.
-        rows.sort()
-        return claimed_jobs(rows, worker_id, lease_until, now, self._time, self._json)
+        sql, conditions = self._sql, [WAITING]
+        params = self._of_platforms(platforms)
+        if platforms is not None:
+            conditions.append(sql.of_platforms)
+        if until is not None:
+            conditions.append(sql.until)
+            params["until"] = self._bind(until)
+        if after is not None:
+            conditions.append(sql.after_due)
+            params.update(after_due=self._bind(after[0]), after_id=after[1])
+        statement = f"{sql.select} WHERE {' '.join(conditions)} ORDER BY due_at, id LIMIT {limit:d}"
+        return self._select(statement, params, self._job)
 
-    def dead_letter_late(self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime) -> int:
+    def next_due_at(self) -> datetime | None:
+        return self._select_one(self._sql.next_due_at, {}, lambda row: self._time(row[0]))
+
+    def late(self, *, limit: int, platforms: Sequence[str] | None, now: datetime) -> Sequence[Job]:
+        sql = self._sql
+        of_platforms = "" if platforms is None else sql.of_platforms
+        statement = (
+            f"{sql.select} WHERE {sql.is_late} {of_platforms} ORDER BY attention_at, id LIMIT {limit:d}"
+        )
+        params = {"now": self._bind(now), **self._of_platforms(platforms)}
+        return self._select(statement, params, self._job)
+
+    def dead_letter_late(
+        self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
+    ) -> int:
         params = {"reason": reason, "now": self._bind(now), **self._of_platforms(platforms)}
-        return self._change(_BURY_MISSED[platforms is not None], params, limit)
+        statement = self._sql.dead_letter_late(of_platforms=platforms is not None, limit=limit)
+        return self._database.execute(statement, params)
 
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
-        return self._read_all(_EXPIRED, {"now": self._bind(now)}, self._job, limit)
-
-    def extend(
-        self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
-    ) -> Sequence[Job]:
-        times = {"lease_until": self._bind(lease_until), "now": self._bind(now)}
-        batch = [{"id": id, "claim": claim, **times} for id, claim in sorted(set(claims))]
-        return [self._job(row) for row in self._each(_EXTEND, batch) if row is not None]
+        statement = (
+            f"{self._sql.select} WHERE {self._sql.is_expired} ORDER BY attention_at, id LIMIT {limit:d}"
+        )
+        return self._select(statement, {"now": self._bind(now)}, self._job)
 
     def begin_publish(self, id: int, claim: int, *, now: datetime) -> Job | None:
         params = {"id": id, "claim": claim, "now": self._bind(now)}
-        return self._change_one(_BEGIN_PUBLISH, params, self._job)
-
-    def settle(
-        self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
-    ) -> Sequence[Job | None]:
-        templates = SETTLE_EXPIRED if expired_only else SETTLE_HELD
-        if len(settlements) == 1:
-            (one,) = settlements
-            decode = partial(self._settled, one, now)
-            return [self._change_one(templates[one.kind], self._outcome(one, now), decode)]
-        by_id = sorted(range(len(settlements)), key=lambda index: settlements[index].id)
-        steps = [
-            (index, self._render(templates[settlements[index].kind]), self._outcome(settlements[index], now))
-            for index in by_id
-        ]
-
-        def work(connection: Executor) -> dict[int, Row | None]:
-            return {index: connection.row(statement, params) for index, statement, params in steps}
-
-        rows = self._database.in_transaction(work)
-        found = [rows[index] for index in range(len(settlements))]
-        return [
-            None if row is None else self._settled(one, now, row)
-            for one, row in zip(settlements, found, strict=True)
-        ]
-
-    def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
-        params = {"id": id, "scheduled_at": self._bind(scheduled_at), "now": self._bind(now)}
-        return self._change_one(_REPLAY, params, self._job)
+        return self._write_one(self._sql.begin_publish, params, self._job)
 
     def replay_many(
         self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
     ) -> int:
-        template = _REPLAY_MANY[platform is not None, limit is not None]
+        statement = self._sql.replay_many(of_platform=platform is not None, limit=limit)
         params = {"scheduled_at": self._bind(scheduled_at), "now": self._bind(now)}
         if platform is not None:
             params["platform"] = platform
-        return self._change(template, params, limit)
+        return self._database.execute(statement, params)
 
-    def wait(self, timeout: float) -> datetime | None:
-        return self._database.wait(timeout)
+    def wait(self, timeout: float) -> None:
+        self._database.wait(timeout)
 
-    def _note_claimed(self, jobs: int) -> None:
-        """For an engine that has to clean up after claims. It must not fail: they are made."""
+    def _of_platforms(self, platforms: Sequence[str] | None) -> dict[str, Any]:
+        return {} if platforms is None else {"platforms": self._dialect.bind_list(platforms)}
 
-    def _draft_params(self, draft: JobDraft, now: datetime) -> dict[str, Any]:
-        return {
-            "platform": draft.platform,
-            "content": draft.content,
-            "metadata": draft.metadata,
-            "scheduled_at": self._bind(draft.scheduled_at),
-            "max_retries": draft.max_retries,
-            "max_lateness": in_microseconds(draft.max_lateness),
-            "idempotency_key": draft.idempotency_key,
-            "now": self._bind(now),
-        }
-
-    def _outcome(self, settlement: Settlement, now: datetime) -> dict[str, Any]:
+    def _end_of_claim(self, settlement: Settlement, now: datetime) -> dict[str, Any]:
+        """What the statement that settles one job of this kind takes."""
         params: dict[str, Any] = {
             "id": settlement.id,
             "claim": settlement.claim,
@@ -424,20 +260,6 @@ class SqlJobStore(SqlStore, ABC):
             )
         return params
 
-    def _settled(self, settlement: Settlement, now: datetime, row: Row) -> Job:
-        if settlement.kind != "posted":
-            return self._job(row)
-        _, _, publish_started_at, metadata = row
-        return posted_job(
-            settlement, now, self._time(publish_started_at), {} if metadata is None else self._json(metadata)
-        )
-
-    def _of_platforms(self, platforms: Sequence[str] | None) -> dict[str, Any]:
-        return {} if platforms is None else {"platforms": self._bind_list(platforms)}
-
-    def _job_or_none(self, row: Row | None) -> Job | None:
-        return None if row is None else self._job(row)
-
     def _job(self, row: Row) -> Job:
         (
             id, status, platform, content, metadata, scheduled_at, created_at, updated_at, retries,
@@ -445,38 +267,51 @@ class SqlJobStore(SqlStore, ABC):
             dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
             publish_started_at, max_lateness, attempts,
         ) = row  # fmt: skip
-        known = known_status(id, status)
         time = self._time
         return Job(
-            id=id,
-            status=known,
-            platform=platform,
-            content=content,
-            metadata=self._json(metadata),
-            scheduled_at=time(scheduled_at),
-            created_at=time(created_at),
-            updated_at=time(updated_at),
-            retries=retries,
-            max_retries=max_retries,
-            next_retry_at=time(next_retry_at),
-            due_at=time(due_at),
-            idempotency_key=idempotency_key,
-            remote_id=remote_id,
-            posted_at=time(posted_at),
-            last_error=last_error,
-            dead_letter_at=time(dead_letter_at),
-            dead_letter_reason=dead_letter_reason,
-            replayed_at=time(replayed_at),
-            claim=claim,
-            worker_id=worker_id,
-            lease_until=time(lease_until),
-            publish_started_at=time(publish_started_at),
-            max_lateness=None if max_lateness is None else timedelta(microseconds=max_lateness),
-            attempts=tuple(map(decoded_attempt, self._json(attempts))),
+            id,
+            known_status(id, status),
+            platform,
+            content,
+            self._json(metadata),
+            time(scheduled_at),
+            time(created_at),
+            time(updated_at),
+            retries,
+            max_retries,
+            time(next_retry_at),
+            time(due_at),
+            idempotency_key,
+            remote_id,
+            time(posted_at),
+            last_error,
+            time(dead_letter_at),
+            dead_letter_reason,
+            time(replayed_at),
+            claim,
+            worker_id,
+            time(lease_until),
+            time(publish_started_at),
+            None if max_lateness is None else timedelta(microseconds=max_lateness),
+            tuple(map(_attempt, self._json(attempts))),
         )
+
+    def _columns(self, job: Job) -> dict[str, Any]:
+        """All columns of a job, as they are stored."""
+        columns: dict[str, Any] = {}
+        for name in _FIELDS:
+            value = getattr(job, name)
+            columns[name] = self._bind(value) if isinstance(value, datetime) else value
+        columns["status"] = str(job.status)
+        columns["metadata"] = canonical("metadata", job.metadata)
+        columns["max_lateness"] = in_microseconds(job.max_lateness)
+        columns["attempts"] = json.dumps([_stored_attempt(attempt) for attempt in job.attempts])
+        columns["attention_at"] = self._bind(transitions.check_at(job))
+        return columns
 
 
 def known_status(id: int, status: str) -> JobStatus:
+    """The status of job `id`. Raises StorageCorrupt for one that is none of the queue's."""
     known = _STATUSES.get(status)
     if known is None:
         raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
@@ -484,4 +319,18 @@ def known_status(id: int, status: str) -> JobStatus:
 
 
 def in_microseconds(duration: timedelta | None) -> int | None:
+    """As the column `max_lateness` holds it."""
     return None if duration is None else duration // timedelta(microseconds=1)
+
+
+def _attempt(stored: dict[str, Any]) -> Attempt:
+    return Attempt(stored["number"], from_microseconds(stored["at"]), stored["worker_id"], stored["error"])
+
+
+def _stored_attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "at": to_microseconds(attempt.at),
+        "worker_id": attempt.worker_id,
+        "error": attempt.error,
+    }

@@ -3,64 +3,75 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ...engine.base import BackendBase
 from ...errors import StorageUnavailable
 from ...records import WorkerLock
-from .database import Row
+from .database import Database, Row
+from .dialect import Dialect
 from .store import SqlStore, to_microseconds
 
 _ROUNDS = 10
 _COLUMNS = "name, owner_id, fence, held_since, held_until"
-_HELD = "owner_id = :owner_id AND held_until > :now"
-_FENCED = f"name = :name AND fence = :fence AND {_HELD}"
 
-_TAKE = f"""
-UPDATE {{t}}worker_lock
-SET fence = CASE WHEN {_HELD} THEN fence ELSE fence + 1 END,
-    held_since = CASE WHEN {_HELD} THEN held_since ELSE :now END,
-    acquired_at = CASE WHEN {_HELD} THEN acquired_at ELSE :now_ms END,
-    held_until = :expires_at, expires_at = :expires_ms, owner_id = :owner_id
-WHERE name = :name AND (owner_id IS NULL OR owner_id = :owner_id OR held_until <= :now)
-RETURNING {_COLUMNS}
-"""
 
-_HOLDER = f"""
-SELECT {_COLUMNS} FROM {{t}}worker_lock
-WHERE name = :name AND owner_id IS NOT NULL AND held_until > :now
-"""
+class LockStatements:
+    """`held_since` and `held_until` decide; `acquired_at` and `expires_at` hold the same in milliseconds,
+    for the system that the schema comes from."""
 
-_CREATE = f"""
-INSERT INTO {{t}}worker_lock
-    (id, name, owner_id, fence, held_since, held_until, acquired_at, expires_at)
-SELECT coalesce(max(id), 0) + 1, :name{{text}}, :owner_id{{text}}, 1, :now{{timestamp}},
-    :expires_at{{timestamp}}, :now_ms{{bigint}}, :expires_ms{{bigint}}
-FROM {{t}}worker_lock
-WHERE TRUE
-ON CONFLICT DO NOTHING
-RETURNING {_COLUMNS}
-"""
-
-_RENEW = f"""
-UPDATE {{t}}worker_lock SET held_until = :expires_at, expires_at = :expires_ms
-WHERE {_FENCED}
-RETURNING {_COLUMNS}
-"""
-
-_RELEASE = f"""
-UPDATE {{t}}worker_lock SET owner_id = NULL, held_until = :now, expires_at = :now_ms
-WHERE {_FENCED}
-"""
+    def __init__(self, d: Dialect) -> None:
+        p, table = d.p, f"{d.t}worker_lock"
+        is_held = f"owner_id = {p.owner_id} AND held_until > {p.now}"
+        is_fenced = f"name = {p.name} AND fence = {p.fence} AND {is_held}"
+        self.take = f"""
+            UPDATE {table}
+            SET fence = CASE WHEN {is_held} THEN fence ELSE fence + 1 END,
+                held_since = CASE WHEN {is_held} THEN held_since ELSE {p.now} END,
+                acquired_at = CASE WHEN {is_held} THEN acquired_at ELSE {p.now_ms} END,
+                held_until = {p.expires_at}, expires_at = {p.expires_ms}, owner_id = {p.owner_id}
+            WHERE name = {p.name} AND (owner_id IS NULL OR owner_id = {p.owner_id} OR held_until <= {p.now})
+            RETURNING {_COLUMNS}
+        """
+        self.holder = f"""
+            SELECT {_COLUMNS} FROM {table}
+            WHERE name = {p.name} AND owner_id IS NOT NULL AND held_until > {p.now}
+        """
+        self.create = f"""
+            INSERT INTO {table} (id, name, owner_id, fence, held_since, held_until, acquired_at, expires_at)
+            SELECT coalesce(max(id), 0) + 1, {p.name}{d.text}, {p.owner_id}{d.text}, 1,
+                {p.now}{d.timestamp}, {p.expires_at}{d.timestamp},
+                {p.now_ms}{d.bigint}, {p.expires_ms}{d.bigint}
+            FROM {table}
+            WHERE TRUE
+            ON CONFLICT DO NOTHING
+            RETURNING {_COLUMNS}
+        """
+        self.renew = f"""
+            UPDATE {table} SET held_until = {p.expires_at}, expires_at = {p.expires_ms}
+            WHERE {is_fenced}
+            RETURNING {_COLUMNS}
+        """
+        self.release = f"""
+            UPDATE {table} SET owner_id = NULL, held_until = {p.now}, expires_at = {p.now_ms}
+            WHERE {is_fenced}
+        """
 
 
 class SqlLockStore(SqlStore):
+    """A `LockStore`."""
+
+    def __init__(self, backend: BackendBase, database: Database) -> None:
+        super().__init__(backend, database)
+        self._sql = self._dialect.statements(LockStatements)
+
     def acquire(self, name: str, owner_id: str, *, expires_at: datetime, now: datetime) -> WorkerLock | None:
         params = self._params(name, owner_id, now=now, expires_at=expires_at)
         for _ in range(_ROUNDS):
-            lock = self._change_one(_TAKE, params, self._lock)
+            lock = self._write_one(self._sql.take, params, self._lock)
             if lock is not None:
                 return lock
             if self.current(name, now=now) is not None:
                 return None
-            lock = self._change_one(_CREATE, params, self._lock)
+            lock = self._write_one(self._sql.create, params, self._lock)
             if lock is not None:
                 return lock
         raise StorageUnavailable("the lock is being taken and released all the time: try again")
@@ -69,14 +80,14 @@ class SqlLockStore(SqlStore):
         self, name: str, owner_id: str, fence: int, *, expires_at: datetime, now: datetime
     ) -> WorkerLock | None:
         params = self._params(name, owner_id, now=now, expires_at=expires_at) | {"fence": fence}
-        return self._change_one(_RENEW, params, self._lock)
+        return self._write_one(self._sql.renew, params, self._lock)
 
     def release(self, name: str, owner_id: str, fence: int, *, now: datetime) -> bool:
         params = self._params(name, owner_id, now=now, expires_at=now) | {"fence": fence}
-        return self._change(_RELEASE, params) > 0
+        return self._database.execute(self._sql.release, params) > 0
 
     def current(self, name: str, *, now: datetime) -> WorkerLock | None:
-        return self._read_one(_HOLDER, {"name": name, "now": self._bind(now)}, self._lock)
+        return self._select_one(self._sql.holder, {"name": name, "now": self._bind(now)}, self._lock)
 
     def _params(self, name: str, owner_id: str, *, now: datetime, expires_at: datetime) -> dict[str, Any]:
         return {

@@ -1,74 +1,37 @@
 from __future__ import annotations
 
-import json
+from abc import ABC
 from collections import Counter
-from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...engine.base import BackendBase, MetricStoreBase
 from ...records import Latency, Metrics
-from .database import Executor, Row
+from .database import Database, Row
+from .dialect import Dialect
 from .store import SqlStore
 
 LEGACY_ROW = 1
-_FIRST_ROW = 2
+FIRST_ROW = 2
 _NS_PER_MS = 1_000_000
 
-_LOAD = "SELECT payload FROM {t}metrics WHERE id = :id {for_update}"
-_CREATE = """
-INSERT INTO {t}metrics (id, payload, updated_at) VALUES (:id, :payload{jsonb}, :now)
-ON CONFLICT (id) DO NOTHING
-"""
-_SAVE = "UPDATE {t}metrics SET payload = :payload{jsonb}, updated_at = :now WHERE id = :id"
-_READ = "SELECT id, payload FROM {t}metrics"
+
+class MetricStatements:
+    def __init__(self, d: Dialect) -> None:
+        self.read = f"SELECT id, payload FROM {d.t}metrics"
 
 
-class SqlMetricStore(SqlStore):
+class SqlMetricStore(SqlStore, MetricStoreBase[BackendBase], ABC):
     """Rows with the payload {"counters": {name: int}, "latency": {"count", "total_ns", "max_ns"}}.
 
     Row 1 belongs to the system that this schema comes from; it is read, and never written.
     """
 
-    def increment(self, name: str, by: int) -> None:
-        self.increment_many({name: by})
-
-    def increment_many(self, by_name: Mapping[str, int]) -> None:
-        def change(payload: dict[str, Any]) -> None:
-            counters = payload.setdefault("counters", {})
-            for name, by in by_name.items():
-                counters[name] = counters.get(name, 0) + by
-
-        self._update(change)
-
-    def observe_latency(self, nanoseconds: int) -> None:
-        self.observe_latencies(1, nanoseconds, nanoseconds)
-
-    def observe_latencies(self, count: int, total: int, longest: int) -> None:
-        def change(payload: dict[str, Any]) -> None:
-            latency = payload.setdefault("latency", {"count": 0, "total_ns": 0, "max_ns": 0})
-            latency["count"] += count
-            latency["total_ns"] += total
-            latency["max_ns"] = max(latency["max_ns"], longest)
-
-        self._update(change)
+    def __init__(self, backend: BackendBase, database: Database) -> None:
+        super().__init__(backend, database)
+        self._sql = self._dialect.statements(MetricStatements)
 
     def read(self) -> Metrics:
-        return _total(self._read_all(_READ, {}, self._payload))
-
-    def _update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        load, create, save = self._render(_LOAD), self._render(_CREATE), self._render(_SAVE)
-        row_id = {"id": _FIRST_ROW}
-        now = self._bind(self._database.now())
-
-        def work(connection: Executor) -> None:
-            row = connection.row(load, row_id)
-            if row is None:
-                connection.execute(create, {**row_id, "payload": "{}", "now": now})
-                (row,) = connection.rows(load, row_id)
-            payload = self._json(row[0])
-            change(payload)
-            connection.execute(save, {**row_id, "payload": json.dumps(payload), "now": now})
-
-        self._database.in_transaction(work)
+        return _total(self._select(self._sql.read, {}, self._payload))
 
     def _payload(self, row: Row) -> dict[str, Any]:
         id, payload = row

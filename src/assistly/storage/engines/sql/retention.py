@@ -3,64 +3,76 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from ...engine.base import BackendBase
 from ...engine.values import PrunedByAge, PrunedByCap
-from .database import Params
-from .store import SqlStore
+from .database import Database, Params
+from .dialect import Dialect
+from .store import SqlStore, to_microseconds
 
 _STAMP = 1
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
-_BEGIN = """
-INSERT INTO {t}retention AS stored (id, pruned_at) VALUES (:id, :now)
-ON CONFLICT (id) DO UPDATE SET pruned_at = excluded.pruned_at
-WHERE stored.pruned_at IS NULL OR stored.pruned_at <= :earlier OR stored.pruned_at >= :later
-RETURNING id
-"""
-
-_RESET = "UPDATE {t}retention SET pruned_at = NULL WHERE id = :id AND pruned_at = :now"
-
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PrunedTable:
+    """`key` identifies a row, `time` is the column that its age is told by."""
+
     name: str
     key: str
     time: str
-    condition: str = ""
+    condition: str = "TRUE"
 
-    def delete(self, where: str, order: str) -> str:
-        """The condition is repeated outside: a row may have changed while the delete waited for it."""
-        where = f"{where} {self.condition}"
+
+PRUNED_TABLES: dict[PrunedByAge, PrunedTable] = {
+    "approvals": PrunedTable("approvals", "seq", "created_at"),
+    "idempotency": PrunedTable("idempotency", "seq", "saved_at"),
+    "nonces": PrunedTable("nonces", "nonce", "timestamp_ms"),
+    "posted": PrunedTable("queue_jobs", "id", "posted_at", "status = 'posted'"),
+    "events": PrunedTable("events", "id", "created_at"),
+    "sessions": PrunedTable("sessions", "user_id", "updated_at"),
+}
+
+
+class RetentionStatements:
+    def __init__(self, d: Dialect) -> None:
+        self._d = d
+        p, table = d.p, f"{d.t}retention"
+        self.begin = f"""
+            INSERT INTO {table} AS stored (id, pruned_at) VALUES ({p.id}, {p.now})
+            ON CONFLICT (id) DO UPDATE SET pruned_at = excluded.pruned_at
+            WHERE stored.pruned_at IS NULL OR stored.pruned_at <= {p.earlier} OR stored.pruned_at >= {p.later}
+            RETURNING id
+        """
+        self.reset = f"UPDATE {table} SET pruned_at = NULL WHERE id = {p.id} AND pruned_at = {p.now}"
+
+    def older(self, table: PrunedTable) -> str:
+        return f"{table.time} < {self._d.p.cutoff}"
+
+    def up_to_edge(self, table: PrunedTable) -> str:
+        return f"({table.time}, seq) <= ({self._d.p.edge_at}, {self._d.p.edge_seq})"
+
+    def newest_beyond(self, table: PrunedTable) -> str:
         return f"""
-DELETE FROM {{t}}{self.name}
-WHERE {self.key} {{picked}}
-    SELECT {self.key} FROM {{t}}{self.name} WHERE {where} ORDER BY {order} LIMIT {{limit}}
-{{end_picked}} AND {where}
-"""
+            SELECT {table.time}, seq FROM {self._d.t}{table.name}
+            ORDER BY {table.time} DESC, seq DESC LIMIT 1 OFFSET {self._d.p.cap}
+        """
 
-
-_NONCES = Table("nonces", "nonce", "timestamp_ms")
-_BY_AGE: dict[PrunedByAge, Table] = {
-    "approvals": Table("approvals", "seq", "created_at"),
-    "idempotency": Table("idempotency", "seq", "saved_at"),
-    "posted": Table("queue_jobs", "id", "posted_at", "AND status = 'posted'"),
-    "events": Table("events", "id", "created_at"),
-    "sessions": Table("sessions", "user_id", "updated_at"),
-}
-_BY_CAP: dict[PrunedByCap, Table] = {
-    "approvals": _BY_AGE["approvals"],
-    "idempotency": _BY_AGE["idempotency"],
-}
-_NEWEST_BEYOND = {
-    kind: f"""
-SELECT {table.time}, seq FROM {{t}}{table.name}
-ORDER BY {table.time} DESC, seq DESC LIMIT 1 OFFSET :cap
-"""
-    for kind, table in _BY_CAP.items()
-}
+    def delete(self, table: PrunedTable, condition: str, order: str, limit: int) -> str:
+        """The condition is repeated outside: a row may have changed while the delete waited for it."""
+        condition = f"{condition} AND {table.condition}"
+        name = f"{self._d.t}{table.name}"
+        first = f"SELECT {table.key} FROM {name} WHERE {condition} ORDER BY {order} LIMIT {limit:d}"
+        return f"DELETE FROM {name} WHERE {table.key} {self._d.among(first)} AND {condition}"
 
 
 class SqlRetentionStore(SqlStore):
+    """A `RetentionStore`."""
+
+    def __init__(self, backend: BackendBase, database: Database) -> None:
+        super().__init__(backend, database)
+        self._sql = self._dialect.statements(RetentionStatements)
+
     def begin_prune(self, *, now: datetime, interval: timedelta) -> bool:
         params = {
             "id": _STAMP,
@@ -68,33 +80,28 @@ class SqlRetentionStore(SqlStore):
             "earlier": self._bind(_shifted(now, -interval)),
             "later": self._bind(_shifted(now, interval)),
         }
-        return self._change_one(_BEGIN, params, bool) is not None
+        return bool(self._database.returning(self._sql.begin, params))
 
     def reset_prune(self, *, now: datetime) -> None:
-        self._change(_RESET, {"id": _STAMP, "now": self._bind(now)})
+        self._database.execute(self._sql.reset, {"id": _STAMP, "now": self._bind(now)})
 
     def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
-        return self._delete_before(_BY_AGE[kind], self._bind(cutoff), limit)
-
-    def delete_nonces(self, cutoff_ms: int, *, limit: int) -> int:
-        return self._delete_before(_NONCES, cutoff_ms, limit)
+        table = PRUNED_TABLES[kind]
+        bound = to_microseconds(cutoff) // 1000 if kind == "nonces" else self._bind(cutoff)
+        return self._delete(table, self._sql.older(table), table.time, {"cutoff": bound}, limit)
 
     def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
-        return self._read_one(_NEWEST_BEYOND[kind], {"cap": cap}, lambda row: (self._time(row[0]), row[1]))
+        statement = self._sql.newest_beyond(PRUNED_TABLES[kind])
+        return self._select_one(statement, {"cap": cap}, lambda row: (self._time(row[0]), row[1]))
 
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
-        table = _BY_CAP[kind]
+        table = PRUNED_TABLES[kind]
         params = {"edge_at": self._bind(edge[0]), "edge_seq": edge[1]}
-        return self._delete(
-            table, f"({table.time}, seq) <= (:edge_at, :edge_seq)", f"{table.time}, seq", params, limit
-        )
+        return self._delete(table, self._sql.up_to_edge(table), f"{table.time}, seq", params, limit)
 
-    def _delete_before(self, table: Table, cutoff: object, limit: int) -> int:
-        return self._delete(table, f"{table.time} < :cutoff", table.time, {"cutoff": cutoff}, limit)
-
-    def _delete(self, table: Table, where: str, order: str, params: Params, limit: int) -> int:
+    def _delete(self, table: PrunedTable, condition: str, order: str, params: Params, limit: int) -> int:
         """The first `limit` rows of that order."""
-        return self._change(table.delete(where, order), params, limit)
+        return self._database.execute(self._sql.delete(table, condition, order, limit), params)
 
 
 def _shifted(moment: datetime, by: timedelta) -> datetime:

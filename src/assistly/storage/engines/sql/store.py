@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from .database import Database, Executor, Params, Row
+from ...engine.base import BackendBase, StoreBase
+from .database import Database, Params, Row
 
 T = TypeVar("T")
 
@@ -20,57 +21,34 @@ def to_microseconds(moment: datetime) -> int:
 
 
 def from_microseconds(value: int) -> datetime:
+    """The inverse of `to_microseconds`."""
     return _EPOCH + timedelta(microseconds=value)
 
 
-class SqlStore:
-    """`_time` and `_json` decode a column; `_bind` encodes a time."""
+def where(conditions: Sequence[str]) -> str:
+    """The WHERE clause of all these conditions."""
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
-    def __init__(self, database: Database) -> None:
-        dialect = database.dialect
-        codec = dialect.codec
+
+class SqlStore(StoreBase[BackendBase]):
+    """`_bind` encodes a time; `_time` and `_json` decode a column."""
+
+    def __init__(self, backend: BackendBase, database: Database) -> None:
+        super().__init__(backend)
         self._database = database
-        self._render = dialect.render
-        self._bind = codec.bind_time
-        self._bind_list = codec.bind_list
-        self._json = codec.json
-        self._time: Callable[[Any], Any] = codec.time
+        self._dialect = dialect = database.dialect
+        self._bind = dialect.bind_time
+        self._time = dialect.time
+        self._json = dialect.json
 
-    def _read_one(self, template: str, params: Params, decode: Callable[[Row], T]) -> T | None:
-        statement = self._render(template)
-        row = self._database.read(lambda connection: connection.row(statement, params))
-        return None if row is None else decode(row)
+    def _select_one(self, statement: str, params: Params, decode: Callable[[Row], T]) -> T | None:
+        rows = self._database.select(statement, params)
+        return decode(rows[0]) if rows else None
 
-    def _read_all(
-        self, template: str, params: Params, decode: Callable[[Row], T], limit: int | None = None
-    ) -> list[T]:
-        statement = self._render(template, limit)
-        rows = self._database.read(lambda connection: connection.rows(statement, params))
-        return [decode(row) for row in rows]
+    def _select(self, statement: str, params: Params, decode: Callable[[Row], T]) -> list[T]:
+        return [decode(row) for row in self._database.select(statement, params)]
 
-    def _change_one(self, template: str, params: Params, decode: Callable[[Row], T]) -> T | None:
+    def _write_one(self, statement: str, params: Params, decode: Callable[[Row], T]) -> T | None:
         """One statement that returns the row that it wrote, if it wrote one."""
-        statement = self._render(template)
-        row = self._database.autocommit(lambda connection: connection.row(statement, params))
-        return None if row is None else decode(row)
-
-    def _write_one(self, template: str, params: Params, decode: Callable[[Row], T]) -> T:
-        """One statement that writes a row in any case, and returns it."""
-        statement = self._render(template)
-        (row,) = self._database.autocommit(lambda connection: connection.rows(statement, params))
-        return decode(row)
-
-    def _each(self, template: str, batch: Sequence[Params]) -> list[Row | None]:
-        """One statement for each of the batch, all or nothing; the rows that they returned."""
-        if not batch:
-            return []
-        statement = self._render(template)
-
-        def work(connection: Executor) -> list[Row | None]:
-            return [connection.row(statement, params) for params in batch]
-
-        return self._database.autocommit(work) if len(batch) == 1 else self._database.in_transaction(work)
-
-    def _change(self, template: str, params: Params, limit: int | None = None) -> int:
-        """One statement; how many rows it changed."""
-        return self._database.execute(self._render(template, limit), params)
+        rows = self._database.returning(statement, params)
+        return decode(rows[0]) if rows else None
