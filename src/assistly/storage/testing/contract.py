@@ -21,6 +21,7 @@ from .queue_contract import QueueContract
 from .retention_contract import PruneOnceAMinuteContract, RetentionAgesContract, RetentionCapsContract
 from .sessions_contract import SessionsContract, SessionUpdatesContract
 from .snapshots_contract import SnapshotsContract
+from .transaction_calls_contract import TransactionCallsContract, TransactionThreadsContract
 from .transactions_contract import TransactionErrorsContract, TransactionsContract
 from .values_contract import TextContract, TimesContract
 
@@ -53,5 +54,7 @@ class StorageContract(
     TimesContract,
     TransactionsContract,
     TransactionErrorsContract,
+    TransactionCallsContract,
+    TransactionThreadsContract,
 ):
     """All that CONTRACT asks of an engine, but for opening and closing: see LifecycleContract."""

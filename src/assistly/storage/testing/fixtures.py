@@ -14,8 +14,9 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ..engine.protocol import PrunedByCap, StorageBackend
 from ..clock import Clock
+from ..engine.protocol import StorageBackend
+from ..engine.values import PrunedByAge, PrunedByCap
 from ..records import Job
 from ..storage import Storage
 
@@ -128,10 +129,10 @@ def _empty_the_aged(backend: StorageBackend) -> None:
     for kind in capped:
         while backend.retention.delete_up_to(kind, (END_OF_TIME, 2**62), limit=_BATCH):
             pass
-    while backend.retention.delete_older("events", END_OF_TIME, limit=_BATCH):
-        pass
-    while backend.retention.delete_nonces(2**62, limit=_BATCH):
-        pass
+    aged: tuple[PrunedByAge, ...] = ("events", "nonces")
+    for age in aged:
+        while backend.retention.delete_older(age, END_OF_TIME, limit=_BATCH):
+            pass
 
 
 def claim_one(storage: Storage, *, worker_id: str = "worker-1", lease: timedelta = LEASE) -> Job:

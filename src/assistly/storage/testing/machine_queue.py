@@ -35,7 +35,7 @@ workers = st.sampled_from(["ann", "bob"])
 several = st.sampled_from([None, None, None, ["x"], ["mastodon", "\u00e9"]])
 endings = st.tuples(
     st.sampled_from(
-        ["posted", "failed", "failed", "fatal", "fatal", "retry at", "snoozed", "released", "unclear"]
+        ["posted", "failed", "failed", "fatal", "fatal", "retry at", "snoozed", "released", "unknown"]
     ),
     offsets,
 )
@@ -69,7 +69,7 @@ def outcome(job: Job, ending: Ending, now: datetime) -> Outcome:
             return Failed(job, "busy", retry_at=now + offset)
         case "snoozed":
             return Snoozed(job, now + offset)
-        case "unclear":
+        case "unknown":
             return Unknown(job, "no answer")
     return Released(job)
 
@@ -97,7 +97,7 @@ class QueueMachine(SideBySide):
 
     def job(self, pick: int, *wanted: JobStatus) -> Answers | None:
         """One in a wanted status if there is one, else any."""
-        stored = self.sides[0].root.tables.jobs
+        stored = self.sides[0].root.state.tables.jobs
         jobs = self.known.get("jobs", [])
         fitting = [job for job in jobs if job[0].id in stored and stored[job[0].id].status in wanted] or jobs
         return fitting[-1 - pick % len(fitting)] if fitting else None

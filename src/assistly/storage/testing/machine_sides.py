@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from ..engine.protocol import StorageBackend
-from ..errors import StorageClosed, StorageError
+from ..errors import StorageClosed, StorageError, TransactionOpen
 from ..records import Approval, Event, IdempotencyClaim, Job, JobStatus, Json, Settled, WorkerLock
 from ..retention import RetentionPolicy
 from ..retry import RetryPolicy
 from ..storage import Storage
 from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK, FakeClock, empty, fresh_name, open_for_test
-from .model import EPOCH, Model, ModelRetention, Tables
+from .model import EPOCH, Model, ModelRetention
+from .model_state import ModelTables
 
 RETRY = 3 * MINUTE
 MAX_RETRIES = 2
@@ -96,12 +97,10 @@ class Side:
         except (StorageError, Refused) as error:
             return error
 
-    def begin(self, *, joined: bool) -> None:
-        """With `joined`, the calls to come are made on the outer object, which must join in."""
+    def begin(self) -> None:
         transaction = self.apis[-1].transaction()
-        inner = transaction.__enter__()
+        self.apis.append(transaction.__enter__())
         self.transactions.append(transaction)
-        self.apis.append(self.apis[-1] if joined else inner)
 
     def end(self, *, commit: bool) -> None:
         api, transaction = self.apis.pop(), self.transactions.pop()
@@ -109,10 +108,18 @@ class Side:
         with suppress(Undone):
             if not transaction.__exit__(None if commit else Undone, error, None) and error is not None:
                 raise error
-        if api is not self.apis[-1] and not isinstance(api, Model):
+        if not isinstance(api, Model):
             assert isinstance(self._used(api), StorageClosed), (
                 f"{self.name}: an ended transaction still works"
             )
+
+    def refuses_outside(self) -> None:
+        """While a transaction is open, the storages around it may not be called."""
+        for api in self.apis[:-1]:
+            if not isinstance(api, Model):
+                assert isinstance(self._used(api), TransactionOpen), (
+                    f"{self.name}: a storage can be called while a transaction on it is open"
+                )
 
     def _used(self, api: Any) -> Any:
         try:
@@ -169,7 +176,7 @@ class ModelSide(Side):
         return key[2]
 
 
-def happenings(tables: Tables) -> Iterator[datetime]:
+def happenings(tables: ModelTables) -> Iterator[datetime]:
     """When leases run out, jobs fall due or are missed, and records become old."""
     for job in tables.jobs.values():
         if job.lease_until:
@@ -262,14 +269,16 @@ class SideBySide(RuleBasedStateMachine):
     @rule(step=steps, pick=st.none() | picks, jitter=jitters)
     def pass_time(self, step: timedelta, pick: int | None, jitter: timedelta) -> None:
         """By a step; or, with a pick, to where something happens by itself, or right beside it."""
-        moments = sorted(moment for moment in happenings(self.sides[0].root.tables) if moment >= self.clock())
+        moments = sorted(
+            moment for moment in happenings(self.sides[0].root.state.tables) if moment >= self.clock()
+        )
         if pick is None or not moments:
             self.clock.advance(step + jitter)
         else:
             self.clock.time = moments[pick % len(moments)] + jitter
 
-    @rule(deeper=st.booleans(), joined=st.booleans(), commit=st.sampled_from([True, True, False]))
-    def transact(self, deeper: bool, joined: bool, commit: bool) -> None:
+    @rule(deeper=st.booleans(), commit=st.sampled_from([True, True, False]))
+    def transact(self, deeper: bool, commit: bool) -> None:
         """Begin a transaction or a savepoint, or end the innermost one."""
         if self.before and not (deeper and len(self.before) < 3):
             self.end(commit=commit)
@@ -281,7 +290,8 @@ class SideBySide(RuleBasedStateMachine):
             )
         )
         for side in self.sides:
-            side.begin(joined=joined)
+            side.begin()
+            side.refuses_outside()
 
     def end(self, *, commit: bool) -> None:
         known, numbers = self.before.pop()

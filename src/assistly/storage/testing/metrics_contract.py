@@ -36,10 +36,10 @@ class MetricsContract(Contract):
 
     def test_sums_are_exact_beyond_64_bits(self, storage: Storage) -> None:
         name, negative = fresh_name(), fresh_name()
-        with storage.transaction():
+        with storage.transaction() as tx:
             for _ in range(1030):
-                storage.metrics.increment(name, _MOST)
-                storage.metrics.increment(negative, -_MOST)
+                tx.metrics.increment(name, _MOST)
+                tx.metrics.increment(negative, -_MOST)
         storage.metrics.increment(name, 1)
         counters = storage.metrics.read().counters
         assert (counters[name], counters[negative]) == (1030 * _MOST + 1, -1030 * _MOST)

@@ -9,41 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ..records import Approval, Event, Job, JobStatus, PruneReport, Session, Snapshot
+from ..records import JobStatus, PruneReport
 from .model_queue import ModelQueue
 from .model_records import (
     ModelApprovals,
     ModelEvents,
     ModelIdempotency,
-    ModelKey,
     ModelLock,
-    ModelMutex,
     ModelNonces,
     ModelSessions,
     ModelSnapshots,
 )
-from .model_values import copied
+from .model_state import ModelState
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 MINUTE = timedelta(minutes=1)
-
-
-@dataclass
-class Tables:
-    """Everything that is stored, and that a rollback brings back."""
-
-    jobs: dict[int, Job] = field(default_factory=dict)
-    sessions: dict[str, Session] = field(default_factory=dict)
-    approvals: list[Approval] = field(default_factory=list)
-    keys: list[ModelKey] = field(default_factory=list)
-    nonces: dict[str, int] = field(default_factory=dict)
-    locks: dict[str, ModelMutex] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
-    snapshots: dict[str, Snapshot] = field(default_factory=dict)
-    pruned_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -69,37 +52,24 @@ class Model:
         max_retries: int = 3,
         retry_delay: timedelta = timedelta(minutes=5),
     ) -> None:
-        self.now = clock
-        self.max_retries = max_retries
-        self.retry_delay = retry_delay
-        self.tables = Tables()
-        self.queue = ModelQueue(self)
-        self.sessions = ModelSessions(self)
-        self.approvals = ModelApprovals(self)
-        self.idempotency = ModelIdempotency(self)
-        self.nonces = ModelNonces(self)
-        self.lock = ModelLock(self)
-        self.events = ModelEvents(self)
-        self.snapshots = ModelSnapshots(self)
+        self.state = ModelState(clock)
+        self.queue = ModelQueue(self.state, max_retries=max_retries, retry_delay=retry_delay)
+        self.sessions = ModelSessions(self.state)
+        self.approvals = ModelApprovals(self.state)
+        self.idempotency = ModelIdempotency(self.state)
+        self.nonces = ModelNonces(self.state)
+        self.lock = ModelLock(self.state)
+        self.events = ModelEvents(self.state)
+        self.snapshots = ModelSnapshots(self.state)
         self._retention = retention or ModelRetention()
-        self._numbers = 0
-
-    def number(self) -> int:
-        """A new id: one sequence for everything, which no rollback turns back."""
-        self._numbers += 1
-        return self._numbers
 
     @contextmanager
     def transaction(self) -> Iterator[Model]:
-        before = copied(self.tables)
-        try:
+        with self.state.transaction():
             yield self
-        except BaseException:
-            self.tables = before
-            raise
 
     def prune(self, *, force: bool = False) -> PruneReport:
-        now, tables, keep = self.now(), self.tables, self._retention
+        now, tables, keep = self.state.now(), self.state.tables, self._retention
         if not force and tables.pruned_at is not None and abs(now - tables.pruned_at) < MINUTE:
             return PruneReport(ran=False)
         tables.pruned_at = now
@@ -132,11 +102,12 @@ class Model:
         return PruneReport(ran=True, **deleted)
 
     def _sizes(self) -> dict[str, int]:
+        tables = self.state.tables
         return {
-            "approvals": len(self.tables.approvals),
-            "idempotency": len(self.tables.keys),
-            "nonces": len(self.tables.nonces),
-            "posted": len(self.tables.jobs),
-            "events": len(self.tables.events),
-            "sessions": len(self.tables.sessions),
+            "approvals": len(tables.approvals),
+            "idempotency": len(tables.keys),
+            "nonces": len(tables.nonces),
+            "posted": len(tables.jobs),
+            "events": len(tables.events),
+            "sessions": len(tables.sessions),
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from ..errors import ClaimLost, IdempotencyMismatch, NotFound, ScheduleConflict, StatusConflict
 from ..records import (
@@ -22,10 +21,7 @@ from ..records import (
     Snoozed,
     Unknown,
 )
-from .model_values import canonical, copied
-
-if TYPE_CHECKING:
-    from .model import Model
+from .model_state import ModelState, canonical, copied
 
 WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 ACTIVE = (*WAITING, JobStatus.PROCESSING)
@@ -33,15 +29,17 @@ SWEEP = 100
 
 
 class ModelQueue:
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, state: ModelState, *, max_retries: int, retry_delay: timedelta) -> None:
+        self._state = state
+        self._max_retries = max_retries
+        self._retry_delay = retry_delay
 
     @property
     def _rows(self) -> dict[int, Job]:
-        return self._model.tables.jobs
+        return self._state.tables.jobs
 
     def _store(self, job: Job) -> Job:
-        stored = replace(job, due_at=job.next_retry_at or job.scheduled_at, updated_at=self._model.now())
+        stored = replace(job, due_at=job.next_retry_at or job.scheduled_at, updated_at=self._state.now())
         self._rows[job.id] = stored
         return copied(stored)
 
@@ -60,7 +58,7 @@ class ModelQueue:
         max_retries: int | None = None,
         max_lateness: timedelta | None = None,
     ) -> Job:
-        now = self._model.now()
+        now = self._state.now()
         at = scheduled_at or now
         for job in self._sorted():
             if idempotency_key is not None and job.idempotency_key == idempotency_key:
@@ -70,7 +68,7 @@ class ModelQueue:
                 return copied(job)
         self._check_gap(platform, at, min_gap)
         job = Job(
-            id=self._model.number(),
+            id=self._state.number(),
             status=JobStatus.SCHEDULED,
             platform=platform,
             content=content,
@@ -79,7 +77,7 @@ class ModelQueue:
             created_at=now,
             updated_at=now,
             retries=0,
-            max_retries=self._model.max_retries if max_retries is None else max_retries,
+            max_retries=self._max_retries if max_retries is None else max_retries,
             next_retry_at=None,
             due_at=at,
             idempotency_key=idempotency_key,
@@ -99,7 +97,7 @@ class ModelQueue:
         return self._store(job)
 
     def schedule_many(self, jobs: Iterable[NewJob]) -> list[Job]:
-        with self._model.transaction():
+        with self._state.transaction():
             return [
                 self.schedule(
                     new.platform,
@@ -204,7 +202,7 @@ class ModelQueue:
         lease: timedelta = timedelta(minutes=5),
         platforms: Sequence[str] | None = None,
     ) -> Sequence[Job]:
-        now = self._model.now()
+        now = self._state.now()
         self.rescue_expired(limit=SWEEP)
         due = [
             job
@@ -244,7 +242,7 @@ class ModelQueue:
         if row is None or row.status is not JobStatus.PROCESSING or row.claim != job.claim:
             raise ClaimLost("not held")
         assert row.lease_until is not None
-        if lease and row.lease_until <= self._model.now():
+        if lease and row.lease_until <= self._state.now():
             raise ClaimLost("the lease ran out")
         return row
 
@@ -255,19 +253,19 @@ class ModelQueue:
                 row = self._held(job, lease=True)
             except ClaimLost:
                 continue
-            extended[row.id] = self._store(replace(row, lease_until=self._model.now() + lease))
+            extended[row.id] = self._store(replace(row, lease_until=self._state.now() + lease))
         return [extended[id] for id in sorted(extended)]
 
     def begin_publish(self, job: Job) -> Job:
         row = self._held(job, lease=True)
-        return self._store(replace(row, publish_started_at=row.publish_started_at or self._model.now()))
+        return self._store(replace(row, publish_started_at=row.publish_started_at or self._state.now()))
 
     def mark_posted(self, job: Job, remote_id: str | None = None) -> Job:
         return self._store(
             replace(
                 self._held(job),
                 status=JobStatus.POSTED,
-                posted_at=self._model.now(),
+                posted_at=self._state.now(),
                 remote_id=remote_id,
                 next_retry_at=None,
                 worker_id=None,
@@ -282,7 +280,7 @@ class ModelQueue:
         return self._failed(row, error, retry_at=retry_at, final=not retryable)
 
     def _failed(self, row: Job, error: str, *, retry_at: datetime | None = None, final: bool = False) -> Job:
-        now = self._model.now()
+        now = self._state.now()
         attempt = Attempt(row.retries + 1, now, row.worker_id, error[:4096])
         row = replace(
             row,
@@ -302,7 +300,7 @@ class ModelQueue:
                     next_retry_at=None,
                 )
             )
-        retry_at = retry_at or now + self._model.retry_delay
+        retry_at = retry_at or now + self._retry_delay
         return self._store(replace(row, status=JobStatus.RETRYING, next_retry_at=retry_at))
 
     def mark_unknown(self, job: Job, error: str) -> Job:
@@ -348,7 +346,7 @@ class ModelQueue:
                 return self.mark_unknown(job, error)
 
     def rescue_expired(self, *, limit: int = 100) -> Sequence[Job]:
-        now = self._model.now()
+        now = self._state.now()
         expired = sorted(
             (row.lease_until, row.id)
             for row in self._rows.values()
@@ -364,7 +362,7 @@ class ModelQueue:
         return rescued
 
     def replay(self, id: int, *, scheduled_at: datetime | None = None) -> Job | None:
-        now = self._model.now()
+        now = self._state.now()
         job = self._rows.get(id)
         if job is None or job.status is not JobStatus.DEAD_LETTER:
             return None

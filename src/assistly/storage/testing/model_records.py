@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from ..errors import (
     AlreadyExists,
@@ -29,26 +28,23 @@ from ..records import (
     Snapshot,
     WorkerLock,
 )
-from .model_values import copied
-
-if TYPE_CHECKING:
-    from .model import Model
+from .model_state import ModelKey, ModelMutex, ModelState, copied
 
 
 class ModelSessions:
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
 
     def get(self, user_id: str) -> Session | None:
-        return copied(self._model.tables.sessions.get(user_id))
+        return copied(self._state.tables.sessions.get(user_id))
 
     def put(self, user_id: str, data: Json, *, expected_version: int | None = None) -> Session:
         current = self.get(user_id)
         version = current.version if current else 0
         if expected_version is not None and expected_version != version:
             raise VersionConflict("another version", current)
-        session = Session(user_id, copied(data), version + 1, self._model.now())
-        self._model.tables.sessions[user_id] = session
+        session = Session(user_id, copied(data), version + 1, self._state.now())
+        self._state.tables.sessions[user_id] = session
         return copied(session)
 
     def update(self, user_id: str, change: Callable[[Json], Json], *, default: Json = None) -> Session:
@@ -56,10 +52,10 @@ class ModelSessions:
         return self.put(user_id, change(current.data if current else copied(default)))
 
     def delete(self, user_id: str) -> bool:
-        return self._model.tables.sessions.pop(user_id, None) is not None
+        return self._state.tables.sessions.pop(user_id, None) is not None
 
     def list(self, *, after: str | None = None, limit: int = 100) -> Sequence[Session]:
-        sessions = self._model.tables.sessions
+        sessions = self._state.tables.sessions
         names = sorted(name for name in sessions if after is None or name > after)
         return [copied(sessions[name]) for name in names[:limit]]
 
@@ -67,21 +63,21 @@ class ModelSessions:
 class ModelApprovals:
     """The list is in insertion order."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
 
     def add(
         self, id: str, payload: Json, *, status: str = "pending", created_at: datetime | None = None
     ) -> Approval:
         if self.get(id) is not None:
             raise AlreadyExists("the id is taken")
-        created = created_at or self._model.now()
-        approval = Approval(id, status, copied(payload), created, None, self._model.number())
-        self._model.tables.approvals.append(approval)
+        created = created_at or self._state.now()
+        approval = Approval(id, status, copied(payload), created, None, self._state.number())
+        self._state.tables.approvals.append(approval)
         return copied(approval)
 
     def get(self, id: str) -> Approval | None:
-        for approval in self._model.tables.approvals:
+        for approval in self._state.tables.approvals:
             if approval.id == id:
                 return copied(approval)
         return None
@@ -89,7 +85,7 @@ class ModelApprovals:
     def list(
         self, *, status: str | None = None, before: str | None = None, limit: int = 100
     ) -> Sequence[Approval]:
-        newest_first = sorted(self._model.tables.approvals, key=lambda row: (row.created_at, row.sequence))
+        newest_first = sorted(self._state.tables.approvals, key=lambda row: (row.created_at, row.sequence))
         newest_first.reverse()
         if before is not None:
             ids = [row.id for row in newest_first]
@@ -107,31 +103,20 @@ class ModelApprovals:
         if current.status != expected:
             raise StatusConflict("another status", current)
         payload = current.payload if patch is None else {**current.payload, **copied(patch)}
-        decided = replace(current, status=status, payload=payload, decided_at=self._model.now())
-        rows = self._model.tables.approvals
+        decided = replace(current, status=status, payload=payload, decided_at=self._state.now())
+        rows = self._state.tables.approvals
         rows[[row.id for row in rows].index(id)] = decided
         return copied(decided)
-
-
-@dataclass
-class ModelKey:
-    key: str
-    saved_at: datetime
-    fingerprint: str | None
-    token: int
-    lease_until: datetime | None
-    completed: bool = False
-    value: Json = None
 
 
 class ModelIdempotency:
     """The list is in insertion order."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
 
     def _row(self, key: str) -> ModelKey | None:
-        for row in self._model.tables.keys:
+        for row in self._state.tables.keys:
             if row.key == key:
                 return row
         return None
@@ -139,11 +124,11 @@ class ModelIdempotency:
     def claim(
         self, key: str, *, fingerprint: str | None = None, lease: timedelta = timedelta(seconds=60)
     ) -> IdempotencyClaim:
-        now = self._model.now()
+        now = self._state.now()
         row = self._row(key)
         if row is None:
-            row = ModelKey(key, now, fingerprint, self._model.number(), now + lease)
-            self._model.tables.keys.append(row)
+            row = ModelKey(key, now, fingerprint, self._state.number(), now + lease)
+            self._state.tables.keys.append(row)
             return self._claim(row, ClaimState.ACQUIRED)
         if fingerprint is not None and row.fingerprint is not None and fingerprint != row.fingerprint:
             raise IdempotencyMismatch("used for something else", key)
@@ -152,7 +137,7 @@ class ModelIdempotency:
         assert row.lease_until is not None
         if row.lease_until > now:
             return self._claim(row, ClaimState.IN_PROGRESS)
-        row.saved_at, row.token, row.lease_until = now, self._model.number(), now + lease
+        row.saved_at, row.token, row.lease_until = now, self._state.number(), now + lease
         row.fingerprint = row.fingerprint or fingerprint
         return self._claim(row, ClaimState.ACQUIRED)
 
@@ -168,17 +153,17 @@ class ModelIdempotency:
 
     def complete(self, claim: IdempotencyClaim, value: Json) -> None:
         row = self._held(claim)
-        self._completed(row, value, row.fingerprint, self._model.now())
+        self._completed(row, value, row.fingerprint, self._state.now())
 
     def abandon(self, claim: IdempotencyClaim) -> None:
-        self._model.tables.keys.remove(self._held(claim))
+        self._state.tables.keys.remove(self._held(claim))
 
     def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
-        saved = saved_at or self._model.now()
+        saved = saved_at or self._state.now()
         row = self._row(key)
         if row is None:
             row = ModelKey(key, saved, None, -1, None)
-            self._model.tables.keys.append(row)
+            self._state.tables.keys.append(row)
         return self._completed(row, value, None, saved)
 
     def _completed(
@@ -217,39 +202,31 @@ class ModelIdempotency:
 
 
 class ModelNonces:
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
 
     def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
         if self.seen(nonce):
             return False
-        moment = timestamp or self._model.now()
+        moment = timestamp or self._state.now()
         epoch = datetime.fromtimestamp(0, moment.tzinfo)
-        self._model.tables.nonces[nonce] = (moment - epoch) // timedelta(milliseconds=1)
+        self._state.tables.nonces[nonce] = (moment - epoch) // timedelta(milliseconds=1)
         return True
 
     def seen(self, nonce: str) -> bool:
-        return nonce in self._model.tables.nonces
-
-
-@dataclass
-class ModelMutex:
-    """A lock that was held at least once."""
-
-    fence: int
-    holder: WorkerLock | None
+        return nonce in self._state.tables.nonces
 
 
 class ModelLock:
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
 
     def acquire(self, owner_id: str, *, ttl: timedelta, name: str = "worker") -> WorkerLock | None:
-        now = self._model.now()
+        now = self._state.now()
         holder = self.current(name)
         if holder is not None and holder.owner_id != owner_id:
             return None
-        mutex = self._model.tables.locks.setdefault(name, ModelMutex(0, None))
+        mutex = self._state.tables.locks.setdefault(name, ModelMutex(0, None))
         if holder is not None:
             mutex.holder = replace(holder, expires_at=now + ttl)
         else:
@@ -271,12 +248,12 @@ class ModelLock:
     def release(self, lock: WorkerLock) -> bool:
         if not self._is_held(lock):
             return False
-        self._model.tables.locks[lock.name].holder = None
+        self._state.tables.locks[lock.name].holder = None
         return True
 
     def current(self, name: str = "worker") -> WorkerLock | None:
-        mutex = self._model.tables.locks.get(name)
-        if mutex is None or mutex.holder is None or mutex.holder.expires_at <= self._model.now():
+        mutex = self._state.tables.locks.get(name)
+        if mutex is None or mutex.holder is None or mutex.holder.expires_at <= self._state.now():
             return None
         return mutex.holder
 
@@ -284,12 +261,12 @@ class ModelLock:
 class ModelEvents:
     """The list is in insertion order."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
 
     def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
-        event = Event(self._model.number(), event_type, copied(payload), created_at or self._model.now())
-        self._model.tables.events.append(event)
+        event = Event(self._state.number(), event_type, copied(payload), created_at or self._state.now())
+        self._state.tables.events.append(event)
         return copied(event)
 
     def append_many(self, events: Sequence[NewEvent]) -> Sequence[Event]:
@@ -298,7 +275,7 @@ class ModelEvents:
     def list(
         self, *, event_type: str | None = None, before: int | None = None, limit: int = 100
     ) -> Sequence[Event]:
-        newest_first = sorted(self._model.tables.events, key=lambda event: (event.created_at, event.id))
+        newest_first = sorted(self._state.tables.events, key=lambda event: (event.created_at, event.id))
         newest_first.reverse()
         if before is not None:
             ids = [event.id for event in newest_first]
@@ -308,7 +285,7 @@ class ModelEvents:
         return self._page(newest_first, event_type, limit)
 
     def read_after(self, id: int, *, event_type: str | None = None, limit: int = 100) -> Sequence[Event]:
-        later = [event for event in self._model.tables.events if event.id > id]
+        later = [event for event in self._state.tables.events if event.id > id]
         return self._page(later, event_type, limit)
 
     def _page(self, events: Sequence[Event], event_type: str | None, limit: int) -> Sequence[Event]:
@@ -316,17 +293,17 @@ class ModelEvents:
 
 
 class ModelSnapshots:
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
 
     def put(self, kind: str, payload: Json) -> Snapshot:
-        snapshot = Snapshot(kind, copied(payload), self._model.now())
-        self._model.tables.snapshots[kind] = snapshot
+        snapshot = Snapshot(kind, copied(payload), self._state.now())
+        self._state.tables.snapshots[kind] = snapshot
         return copied(snapshot)
 
     def get(self, kind: str) -> Snapshot | None:
-        return copied(self._model.tables.snapshots.get(kind))
+        return copied(self._state.tables.snapshots.get(kind))
 
     def list(self) -> Sequence[Snapshot]:
-        snapshots = self._model.tables.snapshots
+        snapshots = self._state.tables.snapshots
         return [copied(snapshots[kind]) for kind in sorted(snapshots)]

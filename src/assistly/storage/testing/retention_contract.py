@@ -363,6 +363,21 @@ class PruneOnceAMinuteContract(Contract):
         assert storage.nonces.seen("old") is True
         assert storage.prune() == PruneReport(ran=True, nonces=1)
 
+    def test_a_prune_that_failed_leaves_the_minute_of_another(
+        self, backend: StorageBackend, storage: Storage, clock: FakeClock
+    ) -> None:
+        """It lasted for more than a minute, and another process began the next one meanwhile."""
+        later = open_for_test(backend, FakeClock(START + MINUTE))
+
+        def prune_beside() -> None:
+            assert later.prune().ran is True
+
+        broken = open_for_test(_FailingPrune(backend, prune_beside), clock)
+        with pytest.raises(StorageUnavailable):
+            broken.prune()
+        assert storage.prune(now=START + 2 * MINUTE - TICK).ran is False
+        assert storage.prune(now=START + 2 * MINUTE).ran is True
+
     def test_nothing_else_is_touched(self, storage: Storage) -> None:
         claimed = held(storage)
         storage.queue.schedule("x", "a", START + DAY)
@@ -375,25 +390,27 @@ class PruneOnceAMinuteContract(Contract):
 
 
 class _FailingPrune:
-    """An engine whose prune breaks half-way."""
+    """An engine whose prune breaks half-way, after something else has happened."""
 
-    def __init__(self, backend: StorageBackend) -> None:
+    def __init__(self, backend: StorageBackend, meanwhile: Callable[[], object] = lambda: None) -> None:
         self._backend = backend
-        self.retention = _FailingDelete(backend)
+        self.retention = _FailingDelete(backend, meanwhile)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
 
 class _FailingDelete:
-    def __init__(self, backend: StorageBackend) -> None:
+    def __init__(self, backend: StorageBackend, meanwhile: Callable[[], object]) -> None:
         self._store = backend.retention
+        self._meanwhile = meanwhile
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name == "delete_nonces":
-            raise StorageUnavailable("on purpose")
-        method: Callable[..., Any] = getattr(self._store, name)
-        return method
+    def delete_older(self, kind: str, cutoff: datetime, *, limit: int) -> int:
+        self._meanwhile()
+        raise StorageUnavailable("on purpose")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 def _scattered(number: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -94,34 +93,20 @@ class TransactionsContract(Contract):
         one.write(storage)
         assert one.there(storage) == {True}
 
-    def test_calls_on_the_storage_join(self, storage: Storage, one: _Everything, two: _Everything) -> None:
-        with undone(storage) as tx:
-            one.write(storage)
-            two.write(tx)
-            assert one.there(tx) == two.there(storage) == {True}
-        assert one.there(storage) == two.there(storage) == {False}
-        with storage.transaction():
-            one.write(storage)
-        assert one.there(storage) == {True}
-
-    @pytest.mark.parametrize("outer", [True, False])
-    def test_an_inner_one_is_undone_alone(
-        self, storage: Storage, one: _Everything, two: _Everything, outer: bool
-    ) -> None:
+    def test_an_inner_one_is_undone_alone(self, storage: Storage, one: _Everything, two: _Everything) -> None:
         with storage.transaction() as tx:
             one.write(tx)
-            with undone(storage if outer else tx) as inner:
+            with undone(tx) as inner:
                 two.write(inner)
                 assert two.there(inner) == {True}
             assert (one.there(tx), two.there(tx)) == ({True}, {False})
         assert (one.there(storage), two.there(storage)) == ({True}, {False})
 
-    @pytest.mark.parametrize("outer", [True, False])
     def test_the_outer_one_undoes_the_inner(
-        self, storage: Storage, one: _Everything, two: _Everything, outer: bool
+        self, storage: Storage, one: _Everything, two: _Everything
     ) -> None:
         with undone(storage) as tx:
-            with (storage if outer else tx).transaction() as inner:
+            with tx.transaction() as inner:
                 two.write(inner)
             one.write(tx)
         assert one.there(storage) == two.there(storage) == {False}
@@ -193,15 +178,6 @@ class TransactionsContract(Contract):
                 pass
         assert storage.nonces.seen("b") is True
 
-    def test_another_thread_does_not_see_what_was_undone(self, storage: Storage) -> None:
-        seen: list[Any] = []
-        thread = Thread(target=lambda: seen.append(storage.sessions.get("user")), daemon=True)
-        with undone(storage) as tx:
-            tx.sessions.put("user", 1)
-            thread.start()
-        thread.join(30)
-        assert seen == [None]
-
     def test_an_empty_transaction(self, storage: Storage) -> None:
         with storage.transaction():
             pass
@@ -209,7 +185,7 @@ class TransactionsContract(Contract):
             pass
 
     def test_the_exception_comes_out(self, storage: Storage) -> None:
-        with pytest.raises(Undo, match="on purpose"), storage.transaction(), storage.transaction():
+        with pytest.raises(Undo, match="on purpose"), storage.transaction() as tx, tx.transaction():
             raise Undo("on purpose")
 
     def test_the_clock_is_the_same(self, storage: Storage, clock: FakeClock) -> None:

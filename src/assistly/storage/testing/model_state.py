@@ -1,0 +1,82 @@
+"""What the parts of the model share: the tables, the clock, the numbers, and how values are copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from ..records import Approval, Event, Job, Json, Session, Snapshot, WorkerLock
+
+T = TypeVar("T")
+
+
+def canonical(value: Json) -> str:
+    """Equal for equal JSON only: 1, 1.0 and true are three values."""
+    return json.dumps(value, sort_keys=True)
+
+
+def copied(value: T) -> T:
+    return deepcopy(value)
+
+
+@dataclass
+class ModelKey:
+    """An idempotency key, finished or not."""
+
+    key: str
+    saved_at: datetime
+    fingerprint: str | None
+    token: int
+    lease_until: datetime | None
+    completed: bool = False
+    value: Json = None
+
+
+@dataclass
+class ModelMutex:
+    """A lock that was held at least once."""
+
+    fence: int
+    holder: WorkerLock | None
+
+
+@dataclass
+class ModelTables:
+    """Everything that is stored, and that a rollback brings back."""
+
+    jobs: dict[int, Job] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    approvals: list[Approval] = field(default_factory=list)
+    keys: list[ModelKey] = field(default_factory=list)
+    nonces: dict[str, int] = field(default_factory=dict)
+    locks: dict[str, ModelMutex] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    pruned_at: datetime | None = None
+
+
+class ModelState:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.now = clock
+        self.tables = ModelTables()
+        self._numbers = 0
+
+    def number(self) -> int:
+        """A new id: one sequence for everything, which no rollback turns back."""
+        self._numbers += 1
+        return self._numbers
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Undo what was stored inside if it ends in an exception."""
+        before = copied(self.tables)
+        try:
+            yield
+        except BaseException:
+            self.tables = before
+            raise

@@ -1,0 +1,393 @@
+"""Transactions: which calls belong to one, which are refused meanwhile, and which threads may make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import Context, copy_context
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+import pytest
+
+from ..errors import ClaimLost, LockLost, NotFound, StorageClosed, StorageUnavailable, TransactionOpen
+from ..records import JobStatus, NewJob
+from ..storage import Storage
+from .fixtures import DAY, HOUR, LEASE, START, Contract, Undo, census, fresh_name, held, together, undone
+
+T = TypeVar("T")
+
+PATIENCE = 30
+"""Seconds after which a call hangs. Waiting for another transaction may take 10."""
+
+_Calls = dict[str, Callable[[Storage], Any]]
+
+
+def _calls(storage: Storage) -> _Calls:
+    """One call of every method, by its name; each would succeed if no transaction were open."""
+    job, name = held(storage), fresh_name()
+    lock = storage.lock.acquire("owner", ttl=HOUR, name=name)
+    claim = storage.idempotency.claim("claimed")
+    storage.approvals.add("there", {})
+    storage.sessions.put("there", 1)
+    event = storage.events.append("type", 1)
+    waiting = storage.queue.schedule("x", "waiting", START + DAY)
+    assert lock is not None
+    return {
+        "queue.schedule": lambda s: s.queue.schedule("x", "a"),
+        "queue.schedule now": lambda s: s.queue.schedule("x", "a", now=START),
+        "queue.schedule min_gap": lambda s: s.queue.schedule("x", "a", START + HOUR, min_gap=HOUR),
+        "queue.schedule_many": lambda s: s.queue.schedule_many([NewJob("x", "a")]),
+        "queue.reschedule": lambda s: s.queue.reschedule(waiting.id, START + HOUR),
+        "queue.find_conflict": lambda s: s.queue.find_conflict("x", START, HOUR),
+        "queue.get": lambda s: s.queue.get(job.id),
+        "queue.list": lambda s: s.queue.list(),
+        "queue.dead_letters": lambda s: s.queue.dead_letters(),
+        "queue.counts": lambda s: s.queue.counts(),
+        "queue.remove": lambda s: s.queue.remove(waiting.id),
+        "queue.next_due_at": lambda s: s.queue.next_due_at(),
+        "queue.claim_due": lambda s: s.queue.claim_due(worker_id="w", now=START + 2 * DAY),
+        "queue.extend": lambda s: s.queue.extend([job], lease=HOUR),
+        "queue.begin_publish": lambda s: s.queue.begin_publish(job),
+        "queue.mark_posted": lambda s: s.queue.mark_posted(job),
+        "queue.mark_failed": lambda s: s.queue.mark_failed(job, "busy"),
+        "queue.mark_unknown": lambda s: s.queue.mark_unknown(job, "no answer"),
+        "queue.snooze": lambda s: s.queue.snooze(job, START + HOUR),
+        "queue.release": lambda s: s.queue.release(job),
+        "queue.rescue_expired": lambda s: s.queue.rescue_expired(now=START + LEASE),
+        "queue.replay": lambda s: s.queue.replay(job.id),
+        "queue.replay_all": lambda s: s.queue.replay_all(),
+        "queue.wait": lambda s: s.queue.wait(0),
+        "sessions.get": lambda s: s.sessions.get("there"),
+        "sessions.put": lambda s: s.sessions.put("there", 2),
+        "sessions.update": lambda s: s.sessions.update("there", lambda _: 2),
+        "sessions.delete": lambda s: s.sessions.delete("there"),
+        "sessions.list": lambda s: s.sessions.list(),
+        "approvals.add": lambda s: s.approvals.add("new", 1),
+        "approvals.get": lambda s: s.approvals.get("there"),
+        "approvals.list": lambda s: s.approvals.list(),
+        "approvals.decide": lambda s: s.approvals.decide("there", "approved"),
+        "idempotency.claim": lambda s: s.idempotency.claim("key"),
+        "idempotency.complete": lambda s: s.idempotency.complete(claim, 1),
+        "idempotency.abandon": lambda s: s.idempotency.abandon(claim),
+        "idempotency.put": lambda s: s.idempotency.put("key", 1),
+        "idempotency.put_many": lambda s: s.idempotency.put_many([("key", 1)]),
+        "idempotency.get": lambda s: s.idempotency.get("key"),
+        "idempotency.run_once": lambda s: s.idempotency.run_once("key", lambda: 1),
+        "nonces.register": lambda s: s.nonces.register("nonce"),
+        "nonces.register_many": lambda s: s.nonces.register_many(["nonce"]),
+        "nonces.seen": lambda s: s.nonces.seen("nonce"),
+        "metrics.increment": lambda s: s.metrics.increment(name),
+        "metrics.observe_latency": lambda s: s.metrics.observe_latency(1.0),
+        "metrics.read": lambda s: s.metrics.read(),
+        "lock.acquire": lambda s: s.lock.acquire("other", ttl=HOUR, name=fresh_name()),
+        "lock.renew": lambda s: s.lock.renew(lock, ttl=HOUR),
+        "lock.release": lambda s: s.lock.release(lock),
+        "lock.current": lambda s: s.lock.current(name),
+        "events.append": lambda s: s.events.append("type", 1),
+        "events.append_many": lambda s: s.events.append_many([("type", 1)]),
+        "events.list": lambda s: s.events.list(),
+        "events.read_after": lambda s: s.events.read_after(event.id - 1),
+        "snapshots.put": lambda s: s.snapshots.put(name, 1),
+        "snapshots.get": lambda s: s.snapshots.get(name),
+        "snapshots.list": lambda s: s.snapshots.list(),
+        "prune": lambda s: s.prune(now=START + 99 * DAY, force=True),
+    }
+
+
+_ROOT_CALLS: _Calls = {
+    "ping": lambda s: s.ping(),
+    "migrate": lambda s: s.migrate(),
+    "transaction": lambda s: s.transaction().__enter__(),
+}
+
+
+def _everything(storage: Storage) -> dict[str, Any]:
+    counters = storage.metrics.read().counters
+    return {**census(storage), "counters": counters, "nonce": storage.nonces.seen("nonce")}
+
+
+class TransactionCallsContract(Contract):
+    def test_the_outer_storage_is_refused_inside(self, storage: Storage) -> None:
+        calls = _calls(storage)
+        before = _everything(storage)
+        with storage.transaction() as tx:
+            for name, call in {**calls, **_ROOT_CALLS}.items():
+                with pytest.raises(TransactionOpen):
+                    call(storage)
+                assert tx.nonces.seen(name) is False, f"after {name} the transaction goes on"
+        assert _everything(storage) == before
+
+    def test_after_the_block_it_works_again(self, storage: Storage) -> None:
+        calls = _calls(storage)
+        with storage.transaction() as tx:
+            tx.nonces.register("a")
+        with undone(storage) as tx:
+            tx.nonces.register("b")
+        for call in calls.values():
+            with suppress(ClaimLost, LockLost, NotFound):
+                call(storage)
+
+    def test_a_refusal_that_is_not_handled_undoes_the_block(self, storage: Storage) -> None:
+        with pytest.raises(TransactionOpen), storage.transaction() as tx:
+            tx.nonces.register("a")
+            storage.nonces.register("b")
+        assert (storage.nonces.seen("a"), storage.nonces.seen("b")) == (False, False)
+
+    def test_a_refusal_that_is_handled_does_not(self, storage: Storage) -> None:
+        with storage.transaction() as tx:
+            tx.nonces.register("a")
+            with pytest.raises(TransactionOpen):
+                storage.nonces.register("b")
+            tx.nonces.register("c")
+        assert [storage.nonces.seen(nonce) for nonce in "abc"] == [True, False, True]
+
+    def test_a_nested_one_makes_the_outer_one_wait_its_turn(self, storage: Storage) -> None:
+        with storage.transaction() as tx:
+            calls = _calls(tx)
+            before = _everything(tx)
+            with tx.transaction() as inner:
+                for call in (*calls.values(), _ROOT_CALLS["transaction"]):
+                    with pytest.raises(TransactionOpen):
+                        call(tx)
+                    with pytest.raises(TransactionOpen):
+                        storage.nonces.seen("nonce")
+                inner.nonces.register("inner")
+            assert _everything(tx) == before
+            assert tx.nonces.seen("inner") is True
+            tx.nonces.register("outer")
+        assert storage.nonces.seen("inner") is storage.nonces.seen("outer") is True
+
+    def test_a_nested_one_that_was_undone_lets_the_outer_one_go_on(self, storage: Storage) -> None:
+        with storage.transaction() as tx:
+            with undone(tx) as inner:
+                inner.nonces.register("inner")
+            tx.nonces.register("outer")
+        assert (storage.nonces.seen("inner"), storage.nonces.seen("outer")) == (False, True)
+
+    def test_callbacks_may_call_the_transaction(self, storage: Storage) -> None:
+        with storage.transaction() as tx:
+            session = tx.sessions.update("user", lambda _: tx.nonces.register("a"))
+            value = tx.idempotency.run_once("key", lambda: tx.nonces.register("b"))
+        assert (session.data, value) == (True, True)
+        assert storage.nonces.seen("a") is storage.nonces.seen("b") is True
+
+    def test_a_block_is_entered_once(self, storage: Storage) -> None:
+        block = storage.transaction()
+        with block as tx:
+            tx.nonces.register("a")
+        with pytest.raises(StorageClosed), block:
+            pass
+        assert storage.nonces.seen("a") is True
+        assert storage.nonces.register("b") is True
+
+    def test_an_outer_one_that_ends_first_undoes_the_nested(self, storage: Storage) -> None:
+        with storage.transaction() as tx:
+            tx.nonces.register("outer")
+            block = tx.transaction()
+            inner = block.__enter__()
+            inner.nonces.register("inner")
+        with pytest.raises(StorageClosed):
+            inner.nonces.seen("outer")
+        with pytest.raises(StorageClosed):
+            block.__exit__(None, None, None)
+        assert (storage.nonces.seen("outer"), storage.nonces.seen("inner")) == (True, False)
+        assert storage.nonces.register("after") is True
+
+
+def _on_a_thread(work: Callable[[], T], *, inherit: bool = False) -> Future[T]:
+    """Start the work on a thread of its own, with this thread's context variables or without any."""
+    context = copy_context() if inherit else Context()
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(work))
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
+
+class TransactionThreadsContract(Contract):
+    def test_another_thread_is_not_concerned(self, storage: Storage) -> None:
+        """Its call may wait for the end of the transaction, and is no part of it."""
+        calling = Event()
+
+        def write() -> int:
+            calling.set()
+            return storage.queue.schedule("x", "a stranger's").id
+
+        with undone(storage) as tx:
+            tx.queue.schedule("x", "undone")
+            stranger = _on_a_thread(write)
+            assert calling.wait(PATIENCE)
+        job = storage.queue.get(stranger.result(PATIENCE))
+        assert job is not None
+        assert storage.queue.list() == [job]
+
+    def test_a_stranger_that_was_refused_left_nothing(self, storage: Storage) -> None:
+        """Its call ends while the transaction is still open: done, or refused after a limited wait."""
+        with undone(storage) as tx:
+            tx.nonces.register("ours")
+            stranger = _on_a_thread(lambda: storage.nonces.register("stranger's"))
+            try:
+                done = stranger.result(PATIENCE)
+            except StorageUnavailable:
+                done = False
+            assert tx.nonces.seen("ours") is True
+        assert (storage.nonces.seen("ours"), storage.nonces.seen("stranger's")) == (False, done)
+
+    def test_a_stranger_on_the_same_thread_is_not_concerned(self, storage: Storage) -> None:
+        """A web framework enters a block on a thread of a pool, and serves somebody else on it meanwhile."""
+        calling = Event()
+
+        def write() -> int:
+            calling.set()
+            return storage.queue.schedule("x", "a stranger's").id
+
+        request = Context()
+        with ThreadPoolExecutor(1) as pool:
+            block = storage.transaction()
+            tx = pool.submit(request.run, block.__enter__).result(PATIENCE)
+            tx.queue.schedule("x", "undone")
+            stranger = pool.submit(Context().run, write)
+            assert calling.wait(PATIENCE)
+            with pytest.raises(Undo):
+                request.run(_leave, block, Undo())
+            job = storage.queue.get(stranger.result(PATIENCE))
+        assert job is not None
+        assert storage.queue.list() == [job]
+
+    def test_another_thread_does_not_see_what_was_undone(self, storage: Storage) -> None:
+        calling = Event()
+
+        def read() -> Any:
+            calling.set()
+            return storage.sessions.get("user")
+
+        with undone(storage) as tx:
+            tx.sessions.put("user", 1)
+            other = _on_a_thread(read)
+            assert calling.wait(PATIENCE)
+        assert other.result(PATIENCE) is None
+
+    def test_a_thread_that_was_started_inside_is_inside(self, storage: Storage) -> None:
+        def refused() -> bool:
+            with pytest.raises(TransactionOpen):
+                storage.nonces.register("refused")
+            return tx.nonces.register("accepted")
+
+        with storage.transaction() as tx:
+            assert _on_a_thread(refused, inherit=True).result(PATIENCE) is True
+        assert (storage.nonces.seen("refused"), storage.nonces.seen("accepted")) == (False, True)
+
+    def test_what_was_started_inside_may_go_on_after_the_block(self, storage: Storage) -> None:
+        ended = Event()
+
+        def work() -> bool:
+            assert ended.wait(PATIENCE)
+            return storage.nonces.register("after")
+
+        with storage.transaction() as tx:
+            tx.nonces.register("inside")
+            late = _on_a_thread(work, inherit=True)
+        ended.set()
+        assert late.result(PATIENCE) is True
+
+    def test_other_threads_read_and_write_in_it(self, storage: Storage) -> None:
+        with undone(storage) as tx:
+            job = tx.queue.schedule("x", "a")
+            tx.sessions.put("user", 1)
+
+            def work() -> Any:
+                (claimed,) = tx.queue.claim_due(worker_id="w")
+                session = tx.sessions.update("user", lambda data: data + 1)
+                return claimed.id, session.data, tx.queue.mark_posted(claimed).status
+
+            assert _on_a_thread(work).result(PATIENCE) == (job.id, 2, JobStatus.POSTED)
+            posted, session = tx.queue.get(job.id), tx.sessions.get("user")
+            assert posted is not None
+            assert session is not None
+            assert (posted.status, session.data) == (JobStatus.POSTED, 2)
+        assert storage.queue.list() == []
+        assert storage.sessions.list() == []
+
+    def test_one_call_at_a_time(self, storage: Storage) -> None:
+        with storage.transaction() as tx:
+
+            def work(index: int) -> list[int]:
+                events = []
+                for n in range(20):
+                    events.append(tx.events.append("type", [index, n]).id)
+                    tx.sessions.update("user", lambda count: count + 1, default=0)
+                return events
+
+            ids = [id for ids in together(4, work) for id in ids]
+        assert len({*ids}) == 80
+        assert [event.id for event in storage.events.read_after(0, limit=1000)] == sorted(ids)
+        session = storage.sessions.get("user")
+        assert session is not None
+        assert session.data == 80
+
+    @pytest.mark.parametrize("commit", [True, False])
+    def test_entered_used_and_left_on_three_threads(self, storage: Storage, commit: bool) -> None:
+        block = storage.transaction()
+        tx = _on_a_thread(block.__enter__).result(PATIENCE)
+        _on_a_thread(lambda: tx.nonces.register("a")).result(PATIENCE)
+        leaving = _on_a_thread(lambda: _leave(block, None if commit else Undo()))
+        if commit:
+            leaving.result(PATIENCE)
+        else:
+            with pytest.raises(Undo):
+                leaving.result(PATIENCE)
+        assert storage.nonces.seen("a") is commit
+        with pytest.raises(StorageClosed):
+            tx.nonces.seen("a")
+        assert storage.nonces.register("b") is True
+
+    def test_a_savepoint_on_three_threads(self, storage: Storage) -> None:
+        with storage.transaction() as tx:
+            tx.nonces.register("outer")
+            block = tx.transaction()
+            inner = _on_a_thread(block.__enter__).result(PATIENCE)
+            _on_a_thread(lambda: inner.nonces.register("inner")).result(PATIENCE)
+            with pytest.raises(Undo):
+                _on_a_thread(lambda: _leave(block, Undo())).result(PATIENCE)
+            assert (tx.nonces.seen("outer"), tx.nonces.seen("inner")) == (True, False)
+        assert (storage.nonces.seen("outer"), storage.nonces.seen("inner")) == (True, False)
+
+    def test_many_blocks_of_many_threads(self, storage: Storage) -> None:
+        """Each is committed or undone as a whole, whatever the others do."""
+
+        def work(index: int) -> list[str]:
+            kept: list[str] = []
+            for n in range(6):
+                names = [f"{index}-{n}-{part}" for part in range(2)]
+                block = storage.transaction()
+                tx = block.__enter__()
+                tx.nonces.register(names[0])
+                tx.sessions.update("count", lambda count: count + 1, default=0)
+                tx.nonces.register(names[1])
+                if (index + n) % 2:
+                    _leave(block, None)
+                    kept += names
+                else:
+                    with pytest.raises(Undo):
+                        _leave(block, Undo())
+            return kept
+
+        kept = {name for names in together(4, work) for name in names}
+        tried = {f"{index}-{n}-{part}" for index in range(4) for n in range(6) for part in range(2)}
+        assert {name for name in tried if storage.nonces.seen(name)} == kept
+        session = storage.sessions.get("count")
+        assert session is not None
+        assert session.data == len(kept) // 2
+
+
+def _leave(block: Any, error: BaseException | None) -> None:
+    """End a block as the `with` statement does."""
+    if not block.__exit__(type(error) if error else None, error, None) and error is not None:
+        raise error
