@@ -7,25 +7,33 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from ..sql.dialect import Fragments, TemplateDialect
-
-# Put in last: what a name looks like must not be taken for a parameter or a fragment.
-_SCHEMA = '"\0"'
+from ..sql.dialect import Dialect
 
 
-def _microseconds(column: str) -> str:
-    return f"(extract(epoch FROM {column}) * 1000000)::bigint"
+class PostgresDialect(Dialect):
+    """The driver does most of the work: times arrive in UTC, and jsonb decoded."""
 
+    text = "::text"
+    bigint = "::bigint"
+    jsonb = "::jsonb"
+    timestamp = "::timestamptz"
+    microseconds = " * interval '1 microsecond'"
+    for_update = "FOR UPDATE"
+    skip_locked = "FOR UPDATE SKIP LOCKED"
+    active = "status IN ('scheduled', 'retrying', 'processing')"
 
-_PAST = f"""jsonb_build_array(
-    claim, retries, attempts, {_microseconds("next_retry_at")}, remote_id, {_microseconds("posted_at")},
-    last_error, {_microseconds("dead_letter_at")}, dead_letter_reason, {_microseconds("replayed_at")},
-    {_microseconds("publish_started_at")}, max_lateness
-)"""
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        self.quoted_schema = quote(schema)
+        # Doubled, since a percent sign begins a parameter.
+        doubled = self.quoted_schema.replace("%", "%%")
+        super().__init__(f"{doubled}.assistly_", "%({})s")
 
+    def among(self, select: str) -> str:
+        return f"= ANY(ARRAY({select}))"
 
-class PostgresCodec:
-    """The driver does the work: times arrive in UTC, and jsonb decoded."""
+    def among_list(self, name: str) -> str:
+        return f"= ANY({getattr(self.p, name)}::text[])"
 
     def bind_time(self, value: datetime | None) -> datetime | None:
         return value
@@ -40,33 +48,8 @@ class PostgresCodec:
         return value
 
 
-class PostgresDialect(TemplateDialect):
-    def __init__(self, schema: str) -> None:
-        self.schema = schema
-        fragments = Fragments(
-            t=f"{_SCHEMA}.assistly_",
-            for_update="FOR UPDATE",
-            skip_locked="FOR UPDATE SKIP LOCKED",
-            text="::text",
-            bigint="::bigint",
-            jsonb="::jsonb",
-            timestamp="::timestamptz",
-            microseconds="* interval '1 microsecond'",
-            any_platform="= ANY(:platforms::text[])",
-            picked="= ANY(ARRAY(",
-            end_picked="))",
-            append_attempt=APPEND_ATTEMPT,
-            active="status IN ('scheduled', 'retrying', 'processing')",
-            past=_PAST,
-        )
-        super().__init__(PostgresCodec(), fragments, parameter="%({})s", percent="%%")
-        self._quoted = quote(schema).replace("%", "%%")
-
-    def _render(self, template: str, limit: int | None) -> str:
-        return super()._render(template, limit).replace(_SCHEMA, self._quoted)
-
-
 def quote(name: str) -> str:
+    """The name as an identifier in SQL."""
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
 
@@ -86,12 +69,6 @@ def _element(value: str | None) -> str:
         return "NULL"
     escaped = value.replace("\\", r"\\").replace('"', r"\"")
     return f'"{escaped}"'
-
-
-APPEND_ATTEMPT = (
-    "(CASE WHEN jsonb_array_length(attempts) >= 20 THEN attempts - 0 ELSE attempts END || jsonb_build_object("
-    "'number', retries + 1, 'at', :now_us::bigint, 'worker_id', worker_id, 'error', :attempt_error::text))"
-)
 
 
 def lock_key(*parts: str) -> int:

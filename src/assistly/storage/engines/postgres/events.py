@@ -9,74 +9,77 @@ from typing import Any, cast
 
 import psycopg
 
+from ...engine.base import BackendBase
 from ...engine.values import JsonText
 from ...records import Event
 from ..sql.database import Executor, Row
 from ..sql.events import EVENT_COLUMNS, SqlEventStore
 from .batches import chunks
-from .dialect import lock_key
+from .dialect import PostgresDialect, lock_key
 from .session import PostgresWork
 
 _PATIENCE = "50ms"
 _SPAN = 10_000
 
-# The lock comes first and the ids after it: a default is evaluated for a row that the gate let through.
-_GATE = "WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(:gate::bigint))"
 
-_APPEND = f"""
-{_GATE}
-INSERT INTO {{t}}events (event_type, payload, created_at)
-SELECT :event_type::text, :payload::jsonb, :created_at::timestamptz FROM gate
-RETURNING {EVENT_COLUMNS}
-"""
+class PostgresEventStatements:
+    """The gate's lock comes before the ids: a default is evaluated for a row that the gate let through."""
 
-_APPEND_MANY = f"""
-{_GATE}
-INSERT INTO {{t}}events (event_type, payload, created_at)
-SELECT event_type, payload, created_at
-FROM gate, ROWS FROM (
-    unnest(:event_types::text[]), jsonb_array_elements(:payloads::jsonb), unnest(:created_ats::timestamptz[])
-) WITH ORDINALITY AS new (event_type, payload, created_at, place)
-ORDER BY place
-RETURNING {EVENT_COLUMNS}
-"""
+    def __init__(self, d: PostgresDialect) -> None:
+        table = f"{d.t}events"
+        gate = "WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%(gate)s::bigint))"
+        # An equation in place of the two comparisons would let a generic plan walk the ids of all types.
+        of_type = "(event_type, id) > (%(event_type)s, %(id)s) AND event_type <= %(event_type)s"
+        self.append_one = f"""
+            {gate}
+            INSERT INTO {table} (event_type, payload, created_at)
+            SELECT %(event_type)s::text, %(payload)s::jsonb, %(created_at)s::timestamptz FROM gate
+            RETURNING {EVENT_COLUMNS}
+        """
+        self.append_many = f"""
+            {gate}
+            INSERT INTO {table} (event_type, payload, created_at)
+            SELECT event_type, payload, created_at
+            FROM gate, ROWS FROM (
+                unnest(%(event_types)s::text[]), jsonb_array_elements(%(payloads)s::jsonb),
+                unnest(%(created_ats)s::timestamptz[])
+            ) WITH ORDINALITY AS new (event_type, payload, created_at, place)
+            ORDER BY place
+            RETURNING {EVENT_COLUMNS}
+        """
+        self.page = f"""
+            SELECT {EVENT_COLUMNS} FROM {table} WHERE id > %(id)s AND id <= %(horizon)s ORDER BY id
+        """
+        self.page_of_type = f"""
+            SELECT {EVENT_COLUMNS} FROM {table}
+            WHERE {of_type} AND id <= %(horizon)s ORDER BY event_type, id
+        """
+        self._first_of_type = f"""
+            SELECT {EVENT_COLUMNS} FROM {table} WHERE {of_type} ORDER BY event_type, id
+        """
+        self._spanned = f"""
+            SELECT FROM {table} WHERE id > %(id)s AND id <= (SELECT max(id) FROM page) LIMIT {_SPAN}
+        """
+        self.try_gate = "SELECT pg_is_in_recovery(), pg_try_advisory_xact_lock(%(gate)s::bigint)"
+        self.wait_for_gate = "SELECT pg_advisory_xact_lock(%(gate)s::bigint)"
+        self.newest = f"SELECT coalesce(max(id), 0) FROM {table}"
+        self.prefix = f"""
+            SELECT coalesce(max(id), %(id)s) FROM (
+                SELECT id, row_number() OVER (ORDER BY id) AS place
+                FROM {table} WHERE id > %(id)s ORDER BY id LIMIT {_SPAN}
+            ) AS following
+            WHERE id = %(id)s + place
+        """
 
-_AFTER = f"""
-SELECT {EVENT_COLUMNS} FROM {{t}}events
-WHERE id > :id AND id <= :horizon ORDER BY id LIMIT {{limit}}
-"""
-# An equation in place of the two comparisons would let a generic plan walk the ids of all types.
-_OF_TYPE = "(event_type, id) > (:event_type, :id) AND event_type <= :event_type"
-_AFTER_OF_TYPE = f"""
-SELECT {EVENT_COLUMNS} FROM {{t}}events
-WHERE {_OF_TYPE} AND id <= :horizon ORDER BY event_type, id LIMIT {{limit}}
-"""
+    def counted_page_of_type(self, limit: int) -> str:
+        """Page and count in one statement: of two, the second would see more than the first."""
+        return f"""
+            WITH page AS MATERIALIZED ({self._first_of_type} LIMIT {limit:d})
+            SELECT {EVENT_COLUMNS}, (SELECT count(*) FROM ({self._spanned}) AS spanned)
+            FROM page ORDER BY id
+        """
 
-# Page and count in one statement: of two, the second would see more than the first.
-_AFTER_OF_TYPE_COUNTED = f"""
-WITH page AS MATERIALIZED (
-    SELECT {EVENT_COLUMNS} FROM {{t}}events
-    WHERE {_OF_TYPE} ORDER BY event_type, id LIMIT {{limit}}
-)
-SELECT {EVENT_COLUMNS}, (
-    SELECT count(*) FROM (
-        SELECT FROM {{t}}events WHERE id > :id AND id <= (SELECT max(id) FROM page) LIMIT {_SPAN}
-    ) AS spanned
-)
-FROM page ORDER BY id
-"""
 
-# A standby knows nothing of the locks on its primary.
-_TRY_GATE = "SELECT pg_is_in_recovery(), pg_try_advisory_xact_lock(:gate::bigint)"
-_WAIT_FOR_GATE = "SELECT pg_advisory_xact_lock(:gate::bigint)"
-_NEWEST = "SELECT coalesce(max(id), 0) FROM {t}events"
-_PREFIX = f"""
-SELECT coalesce(max(id), :id) FROM (
-    SELECT id, row_number() OVER (ORDER BY id) AS place
-    FROM {{t}}events WHERE id > :id ORDER BY id LIMIT {_SPAN}
-) AS following
-WHERE id = :id + place
-"""
 _ENDLESS = 2**63 - 1
 
 
@@ -89,8 +92,9 @@ class PostgresEventStore(SqlEventStore):
     the lock it returns what precedes the first missing id.
     """
 
-    def __init__(self, database: PostgresWork) -> None:
-        super().__init__(database)
+    def __init__(self, backend: BackendBase, database: PostgresWork) -> None:
+        super().__init__(backend, database)
+        self._own = database.dialect.statements(PostgresEventStatements)
         self._postgres = database
         self._gate = lock_key("events", database.dialect.schema)
 
@@ -117,7 +121,7 @@ class PostgresEventStore(SqlEventStore):
         self, event_type: str, payload: JsonText, created_at: datetime
     ) -> tuple[str, dict[str, Any]]:
         params = {"event_type": event_type, "payload": payload, "created_at": created_at, "gate": self._gate}
-        return self._render(_APPEND), params
+        return self._own.append_one, params
 
     def _append_many(self, events: Sequence[tuple[str, JsonText, datetime]]) -> tuple[str, dict[str, Any]]:
         params = {
@@ -126,26 +130,25 @@ class PostgresEventStore(SqlEventStore):
             "created_ats": [created_at for _, _, created_at in events],
             "gate": self._gate,
         }
-        return self._render(_APPEND_MANY), params
+        return self._own.append_many, params
 
     def _whole_page(self, id: int, event_type: str | None, limit: int) -> Sequence[Row] | None:
         """The page, if no id is missing between it and `id`."""
         if event_type is None:
             rows = self._page(id, None, limit, _ENDLESS)
             return rows if not rows or rows[-1][0] == id + len(rows) else None
-        statement = self._render(_AFTER_OF_TYPE_COUNTED, limit)
-        params = {"id": id, "event_type": event_type}
-        counted = self._database.read(lambda connection: connection.rows(statement, params))
+        statement = self._own.counted_page_of_type(limit)
+        counted = self._database.select(statement, {"id": id, "event_type": event_type})
         if counted and counted[-1][0] != id + counted[-1][-1]:
             return None
         return [row[:-1] for row in counted]
 
     def _page(self, id: int, event_type: str | None, limit: int, horizon: int) -> Sequence[Row]:
-        statement = self._render(_AFTER if event_type is None else _AFTER_OF_TYPE, limit)
+        page = self._own.page if event_type is None else self._own.page_of_type
         params: dict[str, Any] = {"id": id, "horizon": horizon}
         if event_type is not None:
             params["event_type"] = event_type
-        return self._database.read(lambda connection: connection.rows(statement, params))
+        return self._database.select(f"{page} LIMIT {limit:d}", params)
 
     def _horizon(self, id: int) -> int:
         """An id up to which nothing can appear any more."""
@@ -153,24 +156,24 @@ class PostgresEventStore(SqlEventStore):
             newest = self._postgres.rolled_back(self._newest_settled)
             if newest is not None:
                 return newest
-        statement = self._render(_PREFIX)
-        (prefix,) = self._database.read(lambda connection: connection.rows(statement, {"id": id}))[0]
+        (prefix,) = self._database.select(self._own.prefix, {"id": id})[0]
         return cast("int", prefix)
 
     def _newest_settled(self, connection: Executor) -> int | None:
         if not self._take_gate(connection):
             return None
-        (newest,) = connection.rows(self._render(_NEWEST))[0]
+        (newest,) = connection.rows(self._own.newest)[0]
         return cast("int", newest)
 
     def _take_gate(self, connection: Executor) -> bool:
         params = {"gate": self._gate}
-        (on_standby, taken) = connection.rows(self._render(_TRY_GATE), params)[0]
+        (on_standby, taken) = connection.rows(self._own.try_gate, params)[0]
+        # A standby knows nothing of the locks on its primary.
         if on_standby or taken:
             return cast("bool", taken and not on_standby)
         connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
         try:
-            connection.execute(self._render(_WAIT_FOR_GATE), params)
+            connection.execute(self._own.wait_for_gate, params)
         except psycopg.errors.LockNotAvailable:
             return False
         return True

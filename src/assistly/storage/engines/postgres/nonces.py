@@ -3,22 +3,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..sql.database import Executor, Row
+from ..sql.dialect import Dialect
 from ..sql.nonces import SqlNonceStore
 from .batches import chunks
 from .dialect import int_array, text_array
 
-_REGISTER_MANY = """
-INSERT INTO {t}nonces (nonce, timestamp_ms)
-SELECT nonce, timestamp_ms FROM unnest(:nonces::text[], :timestamps::bigint[]) AS new (nonce, timestamp_ms)
-ON CONFLICT (nonce) DO NOTHING
-RETURNING nonce
-"""
+
+class PostgresNonceStatements:
+    def __init__(self, d: Dialect) -> None:
+        self.register_many = f"""
+            INSERT INTO {d.t}nonces (nonce, timestamp_ms)
+            SELECT nonce, timestamp_ms
+            FROM unnest(%(nonces)s::text[], %(timestamps)s::bigint[]) AS new (nonce, timestamp_ms)
+            ON CONFLICT (nonce) DO NOTHING
+            RETURNING nonce
+        """
 
 
 class PostgresNonceStore(SqlNonceStore):
+    """A `NonceStore`."""
+
     def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
-        statement = self._render(_REGISTER_MANY)
-        # In one order for all, so that batches which share some wait in a line and not in a circle.
+        statement = self._dialect.statements(PostgresNonceStatements).register_many
+        # Rows are locked in one order, to avoid deadlocks between batches that share some.
         batches = [
             {
                 "nonces": text_array(nonce for nonce, _ in chunk),

@@ -4,9 +4,9 @@ import threading
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ..sql.database import Params
-from ..sql.retention import SqlRetentionStore, Table
-from .session import PostgresWork
+from ...engine.base import BackendBase
+from ..sql.database import Database, Params
+from ..sql.retention import PrunedTable, SqlRetentionStore
 
 
 class PostgresRetentionStore(SqlRetentionStore):
@@ -16,24 +16,23 @@ class PostgresRetentionStore(SqlRetentionStore):
     open anywhere, nothing can be skipped. So a batch begins where this thread's last one ended.
     """
 
-    def __init__(self, database: PostgresWork) -> None:
-        super().__init__(database)
+    def __init__(self, backend: BackendBase, database: Database) -> None:
+        super().__init__(backend, database)
         self._progress = _Progress()
 
     def begin_prune(self, *, now: datetime, interval: timedelta) -> bool:
         self._progress.reached.clear()
         return super().begin_prune(now=now, interval=interval)
 
-    def _delete(self, table: Table, where: str, order: str, params: Params, limit: int) -> int:
+    def _delete(self, table: PrunedTable, condition: str, order: str, params: Params, limit: int) -> int:
         reached = self._progress.reached
         if table in reached:
-            where = f"{table.time} >= :reached AND {where}"
+            condition = f"{table.time} >= {self._dialect.p.reached} AND {condition}"
             params = {**params, "reached": reached[table]}
-        placed = replace(table, key="ctid").delete(where, order)
-        statement = self._render(
-            f"WITH gone AS ({placed} RETURNING {table.time} AS at) SELECT count(*), max(at) FROM gone", limit
+        delete = self._sql.delete(replace(table, key="ctid"), condition, order, limit)
+        (row,) = self._database.returning(
+            f"WITH gone AS ({delete} RETURNING {table.time} AS at) SELECT count(*), max(at) FROM gone", params
         )
-        (row,) = self._database.autocommit(lambda connection: connection.rows(statement, params))
         count: int = row[0]
         if count == limit:
             reached[table] = row[1]
@@ -44,4 +43,4 @@ class PostgresRetentionStore(SqlRetentionStore):
 
 class _Progress(threading.local):
     def __init__(self) -> None:
-        self.reached: dict[Table, object] = {}
+        self.reached: dict[PrunedTable, object] = {}
