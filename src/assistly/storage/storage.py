@@ -38,7 +38,8 @@ class Storage(forks.ForkAware):
 
     `clock` is used wherever a call is given no `now`; without it the engine's own clock decides,
     which on Postgres is the server's. With `auto_prune` it prunes once a minute while it is in
-    use, on a thread of its own. Most callers want `open_storage`, which reads the settings.
+    use, on a thread of its own. `worker_maintains` says whether a `Worker` calls `maintain`. Most
+    callers want `open_storage`, which reads the settings.
 
     Raises ConfigurationError for an engine of another version of the protocol.
     """
@@ -52,9 +53,11 @@ class Storage(forks.ForkAware):
         retention: RetentionPolicy | None = None,
         lock_ttl: timedelta = _LOCK_TTL,
         auto_prune: bool = True,
+        worker_maintains: bool = True,
     ) -> None:
         _check_protocol(backend)
         policies = Policies(retry or RetryPolicy(), retention or RetentionPolicy(), lock_ttl)
+        self.worker_maintains = worker_maintains
         self._owns_backend = True
         self._pruner = Pruner(self._prune_aside) if auto_prune else None
         on_use = self._pruner.used if self._pruner else _nothing
@@ -163,6 +166,7 @@ class Storage(forks.ForkAware):
 
     def _view(self, backend: StorageBackend, guard: Guard) -> Storage:
         view = object.__new__(Storage)
+        view.worker_maintains = False
         view._owns_backend = False
         view._pruner = None
         context = Context(guarded(backend, guard), self._context.clock, self._context.policies)

@@ -1,4 +1,4 @@
-"""Publishes due jobs, and never one twice on its own account.
+"""Workers that publish due jobs.
 
 Names load their modules on first use, as those of `assistly.storage` do.
 """
@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aio import AsyncWorker
-    from .verdicts import Permanent, Publisher, Retry, Unknown
+    from .options import WorkerOptions
+    from .publisher import Permanent, Publisher, Retry, Unknown
     from .worker import Worker
 
-__all__ = ["AsyncWorker", "Permanent", "Publisher", "Retry", "Unknown", "Worker"]
+__all__ = ["AsyncWorker", "Permanent", "Publisher", "Retry", "Unknown", "Worker", "WorkerOptions"]
 
 _HOMES = {
     "AsyncWorker": "aio",
-    "Permanent": "verdicts",
-    "Publisher": "verdicts",
-    "Retry": "verdicts",
-    "Unknown": "verdicts",
+    "Permanent": "publisher",
+    "Publisher": "publisher",
+    "Retry": "publisher",
+    "Unknown": "publisher",
     "Worker": "worker",
+    "WorkerOptions": "options",
 }
 
 

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from assistly.storage.aio import AsyncStorage
 
 from .options import WorkerOptions
-from .verdicts import Publisher
+from .publisher import Publisher
+from .signals import stop_on_signals
+from .threads import start_daemon
 from .worker import Worker
 
 if TYPE_CHECKING:
     from assistly.storage.storage import Storage
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
 
 class AsyncWorker:
-    """Takes what `Worker` takes. Coroutine publishers run on the loop that awaits `run`.
+    """Publishes the due jobs of the platforms that it has a publisher for, on the caller's event loop.
 
-    The storage is worked on aside, on the worker's own threads, and so are publishers that are
-    plain functions: the loop never waits for either.
+    It takes the same arguments as `Worker`, and an `AsyncStorage` as well. Coroutine publishers run on the
+    loop that awaits `run`. Calls of the storage, and publishers that are plain functions, run on threads
+    of the worker, so they never block the loop.
+
+    Raises InvalidValue for an option that is wrong.
     """
 
     def __init__(
@@ -41,26 +42,41 @@ class AsyncWorker:
 
     @property
     def worker_id(self) -> str:
+        """The name that the claims of this worker carry."""
         return self._worker.worker_id
 
     @property
     def counts(self) -> dict[str, int]:
+        """How many jobs ended how, over all runs: posted, failed, dead, unknown, snoozed, put back, lost."""
         return self._worker.counts
 
     def stop(self) -> None:
+        """Let `run` return soon, now and in future. May be called from any thread and any signal handler."""
         self._worker.stop()
 
-    async def run(self, *, handle_signals: bool = True) -> None:
-        """As `Worker.run`. Cancelling it stops the worker, which takes the grace time at most."""
+    async def run(self, *, handle_signals: bool = False) -> None:
+        """Work until `stop` is called, or until this call is cancelled, which takes the grace time at most.
+
+        No signals are handled, since a web server or another framework does that; it has to call `stop`
+        or cancel the task. A script that has no such owner passes `handle_signals=True`: then, if the loop
+        runs in the main thread, the first SIGTERM or SIGINT makes `run` return, a second one ends the
+        process at once, and the handlers are restored afterwards. A signal that is ignored stays ignored.
+
+        Raises what `Worker.run` raises.
+        """
         loop = asyncio.get_running_loop()
-        with self._signals(loop) if handle_signals else _nothing():
-            await self._aside(partial(self._worker.run, handle_signals=False, loop=loop))
+        signals: AbstractContextManager[None] = nullcontext()
+        if handle_signals:
+            signals = stop_on_signals(self._worker.stop, pass_on=False)
+        with signals:
+            await self._on_thread(partial(self._worker.run, handle_signals=False, loop=loop))
 
     async def run_until_idle(self) -> None:
+        """As `Worker.run_until_idle`. Cancelling it stops the worker for good."""
         loop = asyncio.get_running_loop()
-        await self._aside(partial(self._worker.run_until_idle, loop=loop))
+        await self._on_thread(partial(self._worker.run_until_idle, loop=loop))
 
-    async def _aside(self, work: Callable[[], None]) -> None:
+    async def _on_thread(self, work: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -70,10 +86,10 @@ class AsyncWorker:
                 work()
             except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
                 error = raised
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_end, done, error)
+            with suppress(RuntimeError):  # the loop is closed, so nothing awaits this any more
+                loop.call_soon_threadsafe(_finish, done, error)
 
-        threading.Thread(target=run, name="assistly-worker", daemon=True).start()
+        start_daemon("assistly-worker", run)
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
@@ -81,38 +97,11 @@ class AsyncWorker:
             await done
             raise
 
-    @contextmanager
-    def _signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
-        def first() -> None:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
-                signal.signal(number, signal.SIG_DFL)
-            self._worker.stop()
-
-        before = [(number, signal.getsignal(number)) for number in _SIGNALS]
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, first)
-        try:
-            yield
-        finally:
-            for number, handler in before:
-                loop.remove_signal_handler(number)
-                signal.signal(number, handler)
-
-
-def _end(done: asyncio.Future[None], error: BaseException | None) -> None:
+def _finish(done: asyncio.Future[None], error: BaseException | None) -> None:
     if done.cancelled():
         return
     if error is None:
         done.set_result(None)
     else:
         done.set_exception(error)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -1,44 +1,58 @@
-"""The options of a worker, checked."""
+"""The options of a worker, and how they are checked."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 from assistly.storage import validation as check
 from assistly.storage.errors import InvalidValue
 from assistly.storage.retry import RetryPolicy
 
-from .verdicts import Publisher
+from .publisher import Publisher
 
-_MOST = 1000
+_MOST_AT_ONCE = 1000
 
 
 class WorkerOptions(TypedDict, total=False):
-    """The keywords of `Worker`."""
+    """The keywords of `Worker` and `AsyncWorker`. Spans given as numbers are seconds."""
 
     worker_id: str | None
+    """The name that claims carry, 1 to 512 bytes. Default: host, process id and a random part."""
     platforms: Iterable[str] | None
+    """Serve these platforms only. Default: all that have a publisher."""
     concurrency: int
+    """The most jobs that this worker publishes at once: 1 to 1000, default 4."""
     platform_concurrency: Mapping[str, int] | None
+    """The most jobs of a platform that all workers of the storage publish at once, 1 to 1000. All workers
+    must be given the same. Default: no limit."""
     batch: int | None
+    """The most jobs in one claim, 1 to 1000. Default: `concurrency`."""
     lease: timedelta
+    """How long a claim outlives a worker that has died. Default: 60 seconds."""
     heartbeat: timedelta | None
+    """How often the leases of running jobs are extended; shorter than `lease`. Default: a third of it."""
     poll: float | timedelta
+    """The longest sleep while nothing is due; above 0. Default: 5 seconds."""
     grace: float | timedelta
+    """How long running jobs may go on once the worker is stopped. Default: 30 seconds."""
     pause: float | timedelta
+    """How long a platform is left alone after a `Retry` that does not say. Default: 60 seconds."""
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
+    """When failed jobs are tried again: one policy, or one by platform. Default: the storage's policy."""
     clock: Callable[[], float]
+    """Seconds that only grow, for pauses and the grace time. Default: `time.monotonic`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CheckedOptions:
+    """What `check_options` returns: `WorkerOptions` with its defaults, and spans in seconds."""
+
     worker_id: str
     publishers: Mapping[str, Publisher]
     concurrency: int
@@ -50,7 +64,7 @@ class Options:
     grace: float
     pause: float
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float]
 
     @property
     def platforms(self) -> list[str]:
@@ -63,12 +77,36 @@ class Options:
         return self.retry.get(platform)
 
 
-def new_worker_id() -> str:
-    """One that no other worker has: host, process, and a random part."""
+def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerOptions]) -> CheckedOptions:
+    """All options must be given: the defaults are those of `Worker`. Raises InvalidValue that names one."""
+    chosen = _chosen_publishers(publishers, options["platforms"])
+    worker_id, batch = options["worker_id"], options["batch"]
+    concurrency = check.whole("concurrency", options["concurrency"], least=1, most=_MOST_AT_ONCE)
+    lease = check.duration("lease", options["lease"], zero=False)
+    poll = check.seconds("poll", options["poll"])
+    if not poll:
+        raise InvalidValue("poll must be above zero")
+    return CheckedOptions(
+        worker_id=_new_worker_id() if worker_id is None else check.name("worker_id", worker_id),
+        publishers=chosen,
+        concurrency=concurrency,
+        limits=_checked_limits(options["platform_concurrency"], chosen),
+        batch=concurrency if batch is None else check.whole("batch", batch, least=1, most=check.MAX_LIMIT),
+        lease=lease,
+        heartbeat=_checked_heartbeat(options["heartbeat"], lease),
+        poll=poll,
+        grace=check.seconds("grace", options["grace"]),
+        pause=check.seconds("pause", options["pause"]),
+        retry=options["retry"],
+        clock=options["clock"],
+    )
+
+
+def _new_worker_id() -> str:
     return f"{socket.gethostname()[:200] or 'host'}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def chosen_publishers(
+def _chosen_publishers(
     publishers: Mapping[str, Publisher], platforms: Iterable[str] | None
 ) -> dict[str, Publisher]:
     if not isinstance(publishers, Mapping):
@@ -87,30 +125,19 @@ def chosen_publishers(
     return {platform: publishers[platform] for platform in chosen}
 
 
-def checked_concurrency(value: object) -> int:
-    return check.whole("concurrency", value, least=1, most=_MOST)
-
-
-def checked_limits(limits: Mapping[str, int] | None, platforms: Iterable[str]) -> dict[str, int]:
+def _checked_limits(limits: Mapping[str, int] | None, platforms: Iterable[str]) -> dict[str, int]:
     known = {*platforms}
     for platform, limit in (limits or {}).items():
         if platform not in known:
             raise InvalidValue(f"platform_concurrency names {platform!r}, which has no publisher")
-        check.whole(f"platform_concurrency[{platform!r}]", limit, least=1, most=_MOST)
+        check.whole(f"platform_concurrency[{platform!r}]", limit, least=1, most=_MOST_AT_ONCE)
         check.name(f"the lock for {platform!r}", f"publish:{platform}:{limit}")
     return dict(limits or {})
 
 
-def checked_heartbeat(heartbeat: timedelta | None, lease: timedelta) -> timedelta:
+def _checked_heartbeat(heartbeat: timedelta | None, lease: timedelta) -> timedelta:
     if heartbeat is None:
         return lease / 3
     if check.duration("heartbeat", heartbeat, zero=False) >= lease:
         raise InvalidValue(f"heartbeat must be shorter than the lease of {lease}, not {heartbeat}")
     return heartbeat
-
-
-def checked_poll(poll: float | timedelta) -> float:
-    bound = check.seconds("poll", poll)
-    if not bound:
-        raise InvalidValue("poll must be above zero")
-    return bound

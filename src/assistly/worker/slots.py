@@ -1,6 +1,7 @@
-"""Per-platform limits that all workers of one storage keep together.
+"""How many jobs of a platform all workers of one storage publish at once.
 
-A slot is a lock in the storage. Whoever holds `publish:{platform}:{n}` may publish one job there.
+A slot is a lock in the storage: its holder may publish one job. A platform with a limit of 3 has the
+locks `publish:{platform}:1` to `publish:{platform}:3`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,26 @@ from assistly.storage.records import WorkerLock
 from assistly.storage.storage import Storage
 
 
-class Slots:
+class PlatformSlots:
+    """The slots that this worker holds. `ttl` is how long one lasts unless it is renewed."""
+
     def __init__(self, storage: Storage, owner_id: str, limits: Mapping[str, int], ttl: timedelta) -> None:
         self._locks = storage.lock
         self._owner_id = owner_id
         self._limits = dict(limits)
         self._ttl = ttl
         self._held: dict[str, WorkerLock] = {}
-        self._guard = threading.Lock()
+        self._mutex = threading.Lock()
 
-    def limited(self, platform: str) -> bool:
+    def are_limited(self, platform: str) -> bool:
+        """Whether a job of this platform needs a slot."""
         return platform in self._limits
 
     def acquire(self, platform: str, most: int) -> list[str]:
         """The names of up to `most` slots that were free."""
-        with self._guard:
+        with self._mutex:
             names = [name for name in _names(platform, self._limits[platform]) if name not in self._held]
-        # Workers that all began with the first slot would meet there each time.
+        # If all workers began with the first slot, they would collide there each time.
         random.shuffle(names)
         acquired: list[str] = []
         try:
@@ -46,13 +50,14 @@ class Slots:
         return acquired
 
     def holds(self, name: str) -> bool:
-        with self._guard:
+        """Whether this worker holds the slot, as far as this process knows."""
+        with self._mutex:
             return name in self._held
 
     def release(self, names: Iterable[str]) -> None:
-        """What cannot be released now is free when its time runs out."""
+        """Free them. A slot that cannot be released now expires."""
         for name in names:
-            with self._guard:
+            with self._mutex:
                 lock = self._held.pop(name, None)
             if lock is not None:
                 try:
@@ -61,18 +66,18 @@ class Slots:
                     continue
 
     def renew(self) -> None:
-        """Forgets the slots that were lost. Raises for what may be tried again."""
-        with self._guard:
+        """Extend all of them, and forget those that were lost. Raises StorageUnavailable."""
+        with self._mutex:
             held = [*self._held.values()]
         for lock in held:
             try:
                 renewed = self._locks.renew(lock, ttl=self._ttl)
             except LockLost:
-                with self._guard:
+                with self._mutex:
                     if self._held.get(lock.name) is lock:
                         del self._held[lock.name]
                 continue
-            with self._guard:
+            with self._mutex:
                 if self._held.get(lock.name) is lock:
                     self._held[lock.name] = renewed
 
@@ -80,7 +85,7 @@ class Slots:
         lock = self._locks.acquire(self._owner_id, ttl=self._ttl, name=name)
         if lock is None:
             return False
-        with self._guard:
+        with self._mutex:
             self._held[name] = lock
         return True
 

@@ -1,4 +1,4 @@
-"""`Worker`: claims what is due, publishes it, and writes down how it went."""
+"""`Worker`: claims due jobs, publishes them, and stores how it went."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from datetime import timedelta
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from assistly.storage import validation as check
-from assistly.storage.retry import RetryPolicy
-
-from . import options as given
-from .calling import Caller
-from .dispatch import Dispatch, Inbox, Note
-from .publishing import Counts, Pauses
-from .stopping import stop_on_signals
-from .verdicts import Publisher
+from .counts import JobCounts
+from .invocation import PublisherCaller
+from .loop import Inbox, Message, WorkerLoop
+from .options import check_options
+from .pauses import PlatformPauses
+from .publisher import Publisher
+from .signals import stop_on_signals
 
 if TYPE_CHECKING:
     import asyncio
 
+    from assistly.storage.retry import RetryPolicy
     from assistly.storage.storage import Storage
 
 
 class Worker:
-    """Publishes the due jobs of the platforms that it has a publisher for.
+    """Publishes the due jobs of the platforms that it has a publisher for, on threads of its own.
 
-    `begin_publish` is stored before each call, and the result right after it. Where a process
-    dies in between, the job goes to the dead letters as `outcome unknown: …`: no job is published a
-    second time before a person has said so.
+    It stores `begin_publish` before it calls a publisher, and the result right after the call. If the
+    process dies in between, the job becomes a dead letter, `outcome unknown: …`: it is not published
+    again before a person has looked.
 
     A claim lasts for `lease`, and a heartbeat extends it for as long as the publisher takes, so a
-    publisher needs time-outs of its own. `concurrency` is the most jobs at once in this worker;
-    `platform_concurrency` is the most for a platform in all workers of the storage together, which
-    have to agree on it. `retry` says when failed jobs come again (default: the storage's policy);
-    `pause` is how long a platform is left alone after a `Retry` that does not say.
+    publisher needs time-outs of its own. Unless STORAGE_VACUUM is `off`, the worker also calls
+    `storage.maintain()` once a minute. `WorkerOptions` says what each option means. Spans that are numbers
+    are seconds.
+
+    Raises InvalidValue for an option that is wrong.
     """
 
     def __init__(
@@ -58,77 +58,96 @@ class Worker:
         retry: RetryPolicy | Mapping[str, RetryPolicy] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        chosen = given.chosen_publishers(publishers, platforms)
-        places = given.checked_concurrency(concurrency)
         self._storage = storage
-        self._options = given.Options(
-            worker_id=given.new_worker_id() if worker_id is None else check.name("worker_id", worker_id),
-            publishers=chosen,
-            concurrency=places,
-            limits=given.checked_limits(platform_concurrency, chosen),
-            batch=places if batch is None else check.whole("batch", batch, least=1, most=check.MAX_LIMIT),
-            lease=check.duration("lease", lease, zero=False),
-            heartbeat=given.checked_heartbeat(heartbeat, lease),
-            poll=given.checked_poll(poll),
-            grace=check.seconds("grace", grace),
-            pause=check.seconds("pause", pause),
+        self._options = check_options(
+            publishers,
+            worker_id=worker_id,
+            platforms=platforms,
+            concurrency=concurrency,
+            platform_concurrency=platform_concurrency,
+            batch=batch,
+            lease=lease,
+            heartbeat=heartbeat,
+            poll=poll,
+            grace=grace,
+            pause=pause,
             retry=retry,
             clock=clock,
         )
-        self._counts = Counts()
-        self._pauses = Pauses(clock)
+        self._counts = JobCounts()
+        self._pauses = PlatformPauses(clock)
         self._stopped = False
         self._inbox: Inbox = SimpleQueue()
-        self._busy = threading.Lock()
+        self._running = threading.Lock()
 
     @property
     def worker_id(self) -> str:
+        """The name that the claims of this worker carry."""
         return self._options.worker_id
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many jobs ended how: posted, failed, dead, unknown, snoozed, put back, lost."""
+        """How many jobs ended how, over all runs: posted, failed, dead, unknown, snoozed, put back, lost."""
         return self._counts.read()
 
     def run(self, *, handle_signals: bool = True, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Work until `stop`, SIGTERM or SIGINT; a second signal ends the process at once.
+        """Work until `stop` is called, or until SIGTERM or SIGINT.
 
-        What runs then may end within the grace time, and what has not begun is released. Signals
-        are handled in the main thread alone. Coroutine publishers run on `loop`, by default one of
-        the worker's own.
+        Once it is stopped it claims nothing more, gives running jobs the grace time to finish, and releases
+        those that have not begun. Coroutine publishers run on `loop`, by default one of the worker's own.
+
+        Signals are handled in the main thread only, and not with `handle_signals=False`. The first one
+        stops the worker; a second one ends the process at once. When the worker has stopped, the handlers
+        are what they were before, and the signal is raised again for them:
+
+        - a handler of yours is called, and `run` returns if it does;
+        - SIGINT raises KeyboardInterrupt, as usual;
+        - SIGTERM ends the process, as usual. Install a handler for it before the call, one that does
+          nothing will do, if the program is to go on after `run`.
+
+        A signal that is ignored when `run` is called, as SIGINT is after `nohup … &`, stays ignored.
+
+        Raises RuntimeError if this worker is running already, and what the storage raises, unless it is
+        StorageUnavailable or OutcomeUnknown: those are logged, and the call is repeated.
         """
-        watch: AbstractContextManager[None] = nullcontext()
+        signals: AbstractContextManager[None] = nullcontext()
         if handle_signals:
-            watch = stop_on_signals(self.stop)
-        with watch:
-            self._run(Dispatch.work, loop)
+            signals = stop_on_signals(self.stop, pass_on=True)
+        with signals:
+            self._run(WorkerLoop.run, loop)
 
     def run_until_idle(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Publish what is due now, for scripts and tests. Waits for no platform that is paused or full."""
-        self._run(Dispatch.work_until_idle, loop)
+        """Publish what is due now, for scripts and tests. Handles no signals.
+
+        It does not wait for platforms that are paused, or of which other workers publish as many jobs as
+        `platform_concurrency` allows. Raises RuntimeError if this worker is running already, and what the
+        storage raises.
+        """
+        self._run(WorkerLoop.run_until_idle, loop)
 
     def stop(self) -> None:
-        """For good: `run` returns soon. May be called from any thread and from a signal handler."""
+        """Let `run` return soon, now and in future. May be called from any thread and any signal handler."""
         self._stopped = True
-        self._inbox.put(Note.STOP)
+        self._inbox.put(Message.STOP)
 
-    def _run(self, work: Callable[[Dispatch], None], loop: asyncio.AbstractEventLoop | None) -> None:
-        if not self._busy.acquire(blocking=False):
+    def _run(self, work: Callable[[WorkerLoop], None], loop: asyncio.AbstractEventLoop | None) -> None:
+        if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker is running already")
-        caller = Caller(loop)
+        caller = PublisherCaller(loop)
         inbox: Inbox = SimpleQueue()
         self._inbox = inbox
         try:
-            dispatch = Dispatch(
-                self._storage,
-                self._options,
-                caller,
-                self._pauses,
-                inbox,
-                lambda: self._stopped,
-                self._counts.add,
+            work(
+                WorkerLoop(
+                    self._storage,
+                    self._options,
+                    caller,
+                    self._pauses,
+                    inbox,
+                    lambda: self._stopped,
+                    self._counts,
+                )
             )
-            work(dispatch)
         finally:
             caller.close()
-            self._busy.release()
+            self._running.release()

@@ -11,7 +11,7 @@ from assistly.storage.errors import ConfigurationError
 if TYPE_CHECKING:
     from assistly.storage.records import Job, Json
 
-    from ..verdicts import Publisher
+    from ..publisher import Publisher
 
 SPECS = "stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from assistly.storage.errors import ConfigurationError
 
-from ..verdicts import Unknown
+from ..publisher import Unknown
 from . import as_line
 
 if sys.platform != "win32":

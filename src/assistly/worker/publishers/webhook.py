@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from assistly.storage.errors import ConfigurationError
 
-from ..verdicts import Permanent, Retry, Unknown
+from ..publisher import Permanent, Retry, Unknown
 from . import as_line
 
 try:

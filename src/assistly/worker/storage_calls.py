@@ -1,4 +1,4 @@
-"""Storage calls of a worker that must not fail for a passing reason."""
+"""Calls of a worker on the storage that are repeated while it cannot be reached."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TRANSIENT = (StorageUnavailable, OutcomeUnknown)
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
-Pause = Callable[[float], bool]
-"""Sleeps that many seconds; True where there is no point in going on."""
+Sleep = Callable[[float], bool]
+"""Sleeps for that many seconds, or until the worker gives up: then it returns True."""
 
 
 class Backoff:
@@ -28,29 +28,31 @@ class Backoff:
         self._next = first
 
     def reset(self) -> None:
+        """Begin with the first delay again."""
         self._next = self._first
 
     def next(self) -> float:
+        """The delay to wait now."""
         delay = self._next
         self._next = min(2 * delay, self._longest)
         return delay
 
 
-class Persistent:
-    """`begin` and `settle`, again and again while the storage is away."""
+class RetriedCalls:
+    """`begin_publish` and `settle`, repeated while the storage is unavailable."""
 
-    def __init__(self, queue: Queue, pause: Pause) -> None:
+    def __init__(self, queue: Queue, sleep: Sleep) -> None:
         self._queue = queue
-        self._pause = pause
-        self._late: set[int] = set()
+        self._sleep = sleep
+        self._unsettled: set[int] = set()
 
     @property
-    def is_late(self) -> bool:
-        """Whether a result waits to be stored."""
-        return bool(self._late)
+    def has_unsettled(self) -> bool:
+        """Whether a result is known here that could not be stored yet."""
+        return bool(self._unsettled)
 
-    def begin(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
-        """None where it must not be published: the claim is lost, or `may_begin` says so.
+    def begin_publish(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
+        """None if it must not be published: the claim is lost, or `may_begin` returned False.
 
         Beginning twice under one claim is harmless, so an unknown outcome is tried again as well.
         """
@@ -63,7 +65,7 @@ class Persistent:
                 return None
             except TRANSIENT as error:
                 logger.warning("job %d waits to be published: %s", job.id, error)
-                if self._pause(backoff.next()):
+                if self._sleep(backoff.next()):
                     return None
             except StorageError as error:
                 logger.error("job %d is not published: %s", job.id, error)
@@ -71,11 +73,11 @@ class Persistent:
         return None
 
     def settle(self, outcome: Outcome, now: datetime | None = None) -> Job | None:
-        """The job as it is afterwards; None where the claim is lost or nothing could be stored."""
+        """The job as it is afterwards; None if the claim is lost or the outcome could not be stored."""
         try:
             return self._settle(outcome, now)
         finally:
-            self._late.discard(outcome.job.id)
+            self._unsettled.discard(outcome.job.id)
 
     def _settle(self, outcome: Outcome, now: datetime | None) -> Job | None:
         backoff = Backoff()
@@ -93,17 +95,17 @@ class Persistent:
             except StorageError as error:
                 logger.error("job %d cannot be settled: %s", outcome.job.id, error)
                 return None
-            self._late.add(outcome.job.id)
+            self._unsettled.add(outcome.job.id)
             if in_doubt:
-                done, job = self._looked_up(outcome)
-                if done:
+                has_ended, job = self._look_up(outcome)
+                if has_ended:
                     return job
-            if self._pause(backoff.next()):
+            if self._sleep(backoff.next()):
                 logger.error("job %d is given up: it could not be settled in time", outcome.job.id)
                 return None
 
-    def _looked_up(self, outcome: Outcome) -> tuple[bool, Job | None]:
-        """Whether a claim has ended, and the job if it ended with this outcome."""
+    def _look_up(self, outcome: Outcome) -> tuple[bool, Job | None]:
+        """Whether the claim has ended, and the job if it ended with this outcome."""
         try:
             current = self._queue.get(outcome.job.id)
         except StorageError:

@@ -1,0 +1,83 @@
+"""The jobs that a running worker has claimed, and the heartbeat that extends their leases."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+
+from assistly.storage.errors import StorageClosed, StorageError
+from assistly.storage.records import Job
+from assistly.storage.stores.queue import Queue
+
+from .slots import PlatformSlots
+from .storage_calls import logger
+
+
+@dataclass(slots=True, eq=False)
+class ClaimedJob:
+    """A job between its claim and its settlement, as the worker sees it."""
+
+    job: Job
+    slot: str | None
+    """The slot of a limited platform that the job occupies."""
+    claimed_at: float
+    """Seconds of the worker's clock."""
+    lost: bool = False
+    """The heartbeat found that the claim is gone."""
+
+
+class ClaimedJobs:
+    """What the heartbeat extends."""
+
+    def __init__(self, queue: Queue, slots: PlatformSlots, lease: timedelta) -> None:
+        self._queue = queue
+        self._slots = slots
+        self._lease = lease
+        self._jobs: dict[int, ClaimedJob] = {}
+        self._mutex = threading.Lock()
+        self._ending = False
+
+    def add(self, claimed: ClaimedJob) -> None:
+        """Extend its lease from now on."""
+        with self._mutex:
+            self._jobs[claimed.job.id] = claimed
+
+    def remove(self, claimed: ClaimedJob) -> None:
+        """Extend it no longer."""
+        with self._mutex:
+            if self._jobs.get(claimed.job.id) is claimed:
+                del self._jobs[claimed.job.id]
+
+    def all(self) -> list[ClaimedJob]:
+        """Those that are not settled yet."""
+        with self._mutex:
+            return [*self._jobs.values()]
+
+    def holds(self, claimed: ClaimedJob) -> bool:
+        """Whether the claim and the slot still hold, as far as this process knows."""
+        return not claimed.lost and (claimed.slot is None or self._slots.holds(claimed.slot))
+
+    def end(self) -> None:
+        """Let the heartbeat end with the last of the jobs."""
+        self._ending = True
+
+    def heartbeat(self) -> bool:
+        """Extend all leases and slots; False once there will be nothing to extend any more."""
+        claimed = self.all()
+        if not claimed:
+            return not self._ending
+        try:
+            self._extend(claimed)
+            self._slots.renew()
+        except StorageClosed:
+            return False
+        except StorageError as error:
+            logger.warning("the heartbeat failed, and will be tried again: %s", error)
+        return True
+
+    def _extend(self, claimed: list[ClaimedJob]) -> None:
+        extended = {job.id for job in self._queue.extend([each.job for each in claimed], lease=self._lease)}
+        for each in claimed:
+            if each.job.id not in extended:
+                each.lost = True

@@ -1,0 +1,27 @@
+"""How many jobs of a worker ended how."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Literal
+
+Ending = Literal["posted", "failed", "dead", "unknown", "snoozed", "put back", "lost"]
+
+
+class JobCounts:
+    """Counters by the way a job ended, for any number of threads."""
+
+    def __init__(self) -> None:
+        self._counter: Counter[str] = Counter()
+        self._mutex = threading.Lock()
+
+    def add(self, ending: Ending) -> None:
+        """Count one job."""
+        with self._mutex:
+            self._counter[ending] += 1
+
+    def read(self) -> dict[str, int]:
+        """A copy; endings that did not occur are missing."""
+        with self._mutex:
+            return dict(self._counter)

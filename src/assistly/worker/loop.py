@@ -1,0 +1,312 @@
+"""The loop of a running worker: claim while there is room, hand jobs to threads, sleep, stop."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import deque
+from enum import Enum, auto
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from assistly.storage.errors import StorageClosed, StorageError
+
+from .claimed_jobs import ClaimedJob, ClaimedJobs
+from .processing import JobProcessor
+from .slots import PlatformSlots
+from .storage_calls import TRANSIENT, Backoff, RetriedCalls, logger
+from .threads import PeriodicThread, start_daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from assistly.storage.records import Job
+    from assistly.storage.storage import Storage
+
+    from .counts import JobCounts
+    from .invocation import PublisherCaller
+    from .options import CheckedOptions
+    from .pauses import PlatformPauses
+
+_UPKEEP_SECONDS = 60.0
+_JOIN_SECONDS = 5.0
+# A wait that returned sooner than this found a job that was due already.
+_SLEPT_SECONDS = 0.05
+
+
+class Message(Enum):
+    """What other threads, and signal handlers, tell the loop."""
+
+    FINISHED = auto()
+    """A publisher thread is done with its job."""
+    DUE = auto()
+    """A job became due while the waiting thread slept."""
+    STILL_DUE = auto()
+    """A job was due before the waiting thread could sleep."""
+    NOT_DUE = auto()
+    """Nothing became due for `poll` seconds."""
+    STOP = auto()
+    """`Worker.stop` was called."""
+
+
+# A signal handler may put to a SimpleQueue whatever the interrupted thread is doing; a lock could deadlock.
+Inbox = SimpleQueue[Message | BaseException]
+
+
+class WorkerLoop:
+    """One run of a worker. Except for the inbox, its state belongs to the thread that calls `run`."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        options: CheckedOptions,
+        caller: PublisherCaller,
+        pauses: PlatformPauses,
+        inbox: Inbox,
+        is_stopping: Callable[[], bool],
+        counts: JobCounts,
+    ) -> None:
+        self._storage = storage
+        self._options = options
+        self._pauses = pauses
+        self._inbox = inbox
+        self._is_stopping = is_stopping
+        self._gave_up = threading.Event()
+        # A slot outlives the leases of the jobs in it, so that a job that may begin has its slot.
+        slot_ttl = options.lease + options.heartbeat
+        owner_id = f"{options.worker_id[:64]}-{secrets.token_hex(8)}"
+        self._slots = PlatformSlots(storage, owner_id, options.limits, slot_ttl)
+        self._claimed_jobs = ClaimedJobs(storage.queue, self._slots, options.lease)
+        self._calls = RetriedCalls(storage.queue, self._gave_up.wait)
+        self._processor = JobProcessor(
+            options, self._calls, self._claimed_jobs, pauses, caller, is_stopping, counts
+        )
+        heartbeat = options.heartbeat.total_seconds()
+        self._heartbeat = PeriodicThread("assistly-worker-heartbeat", heartbeat, self._claimed_jobs.heartbeat)
+        every = min(options.lease.total_seconds(), _UPKEEP_SECONDS)
+        self._upkeep = PeriodicThread("assistly-worker-upkeep", every, self._rescue_and_prune)
+        self._maintenance = PeriodicThread("assistly-worker-maintenance", every, self._maintain)
+        self._waits: SimpleQueue[bool] = SimpleQueue()
+        self._tasks: SimpleQueue[ClaimedJob | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._groups = deque(_claim_groups(options))
+        self._running = 0
+        self._is_waiting = False
+        self._nothing_new = False
+        self._backoff = Backoff(0.02, 1.0)
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        start_daemon("assistly-worker-wait", self._wait_for_jobs)
+        self._upkeep.start()
+        if self._storage.worker_maintains:
+            self._maintenance.start()
+        self._run(self._loop)
+
+    def run_until_idle(self) -> None:
+        """Work until there is nothing left that this worker could claim now."""
+        self._run(self._drain)
+
+    def _run(self, loop: Callable[[], None]) -> None:
+        self._heartbeat.start()
+        try:
+            loop()
+        finally:
+            self._upkeep.stop()
+            self._maintenance.stop()
+            self._waits.put(False)
+            self._finish()
+
+    def _loop(self) -> None:
+        while not self._is_stopping():
+            try:
+                claimed = self._claim_all()
+            except TRANSIENT as error:
+                logger.warning("nothing can be claimed now: %s", error)
+                claimed, self._nothing_new = 0, True
+            self._rest(found=claimed > 0)
+
+    def _drain(self) -> None:
+        while not self._is_stopping() and (self._claim_all() or self._running):
+            self._receive(None)
+
+    def _claim_all(self) -> int:
+        """Claim a job for every free thread; returns how many jobs that were."""
+        if self._calls.has_unsettled:
+            # A claim takes back expired jobs, and with them those whose result is about to be stored.
+            self._nothing_new = True
+            return 0
+        claimed = 0
+        self._groups.rotate(1)
+        for group in self._groups:
+            free = min(self._options.concurrency - self._running, self._options.batch)
+            platforms = [platform for platform in group if not self._pauses.remaining(platform)]
+            if free and platforms:
+                claimed += self._claim(platforms, free)
+        return claimed
+
+    def _claim(self, platforms: list[str], most: int) -> int:
+        slots: list[str] | None = None
+        if self._slots.are_limited(platforms[0]):
+            slots = self._slots.acquire(platforms[0], most)
+            if not slots:
+                return 0
+            most = len(slots)
+        jobs: list[Job] = []
+        try:
+            jobs = self._storage.queue.claim_due(
+                worker_id=self._options.worker_id, limit=most, lease=self._options.lease, platforms=platforms
+            )
+        finally:
+            if slots is not None:
+                self._slots.release(slots[len(jobs) :])
+        claimed_at = self._options.clock()
+        for number, job in enumerate(jobs):
+            self._hand_out(ClaimedJob(job, slots[number] if slots else None, claimed_at))
+        return len(jobs)
+
+    def _hand_out(self, claimed: ClaimedJob) -> None:
+        self._claimed_jobs.add(claimed)
+        self._running += 1
+        if self._running > len(self._threads):
+            self._threads.append(start_daemon(f"assistly-publisher-{self._running}", self._process_all))
+        self._tasks.put(claimed)
+
+    def _process_all(self) -> None:
+        while (claimed := self._tasks.get()) is not None:
+            try:
+                self._processor.process(claimed)
+            except BaseException:  # noqa: BLE001 - the thread has other jobs to do
+                # It is not settled, so its lease expires, and rescue decides.
+                logger.exception("job %d: the worker failed", claimed.job.id)
+            finally:
+                self._claimed_jobs.remove(claimed)
+                if claimed.slot is not None:
+                    self._slots.release([claimed.slot])
+                self._inbox.put(Message.FINISHED)
+
+    def _rest(self, *, found: bool) -> None:
+        """Sleep until there may be something to do."""
+        if found:
+            self._backoff.reset()
+        paused = min(map(self._pauses.remaining, self._options.platforms))
+        if self._running == self._options.concurrency:
+            self._receive(None)
+        elif paused:
+            self._receive(paused)
+        elif self._nothing_new and not found:
+            # What is due is not for this worker: its platform is not served here, paused or full.
+            self._receive(self._backoff.next())
+            self._nothing_new = False
+        else:
+            self._nothing_new = False
+            self._sleep()
+
+    def _sleep(self) -> None:
+        may_claim = False
+        while not may_claim:
+            if not self._is_waiting:
+                self._is_waiting = True
+                self._waits.put(True)
+            may_claim = self._receive(None)
+
+    def _receive(self, timeout: float | None) -> bool:
+        """Take the messages that are there, or wait for one; True if one of them is a reason to claim."""
+        try:
+            messages = [self._take(timeout)]
+        except Empty:
+            return False
+        while not self._inbox.empty():
+            messages.append(self._take(None))
+        return any(message is not Message.NOT_DUE for message in messages)
+
+    def _take(self, timeout: float | None) -> Message:
+        message = self._inbox.get(timeout=timeout)
+        if isinstance(message, BaseException):
+            raise message
+        if message is Message.FINISHED:
+            self._running -= 1
+        elif message is not Message.STOP:
+            self._is_waiting = False
+            self._nothing_new = message is Message.STILL_DUE
+            if not self._nothing_new:
+                self._backoff.reset()
+        return message
+
+    def _wait_for_jobs(self) -> None:
+        while self._waits.get():
+            began = time.monotonic()
+            try:
+                due = self._storage.queue.wait(self._options.poll)
+                slept = time.monotonic() - began > _SLEPT_SECONDS
+                message = (Message.DUE if slept else Message.STILL_DUE) if due else Message.NOT_DUE
+            except TRANSIENT:
+                message = Message.STILL_DUE
+            except BaseException as error:  # noqa: BLE001 - raised again by the loop
+                self._inbox.put(error)
+                return
+            self._inbox.put(message)
+
+    def _rescue_and_prune(self) -> bool:
+        """Take back expired claims, and prune, also where nothing is claimed for a long time."""
+        try:
+            if not self._calls.has_unsettled:
+                self._storage.queue.rescue_expired()
+            self._storage.prune()
+        except StorageClosed:
+            return False
+        except StorageError as error:
+            logger.warning("rescuing and pruning failed, and will be tried again: %s", error)
+        return True
+
+    def _maintain(self) -> bool:
+        """On a thread of its own: a vacuum of a large table takes minutes, and rescue cannot wait that long."""
+        try:
+            self._storage.maintain()
+        except StorageClosed:
+            return False
+        except StorageError as error:
+            logger.warning("maintenance failed, and will be tried again: %s", error)
+        return True
+
+    def _finish(self) -> None:
+        """Give running jobs the grace time."""
+        deadline = self._options.clock() + self._options.grace
+        try:
+            while self._running and (left := deadline - self._options.clock()) > 0:
+                self._take_while_stopping(left)
+        finally:
+            self._gave_up.set()
+            self._claimed_jobs.end()
+            for _ in self._threads:
+                self._tasks.put(None)
+            self._leave_threads()
+
+    def _take_while_stopping(self, timeout: float) -> None:
+        try:
+            self._take(timeout)
+        except Empty:
+            pass
+        except StorageError as error:
+            logger.warning("while stopping: %s", error)
+
+    def _leave_threads(self) -> None:
+        if not self._running:
+            self._heartbeat.stop()
+            for thread in self._threads:
+                thread.join(timeout=_JOIN_SECONDS)
+            return
+        for claimed in self._claimed_jobs.all():
+            logger.error(
+                "job %d on %s is still being published: its outcome is unknown once its lease runs out",
+                claimed.job.id,
+                claimed.job.platform,
+            )
+
+
+def _claim_groups(options: CheckedOptions) -> list[list[str]]:
+    """The platforms that one claim may name together: all that have no limit, and each that has one alone."""
+    free = [platform for platform in options.platforms if platform not in options.limits]
+    limited = [[platform] for platform in options.platforms if platform in options.limits]
+    return [free, *limited] if free else limited

@@ -1,0 +1,158 @@
+"""One claimed job: begin, call the publisher, settle, log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from assistly.storage import records
+from assistly.storage.errors import InvalidValue
+from assistly.storage.records import Failed, Job, JobStatus, Outcome, Posted, Released, Snoozed
+from assistly.storage.validation import later, optional_name
+
+from .claimed_jobs import ClaimedJob, ClaimedJobs
+from .counts import JobCounts
+from .invocation import PublisherCaller
+from .options import CheckedOptions
+from .pauses import PlatformPauses
+from .publisher import Permanent, Retry, Unknown
+from .storage_calls import RetriedCalls, logger
+
+_LONGEST_PAUSE = timedelta(days=30).total_seconds()
+_LONGEST_ERROR = 4096
+
+
+class JobProcessor:
+    """Takes a claimed job to its end. Used by the publisher threads."""
+
+    def __init__(
+        self,
+        options: CheckedOptions,
+        calls: RetriedCalls,
+        claimed_jobs: ClaimedJobs,
+        pauses: PlatformPauses,
+        caller: PublisherCaller,
+        is_stopping: Callable[[], bool],
+        counts: JobCounts,
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._claimed_jobs = claimed_jobs
+        self._pauses = pauses
+        self._caller = caller
+        self._is_stopping = is_stopping
+        self._counts = counts
+
+    def process(self, claimed: ClaimedJob) -> None:
+        """Publish and settle it, or put it back if it may not be published now."""
+        job = self._calls.begin_publish(claimed.job, lambda: self._may_begin(claimed))
+        if job is None:
+            self._put_back(claimed)
+            return
+        began = self._options.clock()
+        outcome = self._publish(job, began)
+        settled = self._calls.settle(outcome)
+        self._report(outcome, settled, self._options.clock() - began)
+
+    def _may_begin(self, claimed: ClaimedJob) -> bool:
+        return (
+            not self._is_stopping()
+            and self._claimed_jobs.holds(claimed)
+            and not self._pauses.remaining(claimed.job.platform)
+        )
+
+    def _put_back(self, claimed: ClaimedJob) -> None:
+        job, pause = claimed.job, self._pauses.remaining(claimed.job.platform)
+        if pause and not self._is_stopping():
+            outcome: Outcome = Snoozed(job, self._storage_time(job, claimed.claimed_at, pause))
+        else:
+            outcome = Released(job)
+        self._counts.add("put back" if self._calls.settle(outcome) else "lost")
+
+    def _publish(self, job: Job, began: float) -> Outcome:
+        try:
+            value = self._caller.call(self._options.publishers[job.platform], job)
+        except Retry as error:
+            return self._rate_limited(job, error, began)
+        except Permanent as error:
+            return Failed(job, _text(error), retryable=False)
+        except Unknown as error:
+            return records.Unknown(job, _text(error))
+        except Exception as error:  # noqa: BLE001 - by the contract of Publisher, nothing was published
+            logger.debug("job %d: the publisher failed", job.id, exc_info=True)
+            return Failed(job, _text(error, named=True), self._retry_at(job, began))
+        except BaseException as error:  # noqa: BLE001 - it can have been anywhere in the publisher
+            return records.Unknown(job, f"the publisher was cut off by {_text(error, named=True)}")
+        return Posted(job, _remote_id(job, value))
+
+    def _rate_limited(self, job: Job, error: Retry, began: float) -> Outcome:
+        seconds = min(self._options.pause if error.after is None else error.after, _LONGEST_PAUSE)
+        self._pauses.add(job.platform, seconds)
+        logger.warning("%s is left alone for %.1f s: %s", job.platform, seconds, _text(error))
+        return Snoozed(job, self._storage_time(job, began, seconds))
+
+    def _retry_at(self, job: Job, began: float) -> datetime | None:
+        policy = self._options.retry_policy(job.platform)
+        return None if policy is None else policy.next_attempt(self._storage_time(job, began), job)
+
+    def _storage_time(self, job: Job, since: float, ahead: float = 0.0) -> datetime:
+        """Now, plus `ahead` seconds, by the storage's clock, which may differ from this machine's.
+
+        `job` was read when the worker's clock showed `since`: its `updated_at` is the storage's time then.
+        """
+        return later(job.updated_at, timedelta(seconds=self._options.clock() - since + ahead))
+
+    def _report(self, outcome: Outcome, job: Job | None, seconds: float) -> None:
+        id, platform = outcome.job.id, outcome.job.platform
+        if job is None:
+            self._counts.add("lost")
+            logger.error("job %d on %s: its claim is lost; here it %s", id, platform, _described(outcome))
+        elif job.status is JobStatus.POSTED:
+            self._counts.add("posted")
+            logger.info("job %d on %s is posted%s (%.3f s)", id, platform, _as(job.remote_id), seconds)
+        elif job.status is JobStatus.DEAD_LETTER:
+            self._counts.add("unknown" if isinstance(outcome, records.Unknown) else "dead")
+            logger.error("job %d on %s is a dead letter: %s", id, platform, _line(job.dead_letter_reason))
+        elif isinstance(outcome, Snoozed):
+            self._counts.add("snoozed")
+            logger.info("job %d on %s is put off until %s", id, platform, job.due_at)
+        else:
+            self._counts.add("failed")
+            error = _line(job.last_error)
+            logger.warning("job %d on %s failed, again at %s: %s", id, platform, job.due_at, error)
+
+
+def _text(error: BaseException, *, named: bool = False) -> str:
+    """An exception as text that can be stored; with `named`, after the name of its class."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - a publisher's exception may do what it likes
+        message = ""
+    name = type(error).__name__
+    text = (f"{name}: {message}" if message else name) if named else message or name
+    return text[:_LONGEST_ERROR].replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _remote_id(job: Job, value: object) -> str | None:
+    """The remote id if it can be stored. The job is posted in any case."""
+    try:
+        return optional_name("remote_id", value)
+    except InvalidValue as error:
+        logger.error("job %d is posted, but its remote id cannot be stored: %s", job.id, error)
+        return None
+
+
+def _described(outcome: Outcome) -> str:
+    if isinstance(outcome, Posted):
+        return f"was published{_as(outcome.remote_id)}"
+    if isinstance(outcome, Failed | records.Unknown):
+        return f"ended with: {_line(outcome.error)}"
+    return "was not published"
+
+
+def _as(remote_id: str | None) -> str:
+    return "" if remote_id is None else f" as {remote_id}"
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "").split())

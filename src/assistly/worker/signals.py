@@ -1,0 +1,81 @@
+"""Signals that ask a worker to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def stop_on_signals(stop: Callable[[], None], *, pass_on: bool) -> Iterator[None]:
+    """Inside the block the first SIGTERM or SIGINT calls `stop`, and a second one ends the process at once.
+
+    After the block the handlers are what they were before. With `pass_on` the signal is then raised
+    again, so that they see it too; not if the block raised an exception.
+
+    A signal that is ignored stays ignored, and a handler that was not installed from Python, which could not
+    be restored, stays in place. Only the main thread may handle signals: in any other this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a forked child, which has nothing to stop
+            signal.signal(number, before[number])
+            _raise(number)
+            return
+        received.append(number)
+        for each in before:
+            signal.signal(each, _default_action())
+        stop()
+
+    try:
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if handler is not None and handler is not signal.SIG_IGN:
+                before[number] = handler
+                signal.signal(number, on_signal)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pass_on and received:
+        _raise(received[0])
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Inside the block the first SIGTERM or SIGINT raises SystemExit(0); a second one ends the process."""
+
+    def leave() -> None:
+        raise SystemExit(0)
+
+    with stop_on_signals(leave, pass_on=False):
+        yield
+
+
+def _raise(number: int) -> None:
+    has_default = signal.getsignal(number) is signal.SIG_DFL
+    signal.raise_signal(number)
+    if has_default:
+        _exit(number, None)  # reached in process 1 only
+
+
+def _default_action() -> Any:
+    """The kernel has none for process 1, which is what a container's program is."""
+    return _exit if os.getpid() == 1 else signal.SIG_DFL
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    os._exit(128 + number)
