@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
-from assistly.storage import factory
+from assistly.storage import factory, plugins
 from assistly.storage.engines.memory import MemoryBackend
 from assistly.storage.errors import ConfigurationError, StorageClosed, StorageUnavailable
 from assistly.storage.factory import open_storage
@@ -38,14 +39,16 @@ class Sleepy(MemoryBackend):
         raise StorageUnavailable("asleep")
 
 
-def install(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    entry = EntryPoint(name, value, factory.ENTRY_POINTS)
+class SleepySettings(StorageSettings):
+    sleepy_hours: int = Field(8, description="a number of hours")
 
-    def found(*, group: str) -> EntryPoints:
-        assert group == factory.ENTRY_POINTS
-        return EntryPoints([entry])
 
-    monkeypatch.setattr(factory, "entry_points", found)
+def install(monkeypatch: pytest.MonkeyPatch, name: str, value: str, settings: str = "SleepySettings") -> None:
+    groups = {
+        plugins.ENGINES: EntryPoint(name, value, plugins.ENGINES),
+        plugins.SETTINGS: EntryPoint(name, f"{__name__}:{settings}", plugins.SETTINGS),
+    }
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: EntryPoints([groups[group]]))
 
 
 def test_memory_needs_nothing() -> None:
@@ -79,6 +82,17 @@ def test_settings_become_policies() -> None:
         assert lock.expires_at == NOW + timedelta(seconds=7)
 
 
+@pytest.mark.parametrize(("vacuum", "expected"), [("worker", True), ("off", False)])
+def test_who_maintains(monkeypatch: pytest.MonkeyPatch, vacuum: str, expected: bool) -> None:
+    monkeypatch.setenv("STORAGE_VACUUM", vacuum)
+    with open_storage(engine="memory", auto_prune=False) as storage:
+        assert storage.worker_maintains is expected
+
+
+def test_the_built_in_engines_are_those_that_plug_ins_cannot_replace() -> None:
+    assert {*factory._BUILT_IN} == {*plugins.BUILT_IN}
+
+
 def test_an_unknown_engine_lists_the_ones_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "sleepy", "tests:nothing")
     with pytest.raises(ConfigurationError, match="one of memory, sqlite, postgres, sleepy; got 'mysql'"):
@@ -110,8 +124,12 @@ def test_a_plug_in_gets_the_settings_and_is_closed_when_it_cannot_be_reached(
 ) -> None:
     install(monkeypatch, "sleepy", f"{__name__}:Sleepy")
     with pytest.raises(StorageUnavailable, match="asleep"):
-        open_storage(engine="sleepy", database_url="sleepy://bed")
-    url = Sleepy.made.settings.database_url
+        options: dict[str, Any] = {"sleepy_hours": 9}
+        open_storage(engine="sleepy", database_url="sleepy://bed", **options)
+    settings = Sleepy.made.settings
+    assert isinstance(settings, SleepySettings)
+    assert settings.sleepy_hours == 9
+    url = settings.database_url
     assert url is not None
     assert url.get_secret_value() == "sleepy://bed"
     with pytest.raises(StorageClosed):

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from assistly.storage import plugins
 from assistly.storage.errors import ConfigurationError
 from assistly.storage.retention import RetentionPolicy
 from assistly.storage.retry import RetryPolicy
-from assistly.storage.settings import SettingsKeywords, load_settings
+from assistly.storage.settings import SettingsKeywords, StorageSettings, load_settings
 
 VARIABLES = {
     "STORAGE_ENGINE",
@@ -18,6 +21,7 @@ VARIABLES = {
     "STORAGE_POOL_SIZE",
     "STORAGE_SCHEMA",
     "STORAGE_AUTO_MIGRATE",
+    "STORAGE_VACUUM",
     "RETENTION_APPROVALS_DAYS",
     "RETENTION_MAX_APPROVALS",
     "RETENTION_IDEMPOTENCY_DAYS",
@@ -52,6 +56,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert settings.database_url is None
     assert settings.sqlite_path == Path("data/assistly.db")
     assert (settings.pool_size, settings.schema_name, settings.auto_migrate) == (10, "public", True)
+    assert settings.vacuum == "worker"
     assert settings.retry_policy() == RetryPolicy(max_retries=3, delay=timedelta(minutes=5))
     assert settings.lock_ttl() == timedelta(seconds=45)
     assert settings.retention_policy() == RetentionPolicy(
@@ -72,12 +77,13 @@ def test_a_keyword_is_its_variable_in_lower_case_without_storage() -> None:
 
 
 def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = dict.fromkeys(VARIABLES, "7") | {"STORAGE_AUTO_MIGRATE": "no"}
+    values = dict.fromkeys(VARIABLES, "7") | {"STORAGE_AUTO_MIGRATE": "no", "STORAGE_VACUUM": "off"}
     for variable, value in values.items():
         monkeypatch.setenv(variable, value)
     dumped = load_settings().model_dump(mode="json")
     assert dumped.pop("database_url") == "**********"
     assert dumped.pop("auto_migrate") is False
+    assert dumped.pop("vacuum") == "off"
     assert {str(value) for value in dumped.values()} == {"7", "7.0"}
 
 
@@ -120,6 +126,7 @@ def test_days_and_minutes_may_be_fractions(monkeypatch: pytest.MonkeyPatch) -> N
         ("STORAGE_POOL_SIZE", "ten"),
         ("STORAGE_POOL_SIZE", "1.5"),
         ("STORAGE_AUTO_MIGRATE", "maybe"),
+        ("STORAGE_VACUUM", "always"),
         ("STORAGE_SCHEMA", "s" * 64),
         ("SQLITE_PATH", "."),
         ("RETENTION_APPROVALS_DAYS", "0"),
@@ -158,6 +165,8 @@ def test_a_bad_variable_is_named_with_what_it_got(
         pytest.param("pool_size", 10**5000, id="huge"),
         ("auto_migrate", 1),
         ("auto_migrate", "true"),
+        ("vacuum", "always"),
+        ("vacuum", True),
         ("sqlite_path", 5),
         ("sqlite_path", b"x"),
         ("sqlite_path", ""),
@@ -215,3 +224,124 @@ def test_repr_hides_the_database_url() -> None:
 def test_a_file_that_is_no_text_is_named() -> None:
     Path(".env").write_bytes(b"STORAGE_SCHEMA=\xff\n")
     assert refusal() == "the file .env is not UTF-8"
+
+
+class ShelfSettings(StorageSettings):
+    """The settings of a third party's engine."""
+
+    shelf_path: Path = Field(Path("data/shelf"), description="the path of a folder")
+    shelf_size: int = Field(default=10, ge=1, description="a number of books, 1 or more")
+    shelf_key: SecretStr | None = Field(default=None, min_length=8, description="8 letters or more")
+    shelf_label: str = Field(default="books", max_length=5)
+
+    @field_validator("shelf_label")
+    @classmethod
+    def _is_lower(cls, value: str) -> str:
+        if value != value.lower():
+            raise ValueError("capitals")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> ShelfSettings:
+        if self.shelf_size > 10 * len(self.shelf_label):
+            raise ValueError("a small label for so many books")
+        return self
+
+
+class OwnedSettings(StorageSettings):
+    owner: str = Field(description="the name of a person")
+
+
+@pytest.fixture
+def _shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plug-ins with settings: `shelf`, `owned`, and two that are broken."""
+    found = EntryPoints(
+        EntryPoint(name, f"{__name__}:{kind}", plugins.SETTINGS)
+        for name, kind in {
+            "shelf": "ShelfSettings",
+            "owned": "OwnedSettings",
+            "wrong": "VARIABLES",
+            "gone": "NoSuchName",
+            "memory": "OwnedSettings",
+        }.items()
+    )
+
+    def entry_points(*, group: str) -> EntryPoints:
+        return found if group == plugins.SETTINGS else EntryPoints()
+
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
+    for variable in ("SHELF_PATH", "SHELF_SIZE", "SHELF_KEY", "SHELF_LABEL", "OWNER"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.usefixtures("_shelf")
+class TestPlugIns:
+    def test_settings_of_a_plug_in_have_the_same_layers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path(".env").write_text("STORAGE_ENGINE=shelf\nSHELF_PATH=file\nSHELF_SIZE=1\nSHELF_LABEL=file\n")
+        monkeypatch.setenv("SHELF_SIZE", "2")
+        monkeypatch.setenv("SHELF_LABEL", "")
+        settings = load_settings({"pool_size": 3, "shelf_key": SecretStr("hunter2 hunter2")})
+        assert isinstance(settings, ShelfSettings)
+        assert (settings.engine, settings.pool_size) == ("shelf", 3)
+        assert (settings.shelf_path, settings.shelf_size, settings.shelf_label) == (Path("file"), 2, "books")
+        assert settings.shelf_key is not None
+        assert settings.shelf_key.get_secret_value() == "hunter2 hunter2"
+
+    def test_a_keyword_beats_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHELF_SIZE", "x")
+        settings = load_settings({"engine": "shelf", "shelf_size": 4, "shelf_path": "as/text"})
+        assert isinstance(settings, ShelfSettings)
+        assert (settings.shelf_size, settings.shelf_path) == (4, Path("as/text"))
+
+    def test_other_engines_do_not_have_them(self) -> None:
+        message = refusal(engine="sqlite", shelf_size=4)
+        assert message.startswith("no such setting: 'shelf_size' (there are engine, ")
+        assert "shelf_path" in refusal(engine="shelf", color="blue")
+
+    @pytest.mark.parametrize(
+        ("keyword", "value", "takes"),
+        [
+            ("shelf_size", "4", "must be a number of books, 1 or more; got '4'"),
+            ("shelf_size", 0, "must be a number of books, 1 or more; got 0"),
+            ("shelf_path", 5, "must be the path of a folder; got 5"),
+            (
+                "shelf_key",
+                "hunter2",
+                "must be 8 letters or more; got something that may hold a password",
+            ),
+            ("shelf_label", "too long", "is wrong (String should have at most 5 characters); got 'too long'"),
+        ],
+    )
+    def test_a_wrong_keyword_is_named(self, keyword: str, value: Any, takes: str) -> None:
+        message = refusal(engine="shelf", **{keyword: value})
+        assert message == f"{keyword} ({keyword.upper()}) {takes}"
+
+    def test_a_wrong_variable_is_named_with_all_the_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHELF_SIZE", "many")
+        monkeypatch.setenv("SHELF_KEY", "hunter2")
+        monkeypatch.setenv("STORAGE_POOL_SIZE", "x")
+        message = refusal(engine="shelf")
+        assert "SHELF_SIZE must be a number of books, 1 or more; got 'many'" in message
+        assert "SHELF_KEY must be 8 letters or more; got something that may hold" in message
+        assert "STORAGE_POOL_SIZE must be" in message
+        assert "hunter2" not in message
+
+    def test_validators_of_the_class_are_heard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHELF_SIZE", "51")
+        assert "a small label for so many books" in refusal(engine="shelf")
+        assert refusal(engine="shelf", shelf_label="CDs").startswith("shelf_label (SHELF_LABEL) is wrong (")
+
+    def test_one_that_must_be_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DATABASE_URL", "postgres://me:hunter2@host/d")
+        assert refusal(engine="owned") == "OWNER is not set: it must be the name of a person"
+        monkeypatch.setenv("OWNER", "kim")
+        settings = load_settings({"engine": "owned"})
+        assert isinstance(settings, OwnedSettings)
+        assert settings.owner == "kim"
+
+    def test_what_is_no_settings_class_is_refused(self) -> None:
+        assert "'wrong' must be a subclass of StorageSettings" in refusal(engine="wrong")
+        assert "the plug-in 'gone'" in refusal(engine="gone")
+
+    def test_a_built_in_engine_gets_no_others(self) -> None:
+        assert type(load_settings({"engine": "memory"})) is StorageSettings

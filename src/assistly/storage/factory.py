@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Unpack
 
 from .errors import ConfigurationError
+from .plugins import ENGINES, engine_names, load_plug_in
 from .settings import SettingsKeywords, StorageSettings, load_settings, shown_setting
 from .storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from importlib.metadata import EntryPoint
 
-    from .engine.protocol import StorageBackend
     from .clock import Clock
-
-ENTRY_POINTS = "assistly.storage_engines"
-"""An entry point of this group is an engine: its name is what STORAGE_ENGINE takes, its object is
-called with the StorageSettings and returns a StorageBackend."""
+    from .engine.protocol import StorageBackend
 
 
 def open_storage(
     *, clock: Clock | None = None, auto_prune: bool = True, **settings: Unpack[SettingsKeywords]
 ) -> Storage:
-    """Open what the environment, `.env` and these keywords describe; keywords beat the environment.
+    """Open the storage that the environment, `.env` and these keywords describe; keywords win.
 
-    The engine is reached, and its schema made ready, before this returns.
+    A keyword is a variable's name in lower case, without STORAGE_: `engine`, `database_url`, `sqlite_path`,
+    `retention_posted_days` and so on. `clock` returns the time where a call is given none; default: the
+    engine's clock. With `auto_prune` the storage prunes once a minute while it is in use.
+
+    The engine is reached, and its schema made ready, before this returns. Raises ConfigurationError for
+    settings that are wrong, StorageUnavailable if the engine does not answer, and MigrationError.
     """
     storage = build_storage(load_settings(settings), clock=clock, auto_prune=auto_prune)
     try:
@@ -41,7 +41,7 @@ def open_storage(
 def build_storage(
     settings: StorageSettings, *, clock: Clock | None = None, auto_prune: bool = True
 ) -> Storage:
-    """A storage that reaches its engine only when it is used."""
+    """A storage that reaches its engine only when it is used. Raises ConfigurationError."""
     backend = _engine(settings.engine)(settings)
     try:
         return Storage(
@@ -51,6 +51,7 @@ def build_storage(
             retention=settings.retention_policy(),
             lock_ttl=settings.lock_ttl(),
             auto_prune=auto_prune,
+            worker_maintains=settings.vacuum == "worker",
         )
     except BaseException:
         backend.close()
@@ -108,19 +109,8 @@ def _driver(distribution: str) -> Iterator[None]:
 def _engine(name: str) -> Callable[[StorageSettings], StorageBackend]:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
-    plug_ins = entry_points(group=ENTRY_POINTS)
-    if name in plug_ins.names:
-        return _plug_in(plug_ins[name])
-    known = ", ".join([*_BUILT_IN, *sorted(plug_ins.names - _BUILT_IN.keys())])
-    got = shown_setting("STORAGE_ENGINE", name)
-    raise ConfigurationError(f"STORAGE_ENGINE must be one of {known}; got {got}")
-
-
-def _plug_in(entry: EntryPoint) -> Callable[[StorageSettings], StorageBackend]:
-    try:
-        make: Callable[[StorageSettings], StorageBackend] = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"STORAGE_ENGINE: the plug-in {entry.name!r} ({entry.value}) cannot be loaded: {error}"
-        ) from error
-    return make
+    engine: Callable[[StorageSettings], StorageBackend] | None = load_plug_in(ENGINES, name)
+    if engine is None:
+        got = shown_setting("STORAGE_ENGINE", name)
+        raise ConfigurationError(f"STORAGE_ENGINE must be one of {', '.join(engine_names())}; got {got}")
+    return engine

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasGenerator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    create_model,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .errors import ConfigurationError
+from .plugins import SETTINGS, load_plug_in
 from .retention import RetentionPolicy
 from .retry import RetryPolicy
 from .validation import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from os import PathLike
 
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
 _LARGEST = 2**31 - 1
+_HIDDEN = "something that may hold a password"
 
 
 class SettingsKeywords(TypedDict, total=False):
-    """The keywords of `open_storage` that stand for variables."""
+    """The keywords of `open_storage` that stand for variables, but for those of plug-ins."""
 
     engine: str
     database_url: str | SecretStr | None
@@ -31,6 +46,7 @@ class SettingsKeywords(TypedDict, total=False):
     pool_size: int
     schema: str
     auto_migrate: bool
+    vacuum: Literal["worker", "off"]
     retention_approvals_days: float
     retention_max_approvals: int
     retention_idempotency_days: float
@@ -87,7 +103,7 @@ def _span(unit: str, *, zero: bool) -> AfterValidator:
 
 _Text = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 _Secret = Annotated[Annotated[SecretStr, AfterValidator(_encodable)] | None, BeforeValidator(_unset_if_blank)]
-_File = Annotated[Path, Field(strict=False), AfterValidator(_file)]
+_File = Annotated[Path, AfterValidator(_file)]
 _Identifier = Annotated[str, AfterValidator(_plain), AfterValidator(_identifier)]
 _Cap = Annotated[int, Field(ge=0, le=_LARGEST)]
 _Count = Annotated[int, Field(ge=1, le=_LARGEST)]
@@ -104,34 +120,6 @@ _FOREVER = "a number of days above 0, or nothing to keep them for ever"
 _DAYS = "a number of days above 0"
 _CAP = f"a whole number from 0 to {_LARGEST}"
 _COUNT = f"a whole number from 1 to {_LARGEST}"
-
-
-class _Fields(BaseModel):
-    engine: _Text = _setting("STORAGE_ENGINE", "memory, sqlite, postgres or the name of a plug-in", "sqlite")
-    database_url: _Secret = _setting("DATABASE_URL", "a libpq URL or conninfo string", None)
-    sqlite_path: _File = _setting("SQLITE_PATH", "the path of a file", Path("data/assistly.db"))
-    pool_size: _Count = _setting("STORAGE_POOL_SIZE", _COUNT, 10)
-    schema_name: _Identifier = _setting(
-        "STORAGE_SCHEMA", "the name of a Postgres schema: 1 to 63 bytes of text without NUL", "public"
-    )
-    auto_migrate: bool = _setting("STORAGE_AUTO_MIGRATE", "true or false", True)
-    retention_approvals_days: _Days = _setting("RETENTION_APPROVALS_DAYS", _DAYS, 30)
-    retention_max_approvals: _Cap = _setting("RETENTION_MAX_APPROVALS", _CAP, 5000)
-    retention_idempotency_days: _Days = _setting("RETENTION_IDEMPOTENCY_DAYS", _DAYS, 14)
-    retention_max_idempotency: _Cap = _setting("RETENTION_MAX_IDEMPOTENCY", _CAP, 10_000)
-    retention_nonces_days: _Days = _setting("RETENTION_NONCES_DAYS", _DAYS, 1)
-    retention_posted_days: _Days | None = _setting("RETENTION_POSTED_DAYS", _FOREVER, None)
-    retention_events_days: _Days | None = _setting("RETENTION_EVENTS_DAYS", _FOREVER, None)
-    retention_sessions_days: _Days | None = _setting("RETENTION_SESSIONS_DAYS", _FOREVER, None)
-    schedule_max_retries: _Count = _setting("SCHEDULE_MAX_RETRIES", _COUNT, 3)
-    schedule_retry_minutes: _Minutes = _setting("SCHEDULE_RETRY_MINUTES", "a number of minutes, 0 or more", 5)
-    schedule_worker_lock_seconds: _Seconds = _setting(
-        "SCHEDULE_WORKER_LOCK_SECONDS", "a number of seconds above 0", 45
-    )
-
-
-class _Keywords(_Fields):
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
 
 class _Variables(PydanticBaseSettingsSource):
@@ -151,8 +139,8 @@ class _Variables(PydanticBaseSettingsSource):
         return {name: value for name, value in found.items() if value != ""}
 
 
-class StorageSettings(_Fields, BaseSettings):
-    """Every setting, checked. Engines of third parties are called with one of these."""
+class _EngineName(BaseSettings):
+    """What has to be known first, since the engine decides which settings there are."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -161,7 +149,10 @@ class StorageSettings(_Fields, BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
+        alias_generator=AliasGenerator(validation_alias=str.upper),
     )
+
+    engine: _Text = _setting("STORAGE_ENGINE", "memory, sqlite, postgres or the name of a plug-in", "sqlite")
 
     @classmethod
     def settings_customise_sources(
@@ -173,6 +164,47 @@ class StorageSettings(_Fields, BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, _Variables(settings_cls, dotenv_settings, env_settings)
+
+
+class StorageSettings(_EngineName):
+    """Every setting, checked. `load_settings` makes one.
+
+    A third party's engine is called with one of these. If it has settings of its own, it declares a subclass,
+    as an entry point of the group `assistly.storage_settings` under the engine's name, and is called with
+    one of that class:
+
+        class ShelfSettings(StorageSettings):
+            shelf_path: Path = Field(Path("data/shelf"), description="the path of a folder")
+            shelf_size: int = Field(2**30, ge=2**20, description="a number of bytes, 1048576 or more")
+
+        def open_shelf(settings: ShelfSettings) -> StorageBackend: ...
+
+    A field is a keyword of `open_storage`, and in capitals a variable of the environment and of `.env`:
+    `shelf_path`, SHELF_PATH. Keywords are not converted, except that a Path may be given as text. The
+    description completes "SHELF_PATH must be …" in error messages.
+    """
+
+    database_url: _Secret = _setting("DATABASE_URL", "a libpq URL or conninfo string", None)
+    sqlite_path: _File = _setting("SQLITE_PATH", "the path of a file", Path("data/assistly.db"))
+    pool_size: _Count = _setting("STORAGE_POOL_SIZE", _COUNT, 10)
+    schema_name: _Identifier = _setting(
+        "STORAGE_SCHEMA", "the name of a Postgres schema: 1 to 63 bytes of text without NUL", "public"
+    )
+    auto_migrate: bool = _setting("STORAGE_AUTO_MIGRATE", "true or false", True)
+    vacuum: Literal["worker", "off"] = _setting("STORAGE_VACUUM", "worker or off", "worker")
+    retention_approvals_days: _Days = _setting("RETENTION_APPROVALS_DAYS", _DAYS, 30)
+    retention_max_approvals: _Cap = _setting("RETENTION_MAX_APPROVALS", _CAP, 5000)
+    retention_idempotency_days: _Days = _setting("RETENTION_IDEMPOTENCY_DAYS", _DAYS, 14)
+    retention_max_idempotency: _Cap = _setting("RETENTION_MAX_IDEMPOTENCY", _CAP, 10_000)
+    retention_nonces_days: _Days = _setting("RETENTION_NONCES_DAYS", _DAYS, 1)
+    retention_posted_days: _Days | None = _setting("RETENTION_POSTED_DAYS", _FOREVER, None)
+    retention_events_days: _Days | None = _setting("RETENTION_EVENTS_DAYS", _FOREVER, None)
+    retention_sessions_days: _Days | None = _setting("RETENTION_SESSIONS_DAYS", _FOREVER, None)
+    schedule_max_retries: _Count = _setting("SCHEDULE_MAX_RETRIES", _COUNT, 3)
+    schedule_retry_minutes: _Minutes = _setting("SCHEDULE_RETRY_MINUTES", "a number of minutes, 0 or more", 5)
+    schedule_worker_lock_seconds: _Seconds = _setting(
+        "SCHEDULE_WORKER_LOCK_SECONDS", "a number of seconds above 0", 45
+    )
 
     def retry_policy(self) -> RetryPolicy:
         return RetryPolicy(
@@ -199,57 +231,117 @@ def _optional_days(days: float | None) -> timedelta | None:
     return None if days is None else timedelta(days=days)
 
 
-_TAKES = {str(field.validation_alias): str(field.description) for field in _Fields.model_fields.values()}
-_VARIABLES = {variable.lower().removeprefix("storage_"): variable for variable in _TAKES}
-
-
 def load_settings(keywords: Mapping[str, Any] | None = None) -> StorageSettings:
     """The settings of the environment and `.env`, with these keywords above them.
 
-    Raises one ConfigurationError that names everything that is wrong.
+    It is of the class that the engine declares. Raises one ConfigurationError that names everything that
+    is wrong.
     """
     given = keywords or {}
-    unknown = [repr(name) for name in given if name not in _VARIABLES]
-    problems = (
-        [f"no such setting: {', '.join(unknown)} (there are {', '.join(_VARIABLES)})"] if unknown else []
-    )
-    named = {_VARIABLES[name]: value for name, value in given.items() if name in _VARIABLES}
-    problems += _keyword_problems(named)
+    with _reading_env_file():
+        engine = _engine_name(given)
+    kind = _settings_class(engine)
+    variables = _variables(kind)
+    named = {variables[name]: value for name, value in given.items() if name in variables}
+    unknown = _unknown(given, variables)
+    wrong = _wrong_keywords(kind, named)
     try:
-        settings = StorageSettings(**named)
+        with _reading_env_file():
+            settings = kind(**named)
     except ValidationError as error:
-        problems += [
-            _complaint(variable, value, name=variable)
-            for variable, value in _wrong(error).items()
-            if variable not in named
-        ]
+        wrong = _complaints(kind, error, named) | wrong
+    if unknown or wrong:
+        raise ConfigurationError("; ".join([*unknown, *wrong.values()])) from None
+    return settings
+
+
+@contextmanager
+def _reading_env_file() -> Iterator[None]:
+    try:
+        yield
     except UnicodeError:
         raise ConfigurationError("the file .env is not UTF-8") from None
     except OSError as error:
         raise ConfigurationError(f"the file .env cannot be read: {error.strerror}") from None
-    if problems:
-        raise ConfigurationError("; ".join(problems)) from None
-    return settings
 
 
-def _keyword_problems(named: Mapping[str, Any]) -> list[str]:
+def _engine_name(given: Mapping[str, Any]) -> str:
+    """Empty if it is wrong, which the validation of all settings reports."""
     try:
-        _Keywords(**named)
+        return _EngineName(**({"STORAGE_ENGINE": given["engine"]} if "engine" in given else {})).engine
+    except ValidationError:
+        return ""
+
+
+def _settings_class(engine: str) -> type[StorageSettings]:
+    kind = load_plug_in(SETTINGS, engine)
+    if kind is None:
+        return StorageSettings
+    if not (isinstance(kind, type) and issubclass(kind, StorageSettings)):
+        raise ConfigurationError(
+            f"STORAGE_ENGINE: the settings of the plug-in {engine!r} must be a subclass of StorageSettings"
+        )
+    return kind
+
+
+def _by_variable(kind: type[StorageSettings]) -> dict[str, FieldInfo]:
+    return {str(field.validation_alias): field for field in kind.model_fields.values()}
+
+
+def _keyword(variable: str) -> str:
+    return variable.lower().removeprefix("storage_")
+
+
+def _variables(kind: type[StorageSettings]) -> dict[str, str]:
+    """The variable for each keyword."""
+    return {_keyword(variable): variable for variable in _by_variable(kind)}
+
+
+def _unknown(given: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
+    unknown = [repr(name) for name in given if name not in variables]
+    return [f"no such setting: {', '.join(unknown)} (there are {', '.join(variables)})"] if unknown else []
+
+
+def _wrong_keywords(kind: type[StorageSettings], named: Mapping[str, Any]) -> dict[str, str]:
+    """Complaints by variable. Keywords are not converted, as the text of a variable is."""
+    definitions: dict[str, Any] = {}
+    for variable, field in _by_variable(kind).items():
+        if variable in named:
+            value = field.rebuild_annotation()
+            if field.annotation is Path:
+                value = Annotated[value, Field(strict=False)]
+            definitions[f"field_{len(definitions)}"] = (value, Field(validation_alias=variable))
+    config = ConfigDict(strict=True, hide_input_in_errors=True)
+    try:
+        create_model("Keywords", __config__=config, **definitions)(**named)
     except ValidationError as error:
-        keyword = {variable: name for name, variable in _VARIABLES.items()}
-        return [
-            _complaint(variable, value, name=f"{keyword[variable]} ({variable})")
-            for variable, value in _wrong(error).items()
-        ]
-    return []
+        return _complaints(kind, error, named)
+    return {}
 
 
-def _wrong(error: ValidationError) -> dict[str, Any]:
-    return {str(detail["loc"][0]): detail["input"] for detail in error.errors(include_url=False)}
+def _complaints(
+    kind: type[StorageSettings], error: ValidationError, named: Mapping[str, Any]
+) -> dict[str, str]:
+    """By variable; under an empty name what concerns no single one."""
+    fields = _by_variable(kind)
+    complaints: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        variable = str(detail["loc"][0]) if detail["loc"] else ""
+        if variable in fields:
+            name = f"{_keyword(variable)} ({variable})" if variable in named else variable
+            complaints[variable] = f"{name} {_complaint(variable, fields[variable], detail)}"
+        else:
+            complaints[variable] = f"the settings are wrong: {detail['msg']}"
+    return complaints
 
 
-def _complaint(variable: str, value: Any, *, name: str) -> str:
-    return f"{name} must be {_TAKES[variable]}; got {shown_setting(variable, value)}"
+def _complaint(variable: str, field: FieldInfo, detail: ErrorDetails) -> str:
+    takes = f"must be {field.description}" if field.description else f"is wrong ({detail['msg']})"
+    if detail["type"] == "missing":
+        return f"is not set: it {takes}"
+    if "Secret" in repr(field.annotation):
+        return f"{takes}; got {_HIDDEN}"
+    return f"{takes}; got {shown_setting(variable, detail['input'])}"
 
 
 def shown_setting(variable: str, value: Any) -> str:
@@ -257,6 +349,6 @@ def shown_setting(variable: str, value: Any) -> str:
     if isinstance(value, str | Path):
         text = str(value)
         if variable == "DATABASE_URL" or re.search("://|passw|pwd", text, re.IGNORECASE):
-            return "something that may hold a password"
+            return _HIDDEN
         return shown(text)
     return shown(value)

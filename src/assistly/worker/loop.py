@@ -261,7 +261,7 @@ class WorkerLoop:
         return True
 
     def _maintain(self) -> bool:
-        """On a thread of its own: a vacuum of a large table takes minutes, and rescue cannot wait that long."""
+        """On a thread of its own: a vacuum of a large table takes minutes, and rescue cannot wait for it."""
         try:
             self._storage.maintain()
         except StorageClosed:

@@ -48,8 +48,8 @@ def stop_on_signals(stop: Callable[[], None], *, pass_on: bool) -> Iterator[None
                 signal.signal(number, on_signal)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     if pass_on and received:
         _raise(received[0])
 

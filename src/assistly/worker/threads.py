@@ -14,7 +14,7 @@ def start_daemon(name: str, work: Callable[[], None]) -> threading.Thread:
 
 
 class PeriodicThread:
-    """Calls `work` on a daemon thread every `interval` seconds, until it returns False or `stop` is called."""
+    """Calls `work` on a daemon thread every `interval` seconds, until it returns False or `stop` comes."""
 
     def __init__(self, name: str, interval: float, work: Callable[[], bool]) -> None:
         self._name = name
