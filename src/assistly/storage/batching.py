@@ -1,42 +1,43 @@
-"""Group commit: single calls that are under way together travel in one statement."""
+"""Group commit: single calls that are under way at the same time share one statement of the engine.
+
+Nobody waits for company. A call runs at once, alone, while fewer batches than the engine has `writers`
+are in flight. Calls that come later would have to wait in any case: they go together as soon as one of
+those batches has ended. Threads and tasks (`aio.batching`) follow the same rules.
+"""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from time import monotonic
-from typing import Any, Final, Generic, TypeVar, cast
-from weakref import WeakSet
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
+from . import forks
 from .errors import OutcomeUnknown, StorageError
-from .stores.context import Context
+from .records import record
 
 R = TypeVar("R")
-S = TypeVar("S")
 T = TypeVar("T")
+X = TypeVar("X", bound="CallContext")
+C = TypeVar("C", bound="PendingCall[Any]")
 
-PATIENCE = 0.05
-"""Seconds after which nobody waits any longer for a statement to come back before the next one leaves."""
-
-_MOST = 1000
-_CHARACTERS = 4 * 2**20
-
-
-class Apart(Enum):
-    RETRY_SINGLY = "this call has to be made alone"
+MAX_CALLS = 1000
+MAX_CHARACTERS = 4 * 2**20
 
 
-RETRY_SINGLY: Final = Apart.RETRY_SINGLY
+class _Retry(Enum):
+    RETRY_SINGLY = "this call has to be made singly"
 
 
-@dataclass(frozen=True, slots=True)
+RETRY_SINGLY: Final = _Retry.RETRY_SINGLY
+
+
+@record
 class CallError:
+    """The error that one call of a batch raises."""
+
     error: Exception
 
 
@@ -44,259 +45,218 @@ Answer = Any
 """What a call returns, or `CallError`, or `RETRY_SINGLY`."""
 
 
-class BatchedCall(Generic[R, T]):
-    """An operation whose single calls may travel together.
+class CallContext(Protocol):
+    """What `stores.context.Context` is to a batched call."""
 
-    A request is checked, and holds whatever time its caller gave. `alone` makes one call.
-    `together` makes several in one atomic call of the engine, in order, with one reading of the
-    clock for those without a time: so if it raises anything but OutcomeUnknown, each may be made
-    alone. `length` tells how many characters a request carries.
+    writers: int
+
+    def check(self) -> None:
+        """Raise StorageClosed or TransactionOpen if the calling thread or task may not call now."""
+
+    def now(self, given: datetime | None) -> datetime:
+        """`given`, or the time of the clock."""
+
+
+class BatchedCall(Generic[X, R, T]):
+    """An operation whose single calls may be made together.
+
+    A request holds the arguments of one call, checked, and the time only if the caller gave one.
+    `single` makes one call. `batch` makes several in one atomic call of the engine, in order, at one
+    time: unless it raises OutcomeUnknown, an error means that nothing was written, and each call is
+    made singly. `length` is the number of characters that a request adds to a statement.
     """
 
     def __init__(
         self,
-        context: Context,
-        alone: Callable[[Context, R], T],
-        together: Callable[[Context, Sequence[R], datetime], Sequence[Answer]],
+        context: X,
+        single: Callable[[X, R], T],
+        batch: Callable[[X, Sequence[R], datetime], Sequence[Answer]],
         length: Callable[[R], int] = lambda _: 0,
     ) -> None:
         self._context = context
-        self._alone = alone
-        self._together = together
-        self._lane: Lane[R, T] | None = None
+        self._single = single
+        self._batch = batch
         self.length = length
+        self.writers = context.writers
+        """How many batches may be in flight; 0 where calls are not batched."""
+        self._batcher = ThreadBatcher(self) if self.writers else None
 
     def call(self, request: R) -> T:
-        context = self._context
-        writers = context.writers
-        if not writers:
-            return self._alone(context, request)
-        context.check()
-        return self.share(request, writers)
+        """Make one call, possibly together with those of other threads."""
+        if self._batcher is None:
+            return self._single(self._context, request)
+        self.check()
+        return self._batcher.call(request)
 
-    def share(self, request: R, writers: int) -> T:
-        """Beside the calls of other threads, of which as many as `writers` can be under way."""
-        lane = self._lane
-        if lane is None:
-            lane = self._lane = Lane(self)
-        return lane.call(request, writers)
+    def check(self) -> None:
+        """Raise StorageClosed or TransactionOpen if the calling thread or task may not call now."""
+        self._context.check()
 
-    def alone(self, request: R) -> T:
-        return self._alone(self._context, request)
+    def run_singly(self, request: R) -> T:
+        """Make one call by itself."""
+        return self._single(self._context, request)
 
-    def writers(self) -> int:
-        """0: a call of this thread must not travel with others."""
-        return self._context.writers
-
-    def carry(self, requests: Sequence[R]) -> Sequence[Answer]:
-        """The answers to several calls."""
+    def run_batch(self, requests: Sequence[R]) -> Sequence[Answer]:
+        """Make several calls; an answer for each."""
         if len(requests) == 1:
-            return [attempt(self.alone, requests[0])]
+            return [answer_of(self.run_singly, requests[0])]
         try:
             at = self._context.now(None)
-        except Exception:  # noqa: BLE001 - each alone meets its own trouble with the clock, if it needs one
+        except Exception:  # noqa: BLE001 - each call meets the clock's error itself, if it needs the clock
             return [RETRY_SINGLY] * len(requests)
         try:
-            return self._together(self._context, requests, at)
+            return self._batch(self._context, requests, at)
         except OutcomeUnknown as error:
-            return in_doubt(error, len(requests))
+            return unknown_answers(error, len(requests))
         except StorageError:
             return [RETRY_SINGLY] * len(requests)
 
-    def unpack(self, request: R, answer: Answer) -> T:
+    def result(self, request: R, answer: Answer) -> T:
+        """What the caller gets: the result, or its own error raised. May call the engine."""
         if answer is RETRY_SINGLY:
-            return self.alone(request)
+            return self.run_singly(request)
         if isinstance(answer, CallError):
             raise answer.error
         return cast("T", answer)
 
 
-def attempt(call: Callable[[R], T], request: R) -> Answer:
+def answer_of(call: Callable[[R], T], request: R) -> Answer:
+    """The result, or the error as a `CallError`."""
     try:
         return call(request)
     except Exception as error:  # noqa: BLE001 - raised again in its caller
         return CallError(error)
 
 
-def in_doubt(error: BaseException, count: int) -> list[CallError]:
-    """One error for each: callers must not share one, and its traceback."""
-    return [CallError(_doubt(error)) for _ in range(count)]
+def unknown_answers(cause: BaseException, count: int) -> list[CallError]:
+    """An OutcomeUnknown for each call: callers must not share an error object, nor its traceback."""
+    return [CallError(_outcome_unknown(cause)) for _ in range(count)]
 
 
-def _doubt(cause: BaseException) -> OutcomeUnknown:
-    text = str(cause) if isinstance(cause, OutcomeUnknown) else f"the call that carried it failed: {cause!r}"
-    doubt = OutcomeUnknown(text)
-    doubt.__cause__ = cause
-    return doubt
+def _outcome_unknown(cause: BaseException) -> OutcomeUnknown:
+    text = str(cause) if isinstance(cause, OutcomeUnknown) else f"the batch of this call failed: {cause!r}"
+    error = OutcomeUnknown(text)
+    error.__cause__ = cause
+    return error
 
 
-def board(waiting: deque[S], length: Callable[[S], int]) -> list[S]:
-    """Those who come along: one at least, and no more than a statement should carry."""
-    aboard: list[S] = []
-    total = 0
-    while waiting and len(aboard) < _MOST:
-        total += length(waiting[0])
-        if aboard and total > _CHARACTERS:
-            break
-        aboard.append(waiting.popleft())
-    return aboard
+class PendingCall(Generic[R]):
+    """A call that waits for its answer."""
 
-
-Flight = float
-"""A statement that has left and is not back: when it left."""
-
-
-def patience(flight: Flight) -> float:
-    """How much longer others wait for it."""
-    return flight + PATIENCE - monotonic()
-
-
-class _Passenger(Generic[R]):
-    __slots__ = ("aboard", "answer", "answered", "leads", "request", "wake")
+    __slots__ = ("request",)
 
     def __init__(self, request: R) -> None:
         self.request = request
-        self.leads: Flight | None = None
-        self.aboard = False
-        self.answered = False
+
+
+class Batcher(Generic[C]):
+    """The pending calls of one operation, and how many of its batches are in flight."""
+
+    def __init__(self, operation: BatchedCall[Any, Any, Any]) -> None:
+        self.operation = operation
+        self.pending: deque[C] = deque()
+        self.in_flight = 0
+
+    def take_batch(self) -> list[C]:
+        """Take the next calls, at most 1000 and 4 Mi characters, if another batch may be in flight.
+
+        An empty list if none may, or none is pending. The caller makes sure that `end_batch` follows.
+        """
+        batch: list[C] = []
+        if self.in_flight >= self.operation.writers:
+            return batch
+        characters = 0
+        while self.pending and len(batch) < MAX_CALLS:
+            characters += self.operation.length(self.pending[0].request)
+            if batch and characters > MAX_CHARACTERS:
+                break
+            batch.append(self.pending.popleft())
+        self.in_flight += bool(batch)
+        return batch
+
+    def end_batch(self) -> None:
+        """A batch is no longer in flight."""
+        self.in_flight -= 1
+
+
+class _ThreadCall(PendingCall[R]):
+    """A call of a thread, which waits until it has an answer, or a batch to run."""
+
+    __slots__ = ("answer", "batch", "is_answered", "wake")
+
+    def __init__(self, request: R) -> None:
+        super().__init__(request)
+        self.batch: list[_ThreadCall[R]] = []
+        self.is_answered = False
         self.answer: Answer = None
         self.wake = threading.Lock()
         self.wake.acquire()
 
-    def rouse(self) -> None:
-        # It may have been roused before, and not have noticed yet.
-        with suppress(RuntimeError):
-            self.wake.release()
 
+class ThreadBatcher(Batcher[_ThreadCall[R]], forks.ForkAware, Generic[R, T]):
+    """Batches the calls of threads. The first thread of a batch runs it for the others."""
 
-class Lane(Generic[R, T]):
-    """The threads that call one operation.
-
-    As many as the engine lets write side by side go at once, each alone. Who comes meanwhile would
-    wait in any case, and the first of those takes all of them along. A statement that is long under
-    way, since another transaction holds one of its keys say, holds up nobody but those in it.
-    """
-
-    def __init__(self, shared: BatchedCall[R, T]) -> None:
-        self._shared = shared
-        self._alone = shared.alone
-        self.renew()
-        _lanes.add(self)
-
-    def renew(self) -> None:
-        """In a forked child: the parent's threads are not there, but what they left behind is."""
+    def __init__(self, operation: BatchedCall[Any, R, T]) -> None:
+        super().__init__(operation)
         self._mutex = threading.Lock()
-        self._waiting: deque[_Passenger[R]] = deque()
-        self._flights: list[Flight] = []
-        self._writers = 1
+        forks.register(self)
 
-    def call(self, request: R, writers: int) -> T:
-        # No lock for who is alone. Two may slip through at once, which the engine bears.
-        flights = self._flights
-        if self._waiting or len(flights) >= writers:
-            return self._along(request, writers)
-        flight = monotonic()
-        flights.append(flight)
-        try:
-            return self._alone(request)
-        finally:
-            self._end(flight)
+    def after_fork_in_child(self) -> None:
+        """The parent's threads are not here, but their calls and a held mutex may be."""
+        self._mutex = threading.Lock()
+        self.pending = deque()
+        self.in_flight = 0
 
-    def _along(self, request: R, writers: int) -> T:
-        me = _Passenger(request)
-        with self._mutex:
-            self._writers = writers
-            self._waiting.append(me)
-            # Who was under way may be back by now, without having seen that somebody waits.
-            self._appoint()
+    def call(self, request: R) -> T:
+        """Make one call; the result is its own, whatever becomes of the others."""
+        call = _ThreadCall(request)
         try:
-            while not me.answered:
-                me.wake.acquire(timeout=PATIENCE)
-                self._depart(me)
+            with self._mutex:
+                self.pending.append(call)
+                call.batch = self.take_batch()
+            if not call.batch:
+                call.wake.acquire()
+            if call.batch:
+                self._run(call.batch)
         except BaseException:
-            self._leave(me)
+            self._withdraw(call)
             raise
-        return self._shared.unpack(me.request, me.answer)
+        result: T = self.operation.result(request, call.answer)
+        return result
 
-    def _depart(self, me: _Passenger[R]) -> None:
-        """If it is for `me` to lead the next flight."""
-        with self._mutex:
-            if me.aboard or (me.leads is None and not self._is_free()):
-                return
-            flight = self._begin() if me.leads is None else me.leads
-            me.leads = None
-            aboard = board(self._waiting, lambda passenger: self._shared.length(passenger.request))
-            for passenger in aboard:
-                passenger.aboard = True
-                if passenger.leads is not None:
-                    self._remove(passenger.leads)
-        self._fly(flight, aboard)
-
-    def _fly(self, flight: Flight, aboard: Sequence[_Passenger[R]]) -> None:
+    def _run(self, batch: Sequence[_ThreadCall[R]]) -> None:
         answers: Sequence[Answer] = []
         try:
-            answers = self._shared.carry([passenger.request for passenger in aboard])
+            answers = self.operation.run_batch([call.request for call in batch])
         except BaseException as error:
-            answers = in_doubt(error, len(aboard))
+            answers = unknown_answers(error, len(batch))
             raise
         finally:
-            self._end(flight)
-            for passenger, answer in zip(aboard, answers, strict=True):
-                passenger.answer = answer
-                passenger.answered = True
-                passenger.rouse()
-
-    def _begin(self) -> Flight:
-        flight = monotonic()
-        self._flights.append(flight)
-        return flight
-
-    def _is_free(self) -> bool:
-        flights = self._flights
-        if len(flights) < self._writers:
-            return True
-        for flight in [*flights]:
-            if patience(flight) < 0:
-                self._remove(flight)
-        return len(flights) < self._writers
-
-    def _remove(self, flight: Flight) -> None:
-        with suppress(ValueError):
-            self._flights.remove(flight)
-
-    def _end(self, flight: Flight) -> None:
-        try:
-            self._flights.remove(flight)
-        except ValueError:
-            return
-        if self._waiting:
+            for call, answer in zip(batch, answers, strict=True):
+                call.answer = answer
+                call.is_answered = True
+                if call is not batch[0]:
+                    call.wake.release()
             with self._mutex:
-                self._appoint()
+                self._end_and_start_next()
 
-    def _appoint(self) -> None:
-        """The first of those who wait to lead the next flight, if it may leave."""
-        leader = next((passenger for passenger in self._waiting if passenger.leads is None), None)
-        if leader is not None and self._is_free():
-            leader.leads = self._begin()
-            leader.rouse()
+    def _end_and_start_next(self) -> None:
+        self.end_batch()
+        batch = self.take_batch()
+        if batch:
+            self._hand_over(batch)
 
-    def _leave(self, me: _Passenger[R]) -> None:
-        """`me` was interrupted, and what it was to lead falls to the next."""
+    def _hand_over(self, batch: list[_ThreadCall[R]]) -> None:
+        batch[0].batch = batch
+        batch[0].wake.release()
+
+    def _withdraw(self, call: _ThreadCall[R]) -> None:
+        """The thread was interrupted: drop its call; a batch that it was to run goes on without it."""
         with self._mutex:
-            if me.aboard:
-                return
-            self._waiting.remove(me)
-        if me.leads is not None:
-            self._end(me.leads)
-
-
-_lanes: WeakSet[Lane[Any, Any]] = WeakSet()
-
-
-def _after_fork() -> None:
-    for lane in _lanes:
-        lane.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+            if call in self.pending:
+                self.pending.remove(call)
+            elif call.batch and not call.is_answered:
+                if call.batch[1:]:
+                    self._hand_over(call.batch[1:])
+                else:
+                    self._end_and_start_next()

@@ -27,16 +27,27 @@ def record(cls: type[T]) -> type[T]:
 
 
 class JobStatus(StrEnum):
+    """Where a job is in its life. The first three are the active ones."""
+
     SCHEDULED = "scheduled"
+    """Waits for its time; nothing has failed since it was scheduled or replayed."""
     RETRYING = "retrying"
+    """Waits for its next attempt."""
     PROCESSING = "processing"
+    """Claimed by a worker."""
     POSTED = "posted"
+    """Published."""
     DEAD_LETTER = "dead_letter"
+    """Given up, for a person to look at."""
 
 
 @record
 class Attempt:
-    """A failed attempt. `number` counts from 1 since the job was scheduled or replayed."""
+    """A failed attempt to publish a job.
+
+    `number` counts from 1 since the job was scheduled or replayed; `at` is when it failed; `worker_id`
+    is the worker that held the job, if any; `error` has at most 4096 characters.
+    """
 
     number: int
     at: datetime
@@ -48,9 +59,14 @@ class Attempt:
 class Job:
     """A job of the queue.
 
-    `due_at` is `next_retry_at` if that is set, else `scheduled_at`. `claim` grows with each
-    claim and fences every call of the holder. `worker_id` and `lease_until` are set while the
-    job is held. `attempts` holds the last 20 failed ones, oldest first.
+    `scheduled_at` is the time that was asked for; `due_at` is when the job falls due: `next_retry_at` if
+    that is set, else `scheduled_at`. `retries` counts the failed attempts since it was scheduled or
+    replayed, `max_retries` how many make it a dead letter. `claim` grows with each claim and fences every
+    call of the holder. `worker_id` and `lease_until` are set while the job is held; `publish_started_at`
+    from `begin_publish` on, and it stays where the outcome is unknown. `remote_id` is the id on the
+    platform. `dead_letter_reason` says why the job was given up, `replayed_at` when it was last replayed.
+    `max_lateness` is how late it may be claimed (None: however late). `attempts` holds the last 20 failed
+    attempts, oldest first.
     """
 
     id: int
@@ -82,7 +98,7 @@ class Job:
 
 @record
 class NewJob:
-    """What `schedule_many` takes; the fields are the arguments of `schedule`."""
+    """A job for `queue.schedule_many`; the fields are the arguments of `queue.schedule`."""
 
     platform: str
     content: str
@@ -96,12 +112,16 @@ class NewJob:
 
 @record
 class Posted:
+    """The claimed job was published; `remote_id` is its id on the platform, if that is known."""
+
     job: Job
     remote_id: str | None = None
 
 
 @record
 class Failed:
+    """An attempt that published nothing; the fields are the arguments of `queue.mark_failed`."""
+
     job: Job
     error: str
     retry_at: datetime | None = None
@@ -110,18 +130,22 @@ class Failed:
 
 @record
 class Snoozed:
+    """The claimed job goes back until `until`. Costs no attempt."""
+
     job: Job
     until: datetime
 
 
 @record
 class Released:
+    """The claimed job goes back as it was before the claim. Costs no attempt."""
+
     job: Job
 
 
 @record
 class Unknown:
-    """Nobody can tell whether it was published: for a person to decide."""
+    """Nobody knows whether the job was published: it becomes a dead letter, for a person to decide."""
 
     job: Job
     error: str
@@ -133,7 +157,7 @@ Outcome = Posted | Failed | Snoozed | Released | Unknown
 
 @record
 class Settled:
-    """What became of a batch: the settled jobs in input order, and the ids whose claim was lost."""
+    """The answer of `queue.settle`: the settled jobs in input order, and the ids whose claim was lost."""
 
     jobs: list[Job]
     lost: list[int]
@@ -141,6 +165,8 @@ class Settled:
 
 @record
 class Session:
+    """The data of a user. `version` is 1 for a new session, and one more with each change."""
+
     user_id: str
     data: Json
     version: int
@@ -149,7 +175,10 @@ class Session:
 
 @record
 class Approval:
-    """`sequence` is the insertion order, which breaks ties of `created_at`."""
+    """What waits for a decision, or was decided at `decided_at`.
+
+    `sequence` is the insertion order, which decides between equal times in lists.
+    """
 
     id: str
     status: str
@@ -160,14 +189,24 @@ class Approval:
 
 
 class ClaimState(StrEnum):
+    """What the caller of `idempotency.claim` is to do."""
+
     ACQUIRED = "acquired"
+    """Run the command, then complete or abandon the claim."""
     IN_PROGRESS = "in_progress"
+    """Another caller holds the key: ask again later."""
     COMPLETED = "completed"
+    """The command was run before: use its result."""
 
 
 @record
 class IdempotencyClaim:
-    """The answer to `claim`. `value` is the first result once the state is `completed`."""
+    """The answer of `idempotency.claim`.
+
+    `value` is the first result if the state is `completed`, else None. `fingerprint` is the stored one.
+    `lease_until` is when a key in progress can be acquired by another caller. `token` identifies the
+    holder.
+    """
 
     key: str
     state: ClaimState
@@ -179,6 +218,8 @@ class IdempotencyClaim:
 
 @record
 class IdempotencyRecord:
+    """The stored result of a key, saved at `saved_at`."""
+
     key: str
     value: Json
     saved_at: datetime
@@ -187,6 +228,8 @@ class IdempotencyRecord:
 
 @record
 class Latency:
+    """How many requests were observed, and their total and longest duration in milliseconds."""
+
     count: int
     total_ms: float
     max_ms: float
@@ -194,13 +237,15 @@ class Latency:
 
 @record
 class Metrics:
+    """All counters by name, and the latency of requests."""
+
     counters: dict[str, int]
     latency: Latency
 
 
 @record
 class WorkerLock:
-    """A held lock. `fence` grows with every change of owner, also across releases."""
+    """A held lock, until `expires_at`. `fence` grows with each change of owner, also across releases."""
 
     name: str
     owner_id: str
@@ -211,6 +256,8 @@ class WorkerLock:
 
 @record
 class NewEvent:
+    """An event for `events.append_many`; the fields are the arguments of `events.append`."""
+
     event_type: str
     payload: Json
     created_at: datetime | None = None
@@ -218,6 +265,8 @@ class NewEvent:
 
 @record
 class Event:
+    """An event of the log. Ids grow, but not always in the order of `created_at`."""
+
     id: int
     event_type: str
     payload: Json
@@ -226,6 +275,8 @@ class Event:
 
 @record
 class Snapshot:
+    """The payload of a kind, and when it was stored."""
+
     kind: str
     payload: Json
     updated_at: datetime
@@ -233,7 +284,10 @@ class Snapshot:
 
 @record
 class PruneReport:
-    """How many records of each kind a prune deleted; `ran` is False where the minute was used up."""
+    """How many records of each kind a prune deleted.
+
+    `ran` is False if it did nothing because there was a prune within the last minute.
+    """
 
     ran: bool
     approvals: int = 0
@@ -245,4 +299,5 @@ class PruneReport:
 
     @property
     def total(self) -> int:
+        """How many records were deleted altogether."""
         return self.approvals + self.idempotency + self.nonces + self.posted + self.events + self.sessions

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet
 
 from . import forks
 from .clock import Clock, as_clock
@@ -27,7 +26,7 @@ from .stores.nonces import Nonces
 from .stores.queue import Queue
 from .stores.sessions import Sessions
 from .stores.snapshots import Snapshots
-from .transactions import Guard, Transaction, guarded
+from .transactions import Guard, Transaction, guarded, opened_by
 from .validation import flag
 
 _LOCK_TTL = timedelta(seconds=45)
@@ -37,12 +36,43 @@ class Storage(forks.ForkAware):
     """An engine with a clock and policies. One may be used from many threads, and is carried through a fork.
 
     `clock` is used wherever a call is given no `now`; without it the engine's own clock decides,
-    which on Postgres is the server's. With `auto_prune` it prunes once a minute while it is in
-    use, on a thread of its own. `worker_maintains` says whether a `Worker` calls `maintain`. Most
-    callers want `open_storage`, which reads the settings.
+    which on Postgres is the server's. `retry` says when failed jobs are retried, `retention` what
+    `prune` deletes, `lock_ttl` how long `lock.acquire` holds a lock by default. With `auto_prune` the
+    storage prunes once a minute while it is in use, on a thread of its own. Most callers want
+    `open_storage`, which reads the settings.
 
     Raises ConfigurationError for an engine of another version of the protocol.
     """
+
+    queue: Queue
+    """Jobs that are to be published, each at its time and once."""
+
+    sessions: Sessions
+    """One JSON value for each user, with a version."""
+
+    approvals: Approvals
+    """What waits for a person's decision."""
+
+    idempotency: Idempotency
+    """Commands that are run once for each key."""
+
+    nonces: Nonces
+    """Webhook nonces, each of which is accepted once."""
+
+    metrics: MetricsStore
+    """Counters, and the latency of requests."""
+
+    lock: Locks
+    """Named locks with one owner at a time."""
+
+    events: Events
+    """An append-only log."""
+
+    snapshots: Snapshots
+    """One JSON payload for each kind."""
+
+    worker_maintains: bool = True
+    """Whether a `Worker` on this storage calls `maintain` (STORAGE_VACUUM)."""
 
     def __init__(
         self,
@@ -58,8 +88,7 @@ class Storage(forks.ForkAware):
         _check_protocol(backend)
         policies = Policies(retry or RetryPolicy(), retention or RetentionPolicy(), lock_ttl)
         self.worker_maintains = worker_maintains
-        self._owns_backend = True
-        self._pruner = Pruner(self._prune_aside) if auto_prune else None
+        self._pruner = Pruner(self._prune_in_background) if auto_prune else None
         on_use = self._pruner.used if self._pruner else _nothing
         self._set_up(backend, Context(backend, as_clock(clock), policies, is_root=True, on_use=on_use), None)
         forks.register(self)
@@ -68,7 +97,6 @@ class Storage(forks.ForkAware):
         self._backend = backend
         self._context = context
         self._guard = guard
-        self._open: WeakSet[Transaction[Storage]] = WeakSet()
         self.queue = Queue(context)
         self.sessions = Sessions(context)
         self.approvals = Approvals(context)
@@ -88,22 +116,21 @@ class Storage(forks.ForkAware):
 
         `tx` may be used from any thread or task, one call at a time, and the block may be left on
         another thread than it was entered on. `tx.transaction()` is a savepoint. Keep it short: on
-        SQLite and in memory it keeps all other writers waiting.
+        SQLite and in memory it keeps all other writers waiting. A call that waits for another
+        transaction longer than 10 seconds raises StorageUnavailable.
 
         Calls on this storage do not take part. From the thread or task that is inside, or one started
         there, they raise TransactionOpen; so do calls on `tx` while a nested transaction is open.
         """
-        _ = self._context.backend
+        self._context.check()
         backend = self._backend
-        transaction = Transaction(backend, backend.transaction, self._view, self._guard, self._ended)
-        self._open.add(transaction)
-        return transaction
+        return Transaction(backend, self, backend.transaction, self._view, self._guard)
 
     def bind(self, connection: Any) -> Storage:
         """This storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
 
-        The caller commits or rolls back. Raises InvalidValue for anything that is no open connection
-        of this engine.
+        The caller commits or rolls back. Raises InvalidValue for what is no open connection of this
+        engine.
         """
         guard = Guard("the bound storage")
         return self._view(self._context.backend.bind(connection), guard)
@@ -127,13 +154,16 @@ class Storage(forks.ForkAware):
         self._context.backend.maintain()
 
     def ping(self) -> float:
-        """Seconds for one trip to the engine. Raises StorageUnavailable if it does not answer."""
+        """Seconds that one trip to the engine takes. Raises StorageUnavailable if it does not answer."""
         start = time.perf_counter()
         self._context.backend.ping()
         return time.perf_counter() - start
 
     def migrate(self) -> list[str]:
-        """Apply the pending migrations, also where STORAGE_AUTO_MIGRATE is false; their names."""
+        """Apply the pending migrations, also if STORAGE_AUTO_MIGRATE is false; the names of those applied.
+
+        Raises MigrationError where the schema and the migrations of this version do not go together.
+        """
         return self._context.backend.migrate()
 
     def close(self) -> None:
@@ -146,10 +176,12 @@ class Storage(forks.ForkAware):
         self._context.close()
         if self._pruner is not None:
             self._pruner.close()
-        for transaction in list(self._open):
+        for transaction in opened_by(self):
             transaction.abort("the storage was closed")
-        if self._owns_backend:
-            self._context.idle_backend.close()
+        self._close_backend()
+
+    def _close_backend(self) -> None:
+        self._backend.close()
 
     def __enter__(self) -> Self:
         if self._context.closed:
@@ -162,30 +194,32 @@ class Storage(forks.ForkAware):
         self.close()
 
     def __repr__(self) -> str:
-        return f"Storage({self._context.idle_backend!r})"
+        return f"Storage({self._backend!r})"
 
     def _view(self, backend: StorageBackend, guard: Guard) -> Storage:
-        view = object.__new__(Storage)
-        view.worker_maintains = False
-        view._owns_backend = False
-        view._pruner = None
         context = Context(guarded(backend, guard), self._context.clock, self._context.policies)
-        view._set_up(backend, context, guard)
-        return view
+        return _StorageView(backend, context, guard)
 
-    def _ended(self, transaction: Transaction[Storage]) -> None:
-        self._open.discard(transaction)
-
-    def _prune_aside(self, pause: Callable[[], object]) -> None:
+    def _prune_in_background(self, pause: Callable[[], object]) -> None:
         if not self._context.closed:
             self._context.note_next_use()
-            at = self._context.clock() if self._context.clock else self._context.idle_backend.now()
-            prune(self._context.idle_backend, self._context.policies.retention, at, force=False, pause=pause)
+            at = self._context.now(None)
+            prune(self._backend, self._context.policies.retention, at, force=False, pause=pause)
 
     def after_fork_in_child(self) -> None:
         """Threads are not inherited: the child's first use starts a pruner of its own."""
         self._context.note_next_use()
-        self._open = WeakSet()
+
+
+class _StorageView(Storage):
+    """The storage of a transaction or of a bound connection, which somebody else ends."""
+
+    def __init__(self, backend: StorageBackend, context: Context, guard: Guard) -> None:
+        self._pruner = None
+        self._set_up(backend, context, guard)
+
+    def _close_backend(self) -> None:
+        pass
 
 
 def _nothing() -> None:

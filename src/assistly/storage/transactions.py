@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from weakref import WeakValueDictionary, ref
 
 from . import forks
 from .errors import StorageClosed, TransactionOpen
@@ -20,16 +21,34 @@ from .errors import StorageClosed, TransactionOpen
 if TYPE_CHECKING:
     from .engine.protocol import StorageBackend
 
-T = TypeVar("T")
 V = TypeVar("V")
 
 _ABORT_SECONDS = 5.0
+_STORES = {
+    "jobs",
+    "sessions",
+    "approvals",
+    "idempotency",
+    "nonces",
+    "metrics",
+    "lock",
+    "events",
+    "snapshots",
+    "retention",
+}
+
+_ENDED = "the transaction has ended"
+_NESTED_IS_OPEN = (
+    "a nested transaction is open: call the storage that its `transaction()` returned, "
+    "or leave its block first"
+)
+_OPERATION_IS_OPEN = "this call is made by a function that an operation of the same transaction runs"
 
 
 class _Mark:
     """An open transaction, as the threads and tasks inside it know it."""
 
-    __slots__ = ("_generation", "root")
+    __slots__ = ("__weakref__", "_generation", "root")
 
     def __init__(self, root: StorageBackend) -> None:
         self.root: StorageBackend | None = root
@@ -41,30 +60,41 @@ class _Mark:
         return self.root is not None and self._generation == forks.generation()
 
     def close(self) -> None:
-        """Contexts may keep the mark for long; the backend is not to live as long as they do."""
         self.root = None
 
 
-_marks: ContextVar[tuple[_Mark, ...]] = ContextVar("assistly_open_transactions", default=())
+# Weak references: a transaction that nobody left, and nobody has any more, is not open.
+_marks: ContextVar[tuple[ref[_Mark], ...]] = ContextVar("assistly_open_transactions", default=())
+
+
+def _open_marks() -> list[_Mark]:
+    return [mark for mark in (reference() for reference in _marks.get()) if mark is not None and mark.is_open]
+
+
+def _is_marked(backend: StorageBackend) -> bool:
+    # Called by every operation, nearly always without any mark.
+    return bool(_marks.get()) and any(mark.root is backend for mark in _open_marks())
 
 
 def check_outside(backend: StorageBackend) -> None:
     """Raise TransactionOpen if the calling thread or task is inside a transaction of this backend."""
-    for mark in _marks.get():
-        if mark.root is backend and mark.is_open:
-            raise TransactionOpen(
-                "a transaction is open here: call the storage that `transaction()` returned "
-                "(`with storage.transaction() as tx: tx.…`), or leave the block first"
-            )
+    if _is_marked(backend):
+        raise TransactionOpen(
+            "a transaction is open here: call the storage that `transaction()` returned "
+            "(`with storage.transaction() as tx: tx.…`), or leave the block first"
+        )
 
 
-def is_inside(backend: StorageBackend) -> bool:
-    """Whether the calling thread or task is inside a transaction of this backend."""
+@contextmanager
+def inside(backend: StorageBackend) -> Iterator[None]:
+    """Around an operation of several steps, which may run a function of the caller's."""
+    mark = _Mark(backend)
+    token = _marks.set((*_marks.get(), ref(mark)))
     try:
-        check_outside(backend)
-    except TransactionOpen:
-        return True
-    return False
+        yield
+    finally:
+        mark.close()
+        _marks.reset(token)
 
 
 class Guard:
@@ -73,43 +103,53 @@ class Guard:
     def __init__(self, what: str) -> None:
         self._what = what
         self._generation = forks.generation()
-        # Reentrant: a function that `sessions.update` calls may call the transaction.
+        # Reentrant: a call by a function that an operation runs is refused, and does not wait for itself.
         self._lock = threading.RLock()
-        self._reason: str | None = None
+        self._calls = 0
+        self._ended: str | None = None
+        self._in_operation = False
         self.nested: Transaction[Any] | None = None
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """Around each call. Raises StorageClosed after the end, TransactionOpen while a nested one is open."""
+    def call(self, *, is_operation: bool = False) -> Iterator[None]:
+        """Around each call. Raises StorageClosed after the end, TransactionOpen while a nested one is open.
+
+        With `is_operation`, calls by the same thread inside are refused, too.
+        """
         if self._generation != forks.generation():
             raise StorageClosed(f"{self._what} belongs to the process that began it")
         with self._lock:
-            self.check()
-            yield
+            self._check()
+            self._calls += 1
+            self._in_operation = is_operation
+            try:
+                yield
+            finally:
+                self._in_operation = False
+                self._calls -= 1
 
-    def check(self) -> None:
-        """Raise what `call` raises."""
-        if self._reason is not None:
-            raise StorageClosed(self._reason)
+    def _check(self) -> None:
+        if self._ended is not None:
+            raise StorageClosed(self._ended)
         if self.nested is not None:
-            raise TransactionOpen(
-                "a nested transaction is open: call the storage that its `transaction()` returned, "
-                "or leave its block first"
-            )
+            raise TransactionOpen(_NESTED_IS_OPEN)
+        if self._in_operation:
+            raise TransactionOpen(_OPERATION_IS_OPEN)
 
     def end(self, reason: str, *, timeout: float = -1) -> bool:
-        """Let the call under way finish, and refuse all later ones; False if it did not finish in time."""
+        """Refuse later calls with `reason`; True once none is under way any more.
+
+        False if that takes longer than `timeout` seconds, or if the caller is inside a call.
+        """
+        self._ended = self._ended or reason
         if self._generation != forks.generation():
-            self._reason = reason
             return True
         if not self._lock.acquire(timeout=timeout):
             return False
         try:
-            if self._reason is None:
-                self._reason = reason
+            return not self._calls
         finally:
             self._lock.release()
-        return True
 
 
 class _GuardedStore:
@@ -135,21 +175,17 @@ class _GuardedStore:
 
 
 class _GuardedBackend(_GuardedStore):
-    """The backend of a transaction; `transaction` is for operations of several steps, not for users' blocks."""
-
-    _STORES = frozenset(
-        "jobs sessions approvals idempotency nonces metrics lock events snapshots retention".split()
-    )
+    """The backend of a transaction. `transaction` is for operations of several steps, not for blocks."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._STORES:
+        if name in _STORES:
             store = self.__dict__[name] = _GuardedStore(getattr(self._store, name), self._guard)
             return store
         return super().__getattr__(name)
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:
-        with self._guard.call(), self._store.transaction() as backend:
+        with self._guard.call(is_operation=True), self._store.transaction() as backend:
             yield backend
 
 
@@ -162,83 +198,121 @@ class Transaction(AbstractContextManager[V], Generic[V]):
     """The block that `Storage.transaction()` returns; entered once, and left on any thread.
 
     `begin` and `end` do the work, and `mark` and `unmark` tell the calling thread or task about it: an
-    event loop has the work done by another thread.
+    event loop has the work done by another thread. `root` is the backend that the outermost transaction
+    was opened on, `owner` the storage that this one was opened on.
     """
 
     def __init__(
         self,
         root: StorageBackend,
+        owner: object,
         open_backend: Callable[[], AbstractContextManager[StorageBackend]],
         view: Callable[[StorageBackend, Guard], V],
         parent: Guard | None,
-        on_end: Callable[[Transaction[V]], None],
     ) -> None:
+        self.root = root
+        self.owner = ref(owner)
         self._open_backend = open_backend
         self._view = view
         self._parent = parent
-        self._on_end = on_end
-        self._mark = _Mark(root)
         self._guard = Guard("the transaction")
+        self._mark = _Mark(root)
+        self._generation = forks.generation()
+        self._began = False
         self._block: AbstractContextManager[StorageBackend] | None = None
         self._aborted: str | None = None
-        self._ending = threading.Lock()
-        self._generation = forks.generation()
+        # Held while the state changes. Reentrant: an abort may be asked for by the thread that ends it.
+        self._lock = threading.RLock()
+        _registry.add(self)
 
     def begin(self) -> V:
         """Begin, and return the storage whose calls are part of it."""
-        if self._block is not None:
-            raise StorageClosed("a transaction is entered once: call `transaction()` again")
         if self._parent is None:
-            return self._begin()
-        with self._parent.call():
-            view = self._begin()
-            self._parent.nested = self
-            return view
+            check_outside(self.root)
+        with self._lock:
+            if self._aborted is not None:
+                raise StorageClosed(self._aborted)
+            if self._began:
+                raise StorageClosed("a transaction is entered once: call `transaction()` again")
+            self._began = True
+        try:
+            if self._parent is None:
+                return self._enter()
+            with self._parent.call():
+                view = self._enter()
+                self._parent.nested = self
+                return view
+        except BaseException:
+            _registry.discard(self)
+            raise
 
-    def _begin(self) -> V:
+    def _enter(self) -> V:
         block = self._open_backend()
         backend = block.__enter__()
-        self._block = block
-        return self._view(backend, self._guard)
+        try:
+            view = self._view(backend, self._guard)
+            with self._lock:
+                if self._aborted is not None:
+                    raise StorageClosed(self._aborted)
+                self._block = block
+                return view
+        except BaseException as error:
+            _leave(block, error)
+            raise
 
     def mark(self) -> None:
         """From here on the calling thread or task is inside."""
         if self._parent is None:
-            _marks.set((*(mark for mark in _marks.get() if mark.is_open), self._mark))
+            _marks.set((*map(ref, _open_marks()), ref(self._mark)))
 
     def unmark(self) -> None:
         """The calling thread or task is no longer inside."""
-        _marks.set(tuple(mark for mark in _marks.get() if mark.is_open))
+        _marks.set(tuple(ref(mark) for mark in _open_marks() if mark is not self._mark))
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the calling thread or task is inside."""
+        return self._mark in _open_marks()
 
     def end(self, error: BaseException | None) -> None:
-        """Commit, or undo because of `error`. Raises StorageClosed where it was undone before."""
+        """Commit, or undo because of `error`. Raises StorageClosed if it was undone before, or ended."""
         if self._generation != forks.generation():
             self._leave_to_parent(error)
             return
-        self._guard.end("the transaction has ended")
-        self._mark.close()
-        with self._ending:
+        self._guard.end(_ENDED)
+        with self._lock:
+            self._mark.close()
             block, self._block = self._block, None
-        try:
-            if self._guard.nested is not None:
-                self._guard.nested.abort("the transaction around it has ended")
+            cause = error
+            if cause is None and (block is None or self._aborted is not None):
+                cause = StorageClosed(self._aborted or _ENDED)
             if block is not None:
-                block.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
-            elif error is None:
-                raise StorageClosed(self._aborted or "the transaction has ended")
-        finally:
-            if self._parent is not None and self._parent.nested is self:
-                self._parent.nested = None
-            self._on_end(self)
+                try:
+                    if self._guard.nested is not None:
+                        self._guard.nested.abort("the transaction around it has ended")
+                    _leave(block, cause)
+                finally:
+                    self._forget()
+            if error is None and cause is not None:
+                raise cause
 
     def abort(self, reason: str) -> None:
-        """Undo it from outside. Its own end raises StorageClosed.
+        """Undo it from outside, as far as possible at once. Its own end raises StorageClosed.
 
-        A call that is under way gets some seconds to finish; one that does not is left to its own end.
+        A call that is under way gets some seconds to finish. If it does not, or if this is called by the
+        function of an operation, the end undoes the transaction.
         """
-        self._aborted = f"{reason}: the transaction was undone"
-        if self._guard.end(self._aborted, timeout=_ABORT_SECONDS):
-            self.end(StorageClosed(self._aborted))
+        self._aborted = self._aborted or f"{reason}: the transaction was undone"
+        if not self._guard.end(self._aborted, timeout=_ABORT_SECONDS):
+            return
+        with self._lock:
+            if self._block is not None:
+                self.end(StorageClosed(self._aborted))
+
+    def _forget(self) -> None:
+        if self._parent is not None and self._parent.nested is self:
+            self._parent.nested = None
+        _registry.discard(self)
 
     def _leave_to_parent(self, error: BaseException | None) -> None:
         """In a forked child: neither commit nor undo what the parent has open."""
@@ -258,3 +332,48 @@ class Transaction(AbstractContextManager[V], Generic[V]):
             self.end(error)
         finally:
             self.unmark()
+
+
+def _leave(block: AbstractContextManager[Any], error: BaseException | None) -> None:
+    if error is None:
+        block.__exit__(None, None, None)
+    else:
+        block.__exit__(type(error), error, error.__traceback__)
+
+
+class _Registry(forks.ForkAware):
+    """The transactions that have not ended, of all storages."""
+
+    def __init__(self) -> None:
+        self._transactions: WeakValueDictionary[int, Transaction[Any]] = WeakValueDictionary()
+        forks.register(self)
+
+    def add(self, transaction: Transaction[Any]) -> None:
+        self._transactions[id(transaction)] = transaction
+
+    def discard(self, transaction: Transaction[Any]) -> None:
+        self._transactions.pop(id(transaction), None)
+
+    def all(self) -> list[Transaction[Any]]:
+        # `values()` iterates, and other threads may change the dictionary meanwhile.
+        found = (reference() for reference in self._transactions.valuerefs())
+        return [transaction for transaction in found if transaction is not None]
+
+    def after_fork_in_child(self) -> None:
+        """To collect one would undo it on the parent's connection."""
+        for transaction in self.all():
+            forks.keep_for_ever(transaction)
+        self._transactions = WeakValueDictionary()
+
+
+_registry = _Registry()
+
+
+def opened_by(owner: object) -> list[Transaction[Any]]:
+    """The transactions that were opened on this storage and have not ended."""
+    return [transaction for transaction in _registry.all() if transaction.owner() is owner]
+
+
+def is_any_open(root: StorageBackend) -> bool:
+    """Whether any thread or task has a transaction on this backend, or is about to begin one."""
+    return any(transaction.root is root for transaction in _registry.all())

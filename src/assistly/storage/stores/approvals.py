@@ -13,13 +13,23 @@ from .context import Context
 
 
 class Approvals:
+    """`storage.approvals`: something waits for a person's decision, and is decided once.
+
+    Ids and statuses are names of 1 to 512 bytes of UTF-8; a payload is JSON of at most 1 MiB. Approvals
+    are deleted by age (RETENTION_APPROVALS_DAYS) and by count (RETENTION_MAX_APPROVALS).
+    """
+
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def add(
         self, id: str, payload: Json, *, status: str = "pending", created_at: datetime | None = None
     ) -> Approval:
-        """Raises AlreadyExists, and leaves the stored one as it is."""
+        """Store an approval with a status (default: `pending`).
+
+        `created_at` (default: now) decides its place in `list`, and its age. Raises AlreadyExists if the
+        id is taken; the stored approval stays as it is.
+        """
         check.name("id", id)
         text = check.canonical("payload", payload)
         check.name("status", status)
@@ -30,14 +40,16 @@ class Approvals:
         return approval
 
     def get(self, id: str) -> Approval | None:
+        """The approval of this id, or None."""
         return self._context.backend.approvals.get(check.name("id", id))
 
     def list(
         self, *, status: str | None = None, before: Approval | str | None = None, limit: int = 100
     ) -> builtins.list[Approval]:
-        """A page, newest first. `before`: the last approval of the page before.
+        """A page of 1 to 1000 approvals, newest first; of one `status` only, if it is given.
 
-        Its id will do while it is stored; NotFound otherwise.
+        `before` is the last approval of the page before, or its id. Raises NotFound for an id that is
+        not stored any more.
         """
         check.optional_name("status", status)
         check.limit(limit)
@@ -53,10 +65,12 @@ class Approvals:
         patch: dict[str, Json] | None = None,
         now: datetime | None = None,
     ) -> Approval:
-        """Give it a status, if it has the `expected` one; `patch` is merged shallowly into the payload.
+        """Set the status of an approval that has the status `expected`, as one atomic step.
 
-        Of any number of deciders one wins; the others get StatusConflict with the approval as
-        it is. Raises NotFound, and InvalidValue for a patch to a payload that is no object.
+        `patch` is merged into the payload: each of its keys replaces the one of the same name. If
+        several callers decide at once, one wins; the others get StatusConflict, which carries the
+        approval as it is stored. Raises NotFound if there is no such approval, and InvalidValue for a
+        patch to a payload that is no object.
         """
         check.name("id", id)
         check.name("status", status)
@@ -75,7 +89,7 @@ class Approvals:
                 )
             payload = None if patch is None else _merged(approval, patch)
             decided = backend.approvals.decide(
-                id, status, expected=expected, payload=payload, now=self._context.now(now)
+                id, status, expected=expected, payload=payload, now=self._context.now(now, backend)
             )
             if decided is None:
                 raise NotFound(f"there is no approval {id!r} any more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from ..errors import StorageClosed, TransactionAborted
 from ..records import record
 from ..retention import RetentionPolicy
 from ..retry import RetryPolicy
-from ..transactions import check_outside
+from ..transactions import check_outside, inside
 from ..validation import utc
 
 T = TypeVar("T")
@@ -81,28 +82,35 @@ class Context:
         self._noted = False
 
     def _note_use(self) -> None:
-        # In this order, so that a `close` beside it is not overlooked.
+        # Set before `closed` is read, so that a `close` in another thread is not overlooked.
         self._noted = True
         if self.closed:
             self._noted = False
             raise StorageClosed("the storage is closed: open another one")
         self._on_use()
 
-    def now(self, given: datetime | None) -> datetime:
-        """`given`, or what the clock says: the storage's, else the engine's own."""
+    def now(self, given: datetime | None, backend: StorageBackend | None = None) -> datetime:
+        """`given`, or what the clock says: the storage's, else the engine's own.
+
+        Inside `atomically` the engine is asked through the `backend` of the transaction.
+        """
         if given is not None:
             return utc("now", given)
         if self.clock is not None:
             return utc("the clock's time", self.clock())
-        return self.idle_backend.now()
+        return (backend or self.idle_backend).now()
 
     def atomically(self, work: Callable[[StorageBackend], T]) -> T:
-        """Run the work in a transaction, and again from the start if it lost a race to another."""
+        """Run the work in a transaction, and again from the start if it lost a race to another one."""
         for _ in range(_ATTEMPTS - 1):
             try:
-                with self.backend.transaction() as backend:
-                    return work(backend)
+                return self._in_transaction(work)
             except TransactionAborted:
                 continue
-        with self.backend.transaction() as backend:
+        return self._in_transaction(work)
+
+    def _in_transaction(self, work: Callable[[StorageBackend], T]) -> T:
+        root = self.backend
+        # The work may be the caller's own function, which must not call this storage meanwhile.
+        with inside(root) if self.is_root else nullcontext(), root.transaction() as backend:
             return work(backend)

@@ -7,37 +7,49 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from .. import validation as check
+from ..batching import BatchedCall
 from ..errors import NotFound
 from ..records import Event, Json, NewEvent
 from .context import Context
-from ..batching import BatchedCall
 
 Appending = tuple[str, check.JsonText, datetime | None]
+"""Type, payload and time of an event, checked; no time where the clock is to tell it."""
 
 
 class Events:
+    """`storage.events`: an append-only log that readers can follow without missing an event.
+
+    An event type is a name of 1 to 512 bytes of UTF-8; a payload is JSON of at most 1 MiB.
+    """
+
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._appending = BatchedCall(context, _append_one, _append_all, lambda request: len(request[1]))
+        self._batched = BatchedCall(context, _append_single, _append_batch, lambda request: len(request[1]))
 
     def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
-        return self._appending.call(checked(NewEvent(event_type, payload, created_at)))
+        """Append an event, and return it with its id.
+
+        `created_at` (default: now) is stored as it is given; it does not change the order of
+        `read_after`. Raises InvalidValue for a wrong type, payload or time.
+        """
+        return self._batched.call(checked(NewEvent(event_type, payload, created_at)))
 
     def append_many(
         self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]
     ) -> builtins.list[Event]:
-        """All or nothing, in order; tuples stand for the fields of NewEvent."""
+        """Append events in order, all or nothing; tuples stand for the fields of NewEvent."""
         if not isinstance(events, Iterable) or isinstance(events, str | bytes):
             raise check.wrong_type("events", "an iterable of NewEvent", events)
         requests = [checked(event) for event in events]
-        return _append_all(self._context, requests, self._context.now(None)) if requests else []
+        return _append_batch(self._context, requests, self._context.now(None)) if requests else []
 
     def list(
         self, *, event_type: str | None = None, before: Event | int | None = None, limit: int = 100
     ) -> builtins.list[Event]:
-        """A page by (created_at, id), newest first. `before`: the last event of the page before.
+        """A page of 1 to 1000 events by (created_at, id), newest first.
 
-        Its id will do while it is stored; NotFound otherwise.
+        `before` is the last event of the page before, or its id. Raises NotFound for an id that is not
+        stored any more.
         """
         check.optional_name("event_type", event_type)
         check.limit(limit)
@@ -47,10 +59,10 @@ class Events:
     def read_after(
         self, id: Event | int, *, event_type: str | None = None, limit: int = 100
     ) -> builtins.list[Event]:
-        """A page by id, oldest first; start with 0, go on with the last event.
+        """A page of 1 to 1000 events by id, oldest first; begin with 0, go on with the last event.
 
-        A reader that follows it misses none, also while others append: an event is held back
-        until no event with a lower id can appear any more.
+        A reader that goes on from the last event of each page misses none, also while others append:
+        an event is held back until no event with a lower id can appear any more.
         """
         start = id.id if isinstance(id, Event) else check.identity("id", id)
         check.optional_name("event_type", event_type)
@@ -66,16 +78,8 @@ class Events:
         return event.created_at, event.id
 
 
-def _append_one(context: Context, request: Appending) -> Event:
-    return _append_all(context, [request], context.now(request[2]))[0]
-
-
-def _append_all(context: Context, requests: Sequence[Appending], now: datetime) -> builtins.list[Event]:
-    rows = [(event_type, text, created_at or now) for event_type, text, created_at in requests]
-    return [*context.backend.events.append(rows)]
-
-
 def checked(event: object) -> Appending:
+    """The arguments of `append`, checked."""
     if isinstance(event, tuple) and len(event) in (2, 3):
         event = NewEvent(*event)
     new = check.instance("events", event, NewEvent)
@@ -84,3 +88,12 @@ def checked(event: object) -> Appending:
         check.canonical("payload", new.payload),
         check.optional_utc("created_at", new.created_at),
     )
+
+
+def _append_single(context: Context, request: Appending) -> Event:
+    return _append_batch(context, [request], context.now(request[2]))[0]
+
+
+def _append_batch(context: Context, requests: Sequence[Appending], now: datetime) -> builtins.list[Event]:
+    rows = [(event_type, text, created_at or now) for event_type, text, created_at in requests]
+    return [*context.backend.events.append(rows)]

@@ -11,6 +11,12 @@ from .context import Context
 
 
 class Locks:
+    """`storage.lock`: named locks with one owner at a time, each with an expiry and a fence.
+
+    The fence is a number that grows with each change of owner. Pass it on to what the lock protects: a
+    holder that was overtaken has a lower one. Names and owners have 1 to 512 bytes of UTF-8.
+    """
+
     def __init__(self, context: Context) -> None:
         self._context = context
 
@@ -22,10 +28,10 @@ class Locks:
         name: str = "worker",
         now: datetime | None = None,
     ) -> WorkerLock | None:
-        """The lock until now + `ttl` (default: SCHEDULE_WORKER_LOCK_SECONDS), or None while another holds it.
+        """Take a lock until now + `ttl`, or return None while another owner holds it.
 
-        An owner that holds it already gets a new expiry and keeps its fence. Pass the fence on
-        to whatever the lock protects: a holder that was overtaken has a lower one.
+        `ttl` defaults to SCHEDULE_WORKER_LOCK_SECONDS (45 seconds). An owner that holds the lock
+        already gets the new expiry and keeps its fence. Raises InvalidValue for wrong arguments.
         """
         check.name("owner_id", owner_id)
         check.name("name", name)
@@ -36,7 +42,10 @@ class Locks:
     def renew(
         self, lock: WorkerLock, *, ttl: timedelta | None = None, now: datetime | None = None
     ) -> WorkerLock:
-        """Hold it until now + `ttl`. Raises LockLost once it expired or changed owners."""
+        """Hold a lock until now + `ttl` (default: SCHEDULE_WORKER_LOCK_SECONDS).
+
+        Raises LockLost if the lock has expired, was released, or has another owner.
+        """
         check.instance("lock", lock, WorkerLock)
         held = self._ttl(ttl)
         at = self._context.now(now)
@@ -51,14 +60,14 @@ class Locks:
         return renewed
 
     def release(self, lock: WorkerLock, *, now: datetime | None = None) -> bool:
-        """True if it was still held and is free now."""
+        """Free a lock: True if this holder held it until now, False if it was lost before."""
         check.instance("lock", lock, WorkerLock)
         return self._context.backend.lock.release(
             lock.name, lock.owner_id, lock.fence, now=self._context.now(now)
         )
 
     def current(self, name: str = "worker", *, now: datetime | None = None) -> WorkerLock | None:
-        """Who holds it, or None."""
+        """The lock as it is held now; None if it is free or has expired."""
         check.name("name", name)
         return self._context.backend.lock.current(name, now=self._context.now(now))
 

@@ -7,43 +7,62 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from .. import validation as check
+from ..batching import BatchedCall
 from ..records import Metrics
 from .context import Context
-from ..batching import BatchedCall
 
 _MOST_AT_ONCE = 2**53 - 1
 _MOST_MILLISECONDS = 1e12
 _NANOSECONDS = 1_000_000
 
 Increment = tuple[str, int]
+"""The name of a counter, and what is added to it."""
 
 
 class MetricsStore:
+    """`storage.metrics`: counters, and the latency of requests. Exact under concurrency."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._incrementing = BatchedCall(context, _increment_one, _increment_all)
-        self._observing = BatchedCall(context, _observe_one, _observe_all)
+        self._incrementing = BatchedCall(context, _increment_single, _increment_batch)
+        self._observing = BatchedCall(context, _observe_single, _observe_batch)
 
     def increment(self, name: str, by: int = 1) -> None:
+        """Add `by` to a counter, which starts at 0. A negative number subtracts.
+
+        `name` has 1 to 512 bytes of UTF-8; `by` is a whole number between -2**53 and 2**53. Raises
+        InvalidValue for anything else.
+        """
         self._incrementing.call(increment(name, by))
 
     def observe_latency(self, milliseconds: float) -> None:
-        """Count one request that took this long. Sums are kept in whole nanoseconds, so they are exact."""
+        """Count one request that took this many milliseconds, 0 to 1e12.
+
+        Sums are kept in whole nanoseconds, so they do not depend on the order. Raises InvalidValue for
+        what is no such number.
+        """
         self._observing.call(nanoseconds(milliseconds))
 
     def read(self) -> Metrics:
+        """All counters by name, and the latency of all requests that were observed."""
         return self._context.backend.metrics.read()
 
 
 def increment(name: str, by: int) -> Increment:
+    """The arguments of `increment`, checked."""
     return check.name("name", name), check.whole("by", by, least=-_MOST_AT_ONCE, most=_MOST_AT_ONCE)
 
 
-def _increment_one(context: Context, request: Increment) -> None:
+def nanoseconds(milliseconds: float) -> int:
+    """The argument of `observe_latency`, checked."""
+    return round(check.number("milliseconds", milliseconds, most=_MOST_MILLISECONDS) * _NANOSECONDS)
+
+
+def _increment_single(context: Context, request: Increment) -> None:
     context.backend.metrics.increment(*request)
 
 
-def _increment_all(context: Context, requests: Sequence[Increment], _: datetime) -> Sequence[None]:
+def _increment_batch(context: Context, requests: Sequence[Increment], _: datetime) -> Sequence[None]:
     sums: Counter[str] = Counter()
     for name, by in requests:
         sums[name] += by
@@ -51,14 +70,10 @@ def _increment_all(context: Context, requests: Sequence[Increment], _: datetime)
     return [None] * len(requests)
 
 
-def _observe_one(context: Context, request: int) -> None:
+def _observe_single(context: Context, request: int) -> None:
     context.backend.metrics.observe_latency(request)
 
 
-def _observe_all(context: Context, requests: Sequence[int], _: datetime) -> Sequence[None]:
+def _observe_batch(context: Context, requests: Sequence[int], _: datetime) -> Sequence[None]:
     context.backend.metrics.observe_latencies(len(requests), sum(requests), max(requests))
     return [None] * len(requests)
-
-
-def nanoseconds(milliseconds: float) -> int:
-    return round(check.number("milliseconds", milliseconds, most=_MOST_MILLISECONDS) * _NANOSECONDS)

@@ -6,76 +6,76 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from .. import validation as check
+from ..batching import BatchedCall
 from ..retention import milliseconds
 from .context import Context
-from ..batching import BatchedCall
 
-Registration = tuple[str, int | None]
-"""A nonce, and its milliseconds unless the clock is to tell them."""
+Registration = tuple[str, datetime | None]
+"""A nonce, checked, and its timestamp unless the clock is to tell it."""
 
 
 class Nonces:
+    """`storage.nonces`: remembers the nonces of webhooks, so that each is accepted once.
+
+    A nonce is a name of 1 to 512 bytes of UTF-8. Nonces are deleted by age (RETENTION_NONCES_DAYS).
+    """
+
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._registering = BatchedCall(context, _register_one, _register_all)
+        self._batched = BatchedCall(context, _register_single, _register_batch)
 
     def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
-        """True the first time; False from then on, until the nonce is pruned by age.
+        """Store a nonce: True the first time, False from then on, until it is pruned by age.
 
-        `timestamp` (default: now) is kept in whole milliseconds, rounded down. Of any number
-        of callers that race with one nonce, one gets True.
+        `timestamp` (default: now) decides the nonce's age; it is stored in whole milliseconds, rounded
+        down. If several callers register one nonce at once, exactly one gets True. Raises InvalidValue
+        for a nonce that is no name, or a timestamp without a time zone.
         """
-        check.name("nonce", nonce)
-        moment = None if timestamp is None else _milliseconds(timestamp)
-        return self._registering.call((nonce, moment))
+        return self._batched.call(registration(nonce, timestamp))
 
     def register_many(
         self, nonces: Iterable[str | tuple[str, datetime | None]], *, timestamp: datetime | None = None
     ) -> list[bool]:
-        """`register` for each, in order, all or nothing; of a nonce that is there twice, the second is False.
+        """`register` for each nonce, all or nothing; the answers are in the order of the nonces.
 
-        A nonce may come with a timestamp of its own; `timestamp` is for the others.
+        A nonce may come as a pair with a timestamp of its own; `timestamp` (default: now) is for the
+        others. If a nonce is there twice, the second answer is False. Raises InvalidValue as `register`.
         """
         if not isinstance(nonces, Iterable) or isinstance(nonces, str | bytes):
             raise check.wrong_type("nonces", "an iterable of nonces", nonces)
-        common = None if timestamp is None else _milliseconds(timestamp)
-        requests = [_with_time(nonce, common) for nonce in nonces]
-        return _register_all(self._context, requests, self._context.now(None)) if requests else []
+        common = check.optional_utc("timestamp", timestamp)
+        requests = [_pair(nonce, common) for nonce in nonces]
+        return _register_batch(self._context, requests, self._context.now(None)) if requests else []
 
     def seen(self, nonce: str) -> bool:
+        """Whether the nonce is stored. Registers nothing."""
         check.name("nonce", nonce)
         return self._context.backend.nonces.seen(nonce)
 
 
 def registration(nonce: str, timestamp: datetime | None) -> Registration:
-    return check.name("nonce", nonce), None if timestamp is None else _milliseconds(timestamp)
+    """The arguments of `register`, checked."""
+    return check.name("nonce", nonce), check.optional_utc("timestamp", timestamp)
 
 
-def _register_one(context: Context, request: Registration) -> bool:
-    nonce, moment = request
-    backend = context.backend
-    if moment is None:
-        moment = milliseconds(context.now(None))
-    return backend.nonces.register(nonce, moment)
-
-
-def _register_all(context: Context, requests: Sequence[Registration], now: datetime) -> list[bool]:
-    at = milliseconds(now)
-    rows = [(nonce, at if moment is None else moment) for nonce, moment in requests]
-    distinct = dict(reversed(rows))
-    if len(distinct) == len(rows):
-        return [*context.backend.nonces.register_many(rows)]
-    is_new = context.backend.nonces.register_many([*distinct.items()])
-    answers = dict(zip(distinct, is_new, strict=True))
-    return [answers.pop(nonce, False) for nonce, _ in rows]
-
-
-def _milliseconds(timestamp: datetime) -> int:
-    return milliseconds(check.utc("timestamp", timestamp))
-
-
-def _with_time(nonce: object, common: int | None) -> Registration:
+def _pair(nonce: object, common: datetime | None) -> Registration:
+    timestamp = None
     if type(nonce) is tuple and len(nonce) == 2:
-        name, timestamp = nonce
-        return check.name("nonces", name), common if timestamp is None else _milliseconds(timestamp)
-    return check.name("nonces", nonce), common
+        nonce, timestamp = nonce
+    return check.name("nonces", nonce), check.optional_utc("timestamp", timestamp) or common
+
+
+def _register_single(context: Context, request: Registration) -> bool:
+    nonce, timestamp = request
+    backend = context.backend
+    return backend.nonces.register(nonce, milliseconds(timestamp or context.now(None)))
+
+
+def _register_batch(context: Context, requests: Sequence[Registration], now: datetime) -> list[bool]:
+    first: dict[str, datetime | None] = {}
+    for nonce, timestamp in requests:
+        first.setdefault(nonce, timestamp)
+    rows = [(nonce, milliseconds(timestamp or now)) for nonce, timestamp in first.items()]
+    is_new = dict(zip(first, context.backend.nonces.register_many(rows), strict=True))
+    # `pop`: a second registration of one nonce comes after the first, and is False.
+    return [is_new.pop(nonce, False) for nonce, _ in requests]

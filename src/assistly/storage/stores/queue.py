@@ -28,11 +28,19 @@ from .settling import expire, settlement
 from .waiting import wait
 
 _SWEEP = 100
-_LEASE = timedelta(minutes=5)
+DEFAULT_LEASE = timedelta(minutes=5)
 _RESCHEDULABLE = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
 
 class Queue:
+    """`storage.queue`: jobs that are to be published, each at its time and once.
+
+    A job is scheduled, claimed by a worker for the time of a lease, and settled: posted, failed, snoozed
+    or released. Platforms, keys and worker ids are names of 1 to 512 bytes of UTF-8; content and metadata
+    have at most 1 MiB. Times are aware datetimes, durations are timedeltas. `now` (default: the clock of
+    the storage, else of the engine) is the time at which a call is made.
+    """
+
     def __init__(self, context: Context) -> None:
         self._context = context
         self._scheduler = Scheduler(context)
@@ -50,26 +58,25 @@ class Queue:
         max_lateness: timedelta | None = None,
         now: datetime | None = None,
     ) -> Job:
-        """Store a job, due at `scheduled_at` (default: now).
+        """Store a job that is due at `scheduled_at` (default: now).
 
-        With an `idempotency_key` that a stored job has, that job is returned, or
-        IdempotencyMismatch raised if its platform, content or metadata differ. With `min_gap`,
-        ScheduleConflict is raised, carrying the earliest active job on the platform that is
-        nearer than that; of callers that race for one slot, one wins. After `max_retries` failed
-        attempts (default: SCHEDULE_MAX_RETRIES) a job goes to the dead letters, and so does one
-        that is met later than `max_lateness` after its time.
+        `idempotency_key`: if a stored job has this key, that job is returned; IdempotencyMismatch is
+        raised if its platform, content or metadata differ. `min_gap`: ScheduleConflict is raised if an
+        active job on the platform is nearer than that; it carries the earliest such job, and of several
+        callers that want one slot, one wins. `metadata` is a JSON object (default: empty). After
+        `max_retries` failed attempts (default: SCHEDULE_MAX_RETRIES) the job becomes a dead letter, and
+        so does a job that would be claimed later than `max_lateness` after its time (default: None,
+        never too late). Raises InvalidValue for wrong arguments.
         """
-        if now is None and min_gap is None:
-            return self._scheduler.schedule_plain(
-                platform, content, scheduled_at, idempotency_key, metadata, max_retries, max_lateness
-            )
-        new = NewJob(
-            platform, content, scheduled_at, idempotency_key, min_gap, metadata, max_retries, max_lateness
+        return self._scheduler.schedule(
+            NewJob(
+                platform, content, scheduled_at, idempotency_key, min_gap, metadata, max_retries, max_lateness
+            ),
+            now,
         )
-        return self._scheduler.schedule(new, now)
 
     def schedule_many(self, jobs: Iterable[NewJob], *, now: datetime | None = None) -> builtins.list[Job]:
-        """`schedule` for each, in order, all or nothing."""
+        """`schedule` for each of several jobs, in order, all or nothing; the jobs in the same order."""
         return self._scheduler.schedule_many(jobs, now)
 
     def reschedule(
@@ -82,13 +89,14 @@ class Queue:
         min_gap: timedelta | None = None,
         now: datetime | None = None,
     ) -> Job:
-        """Move a job that is scheduled or retrying; it keeps its status and its retries.
+        """Move a job that is scheduled or retrying to another time; it keeps its status and its retries.
 
-        A pending retry is dropped: the job is due at `scheduled_at`. Raises NotFound,
-        StatusConflict for any other status, and ScheduleConflict as `schedule` does.
+        A pending retry is dropped: the job is due at `scheduled_at`. Content and metadata are replaced
+        if they are given. Raises NotFound if there is no such job, StatusConflict if it is in another
+        status, and with `min_gap` ScheduleConflict as `schedule` does.
         """
         id = check.identity("id", id)
-        moment = check.utc("scheduled_at", scheduled_at)
+        at = check.utc("scheduled_at", scheduled_at)
         if content is not None:
             check.content("content", content)
         text = None if metadata is None else check.canonical_object("metadata", metadata)
@@ -104,9 +112,9 @@ class Queue:
                 raise StatusConflict(f"job {id} is {job.status}: only a waiting job can be rescheduled", job)
             if gap:
                 backend.jobs.lock_platforms([job.platform])
-                raise_conflict(backend, job.platform, moment, gap, exclude=id)
+                raise_conflict(backend, job.platform, at, gap, exclude=id)
             moved = backend.jobs.reschedule(
-                id, moment, content=content, metadata=text, now=self._context.now(now)
+                id, at, content=content, metadata=text, now=self._context.now(now, backend)
             )
             if moved is None:
                 raise NotFound(f"there is no job {id} any more")
@@ -115,16 +123,20 @@ class Queue:
         return self._context.atomically(attempt)
 
     def find_conflict(self, platform: str, scheduled_at: datetime, min_gap: timedelta) -> Job | None:
-        """The earliest active job on the platform that is nearer to the time than `min_gap`."""
+        """The earliest active job on the platform that is nearer to `scheduled_at` than `min_gap`, or None.
+
+        Active are jobs that are scheduled, retrying or processing. Reserves nothing: see `schedule`.
+        """
         check.name("platform", platform)
-        moment = check.utc("scheduled_at", scheduled_at)
+        at = check.utc("scheduled_at", scheduled_at)
         gap = check.duration("min_gap", min_gap, zero=True)
         if not gap:
             return None
         self._context.backend.jobs.prepare_gap_checks()
-        return self._context.backend.jobs.in_window(platform, *check.window(moment, gap))
+        return self._context.backend.jobs.in_window(platform, *check.window(at, gap))
 
     def get(self, id: int) -> Job | None:
+        """The job of this id, or None."""
         return self._context.backend.jobs.get(check.identity("id", id))
 
     def list(
@@ -135,7 +147,10 @@ class Queue:
         after: Job | int | None = None,
         limit: int = 100,
     ) -> builtins.list[Job]:
-        """A page by id. `after`: the last job of the page before, or its id."""
+        """A page of 1 to 1000 jobs by id; of one `status` and of one `platform` only, if they are given.
+
+        `after` is the last job of the page before, or its id.
+        """
         wanted = None if status is None else _status(status)
         check.optional_name("platform", platform)
         return [
@@ -145,10 +160,10 @@ class Queue:
         ]
 
     def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
-        """How many jobs are in each status, with zeros.
+        """How many jobs are in each status; 0 where there are none.
 
-        The posted ones are as many as the history is long. Without them (`posted=False`) the
-        answer has four statuses, and comes as soon as what is not done is counted.
+        To count the posted jobs takes time in proportion to the history. With `posted=False` they are
+        neither counted nor in the answer.
         """
         check.flag("posted", posted)
         found = self._context.backend.jobs.counts(posted=posted)
@@ -157,11 +172,14 @@ class Queue:
         }
 
     def remove(self, id: int) -> bool:
-        """Delete a job in whatever status, and free its idempotency key. A claim on it is lost."""
+        """Delete a job in whatever status: True if there was one.
+
+        Its idempotency key is free again, and a claim on it is lost.
+        """
         return self._context.backend.jobs.remove(check.identity("id", id))
 
     def next_due_at(self) -> datetime | None:
-        """When the next waiting job falls due; in the past if one is due already."""
+        """When the first waiting job falls due (in the past if it is due already); None if none waits."""
         return self._context.backend.jobs.next_due_at()
 
     def claim_due(
@@ -169,16 +187,16 @@ class Queue:
         *,
         worker_id: str,
         limit: int = 100,
-        lease: timedelta = _LEASE,
+        lease: timedelta = DEFAULT_LEASE,
         platforms: Iterable[str] | None = None,
         now: datetime | None = None,
     ) -> builtins.list[Job]:
-        """Hold up to `limit` due jobs until now + `lease`, by (due_at, id).
+        """Claim up to `limit` (1 to 1000) due jobs until now + `lease` (default: 5 minutes), by (due_at, id).
 
-        Each job goes to one claimer only. Every later call on it carries its claim, and raises
-        ClaimLost once the job was taken back, settled or removed. On the way, up to 100 expired
-        claims are taken back (see `rescue_expired`) and up to 100 due jobs that are later than
-        their max_lateness go to the dead letters with the reason `missed: …`.
+        Each job goes to one claimer only; `platforms` restricts the choice. Every later call on a
+        claimed job carries its claim, and raises ClaimLost once the job was taken back, settled or
+        removed. On the way up to 100 expired claims are taken back (see `rescue_expired`), and up to 100
+        due jobs that are later than their max_lateness become dead letters with the reason `missed: …`.
         """
         check.name("worker_id", worker_id)
         check.limit(limit)
@@ -207,7 +225,10 @@ class Queue:
     def extend(
         self, jobs: Iterable[Job], *, lease: timedelta, now: datetime | None = None
     ) -> builtins.list[Job]:
-        """Hold claimed jobs until now + `lease`; the ones that are still held, by id."""
+        """Extend the leases of claimed jobs to now + `lease`; the jobs that are still held, by id.
+
+        A job whose lease has run out, or whose claim was lost, is left out and stays as it is.
+        """
         if not isinstance(jobs, Iterable):
             raise check.wrong_type("jobs", "an iterable of Job", jobs)
         claims = [(job.id, job.claim) for job in (check.instance("jobs", job, Job) for job in jobs)]
@@ -218,10 +239,11 @@ class Queue:
         return [*self._context.backend.jobs.extend(claims, lease_until=check.later(at, lease), now=at)]
 
     def begin_publish(self, job: Job, *, now: datetime | None = None) -> Job:
-        """Record that publishing begins. Call it right before the call that cannot be taken back.
+        """Record that publishing begins. Call it right before the request that cannot be taken back.
 
-        From here on, a lease that runs out leads to the dead letters with `outcome unknown: …`
-        and not to a retry. Raises ClaimLost also when the lease has run out.
+        If the lease runs out after this, the job becomes a dead letter with the reason
+        `outcome unknown: …` instead of being retried, since a retry could publish it twice. Raises
+        ClaimLost if the claim was lost or its lease has run out: do not publish then.
         """
         check.instance("job", job, Job)
         begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=self._context.now(now))
@@ -230,6 +252,10 @@ class Queue:
         return begun
 
     def mark_posted(self, job: Job, remote_id: str | None = None, *, now: datetime | None = None) -> Job:
+        """Settle a claimed job as posted, with its id on the platform if that is known.
+
+        Raises ClaimLost if the job was taken back, settled or removed meanwhile.
+        """
         return self._settle_one(Posted(job, remote_id), now)
 
     def mark_failed(
@@ -241,30 +267,42 @@ class Queue:
         retryable: bool = True,
         now: datetime | None = None,
     ) -> Job:
-        """Count a failed attempt that published nothing.
+        """Settle a claimed job as failed: an attempt that published nothing.
 
-        The job is tried again at `retry_at` (default: after the policy's delay), or goes to the
-        dead letters when it has had its `max_retries` or is not `retryable`.
+        The job is retried at `retry_at` (default: after SCHEDULE_RETRY_MINUTES), or becomes a dead
+        letter after `max_retries` attempts, or at once if it is not `retryable`. `error` is a text of
+        at most 1 MiB. Raises ClaimLost if the job was taken back, settled or removed meanwhile.
         """
         return self._settle_one(Failed(job, error, retry_at, retryable), now)
 
     def mark_unknown(self, job: Job, error: str, *, now: datetime | None = None) -> Job:
-        """Put a job that may have been published or not among the dead letters, for a person to decide.
+        """Make a claimed job a dead letter because nobody knows whether it was published.
 
-        Its reason is `outcome unknown: ` and the error; publish_started_at is kept.
+        Its reason is `outcome unknown: ` and the error, and publish_started_at is kept: a person looks,
+        and replays or removes it. Raises ClaimLost if the job was taken back, settled or removed.
         """
         return self._settle_one(Unknown(job, error), now)
 
     def snooze(self, job: Job, until: datetime, *, now: datetime | None = None) -> Job:
-        """Put a claimed job back until then; costs no attempt."""
+        """Put a claimed job back until `until`; its status is as before the claim. Costs no attempt.
+
+        Raises ClaimLost if the job was taken back, settled or removed meanwhile.
+        """
         return self._settle_one(Snoozed(job, until), now)
 
     def release(self, job: Job, *, now: datetime | None = None) -> Job:
-        """Put a claimed job back as it was; costs no attempt."""
+        """Put a claimed job back as it was before the claim. Costs no attempt.
+
+        Raises ClaimLost if the job was taken back, settled or removed meanwhile.
+        """
         return self._settle_one(Released(job), now)
 
     def settle(self, outcomes: Iterable[Outcome], *, now: datetime | None = None) -> Settled:
-        """End a batch of claims. Lost ones are listed, the others are applied."""
+        """Settle several claimed jobs: Posted, Failed, Snoozed, Released or Unknown for each.
+
+        Jobs whose claim was lost are listed by id in the answer and stay as they are; the others are
+        settled, all or none of them.
+        """
         if not isinstance(outcomes, Iterable):
             raise check.wrong_type("outcomes", "an iterable of outcomes", outcomes)
         batch = [*outcomes]
@@ -278,10 +316,10 @@ class Queue:
         return Settled([job for job in results if job is not None], lost)
 
     def rescue_expired(self, *, limit: int = 100, now: datetime | None = None) -> builtins.list[Job]:
-        """Take back claims whose lease ran out; the jobs as they are now.
+        """Take back up to `limit` (1 to 1000) claims whose lease has run out; the jobs as they are now.
 
-        It counts as a failed attempt. Where publishing had begun, the job goes to the dead
-        letters with the reason `outcome unknown: …`, for a person to decide.
+        It counts as a failed attempt. Where publishing had begun, the job becomes a dead letter with
+        the reason `outcome unknown: …`, for a person to decide.
         """
         check.limit(limit)
         return self._rescue(limit, self._context.now(now))
@@ -289,22 +327,25 @@ class Queue:
     def dead_letters(
         self, *, platform: str | None = None, after: Job | int | None = None, limit: int = 100
     ) -> builtins.list[Job]:
-        """A page by id."""
+        """A page of 1 to 1000 dead letters by id; `after` as in `list`."""
         return self.list(status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=limit)
 
     def replay(
         self, id: int, *, scheduled_at: datetime | None = None, now: datetime | None = None
     ) -> Job | None:
-        """Schedule a dead letter anew (default: now); None if there is no dead letter of that id."""
+        """Schedule a dead letter anew at `scheduled_at` (default: now), with all its attempts before it.
+
+        None if there is no dead letter of this id.
+        """
         id = check.identity("id", id)
-        moment = check.optional_utc("scheduled_at", scheduled_at)
+        scheduled = check.optional_utc("scheduled_at", scheduled_at)
         at = self._context.now(now)
-        return self._context.backend.jobs.replay(id, moment or at, now=at)
+        return self._context.backend.jobs.replay(id, scheduled or at, now=at)
 
     def replay_all(
         self, *, platform: str | None = None, limit: int | None = None, now: datetime | None = None
     ) -> int:
-        """Schedule the dead letters anew, by id; how many."""
+        """Schedule dead letters anew for now, by id, at most `limit` (default: all); how many there were."""
         check.optional_name("platform", platform)
         if limit is not None:
             check.whole("limit", limit, least=1, most=check.MAX_ID)
@@ -312,8 +353,12 @@ class Queue:
         return self._context.backend.jobs.replay_many(platform=platform, limit=limit, scheduled_at=at, now=at)
 
     def wait(self, timeout: float | timedelta) -> bool:
-        """Sleep until a job may be due, at most `timeout` (seconds, or a timedelta): True if one may be."""
-        return wait(self._context, timeout)
+        """Sleep until a job may be due, at most `timeout` (seconds, or a timedelta); True if one may be.
+
+        Wakes early when another thread or process schedules a job that is due. In a transaction it
+        looks again every 0.1 seconds.
+        """
+        return wait(self._context, check.seconds("timeout", timeout))
 
     def _rescue(self, limit: int, at: datetime) -> builtins.list[Job]:
         jobs = self._context.backend.jobs

@@ -17,19 +17,25 @@ _ATTEMPTS = 100
 
 
 class Sessions:
+    """`storage.sessions`: one JSON value for each user, with a version that counts its changes.
+
+    A user id is a name of 1 to 512 bytes of UTF-8; the data is JSON of at most 1 MiB.
+    """
+
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def get(self, user_id: str) -> Session | None:
+        """The session of a user, or None. Creates nothing."""
         return self._context.backend.sessions.get(check.name("user_id", user_id))
 
     def put(
         self, user_id: str, data: Json, *, expected_version: int | None = None, now: datetime | None = None
     ) -> Session:
-        """Store `data` as the next version.
+        """Store `data` as the next version of a user's session.
 
-        With `expected_version` (0: there must be none) it raises VersionConflict, carrying the
-        stored session, unless the session is at that version.
+        With `expected_version`, the session must be at that version (0: there must be none); otherwise
+        VersionConflict is raised, which carries the stored session, and nothing is changed.
         """
         check.name("user_id", user_id)
         text = check.canonical("data", data)
@@ -56,10 +62,12 @@ class Sessions:
         default: Json = None,
         now: datetime | None = None,
     ) -> Session:
-        """Store what `change` makes of the data (of `default` where there is no session).
+        """Read, change and store a user's session as one atomic step; no concurrent update is lost.
 
-        `change` gets a copy and returns the new value. It runs in a transaction that holds the
-        session, so keep it short; it may run again where two callers create one session at once.
+        `change` gets a copy of the data (of `default` where there is no session) and returns the new
+        data. It runs inside a transaction that holds the session: keep it short, and do not call this
+        storage in it (TransactionOpen). It may run again if two callers create one session at once, or
+        after a deadlock. An exception of it changes nothing and is passed on.
         """
         check.name("user_id", user_id)
         fallback = check.canonical("default", default)
@@ -71,7 +79,7 @@ class Sessions:
                 user_id,
                 check.canonical("the result of change", data),
                 expected_version=session.version if session else 0,
-                now=self._context.now(now),
+                now=self._context.now(now, backend),
             )
 
         for _ in range(_ATTEMPTS):
@@ -83,11 +91,14 @@ class Sessions:
         )
 
     def delete(self, user_id: str) -> bool:
-        """True if there was one."""
+        """Delete a user's session: True if there was one."""
         return self._context.backend.sessions.delete(check.name("user_id", user_id))
 
     def list(self, *, after: Session | str | None = None, limit: int = 100) -> builtins.list[Session]:
-        """A page by user_id. `after`: the last session of the page before, or its user_id."""
+        """A page of 1 to 1000 sessions by user_id, in code point order.
+
+        `after` is the last session of the page before, or its user_id.
+        """
         start = after.user_id if isinstance(after, Session) else after
         if start is not None:
             check.name("after", start)

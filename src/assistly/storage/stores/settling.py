@@ -11,20 +11,14 @@ from ..retry import RetryPolicy
 
 OUTCOME_UNKNOWN = "outcome unknown"
 
-_make_settlement = Settlement
-
 
 def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlement:
-    """Raises InvalidValue for whatever is no proper outcome."""
-    if isinstance(outcome, Posted):
-        job = check.instance("job", outcome.job, Job)
-        remote_id = outcome.remote_id
-        if remote_id is not None:
-            check.name("remote_id", remote_id)
-        return _make_settlement("posted", job, remote_id, "", None, False, False)
+    """What an engine is to do for an outcome. Raises InvalidValue for what is no proper outcome."""
     if not isinstance(outcome, Outcome):
         raise check.wrong_type("outcomes", "Posted, Failed, Snoozed, Released or Unknown", outcome)
     job = check.instance("job", outcome.job, Job)
+    if isinstance(outcome, Posted):
+        return Settlement("posted", job, remote_id=check.optional_name("remote_id", outcome.remote_id))
     if isinstance(outcome, Failed):
         error = check.content("error", outcome.error)
         retry_at = check.optional_utc("retry_at", outcome.retry_at)

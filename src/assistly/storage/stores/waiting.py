@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 
-from .. import validation as check
 from .context import Context
 
 _LONGEST_SLEEP = 5.0
 _POLL_SECONDS = 0.1
 
 
-def wait(context: Context, timeout: float | timedelta) -> bool:
-    """Sleep until a job may be due, at most `timeout` (seconds, or a timedelta): True if one may be."""
-    deadline = time.monotonic() + check.seconds("timeout", timeout)
+def wait(context: Context, seconds: float) -> bool:
+    """See `Queue.wait`."""
+    deadline = time.monotonic() + seconds
     while True:
         due_at = context.backend.jobs.next_due_at()
         due_in = None if due_at is None else (due_at - context.now(None)).total_seconds()
@@ -27,4 +25,5 @@ def wait(context: Context, timeout: float | timedelta) -> bool:
         if context.is_root:
             context.backend.jobs.wait(longest)
         else:
+            # A transaction sees no changes of others that would wake it.
             time.sleep(min(longest, _POLL_SECONDS))
