@@ -7,6 +7,7 @@ from .database import PostgresDatabase
 from .events import PostgresEventStore
 from .idempotency import PostgresIdempotencyStore
 from .jobs import PostgresJobStore
+from .maintenance import Maintenance
 from .metrics import PostgresMetricStore
 from .nonces import PostgresNonceStore
 from .retention import PostgresRetentionStore
@@ -22,10 +23,19 @@ _STORES = SqlStores(
 
 
 class PostgresBackend(SqlBackend):
-    """`database_url` is any libpq URL or connection string.
+    """Storage in the schema `schema` of a PostgreSQL server, from version 15.
 
-    Tables are in `schema`. `prepare_threshold` is how often a statement runs on a connection
-    before it is prepared there; None, where a pooler in between cannot keep prepared statements.
+    `database_url` is any libpq URL or connection string, and `pool_size` how many connections are open
+    at most, besides one for notifications. Nothing connects before the first use.
+
+    `prepare_threshold` is how often a statement runs on a connection before it is prepared there; None:
+    never. Behind a pooler that shares sessions none is prepared in any case.
+
+    `fast_path` sends statements to libpq without the driver's cursor. None, the default, does so with
+    versions of psycopg that it is tested with (3.3), unless a tracer has patched the driver or its
+    cursors; False never does.
+
+    Raises ConfigurationError for a bad URL, pool size or schema.
     """
 
     def __init__(
@@ -36,6 +46,7 @@ class PostgresBackend(SqlBackend):
         schema: str = "public",
         auto_migrate: bool = True,
         prepare_threshold: int | None = 2,
+        fast_path: bool | None = None,
     ) -> None:
         database = PostgresDatabase(
             database_url,
@@ -43,9 +54,22 @@ class PostgresBackend(SqlBackend):
             schema=schema,
             auto_migrate=auto_migrate,
             prepare_threshold=prepare_threshold,
+            fast_path=fast_path,
         )
         super().__init__(database, _STORES)
+        self._maintenance = Maintenance(
+            database.target, f"{database.dialect.quoted_schema}.assistly_queue_jobs"
+        )
         self._label = f"{database.target.label} schema={schema}"
+
+    def maintain(self) -> None:
+        """Vacuum the table of jobs, if it holds enough dead rows to slow claims down."""
+        self._maintenance.run()
+
+    def close(self) -> None:
+        """Give every connection back; a vacuum under way is cancelled."""
+        self._maintenance.close()
+        super().close()
 
     def __repr__(self) -> str:
         return f"PostgresBackend({self._label})"

@@ -9,7 +9,6 @@ from functools import partial
 from typing import NamedTuple
 
 from ...errors import StorageError
-from ..sql.store import to_microseconds
 
 _EVERY = 1.0
 # More than that is no error of ours: the server's clock was set.
@@ -28,19 +27,7 @@ class _Anchor(NamedTuple):
 
     at: float
     answer: datetime
-    microseconds: int
     least: datetime
-    least_microseconds: int
-
-
-def _anchor(before: float, answer: datetime, previous: _Anchor | None) -> _Anchor:
-    at = (before + ticks()) / 2
-    microseconds = to_microseconds(answer)
-    if previous is not None:
-        told = previous.answer + timedelta(0, at - previous.at)
-        if timedelta(0) < told - answer < _CORRECTION:
-            return _Anchor(at, answer, microseconds, told, to_microseconds(told))
-    return _Anchor(at, answer, microseconds, answer, microseconds)
 
 
 class ServerClock:
@@ -58,29 +45,26 @@ class ServerClock:
         self._anchor: _Anchor | None = None
 
     def now(self, ask: Ask) -> datetime:
+        """The server's time; `ask` is called if it was last called a second ago or more."""
         anchor = self._anchor
         if anchor is None or not 0 <= ticks() - anchor.at < _EVERY:
             anchor = self._sync(ask)
-        moment = anchor.answer + timedelta(0, ticks() - anchor.at)
-        return max(anchor.least, moment)
-
-    def now_ms(self, ask: Ask) -> int:
-        anchor = self._anchor
-        if anchor is None or not 0 <= ticks() - anchor.at < _EVERY:
-            anchor = self._sync(ask)
-        microseconds = anchor.microseconds + round(1_000_000 * (ticks() - anchor.at))
-        return max(microseconds, anchor.least_microseconds) // 1000
-
-    def learn(self, before: float, answer: datetime) -> _Anchor:
-        """The server just said this, to a question of ours that left at `before`."""
-        anchor = self._anchor = _anchor(before, answer, self._anchor)
-        return anchor
+        return max(anchor.least, anchor.answer + timedelta(0, ticks() - anchor.at))
 
     def _sync(self, ask: Ask) -> _Anchor:
+        previous = self._anchor
         try:
-            return self.learn(*ask())
+            before, answer = ask()
         except StorageError:
             # What comes next will meet the same trouble, and say it better than a clock does.
-            if self._anchor is None:
+            if previous is None:
                 raise
-            return self._anchor
+            return previous
+        at = (before + ticks()) / 2
+        least = answer
+        if previous is not None:
+            expected = previous.answer + timedelta(0, at - previous.at)
+            if timedelta(0) < expected - answer < _CORRECTION:
+                least = expected
+        anchor = self._anchor = _Anchor(at, answer, least)
+        return anchor

@@ -97,6 +97,11 @@ def is_conflict(error: psycopg.Error) -> bool:
     return error.sqlstate in {"40P01", "40001"}
 
 
+def is_read_only(error: psycopg.Error) -> bool:
+    """Whether the server takes no writes now, as one that has become a standby."""
+    return error.sqlstate == "25006"
+
+
 def nothing_committed(error: psycopg.Error) -> bool:
     """Whether a broken connection's last statement certainly left no trace."""
     return error.sqlstate in _ENDED_BEFORE_COMMIT

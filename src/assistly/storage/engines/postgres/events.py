@@ -16,7 +16,7 @@ from ..sql.database import Executor, Row
 from ..sql.events import EVENT_COLUMNS, SqlEventStore
 from .batches import chunks
 from .dialect import PostgresDialect, lock_key
-from .session import PostgresWork
+from .server import PostgresWork
 
 _PATIENCE = "50ms"
 _SPAN = 10_000

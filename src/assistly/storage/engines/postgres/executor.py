@@ -26,17 +26,20 @@ class PostgresExecutor(ABC):
         self.connection = connection
 
     @abstractmethod
-    def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]: ...
+    def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:
+        """The rows that the statement returns."""
 
     @abstractmethod
-    def row(self, statement: str, params: Params = NO_PARAMS) -> Row | None: ...
+    def row(self, statement: str, params: Params = NO_PARAMS) -> Row | None:
+        """The first row that the statement returns."""
 
     @abstractmethod
-    def execute(self, statement: str, params: Params = NO_PARAMS) -> int: ...
+    def execute(self, statement: str, params: Params = NO_PARAMS) -> int:
+        """How many rows the statement changes."""
 
     @abstractmethod
     def command(self, text: str) -> str:
-        """One that takes no parameters and is not worth preparing; the server's word for it."""
+        """Run `text` unprepared, without parameters; the command tag."""
 
     @contextmanager
     def copying(self, statement: str) -> Iterator[Callable[[bytes], None]]:
@@ -44,12 +47,13 @@ class PostgresExecutor(ABC):
         with self.cursor() as cursor, cursor.copy(statement) as copy:
             yield copy.write
 
-    def cursor(self) -> psycopg.Cursor[tuple[Any, ...]]:
-        return psycopg.Cursor(self.connection, row_factory=tuple_row)
+    def cursor(self) -> psycopg.Cursor[Row]:
+        """A cursor of the connection, whose rows are tuples."""
+        return self.connection.cursor(row_factory=tuple_row)
 
 
-class ForeignExecutor(PostgresExecutor):
-    """On a caller's connection, whatever its row factory, cursor class, types and time zone."""
+class CursorExecutor(PostgresExecutor):
+    """Through the driver's cursor, as any program does it."""
 
     __slots__ = ("_cursor",)
 
@@ -75,11 +79,17 @@ class ForeignExecutor(PostgresExecutor):
         return self._cursor.rowcount
 
     def command(self, text: str) -> str:
-        self._cursor.execute(text, prepare=False)
+        self._cursor.execute(text.encode(), prepare=False)
         return self._cursor.statusmessage or ""
 
-    def cursor(self) -> psycopg.Cursor[tuple[Any, ...]]:
-        cursor = super().cursor()
+
+class BoundExecutor(CursorExecutor):
+    """On a caller's connection, whatever its row factory, cursor class, types and time zone."""
+
+    __slots__ = ()
+
+    def cursor(self) -> psycopg.Cursor[Row]:
+        cursor = psycopg.Cursor(self.connection, row_factory=tuple_row)
         adapt(cursor)
         cursor.adapters.register_loader("timestamptz", UtcLoader)
         return cursor

@@ -14,7 +14,7 @@ from ..sql.database import Executor, Row
 from ..sql.idempotency import KEY_COLUMNS, OVERWRITE, TAKE_OVER, SqlIdempotencyStore
 from .batches import chunks
 from .dialect import PostgresDialect, int_array, quote, text_array
-from .session import PostgresWork
+from .server import PostgresWork
 
 
 class PostgresIdempotencyStatements:

@@ -6,62 +6,64 @@ import json
 from collections.abc import Iterator, Sequence
 
 from ...engine.values import JobDraft
-from ...validation import EMPTY_OBJECT
-from ..sql.jobs import INSERT, UNLESS_KEY_IS_TAKEN, in_microseconds
-from .notifying import TOLD
+from ..sql.jobs import in_microseconds
+from .dialect import PostgresDialect
 
-# The table's defaults are no key, no metadata and no bound on lateness.
-_PLAIN = """
-INSERT INTO {t}queue_jobs (
-    status, platform, content, scheduled_at, due_at, created_at, updated_at, max_retries
-) VALUES ('scheduled', :platform, :content, :scheduled_at, :scheduled_at, :now, :now, :max_retries)
-RETURNING id
-"""
-_INSERT_ONE = {
-    "plain": _PLAIN,
-    "full": f"{INSERT} RETURNING id",
-    "keyed": f"{INSERT} {UNLESS_KEY_IS_TAKEN} RETURNING id",
-}
-INSERT_ONE = _INSERT_ONE | {
-    f"{kind}, telling": f"{statement}, {TOLD}" for kind, statement in _INSERT_ONE.items()
-}
+_UNLESS_KEY_IS_TAKEN = "ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
 
 
-def form(draft: JobDraft) -> str:
-    if draft.idempotency_key is not None:
-        return "keyed"
-    return "plain" if draft.max_lateness is None and draft.metadata == EMPTY_OBJECT else "full"
-
-
-# Ids in the order of the drafts; rows in the order of their keys, so that batches which share some
-# wait for each other in a line and not in a circle.
-INSERT_MANY = f"""
-WITH sequence AS MATERIALIZED (SELECT pg_get_serial_sequence(:jobs, 'id')::regclass AS name),
-numbered AS MATERIALIZED (
-    SELECT nextval(sequence.name) AS id, draft.*
-    FROM sequence, ROWS FROM (jsonb_to_recordset(:drafts::jsonb) AS (
-        platform text, content text, metadata jsonb, scheduled_at timestamptz, max_retries bigint,
-        max_lateness bigint, idempotency_key text
-    )) WITH ORDINALITY AS draft (
-        platform, content, metadata, scheduled_at, max_retries, max_lateness, idempotency_key, place
-    )
-    ORDER BY place
-)
-INSERT INTO {{t}}queue_jobs (
-    id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
-    max_retries, max_lateness, attention_at, idempotency_key
-)
-SELECT
-    id, 'scheduled', platform, content, metadata, scheduled_at, scheduled_at, :now, :now, 0,
-    max_retries, max_lateness, scheduled_at + max_lateness {{microseconds}}, idempotency_key
-FROM numbered
-ORDER BY idempotency_key, place
-{UNLESS_KEY_IS_TAKEN}
-RETURNING id, idempotency_key
-"""
+class InsertStatements:
+    def __init__(self, d: PostgresDialect) -> None:
+        table = f"{d.t}queue_jobs"
+        # While the server's queue of notifications is full, a commit that adds to it fails.
+        self.insert = f"""
+            INSERT INTO {table} (
+                status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
+                max_retries, max_lateness, attention_at, idempotency_key
+            ) VALUES (
+                'scheduled', %(platform)s, %(content)s, %(metadata)s::jsonb, %(scheduled_at)s,
+                %(scheduled_at)s, %(now)s, %(now)s, 0, %(max_retries)s, %(max_lateness)s,
+                %(scheduled_at)s::timestamptz + %(max_lateness)s::bigint * interval '1 microsecond',
+                %(idempotency_key)s
+            )
+            {_UNLESS_KEY_IS_TAKEN}
+            RETURNING id, CASE
+                WHEN %(notify)s AND pg_catalog.pg_notification_queue_usage() < 0.5
+                THEN pg_catalog.pg_notify(%(channel)s, '') IS NULL
+            END
+        """
+        # Ids in the order of the drafts; rows in the order of their keys, which keeps batches that share
+        # some from a deadlock.
+        self.insert_many = f"""
+            WITH sequence AS MATERIALIZED (SELECT pg_get_serial_sequence(%(jobs)s, 'id')::regclass AS name),
+            numbered AS MATERIALIZED (
+                SELECT nextval(sequence.name) AS id, draft.*
+                FROM sequence, ROWS FROM (jsonb_to_recordset(%(drafts)s::jsonb) AS (
+                    platform text, content text, metadata jsonb, scheduled_at timestamptz,
+                    max_retries bigint, max_lateness bigint, idempotency_key text
+                )) WITH ORDINALITY AS draft (
+                    platform, content, metadata, scheduled_at, max_retries, max_lateness, idempotency_key,
+                    place
+                )
+                ORDER BY place
+            )
+            INSERT INTO {table} (
+                id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at,
+                retries, max_retries, max_lateness, attention_at, idempotency_key
+            )
+            SELECT
+                id, 'scheduled', platform, content, metadata, scheduled_at, scheduled_at, %(now)s, %(now)s, 0,
+                max_retries, max_lateness, scheduled_at + max_lateness * interval '1 microsecond',
+                idempotency_key
+            FROM numbered
+            ORDER BY idempotency_key, place
+            {_UNLESS_KEY_IS_TAKEN}
+            RETURNING id, idempotency_key
+        """
 
 
 def drafts_json(drafts: Sequence[JobDraft]) -> str:
+    """The drafts as `insert_many` takes them."""
     return f"[{','.join(map(_draft_json, drafts))}]"
 
 
@@ -77,8 +79,8 @@ def _draft_json(draft: JobDraft) -> str:
     return f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "metadata": {draft.metadata}}}'
 
 
-def ids_in_places(drafts: Sequence[JobDraft], rows: Sequence[tuple[int, str | None]]) -> Iterator[int | None]:
-    """The rows are in the order of the drafts: one whose key is not theirs, or not any more, has none."""
+def ids_of(drafts: Sequence[JobDraft], rows: Sequence[tuple[int, str | None]]) -> Iterator[int | None]:
+    """The id of each draft, from the rows that were inserted, by id; None where its key is taken."""
     inserted = {key for _, key in rows}
     remaining = iter(rows)
     for draft in drafts:

@@ -8,7 +8,7 @@ import psycopg
 
 from ...errors import ConfigurationError, StorageUnavailable
 from ..sql.migrations import Migration
-from .dialect import lock_key, quote
+from .dialect import PostgresDialect, lock_key
 from .errors import translate
 from .executor import PostgresExecutor
 
@@ -24,18 +24,18 @@ WHERE n.nspname = %(schema)s AND c.relname = 'assistly_migrations'
 class SchemaTarget:
     """Reads before it writes: a role that may not create anything can use a schema that is current."""
 
-    def __init__(self, executor: PostgresExecutor, schema: str) -> None:
+    def __init__(self, executor: PostgresExecutor, dialect: PostgresDialect) -> None:
         self._executor = executor
         self._connection = executor.connection
-        self._schema = schema
-        self._quoted = quote(schema)
-        self._table = f"{self._quoted}.assistly_migrations"
-        self._template_table = self._table.replace("%", "%%")
+        self._schema = dialect.schema
+        self._quoted = dialect.quoted_schema
+        self._select = f"SELECT name, checksum FROM {dialect.t}migrations"
+        self._insert = f"INSERT INTO {dialect.t}migrations (name, checksum) VALUES (%(name)s, %(checksum)s)"
 
     def applied(self) -> Mapping[str, str]:
         if not self._has_table():
             return {}
-        return dict(self._executor.rows(f"SELECT name, checksum FROM {self._template_table}"))
+        return dict(self._executor.rows(self._select))
 
     def apply(self, migration: Migration) -> bool:
         with self._connection.transaction():
@@ -44,10 +44,7 @@ class SchemaTarget:
                 return False
             self._prepare()
             self._run(migration)
-            self._executor.execute(
-                f"INSERT INTO {self._template_table} (name, checksum) VALUES (%(name)s, %(checksum)s)",
-                {"name": migration.name, "checksum": migration.checksum},
-            )
+            self._executor.execute(self._insert, {"name": migration.name, "checksum": migration.checksum})
         return True
 
     def _run(self, migration: Migration) -> None:
@@ -78,8 +75,8 @@ class SchemaTarget:
         execute(f"SET LOCAL search_path = {self._quoted}")
         if not self._has_table():
             execute(
-                f"CREATE TABLE {self._table} (name text PRIMARY KEY, checksum text NOT NULL, "
-                "applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+                f"CREATE TABLE {self._quoted}.assistly_migrations (name text PRIMARY KEY, "
+                "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
             )
 
     def _has_table(self) -> bool:

@@ -1,161 +1,225 @@
-"""Who waits for jobs, and what there is to tell them: docs/decisions/0010 says why it is complete."""
+"""Waking the threads that wait for jobs, by LISTEN and NOTIFY: docs/decisions/0020."""
 
 from __future__ import annotations
 
-import math
-import os
+import hashlib
+import selectors
+import socket
 import threading
-import weakref
-from datetime import datetime
+from contextlib import closing, suppress
 from time import monotonic
+from typing import Any
 
+import psycopg
+
+from ... import forks
+from ...errors import StorageClosed
 from .conninfo import Target
-from .courier import Announcement, Courier
-from .dialect import PostgresDialect
+from .dialect import quote
 
-_POLL_WHILE_DEAF = 1.0
-_GOODBYE = 1.0
-# What comes sooner after the one before is a stream.
-_QUIET = 0.001
+APPLICATION_NAME = "assistly wake-ups"
+
+POLL_SECONDS = 1.0
+"""How long a waiter sleeps at most: what no notification told of, it sees then."""
+
+INTERVAL = 0.05
+"""Seconds between two notifications of one process: their commits take a lock of the whole server."""
+
+NOTIFY = "SELECT pg_catalog.pg_notify(%(channel)s, '')"
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+_JOIN_SECONDS = 1.0
+
+# Unlike epoll it keeps no state in the kernel, which could take a new descriptor for a closed one.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-class Wakeups:
-    """`announce` tells every process of jobs that are due, and `wait` sleeps until one does.
+def channel(schema: str) -> str:
+    """The name that the processes on one schema notify each other under, short enough for Postgres."""
+    return f"assistly_jobs_{hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()}"
 
-    Both leave the talking to a thread with a connection of its own, which begin with the first use.
+
+class Waker:
+    """Ends another thread's wait for a descriptor (a self-pipe)."""
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+
+    def wake(self) -> None:
+        """End the wait under way, or the next one."""
+        # A full buffer ends it already; a closed socket has nobody waiting.
+        with suppress(OSError):
+            self._sender.send(b"\0")
+
+    def wait(self, timeout: float | None, descriptor: int | None = None) -> None:
+        """Return after `wake`, when the descriptor can be read, or after `timeout` seconds."""
+        with _Selector() as selector:
+            selector.register(self._receiver, selectors.EVENT_READ)
+            if descriptor is not None:
+                selector.register(descriptor, selectors.EVENT_READ)
+            selector.select(timeout)
+        with suppress(BlockingIOError):
+            self._receiver.recv(4096)
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self._receiver.close()
+        self._sender.close()
+
+
+class Wakeups(forks.ForkAware):
+    """Notifies all processes of jobs that became due, and lets threads wait for that.
+
+    Both are done by one thread with a connection of its own, which begin with the first use. While the
+    connection is down, waiters poll once a second.
     """
 
-    def __init__(self, target: Target, dialect: PostgresDialect, *, prepare_threshold: int | None) -> None:
+    def __init__(self, target: Target, schema: str) -> None:
         self._target = target
-        self._dialect = dialect
-        self._prepare_threshold = prepare_threshold
-        self._closed = False
+        self.channel = channel(schema)
+        self._is_closed = False
         self._reset()
-        _everyone.add(self)
+        forks.register(self)
 
     def _reset(self) -> None:
         self._condition = threading.Condition()
-        self._changes = 0
-        self._heard: tuple[int, datetime] | None = None
-        self._announced_at = -math.inf
         self._seen = threading.local()
-        self._pending: Announcement | None = None
-        self._has_listeners = False
-        self._hears = False
-        self._courier: Courier | None = None
+        self._changes = 0
+        self._is_pending = False
+        self._notified_at = -INTERVAL
+        self._is_awaited = False
+        self.is_listening = False
+        self._thread: threading.Thread | None = None
+        self._waker: Waker | None = None
+        self._connection: psycopg.Connection[Any] | None = None
 
-    def announce(self, announcement: Announcement) -> None:
-        """To be called after the commit.
-
-        What is pending is going to be taken after this look at it, and so after that commit.
-        """
-        self._announced_at = monotonic()
-        pending = self._pending
-        if pending is not None and pending.covers(announcement):
+    def notify(self) -> None:
+        """Send a notification soon. To be called after the commit of what it tells of."""
+        # The thread resets this before it sends, so what is pending comes after that commit.
+        if self._is_pending:
             return
         with self._condition:
-            pending = self._pending
-            if pending is None:
-                self._pending = announcement
-                self._call_courier()
-            else:
-                self._pending = announcement.merged(pending)
+            self._is_pending = True
+            self._wake()
 
-    def is_quiet(self) -> bool:
-        """Whether nothing was announced just now: then a statement may tell of its job itself."""
-        return monotonic() - self._announced_at >= _QUIET
+    def may_notify(self) -> bool:
+        """Whether a statement of the caller's may send the notification itself: none was sent just now."""
+        now = monotonic()
+        if now - self._notified_at < INTERVAL:
+            return False
+        self._notified_at = now
+        return True
 
-    def told(self) -> None:
-        """A statement did so."""
-        self._announced_at = monotonic()
-
-    def look(self) -> None:
-        """To be called by a thread before it looks at the jobs: then it sees what was heard of before."""
+    def mark_seen(self) -> None:
+        """To be called by a thread before it looks at the jobs: `wait` is about later changes."""
         self._seen.changes = self._changes
 
-    def wait(self, timeout: float) -> datetime | None:
-        """Return when something changed since this thread's last look or `wait`; at once if there is none.
-
-        If all that changed is that there is a job, when that is due.
-        """
+    def wait(self, timeout: float) -> None:
+        """Return when jobs may have changed since this thread's `mark_seen`, or after `timeout` seconds."""
         with self._condition:
-            if not self._has_listeners:
-                self._has_listeners = True
-                self._call_courier()
-            seen = getattr(self._seen, "changes", None)
-            if seen is not None:
-                longest = threading.TIMEOUT_MAX if self._hears else _POLL_WHILE_DEAF
-                self._condition.wait_for(lambda: self._closed or self._changes != seen, min(timeout, longest))
-            self._seen.changes = self._changes
-            heard = self._heard
-            return heard[1] if heard is not None and seen is not None and heard[0] == seen + 1 else None
+            if self._is_closed:
+                raise StorageClosed("the storage is closed")
+            if not self._is_awaited:
+                self._is_awaited = True
+                self._wake()
+            seen = getattr(self._seen, "changes", -1)
+            self._condition.wait_for(
+                lambda: self._is_closed or self._changes != seen, min(timeout, POLL_SECONDS)
+            )
 
     def close(self) -> None:
-        """What was announced before is still told, if the server answers soon."""
+        """End the thread, once it has sent what is pending, and all waits. Takes a second at most."""
         with self._condition:
-            self._closed = True
+            self._is_closed = True
             self._condition.notify_all()
-            courier = self._courier
-        if courier is not None:
-            courier.rouse()
-            courier.join(_GOODBYE)
+            thread, waker = self._thread, self._waker
+        if waker is not None:
+            waker.wake()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN_SECONDS)
 
-    def leave_to_parent(self) -> None:
-        """In a forked child: the thread is not there, and the connection is the parent's."""
-        if self._courier is not None:
-            _inherited.append(self._courier)
+    def after_fork_in_child(self) -> None:
+        """The thread is not there, and the connection is the parent's."""
+        forks.keep_for_ever((self._waker, self._connection))
         self._reset()
 
-    def take(self) -> Announcement | None:
-        with self._condition:
-            announcement, self._pending = self._pending, None
-        return announcement
+    def _wake(self) -> None:
+        if self._waker is not None:
+            self._waker.wake()
+        elif not self._is_closed:
+            waker = Waker()
+            thread = threading.Thread(target=self._run, args=(waker,), name="assistly-wake-ups", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # There are no threads to be had: waiters poll, and the next call tries again.
+                waker.close()
+            else:
+                self._thread, self._waker = thread, waker
 
-    def put_back(self, announcement: Announcement) -> None:
-        with self._condition:
-            self._pending = announcement.merged(self._pending)
+    def _run(self, waker: Waker) -> None:
+        pause = _FIRST_PAUSE
+        try:
+            while not self._is_closed or self._is_pending:
+                began = monotonic()
+                with suppress(psycopg.Error, OSError), closing(self._connect()) as self._connection:
+                    self._serve(self._connection, waker)
+                self._changed(is_listening=False)
+                if self._is_closed:
+                    break
+                lasted = monotonic() - began > _LONGEST_PAUSE
+                pause = _FIRST_PAUSE if lasted else min(2 * pause, _LONGEST_PAUSE)
+                self._rest(waker, pause)
+        finally:
+            self._changed(is_listening=False)
+            waker.close()
 
-    def changed(self, *, due_at: datetime | None = None, hears: bool | None = None) -> None:
+    def _rest(self, waker: Waker, pause: float) -> None:
+        until = monotonic() + pause
+        while not self._is_closed and (left := until - monotonic()) > 0:
+            waker.wait(left)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            self._target.text, autocommit=True, prepare_threshold=None, application_name=APPLICATION_NAME
+        )
+
+    def _serve(self, connection: psycopg.Connection[Any], waker: Waker) -> None:
+        connection.add_notify_handler(lambda _: self._changed())
+        while True:
+            if self._is_awaited and not self.is_listening:
+                connection.execute(f"LISTEN {quote(self.channel)}")
+                self._changed(is_listening=True)
+            left = self._send_pending(connection)
+            if self._is_closed and left is None:
+                return
+            waker.wait(left, connection.fileno())
+            connection.pgconn.consume_input()
+            while connection.pgconn.notifies() is not None:
+                self._changed()
+
+    def _send_pending(self, connection: psycopg.Connection[Any]) -> float | None:
+        """Send the notification if there is one and its time has come; else the seconds until then."""
+        if not self._is_pending:
+            return None
+        left = self._notified_at + INTERVAL - monotonic()
+        if left > 0 and not self._is_closed:
+            return left
+        self._is_pending = False
+        self._notified_at = monotonic()
+        try:
+            connection.execute(NOTIFY, {"channel": self.channel})
+        except psycopg.Error:
+            self._is_pending = True
+            raise
+        return None
+
+    def _changed(self, *, is_listening: bool | None = None) -> None:
         with self._condition:
-            if hears is not None:
-                self._hears = hears
+            if is_listening is not None:
+                self.is_listening = is_listening
             self._changes += 1
-            self._heard = None if due_at is None else (self._changes, due_at)
             self._condition.notify_all()
-
-    @property
-    def has_announcement(self) -> bool:
-        return self._pending is not None
-
-    @property
-    def has_listeners(self) -> bool:
-        return self._has_listeners
-
-    @property
-    def hears(self) -> bool:
-        """Whether what others announce is known to arrive here."""
-        return self._hears
-
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
-
-    def _call_courier(self) -> None:
-        if self._courier is not None:
-            self._courier.rouse()
-        elif not self._closed:
-            self._courier = Courier(self, self._target, self._dialect, self._prepare_threshold)
-            self._courier.start()
-
-
-_everyone: weakref.WeakSet[Wakeups] = weakref.WeakSet()
-_inherited: list[Courier] = []
-
-
-def _after_fork_in_child() -> None:
-    for wakeups in list(_everyone):
-        wakeups.leave_to_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

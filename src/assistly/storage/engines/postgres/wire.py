@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import select
+import hashlib
 import selectors
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +18,9 @@ from psycopg.pq.abc import PGresult
 
 from ..sql.database import Params, Row
 from .executor import NO_PARAMS, PostgresExecutor
+from .polling import poll_readable
 
+_TESTED = ((3, 3), (3, 4))
 _MOST_STATEMENTS = 400
 _CANCEL_PATIENCE = 5.0
 # Milliseconds. A signal that another thread was given shows between two naps only.
@@ -27,7 +28,27 @@ _NAP = 100
 # What an enumeration is asked for takes as long as libpq does for half a statement.
 _BINARY = Format.BINARY
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
-_PARAMETER = re.compile(r"%(?:\((\w+)\)s|%)")
+
+
+def supports(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the driver is one that this was tested with, and no tracer watches its cursors.
+
+    Tracers replace the classes or methods of the driver, or the cursor class of a connection. They copy
+    the names of what they wrap.
+    """
+    version = tuple(map(int, psycopg.__version__.split(".")[:2]))
+    return (
+        _TESTED[0] <= version < _TESTED[1]
+        and type(connection) is psycopg.Connection
+        and connection.cursor_factory is psycopg.Cursor
+        and _is_the_drivers(psycopg.Cursor.execute, "psycopg.cursor")
+        and _is_the_drivers(psycopg.Connection.cursor, "psycopg.connection")
+        and not hasattr(psycopg.connect, "__wrapped__")
+    )
+
+
+def _is_the_drivers(function: Callable[..., Any], module: str) -> bool:
+    return function.__module__ == module and not hasattr(function, "__wrapped__")
 
 
 class _Positional(NamedTuple):
@@ -38,16 +59,19 @@ class _Positional(NamedTuple):
     formats: tuple[PyFormat, ...]
 
 
+class _Numbers(dict[str, str]):
+    """`$1` for the name that is looked up first, and so on."""
+
+    def __missing__(self, name: str) -> str:
+        number = self[name] = f"${len(self) + 1}"
+        return number
+
+
 @lru_cache(maxsize=2000)
 def _positional(statement: str) -> _Positional:
-    names: dict[str, int] = {}
-
-    def numbered(match: re.Match[str]) -> str:
-        name = match[1]
-        return "%" if name is None else f"${names.setdefault(name, len(names) + 1)}"
-
-    text = _PARAMETER.sub(numbered, statement)
-    return _Positional(text.encode(), _picker(*names), (PyFormat.AUTO,) * len(names))
+    numbers = _Numbers()
+    text = statement % numbers
+    return _Positional(text.encode(), _picker(*numbers), (PyFormat.AUTO,) * len(numbers))
 
 
 def _picker(*names: str) -> Callable[[Params], tuple[Any, ...]]:
@@ -81,21 +105,17 @@ class _Known:
             columns.set_pgresult(None, set_loaders=False)
 
 
-class Wire(PostgresExecutor):
-    """On a connection of ours: in autocommit, without pipelines, and one thread at a time.
+class LibpqExecutor(PostgresExecutor):
+    """On a connection of ours: in autocommit, without pipelines, and one thread at a time."""
 
-    `readable` tells whether the server sent something, or went away, after at most so many milliseconds.
-    """
-
-    __slots__ = ("_known", "_link", "_parameters", "_prepared", "readable")
+    __slots__ = ("_known", "_link", "_parameters", "_readable")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         super().__init__(connection)
         self._link = connection.pgconn
-        self.readable = _readable(connection.fileno())
+        self._readable = poll_readable(connection.fileno())
         self._parameters = Transformer(connection)
         self._known: dict[tuple[bytes, tuple[int, ...] | None], _Known] = {}
-        self._prepared = 0
 
     def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:
         result, known = self.run(statement, params)
@@ -139,8 +159,9 @@ class Wire(PostgresExecutor):
         if threshold is None or known.runs < threshold:
             known.runs += 1
             return False
-        self._prepared += 1
-        name = b"assistly_%d" % self._prepared
+        # Not a counter: where a pooler lends the session to others, that would be a statement of theirs.
+        named = hashlib.blake2b(text + repr(types).encode(), digest_size=12)
+        name = b"assistly_" + named.hexdigest().encode()
         self._link.send_prepare(name, text, types)
         self._answers()
         known.name = name
@@ -159,7 +180,7 @@ class Wire(PostgresExecutor):
 
     def _receive(self) -> list[PGresult]:
         """All that comes until the server is ready for the next statement."""
-        link, readable = self._link, self.readable
+        link, readable = self._link, self._readable
         while link.flush():
             _wait_to_send(link.socket)
             link.consume_input()
@@ -180,14 +201,6 @@ class Wire(PostgresExecutor):
             with suppress(psycopg.Error):
                 self.connection.cancel_safe(timeout=_CANCEL_PATIENCE)
                 self._receive()
-
-
-def _readable(descriptor: int) -> Callable[[int], object]:
-    if not hasattr(select, "poll"):
-        return lambda most: select.select([descriptor], [], [], most / 1000)[0]
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return poll.poll
 
 
 def _wait_to_send(descriptor: int) -> None:

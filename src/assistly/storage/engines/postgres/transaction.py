@@ -1,0 +1,223 @@
+"""Transactions: how they begin and end, and the `Database` on the connection of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from ... import forks
+from ...errors import InvalidValue, StorageClosed, StorageUnavailable
+from ..sql.database import Params, Row
+from .clock import ticks
+from .connections import is_broken
+from .dialect import PostgresDialect
+from .errors import nothing_committed, translate, unknown_outcome
+from .executor import BoundExecutor, PostgresExecutor
+from .server import Server
+from .wakeups import NOTIFY
+
+T = TypeVar("T")
+
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+# One name is enough: blocks end in the reverse of the order in which they began.
+_SAVEPOINT = "assistly"
+
+
+def commits_itself(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a statement sent now would be a transaction of its own."""
+    return connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+
+def begin(executor: PostgresExecutor) -> bool:
+    """Begin a transaction, or a savepoint where one is open; whether it is a transaction."""
+    is_outermost = commits_itself(executor.connection)
+    executor.command(_BEGIN if is_outermost else f"SAVEPOINT {_SAVEPOINT}")
+    return is_outermost
+
+
+def commit(executor: PostgresExecutor, is_outermost: bool) -> None:
+    """End what `begin` began. Raises OutcomeUnknown where the connection broke meanwhile."""
+    if not is_outermost:
+        try:
+            executor.command(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        except psycopg.Error:
+            roll_back(executor, is_outermost)
+            raise
+        return
+    try:
+        answer = executor.command("COMMIT")
+    except psycopg.Error as error:
+        if is_broken(executor.connection) and not nothing_committed(error):
+            raise unknown_outcome(error) from error
+        raise
+    if answer != "COMMIT":
+        raise StorageUnavailable("an earlier call failed in this transaction: nothing of it was written")
+
+
+def roll_back(executor: PostgresExecutor, is_outermost: bool) -> None:
+    """Undo what was done since `begin`. Its own errors are suppressed: the caller raises the first one."""
+    with suppress(psycopg.Error):
+        if is_outermost:
+            executor.command("ROLLBACK")
+        else:
+            executor.command(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            executor.command(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+
+
+def run(executor: PostgresExecutor, work: Callable[[PostgresExecutor], T], *, keep: bool = True) -> T:
+    """Run the work in a transaction or a savepoint; undo it after an exception, or unless `keep`."""
+    is_outermost = begin(executor)
+    try:
+        result = work(executor)
+    except BaseException:
+        roll_back(executor, is_outermost)
+        raise
+    if keep:
+        commit(executor, is_outermost)
+    else:
+        roll_back(executor, is_outermost)
+    return result
+
+
+def ask_time(executor: PostgresExecutor) -> tuple[float, datetime]:
+    """As `clock.Ask`."""
+    before = ticks()
+    answer: datetime
+    (answer,) = executor.rows("SELECT pg_catalog.clock_timestamp()")[0]
+    return before, answer
+
+
+class PostgresTransaction:
+    """A `Database` on one connection: of a transaction, or one that a caller has bound.
+
+    `Storage` makes the calls on it one at a time, and none after its end.
+    """
+
+    writers = 0
+
+    def __init__(self, server: Server, executor: PostgresExecutor, *, is_bound: bool) -> None:
+        self.server = server
+        self._executor = executor
+        self._is_bound = is_bound
+        self._generation = forks.generation()
+        self.has_due_jobs = False
+
+    @property
+    def dialect(self) -> PostgresDialect:
+        return self.server.dialect
+
+    def select(self, statement: str, params: Params) -> list[Row]:
+        with self.entered() as executor:
+            return executor.rows(statement, params)
+
+    def returning(self, statement: str, params: Params) -> list[Row]:
+        return self.autocommit(lambda executor: executor.rows(statement, params))
+
+    def execute(self, statement: str, params: Params) -> int:
+        return self.autocommit(lambda executor: executor.execute(statement, params))
+
+    def read(self, work: Callable[[PostgresExecutor], T]) -> T:
+        with self.entered() as executor:
+            return work(executor)
+
+    def autocommit(self, work: Callable[[PostgresExecutor], T]) -> T:
+        with self.entered(commits=commits_itself(self._executor.connection)) as executor:
+            return work(executor)
+
+    def in_transaction(self, work: Callable[[PostgresExecutor], T]) -> T:
+        with self.entered() as executor:
+            return run(executor, work)
+
+    def rolled_back(self, work: Callable[[PostgresExecutor], T]) -> T:
+        with self.entered() as executor:
+            return run(executor, work, keep=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[PostgresTransaction]:
+        """A savepoint; on a bound connection in autocommit, a transaction."""
+        with self.entered() as executor:
+            is_outermost = begin(executor)
+        try:
+            yield self
+        except BaseException:
+            if self.is_usable:
+                roll_back(executor, is_outermost)
+            raise
+        with self.entered():
+            commit(executor, is_outermost)
+
+    def bind(self, connection: Any) -> PostgresTransaction:
+        return bound(self.server, connection)
+
+    def now(self) -> datetime:
+        return self.server.clock.now(lambda: self.read(ask_time))
+
+    def migrate(self) -> list[str]:
+        """Nothing is pending: the schema was made ready before."""
+        self._check()
+        return []
+
+    def wait(self, timeout: float) -> None:
+        self.server.wakeups.wait(timeout)
+
+    def close(self) -> None:
+        """Nothing: it ends with its block, or with the caller's connection."""
+
+    def notify_of_jobs(self) -> None:
+        if not self._is_bound:
+            self.has_due_jobs = True
+        elif commits_itself(self._executor.connection):
+            self.server.wakeups.notify()
+        else:
+            # Delivered when the caller commits, and once however often it is sent before.
+            self.read(lambda executor: executor.rows(NOTIFY, {"channel": self.server.wakeups.channel}))
+
+    def may_notify_at_once(self) -> bool:
+        return False
+
+    def sees_later_commits(self) -> bool:
+        if not self._is_bound:
+            return True
+        rows = self.select("SELECT pg_catalog.current_setting('transaction_isolation')", {})
+        return rows == [("read committed",)]
+
+    @property
+    def is_usable(self) -> bool:
+        """Not in a forked child, which has the same socket as its parent, and not after `close`."""
+        return self._generation == forks.generation() and not self.server.pool.is_closed
+
+    def _check(self) -> None:
+        if self._generation != forks.generation():
+            raise StorageClosed("the transaction belongs to the process that began it")
+        if self.server.pool.is_closed:
+            raise StorageClosed("the storage is closed")
+
+    @contextmanager
+    def entered(self, *, commits: bool = False) -> Iterator[PostgresExecutor]:
+        self._check()
+        try:
+            yield self._executor
+        except psycopg.Error as error:
+            if commits and is_broken(self._executor.connection) and not nothing_committed(error):
+                raise unknown_outcome(error) from error
+            raise translate(error) from error
+
+
+def bound(server: Server, connection: Any) -> PostgresTransaction:
+    """On a caller's connection. Raises InvalidValue for one that cannot be used."""
+    if not isinstance(connection, psycopg.Connection):
+        raise InvalidValue(f"connection must be a psycopg.Connection, not {type(connection).__name__}")
+    if connection.closed:
+        raise InvalidValue("connection is closed")
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+        raise InvalidValue(
+            "connection is in pipeline mode, in which no result is known at once: leave it first"
+        )
+    if (encoding := connection.info.encoding) != "utf-8":
+        raise InvalidValue(f"connection has the client encoding {encoding}: it must have UTF8")
+    return PostgresTransaction(server, BoundExecutor(connection), is_bound=True)
