@@ -1,4 +1,4 @@
-"""The operator's command `assistly`."""
+"""The command `assistly`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .demo.command import demo as run_demo
-from .operate import dead_letters, migrate, prune, replay, status
-from .work import worker
+from .conformance import conformance
+from .dead_letters import dead_letters, replay
+from .demo.command import demo
+from .maintenance import maintain, migrate, prune
+from .status import status
+from .worker import worker
 
 app = typer.Typer(
     name="assistly",
@@ -20,8 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(run_demo)
-for command in (worker, status, migrate, prune, dead_letters, replay):
+for command in (demo, worker, status, migrate, prune, maintain, dead_letters, replay, conformance):
     app.command()(command)
 
 
@@ -43,7 +45,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command of `sys.argv`; a mistake of the user's is one line and a non-zero exit code."""
+    """Run the command in `sys.argv`. A StorageError becomes one line on the error stream, and exit code 1."""
     from assistly.storage.errors import StorageError
 
     for stream in (sys.stdout, sys.stderr):

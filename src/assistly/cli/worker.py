@@ -1,4 +1,4 @@
-"""The command that publishes."""
+"""`assistly worker`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def worker(
             metavar="PLATFORM=N", help="The most at once for a platform, in all workers together. Repeatable."
         ),
     ] = None,
-    lease: Annotated[float, typer.Option(min=0.1, help="Seconds that a claim outlives a dead worker.")] = 60,
+    lease: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which the jobs of a dead worker are taken back.")
+    ] = 60,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds for running jobs after the first signal.")
     ] = 30,
@@ -47,13 +49,13 @@ def worker(
 ) -> None:
     """Publish due jobs, until SIGTERM or SIGINT.
 
-    The first signal ends it well: nothing new is claimed, what runs is finished within the grace
-    time, and the exit code is 0. A second one kills it on the spot.
+    The first signal shuts it down gracefully: it claims nothing new, gives running jobs the grace time to
+    finish, and exits with code 0. A second one ends it at once.
     """
-    from assistly.worker.stopping import leave_on_signals
+    from assistly.worker.signals import exit_on_signals
 
     _log_to_stderr()
-    with leave_on_signals():
+    with exit_on_signals():
         publishers = _publishers(publish, webhook_secret)
         options: WorkerOptions = {
             "worker_id": worker_id,
@@ -63,28 +65,28 @@ def worker(
             "grace": grace,
             "poll": poll,
         }
-        _work(publishers, options, exponential=exponential, drain=drain)
+        _run(publishers, options, exponential=exponential, drain=drain)
 
 
-def _work(
+def _run(
     publishers: Mapping[str, Publisher], options: WorkerOptions, *, exponential: bool, drain: bool
 ) -> None:
     from assistly.storage.factory import build_storage
     from assistly.storage.settings import load_settings
     from assistly.worker import Worker
-    from assistly.worker.stopping import stop_on_signals
+    from assistly.worker.signals import stop_on_signals
 
     settings = load_settings()
     if exponential:
         options["retry"] = _exponential(settings)
     with build_storage(settings) as storage:
         storage.ping()
-        working = Worker(storage, publishers, **options)
+        worker = Worker(storage, publishers, **options)
         if drain:
-            with stop_on_signals(working.stop):
-                working.run_until_idle()
+            with stop_on_signals(worker.stop, pass_on=False):
+                worker.run_until_idle()
         else:
-            working.run()
+            worker.run()  # passes a signal on to exit_on_signals
 
 
 def _publishers(given: Sequence[str], secret: str | None) -> dict[str, Publisher]:
@@ -92,7 +94,7 @@ def _publishers(given: Sequence[str], secret: str | None) -> dict[str, Publisher
 
     from assistly.worker.publishers import load_publisher
 
-    # One's own modules are found as with `python -m`.
+    # Modules in the working directory are found, as with `python -m`.
     if "" not in sys.path:
         sys.path.insert(0, "")
     publishers: dict[str, Publisher] = {}

@@ -1,0 +1,35 @@
+"""How commands print: plain tables, and text without control characters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+
+def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Without columns, a table without a head. Control characters could drive the terminal, and are replaced."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, show_header=bool(columns), pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text("".join(c if c.isprintable() else "\ufffd" for c in cell)) for cell in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 240)
+    console.print(table)
+
+
+def shown_time(time: datetime) -> str:
+    """With seconds and an offset."""
+    return time.isoformat(sep=" ", timespec="seconds")
+
+
+def shortened(text: str, width: int) -> str:
+    """On one line, and cut to `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
