@@ -3,17 +3,28 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
+from ... import forks
+from ...errors import TransactionOpen
+from ...transactions import check_outside
 from ..sql.backend import SqlBackend, SqlStores
-from .connections import checked_path, require_sqlite
 from .database import SqliteDatabase
+from .files import checked_path, require_sqlite
 from .jobs import SqliteJobStore
+from .metrics import SqliteMetricStore
 from .nonces import SqliteNonceStore
 
-_STORES = SqlStores(jobs=SqliteJobStore, nonces=SqliteNonceStore)
+_STORES = SqlStores(jobs=SqliteJobStore, metrics=SqliteMetricStore, nonces=SqliteNonceStore)
+_FORK_SECONDS = 1.0
 
 
-class SqliteBackend(SqlBackend):
-    """All processes that give the same path share the file."""
+class SqliteBackend(SqlBackend, forks.ForkAware):
+    """All processes that give the same path share the file.
+
+    `busy_timeout` is how long a write waits for the writes of others. No connection is open while the
+    process forks: a fork waits up to a second for calls in other threads. In a child that inherits an
+    open connection to the file all the same, since a transaction was open for one, every call raises
+    StorageUnavailable.
+    """
 
     def __init__(
         self,
@@ -24,9 +35,24 @@ class SqliteBackend(SqlBackend):
     ) -> None:
         require_sqlite()
         self.path = checked_path(path)
-        super().__init__(
-            SqliteDatabase(self.path, auto_migrate=auto_migrate, busy_timeout=busy_timeout), _STORES
-        )
+        self._file = SqliteDatabase(self.path, auto_migrate=auto_migrate, busy_timeout=busy_timeout)
+        super().__init__(self._file, _STORES)
+        forks.register(self)
+
+    def before_fork(self) -> None:
+        try:
+            check_outside(self)
+            patience = _FORK_SECONDS
+        except TransactionOpen:
+            # It is the forking thread's own, and so cannot end meanwhile.
+            patience = 0
+        self._file.before_fork(patience)
+
+    def after_fork_in_parent(self) -> None:
+        self._file.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        self._file.after_fork_in_child()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"

@@ -5,37 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from ..sql.dialect import Fragments, TemplateDialect
+from ..sql.dialect import Dialect
 from ..sql.store import from_microseconds, to_microseconds
 
-_FRAGMENTS = Fragments(
-    t="assistly_",
-    any_platform="IN (SELECT value FROM json_each(:platforms))",
-    picked="IN (",
-    end_picked=")",
-    # For a list of three SQLite builds a table at each row.
-    active="status NOT IN ('posted', 'dead_letter')",
-    past="""json_array(
-        claim, retries, json(attempts), next_retry_at, remote_id, posted_at, last_error, dead_letter_at,
-        dead_letter_reason, replayed_at, publish_started_at, max_lateness
-    )""",
-    append_attempt="""json_insert(
-        CASE WHEN json_array_length(attempts) < 20 THEN attempts ELSE json_remove(attempts, '$[0]') END,
-        '$[#]',
-        json_object(
-            'number', retries + 1, 'at', :now_us, 'worker_id', worker_id, 'error', :attempt_error
-        )
-    )""",
-)
 
-# The rows of a batch have most of their times in common, and making one costs ten times as much.
-moment = lru_cache(maxsize=4096)(from_microseconds)
+class SqliteDialect(Dialect):
+    """Statements that SQLite alone runs are constants: the prefix is always the same."""
 
+    # Written so, since SQLite builds a table of a list of three for each row.
+    active = "status NOT IN ('posted', 'dead_letter')"
 
-class SqliteCodec:
+    def __init__(self) -> None:
+        super().__init__("assistly_", ":{}")
+
+    def among(self, select: str) -> str:
+        return f"IN ({select})"
+
+    def among_list(self, name: str) -> str:
+        return f"IN (SELECT value FROM json_each(:{name}))"
+
     def bind_time(self, value: datetime | None) -> int | None:
         return None if value is None else to_microseconds(value)
 
@@ -43,10 +33,10 @@ class SqliteCodec:
         return json.dumps(list(values), ensure_ascii=False)
 
     def time(self, value: int | None) -> datetime | None:
-        return None if value is None else moment(value)
+        return None if value is None else from_microseconds(value)
 
     def json(self, value: str | None) -> Any:
         return None if value is None else json.loads(value)
 
 
-DIALECT = TemplateDialect(SqliteCodec(), _FRAGMENTS, parameter=":{}")
+DIALECT = SqliteDialect()

@@ -1,135 +1,221 @@
-"""The queue in few statements: batches travel whole."""
+"""Inserting, claiming and settling jobs on SQLite."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import count
 from typing import Any
 
+from ... import transitions
 from ...engine.values import JobDraft, Settlement
-from ...errors import StorageCorrupt
-from ...records import Attempt, Job, JobStatus
-from ...validation import EMPTY_OBJECT
+from ...records import Job
 from ..sql.database import Row
-from ..sql.jobs import SETTLE_HELD, SqlJobStore, in_microseconds
-from ..sql.new_jobs import make_job, new_job, posted_job
-from ..sql.store import to_microseconds
+from ..sql.jobs import HELD, JOB_COLUMNS, STATUS_BEFORE_CLAIM, WAITING, SqlJobStore, in_microseconds
 from .connections import Connection
-from .dialect import moment
-from .work import SqliteWork
+from .database import SqliteDatabase
+from .dialect import DIALECT
+from .transactions import PinnedConnection
 
-_TAKE_WRITE_LOCK = "DELETE FROM {t}retention WHERE id = 0"
-_INDEX_FOR_GAPS = """
-CREATE INDEX IF NOT EXISTS idx_queue_conflict ON {t}queue_jobs (platform, scheduled_at) WHERE {active}
+_TAKE_WRITE_LOCK = "DELETE FROM assistly_retention WHERE id = 0"
+_MAKE_GAP_INDEX = f"""
+    CREATE INDEX IF NOT EXISTS idx_queue_conflict ON assistly_queue_jobs (platform, scheduled_at)
+    WHERE {DIALECT.active}
 """
 
 # After the newest there is, and after the newest there was.
-_NEXT_ID = """(
-    SELECT max(deleted_id, coalesce((SELECT max(id) FROM {t}queue_jobs), 0)) + 1
-    FROM {t}queue_newest WHERE one = 1
-)"""
+_NEXT_ID = """
+    SELECT max(deleted_id, coalesce((SELECT max(id) FROM assistly_queue_jobs), 0)) + 1
+    FROM assistly_queue_newest WHERE one = 1
+"""
 _INSERT = """
-INSERT INTO {t}queue_jobs (
-    id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
-    max_retries, max_lateness, attention_at, idempotency_key
-) VALUES (?, 'scheduled', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)
+    INSERT INTO assistly_queue_jobs (
+        id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, max_retries,
+        max_lateness, attention_at, idempotency_key
+    )
 """
-_INSERT_NEXT = _INSERT.replace("?", _NEXT_ID, 1)
-# A parameter that is None takes 0.7 us more than a number: the driver looks for an adapter.
-_INSERT_PLAIN = f"""
-INSERT INTO {{t}}queue_jobs (
-    id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
-    max_retries
-) VALUES ({_NEXT_ID}, 'scheduled', ?, ?, ?, ?, ?, ?, ?, 0, ?)
+_INSERT_ONE = f"""
+    {_INSERT} VALUES (({_NEXT_ID}), 'scheduled', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 """
-_INSERT_NEW_KEY = f"{_INSERT_NEXT} ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
-_TAKEN = """
-SELECT idempotency_key FROM {t}queue_jobs
-WHERE idempotency_key IN (SELECT value FROM json_each(:keys)) AND idempotency_key IS NOT NULL
+_INSERT_MANY = f"{_INSERT} VALUES (?, 'scheduled', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_TAKEN_KEYS = """
+    SELECT idempotency_key FROM assistly_queue_jobs
+    WHERE idempotency_key IN (SELECT value FROM json_each(:keys)) AND idempotency_key IS NOT NULL
 """
 
-_POST = SETTLE_HELD["posted"]
-_POST_MANY = _POST.replace("id = :id", "id IN (SELECT value FROM json_each(:ids))").replace(
-    ":remote_id", "NULL"
-)
-_POST_MANY_WITH_REMOTE_IDS = (
-    _POST.replace("id = :id", "id = CAST(given_id AS INTEGER)")
-    .replace(":remote_id", "given_remote_id")
-    .replace("WHERE", "FROM (SELECT key AS given_id, value AS given_remote_id FROM json_each(:ids)) WHERE", 1)
-)
+_OF_PLATFORMS = f"AND platform {DIALECT.among_list('platforms')}"
+_IS_LATE = f"{WAITING} AND due_at <= :now AND attention_at < :now"
 
-# For jobs that are in the table as their holder has them: to return rows takes as long as half of the rest.
-_AS_HELD = {
-    template: template.partition("RETURNING")[0] + "AND publish_started_at IS NULL AND metadata = '{}'"
-    for template in (_POST_MANY, _POST_MANY_WITH_REMOTE_IDS)
+
+def _claim(*, of_platforms: bool, unless_overdue: bool) -> str:
+    platforms = _OF_PLATFORMS if of_platforms else ""
+    nothing_is_overdue = f"""
+        AND (
+            SELECT id FROM assistly_queue_jobs
+            WHERE attention_at <= :now AND (status = 'processing' OR {_IS_LATE} {platforms})
+            ORDER BY attention_at LIMIT 1
+        ) IS NULL
+    """
+    return f"""
+        UPDATE assistly_queue_jobs
+        SET status = 'processing', claim = claim + 1, worker_id = :worker_id,
+            lease_until = :lease_until, attention_at = :lease_until, updated_at = :now
+        WHERE id IN (
+            SELECT id FROM assistly_queue_jobs
+            WHERE {WAITING} AND due_at <= :now AND (attention_at IS NULL OR attention_at >= :now) {platforms}
+                {nothing_is_overdue if unless_overdue else ""}
+            ORDER BY due_at, id LIMIT :limit
+        )
+        RETURNING {JOB_COLUMNS}
+    """
+
+
+_CLAIM = {
+    (of_platforms, unless_overdue): _claim(of_platforms=of_platforms, unless_overdue=unless_overdue)
+    for of_platforms in (False, True)
+    for unless_overdue in (False, True)
 }
 
-_STATUSES = {str(status): status for status in JobStatus}
+_IS_HELD = f"id = :id AND claim = :claim AND {HELD}"
+_FREE = "worker_id = NULL, lease_until = NULL, updated_at = :now"
+_EXTEND = f"""
+    UPDATE assistly_queue_jobs
+    SET lease_until = :lease_until, attention_at = :lease_until, updated_at = :now
+    WHERE {_IS_HELD} AND lease_until > :now
+    RETURNING {JOB_COLUMNS}
+"""
+_SET_POSTED = f"""
+    status = 'posted', posted_at = :now, next_retry_at = NULL, due_at = scheduled_at, attention_at = NULL,
+    {_FREE}
+"""
+_POST = f"""
+    UPDATE assistly_queue_jobs SET {_SET_POSTED}, remote_id = :remote_id
+    WHERE {_IS_HELD}
+    RETURNING {JOB_COLUMNS}
+"""
+_IS_FINAL = "(:final OR retries + 1 >= max_retries)"
+_APPEND_ATTEMPT = """json_insert(
+    CASE WHEN json_array_length(attempts) < 20 THEN attempts ELSE json_remove(attempts, '$[0]') END,
+    '$[#]',
+    json_object('number', retries + 1, 'at', :now, 'worker_id', worker_id, 'error', :attempt_error)
+)"""
+_FAIL = f"""
+    UPDATE assistly_queue_jobs
+    SET status = CASE WHEN {_IS_FINAL} THEN 'dead_letter' ELSE 'retrying' END,
+        retries = retries + 1, last_error = :error, attempts = {_APPEND_ATTEMPT},
+        next_retry_at = CASE WHEN {_IS_FINAL} THEN NULL ELSE :at END,
+        due_at = CASE WHEN {_IS_FINAL} THEN scheduled_at ELSE coalesce(:at, scheduled_at) END,
+        attention_at = CASE WHEN {_IS_FINAL} THEN NULL ELSE scheduled_at + max_lateness END,
+        dead_letter_at = CASE WHEN {_IS_FINAL} THEN :now ELSE dead_letter_at END,
+        dead_letter_reason = CASE WHEN {_IS_FINAL} THEN :error ELSE dead_letter_reason END,
+        publish_started_at = CASE WHEN :keep_publish THEN publish_started_at END,
+        {_FREE}
+    WHERE {_IS_HELD}
+        AND (NOT :expired_only OR lease_until <= :now AND (:keep_publish OR publish_started_at IS NULL))
+    RETURNING {JOB_COLUMNS}
+"""
+_SNOOZE = f"""
+    UPDATE assistly_queue_jobs
+    SET status = {STATUS_BEFORE_CLAIM}, next_retry_at = :at, due_at = coalesce(:at, scheduled_at),
+        attention_at = scheduled_at + max_lateness, publish_started_at = NULL, {_FREE}
+    WHERE {_IS_HELD}
+    RETURNING {JOB_COLUMNS}
+"""
+_RELEASE = f"""
+    UPDATE assistly_queue_jobs
+    SET status = {STATUS_BEFORE_CLAIM}, attention_at = scheduled_at + max_lateness,
+        publish_started_at = NULL, {_FREE}
+    WHERE {_IS_HELD}
+    RETURNING {JOB_COLUMNS}
+"""
+_SETTLE = {"posted": _POST, "failed": _FAIL, "snoozed": _SNOOZE, "released": _RELEASE}
 
 
 class SqliteJobStore(SqlJobStore):
-    def __init__(self, database: SqliteWork) -> None:
-        super().__init__(database)
-        self._sqlite = database
-        self._insert_plain = self._render(_INSERT_PLAIN)
+    """A `JobStore`."""
+
+    _database: SqliteDatabase | PinnedConnection
 
     def prepare_gap_checks(self) -> None:
         """The index costs each insert a fifth, so it is there once somebody asks: docs/decisions/0015."""
-        statement = self._render(_INDEX_FOR_GAPS)
-        self._database.read(lambda connection: connection.execute(statement))
+        self._database.read(lambda connection: connection.execute(_MAKE_GAP_INDEX))
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:  # noqa: ARG002  (the lock is the file's)
-        statement = self._render(_TAKE_WRITE_LOCK)
-        self._database.autocommit(lambda connection: connection.execute(statement))
+        self._database.execute(_TAKE_WRITE_LOCK, {})
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1:
-            return [self._insert_one(drafts[0], now)]
+            draft, values = drafts[0], self._values(drafts[0], self._bind(now))
+            id = self._database.insert(_INSERT_ONE, values)
+            return [transitions.new(draft, id, now) if id else None]
         return self._insert_many([*drafts], now)
+
+    def claim(
+        self,
+        *,
+        worker_id: str,
+        limit: int,
+        lease_until: datetime,
+        platforms: Sequence[str] | None,
+        now: datetime,
+        unless_overdue: bool = False,
+    ) -> Sequence[Job]:
+        params = {
+            "worker_id": worker_id,
+            "lease_until": self._bind(lease_until),
+            "now": self._bind(now),
+            "limit": limit,
+            **self._of_platforms(platforms),
+        }
+        rows = self._database.returning(_CLAIM[platforms is not None, unless_overdue], params)
+        return sorted(map(self._job, rows), key=lambda job: (job.due_at, job.id))
+
+    def extend(
+        self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
+    ) -> Sequence[Job]:
+        times = {"lease_until": self._bind(lease_until), "now": self._bind(now)}
+
+        def work(connection: Connection) -> list[Row | None]:
+            return [
+                connection.row(_EXTEND, {"id": id, "claim": claim, **times})
+                for id, claim in sorted(set(claims))
+            ]
+
+        return [self._job(row) for row in self._database.in_transaction(work) if row is not None]
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
-        if len(settlements) == 1 or expired_only:
-            return super().settle(settlements, now=now, expired_only=expired_only)
-        return self._post_as_held(settlements, now) or self._settle_many(settlements, now)
+        def work(connection: Connection) -> list[Row | None]:
+            return [
+                connection.row(
+                    _SETTLE[one.kind], {**self._end_of_claim(one, now), "expired_only": expired_only}
+                )
+                for one in settlements
+            ]
 
-    def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
-        if draft.idempotency_key is None and draft.max_lateness is None:
-            return self._insert_one_plain(draft, now)
-        statement = self._render(_INSERT_NEXT if draft.idempotency_key is None else _INSERT_NEW_KEY)
-        _, *values = self._values(None, draft, self._bind(now))
-        id = self._sqlite.autocommit(lambda connection: connection.insert(statement, values))
-        return new_job(id, draft, now) if id else None
-
-    def _insert_one_plain(self, draft: JobDraft, now: datetime) -> Job:
-        written = to_microseconds(now)
-        at = written if draft.scheduled_at is now else to_microseconds(draft.scheduled_at)
-        values = (
-            draft.platform, draft.content, draft.metadata, at, at, written, written, draft.max_retries
-        )  # fmt: skip
-        id = self._sqlite.autocommit(lambda connection: connection.insert(self._insert_plain, values))
-        return new_job(id, draft, now)
+        run = self._database.autocommit if len(settlements) == 1 else self._database.in_transaction
+        return [None if row is None else self._job(row) for row in run(work)]
 
     def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
         """Nobody else writes meanwhile: keys that are free stay free, and ids follow each other."""
-        statement, at = self._render(_INSERT), self._bind(now)
+        at = self._bind(now)
 
         def work(connection: Connection) -> dict[int, int]:
             free = self._free(connection, drafts)
-            ((next_id,),) = connection.rows(self._render(f"SELECT {_NEXT_ID}"))
+            ((next_id,),) = connection.rows(_NEXT_ID)
             ids = dict(zip(free, count(next_id), strict=False))
             connection.execute_many(
-                statement, [self._values(id, drafts[place], at) for place, id in ids.items()]
+                _INSERT_MANY, [(id, *self._values(drafts[place], at)) for place, id in ids.items()]
             )
             return ids
 
-        ids = self._sqlite.in_transaction(work)
+        ids = self._database.in_transaction(work)
         return [
-            new_job(ids[place], draft, now) if place in ids else None for place, draft in enumerate(drafts)
+            transitions.new(draft, ids[place], now) if place in ids else None
+            for place, draft in enumerate(drafts)
         ]
 
     def _free(self, connection: Connection, drafts: Sequence[JobDraft]) -> list[int]:
@@ -140,7 +226,8 @@ class SqliteJobStore(SqlJobStore):
             if draft.idempotency_key is not None
         }
         if keys:
-            for (taken,) in connection.rows(self._render(_TAKEN), {"keys": _json([*keys])}):
+            params = {"keys": json.dumps([*keys], ensure_ascii=False)}
+            for (taken,) in connection.rows(_TAKEN_KEYS, params):
                 del keys[taken]
         return [
             place
@@ -148,11 +235,10 @@ class SqliteJobStore(SqlJobStore):
             if draft.idempotency_key is None or keys.get(draft.idempotency_key) == place
         ]
 
-    def _values(self, id: int | None, draft: JobDraft, now: int) -> Row:
-        at = self._bind(draft.scheduled_at)
+    def _values(self, draft: JobDraft, now: int) -> tuple[Any, ...]:
+        at: int = self._bind(draft.scheduled_at)
         lateness = in_microseconds(draft.max_lateness)
         return (
-            id,
             draft.platform,
             draft.content,
             draft.metadata,
@@ -165,129 +251,3 @@ class SqliteJobStore(SqlJobStore):
             None if lateness is None else at + lateness,
             draft.idempotency_key,
         )
-
-    def _post_as_held(self, settlements: Sequence[Settlement], now: datetime) -> list[Job | None] | None:
-        """None, and nothing written, unless they are alike and no claim is lost."""
-        first = settlements[0]
-        if not all(_is_plain(one) and _is_alike(one, first) for one in settlements):
-            return None
-        template, ids = _posting(settlements)
-        statement = self._render(_AS_HELD[template])
-        params = {"now": self._bind(now), "claim": first.claim, "ids": ids}
-
-        def work(connection: Connection) -> None:
-            if connection.execute(statement, params) < len(settlements):
-                raise _NotAsHeld
-
-        try:
-            self._sqlite.in_transaction(work)
-        except _NotAsHeld:
-            return None
-        return [posted_job(one, now, None, {}) for one in settlements]
-
-    def _settle_many(self, settlements: Sequence[Settlement], now: datetime) -> list[Job | None]:
-        places: dict[tuple[int, int], int] = {}
-        for place, one in enumerate(settlements):
-            places.setdefault((one.job.id, one.job.claim), place)
-        posts: defaultdict[tuple[int, bool], list[Settlement]] = defaultdict(list)
-        others: list[Settlement] = []
-        for (_, claim), place in places.items():
-            one = settlements[place]
-            if one.kind == "posted":
-                posts[claim, one.remote_id is not None].append(one)
-            else:
-                others.append(one)
-
-        def work(connection: Connection) -> list[Job]:
-            jobs = [
-                self._settled(settlements[places[row[:2]]], now, row)
-                for (claim, _), group in posts.items()
-                for row in self._post(connection, claim, group, now)
-            ]
-            for one in others:
-                row = connection.row(self._render(SETTLE_HELD[one.kind]), self._outcome(one, now))
-                if row is not None:
-                    jobs.append(self._job(row))
-            return jobs
-
-        run = self._sqlite.autocommit if len(posts) + len(others) == 1 else self._sqlite.in_transaction
-        results: list[Job | None] = [None] * len(settlements)
-        for job in run(work):
-            results[places[job.id, job.claim]] = job
-        return results
-
-    def _post(
-        self, connection: Connection, claim: int, group: Sequence[Settlement], now: datetime
-    ) -> list[Row]:
-        template, ids = _posting(group)
-        params = {"now": self._bind(now), "claim": claim, "ids": ids}
-        return connection.rows(self._render(template), params)
-
-    def _job(self, row: Row) -> Job:
-        (
-            id, status, platform, content, metadata, scheduled_at, created_at, updated_at, retries,
-            max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
-            dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
-            publish_started_at, max_lateness, attempts,
-        ) = row  # fmt: skip
-        known = _STATUSES.get(status)
-        if known is None:
-            raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
-        return make_job(
-            id,
-            known,
-            platform,
-            content,
-            {} if metadata == EMPTY_OBJECT else json.loads(metadata),
-            moment(scheduled_at),
-            moment(created_at),
-            moment(updated_at),
-            retries,
-            max_retries,
-            None if next_retry_at is None else moment(next_retry_at),
-            moment(due_at),
-            idempotency_key,
-            remote_id,
-            None if posted_at is None else moment(posted_at),
-            last_error,
-            None if dead_letter_at is None else moment(dead_letter_at),
-            dead_letter_reason,
-            None if replayed_at is None else moment(replayed_at),
-            claim,
-            worker_id,
-            None if lease_until is None else moment(lease_until),
-            None if publish_started_at is None else moment(publish_started_at),
-            None if max_lateness is None else timedelta(microseconds=max_lateness),
-            () if attempts == "[]" else _attempts(attempts),
-        )
-
-
-class _NotAsHeld(Exception):
-    pass
-
-
-def _posting(alike: Sequence[Settlement]) -> tuple[str, str]:
-    """The template that posts them, and its `ids`."""
-    if alike[0].remote_id is None:
-        return _POST_MANY, _json([one.job.id for one in alike])
-    return _POST_MANY_WITH_REMOTE_IDS, _json({one.job.id: one.remote_id for one in alike})
-
-
-def _is_plain(one: Settlement) -> bool:
-    return one.kind == "posted" and one.job.publish_started_at is None and not one.job.metadata
-
-
-def _is_alike(one: Settlement, other: Settlement) -> bool:
-    return one.job.claim == other.job.claim and (one.remote_id is None) == (other.remote_id is None)
-
-
-def _attempts(stored: str) -> tuple[Attempt, ...]:
-    return tuple(map(_attempt, json.loads(stored)))
-
-
-def _attempt(stored: dict[str, Any]) -> Attempt:
-    return Attempt(stored["number"], moment(stored["at"]), stored["worker_id"], stored["error"])
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,56 @@
+"""The caller's own connection."""
+
+from __future__ import annotations
+
+import sqlite3 as stdlib_sqlite3
+from typing import Any
+
+from ...errors import InvalidValue, StorageError
+from ..sql.database import Params, Row
+from .connections import Connection, Values
+from .driver import sqlite3
+from .errors import DRIVER_ERRORS
+
+_NO_PARAMS: Params = {}
+_LEGACY = -1
+_REFUSALS: tuple[type[Exception], ...] = (StorageError, *DRIVER_ERRORS)
+
+
+class BoundConnection(Connection):
+    """However the caller has set it up, rows are tuples of str here."""
+
+    def __init__(self, raw: Any, name: str) -> None:
+        super().__init__(raw, name)
+        self._cursor.row_factory = None
+
+    def begin_if_implicit(self) -> None:
+        """Begin the transaction that the driver would begin by itself: to commit it is the caller's."""
+        legacy = getattr(self._raw, "autocommit", _LEGACY) == _LEGACY
+        level = self._raw.isolation_level
+        if legacy and level is not None and not self.in_transaction:
+            self.execute(f"BEGIN {level}")
+
+    def rows(self, statement: str, params: Values = _NO_PARAMS) -> list[Row]:
+        factory, self._raw.text_factory = self._raw.text_factory, str
+        try:
+            return super().rows(statement, params)
+        finally:
+            self._raw.text_factory = factory
+
+
+def bound(raw: Any, name: str) -> BoundConnection:
+    """Raises InvalidValue for what is no open connection of the SQLite that this engine uses."""
+    if not isinstance(raw, sqlite3.Connection):
+        if isinstance(raw, stdlib_sqlite3.Connection):
+            raise InvalidValue(
+                f"connection is one of sqlite3, and this engine uses {sqlite3.__name__}: two copies of "
+                "SQLite in one process drop each other's locks on a file. Open it with the module "
+                "`sqlite_utils.utils.sqlite3`"
+            )
+        raise InvalidValue(f"connection must be an open sqlite3 connection, not {type(raw).__name__}")
+    try:
+        connection = BoundConnection(raw, name)
+        connection.row("SELECT 1")
+    except _REFUSALS as error:
+        raise InvalidValue(f"connection must be open, and usable in this thread: {error}") from error
+    return connection
