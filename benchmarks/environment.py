@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from .floors.sqlite_file import opened
-from .model import Surroundings
+from .floors.sqlite import connected
+from .model import Environment
+from .relay import DELAY, over_network, round_trip
 
 _SETTINGS = (
     "fsync",
@@ -25,19 +26,27 @@ _SETTINGS = (
 _SYNCS = 50
 
 
-def described(at: Surroundings) -> dict[str, str]:
-    return {
+def describe(environment: Environment, *, network: bool) -> dict[str, str]:
+    found = {
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()}",
         "load": ", ".join(f"{load:.1f}" for load in os.getloadavg()) + " in the last 1, 5 and 15 minutes",
-        "disk": f"{_sync_time(at.folder) * 1e3:.3f} ms to write and sync a page in {at.folder.parent}",
+        "disk": f"{_sync_time(environment.folder) * 1e3:.3f} ms to write and sync a page",
         "Assistly": version("assistly"),
         "psycopg": version("psycopg"),
-        "SQLite": f"{_sqlite(at)}, WAL, synchronous = NORMAL",
-        "Postgres": _postgres(at),
-        "pool": f"{at.pool_size} connections",
-        "sizes": at.scale,
+        "SQLite": f"{_sqlite(environment)}, WAL, synchronous = NORMAL",
+        "Postgres": _postgres(environment),
+        "pool": f"{environment.pool_size} connections",
+        "sizes": environment.size,
     }
+    if network:
+        with over_network(environment) as away:
+            added = round_trip(away) - round_trip(environment)
+        found["network"] = (
+            f"TCP, by way of a relay with {DELAY * 1e3:g} ms each way: "
+            f"{added * 1e3:.2f} ms more for a round trip"
+        )
+    return found
 
 
 def _processor() -> str:
@@ -58,17 +67,17 @@ def _sync_time(folder: Path) -> float:
         return (time.perf_counter() - began) / _SYNCS
 
 
-def _sqlite(at: Surroundings) -> str:
-    with closing(opened(at.new_path())) as connection:
+def _sqlite(environment: Environment) -> str:
+    with closing(connected(environment.new_path())) as connection:
         return str(connection.execute("SELECT sqlite_version()").fetchone()[0])
 
 
-def _postgres(at: Surroundings) -> str:
-    if at.url is None:
+def _postgres(environment: Environment) -> str:
+    if environment.url is None:
         return "none"
     import psycopg
 
-    with psycopg.connect(at.url) as connection:
+    with psycopg.connect(environment.url) as connection:
         found = connection.execute(
             "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name", (list(_SETTINGS),)
         )

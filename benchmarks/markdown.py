@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .report import goal_of, shown
+from .report import shown
 from .running import Result
+from .verdicts import Verdict, verdicts
 
 BEGIN = "<!-- benchmarks: begin -->"
 END = "<!-- benchmarks: end -->"
+_HOLDS = {True: "yes", False: "**no**", None: ""}
 
 
 def write_markdown(path: Path, environment: Mapping[str, str], results: Sequence[Result]) -> None:
@@ -27,29 +29,29 @@ def rendered(environment: Mapping[str, str], results: Sequence[Result]) -> str:
 
 
 def _table(results: Sequence[Result]) -> Iterator[str]:
-    yield "| what | goal | reached | quartiles | Assistly | floor | others |"
-    yield "|---|---|---|---|---|---|---|"
-    for result in results:
-        if result.role == "ours":
-            yield _line(result, [other for other in results if _beside(other, result)])
+    yield "| row | asked | reached | holds | ratio (quartiles) | Assistly | floor | others, ratio |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for verdict in verdicts(results):
+        yield _line(verdict, [other for other in results if _is_beside(other, verdict.result)])
 
 
-def _beside(other: Result, result: Result) -> bool:
-    return other.row == result.row and other.unit == result.unit
+def _is_beside(other: Result, result: Result) -> bool:
+    return (other.row, other.figure) == (result.row, result.figure)
 
 
-def _line(result: Result, beside: Sequence[Result]) -> str:
+def _line(verdict: Verdict, beside: Sequence[Result]) -> str:
+    result = verdict.result
     floor = next(other for other in beside if other.role == "floor")
     others = ", ".join(
         f"{other.contender} {other.ratio.median:.2f}"
         for other in sorted(beside, key=_merit, reverse=True)
         if other.role in ("peer", "reference")
     )
-    mark = {True: "", False: " (missed)", None: ""}[result.met]
-    reached = shown(result.value.median) if result.absolute else f"{result.ratio.median:.2f}"
-    spread = result.value if result.absolute else result.ratio
+    asked = "; ".join(check.asked for check in verdict.checks)
+    reached = "; ".join(f"{check.reached:.2f}" for check in verdict.checks)
+    spread = f"{result.ratio.median:.2f} ({result.ratio.low:.2f} to {result.ratio.high:.2f})"
     return (
-        f"| {result.title} | {goal_of(result)} | {reached}{mark} | {spread.low:.2f} to {spread.high:.2f} "
+        f"| {result.title} | {asked} | {reached} | {_HOLDS[verdict.holds]} | {spread} "
         f"| {_amount(result)} | {_amount(floor)} | {others} |"
     )
 

@@ -1,4 +1,4 @@
-"""The vocabulary: a row of the table, its figures, and who contends in it."""
+"""A row of the table: its figures, and the contenders that are measured in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote
@@ -14,19 +14,20 @@ from uuid import uuid4
 
 T = TypeVar("T")
 
-Scale = Literal["tiny", "quick", "full"]
-ROUNDS: Mapping[Scale, int] = {"tiny": 1, "quick": 4, "full": 11}
-Round = Callable[[int], "tuple[float, ...]"]
-"""Does a workload of so many operations, and returns one number for each figure of the row."""
+Size = Literal["tiny", "quick", "full"]
+Role = Literal["floor", "ours", "peer", "reference"]
+ROUNDS: Mapping[Size, int] = {"tiny": 1, "quick": 4, "full": 11}
+Measure = Callable[[int], "tuple[float, ...]"]
+"""Does one round of so many operations, and returns one number for each figure of the row."""
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What the contenders of a run share."""
+class Environment:
+    """What all contenders of a run share: a server, a folder for files, and the sizes."""
 
     url: str | None
     folder: Path
-    scale: Scale
+    size: Size
     pool_size: int = 10
 
     @property
@@ -53,7 +54,7 @@ class Surroundings:
 
     @contextmanager
     def new_database(self) -> Iterator[str]:
-        """The URL of a database of its own, for those that cannot be put into a schema."""
+        """The URL of a database of its own, for libraries that cannot be put into a schema."""
         import psycopg
 
         name = f"bench_{uuid4().hex[:12]}"
@@ -72,32 +73,20 @@ class Surroundings:
 @dataclass(frozen=True)
 class Figure:
     unit: str
-    goal: float | None
-    """A ratio to the floor: at least that where more is better, else at most."""
     more_is_better: bool = True
-    absolute: bool = False
-    """The goal is for the figure itself."""
-
-    def is_met(self, value: float, ratio: float) -> bool | None:
-        if self.goal is None:
-            return None
-        reached = value if self.absolute else ratio
-        return reached >= self.goal if self.more_is_better else reached <= self.goal
 
 
 @dataclass(frozen=True, eq=False)
 class Contender:
     name: str
-    open: Callable[[Surroundings], AbstractContextManager[Round]]
+    open: Callable[[Environment], AbstractContextManager[Measure]]
     settings: str = ""
-    role: Literal["floor", "ours", "peer", "reference"] = "ours"
-    goals: tuple[float | None, ...] | None = None
-    """Instead of those of the row's figures."""
+    role: Role = "ours"
     requires: tuple[str, ...] = ()
-    """Names of distributions; without one of them it is left out."""
+    """Names of distributions beside our own; without one of them it is left out."""
     against: str | None = None
-    """Whom the ratio is to, if not to the floor."""
-    share: float = 1.0
+    """The contender that its ratio is to, if not the floor."""
+    fraction: float = 1.0
     """Of the row's operations; for those that would take minutes."""
 
 
@@ -108,23 +97,46 @@ class Row:
     key: str
     title: str
     figures: tuple[Figure, ...]
-    sizes: dict[Scale, int]
+    sizes: Mapping[Size, int]
     contenders: Sequence[Contender]
-    rounds: Mapping[Scale, int] = field(default_factory=lambda: ROUNDS)
+    rounds: Mapping[Size, int]
+    network: bool = False
+    """Postgres is reached over TCP, with half a millisecond added each way."""
 
     @property
     def floor(self) -> Contender:
         return self.contenders[0]
 
-    def figures_of(self, contender: Contender) -> tuple[Figure, ...]:
-        if contender.goals is None:
-            return self.figures
-        return tuple(
-            replace(figure, goal=goal) for figure, goal in zip(self.figures, contender.goals, strict=True)
-        )
+    @property
+    def needs_postgres(self) -> bool:
+        return self.key.startswith(("pg-", "net-", "await-"))
 
 
-def throughput(run: Callable[[T], int], prepare: Callable[[int], T]) -> Round:
+def row(
+    key: str,
+    title: str,
+    unit: str,
+    sizes: tuple[int, int, int],
+    *contenders: Contender,
+    rounds: tuple[int, int, int] | None = None,
+) -> Row:
+    """A row with one figure, of which more is better. Sizes and rounds are tiny, quick, full."""
+    return Row(
+        key,
+        title,
+        (Figure(unit),),
+        sized(sizes),
+        contenders,
+        ROUNDS if rounds is None else sized(rounds),
+    )
+
+
+def sized(numbers: tuple[int, int, int]) -> dict[Size, int]:
+    tiny, quick, full = numbers
+    return {"tiny": tiny, "quick": quick, "full": full}
+
+
+def throughput(run: Callable[[T], int], prepare: Callable[[int], T]) -> Measure:
     """Operations per second of `run`, which returns how many it did; `prepare` is not counted."""
 
     def measure(count: int) -> tuple[float]:

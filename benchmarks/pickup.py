@@ -1,87 +1,41 @@
-"""How soon an idle worker has a job: from before `schedule` in one process to after `claim_due` in another.
-
-    python -m benchmarks.pickup [--jobs 200] [--database-url postgresql://…]
-
-Postgres is measured where --database-url or DATABASE_URL names a database; a schema is made there,
-and dropped at the end.
-"""
+"""How soon an idle worker has a job: from before `schedule` in one process to the claim in another."""
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
-import os
+import queue
 import random
 import statistics
-import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-from assistly.storage import open_storage
+from .model import Measure
 
-from .model import Round, Surroundings
-
-PATIENCE = 10.0
-Settings = dict[str, Any]
+TIMEOUT = 10.0
 Enqueuer = Callable[..., AbstractContextManager[Callable[[], object]]]
 
 
-def main() -> None:
-    on_each_engine(__doc__, report)
+class Arrivals:
+    """When jobs were handed to a worker that runs on a thread of its own."""
 
+    def __init__(self) -> None:
+        self._times: queue.SimpleQueue[float] = queue.SimpleQueue()
 
-def on_each_engine(description: str | None, report: Callable[[str, Settings, int], None]) -> None:
-    """The command line of a benchmark that runs on SQLite and, where there is one, on Postgres."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=200)
-    parser.add_argument("--database-url", default=os.environ.get("DATABASE_URL"))
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        at = Surroundings(options.database_url, Path(folder), "full")
-        report("sqlite", {"engine": "sqlite", "sqlite_path": str(at.new_path())}, options.jobs)
-        if at.url:
-            with at.new_schema() as schema:
-                settings = {"engine": "postgres", "database_url": at.url, "schema": schema}
-                report("postgres", settings, options.jobs)
+    def note(self) -> None:
+        self._times.put(time.monotonic())
 
-
-def report(name: str, settings: Settings, jobs: int) -> None:
-    with storage_picks_up(settings) as measure:
-        median, p99 = measure(jobs)
-    sys.stdout.write(f"{name:10} median {median:6.2f} ms   p99 {p99:6.2f} ms   jobs {jobs}\n")
-
-
-@contextmanager
-def storage_picks_up(settings: Settings) -> Iterator[Round]:
-    with open_storage(**settings) as storage:
-
-        def receive() -> float:
-            if not storage.queue.wait(PATIENCE):
-                raise TimeoutError("no job came")
-            (job,) = storage.queue.claim_due(worker_id="pickup", limit=1)
-            received = time.monotonic()
-            storage.queue.mark_posted(job)
-            return received
-
-        with picked_up(receive, storage_enqueuer, (settings,)) as measure:
-            yield measure
-
-
-@contextmanager
-def storage_enqueuer(settings: Settings) -> Iterator[Callable[[], object]]:
-    with open_storage(**settings) as storage:
-        yield lambda: storage.queue.schedule("pickup", "content")
+    def receive(self) -> float:
+        return self._times.get(timeout=TIMEOUT)
 
 
 @contextmanager
 def picked_up(
     receive: Callable[[], float], open_enqueuer: Enqueuer, arguments: tuple[Any, ...]
-) -> Iterator[Round]:
+) -> Iterator[Measure]:
     """Median and 99th percentile in milliseconds.
 
     `receive` waits for a job and returns when it had it, by the monotonic clock, which the
@@ -89,7 +43,7 @@ def picked_up(
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=enqueue_on_demand, args=(theirs, open_enqueuer, arguments), daemon=True)
+    process = context.Process(target=_enqueue_on_demand, args=(theirs, open_enqueuer, arguments), daemon=True)
     process.start()
     theirs.close()
 
@@ -107,11 +61,11 @@ def picked_up(
         yield measure
     finally:
         ours.send(None)
-        process.join(PATIENCE)
+        process.join(TIMEOUT)
         ours.close()
 
 
-def enqueue_on_demand(requests: Connection, open_enqueuer: Enqueuer, arguments: tuple[Any, ...]) -> None:
+def _enqueue_on_demand(requests: Connection, open_enqueuer: Enqueuer, arguments: tuple[Any, ...]) -> None:
     with open_enqueuer(*arguments) as enqueue:
         while (pause := requests.recv()) is not None:
             time.sleep(pause)
@@ -120,5 +74,12 @@ def enqueue_on_demand(requests: Connection, open_enqueuer: Enqueuer, arguments: 
             requests.send(began)
 
 
-if __name__ == "__main__":
-    main()
+@contextmanager
+def in_thread(run: Callable[[], object], stop: Callable[[], object]) -> Iterator[None]:
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop()
+        thread.join(TIMEOUT)

@@ -1,4 +1,4 @@
-"""Runs the contenders of a row in turns, so that what else the machine does meets all of them."""
+"""Runs the contenders of a row in turns, so that whatever else the machine does meets all of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from .model import Contender, Figure, Round, Row, Surroundings
+from .model import Contender, Environment, Figure, Measure, Role, Row
+from .relay import over_network
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,20 @@ class Spread:
 
 @dataclass(frozen=True)
 class Result:
-    """One figure of one contender; the ratios are those of single rounds."""
+    """One figure of one contender, a value for each round."""
 
     row: str
     title: str
     contender: str
-    against: str
-    role: str
+    role: Role
     settings: str
     unit: str
-    goal: float | None
     more_is_better: bool
-    absolute: bool
+    figure: int
+    """Which one of the row's."""
     values: list[float]
     ratios: list[float]
-    met: bool | None
+    """To the floor, round by round."""
 
     @property
     def value(self) -> Spread:
@@ -57,86 +57,110 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Absence:
+class LeftOut:
+    """A library that is not installed, or that failed."""
+
     row: str
     contender: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RowResults:
     results: list[Result]
-    absent: list[Absence]
+    left_out: list[LeftOut]
 
 
 def run_row(
-    row: Row, at: Surroundings, *, rounds: int | None = None, peers: bool = False, say: Say = lambda _: None
-) -> Outcome:
-    absent: list[Absence] = []
+    row: Row,
+    environment: Environment,
+    *,
+    rounds: int | None = None,
+    peers: bool = False,
+    progress: Progress = lambda _: None,
+) -> RowResults:
     with ExitStack() as stack:
-        running = _Running(row, at, stack, absent, say)
+        if row.network:
+            environment = stack.enter_context(over_network(environment))
+        running = _RunningRow(row, environment, stack, progress)
         for contender in row.contenders:
-            if peers or contender.role != "peer":
+            if peers or not contender.requires:
                 running.open(contender)
-        for turn in range(rounds or row.rounds[at.scale]):
-            running.turn(turn)
-    return Outcome(list(running.results()), absent)
+        for number in range(rounds or row.rounds[environment.size]):
+            running.round(number)
+    return RowResults(list(running.results()), running.left_out)
 
 
-class _Running:
-    """The contenders of one row. A peer that cannot be had, or that fails, is left out and named."""
-
-    def __init__(self, row: Row, at: Surroundings, stack: ExitStack, absent: list[Absence], say: Say) -> None:
+class _RunningRow:
+    def __init__(self, row: Row, environment: Environment, stack: ExitStack, progress: Progress) -> None:
         self._row = row
-        self._at = at
+        self._environment = environment
         self._stack = stack
-        self._absent = absent
-        self._say = say
-        self._measures: dict[Contender, Round] = {}
-        self._figures: dict[Contender, list[tuple[float, ...]]] = {}
+        self._progress = progress
+        self._measures: dict[Contender, Measure] = {}
+        self._rounds: dict[Contender, list[tuple[float, ...]]] = {}
+        self.left_out: list[LeftOut] = []
 
     def open(self, contender: Contender) -> None:
         missing = [name for name in contender.requires if not _is_installed(name)]
         if missing:
-            reason = f"not installed: {', '.join(missing)}"
-            self._absent.append(Absence(self._row.key, contender.name, reason))
+            self._leave_out(contender, f"not installed: {', '.join(missing)}")
             return
-        self._say(f"{self._row.key}: opening {contender.name}")
-        with self._tolerating(contender):
-            measure = self._stack.enter_context(contender.open(self._at))
+        self._progress(f"{self._row.key}: opening {contender.name}")
+        with self._leaving_out_libraries(contender):
+            measure = self._stack.enter_context(contender.open(self._environment))
             measure(max(1, self._size(contender) // 10))
             self._measures[contender] = measure
-            self._figures[contender] = []
+            self._rounds[contender] = []
 
-    def turn(self, number: int) -> None:
+    def round(self, number: int) -> None:
         """One round of each; who begins changes."""
         order = list(self._measures)
         first = number % len(order)
         for contender in order[first:] + order[:first]:
-            self._say(f"{self._row.key}, round {number + 1}: {contender.name}")
-            with self._tolerating(contender):
-                self._figures[contender].append(self._measures[contender](self._size(contender)))
+            self._progress(f"{self._row.key}, round {number + 1}: {contender.name}")
+            with self._leaving_out_libraries(contender):
+                self._rounds[contender].append(self._measures[contender](self._size(contender)))
 
     def results(self) -> Iterator[Result]:
-        by_name = {contender.name: figures for contender, figures in self._figures.items()}
+        by_name = {contender.name: rounds for contender, rounds in self._rounds.items()}
         for contender in self._measures:
             base = by_name[contender.against or self._row.floor.name]
-            for place, figure in enumerate(self._row.figures_of(contender)):
-                yield _result(self._row, contender, figure, place, self._figures[contender], base)
+            for number, figure in enumerate(self._row.figures):
+                values = [one[number] for one in self._rounds[contender]]
+                yield self._result(contender, figure, number, values, [one[number] for one in base])
+
+    def _result(
+        self, contender: Contender, figure: Figure, number: int, values: list[float], base: list[float]
+    ) -> Result:
+        return Result(
+            row=self._row.key,
+            title=self._row.title,
+            contender=contender.name,
+            role=contender.role,
+            settings=contender.settings,
+            unit=figure.unit,
+            more_is_better=figure.more_is_better,
+            figure=number,
+            values=values,
+            ratios=[value / theirs for value, theirs in zip(values, base, strict=True)],
+        )
 
     @contextmanager
-    def _tolerating(self, contender: Contender) -> Iterator[None]:
+    def _leaving_out_libraries(self, contender: Contender) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if contender.role != "peer":
+            if not contender.requires:
                 raise
             self._measures.pop(contender, None)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self._absent.append(Absence(self._row.key, contender.name, reason[:300]))
+            self._leave_out(contender, " ".join(f"{type(error).__name__}: {error}".split())[:300])
+
+    def _leave_out(self, contender: Contender, reason: str) -> None:
+        self.left_out.append(LeftOut(self._row.key, contender.name, reason))
 
     def _size(self, contender: Contender) -> int:
-        return max(1, int(self._row.sizes[self._at.scale] * contender.share))
+        return max(1, int(self._row.sizes[self._environment.size] * contender.fraction))
 
 
 def _is_installed(distribution: str) -> bool:
@@ -145,32 +169,3 @@ def _is_installed(distribution: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def _result(
-    row: Row,
-    contender: Contender,
-    figure: Figure,
-    place: int,
-    rounds: list[tuple[float, ...]],
-    base: list[tuple[float, ...]],
-) -> Result:
-    values = [one[place] for one in rounds]
-    ratios = [value / theirs[place] for value, theirs in zip(values, base, strict=True)]
-    is_judged = contender.role == "ours"
-    met = figure.is_met(statistics.median(values), statistics.median(ratios)) if is_judged else None
-    return Result(
-        row=row.key,
-        title=row.title,
-        contender=contender.name,
-        against=contender.against or row.floor.name,
-        role=contender.role,
-        settings=contender.settings,
-        unit=figure.unit,
-        goal=figure.goal if is_judged else None,
-        more_is_better=figure.more_is_better,
-        absolute=figure.absolute,
-        values=values,
-        ratios=ratios,
-        met=met,
-    )

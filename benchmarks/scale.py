@@ -24,11 +24,11 @@ import psycopg
 from assistly.storage import Storage, open_storage
 
 from .scale_fill import History, fill_postgres, fill_sqlite, this_second
-from .scale_operations import OPERATIONS, POSTED_AGE, Operation, Place
+from .scale_operations import OPERATIONS, POSTED_AGE, FilledStorage, Operation
 from .server import temporary_server
+from .thresholds import GROWTH
 
 SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
-MOST_GROWTH = 1.5
 NOISE = 0.0001
 """Seconds. What takes less than this is as fast as it gets, whatever the ratio of two readings."""
 
@@ -44,8 +44,8 @@ class Result:
     """From the smallest size to the largest: the median of the rounds' ratios."""
 
     @property
-    def is_met(self) -> bool:
-        return not self.hot or self.growth <= MOST_GROWTH
+    def holds(self) -> bool:
+        return not self.hot or self.growth <= GROWTH
 
 
 def main() -> None:
@@ -57,25 +57,22 @@ def main() -> None:
     parser.add_argument("--database-url", default=os.environ.get("DATABASE_URL"))
     parser.add_argument("--keep", type=Path, help="a folder for the databases, which are used again")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     wanted = [one for one in OPERATIONS if not options.only or any(part in one.name for part in options.only)]
     results: list[Result] = []
     for engine in options.engines:
-        with places(engine, sorted(options.sizes), options.database_url, options.keep) as opened:
+        with filled_storages(engine, sorted(options.sizes), options.database_url, options.keep) as opened:
             found = measure(engine, opened, wanted, options.rounds)
         sys.stdout.write(table(found))
         results += found
     if options.json:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
-    if options.plot:
-        from .scale_plot import write_plot
-
-        write_plot(options.plot, results)
 
 
 @contextmanager
-def places(engine: str, sizes: Sequence[int], url: str | None, keep: Path | None) -> Iterator[list[Place]]:
+def filled_storages(
+    engine: str, sizes: Sequence[int], url: str | None, keep: Path | None
+) -> Iterator[list[FilledStorage]]:
     with ExitStack() as stack:
         if engine == "postgres":
             url = stack.enter_context(temporary_server() if url is None else nullcontext(url))
@@ -84,7 +81,7 @@ def places(engine: str, sizes: Sequence[int], url: str | None, keep: Path | None
             folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             storages = [stack.enter_context(_sqlite(folder / f"scale-{size}.db", size)) for size in sizes]
         yield [
-            Place(storage, size, middle=_first(storage) + size // 2)
+            FilledStorage(storage, size, middle=_first(storage) + size // 2)
             for storage, size in zip(storages, sizes, strict=True)
         ]
 
@@ -138,15 +135,15 @@ def _read_through(path: Path) -> None:
 
 
 def measure(
-    engine: str, opened: Sequence[Place], operations: Sequence[Operation], rounds: int
+    engine: str, opened: Sequence[FilledStorage], operations: Sequence[Operation], rounds: int
 ) -> list[Result]:
     return [_measure(engine, opened, operation, rounds) for operation in operations]
 
 
-def _measure(engine: str, opened: Sequence[Place], operation: Operation, rounds: int) -> Result:
+def _measure(engine: str, opened: Sequence[FilledStorage], operation: Operation, rounds: int) -> Result:
     _round(opened, operation)
     medians = [_round(opened, operation) for _ in range(rounds)]
-    sizes = [place.finished for place in opened]
+    sizes = [filled.finished for filled in opened]
     smallest, largest = sizes[0], sizes[-1]
     return Result(
         engine,
@@ -157,13 +154,13 @@ def _measure(engine: str, opened: Sequence[Place], operation: Operation, rounds:
     )
 
 
-def _round(opened: Sequence[Place], operation: Operation) -> dict[int, float]:
+def _round(opened: Sequence[FilledStorage], operation: Operation) -> dict[int, float]:
     """The median for each size; the sizes take turns call by call."""
-    seconds: dict[int, list[float]] = {place.finished: [] for place in opened}
+    seconds: dict[int, list[float]] = {filled.finished: [] for filled in opened}
     for number in range(operation.repeats):
         turn = number % len(opened)
-        for place in (*opened[turn:], *opened[:turn]):
-            seconds[place.finished].append(operation.measure(place))
+        for filled in (*opened[turn:], *opened[:turn]):
+            seconds[filled.finished].append(operation.measure(filled))
     return {size: statistics.median(calls) for size, calls in seconds.items()}
 
 
@@ -173,7 +170,7 @@ def table(results: Sequence[Result]) -> str:
     lines = [f"{header}{'growth':>10}"]
     for result in results:
         cells = "".join(f"{seconds * 1000:12.3f}" for seconds in result.seconds.values())
-        verdict = "" if result.is_met else f"  above {MOST_GROWTH}"
+        verdict = "" if result.holds else f"  above {GROWTH}"
         lines.append(f"{result.operation:28}{cells}{result.growth:10.2f}{verdict}")
     return "\n".join(lines) + "\n"
 

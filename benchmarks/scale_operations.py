@@ -21,7 +21,7 @@ _WORKER = "scale:1"
 
 
 @dataclass(slots=True)
-class Place:
+class FilledStorage:
     """A storage that is measured, and what one operation leaves for the next."""
 
     storage: Storage
@@ -40,105 +40,107 @@ Timed = Callable[[], object]
 @dataclass(frozen=True, slots=True)
 class Operation:
     name: str
-    prepare: Callable[[Place], Timed]
+    prepare: Callable[[FilledStorage], Timed]
     """Gets everything ready, and returns the call that is timed."""
     hot: bool = True
     repeats: int = 20
 
-    def measure(self, place: Place) -> float:
+    def measure(self, filled: FilledStorage) -> float:
         """The seconds of one call."""
-        call = self.prepare(place)
+        call = self.prepare(filled)
         began = time.perf_counter()
         call()
         return time.perf_counter() - began
 
 
-def _schedule(place: Place) -> Timed:
-    key, platform = uuid4().hex, place.platform()
-    return lambda: place.storage.queue.schedule(platform, "Fresh bread at seven.", idempotency_key=key)
+def _schedule(filled: FilledStorage) -> Timed:
+    key, platform = uuid4().hex, filled.platform()
+    return lambda: filled.storage.queue.schedule(platform, "Fresh bread at seven.", idempotency_key=key)
 
 
-def _schedule_apart(place: Place) -> Timed:
-    platform = place.platform()
-    at = datetime.now(UTC) + _FAR + next(place.numbers) * _SECOND
-    return lambda: place.storage.queue.schedule(platform, "Rolls.", at, min_gap=_SECOND / 2)
+def _schedule_apart(filled: FilledStorage) -> Timed:
+    platform = filled.platform()
+    at = datetime.now(UTC) + _FAR + next(filled.numbers) * _SECOND
+    return lambda: filled.storage.queue.schedule(platform, "Rolls.", at, min_gap=_SECOND / 2)
 
 
-def _schedule_again(place: Place) -> Timed:
-    platform, key = place.platform(), uuid4().hex
-    place.storage.queue.schedule(platform, "Once.", datetime.now(UTC) + _FAR, idempotency_key=key)
-    return lambda: place.storage.queue.schedule(platform, "Once.", idempotency_key=key)
+def _schedule_again(filled: FilledStorage) -> Timed:
+    platform, key = filled.platform(), uuid4().hex
+    filled.storage.queue.schedule(platform, "Once.", datetime.now(UTC) + _FAR, idempotency_key=key)
+    return lambda: filled.storage.queue.schedule(platform, "Once.", idempotency_key=key)
 
 
-def _claim(size: int) -> Callable[[Place], Timed]:
-    def prepare(place: Place) -> Timed:
-        queue = place.storage.queue
-        queue.settle([Posted(job) for job in place.claimed])
-        queue.schedule_many([NewJob(place.platform(), "Due.") for _ in range(size)])
+def _claim(size: int) -> Callable[[FilledStorage], Timed]:
+    def prepare(filled: FilledStorage) -> Timed:
+        queue = filled.storage.queue
+        queue.settle([Posted(job) for job in filled.claimed])
+        queue.schedule_many([NewJob(filled.platform(), "Due.") for _ in range(size)])
 
         def claim() -> None:
-            place.claimed = queue.claim_due(worker_id=_WORKER, limit=size)
+            filled.claimed = queue.claim_due(worker_id=_WORKER, limit=size)
 
         return claim
 
     return prepare
 
 
-def _settle(size: int) -> Callable[[Place], Timed]:
+def _settle(size: int) -> Callable[[FilledStorage], Timed]:
     claim = _claim(size)
 
-    def prepare(place: Place) -> Timed:
-        claim(place)()
-        outcomes = [Posted(job, f"remote-{job.id}") for job in place.claimed]
-        place.claimed = []
-        return lambda: place.storage.queue.settle(outcomes)
+    def prepare(filled: FilledStorage) -> Timed:
+        claim(filled)()
+        outcomes = [Posted(job, f"remote-{job.id}") for job in filled.claimed]
+        filled.claimed = []
+        return lambda: filled.storage.queue.settle(outcomes)
 
     return prepare
 
 
-def _register(place: Place) -> Timed:
+def _register(filled: FilledStorage) -> Timed:
     nonce = uuid4().hex
-    return lambda: place.storage.nonces.register(nonce)
+    return lambda: filled.storage.nonces.register(nonce)
 
 
-def _run_once(place: Place) -> Timed:
+def _run_once(filled: FilledStorage) -> Timed:
     key = uuid4().hex
-    return lambda: place.storage.idempotency.run_once(key, lambda: True)
+    return lambda: filled.storage.idempotency.run_once(key, lambda: True)
 
 
-def _append(place: Place) -> Timed:
-    return lambda: place.storage.events.append("type 1", {"job": 1})
+def _append(filled: FilledStorage) -> Timed:
+    return lambda: filled.storage.events.append("type 1", {"job": 1})
 
 
-def _get(place: Place) -> Timed:
-    return lambda: place.storage.queue.get(place.middle)
+def _get(filled: FilledStorage) -> Timed:
+    return lambda: filled.storage.queue.get(filled.middle)
 
 
-def _list(status: str | None, *, deep: bool = False, platform: str | None = None) -> Callable[[Place], Timed]:
-    def prepare(place: Place) -> Timed:
-        after = place.middle if deep else None
-        return lambda: place.storage.queue.list(status=status, platform=platform, after=after, limit=100)
-
-    return prepare
-
-
-def _events(*, deep: bool) -> Callable[[Place], Timed]:
-    def prepare(place: Place) -> Timed:
-        after = min(place.finished, RECORDS) // 2 if deep else 0
-        return lambda: place.storage.events.read_after(after, limit=100)
+def _list(
+    status: str | None, *, deep: bool = False, platform: str | None = None
+) -> Callable[[FilledStorage], Timed]:
+    def prepare(filled: FilledStorage) -> Timed:
+        after = filled.middle if deep else None
+        return lambda: filled.storage.queue.list(status=status, platform=platform, after=after, limit=100)
 
     return prepare
 
 
-def _prune(place: Place) -> Timed:
+def _events(*, deep: bool) -> Callable[[FilledStorage], Timed]:
+    def prepare(filled: FilledStorage) -> Timed:
+        after = min(filled.finished, RECORDS) // 2 if deep else 0
+        return lambda: filled.storage.events.read_after(after, limit=100)
+
+    return prepare
+
+
+def _prune(filled: FilledStorage) -> Timed:
     """Makes the oldest thousand too old."""
-    oldest = place.storage.queue.list(status="posted", limit=PRUNED)[-1].posted_at
+    oldest = filled.storage.queue.list(status="posted", limit=PRUNED)[-1].posted_at
     if oldest is None:
         raise AssertionError("a posted job has no posted_at")
     now = oldest + POSTED_AGE + _SECOND / 1000
 
     def prune() -> None:
-        report = place.storage.prune(force=True, now=now)
+        report = filled.storage.prune(force=True, now=now)
         if report.posted < PRUNED:
             raise AssertionError(f"{report.posted} jobs were pruned instead of {PRUNED}")
 
@@ -157,8 +159,8 @@ OPERATIONS = (
     Operation("run_once", _run_once),
     Operation("append an event", _append),
     Operation("get a job", _get),
-    Operation("next_due_at", lambda place: place.storage.queue.next_due_at),
-    Operation("ping", lambda place: place.storage.ping),
+    Operation("next_due_at", lambda filled: filled.storage.queue.next_due_at),
+    Operation("ping", lambda filled: filled.storage.ping),
     Operation("list, first page", _list(None)),
     Operation("list, deep page", _list(None, deep=True)),
     Operation("list posted, first page", _list("posted")),
@@ -169,5 +171,5 @@ OPERATIONS = (
     Operation("read_after, first page", _events(deep=False)),
     Operation("read_after, deep page", _events(deep=True)),
     Operation(f"prune {PRUNED} jobs", _prune, hot=False, repeats=1),
-    Operation("counts, all", lambda place: place.storage.queue.counts, hot=False, repeats=1),
+    Operation("counts, all", lambda filled: filled.storage.queue.counts, hot=False, repeats=1),
 )

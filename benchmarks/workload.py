@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 PLATFORM = "mastodon"
@@ -15,6 +16,10 @@ def content(number: int) -> str:
 
 def nonce(number: int) -> str:
     return f"delivery-{number:012d}"
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def in_batches(names: Iterable[str], size: int = BATCH) -> list[list[str]]:

@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..model import Contender
-from . import (
-    absurd,
-    asyncpg,
-    caches,
-    chancy,
-    dbos,
-    huey,
-    imports,
-    pgqueuer,
-    procrastinate,
-    sqlite_queues,
-)
+from . import asyncpg, caches, chancy, huey, imports, pgqueuer, procrastinate, sqlite_queues
 
 _Peers = Mapping[str, Contender] | Mapping[str, tuple[Contender, ...]]
 
@@ -31,11 +20,9 @@ def peers_of(row: str) -> tuple[Contender, ...]:
 
 _MODULES: tuple[_Peers, ...] = (
     huey.PEERS,
-    absurd.PEERS,
     pgqueuer.PEERS,
     chancy.PEERS,
     procrastinate.PEERS,
-    dbos.PEERS,
     sqlite_queues.PEERS,
     caches.PEERS,
     asyncpg.PEERS,

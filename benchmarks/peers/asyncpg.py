@@ -1,4 +1,4 @@
-"""asyncpg under the floor of the await API: the other driver."""
+"""asyncpg beside the floor of the await API: another raw driver, so that it is no peer."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from ..floors.postgres_put import TABLE, now_ms
-from ..gathering import gathered
-from ..model import Contender, Round, Surroundings
+from ..floors.migrations import schema_script
+from ..model import Contender, Environment, Measure
+from ..tasks import concurrent_calls
+from ..workload import now_ms
 
-_INSERT = "INSERT INTO nonces (nonce, timestamp_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+_INSERT = "INSERT INTO assistly_nonces (nonce, timestamp_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 
 
 @contextmanager
-def _registers(at: Surroundings, callers: int) -> Iterator[Round]:
+def _registers(environment: Environment, callers: int) -> Iterator[Measure]:
     import asyncpg
 
-    with at.new_database() as url, asyncio.Runner() as runner:
+    with environment.new_database() as url, asyncio.Runner() as runner:
 
         async def opened() -> asyncpg.Pool:
-            return await asyncpg.create_pool(url, min_size=at.pool_size, max_size=at.pool_size)
+            return await asyncpg.create_pool(
+                url, min_size=environment.pool_size, max_size=environment.pool_size
+            )
 
         pool = runner.run(opened())
 
@@ -29,15 +32,19 @@ def _registers(at: Surroundings, callers: int) -> Iterator[Round]:
             return str(await pool.execute(_INSERT, nonce, now_ms())).endswith(" 1")
 
         try:
-            runner.run(pool.execute(TABLE))
-            yield gathered(runner, register, callers)
+            runner.run(pool.execute(schema_script("postgres")))
+            yield concurrent_calls(runner, register, callers)
         finally:
             runner.run(pool.close())
 
 
 PEERS = {
-    f"pg-async-{callers}": Contender(
-        "asyncpg", partial(_registers, callers=callers), "its own pool", role="peer", requires=("asyncpg",)
+    f"await-nonce-{callers}": Contender(
+        "asyncpg",
+        partial(_registers, callers=callers),
+        "its own pool",
+        role="reference",
+        requires=("asyncpg",),
     )
     for callers in (1, 10, 50)
 }

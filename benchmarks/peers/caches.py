@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from ..gathering import gathered
-from ..model import Contender, Numbers, Round, Surroundings, throughput, times
+from ..model import Contender, Environment, Measure, Numbers, throughput, times
+from ..tasks import concurrent_calls
 from ..workload import nonce
 
 _DAY = 86400
@@ -16,15 +17,15 @@ _GET_THEN_PUT = "get, then put: it has no put-if-absent, so that two may get the
 
 
 @contextmanager
-def _diskcache(at: Surroundings) -> Iterator[Round]:
+def _diskcache(environment: Environment) -> Iterator[Measure]:
     from diskcache import Cache
 
-    with Cache(str(at.new_path()), eviction_policy="none") as cache:
+    with Cache(str(environment.new_path()), eviction_policy="none") as cache:
         yield throughput(times(lambda number: cache.add(nonce(number), True, expire=_DAY)), Numbers())
 
 
 @contextmanager
-def _limits(_: Surroundings) -> Iterator[Round]:
+def _limits(_: Environment) -> Iterator[Measure]:
     from limits import RateLimitItemPerDay
     from limits.storage import MemoryStorage
     from limits.strategies import FixedWindowRateLimiter
@@ -44,7 +45,7 @@ def _get_then_put(store: Any) -> Callable[[str], Awaitable[bool]]:
 
 
 @contextmanager
-def _key_value(make: Callable[[], Any]) -> Iterator[Round]:
+def _key_value(make: Callable[[], Any], callers: int = 1) -> Iterator[Measure]:
     async def made() -> Any:
         return make()
 
@@ -55,13 +56,13 @@ def _key_value(make: Callable[[], Any]) -> Iterator[Round]:
     with asyncio.Runner() as runner:
         store = runner.run(made())
         try:
-            yield gathered(runner, _get_then_put(store), callers=1)
+            yield concurrent_calls(runner, _get_then_put(store), callers)
         finally:
             runner.run(close(store))
 
 
 @contextmanager
-def _key_value_memory(_: Surroundings) -> Iterator[Round]:
+def _key_value_memory(_: Environment) -> Iterator[Measure]:
     from key_value.aio.stores.memory import MemoryStore
 
     with _key_value(MemoryStore) as measure:
@@ -69,34 +70,43 @@ def _key_value_memory(_: Surroundings) -> Iterator[Round]:
 
 
 @contextmanager
-def _key_value_disk(at: Surroundings) -> Iterator[Round]:
+def _key_value_disk(environment: Environment) -> Iterator[Measure]:
     from key_value.aio.stores.disk import DiskStore
 
-    with _key_value(lambda: DiskStore(directory=at.new_path())) as measure:
+    with _key_value(lambda: DiskStore(directory=environment.new_path())) as measure:
         yield measure
 
 
 @contextmanager
-def _key_value_postgres(at: Surroundings) -> Iterator[Round]:
+def _key_value_postgres(environment: Environment, callers: int = 1) -> Iterator[Measure]:
     from key_value.aio.stores.postgresql import PostgreSQLStore
 
-    with at.new_database() as url, _key_value(lambda: PostgreSQLStore(url=url)) as measure:
+    with (
+        environment.new_database() as url,
+        _key_value(lambda: PostgreSQLStore(url=url), callers) as measure,
+    ):
         yield measure
 
 
-def _of_key_value(opened: Callable[[Surroundings], Any], *extra: str, share: float = 1.0) -> Contender:
+def _of_key_value(opened: Callable[[Environment], Any], *extra: str, fraction: float = 1.0) -> Contender:
     requires = ("py-key-value-aio", *extra)
-    return Contender("py-key-value", opened, _GET_THEN_PUT, role="peer", requires=requires, share=share)
+    return Contender("py-key-value", opened, _GET_THEN_PUT, role="peer", requires=requires, fraction=fraction)
 
 
 PEERS = {
     "pg-nonce": (_of_key_value(_key_value_postgres, "asyncpg"),),
+    **{
+        f"await-nonce-{callers}": (
+            _of_key_value(partial(_key_value_postgres, callers=callers), "asyncpg", fraction=0.2),
+        )
+        for callers in (1, 10, 50)
+    },
     "sqlite-nonce": (
         Contender("diskcache", _diskcache, "add; synchronous = NORMAL", role="peer", requires=("diskcache",)),
-        _of_key_value(_key_value_disk, "diskcache", share=0.2),
+        _of_key_value(_key_value_disk, "diskcache", fraction=0.2),
     ),
     "memory-nonce": (
         Contender("limits", _limits, "fixed window, once a day", role="peer", requires=("limits",)),
-        _of_key_value(_key_value_memory, share=0.2),
+        _of_key_value(_key_value_memory, fraction=0.2),
     ),
 }

@@ -11,10 +11,10 @@ from typing import Any
 
 import psycopg
 
-from ..model import Contender, Numbers, Round, Surroundings, throughput, times
-from ..pickup import picked_up
+from ..model import Contender, Environment, Measure, Numbers, throughput, times
+from ..pickup import Arrivals, picked_up
 from ..workload import content
-from .background import Arrivals, in_background
+from .background import in_background
 
 _QUEUE = "bench"
 _CHUNK = 10_000
@@ -47,7 +47,7 @@ def _quiet() -> logging.Logger:
 
 
 @contextmanager
-def _database(at: Surroundings) -> Iterator[str]:
+def _database(environment: Environment) -> Iterator[str]:
     from chancy import Chancy, Queue
 
     async def migrate(url: str) -> None:
@@ -57,7 +57,7 @@ def _database(at: Surroundings) -> Iterator[str]:
                 Queue(_QUEUE, concurrency=_CONCURRENCY, polling_interval=1, executor=Chancy.Executor.Async)
             )
 
-    with at.new_database() as url:
+    with environment.new_database() as url:
         asyncio.run(migrate(url))
         yield url
 
@@ -69,8 +69,8 @@ def _job(function: Callable[..., Any], text: str) -> Any:
 
 
 @contextmanager
-def _enqueue(at: Surroundings) -> Iterator[Round]:
-    with _database(at) as url, _app(url) as app:
+def _enqueue(environment: Environment) -> Iterator[Measure]:
+    with _database(environment) as url, _app(url) as app:
         yield throughput(times(lambda number: app.sync_push(_job(publish, content(number)))), Numbers())
 
 
@@ -79,8 +79,8 @@ def _push_all(app: Any, jobs: list[Any]) -> int:
 
 
 @contextmanager
-def _bulk(at: Surroundings) -> Iterator[Round]:
-    with _database(at) as url, _app(url) as app:
+def _bulk(environment: Environment) -> Iterator[Measure]:
+    with _database(environment) as url, _app(url) as app:
 
         def prepare(size: int) -> list[Any]:
             return [_job(publish, content(number)) for number in range(size)]
@@ -101,9 +101,9 @@ def _working(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _drain(at: Surroundings) -> Iterator[Round]:
+def _drain(environment: Environment) -> Iterator[Measure]:
     """From the start of a worker to the end of the last job in the table."""
-    with _database(at) as url, _app(url) as app, psycopg.connect(url, autocommit=True) as connection:
+    with _database(environment) as url, _app(url) as app, psycopg.connect(url, autocommit=True) as connection:
 
         def fill(size: int) -> int:
             connection.execute("TRUNCATE chancy_jobs")
@@ -131,13 +131,19 @@ def _enqueuer(url: str) -> Iterator[Callable[[], object]]:
 
 
 @contextmanager
-def _pick_up(at: Surroundings) -> Iterator[Round]:
-    with _database(at) as url, _working(url), picked_up(_arrivals.receive, _enqueuer, (url,)) as measure:
+def _pick_up(environment: Environment) -> Iterator[Measure]:
+    with (
+        _database(environment) as url,
+        _working(url),
+        picked_up(_arrivals.receive, _enqueuer, (url,)) as measure,
+    ):
         yield measure
 
 
-def _contender(opened: Callable[[Surroundings], Any], settings: str = "", *, share: float = 1.0) -> Contender:
-    return Contender("chancy", opened, settings, role="peer", requires=("chancy",), share=share)
+def _contender(
+    opened: Callable[[Environment], Any], settings: str = "", *, fraction: float = 1.0
+) -> Contender:
+    return Contender("chancy", opened, settings, role="peer", requires=("chancy",), fraction=fraction)
 
 
 _WORKER = f"its worker, AsyncExecutor, concurrency={_CONCURRENCY}, polling_interval=1"
@@ -145,7 +151,7 @@ _WORKER = f"its worker, AsyncExecutor, concurrency={_CONCURRENCY}, polling_inter
 PEERS = {
     "pg-enqueue": _contender(_enqueue, "sync_push"),
     "pg-bulk-10k": _contender(_bulk, f"sync_push_many, batch_size={_CHUNK}"),
-    "pg-bulk-100k": _contender(_bulk, f"sync_push_many, batch_size={_CHUNK}", share=0.2),
+    "pg-bulk-100k": _contender(_bulk, f"sync_push_many, batch_size={_CHUNK}", fraction=0.2),
     "pg-drain": _contender(_drain, _WORKER),
     "pg-pickup": _contender(_pick_up, "its worker, LISTEN"),
 }

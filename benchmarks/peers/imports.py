@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from ..model import Contender, Round, Surroundings
-from ..processes import milliseconds_of
+from ..model import Contender, Environment, Measure
+from ..processes import cpu_milliseconds
 
-_NAMES = ("huey", "procrastinate", "pgqueuer", "chancy", "dbos")
+_NAMES = ("huey", "procrastinate", "pgqueuer", "chancy")
 
 
 @contextmanager
-def _importing(_: Surroundings, name: str) -> Iterator[Round]:
-    yield partial(milliseconds_of, f"import {name}")
+def _importing(_: Environment, name: str) -> Iterator[Measure]:
+    yield partial(cpu_milliseconds, lambda: f"import {name}")
 
 
 PEERS = {

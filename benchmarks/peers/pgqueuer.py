@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..model import Contender, Numbers, Round, Surroundings, throughput
-from ..pickup import picked_up
+from ..model import Contender, Environment, Measure, Numbers, throughput
+from ..pickup import Arrivals, picked_up
 from ..workload import BATCH, content
-from .background import Arrivals, in_background
+from .background import in_background
 
 _ENTRYPOINT = "publish"
 
@@ -37,15 +37,15 @@ def _queries(url: str) -> Iterator[tuple[asyncio.Runner, Any]]:
 
 
 @contextmanager
-def _installed(at: Surroundings) -> Iterator[tuple[str, asyncio.Runner, Any]]:
-    with at.new_database() as url, _queries(url) as (runner, queries):
+def _installed(environment: Environment) -> Iterator[tuple[str, asyncio.Runner, Any]]:
+    with environment.new_database() as url, _queries(url) as (runner, queries):
         runner.run(queries.install())
         yield url, runner, queries
 
 
 @contextmanager
-def _enqueue(at: Surroundings) -> Iterator[Round]:
-    with _installed(at) as (_, runner, queries):
+def _enqueue(environment: Environment) -> Iterator[Measure]:
+    with _installed(environment) as (_, runner, queries):
 
         async def enqueue(numbers: range) -> int:
             for number in numbers:
@@ -65,8 +65,8 @@ def _payloads(count: int) -> list[bytes]:
 
 
 @contextmanager
-def _bulk(at: Surroundings) -> Iterator[Round]:
-    with _installed(at) as (_, runner, queries):
+def _bulk(environment: Environment) -> Iterator[Measure]:
+    with _installed(environment) as (_, runner, queries):
 
         def prepare(count: int) -> list[bytes]:
             runner.run(queries.clear_queue())
@@ -76,11 +76,11 @@ def _bulk(at: Surroundings) -> Iterator[Round]:
 
 
 @contextmanager
-def _drain(at: Surroundings) -> Iterator[Round]:
+def _drain(environment: Environment) -> Iterator[Measure]:
     from pgqueuer import QueueManager
     from pgqueuer.types import QueueExecutionMode
 
-    with _installed(at) as (_, runner, queries):
+    with _installed(environment) as (_, runner, queries):
 
         async def drain() -> int:
             manager = QueueManager(queries)
@@ -107,13 +107,13 @@ def _enqueuer(url: str) -> Iterator[Callable[[], object]]:
 
 
 @contextmanager
-def _pick_up(at: Surroundings) -> Iterator[Round]:
+def _pick_up(environment: Environment) -> Iterator[Measure]:
     import asyncpg
     from pgqueuer import Queries, QueueManager
 
     arrivals = Arrivals()
 
-    with _installed(at) as (url, _, _):
+    with _installed(environment) as (url, _, _):
 
         async def work() -> None:
             manager = QueueManager(Queries.from_asyncpg_connection(await asyncpg.connect(url)))
@@ -128,14 +128,17 @@ def _pick_up(at: Surroundings) -> Iterator[Round]:
             yield measure
 
 
-def _contender(opened: Callable[[Surroundings], Any], settings: str = "") -> Contender:
+def _contender(opened: Callable[[Environment], Any], settings: str = "") -> Contender:
     return Contender("pgqueuer", opened, settings, role="peer", requires=("pgqueuer", "asyncpg"))
 
+
+_WORKER = f"asyncpg, its worker, batch_size={BATCH}, as many jobs at once as it likes"
 
 PEERS = {
     "pg-enqueue": _contender(_enqueue, "asyncpg"),
     "pg-bulk-10k": _contender(_bulk, "asyncpg"),
     "pg-bulk-100k": _contender(_bulk, "asyncpg"),
-    "pg-drain": _contender(_drain, f"asyncpg, its worker, batch_size={BATCH}"),
+    "pg-drain": _contender(_drain, _WORKER),
+    **dict.fromkeys(("pg-worker-16", "pg-worker-64"), _contender(_drain, _WORKER)),
     "pg-pickup": _contender(_pick_up, "asyncpg, its worker, LISTEN"),
 }

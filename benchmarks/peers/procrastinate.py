@@ -6,19 +6,21 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from ..model import Contender, Numbers, Round, Surroundings, throughput, times
-from ..pickup import picked_up
+from ..model import Contender, Environment, Measure, Numbers, throughput, times
+from ..pickup import Arrivals, picked_up
 from ..workload import content
-from .background import Arrivals, in_background
+from .background import in_background
 
 _CONCURRENCY = 10
+_WORKERS = {"pg-worker-16": 16, "pg-worker-64": 64}
 
 
 @contextmanager
-def _database(at: Surroundings) -> Iterator[str]:
-    with at.new_database() as url, _app(url) as (app, _):
+def _database(environment: Environment) -> Iterator[str]:
+    with environment.new_database() as url, _app(url) as (app, _):
         app.schema_manager.apply_schema()
         yield url
 
@@ -39,14 +41,14 @@ async def _nothing(text: str) -> None:
 
 
 @contextmanager
-def _enqueue(at: Surroundings) -> Iterator[Round]:
-    with _database(at) as url, _app(url) as (_, publish):
+def _enqueue(environment: Environment) -> Iterator[Measure]:
+    with _database(environment) as url, _app(url) as (_, publish):
         yield throughput(times(lambda number: publish.defer(text=content(number))), Numbers())
 
 
 @contextmanager
-def _bulk(at: Surroundings) -> Iterator[Round]:
-    with _database(at) as url, _app(url) as (_, publish):
+def _bulk(environment: Environment) -> Iterator[Measure]:
+    with _database(environment) as url, _app(url) as (_, publish):
 
         def prepare(count: int) -> list[dict[str, str]]:
             return [{"text": content(number)} for number in range(count)]
@@ -55,12 +57,12 @@ def _bulk(at: Surroundings) -> Iterator[Round]:
 
 
 @contextmanager
-def _drain(at: Surroundings) -> Iterator[Round]:
+def _drain(environment: Environment, concurrency: int = _CONCURRENCY) -> Iterator[Measure]:
     import procrastinate
 
-    with _database(at) as url, _app(url) as (_, publish), asyncio.Runner() as runner:
+    with _database(environment) as url, _app(url) as (_, publish), asyncio.Runner() as runner:
         worker = procrastinate.App(
-            connector=procrastinate.PsycopgConnector(conninfo=url, max_size=at.pool_size)
+            connector=procrastinate.PsycopgConnector(conninfo=url, max_size=environment.pool_size)
         )
         worker.task(name="publish")(_nothing)
 
@@ -75,7 +77,7 @@ def _drain(at: Surroundings) -> Iterator[Round]:
         async def drain() -> None:
             await worker.run_worker_async(
                 wait=False,
-                concurrency=_CONCURRENCY,
+                concurrency=concurrency,
                 listen_notify=False,
                 install_signal_handlers=False,
             )
@@ -97,7 +99,7 @@ def _enqueuer(url: str) -> Iterator[Callable[[], object]]:
 
 
 @contextmanager
-def _pick_up(at: Surroundings) -> Iterator[Round]:
+def _pick_up(environment: Environment) -> Iterator[Measure]:
     import procrastinate
 
     arrivals = Arrivals()
@@ -105,7 +107,7 @@ def _pick_up(at: Surroundings) -> Iterator[Round]:
     async def arrived(text: str) -> None:  # noqa: ARG001 - the job's payload
         arrivals.note()
 
-    with _database(at) as url:
+    with _database(environment) as url:
         app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
         app.task(name="publish")(arrived)
 
@@ -117,14 +119,24 @@ def _pick_up(at: Surroundings) -> Iterator[Round]:
             yield measure
 
 
-def _contender(opened: Callable[[Surroundings], Any], settings: str = "", *, share: float = 1.0) -> Contender:
-    return Contender("procrastinate", opened, settings, role="peer", requires=("procrastinate",), share=share)
+def _contender(
+    opened: Callable[[Environment], Any], settings: str = "", *, fraction: float = 1.0
+) -> Contender:
+    return Contender(
+        "procrastinate", opened, settings, role="peer", requires=("procrastinate",), fraction=fraction
+    )
 
 
 PEERS = {
     "pg-enqueue": _contender(_enqueue, "defer, sync pool"),
     "pg-bulk-10k": _contender(_bulk, "batch_defer"),
-    "pg-bulk-100k": _contender(_bulk, "batch_defer, of 10,000", share=0.1),
-    "pg-drain": _contender(_drain, f"its worker, concurrency={_CONCURRENCY}", share=0.05),
+    "pg-bulk-100k": _contender(_bulk, "batch_defer, of 10,000", fraction=0.1),
+    "pg-drain": _contender(_drain, f"its worker, concurrency={_CONCURRENCY}", fraction=0.05),
+    **{
+        key: _contender(
+            partial(_drain, concurrency=concurrency), f"its worker, concurrency={concurrency}", fraction=0.1
+        )
+        for key, concurrency in _WORKERS.items()
+    },
     "pg-pickup": _contender(_pick_up, "its worker, LISTEN"),
 }

@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from ..model import Contender, Numbers, Round, Surroundings, throughput, times
+from ..model import Contender, Environment, Measure, Numbers, throughput, times
 from ..workload import content, until_empty
 
 
 @contextmanager
-def _litequeue(at: Surroundings) -> Iterator[Any]:
+def _litequeue(environment: Environment) -> Iterator[Any]:
     from litequeue import LiteQueue
 
-    queue = LiteQueue(at.new_path())
+    queue = LiteQueue(environment.new_path())
     with closing(queue.conn):
         yield queue
 
 
 @contextmanager
-def _persistqueue(at: Surroundings) -> Iterator[Any]:
+def _persistqueue(environment: Environment) -> Iterator[Any]:
     from persistqueue import SQLiteAckQueue
 
-    with closing(SQLiteAckQueue(str(at.new_path()))) as queue:
+    with closing(SQLiteAckQueue(str(environment.new_path()))) as queue:
         yield queue
 
 
@@ -52,21 +52,21 @@ def _persist_step(queue: Any) -> Callable[[], int]:
     return step
 
 
-def _enqueue(opened: Callable[[Surroundings], Any]) -> Callable[[Surroundings], Any]:
+def _enqueue(opened: Callable[[Environment], Any]) -> Callable[[Environment], Any]:
     @contextmanager
-    def enqueues(at: Surroundings) -> Iterator[Round]:
-        with opened(at) as queue:
+    def enqueues(environment: Environment) -> Iterator[Measure]:
+        with opened(environment) as queue:
             yield throughput(times(lambda number: queue.put(content(number))), Numbers())
 
     return enqueues
 
 
 def _drain(
-    opened: Callable[[Surroundings], Any], step: Callable[[Any], Callable[[], int]]
-) -> Callable[[Surroundings], Any]:
+    opened: Callable[[Environment], Any], step: Callable[[Any], Callable[[], int]]
+) -> Callable[[Environment], Any]:
     @contextmanager
-    def drains(at: Surroundings) -> Iterator[Round]:
-        with opened(at) as queue:
+    def drains(environment: Environment) -> Iterator[Measure]:
+        with opened(environment) as queue:
 
             def fill(count: int) -> None:
                 for number in range(count):
@@ -77,20 +77,22 @@ def _drain(
     return drains
 
 
-def _lite(opened: Callable[[Surroundings], Any], *, share: float = 1.0) -> Contender:
+def _lite(opened: Callable[[Environment], Any], *, fraction: float = 1.0) -> Contender:
     settings = "pop and done; synchronous = NORMAL"
-    return Contender("litequeue", opened, settings, role="peer", requires=("litequeue",), share=share)
+    return Contender("litequeue", opened, settings, role="peer", requires=("litequeue",), fraction=fraction)
 
 
-def _persist(opened: Callable[[Surroundings], Any], *, share: float = 1.0) -> Contender:
+def _persist(opened: Callable[[Environment], Any], *, fraction: float = 1.0) -> Contender:
     settings = "SQLiteAckQueue; synchronous = FULL, which it does not let one choose"
-    return Contender("persist-queue", opened, settings, role="peer", requires=("persist-queue",), share=share)
+    return Contender(
+        "persist-queue", opened, settings, role="peer", requires=("persist-queue",), fraction=fraction
+    )
 
 
 PEERS = {
     "sqlite-enqueue": (_lite(_enqueue(_litequeue)), _persist(_enqueue(_persistqueue))),
     "sqlite-drain": (
-        _lite(_drain(_litequeue, _lite_step), share=0.05),
-        _persist(_drain(_persistqueue, _persist_step), share=0.05),
+        _lite(_drain(_litequeue, _lite_step), fraction=0.05),
+        _persist(_drain(_persistqueue, _persist_step), fraction=0.05),
     ),
 }

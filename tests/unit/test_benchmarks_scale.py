@@ -10,32 +10,32 @@ from assistly.storage import JobStatus, MemoryBackend, Storage, open_storage
 from benchmarks import churn, memory
 from benchmarks.scale import Result, table
 from benchmarks.scale_fill import History, fill_sqlite, this_second
-from benchmarks.scale_operations import OPERATIONS, POSTED_AGE, PRUNED, Operation, Place
+from benchmarks.scale_operations import OPERATIONS, POSTED_AGE, PRUNED, FilledStorage, Operation
 
 FINISHED = 2 * PRUNED
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilledStorage]:
     path = tmp_path_factory.mktemp("scale") / "scale.db"
     fill_sqlite(path, History(FINISHED, this_second(), dead=20, future=50))
     with open_storage(
         engine="sqlite", sqlite_path=str(path), retention_posted_days=POSTED_AGE.days, auto_prune=False
     ) as storage:
-        yield Place(storage, FINISHED, middle=FINISHED // 2)
+        yield FilledStorage(storage, FINISHED, middle=FINISHED // 2)
 
 
-def test_the_history_is_as_long_as_it_should_be(place: Place) -> None:
-    counts = place.storage.queue.counts()
+def test_the_history_is_as_long_as_it_should_be(filled: FilledStorage) -> None:
+    counts = filled.storage.queue.counts()
     assert counts[JobStatus.POSTED] == FINISHED
     assert counts[JobStatus.DEAD_LETTER] == 20
     assert counts[JobStatus.SCHEDULED] == 50
-    assert len(place.storage.events.read_after(FINISHED - 10)) == 10
+    assert len(filled.storage.events.read_after(FINISHED - 10)) == 10
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_operations_run(operation: Operation, place: Place) -> None:
-    assert operation.measure(place) > 0
+def test_operations_run(operation: Operation, filled: FilledStorage) -> None:
+    assert operation.measure(filled) > 0
 
 
 def test_growth_above_the_goal_is_named() -> None:

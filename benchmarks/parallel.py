@@ -1,4 +1,4 @@
-"""Worker processes that stay, and drain a table together when they are told to."""
+"""Worker processes that drain one table together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from .model import Round
+from .model import Measure
 from .workload import until_empty
 
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 OpenWorker = Callable[..., AbstractContextManager[Callable[[], int]]]
 
 
 @contextmanager
-def crowd(
+def parallel_workers(
     size: int, open_worker: OpenWorker, arguments: tuple[Any, ...], fill: Callable[[int], int]
-) -> Iterator[Round]:
+) -> Iterator[Measure]:
     """Jobs per second, from the first worker's start to the last one's end."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(size)
@@ -28,7 +28,7 @@ def crowd(
     processes = []
     for _ in range(size):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_drain, args=(theirs, barrier, open_worker, arguments), daemon=True)
+        process = context.Process(target=_work, args=(theirs, barrier, open_worker, arguments), daemon=True)
         process.start()
         theirs.close()
         pipes.append(ours)
@@ -52,18 +52,18 @@ def crowd(
         for pipe in pipes:
             pipe.send(False)
         for process in processes:
-            process.join(_PATIENCE)
+            process.join(_TIMEOUT)
 
 
-def _drain(
-    orders: Connection[Any, Any], barrier: Barrier, open_worker: OpenWorker, arguments: tuple[Any, ...]
+def _work(
+    commands: Connection[Any, Any], barrier: Barrier, open_worker: OpenWorker, arguments: tuple[Any, ...]
 ) -> None:
     with open_worker(*arguments) as step:
         drain = until_empty(step)
         step()
-        orders.send(True)
-        while orders.recv():
-            barrier.wait(_PATIENCE)
+        commands.send(True)
+        while commands.recv():
+            barrier.wait(_TIMEOUT)
             began = time.monotonic()
             done = drain(None)
-            orders.send((done, began, time.monotonic()))
+            commands.send((done, began, time.monotonic()))
