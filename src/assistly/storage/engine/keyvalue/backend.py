@@ -1,0 +1,293 @@
+"""`KeyValueBackend`: an engine on an ordered map with transactions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from ... import forks
+from ...errors import MigrationError, StorageClosed, StorageUnavailable
+from . import keys
+from .coordination import KeyValueIdempotency, KeyValueLocks, KeyValueNonces
+from .documents import KeyValueApprovals, KeyValueSessions, KeyValueSnapshots
+from .events import KeyValueEvents
+from .jobs import KeyValueJobs
+from .longkeys import LongKeys
+from .metrics import KeyValueMetrics
+from .ordered import OrderedMap, OrderedStore
+from .retention import KeyValueRetention
+from .rows import JsonRows, ObjectRows
+from .scopes import Block, MapScope, PlainBlock, ReadBlock, StepBlock, UndoMap, WriteBlock
+from .waking import Changes
+
+LOCK_SECONDS = 10.0
+"""How long a write waits for the transaction before it."""
+
+FORMAT = 1
+"""The version of keys and rows. A store that holds another one is refused."""
+
+_FIRST = "001_keyvalue"
+_CLOSED = "the storage is closed: open another one"
+_CLOSED_UNDER_IT = "the storage was closed: the transaction was undone"
+_OF_THE_PARENT = "the transaction belongs to the process that began it"
+
+
+class _Stores(MapScope):
+    """The stores over `read` and `write`."""
+
+    def _set_up(self, rows: ObjectRows | JsonRows) -> None:
+        self.rows = rows
+        self.jobs = KeyValueJobs(self)
+        self.sessions = KeyValueSessions(self)
+        self.approvals = KeyValueApprovals(self)
+        self.idempotency = KeyValueIdempotency(self)
+        self.nonces = KeyValueNonces(self)
+        self.metrics = KeyValueMetrics(self)
+        self.lock = KeyValueLocks(self)
+        self.events = KeyValueEvents(self)
+        self.snapshots = KeyValueSnapshots(self)
+        self.retention = KeyValueRetention(self)
+
+
+class KeyValueBackend(_Stores, forks.ForkAware):
+    """An engine whose stores are all derived from `store`.
+
+    A subclass sets the traits (`in_process`, `durable`, `multi_process`, `writers`). With `auto_migrate`
+    an empty store is made ready on first use; without it only `migrate` does that.
+    """
+
+    def __init__(self, store: OrderedStore, *, auto_migrate: bool = True) -> None:
+        self._store = store
+        self._auto_migrate = auto_migrate
+        self._longest_key = store.max_key_bytes
+        self._writing = threading.Lock()
+        self._preparing = threading.Lock()
+        self._is_ready = False
+        self._is_closed = False
+        self._open: set[KeyValueTransaction] = set()
+        self._jobs_changed = False
+        self._changes = Changes(store.version)
+        self._set_up(ObjectRows() if store.holds_objects else JsonRows())
+        forks.register(self)
+
+    def begin(self, *, write: bool) -> OrderedMap:
+        """Begin a use of the store; see `ReadBlock` and `WriteBlock`."""
+        if self._is_closed or not self._is_ready:
+            self._prepare(self._auto_migrate)
+        return self._begin_write() if write else self._wrapped(self._store.begin(False))
+
+    def _begin_write(self) -> OrderedMap:
+        if not self._writing.acquire(timeout=LOCK_SECONDS):
+            raise StorageUnavailable(
+                f"another transaction of this process did not end within {LOCK_SECONDS:g} seconds"
+            )
+        try:
+            if self._is_closed:
+                raise StorageClosed(_CLOSED)
+            return self._wrapped(self._store.begin(True))
+        except BaseException:
+            self._writing.release()
+            raise
+
+    def end_read(self, map: OrderedMap) -> None:
+        """End what `begin` returned."""
+        self._store.rollback(map.map if isinstance(map, LongKeys) else map)
+
+    def end_write(self, map: OrderedMap, *, commit: bool) -> None:
+        """End what `begin` returned."""
+        inner = map.map if isinstance(map, LongKeys) else map
+        changed, self._jobs_changed = self._jobs_changed and commit, False
+        try:
+            if commit:
+                self._store.commit(inner)
+            else:
+                self._store.rollback(inner)
+        finally:
+            self._writing.release()
+        if changed:
+            self._changes.add()
+
+    def read(self) -> Block:
+        return ReadBlock(self)
+
+    def write(self) -> Block:
+        return WriteBlock(self)
+
+    def note_look(self) -> None:
+        if self._is_ready:
+            self._changes.note()
+
+    def note_jobs(self) -> None:
+        self._jobs_changed = True
+
+    def wait(self, timeout: float) -> None:
+        """See `JobStore.wait`."""
+        if self._is_closed or not self._is_ready:
+            self._prepare(self._auto_migrate)
+        self._changes.wait(timeout)
+
+    @contextmanager
+    def transaction(self) -> Iterator[KeyValueTransaction]:
+        tx = KeyValueTransaction(self, self.begin(write=True))
+        self._open.add(tx)
+        try:
+            yield tx
+        except BaseException:
+            self._end(tx, commit=False)
+            raise
+        self._end(tx, commit=True)
+
+    def _end(self, tx: KeyValueTransaction, *, commit: bool) -> None:
+        try:
+            if commit:
+                tx.check()
+        finally:
+            # Only one of `close` and the end of the block finds it here; in a forked child nobody does.
+            if tx in self._open:
+                self._open.remove(tx)
+                self.end_write(tx.map.map, commit=commit and not tx.map.is_torn)
+        if commit and tx.map.is_torn:
+            raise StorageUnavailable("a part of the transaction could not be undone, so all of it was")
+
+    def now(self) -> datetime:
+        if self._is_closed:
+            raise StorageClosed(_CLOSED)
+        return super().now()
+
+    def migrate(self) -> list[str]:
+        """Make an empty store ready, also where `auto_migrate` is False."""
+        return self._prepare(may_write=True)
+
+    def bind(self, connection: Any) -> MapScope:
+        if self._is_closed:
+            raise StorageClosed(_CLOSED)
+        super().bind(connection)
+        return self
+
+    def close(self) -> None:
+        """See `StorageBackend.close`. A write that is under way gets some seconds to finish."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for tx in [*self._open]:
+            tx.end(_CLOSED_UNDER_IT)
+            self._end(tx, commit=False)
+        is_alone = self._writing.acquire(timeout=LOCK_SECONDS)
+        try:
+            with self._preparing:
+                self._store.close()
+        finally:
+            if is_alone:
+                self._writing.release()
+            self._changes.add()
+
+    def _wrapped(self, map: OrderedMap) -> OrderedMap:
+        return map if self._longest_key is None else LongKeys(map, self._longest_key - 1)
+
+    def _prepare(self, may_write: bool) -> list[str]:
+        with self._preparing:
+            if self._is_closed:
+                raise StorageClosed(_CLOSED)
+            self._store.open()
+            applied = [] if self._has_format() else self._write_format(may_write)
+            self._is_ready = True
+            return applied
+
+    def _has_format(self) -> bool:
+        map = self._store.begin(False)
+        try:
+            found = map.get(keys.FORMAT)
+        finally:
+            self._store.rollback(map)
+        if found is not None and found != keys.number(FORMAT):
+            raise MigrationError(
+                f"the data have format {keys.last_number(found)}, and this version of assistly reads "
+                f"format {FORMAT}: use the version that wrote them, or a later one"
+            )
+        return found is not None
+
+    def _write_format(self, may_write: bool) -> list[str]:
+        if not may_write:
+            raise MigrationError(
+                f"the database lacks the migration {_FIRST}, and it is not applied by itself "
+                "(STORAGE_AUTO_MIGRATE is false): run `assistly migrate`"
+            )
+        map = self._begin_write()
+        inner = map.map if isinstance(map, LongKeys) else map
+        is_first = inner.get(keys.FORMAT) is None
+        inner.put(keys.FORMAT, keys.number(FORMAT))
+        self.end_write(inner, commit=is_first)
+        return [_FIRST] if is_first else []
+
+    def before_fork(self) -> None:
+        self._store.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        self._store.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        """Locks may be held by threads that are not there, and transactions are the parent's."""
+        self._writing = threading.Lock()
+        self._preparing = threading.Lock()
+        self._is_ready = False
+        self._jobs_changed = False
+        self._open = set()
+        self._changes.renew()
+        self._store.after_fork_in_child()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class KeyValueTransaction(_Stores):
+    """The stores inside a transaction. A call that fails has changed nothing."""
+
+    def __init__(self, root: KeyValueBackend, map: OrderedMap) -> None:
+        self._root = root
+        self._reason: str | None = None
+        self._generation = forks.generation()
+        self.map = UndoMap(map)
+        self._set_up(root.rows)
+
+    def check(self) -> None:
+        """Raise StorageClosed once it has been undone from outside, and in a forked child."""
+        if self._generation != forks.generation():
+            raise StorageClosed(_OF_THE_PARENT)
+        if self._reason is not None:
+            raise StorageClosed(self._reason)
+
+    def end(self, reason: str) -> None:
+        """Refuse later calls."""
+        self._reason = reason
+
+    def read(self) -> Block:
+        self.check()
+        return PlainBlock(self.map)
+
+    def write(self) -> Block:
+        self.check()
+        return StepBlock(self.map)
+
+    def note_look(self) -> None:
+        """Nothing to note: nobody waits on a transaction."""
+
+    def note_jobs(self) -> None:
+        self._root.note_jobs()
+
+    def wait(self, timeout: float) -> None:
+        """Never called."""
+        self._root.wait(timeout)
+
+    @contextmanager
+    def transaction(self) -> Iterator[KeyValueTransaction]:
+        with self.write():
+            yield self
+
+    def close(self) -> None:
+        """Nothing to close: the block ends it."""
+
+    def __repr__(self) -> str:
+        return repr(self._root)

@@ -1,0 +1,110 @@
+"""The memory engine: a dict, and its keys in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import cast
+
+from ..engine.keyvalue import BufferedMap, KeyValueBackend, OrderedMap, OrderedStore, SortedKeys, Value
+from ..errors import StorageUnavailable
+
+_FORK_SECONDS = 5.0
+
+
+class MemoryBackend(KeyValueBackend):
+    """Everything in this process, and gone with it. A forked child goes on with a copy of its own."""
+
+    in_process = True
+    durable = False
+    multi_process = False
+
+    def __init__(self) -> None:
+        super().__init__(_MemoryStore())
+
+
+class _MemoryStore(OrderedStore):
+    """A reader has the lock for its one call; a writer buffers, and has it to commit: so readers go on."""
+
+    holds_objects = True
+
+    def __init__(self) -> None:
+        # Reentrant: scans, which may sort keys, are made by readers with the lock, and by the writer without.
+        self._lock = threading.RLock()
+        self._committed = _Committed(self._lock)
+        self._is_held_for_fork = False
+        self._is_torn = False
+
+    def open(self) -> None:
+        if self._is_torn:
+            raise StorageUnavailable("the process was forked in the middle of a commit: open a new storage")
+
+    def begin(self, write: bool) -> OrderedMap:
+        if write:
+            return BufferedMap(self._committed)
+        self._lock.acquire()
+        return self._committed
+
+    def commit(self, map: OrderedMap) -> None:
+        changes = cast("BufferedMap", map).changes
+        with self._lock:
+            try:
+                self._committed.apply(changes)
+            except BaseException:
+                # An interrupt: all of a transaction is stored, or nothing.
+                self._committed.apply(changes)
+                raise
+
+    def rollback(self, map: OrderedMap) -> None:
+        if map is self._committed:
+            self._lock.release()
+
+    def version(self) -> None:
+        return None
+
+    def close(self) -> None:
+        with self._lock:
+            self._committed = _Committed(self._lock)
+
+    def before_fork(self) -> None:
+        self._is_held_for_fork = self._lock.acquire(timeout=_FORK_SECONDS)
+
+    def after_fork_in_parent(self) -> None:
+        if self._is_held_for_fork:
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._is_torn = not self._is_held_for_fork
+        self._lock = self._committed.lock = threading.RLock()
+
+
+class _Committed:
+    """An ordered map in which a change can be made again, where an interrupt came."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.lock = lock
+        self._values: dict[bytes, Value] = {}
+        self._keys = SortedKeys()
+        self.get = self._values.get
+
+    def put(self, key: bytes, value: Value) -> None:
+        if key not in self._values:
+            self._keys.add(key)
+        self._values[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self._values.pop(key, None)
+        self._keys.discard(key)
+
+    def scan(self, low: bytes, high: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, Value]]:
+        values = self._values
+        with self.lock:
+            keys = self._keys.between(low, high, reverse=reverse)
+        return ((key, values[key]) for key in keys)
+
+    def apply(self, changes: dict[bytes, Value | None]) -> None:
+        for key, value in changes.items():
+            if value is None:
+                self.delete(key)
+            else:
+                self.put(key, value)
