@@ -1,14 +1,14 @@
-"""Deletes what the retention policy no longer keeps, and does so by itself while a storage is in use."""
+"""Deletes what the retention policy no longer keeps; by itself, while a storage is in use."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from . import forks
 from .engine.protocol import StorageBackend
 from .engine.values import PrunedByAge, PrunedByCap
 from .errors import StorageClosed, StorageError
@@ -34,7 +34,10 @@ def prune(
     force: bool,
     pause: Callable[[], object] = lambda: None,
 ) -> PruneReport:
-    """`pause` is called between two batches, to let others in."""
+    """Delete what the policy no longer keeps; `pause` is called between two batches, to let other calls in.
+
+    At most once a minute for the whole database, unless forced.
+    """
     store = backend.retention
     stamped = store.begin_prune(now=now, interval=timedelta(0) if force else PRUNE_INTERVAL)
     if not stamped:
@@ -69,9 +72,9 @@ def prune(
 
 
 class _Batches:
-    """As large as can be deleted within the time that others may be kept waiting.
+    """Deletes in batches that take 10 to 25 milliseconds each, since other writers may have to wait for one.
 
-    How many rows that is depends on their size, the disk and what else goes on.
+    How many rows that is depends on their size, the disk and the load.
     """
 
     def __init__(self, pause: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> None:
@@ -80,6 +83,7 @@ class _Batches:
         self._limit = BATCH
 
     def drain(self, batch: Callable[[int], int]) -> int:
+        """Call `batch` with limits until it deletes less than that; how many rows were deleted."""
         total = 0
         while True:
             began = self._clock()
@@ -97,44 +101,53 @@ class _Batches:
             self._limit = max(self._limit // 2, _SMALLEST_BATCH)
 
 
-class Pruner:
+class Pruner(forks.ForkAware):
     """A daemon thread that prunes soon after the first use, then once a minute while there is use.
 
-    It starts with the first use and holds `run` weakly, so that a storage that its owner forgot
-    to close can go away.
+    It starts with the first use, and in a forked child with the first use there. It holds `run` weakly:
+    a storage that its owner forgot to close can be collected.
     """
 
     def __init__(self, run: Callable[[Callable[[], object]], object]) -> None:
         self._run = weakref.WeakMethod(run)
         self._used = False
-        self._process = 0
-        self._start = threading.Lock()
+        self._is_started = False
+        self._mutex = threading.Lock()
         self._stop = threading.Event()
+        forks.register(self)
+
+    def after_fork_in_child(self) -> None:
+        """Threads are not inherited, but a held mutex is."""
+        is_closed = self._stop.is_set()
+        self._is_started = False
+        self._mutex, self._stop = threading.Lock(), threading.Event()
+        if is_closed:
+            self._stop.set()
 
     def used(self) -> None:
+        """Prune soon, and not only because time goes by."""
         self._used = True
-        if self._process != os.getpid():
+        if not self._is_started:
             self._start_thread()
 
     def close(self) -> None:
+        """Prune no more. A batch under way is not waited for."""
         self._stop.set()
 
     def _start_thread(self) -> None:
-        if self._process:
-            # A forked child: threads are not inherited, but a held lock may be.
-            self._start, self._stop = threading.Lock(), threading.Event()
-            self._process = 0
-        with self._start:
-            if self._process == 0 and not self._stop.is_set():
-                self._process = os.getpid()
-                threading.Thread(
-                    target=_prune_while_used,
-                    args=(weakref.ref(self), self._stop),
-                    name="assistly-prune",
-                    daemon=True,
-                ).start()
+        with self._mutex:
+            if self._is_started or self._stop.is_set():
+                return
+            self._is_started = True
+            threading.Thread(
+                target=_prune_while_used,
+                args=(weakref.ref(self), self._stop),
+                name="assistly-prune",
+                daemon=True,
+            ).start()
 
     def run_if_used(self, stop: threading.Event) -> None:
+        """Prune if the storage was used since the last time."""
         run = self._run()
         if self._used and run is not None:
             self._used = False

@@ -374,6 +374,6 @@ def opened_by(owner: object) -> list[Transaction[Any]]:
     return [transaction for transaction in _registry.all() if transaction.owner() is owner]
 
 
-def is_any_open(root: StorageBackend) -> bool:
+def is_any_open(root: StorageBackend, *, besides: Transaction[Any] | None = None) -> bool:
     """Whether any thread or task has a transaction on this backend, or is about to begin one."""
-    return any(transaction.root is root for transaction in _registry.all())
+    return any(transaction.root is root and transaction is not besides for transaction in _registry.all())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from ..batching import BatchedCall
-from .runners import Runner
+from .calls import Calls
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -18,23 +18,22 @@ S = TypeVar("S")
 class AsyncStore(Generic[S]):
     """A store with `await`; its methods are documented as those of the store that it mirrors."""
 
-    def __init__(self, store: S, runner: Runner) -> None:
+    def __init__(self, store: S, calls: Calls) -> None:
         self._store = store
-        self._runner = runner
+        self._calls = calls
 
     def __init_subclass__(cls, *, mirrors: type[object]) -> None:
+        cls.__doc__ = cls.__doc__ or mirrors.__doc__
         for name, method in vars(cls).items():
             original = getattr(mirrors, name, None)
             if callable(method) and not name.startswith("_") and not method.__doc__:
                 method.__doc__ = getattr(original, "__doc__", None)
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._runner.run(partial(function, *args, **kwargs))
-
-    async def _share(self, shared: BatchedCall[R, T], request: R) -> T:
-        """A call that may travel with others; the request is checked."""
-        return await self._runner.share(shared, request)
+        return await self._calls.run(partial(function, *args, **kwargs))
 
     async def _finish(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A cancellation comes out when the call has ended."""
-        return await self._runner.finish(partial(function, *args, **kwargs))
+        return await self._calls.finish(partial(function, *args, **kwargs))
+
+    async def _batch(self, operation: BatchedCall[Any, R, T], request: R) -> T:
+        return await self._calls.batch(operation, request)

@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 
 from .. import validation as check
 from ..records import Job, JobStatus, Json, NewJob, Outcome, Settled
-from ..stores.queue import _LEASE, Queue
+from ..stores.queue import DEFAULT_LEASE, Queue
 from .base import AsyncStore
-from .grouping import is_light
-from .runners import Runner
+from .batching import is_light
+from .calls import Calls
 from .watch import Waiter
 
 
 class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
-    def __init__(self, store: Queue, runner: Runner, waiter: Waiter) -> None:
-        super().__init__(store, runner)
+    def __init__(self, store: Queue, calls: Calls, waiter: Waiter) -> None:
+        super().__init__(store, calls)
         self._waiter = waiter
 
     async def schedule(
@@ -37,10 +37,9 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
             platform, content, scheduled_at, idempotency_key, min_gap, metadata, max_retries, max_lateness
         )
         scheduler = self._store._scheduler
-        request = scheduler.request(new, now) if is_light(content, metadata) else None
-        if request is None:
+        if now is not None or min_gap is not None or not is_light(content, metadata):
             return await self._run(scheduler.schedule, new, now)
-        return await self._share(scheduler.scheduling, request)
+        return await self._batch(scheduler.batched, scheduler.plan(new))
 
     async def schedule_many(
         self, jobs: Iterable[NewJob], *, now: datetime | None = None
@@ -97,7 +96,7 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
         *,
         worker_id: str,
         limit: int = 100,
-        lease: timedelta = _LEASE,
+        lease: timedelta = DEFAULT_LEASE,
         platforms: Iterable[str] | None = None,
         now: datetime | None = None,
     ) -> builtins.list[Job]:

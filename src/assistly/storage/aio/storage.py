@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -13,8 +12,9 @@ from .. import validation as check
 from ..errors import StorageClosed
 from ..records import PruneReport
 from ..storage import Storage
+from ..transactions import Transaction
+from .calls import MAX_THREADS, Calls, InnerCalls, RootCalls
 from .queue import AsyncQueue
-from .runners import Runner, runner_for
 from .stores import (
     AsyncApprovals,
     AsyncEvents,
@@ -25,80 +25,111 @@ from .stores import (
     AsyncSessions,
     AsyncSnapshots,
 )
-from .watch import Poll, Waiter, Watch
-
-_MOST_THREADS = 10_000
+from .watch import PollingWaiter, SharedWaiter, Waiter
 
 
 class AsyncStorage:
-    """A `Storage` for asyncio: the same operations, in at most `threads` threads of its own.
+    """A `Storage` for asyncio: the same operations with `await`, in at most `threads` threads.
 
-    One more thread sleeps while tasks wait for jobs. The memory engine runs in place. One storage
-    is used on one event loop, and not carried through a fork. Every operation is atomic: one that
-    is cancelled has happened or has not. To close this closes the `storage` that it was made
-    from. Most callers want `open_async_storage`.
+    Transactions make their calls in threads of their own, and one thread sleeps while tasks wait for
+    jobs. The memory engine's calls run on the event loop. One AsyncStorage is used on one event loop, and
+    is not carried through a fork. Every operation is atomic: one that is cancelled has happened or has
+    not. Closing it closes the `storage` that it was made from. Most callers want `open_async_storage`.
     """
+
+    queue: AsyncQueue
+    """Jobs that are to be published, each at its time and once."""
+
+    sessions: AsyncSessions
+    """One JSON value for each user, with a version."""
+
+    approvals: AsyncApprovals
+    """What waits for a person's decision."""
+
+    idempotency: AsyncIdempotency
+    """Commands that are run once for each key."""
+
+    nonces: AsyncNonces
+    """Webhook nonces, each of which is accepted once."""
+
+    metrics: AsyncMetrics
+    """Counters, and the latency of requests."""
+
+    lock: AsyncLocks
+    """Named locks with one owner at a time."""
+
+    events: AsyncEvents
+    """An append-only log."""
+
+    snapshots: AsyncSnapshots
+    """One JSON payload for each kind."""
 
     def __init__(self, storage: Storage, *, threads: int = 10) -> None:
         check.instance("storage", storage, Storage)
-        check.whole("threads", threads, least=1, most=_MOST_THREADS)
-        backend = storage._context.idle_backend
-        runner = runner_for(backend, threads)
-        self._setup(storage, runner, Watch(storage.queue, runner))
+        check.whole("threads", threads, least=1, most=MAX_THREADS)
+        calls = RootCalls(storage, threads)
+        self._set_up(storage, calls, SharedWaiter(storage.queue, calls))
 
-    def _setup(self, storage: Storage, runner: Runner, waiter: Waiter) -> None:
+    def _set_up(self, storage: Storage, calls: Calls, waiter: Waiter) -> None:
         self._storage = storage
-        self._runner = runner
+        self._calls = calls
         self._closed = False
-        self.queue = AsyncQueue(storage.queue, runner, waiter)
-        self.sessions = AsyncSessions(storage.sessions, runner)
-        self.approvals = AsyncApprovals(storage.approvals, runner)
-        self.idempotency = AsyncIdempotency(storage.idempotency, runner)
-        self.nonces = AsyncNonces(storage.nonces, runner)
-        self.metrics = AsyncMetrics(storage.metrics, runner)
-        self.lock = AsyncLocks(storage.lock, runner)
-        self.events = AsyncEvents(storage.events, runner)
-        self.snapshots = AsyncSnapshots(storage.snapshots, runner)
+        self.queue = AsyncQueue(storage.queue, calls, waiter)
+        self.sessions = AsyncSessions(storage.sessions, calls)
+        self.approvals = AsyncApprovals(storage.approvals, calls)
+        self.idempotency = AsyncIdempotency(storage.idempotency, calls)
+        self.nonces = AsyncNonces(storage.nonces, calls)
+        self.metrics = AsyncMetrics(storage.metrics, calls)
+        self.lock = AsyncLocks(storage.lock, calls)
+        self.events = AsyncEvents(storage.events, calls)
+        self.snapshots = AsyncSnapshots(storage.snapshots, calls)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncStorage]:
-        """All that happens inside is stored at the end of the block, or undone by an exception.
+    def transaction(self) -> AsyncTransaction:
+        """Store all that is called on `tx` inside the block, or, after an exception, nothing of it.
 
-        A cancellation undoes it, too, unless the commit has begun: that is awaited. Calls on this
-        very storage from the same task join it. A task that is started inside is another task:
-        hand it the storage that the block yields, since on the outer one it may wait for the end of
-        this block. Nested ones are savepoints. Keep it short: it keeps a thread, and on SQLite
-        and in memory it keeps all other writers waiting.
+            async with storage.transaction() as tx:
+                await tx.queue.schedule(…)
+                await tx.events.append(…)
+
+        A cancellation undoes it, too, unless the commit has begun: that is awaited. `tx` may be used from
+        any task, one call at a time. `tx.transaction()` is a savepoint. Keep it short: on SQLite and in
+        memory it keeps all other writers waiting.
+
+        Calls on this storage do not take part. From the task that is inside, or one started there, they
+        raise TransactionOpen; so do calls on `tx` while a nested transaction is open.
         """
-        async with self._runner.transaction(self._storage.transaction) as (storage, runner):
-            yield self._derived(storage, runner)
+        return AsyncTransaction(self._storage, self._calls)
 
     async def bind(self, connection: Any) -> AsyncStorage:
         """This storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
 
         That is a synchronous connection, and of sqlite3 one that was opened with
-        `check_same_thread=False`: calls run in threads. To commit or roll back is the caller's.
-        Raises InvalidValue for anything that is no open connection of this engine.
+        `check_same_thread=False`: calls run in threads. The caller commits or rolls back. Raises
+        InvalidValue for what is no open connection of this engine.
         """
-        storage = await self._runner.run(partial(self._storage.bind, connection))
-        return self._derived(storage, self._runner.bound())
+        storage = await self._calls.run(partial(self._storage.bind, connection))
+        return _AsyncStorageView(storage, self._calls.inner())
 
     async def prune(self, *, force: bool = False, now: datetime | None = None) -> PruneReport:
-        return await self._runner.run(partial(self._storage.prune, force=force, now=now))
+        return await self._calls.run(partial(self._storage.prune, force=force, now=now))
+
+    async def maintain(self) -> None:
+        await self._calls.run(self._storage.maintain)
 
     async def ping(self) -> float:
-        return await self._runner.run(self._storage.ping)
+        return await self._calls.run(self._storage.ping)
 
     async def migrate(self) -> list[str]:
-        return await self._runner.run(self._storage.migrate)
+        return await self._calls.run(self._storage.migrate)
 
     async def close(self) -> None:
         """Wait for the calls and transactions under way, then give every connection back.
 
-        Later calls raise StorageClosed; closing twice is fine.
+        Later calls raise StorageClosed; closing twice is fine. A transaction that the calling task has
+        open is not waited for, but undone: the end of its block raises StorageClosed.
         """
         self._closed = True
-        await self._runner.close(self._storage.close)
+        await self._calls.close(self._storage)
 
     aclose = close
 
@@ -115,11 +146,46 @@ class AsyncStorage:
     def __repr__(self) -> str:
         return f"Async{self._storage!r}"
 
-    def _derived(self, storage: Storage, runner: Runner) -> AsyncStorage:
-        derived = object.__new__(AsyncStorage)
-        derived._setup(storage, runner, Poll(storage.queue, runner))
-        return derived
 
-
-for _name in ("prune", "ping", "migrate"):
+for _name in ("prune", "maintain", "ping", "migrate"):
     getattr(AsyncStorage, _name).__doc__ = getattr(Storage, _name).__doc__
+
+
+class _AsyncStorageView(AsyncStorage):
+    """The storage of a transaction or of a bound connection."""
+
+    def __init__(self, storage: Storage, calls: InnerCalls) -> None:
+        self._set_up(storage, calls, PollingWaiter(storage.queue, calls))
+
+
+class AsyncTransaction(AbstractAsyncContextManager[AsyncStorage]):
+    """The block that `AsyncStorage.transaction()` returns; entered once."""
+
+    def __init__(self, storage: Storage, calls: Calls) -> None:
+        self._storage = storage
+        self._outer = calls
+        self._inner = calls.inner()
+        self._transaction: Transaction[Storage] | None = None
+        self._under_way = ExitStack()
+
+    async def __aenter__(self) -> AsyncStorage:
+        if self._transaction is not None:
+            raise StorageClosed("a transaction is entered once: call `transaction()` again")
+        with ExitStack() as under_way:
+            under_way.enter_context(self._outer.admitted())
+            transaction = self._transaction = self._storage.transaction()
+            storage = await self._outer.begin(transaction)
+            self._under_way = under_way.pop_all()
+        transaction.mark()
+        return _AsyncStorageView(storage, self._inner)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._transaction is None:
+            raise StorageClosed("the transaction was never entered")
+        try:
+            with self._under_way:
+                await self._inner.end(self._transaction, error)
+        finally:
+            self._transaction.unmark()

@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from .. import validation as check
 from ..errors import ClaimLost, InvalidValue
 from ..records import (
     Approval,
@@ -26,14 +25,14 @@ from ..records import (
 )
 from ..stores.approvals import Approvals
 from ..stores.events import Events, checked
-from ..stores.idempotency import _LEASE, Idempotency, claim_request, in_progress, put_request
+from ..stores.idempotency import DEFAULT_LEASE, Idempotency, claim_request, put_request, replayed, result_text
 from ..stores.lock import Locks
 from ..stores.metrics import MetricsStore, increment, nanoseconds
 from ..stores.nonces import Nonces, registration
 from ..stores.sessions import Sessions
 from ..stores.snapshots import Snapshots
 from .base import AsyncStore
-from .grouping import is_light
+from .batching import is_light
 
 
 class AsyncSessions(AsyncStore[Sessions], mirrors=Sessions):
@@ -53,12 +52,12 @@ class AsyncSessions(AsyncStore[Sessions], mirrors=Sessions):
         default: Json = None,
         now: datetime | None = None,
     ) -> Session:
-        """Store what `change` makes of the data (of `default` where there is no session).
+        """Read, change and store a user's session as one atomic step; no concurrent update is lost.
 
-        `change` gets a copy and returns the new value. It runs in a thread (in memory: in place)
-        and in a transaction that holds the session, so keep it short; it may run again where two
-        callers create one session at once. It cannot be async: the session would stay locked for
-        as long as it awaits whatever it likes.
+        `change` gets a copy of the data and returns the new data. It runs in a thread (in memory: on the
+        event loop) and inside a transaction that holds the session: keep it short, and do not call this
+        storage in it. It may run again if two callers create one session at once, or after a deadlock.
+        An async function is refused (InvalidValue): the session would stay locked while it awaits.
         """
         if _is_async(change):
             raise InvalidValue("change must be a plain function: it runs while the session is locked")
@@ -103,10 +102,10 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
         key: str,
         *,
         fingerprint: str | None = None,
-        lease: timedelta = _LEASE,
+        lease: timedelta = DEFAULT_LEASE,
         now: datetime | None = None,
     ) -> IdempotencyClaim:
-        return await self._share(self._store._claiming, claim_request(key, fingerprint, lease, now))
+        return await self._batch(self._store._claiming, claim_request(key, fingerprint, lease, now))
 
     async def complete(self, claim: IdempotencyClaim, value: Json, *, now: datetime | None = None) -> None:
         await self._run(self._store.complete, claim, value, now=now)
@@ -117,7 +116,7 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
     async def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
         if not is_light(value):
             return await self._run(self._store.put, key, value, saved_at=saved_at)
-        return await self._share(self._store._putting, put_request(key, value, saved_at))
+        return await self._batch(self._store._putting, put_request(key, value, saved_at))
 
     async def put_many(
         self,
@@ -136,14 +135,15 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
         function: Callable[[], Json],
         *,
         fingerprint: str | None = None,
-        lease: timedelta = _LEASE,
+        lease: timedelta = DEFAULT_LEASE,
     ) -> Json:
-        """The result of `function`, run now or by whoever came first with this key.
+        """Run `function` unless the key has a result already, and return the result.
 
-        An async function is awaited here; a plain one runs in a thread (in memory: in place), and
-        to its end even if the caller is cancelled. An exception or a cancellation of the function
-        abandons the key and is passed on. Raises Conflict while someone else is running it, and
-        ClaimLost if it took longer than `lease` and was overtaken.
+        An async function is awaited; a plain one runs in a thread (in memory: on the event loop), to its
+        end even if the caller is cancelled. An exception or a cancellation of the function abandons the
+        key and is passed on. Raises Conflict while another caller is running the key, ClaimLost if the
+        function took longer than `lease` (default: 60 seconds) and was overtaken, IdempotencyMismatch as
+        `claim`, and InvalidValue for a result that is no JSON.
         """
         if _is_async(function):
             return await self._await_once(key, function, fingerprint, lease)
@@ -161,24 +161,22 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
 
         try:
             claim = await self._finish(claim_key)
-            if claim.state is ClaimState.COMPLETED:
-                return claim.value
-            if claim.state is ClaimState.IN_PROGRESS:
-                raise in_progress(claim)
+            if claim.state is not ClaimState.ACQUIRED:
+                return replayed(claim)
             value = await function()
-            check.canonical("the result of function", value)
+            text = result_text(value)
         except BaseException:
             if claims and claims[0].state is ClaimState.ACQUIRED:
                 with suppress(ClaimLost):
                     await self._finish(self._store.abandon, claims[0])
             raise
-        await self._finish(self._store.complete, claim, value)
+        await self._finish(self._store._complete, claim, text)
         return value
 
 
 class AsyncNonces(AsyncStore[Nonces], mirrors=Nonces):
     async def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
-        return await self._share(self._store._registering, registration(nonce, timestamp))
+        return await self._batch(self._store._batched, registration(nonce, timestamp))
 
     async def register_many(
         self, nonces: Iterable[str | tuple[str, datetime | None]], *, timestamp: datetime | None = None
@@ -191,10 +189,10 @@ class AsyncNonces(AsyncStore[Nonces], mirrors=Nonces):
 
 class AsyncMetrics(AsyncStore[MetricsStore], mirrors=MetricsStore):
     async def increment(self, name: str, by: int = 1) -> None:
-        await self._share(self._store._incrementing, increment(name, by))
+        await self._batch(self._store._incrementing, increment(name, by))
 
     async def observe_latency(self, milliseconds: float) -> None:
-        await self._share(self._store._observing, nanoseconds(milliseconds))
+        await self._batch(self._store._observing, nanoseconds(milliseconds))
 
     async def read(self) -> Metrics:
         return await self._run(self._store.read)
@@ -227,7 +225,7 @@ class AsyncEvents(AsyncStore[Events], mirrors=Events):
     async def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
         if not is_light(payload):
             return await self._run(self._store.append, event_type, payload, created_at=created_at)
-        return await self._share(self._store._appending, checked(NewEvent(event_type, payload, created_at)))
+        return await self._batch(self._store._batched, checked(NewEvent(event_type, payload, created_at)))
 
     async def append_many(
         self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]

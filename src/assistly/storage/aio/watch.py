@@ -8,26 +8,30 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from ..stores.queue import Queue
-from .runners import Runner
+from .calls import Calls
 
 _POLL = 0.05
 
 
 class Waiter(Protocol):
-    async def wait(self, seconds: float) -> bool: ...
-
-
-class Poll:
-    """For a transaction, which only its own calls can look into, and whose thread must not sleep."""
-
-    def __init__(self, queue: Queue, runner: Runner) -> None:
-        self._queue = queue
-        self._runner = runner
+    """Waits for due jobs."""
 
     async def wait(self, seconds: float) -> bool:
+        """True if a job may be due, False after `seconds`."""
+
+
+class PollingWaiter:
+    """For a transaction: it sees no changes of others, and its thread must not sleep."""
+
+    def __init__(self, queue: Queue, calls: Calls) -> None:
+        self._queue = queue
+        self._calls = calls
+
+    async def wait(self, seconds: float) -> bool:
+        """See `Waiter`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        while not await self._runner.run(lambda: self._queue.wait(0)):
+        while not await self._calls.run(lambda: self._queue.wait(0)):
             left = deadline - loop.time()
             if left <= 0:
                 return False
@@ -35,21 +39,20 @@ class Poll:
         return True
 
 
-class Watch:
-    """Sleeps in a thread that outlives a cancelled wait, and that the next one then shares."""
+class SharedWaiter:
+    """Sleeps in a thread, which outlives a cancelled wait and serves the next one."""
 
-    def __init__(self, queue: Queue, runner: Runner) -> None:
+    def __init__(self, queue: Queue, calls: Calls) -> None:
         self._queue = queue
-        self._runner = runner
+        self._calls = calls
         self._under_way: Future[bool] | None = None
 
     async def wait(self, seconds: float) -> bool:
-        if self._runner.in_transaction():
-            return await Poll(self._queue, self._runner).wait(seconds)
+        """See `Waiter`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        # The one under way may sleep through a change that came before this call.
-        if self._under_way is not None and await self._runner.run(lambda: self._queue.wait(0)):
+        # A sleep under way may go on although a job fell due before this call.
+        if await self._calls.run(lambda: self._queue.wait(0)):
             return True
         while (shared := self._under_way) is not None:
             left = deadline - loop.time()
@@ -86,5 +89,5 @@ async def _answer(answer: Future[bool], timeout: float | None) -> bool | None:
         done, _ = await asyncio.wait([future], timeout=timeout)
         return future.result() if done else None
     finally:
-        # A loop that is closed before the thread wakes must not be told any more.
+        # The thread must not notify a loop that is closed by then.
         future.cancel()

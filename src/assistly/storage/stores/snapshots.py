@@ -20,7 +20,10 @@ class Snapshots:
         self._context = context
 
     def put(self, kind: str, payload: Json, *, now: datetime | None = None) -> Snapshot:
-        """Store the payload of a kind; it replaces the one before. Raises InvalidValue for what is no JSON."""
+        """Store the payload of a kind, which replaces the one before.
+
+        Raises InvalidValue for what is no JSON.
+        """
         check.name("kind", kind)
         text = check.canonical("payload", payload)
         return self._context.backend.snapshots.put(kind, text, now=self._context.now(now))

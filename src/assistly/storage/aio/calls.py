@@ -1,0 +1,262 @@
+"""Where the calls of an `AsyncStorage` run: in threads, or on the event loop itself.
+
+Calls of an engine in this process (`in_process`) need no thread, but must not wait on the event loop for
+a transaction of another task, which could then never end. So while any transaction is open on such an
+engine, the calls of others run in threads, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
+from typing import Any, TypeVar
+
+from .. import forks
+from ..batching import RETRY_SINGLY, BatchedCall
+from ..errors import StorageClosed
+from ..storage import Storage
+from ..transactions import Transaction, is_any_open, opened_by
+from .batching import TaskBatcher
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+MAX_THREADS = 10_000
+
+_CLOSED = "the storage is closed: open another one"
+
+
+class _Threads:
+    """The threads of an `AsyncStorage`. They are not carried through a fork.
+
+    Calls on transactions have threads of their own: all the others may be waiting for a lock that a
+    transaction holds. There are as many of them as transactions make calls at once.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="assistly-aio")
+        self._transaction_pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="assistly-aio-tx")
+        self._generation = forks.generation()
+        self._is_shut_down = False
+
+    @property
+    def are_usable(self) -> bool:
+        """False after `shut_down`, and in a forked child."""
+        return not self._is_shut_down and self._generation == forks.generation()
+
+    def check(self) -> None:
+        """Raise StorageClosed unless they are usable."""
+        if self._is_shut_down:
+            raise StorageClosed(_CLOSED)
+        if self._generation != forks.generation():
+            raise StorageClosed("threads are not carried through a fork: open another storage in the child")
+
+    def submit(self, call: Callable[[], T], *, in_transaction: bool = False) -> asyncio.Future[T]:
+        """Run a call in a thread, with the context variables of the caller."""
+        self.check()
+        pool: Executor = self._transaction_pool if in_transaction else self._pool
+        run = partial(copy_context().run, _without_stop_iteration, call)
+        return asyncio.get_running_loop().run_in_executor(pool, run)
+
+    def shut_down(self) -> None:
+        """Wait for the calls under way. Nothing can be submitted any more."""
+        self._is_shut_down = True
+        self._pool.shutdown()
+        self._transaction_pool.shutdown()
+
+
+class Calls(ABC):
+    """How the stores of an `AsyncStorage` make their calls."""
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Around a call or a transaction. Raises StorageClosed or TransactionOpen; `close` waits for it."""
+        yield
+
+    @abstractmethod
+    async def run(self, call: Callable[[], T]) -> T:
+        """Make a call. A cancellation comes out at once; a call that has begun goes on to its end, unseen."""
+
+    async def finish(self, call: Callable[[], T]) -> T:
+        """Make a call. A cancellation comes out when the call has ended."""
+        return await _to_the_end(asyncio.ensure_future(self.run(call)))
+
+    async def batch(self, operation: BatchedCall[Any, R, T], request: R) -> T:
+        """Make a call, possibly together with those of other tasks. The request is checked."""
+        return await self.run(partial(operation.run_singly, request))
+
+    @abstractmethod
+    async def begin(self, transaction: Transaction[Storage]) -> Storage:
+        """Begin a transaction. A cancellation comes out at once, and undoes it."""
+
+    @abstractmethod
+    def inner(self) -> InnerCalls:
+        """For the storage of a transaction, or of a bound connection."""
+
+    @abstractmethod
+    async def close(self, storage: Storage) -> None:
+        """Close the storage that the calls are made on."""
+
+
+class RootCalls(Calls):
+    """The calls of a storage itself."""
+
+    def __init__(self, storage: Storage, threads: int) -> None:
+        self._storage = storage
+        self._backend = storage._backend
+        self._in_process = self._backend.in_process
+        self._threads = _Threads(threads)
+        self._batchers: dict[BatchedCall[Any, Any, Any], TaskBatcher[Any, Any]] = {}
+        self._under_way = 0
+        self._one_ended: asyncio.Event | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """See `Calls`."""
+        if self._closing is not None:
+            raise StorageClosed(_CLOSED)
+        if not self._in_process:
+            self._threads.check()
+        self._storage._context.check()
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if self._one_ended is not None:
+                self._one_ended.set()
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """See `Calls`."""
+        with self.admitted():
+            if self._in_process:
+                # Without this, a loop over such calls would never let another task run.
+                await asyncio.sleep(0)
+                if not is_any_open(self._backend):
+                    return call()
+            return await self._threads.submit(call)
+
+    async def batch(self, operation: BatchedCall[Any, R, T], request: R) -> T:
+        """See `Calls`."""
+        if not operation.writers:
+            return await super().batch(operation, request)
+        batcher = self._batchers.get(operation)
+        if batcher is None:
+            batcher = self._batchers[operation] = TaskBatcher(operation, self._threads.submit)
+        with self.admitted():
+            answer = await batcher.call(request)
+            if answer is RETRY_SINGLY:
+                return await self._threads.submit(partial(operation.run_singly, request))
+            return operation.result(request, answer)
+
+    async def begin(self, transaction: Transaction[Storage]) -> Storage:
+        """See `Calls`."""
+        if self._in_process and not is_any_open(self._backend, besides=transaction):
+            return transaction.begin()
+        return await _begin(transaction, self._threads, in_transaction=False)
+
+    def inner(self) -> InnerCalls:
+        """See `Calls`."""
+        return InnerCalls(self._threads, in_process=self._in_process)
+
+    async def close(self, storage: Storage) -> None:
+        """Wait for the calls and transactions under way, but not for a transaction of this task.
+
+        That one is undone.
+        """
+        is_inside = any(transaction.is_marked for transaction in opened_by(storage))
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(storage, int(is_inside)))
+        elif is_inside:
+            return
+        await asyncio.shield(self._closing)
+
+    async def _close(self, storage: Storage, own: int) -> None:
+        self._one_ended = asyncio.Event()
+        while self._under_way > own:
+            self._one_ended.clear()
+            await self._one_ended.wait()
+
+        def close() -> None:
+            storage.close()
+            self._threads.shut_down()
+
+        await asyncio.get_running_loop().run_in_executor(None, close)
+
+
+class InnerCalls(Calls):
+    """The calls of a transaction, or of a bound connection: one at a time."""
+
+    def __init__(self, threads: _Threads, *, in_process: bool) -> None:
+        self._threads = threads
+        self._in_process = in_process
+        self._turn = asyncio.Lock()
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """See `Calls`."""
+        if self._in_process:
+            await asyncio.sleep(0)
+            return call()
+        async with self._turn:
+            return await self._threads.submit(call, in_transaction=True)
+
+    async def begin(self, transaction: Transaction[Storage]) -> Storage:
+        """See `Calls`."""
+        if self._in_process:
+            return transaction.begin()
+        async with self._turn:
+            return await _begin(transaction, self._threads, in_transaction=True)
+
+    async def end(self, transaction: Transaction[Storage], error: BaseException | None) -> None:
+        """End the transaction. A commit is awaited whatever happens; an undo until a second cancellation."""
+        end = partial(transaction.end, error)
+        if self._in_process or not self._threads.are_usable:
+            # Without threads, it was undone when the storage was closed, or is the parent process's.
+            end()
+            return
+        ending = self._threads.submit(end, in_transaction=True)
+        await (_to_the_end(ending) if error is None else asyncio.shield(ending))
+
+    def inner(self) -> InnerCalls:
+        """See `Calls`."""
+        return InnerCalls(self._threads, in_process=self._in_process)
+
+    async def close(self, storage: Storage) -> None:
+        """See `Calls`."""
+        await self.finish(storage.close)
+
+
+async def _begin(transaction: Transaction[Storage], threads: _Threads, *, in_transaction: bool) -> Storage:
+    try:
+        return await threads.submit(transaction.begin, in_transaction=in_transaction)
+    except asyncio.CancelledError:
+        # It may have begun, or be about to.
+        threads.submit(partial(transaction.abort, "its task was cancelled"), in_transaction=True)
+        raise
+
+
+async def _to_the_end(future: asyncio.Future[T]) -> T:
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        future.exception()
+        raise cancelled
+    return future.result()
+
+
+def _without_stop_iteration(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except StopIteration as error:
+        # No asyncio.Future takes it: the task would wait for ever.
+        raise RuntimeError("a callback raised StopIteration") from error
