@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from assistly.storage import MemoryBackend, StorageBackend
-from assistly.storage.testing import LifecycleContract, StorageContract
+from assistly.storage.testing import (
+    ForkContract,
+    LifecycleContract,
+    MachineContract,
+    ProcessContract,
+    RaceContract,
+    StorageContract,
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +30,19 @@ class TestMemoryLifecycle(LifecycleContract):
     @pytest.fixture
     def new_backend(self) -> Callable[[], StorageBackend]:
         return MemoryBackend
+
+
+class TestMemoryForks(ForkContract):
+    pass
+
+
+class TestMemoryProcesses(ProcessContract):
+    pass
+
+
+class TestMemoryRaces(RaceContract):
+    pass
+
+
+class TestMemoryMachines(MachineContract):
+    MACHINE_EXAMPLES = 40

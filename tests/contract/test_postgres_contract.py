@@ -5,12 +5,25 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from assistly.storage import PostgresBackend, StorageBackend
-from assistly.storage.testing import LifecycleContract, StorageContract
+from assistly.storage.testing import (
+    EngineSpec,
+    ForkContract,
+    LifecycleContract,
+    MachineContract,
+    ProcessContract,
+    RaceContract,
+    StorageContract,
+)
 
 
 @pytest.fixture(scope="module")
-def backend(database_url: str, new_schema: Callable[[], str]) -> Iterator[StorageBackend]:
-    backend = PostgresBackend(database_url, schema=new_schema())
+def postgres_spec(database_url: str, new_schema: Callable[[], str]) -> EngineSpec:
+    return EngineSpec("assistly.storage:PostgresBackend", (database_url,), {"schema": new_schema()})
+
+
+@pytest.fixture(scope="module")
+def backend(postgres_spec: EngineSpec) -> Iterator[StorageBackend]:
+    backend = postgres_spec.open()
     yield backend
     backend.close()
 
@@ -19,17 +32,31 @@ class TestPostgres(StorageContract):
     pass
 
 
-class TestPostgresThroughCursors(StorageContract):
-    """As with a driver that the fast path was not tested with."""
-
-    @pytest.fixture(scope="class")
-    def backend(self, database_url: str, new_schema: Callable[[], str]) -> Iterator[StorageBackend]:
-        backend = PostgresBackend(database_url, schema=new_schema(), fast_path=False)
-        yield backend
-        backend.close()
-
-
 class TestPostgresLifecycle(LifecycleContract):
     @pytest.fixture
     def new_backend(self, database_url: str, new_schema: Callable[[], str]) -> Callable[[], StorageBackend]:
         return lambda: PostgresBackend(database_url, schema=new_schema())
+
+
+class PostgresSchema:
+    """The schema of the module's backend, opened again."""
+
+    @pytest.fixture
+    def engine_spec(self, postgres_spec: EngineSpec) -> EngineSpec:
+        return postgres_spec
+
+
+class TestPostgresForks(PostgresSchema, ForkContract):
+    pass
+
+
+class TestPostgresProcesses(PostgresSchema, ProcessContract):
+    pass
+
+
+class TestPostgresRaces(PostgresSchema, RaceContract):
+    pass
+
+
+class TestPostgresMachines(PostgresSchema, MachineContract):
+    MACHINE_EXAMPLES = 15

@@ -7,12 +7,26 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import SqliteBackend, StorageBackend
-from assistly.storage.testing import LifecycleContract, StorageContract
+from assistly.storage.testing import (
+    EngineSpec,
+    ForkContract,
+    LifecycleContract,
+    MachineContract,
+    ProcessContract,
+    RaceContract,
+    StorageContract,
+)
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageBackend]:
-    backend = SqliteBackend(tmp_path_factory.mktemp("sqlite") / "contract.db")
+def sqlite_spec(tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
+    path = tmp_path_factory.mktemp("sqlite") / "contract.db"
+    return EngineSpec("assistly.storage:SqliteBackend", (str(path),))
+
+
+@pytest.fixture(scope="module")
+def backend(sqlite_spec: EngineSpec) -> Iterator[StorageBackend]:
+    backend = sqlite_spec.open()
     yield backend
     backend.close()
 
@@ -26,3 +40,27 @@ class TestSqliteLifecycle(LifecycleContract):
     def new_backend(self, tmp_path: Path) -> Callable[[], StorageBackend]:
         numbers = count()
         return lambda: SqliteBackend(tmp_path / f"{next(numbers)}.db")
+
+
+class SqliteFile:
+    """The file of the module's backend, opened again."""
+
+    @pytest.fixture
+    def engine_spec(self, sqlite_spec: EngineSpec) -> EngineSpec:
+        return sqlite_spec
+
+
+class TestSqliteForks(SqliteFile, ForkContract):
+    pass
+
+
+class TestSqliteProcesses(SqliteFile, ProcessContract):
+    pass
+
+
+class TestSqliteRaces(SqliteFile, RaceContract):
+    pass
+
+
+class TestSqliteMachines(SqliteFile, MachineContract):
+    pass

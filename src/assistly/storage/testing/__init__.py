@@ -3,15 +3,31 @@
     from assistly.storage.testing import StorageContract
 
     class TestMyEngine(StorageContract):
-        @pytest.fixture
+        @pytest.fixture(scope="module")
         def backend(self) -> Iterator[StorageBackend]:
-            backend = MyBackend()
+            backend = MyBackend("/tmp/place")
             yield backend
             backend.close()
 
-`backend` may have any scope: the suite empties it before each test. `MachineContract` drives it
-beside a model; `LifecycleContract` needs a second fixture, `new_backend`. The suite needs pytest
-and hypothesis, from the extra `test`.
+Needs pytest and hypothesis: `pip install 'assistly[contract]'`. The classes, and their fixtures:
+
+- `StorageContract`: everything that callers see. `backend`, of any scope: the suite empties it before
+  each test, and deletes all that is in it.
+- `LifecycleContract`: opening and closing. `new_backend`: a function that opens a new, empty engine.
+- `ForkContract`: what a forked child does with a storage. `backend` and, for a durable engine, `engine_spec`.
+- `ProcessContract`: what processes see of each other. `backend` and `engine_spec`.
+- `RaceContract`: threads and processes that want the same thing. `backend` and `engine_spec`.
+- `MachineContract`: random programs, beside a model. `backend` and, for a durable engine, `engine_spec`.
+
+`engine_spec` is an `EngineSpec`: a picklable description that opens another backend on the data of
+`backend`, in this process or another. Tests are skipped by what the engine declares (`in_process`,
+`durable`, `multi_process`), never by its name.
+
+A machine that fails looks for the smallest program that does, which takes minutes. For the first days of
+an engine set HYPOTHESIS_PROFILE=first: machines and properties then stop at the first failure they meet.
+`ci` runs the same examples each time, and `thorough` runs twenty times as many.
+
+`assistly.storage.testing.conformance` runs all of it against an engine, and reports.
 """
 
 from __future__ import annotations
@@ -23,15 +39,23 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 from .contract import StorageContract  # noqa: E402 - its asserts are rewritten only from here on
+from .engine_spec import EngineSpec  # noqa: E402
 from .fixtures import Contract, FakeClock, empty, open_for_test  # noqa: E402
+from .fork_contract import ForkContract  # noqa: E402
 from .lifecycle_contract import LifecycleContract  # noqa: E402
 from .machines import MachineContract  # noqa: E402
+from .process_contract import ProcessContract  # noqa: E402
+from .race_contract import RaceContract  # noqa: E402
 
 __all__ = [
     "Contract",
+    "EngineSpec",
     "FakeClock",
+    "ForkContract",
     "LifecycleContract",
     "MachineContract",
+    "ProcessContract",
+    "RaceContract",
     "StorageContract",
     "empty",
     "open_for_test",

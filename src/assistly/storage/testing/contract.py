@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .approvals_contract import ApprovalDecisionsContract, ApprovalsContract
 from .batches_contract import BatchesContract
+from .engine_contract import LookAheadContract, SavingContract, TraitsContract, WakeUpContract
 from .events_contract import EventReadingContract, EventsContract
 from .idempotency_contract import (
     FingerprintsContract,
@@ -16,6 +17,7 @@ from .json_contract import JsonContract
 from .lock_contract import LockContract
 from .metrics_contract import LatencyContract, MetricsContract
 from .mirror_contract import MirrorContract
+from .names_contract import LongNamesContract
 from .nonces_contract import NoncesContract
 from .queue_contract import QueueContract
 from .retention_contract import PruneOnceAMinuteContract, RetentionAgesContract, RetentionCapsContract
@@ -51,10 +53,15 @@ class StorageContract(
     PruneOnceAMinuteContract,
     JsonContract,
     TextContract,
+    LongNamesContract,
     TimesContract,
     TransactionsContract,
     TransactionErrorsContract,
     TransactionCallsContract,
     TransactionThreadsContract,
+    TraitsContract,
+    SavingContract,
+    LookAheadContract,
+    WakeUpContract,
 ):
     """All that CONTRACT asks of an engine, but for opening and closing: see LifecycleContract."""

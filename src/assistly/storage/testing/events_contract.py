@@ -29,6 +29,21 @@ class EventsContract(Contract):
         ids = [storage.events.append("type", n, created_at=START - n * HOUR).id for n in range(4)]
         assert ids == sorted(set(ids))
 
+    def test_the_id_of_a_removed_event_is_never_given_again(
+        self, backend: StorageBackend, storage: Storage
+    ) -> None:
+        """A reader that follows the log would pass the new event over."""
+        newest = 0
+        for _ in range(3):
+            ids = [
+                storage.events.append("type", 1).id,
+                *(e.id for e in storage.events.append_many([("type", 2)] * 2)),
+            ]
+            assert min(ids) > newest
+            newest = max(ids)
+            backend.retention.delete_older("events", START + HOUR, limit=10)
+            assert storage.events.list() == []
+
     def test_a_batch_is_in_order(self, storage: Storage, clock: FakeClock) -> None:
         clock.advance(HOUR)
         events = storage.events.append_many(

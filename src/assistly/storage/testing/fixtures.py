@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from ..clock import Clock
 from ..engine.protocol import StorageBackend
 from ..engine.values import PrunedByAge, PrunedByCap
 from ..records import Job
 from ..storage import Storage
+from .engine_spec import EngineSpec
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ class FakeClock:
 class Contract:
     """The base of the contract classes. A subclass for an engine adds one fixture, `backend`.
 
+    Where its data can be opened by several processes, or outlives its backend, it adds `engine_spec`.
+
     `backend` may live as long as it likes: each test, and each Hypothesis example, empties it.
     """
 
@@ -73,6 +76,11 @@ class Contract:
                     raise TypeError(f"{first.__name__}.{name} hides the one of {owner.__name__}: rename it")
 
     @pytest.fixture
+    def engine_spec(self) -> EngineSpec | None:
+        """How another process opens the data of `backend`; an engine with `multi_process` overrides it."""
+        return None
+
+    @pytest.fixture
     def clock(self) -> FakeClock:
         return FakeClock()
 
@@ -82,18 +90,40 @@ class Contract:
         return open_for_test(backend, clock)
 
 
+def needs_processes(backend: StorageBackend, spec: EngineSpec | None) -> EngineSpec:
+    """How a process opens the data of `backend`. Skips the test where the engine does not share data."""
+    if not backend.multi_process:
+        pytest.skip("the engine says that processes do not share its data (multi_process)")
+    return _given(spec, "multi_process")
+
+
+def needs_durability(backend: StorageBackend, spec: EngineSpec | None) -> EngineSpec:
+    """How the data of `backend` is opened again. Skips the test where it does not outlive the process."""
+    if not backend.durable:
+        pytest.skip("the engine says that its data ends with the process (durable)")
+    return _given(spec, "durable")
+
+
+def _given(spec: EngineSpec | None, trait: str) -> EngineSpec:
+    if spec is None:
+        pytest.fail(f"an engine with {trait} has to be given the fixture `engine_spec`", pytrace=False)
+    return spec
+
+
 def open_for_test(backend: StorageBackend, clock: Clock | None, **settings: Any) -> Storage:
     """A storage that prunes only when it is told to."""
     return Storage(backend, clock=clock, auto_prune=False, **settings)
 
 
 def examples(count: int, *, steps: int = 30) -> settings:
-    """Settings for one property. HYPOTHESIS_PROFILE may be `ci` (always the same examples) or `thorough`."""
+    """Settings for one property, as HYPOTHESIS_PROFILE says: see `assistly.storage.testing`."""
     profile = os.environ.get("HYPOTHESIS_PROFILE", "")
+    shrinking = () if profile == "first" else (Phase.target, Phase.shrink)
     return settings(
         max_examples=count * (20 if profile == "thorough" else 1),
         stateful_step_count=steps,
         derandomize=profile == "ci",
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, *shrinking],
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ..engine.protocol import StorageBackend
 from ..errors import StorageClosed
 from ..records import Job, Latency, Metrics
 from ..storage import Storage
-from .fixtures import HOUR, START, Contract, FakeClock, open_for_test
+from .fixtures import HOUR, START, Contract, FakeClock, Undo, open_for_test
 
 MakeBackend = Callable[[], StorageBackend]
 
@@ -57,6 +58,61 @@ class LifecycleContract(Contract):
         for call in _CALLS.values():
             with pytest.raises(StorageClosed):
                 call(storage)
+
+    def test_closing_the_storage_inside_a_transaction(
+        self, new_backend: MakeBackend, clock: FakeClock
+    ) -> None:
+        """The block is undone, and says so."""
+        storage = open_for_test(new_backend(), clock)
+        block = storage.transaction()
+        tx = block.__enter__()
+        inner = tx.transaction().__enter__()
+        storage.close()
+        for ended in (storage, tx, inner):
+            with pytest.raises(StorageClosed):
+                ended.nonces.register("late")
+        with pytest.raises(StorageClosed):
+            block.__exit__(None, None, None)
+
+    def test_an_error_in_a_block_that_was_closed_comes_out(
+        self, new_backend: MakeBackend, clock: FakeClock
+    ) -> None:
+        storage = open_for_test(new_backend(), clock)
+        with pytest.raises(Undo), storage.transaction():
+            storage.close()
+            raise Undo
+
+    def test_another_thread_closes_the_storage(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+        storage = open_for_test(new_backend(), clock)
+        block = storage.transaction()
+        tx = block.__enter__()
+        thread = Thread(target=storage.close, daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+        with pytest.raises(StorageClosed):
+            tx.nonces.register("late")
+        with pytest.raises(StorageClosed):
+            block.__exit__(None, None, None)
+
+    def test_closing_the_engine_inside_a_transaction(self, new_backend: MakeBackend) -> None:
+        backend = new_backend()
+        block = backend.transaction()
+        tx = block.__enter__()
+        tx.nonces.register("a", 1)
+        backend.close()
+        with pytest.raises(StorageClosed):
+            tx.nonces.seen("a")
+        with pytest.raises(StorageClosed):
+            block.__exit__(None, None, None)
+
+    def test_the_backend_of_a_transaction_is_not_closed(self, new_backend: MakeBackend) -> None:
+        backend = new_backend()
+        with backend.transaction() as tx:
+            tx.close()
+            assert tx.nonces.register("a", 1) is True
+        assert backend.nonces.seen("a") is True
+        backend.close()
 
     def test_closing_an_engine_that_was_never_used(self, new_backend: MakeBackend) -> None:
         open_for_test(new_backend(), None).close()

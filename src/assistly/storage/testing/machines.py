@@ -9,14 +9,13 @@ To run several engines in lock-step, give a machine more than one `Engine`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import hypothesis
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from ..engine.protocol import StorageBackend
-from .fixtures import examples
+from .engine_spec import EngineSpec
+from .fixtures import examples, needs_durability
 from .machine_queue import QueueMachine
 from .machine_records import ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine, SessionMachine
 from .machine_sides import Engine, SideBySide
@@ -50,18 +49,19 @@ def run_machine(machine: type[SideBySide], *engines: Engine, settings: hypothesi
 class MachineContract:
     """The machines as tests, for an engine that gives a fixture `backend`.
 
-    An engine whose data outlives its backend overrides `reopened` with a fixture that gives a
-    function from nothing to another backend on the same data.
+    They open a durable engine again now and then, by its `engine_spec`.
     """
 
     MACHINE_EXAMPLES = 25
 
     @pytest.fixture
-    def reopened(self) -> Callable[[], StorageBackend] | None:
+    def engine_spec(self) -> EngineSpec | None:
+        """How the data of `backend` is opened again; a durable engine overrides it."""
         return None
 
     @pytest.fixture
-    def engine(self, backend: StorageBackend, reopened: Callable[[], StorageBackend] | None) -> Engine:
+    def engine(self, backend: StorageBackend, engine_spec: EngineSpec | None) -> Engine:
+        reopened = needs_durability(backend, engine_spec).open if backend.durable else None
         return Engine(type(backend).__name__, backend, reopened)
 
     def test_queue_machine(self, engine: Engine) -> None:

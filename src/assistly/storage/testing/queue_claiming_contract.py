@@ -301,7 +301,7 @@ class QueueLatenessContract(Contract):
         assert storage.queue.claim_due(worker_id="w", platforms=["y"]) == []
         assert storage.queue.get(job.id) == job
 
-    def test_each_claim_buries_a_bounded_number(self, storage: Storage) -> None:
+    def test_each_claim_moves_a_bounded_number_of_late_jobs(self, storage: Storage) -> None:
         storage.queue.schedule_many(NewJob("x", "a", START - DAY, max_lateness=HOUR) for _ in range(101))
         assert storage.queue.claim_due(worker_id="w", limit=1000) == []
         assert len(storage.queue.dead_letters(limit=1000)) == 100

@@ -30,6 +30,7 @@ from .fixtures import (
     posted,
     retrying,
 )
+from .queue_changes_contract import QueueChangesContract
 from .queue_claiming_contract import (
     QueueClaimingContract,
     QueueFenceContract,
@@ -273,5 +274,6 @@ class QueueContract(
     QueueUnknownContract,
     QueueRescueContract,
     QueueDeadLettersContract,
+    QueueChangesContract,
 ):
     """All about the queue."""

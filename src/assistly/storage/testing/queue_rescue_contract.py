@@ -123,7 +123,7 @@ class QueueRescueContract(Contract):
         again = claim_one(storage, worker_id="other")
         assert (again.id, again.retries) == (job.id, 1)
 
-    def test_a_claim_buries_what_may_have_been_published(self, storage: Storage, clock: FakeClock) -> None:
+    def test_a_claim_gives_up_what_may_have_been_published(self, storage: Storage, clock: FakeClock) -> None:
         job = storage.queue.begin_publish(held(storage))
         clock.advance(LEASE)
         assert storage.queue.claim_due(worker_id="w") == []
@@ -167,25 +167,45 @@ class QueueRescueContract(Contract):
         assert rescued.dead_letter_reason is not None
         assert rescued.dead_letter_reason.startswith("outcome unknown: ")
 
+    def test_a_lease_that_is_extended_during_the_rescue(
+        self, backend: StorageBackend, storage: Storage, clock: FakeClock
+    ) -> None:
+        job = held(storage)
+        clock.advance(LEASE)
+
+        def extend() -> None:
+            assert storage.queue.extend([job], lease=HOUR, now=START + LEASE - TICK)
+
+        assert open_for_test(_AfterLooking(backend, extend), clock).queue.rescue_expired() == []
+        kept = storage.queue.get(job.id)
+        assert kept is not None
+        assert (kept.status, kept.retries) == (JobStatus.PROCESSING, 0)
+        assert storage.queue.mark_posted(job).status is JobStatus.POSTED
+
 
 class _AfterLooking:
     """An engine on which something happens right after the expired jobs were read."""
 
     def __init__(self, backend: StorageBackend, happens: Callable[[], None]) -> None:
         self._backend = backend
+        self.jobs = _JobsAfterLooking(backend, happens)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+class _JobsAfterLooking:
+    def __init__(self, backend: StorageBackend, happens: Callable[[], None]) -> None:
+        self._jobs = backend.jobs
         self._happens = happens
 
-    @property
-    def jobs(self) -> _AfterLooking:
-        return self
-
     def expired(self, **arguments: Any) -> Sequence[Job]:
-        jobs = self._backend.jobs.expired(**arguments)
+        jobs = self._jobs.expired(**arguments)
         self._happens()
         return jobs
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend.jobs, name)
+        return getattr(self._jobs, name)
 
 
 class QueueDeadLettersContract(Contract):

@@ -166,12 +166,31 @@ class TransactionCallsContract(Contract):
             tx.nonces.register("outer")
         assert (storage.nonces.seen("inner"), storage.nonces.seen("outer")) == (False, True)
 
-    def test_callbacks_may_call_the_transaction(self, storage: Storage) -> None:
+    def test_a_change_of_a_session_may_not_call_the_storage(self, storage: Storage) -> None:
+        """It runs in a transaction of its own, or in a step of the one that it was called in."""
+        storage.sessions.put("user", 1)
+
+        def calling(other: Storage) -> Callable[[Any], Any]:
+            def change(_: Any) -> Any:
+                with pytest.raises(TransactionOpen):
+                    other.nonces.register("refused")
+                return 2
+
+            return change
+
+        assert storage.sessions.update("user", calling(storage)).data == 2
         with storage.transaction() as tx:
-            session = tx.sessions.update("user", lambda _: tx.nonces.register("a"))
-            value = tx.idempotency.run_once("key", lambda: tx.nonces.register("b"))
-        assert (session.data, value) == (True, True)
-        assert storage.nonces.seen("a") is storage.nonces.seen("b") is True
+            tx.sessions.update("user", calling(tx))
+            tx.sessions.update("user", calling(storage))
+            assert tx.nonces.register("after") is True
+        assert (storage.nonces.seen("refused"), storage.nonces.seen("after")) == (False, True)
+
+    def test_a_function_that_runs_once_may_call_the_transaction(self, storage: Storage) -> None:
+        with undone(storage) as tx:
+            assert tx.idempotency.run_once("key", lambda: tx.nonces.register("a")) is True
+        assert storage.nonces.seen("a") is False
+        assert storage.idempotency.run_once("key", lambda: storage.nonces.register("a")) is True
+        assert storage.nonces.seen("a") is True
 
     def test_a_block_is_entered_once(self, storage: Storage) -> None:
         block = storage.transaction()

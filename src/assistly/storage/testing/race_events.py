@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from assistly.storage import Event, Storage
-
-from .racer import PATIENCE, Racer
+from ..records import Event
+from ..storage import Storage
+from .fixtures import Undo
+from .races import PATIENCE, Racer
 
 SINGLE = "single"
 BATCH = "batch"
 END = "the end"
 
 _MOST_AT_ONCE = 4
-
-
-class Undo(Exception):
-    """Raised on purpose, to end a transaction."""
 
 
 @dataclass(frozen=True)

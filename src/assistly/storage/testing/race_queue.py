@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from assistly.storage import ClaimLost, Job, NewJob, Posted, ScheduleConflict, Settled
-
-from .racer import Racer, caught
+from ..errors import ClaimLost, ScheduleConflict
+from ..records import Job, NewJob, Posted, Settled
+from .races import Racer, caught
 
 
 def claim_until_none_is_due(racer: Racer, limit: int, now: datetime) -> list[list[Job]]:

@@ -6,20 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from assistly.storage import (
-    AlreadyExists,
-    Approval,
-    ClaimLost,
-    Conflict,
-    IdempotencyClaim,
-    PruneReport,
-    Session,
-    StatusConflict,
-    VersionConflict,
-    WorkerLock,
-)
-
-from .racer import Racer, caught
+from ..errors import AlreadyExists, ClaimLost, Conflict, StatusConflict, VersionConflict
+from ..records import Approval, IdempotencyClaim, PruneReport, Session, WorkerLock
+from .races import Racer, caught
 
 
 def register(racer: Racer, nonces: Sequence[str]) -> list[bool]:

@@ -1,0 +1,276 @@
+"""What several processes see of each other, and what is left of one that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from ..engine.protocol import StorageBackend
+from ..errors import IdempotencyMismatch, StorageClosed
+from ..records import ClaimState, JobStatus
+from ..storage import Storage
+from .engine_spec import EngineSpec
+from .fixtures import (
+    HOUR,
+    LEASE,
+    START,
+    Contract,
+    FakeClock,
+    fresh_name,
+    held,
+    needs_durability,
+    needs_processes,
+    open_for_test,
+)
+
+PATIENCE = 60.0
+
+
+def _serve(spec: EngineSpec, pipe: Connection) -> None:
+    """In the other process: call what is asked for, until there is no more."""
+    clock = FakeClock()
+    with open_for_test(spec.open(), clock) as storage:
+        while (order := pipe.recv()) is not None:
+            work, args = order
+            try:
+                pipe.send(("result", work(storage, *args)))
+            except Exception as error:  # noqa: BLE001 - raised again in the test
+                pipe.send(("error", error))
+
+
+class OtherProcess:
+    """A process that was started afresh, with a storage on the same data and a clock that stands still."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(spec, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def start(self, work: Callable[..., Any], *args: Any) -> None:
+        """Have a module's function called there, with the storage first."""
+        self._pipe.send((work, args))
+
+    def answer(self, timeout: float = PATIENCE) -> Any:
+        """What the function returned or raised."""
+        assert self._pipe.poll(timeout), "the other process hangs"
+        kind, value = self._pipe.recv()
+        if kind == "error":
+            raise value
+        return value
+
+    def call(self, work: Callable[..., Any], *args: Any) -> Any:
+        """`start` and `answer`."""
+        self.start(work, *args)
+        return self.answer()
+
+    def kill(self) -> None:
+        """As a power failure would."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.process.join(PATIENCE)
+
+    def stop(self) -> None:
+        """Let it close its storage and end."""
+        with suppress(BrokenPipeError, OSError):
+            self._pipe.send(None)
+        self.process.join(PATIENCE)
+        self.process.kill()
+        self._pipe.close()
+
+
+def _write_one_of_each(storage: Storage, name: str) -> None:
+    storage.queue.schedule(name, "a", START + HOUR, idempotency_key=name)
+    storage.sessions.put(name, {"n": 1})
+    storage.approvals.add(name, {"n": 1})
+    storage.idempotency.put(name, 1)
+    storage.nonces.register(name)
+    storage.metrics.increment(name)
+    storage.lock.acquire("owner", ttl=HOUR, name=name)
+    storage.events.append(name, 1)
+    storage.snapshots.put(name, 1)
+
+
+def _read_one_of_each(storage: Storage, name: str) -> list[Any]:
+    return [
+        storage.queue.list(platform=name),
+        storage.sessions.get(name),
+        storage.approvals.get(name),
+        storage.idempotency.get(name),
+        storage.nonces.seen(name),
+        storage.metrics.read().counters.get(name),
+        storage.lock.current(name),
+        storage.events.list(event_type=name),
+        storage.snapshots.get(name),
+    ]
+
+
+def _schedule_under(storage: Storage, key: str, content: str) -> int:
+    return storage.queue.schedule("x", content, idempotency_key=key).id
+
+
+def _claim_key(storage: Storage, key: str) -> ClaimState:
+    return storage.idempotency.claim(key).state
+
+
+def _wait(storage: Storage, timeout: float) -> bool:
+    return storage.queue.wait(timeout)
+
+
+def _wait_after_a_word(storage: Storage, timeout: float, path: str) -> bool:
+    """Look, say so in a file, then wait."""
+    storage.queue.next_due_at()
+    Path(path).touch()
+    return storage.queue.wait(timeout)
+
+
+def _hold(storage: Storage) -> Any:
+    return held(storage, platform="theirs")
+
+
+def _begin_and_stop(storage: Storage, path: str) -> None:
+    """Leave a transaction open until the process is killed."""
+    with storage.transaction() as tx:
+        tx.nonces.register("inside")
+        tx.queue.schedule("x", "inside")
+        Path(path).touch()
+        signal.pause()
+
+
+def _prune(storage: Storage) -> bool:
+    return storage.prune().ran
+
+
+class ProcessContract(Contract):
+    """Needs the fixture `engine_spec`, unless the engine is neither `multi_process` nor `durable`."""
+
+    @pytest.fixture
+    def other(
+        self, backend: StorageBackend, storage: Storage, engine_spec: EngineSpec | None
+    ) -> Iterator[OtherProcess]:
+        other = OtherProcess(needs_processes(backend, engine_spec))
+        yield other
+        other.stop()
+
+    def test_what_one_writes_the_other_reads(self, storage: Storage, other: OtherProcess) -> None:
+        name = fresh_name()
+        _write_one_of_each(storage, name)
+        assert other.call(_read_one_of_each, name) == _read_one_of_each(storage, name)
+        name = fresh_name()
+        other.call(_write_one_of_each, name)
+        found = other.call(_read_one_of_each, name)
+        assert all(found)
+        assert _read_one_of_each(storage, name) == found
+
+    def test_keys_are_everybodys(self, storage: Storage, other: OtherProcess) -> None:
+        id = other.call(_schedule_under, "key", "a")
+        assert storage.queue.schedule("x", "a", idempotency_key="key").id == id
+        with pytest.raises(IdempotencyMismatch):
+            other.call(_schedule_under, "key", "b")
+        assert other.call(_claim_key, "key") is ClaimState.ACQUIRED
+        assert storage.idempotency.claim("key").state is ClaimState.IN_PROGRESS
+
+    def test_a_job_of_another_process_ends_the_wait(
+        self, storage: Storage, other: OtherProcess, tmp_path: Path
+    ) -> None:
+        storage.queue.next_due_at()
+        looked = tmp_path / "looked"
+        other.start(_wait_after_a_word, PATIENCE, str(looked))
+        _until(looked.exists)
+        storage.queue.schedule("x", "a")
+        assert other.answer(PATIENCE / 2) is True
+
+    def test_a_job_is_waited_for_beside_other_writers(self, storage: Storage, other: OtherProcess) -> None:
+        other.start(_wait, PATIENCE)
+        for n in range(20):
+            storage.nonces.register(f"nonce {n}")
+        storage.queue.schedule("x", "a")
+        assert other.answer(PATIENCE / 2) is True
+
+    def test_a_job_that_another_holds(self, storage: Storage, other: OtherProcess) -> None:
+        job = other.call(_hold)
+        assert storage.queue.claim_due(worker_id="w") == []
+        assert storage.queue.get(job.id) == job
+        other.kill()
+        (rescued,) = storage.queue.rescue_expired(now=START + LEASE)
+        assert (rescued.id, rescued.status) == (job.id, JobStatus.RETRYING)
+
+    def test_the_minute_of_a_prune_is_everybodys(self, storage: Storage, other: OtherProcess) -> None:
+        assert other.call(_prune) is True
+        assert storage.prune().ran is False
+
+    @pytest.mark.skipif(
+        not hasattr(signal, "pause"), reason="a process is held by signal.pause, on Unix only"
+    )
+    def test_a_process_that_dies_in_a_transaction(
+        self, storage: Storage, other: OtherProcess, tmp_path: Path
+    ) -> None:
+        inside = tmp_path / "inside"
+        other.start(_begin_and_stop, str(inside))
+        _until(inside.exists)
+        other.kill()
+        assert storage.nonces.register("after") is True
+        assert storage.nonces.seen("inside") is False
+        assert storage.queue.list() == []
+
+    def test_what_was_acknowledged_outlives_its_process(
+        self, backend: StorageBackend, storage: Storage, engine_spec: EngineSpec | None, other: OtherProcess
+    ) -> None:
+        needs_durability(backend, engine_spec)
+        name = fresh_name()
+        other.call(_write_one_of_each, name)
+        found = other.call(_read_one_of_each, name)
+        other.kill()
+        assert _read_one_of_each(storage, name) == found
+
+    def test_opened_again(
+        self, backend: StorageBackend, storage: Storage, engine_spec: EngineSpec | None, clock: FakeClock
+    ) -> None:
+        spec = needs_durability(backend, engine_spec)
+        name = fresh_name()
+        _write_one_of_each(storage, name)
+        with open_for_test(spec.open(), clock) as again:
+            assert _read_one_of_each(again, name) == _read_one_of_each(storage, name)
+            assert again.migrate() == []
+
+    def test_ids_are_not_used_again_by_the_next_one(
+        self, backend: StorageBackend, storage: Storage, engine_spec: EngineSpec | None, clock: FakeClock
+    ) -> None:
+        spec = needs_durability(backend, engine_spec)
+        with open_for_test(spec.open(), clock) as first:
+            job, event = first.queue.schedule("x", "a"), first.events.append("type", 1)
+            first.queue.remove(job.id)
+            backend.retention.delete_older("events", START + HOUR, limit=100)
+        with open_for_test(spec.open(), clock) as second:
+            assert second.queue.schedule("x", "a").id > job.id
+            assert second.events.append("type", 1).id > event.id
+
+    def test_a_transaction_that_is_open_at_the_close_is_undone(
+        self, backend: StorageBackend, storage: Storage, engine_spec: EngineSpec | None, clock: FakeClock
+    ) -> None:
+        spec = needs_durability(backend, engine_spec)
+        first = open_for_test(spec.open(), clock)
+        block = first.transaction()
+        block.__enter__().nonces.register("inside")
+        first.close()
+        with pytest.raises(StorageClosed):
+            block.__exit__(None, None, None)
+        assert storage.nonces.seen("inside") is False
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    tick, deadline = Event(), monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < deadline, "it did not happen in time"
+        tick.wait(0.002)

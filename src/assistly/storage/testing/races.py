@@ -1,0 +1,246 @@
+"""Races: racers that start at one moment, as threads of this process or as processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from threading import BrokenBarrierError
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+import pytest
+
+from ..engine.protocol import StorageBackend
+from ..errors import StorageError
+from ..storage import Storage
+from .engine_spec import EngineSpec
+from .fixtures import START, open_for_test
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StorageError)
+Item = TypeVar("Item")
+Args = TypeVarTuple("Args")
+
+PATIENCE = 30.0
+"""Seconds until a racer that does not come, or does not answer, is given up."""
+
+_LONGER = 2 * PATIENCE
+_SWITCH_INTERVAL = 1e-5
+
+
+def standing_clock() -> datetime:
+    """The time of all racers."""
+    return START
+
+
+@dataclass(frozen=True)
+class Racer:
+    """One of `size` racers. `meet` returns when all of them have called it."""
+
+    storage: Storage
+    number: int
+    size: int
+    meet: Callable[[], object]
+
+    @property
+    def name(self) -> str:
+        """Of its own."""
+        return f"racer-{self.number}"
+
+    def rounds(self, items: Iterable[Item], turn: Callable[[Item], T]) -> list[T]:
+        """A turn for each item, which all racers begin together."""
+        answers: list[T] = []
+        for item in items:
+            self.meet()
+            answers.append(turn(item))
+        return answers
+
+
+def caught(kind: type[E], call: Callable[[], T]) -> T | E:
+    """What the call returns, or this error of it."""
+    try:
+        return call()
+    except kind as error:
+        return error
+
+
+@dataclass(frozen=True)
+class RacerFailure:
+    """`waited` is True for one that only waited in vain for another, which failed."""
+
+    number: int
+    report: str
+    waited: bool = False
+
+
+class RacerGone(RacerFailure):
+    """The process has ended."""
+
+
+class AnyBarrier(Protocol):
+    """What the barriers of threads and of processes have in common."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def abort(self) -> None: ...
+
+
+def run_racer(
+    storage: Storage, number: int, size: int, barrier: AnyBarrier, action: Callable[..., Any], *args: Any
+) -> Any:
+    """The answer of the action, or a RacerFailure. One that fails lets the others go."""
+    racer = Racer(storage, number, size, lambda: barrier.wait(PATIENCE))
+    try:
+        racer.meet()
+        return action(racer, *args)
+    except BrokenBarrierError:
+        return RacerFailure(number, f"racer {number} waited for the others in vain", waited=True)
+    except Exception:  # noqa: BLE001 - the test shows it
+        barrier.abort()
+        return RacerFailure(number, f"racer {number}:\n{traceback.format_exc()}")
+
+
+class Race(ABC):
+    """`storage` is the test's own, to prepare a race and to look at what came of it."""
+
+    def __init__(self, backend: StorageBackend, size: int) -> None:
+        self.storage: Storage = open_for_test(backend, standing_clock)
+        self.size = size
+
+    def run(self, action: Callable[[Racer, *Args], T], *args: *Args) -> list[T]:
+        """What the action of each racer returned. They begin at one moment."""
+        answers = self._answers(action, args)
+        failures = [answer for answer in answers if isinstance(answer, RacerFailure)]
+        if failures:
+            causes = [failure for failure in failures if not failure.waited] or failures
+            pytest.fail("\n".join(failure.report for failure in causes), pytrace=False)
+        return answers
+
+    @abstractmethod
+    def _answers(self, action: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]: ...
+
+
+class ThreadRace(Race):
+    """All racers on the one storage."""
+
+    def _answers(self, action: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
+        barrier = threading.Barrier(self.size)
+        answers: list[Any] = [RacerFailure(number, f"racer {number} hangs") for number in range(self.size)]
+
+        def part(number: int) -> None:
+            answers[number] = run_racer(self.storage, number, self.size, barrier, action, *args)
+
+        threads = [threading.Thread(target=part, args=(number,), daemon=True) for number in range(self.size)]
+        with _switching_often():
+            for thread in threads:
+                thread.start()
+            deadline = time.monotonic() + _LONGER
+            for thread in threads:
+                thread.join(max(0, deadline - time.monotonic()))
+        return [*answers]
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    """Operations of microseconds would else each run as if alone."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
+class RaceProcesses:
+    """Processes that run one action after the other, each on storages of its own.
+
+    They are started at the first race: that takes longer than many races.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._context = multiprocessing.get_context("spawn")
+        self._barrier = self._context.Barrier(size)
+        self._pipes: list[Connection] = []
+        self._processes: list[SpawnProcess] = []
+
+    def answers(self, spec: EngineSpec, action: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
+        """The answer of each process, or a RacerFailure."""
+        if not self._processes:
+            self._start()
+        elif self._barrier.broken:
+            self._barrier.reset()
+        for pipe in self._pipes:
+            pipe.send((spec, action, args))
+        deadline = time.monotonic() + _LONGER
+        answers = [self._answer(number, deadline) for number in range(self.size)]
+        if any(isinstance(answer, RacerGone) for answer in answers):
+            self.stop()
+        return answers
+
+    def stop(self) -> None:
+        """End the processes; the next race starts others."""
+        for pipe in self._pipes:
+            with suppress(BrokenPipeError):
+                pipe.send(None)
+        for process in self._processes:
+            process.join(PATIENCE)
+            process.kill()
+        for pipe in self._pipes:
+            pipe.close()
+        self._pipes.clear()
+        self._processes.clear()
+
+    def _start(self) -> None:
+        self._barrier = self._context.Barrier(self.size)
+        for number in range(self.size):
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(
+                target=_serve, args=(theirs, self._barrier, number, self.size), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def _answer(self, number: int, deadline: float) -> Any:
+        try:
+            if self._pipes[number].poll(max(0, deadline - time.monotonic())):
+                return self._pipes[number].recv()
+        except EOFError:
+            return RacerGone(number, f"racer {number} died: {self._processes[number]}")
+        self._processes[number].kill()
+        return RacerGone(number, f"racer {number} hangs, and was ended")
+
+
+class ProcessRace(Race):
+    """Each racer in a process of its own."""
+
+    def __init__(self, backend: StorageBackend, processes: RaceProcesses, spec: EngineSpec) -> None:
+        super().__init__(backend, processes.size)
+        self._processes = processes
+        self._spec = spec
+
+    def _answers(self, action: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
+        return self._processes.answers(self._spec, action, args)
+
+
+def _serve(orders: Connection, barrier: AnyBarrier, number: int, size: int) -> None:
+    """Run what is ordered until there is no more; a storage stays open for the next race."""
+    storages: dict[str, Storage] = {}
+    with ExitStack() as stack:
+        while (order := orders.recv()) is not None:
+            spec, action, args = order
+            if spec.key not in storages:
+                storage = open_for_test(spec.open(), standing_clock)
+                storages[spec.key] = stack.enter_context(storage)
+            orders.send(run_racer(storages[spec.key], number, size, barrier, action, *args))

@@ -1,0 +1,396 @@
+"""The mutants: each class is the naive engine with one thing wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from assistly.storage.engine import JsonText, Settlement
+from assistly.storage.records import Approval, Job, JobStatus
+
+from .engine import NaiveBackend, NaiveDatabase, NaiveTables
+from .queue import NaiveJobs
+from .stores import (
+    NaiveApprovals,
+    NaiveEngine,
+    NaiveEvents,
+    NaiveIdempotency,
+    NaiveLocks,
+    NaiveMetrics,
+    NaiveNonces,
+    NaiveRetention,
+    NaiveSessions,
+    NaiveSnapshots,
+    Position,
+)
+
+TICK = timedelta(microseconds=1)
+
+
+class CapsKeepTheOldest(NaiveEngine):
+    class retention_type(NaiveRetention):  # noqa: N801 - it stands for the attribute of that name
+        def newest_beyond(self, kind: str, cap: int) -> Position | None:
+            positions = sorted(self.positions(kind).values())
+            return positions[cap] if len(positions) > cap else None
+
+        def doomed(self, position: Position, edge: Position) -> bool:
+            return position >= edge
+
+
+class PrunesWhatIsExactlyThatOld(NaiveEngine):
+    class retention_type(NaiveRetention):  # noqa: N801
+        def older(self, moment: datetime, cutoff: datetime) -> bool:
+            return moment <= cutoff
+
+
+class TakesTheStampOfAnother(NaiveEngine):
+    class retention_type(NaiveRetention):  # noqa: N801
+        def reset_prune(self, *, now: datetime) -> None:
+            self.set_stamp(None)
+
+
+class GapIncludesItsEdge(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def near(self, at: datetime, earliest: datetime, latest: datetime) -> bool:
+            return earliest - TICK <= at <= latest + TICK
+
+
+class SettlesWithoutFence(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            return super().settle([self._current(one) for one in settlements], **options)
+
+        def _current(self, settlement: Settlement) -> Settlement:
+            job = self.get(settlement.id)
+            return settlement if job is None else replace(settlement, job=job)
+
+
+class RescuesWithoutTheLease(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(
+            self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
+        ) -> Sequence[Job | None]:
+            kept = [one for one in settlements if not (expired_only and self._begun(one))]
+            results = iter(super().settle(kept, now=now))
+            return [next(results) if one in kept else None for one in settlements]
+
+        def _begun(self, settlement: Settlement) -> bool:
+            job = self.get(settlement.id)
+            return job is not None and bool(job.publish_started_at) and not settlement.keep_publish
+
+
+class RescuesOneTickLate(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
+            return super().expired(limit=limit, now=now - TICK)
+
+
+class ExtendsWhatRanOut(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def extend(
+            self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
+        ) -> Sequence[Job]:
+            return super().extend(claims, lease_until=lease_until, now=now - TICK)
+
+
+class ClaimsInIdOrder(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def waiting(self, *, limit: int, **options: Any) -> Sequence[Job]:
+            return sorted(super().waiting(limit=10**9, **options), key=lambda job: job.id)[:limit]
+
+
+class ClaimIgnoresItsLimit(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def claim(self, *, limit: int, **options: Any) -> Sequence[Job]:
+            return super().claim(limit=limit + 1, **options)
+
+
+class HandsOutLateJobs(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def claim(
+            self, *, worker_id: str, limit: int, lease_until: datetime, **options: Any
+        ) -> Sequence[Job]:
+            claimed = [*super().claim(worker_id=worker_id, limit=limit, lease_until=lease_until, **options)]
+            now, platforms = options["now"], options["platforms"]
+            for job in self.late(limit=limit - len(claimed), platforms=platforms, now=now):
+                held = replace(job, claim=job.claim + 1, worker_id=worker_id, lease_until=lease_until)
+                claimed.append(replace(held, status=JobStatus.PROCESSING, updated_at=now))
+                self.save(claimed[-1])
+            return claimed
+
+
+class LooksAtLateJobsOfAllPlatforms(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def claim(self, *, now: datetime, unless_overdue: bool = False, **options: Any) -> Sequence[Job]:
+            if unless_overdue and self.late(limit=1, platforms=None, now=now):
+                return []
+            return super().claim(now=now, unless_overdue=unless_overdue, **options)
+
+
+class NeverClaimsUnlessOverdue(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def claim(self, *, unless_overdue: bool = False, **options: Any) -> Sequence[Job]:
+            return [] if unless_overdue else super().claim(**options)
+
+
+class ClaimsThoughOverdue(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def claim(self, *, unless_overdue: bool = False, **options: Any) -> Sequence[Job]:
+            return super().claim(**options)
+
+
+class MovesLateJobsById(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def late(self, *, limit: int, **options: Any) -> Sequence[Job]:
+            return sorted(super().late(limit=10**9, **options), key=lambda job: job.id)[:limit]
+
+
+class LateJobsKeepTheirRetryTime(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def dead_letter_late(self, *, limit: int, now: datetime, **options: Any) -> int:
+            late = self.late(limit=limit, platforms=options["platforms"], now=now)
+            moved = super().dead_letter_late(limit=limit, now=now, **options)
+            for before in late:
+                _alter(self, self.get(before.id), next_retry_at=before.next_retry_at, due_at=before.due_at)
+            return moved
+
+
+class ReplayKeepsRetries(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
+            before = self.get(id)
+            return _alter(self, super().replay(id, scheduled_at, now=now), retries=before and before.retries)
+
+
+class WaitOnlySleeps(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def wait(self, timeout: float) -> None:
+            threading.Event().wait(timeout)
+
+
+class WaitForgetsTheLook(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def wait(self, timeout: float) -> None:
+            self.database.looks.commits = self.database.commits
+            super().wait(timeout)
+
+
+class WaitHearsOfNoTransaction(NaiveEngine):
+    @contextmanager
+    def transaction(self) -> Iterator[NaiveBackend]:
+        database = self.database
+        tell, database.announce = database.announce, lambda: None  # type: ignore[method-assign]
+        try:
+            with super().transaction() as inner:
+                yield inner
+        finally:
+            database.announce = tell  # type: ignore[method-assign]
+
+
+class TiesBrokenByKey(NaiveEngine):
+    class approvals_type(NaiveApprovals):  # noqa: N801
+        def order(self, row: Approval) -> Any:
+            return row.created_at, row.id
+
+
+class FloatsComeBackAsIntegers(NaiveEngine):
+    class sessions_type(NaiveSessions):  # noqa: N801
+        def decoded(self, text: JsonText) -> Any:
+            return json.loads(
+                text,
+                parse_float=lambda number: int(float(number)) if number.endswith(".0") else float(number),
+            )
+
+
+class SessionsLoseUpdates(NaiveEngine):
+    class sessions_type(NaiveSessions):  # noqa: N801
+        def put(self, user_id: str, data: JsonText, *, expected_version: int | None, now: datetime) -> Any:
+            return super().put(user_id, data, expected_version=None, now=now)
+
+
+class CompletesWithoutToken(NaiveEngine):
+    class idempotency_type(NaiveIdempotency):  # noqa: N801
+        def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
+            row = self.row(key)
+            return super().complete(key, (row and row.token) or token, value, now=now)
+
+
+class ReleaseForgetsTheFence(NaiveEngine):
+    class lock_type(NaiveLocks):  # noqa: N801
+        def release(self, name: str, owner_id: str, fence: int, *, now: datetime) -> bool:
+            released = super().release(name, owner_id, fence, now=now)
+            row = self.load(name)
+            if released and row is not None:
+                self.save(replace(row, fence=0))
+            return released
+
+
+class UsesTheIdsOfJobsAgain(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_number(self, taken: Any) -> int:
+            return max(taken, default=0) + 1
+
+
+class UsesTheIdsOfEventsAgain(NaiveEngine):
+    class events_type(NaiveEvents):  # noqa: N801
+        def next_number(self, taken: Any) -> int:
+            return max(taken, default=0) + 1
+
+
+class RollbackLeavesNonces(NaiveEngine):
+    class database_type(NaiveDatabase):  # noqa: N801
+        def restore(self, before: NaiveTables) -> None:
+            super().restore(replace(before, nonces=self.tables.nonces))
+
+
+class OtherThreadsReadOutsideTheTransaction(NaiveEngine):
+    def __init__(self, parent: NaiveBackend | None = None) -> None:
+        self._thread = threading.get_ident()
+        super().__init__(parent)
+
+    @property
+    def tables(self) -> NaiveTables:
+        before = self.database.before
+        outside = not self.is_root and self._thread != threading.get_ident() and before is not None
+        return before if outside and before is not None else self.database.tables
+
+
+class CallsOfTheThreadJoin(NaiveEngine):
+    """A call takes part in the transaction that was begun on its thread."""
+
+    _owner: int | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[NaiveBackend]:
+        with super().transaction() as inner:
+            self._owner = threading.get_ident()
+            try:
+                yield inner
+            finally:
+                self._owner = None
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        if self._owner == threading.get_ident():
+            yield
+            return
+        with super().call():
+            yield
+
+
+class TransactionsBelongToTheirThread(NaiveEngine):
+    class database_type(NaiveDatabase):  # noqa: N801
+        def _renew(self) -> None:
+            super()._renew()
+            self.lock = threading.RLock()  # type: ignore[assignment]
+
+
+class CommitsThoughClosed(NaiveEngine):
+    class database_type(NaiveDatabase):  # noqa: N801
+        def check_open(self) -> None:
+            if self.before is None:
+                super().check_open()
+
+
+class KnowsNoForks(NaiveEngine):
+    class database_type(NaiveDatabase):  # noqa: N801
+        supports_forks = False
+
+
+class ChildSeesWhatIsNotCommitted(NaiveEngine):
+    class database_type(NaiveDatabase):  # noqa: N801
+        def after_fork_in_child(self) -> None:
+            self.before = None
+            super().after_fork_in_child()
+
+
+def _alter(jobs: NaiveJobs, job: Job | None, **changes: Any) -> Job | None:
+    if job is None:
+        return None
+    altered = replace(job, **changes)
+    jobs.save(altered)
+    return altered
+
+
+def _named(name: str, **members: Any) -> type[NaiveEngine]:
+    return type(name, (NaiveEngine,), {"__module__": __name__, **members})
+
+
+def _cut(_: object, name: str | None) -> str | None:
+    return name and name.encode()[:510].decode(errors="ignore")
+
+
+_CUT: dict[str, tuple[str, type[Any], str]] = {
+    "Nonces": ("nonces_type", NaiveNonces, "kept"),
+    "Users": ("sessions_type", NaiveSessions, "kept"),
+    "Approvals": ("approvals_type", NaiveApprovals, "kept"),
+    "Keys": ("idempotency_type", NaiveIdempotency, "kept"),
+    "Counters": ("metrics_type", NaiveMetrics, "kept"),
+    "Locks": ("lock_type", NaiveLocks, "kept"),
+    "EventTypes": ("events_type", NaiveEvents, "kept"),
+    "Snapshots": ("snapshots_type", NaiveSnapshots, "kept"),
+    "Platforms": ("jobs_type", NaiveJobs, "kept"),
+    "KeysOfJobs": ("jobs_type", NaiveJobs, "kept_key"),
+}
+
+CUTTING: tuple[type[NaiveEngine], ...] = tuple(
+    _named(f"Cuts{what}At510Bytes", **{store: type(store, (base,), {member: _cut})})
+    for what, (store, base, member) in _CUT.items()
+)
+"""For each kind of name: only its first 510 bytes count."""
+
+
+def _losing(column: str) -> type[NaiveJobs]:
+    def save(self: NaiveJobs, job: Job) -> None:
+        stored = self.get(job.id)
+        kept = job if stored is None else replace(job, **{column: getattr(stored, column)})
+        NaiveJobs.save(self, kept)
+
+    return type("jobs_type", (NaiveJobs,), {"save": save})
+
+
+SAVING: tuple[type[NaiveEngine], ...] = tuple(
+    _named(f"SaveLoses{part.name.title().replace('_', '')}", jobs_type=_losing(part.name))
+    for part in fields(Job)
+    if part.name != "id"
+)
+"""For each column of a job: `save` leaves it as it was."""
+
+
+def _undated(method: str, applies: Callable[[Job], bool] = lambda _: True) -> type[NaiveJobs]:
+    """The jobs that this method changed keep their date."""
+
+    def change(self: NaiveJobs, *args: Any, **options: Any) -> Any:
+        before = {job.id: job for job in self.tables.jobs.values()}
+        result = getattr(NaiveJobs, method)(self, *args, **options)
+        for id, job in before.items():
+            stored = self.get(id)
+            if stored is not None and stored != job and applies(job):
+                _alter(self, stored, updated_at=job.updated_at)
+        if isinstance(result, Job):
+            return self.get(result.id)
+        return [job and self.get(job.id) for job in result] if isinstance(result, list) else result
+
+    return type("jobs_type", (NaiveJobs,), {method: change})
+
+
+UNDATED: tuple[type[NaiveEngine], ...] = (
+    *(
+        _named(f"{method.title().replace('_', '')}KeepsUpdatedAt", jobs_type=_undated(method))
+        for method in ("claim", "dead_letter_late", "extend", "settle", "replay", "replay_many", "reschedule")
+    ),
+    _named(
+        "FirstBeginPublishKeepsUpdatedAt",
+        jobs_type=_undated("begin_publish", lambda job: job.publish_started_at is None),
+    ),
+    _named(
+        "RepeatedBeginPublishKeepsUpdatedAt",
+        jobs_type=_undated("begin_publish", lambda job: job.publish_started_at is not None),
+    ),
+)
+"""For each method that changes a job: `updated_at` does not follow."""
