@@ -32,6 +32,16 @@ class TestPostgres(StorageContract):
     pass
 
 
+class TestPostgresThroughCursors(StorageContract):
+    """As with a driver that the fast path was not tested with."""
+
+    @pytest.fixture(scope="class")
+    def backend(self, database_url: str, new_schema: Callable[[], str]) -> Iterator[StorageBackend]:
+        backend = PostgresBackend(database_url, schema=new_schema(), fast_path=False)
+        yield backend
+        backend.close()
+
+
 class TestPostgresLifecycle(LifecycleContract):
     @pytest.fixture
     def new_backend(self, database_url: str, new_schema: Callable[[], str]) -> Callable[[], StorageBackend]:
