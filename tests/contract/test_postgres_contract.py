@@ -32,14 +32,19 @@ class TestPostgres(StorageContract):
     pass
 
 
+@pytest.fixture(scope="module")
+def backend_with_cursors(database_url: str, new_schema: Callable[[], str]) -> Iterator[StorageBackend]:
+    backend = PostgresBackend(database_url, schema=new_schema(), fast_path=False)
+    yield backend
+    backend.close()
+
+
 class TestPostgresThroughCursors(StorageContract):
     """As with a driver that the fast path was not tested with."""
 
-    @pytest.fixture(scope="class")
-    def backend(self, database_url: str, new_schema: Callable[[], str]) -> Iterator[StorageBackend]:
-        backend = PostgresBackend(database_url, schema=new_schema(), fast_path=False)
-        yield backend
-        backend.close()
+    @pytest.fixture
+    def backend(self, backend_with_cursors: StorageBackend) -> StorageBackend:
+        return backend_with_cursors
 
 
 class TestPostgresLifecycle(LifecycleContract):
