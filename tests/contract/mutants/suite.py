@@ -1,53 +1,95 @@
-"""The contract on each mutants bug. `test_planted_bugs` runs this file in a pytest of its own."""
+"""The contract on each mutant. `test_mutants` runs this file in a pytest of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from assistly.storage.testing import ForkContract, LifecycleContract
 from assistly.storage.testing.approvals_contract import ApprovalsContract
+from assistly.storage.testing.engine_contract import LookAheadContract, SavingContract, WakeUpContract
+from assistly.storage.testing.events_contract import EventsContract
 from assistly.storage.testing.fixtures import Contract
 from assistly.storage.testing.idempotency_contract import IdempotencyFenceContract
 from assistly.storage.testing.json_contract import JsonContract
 from assistly.storage.testing.lock_contract import LockContract
+from assistly.storage.testing.names_contract import LongNamesContract
+from assistly.storage.testing.queue_changes_contract import QueueChangesContract
 from assistly.storage.testing.queue_claiming_contract import (
     QueueClaimingContract,
     QueueFenceContract,
     QueueLatenessContract,
     QueueLeasesContract,
 )
+from assistly.storage.testing.queue_contract import QueueReadingContract
 from assistly.storage.testing.queue_gaps_contract import QueueGapsContract
-from assistly.storage.testing.queue_rescue_contract import QueueDeadLettersContract
-from assistly.storage.testing.retention_contract import RetentionAgesContract, RetentionCapsContract
+from assistly.storage.testing.queue_rescue_contract import QueueDeadLettersContract, QueueRescueContract
+from assistly.storage.testing.retention_contract import (
+    PruneOnceAMinuteContract,
+    RetentionAgesContract,
+    RetentionCapsContract,
+)
 from assistly.storage.testing.sessions_contract import SessionsContract
+from assistly.storage.testing.transaction_calls_contract import TransactionThreadsContract
 from assistly.storage.testing.transactions_contract import TransactionsContract
 
-from . import bugs
-from .stores import PlainEngine
+from . import catalog
+from .stores import NaiveEngine
 
-CONCERNED: dict[type[PlainEngine], type[Contract]] = {
-    bugs.CapsKeepTheOldest: RetentionCapsContract,
-    bugs.PrunesWhatIsExactlyThatOld: RetentionAgesContract,
-    bugs.GapIncludesItsEdge: QueueGapsContract,
-    bugs.SettlesWithoutFence: QueueFenceContract,
-    bugs.LeaseEndsOneTickLate: QueueLeasesContract,
-    bugs.ClaimsInIdOrder: QueueClaimingContract,
-    bugs.ClaimIgnoresItsLimit: QueueClaimingContract,
-    bugs.HandsOutMissedJobs: QueueLatenessContract,
-    bugs.ReplayKeepsRetries: QueueDeadLettersContract,
-    bugs.TiesBrokenByKey: ApprovalsContract,
-    bugs.FloatsComeBackAsIntegers: JsonContract,
-    bugs.SessionsLoseUpdates: SessionsContract,
-    bugs.CompletesWithoutToken: IdempotencyFenceContract,
-    bugs.ReleaseForgetsTheFence: LockContract,
-    bugs.RollbackLeavesNonces: TransactionsContract,
+CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
+    catalog.CapsKeepTheOldest: RetentionCapsContract,
+    catalog.PrunesWhatIsExactlyThatOld: RetentionAgesContract,
+    catalog.TakesTheStampOfAnother: PruneOnceAMinuteContract,
+    catalog.GapIncludesItsEdge: QueueGapsContract,
+    catalog.SettlesWithoutFence: QueueFenceContract,
+    catalog.RescuesWithoutTheLease: QueueRescueContract,
+    catalog.RescuesOneTickLate: QueueRescueContract,
+    catalog.ExtendsWhatRanOut: QueueLeasesContract,
+    catalog.ClaimsInIdOrder: QueueClaimingContract,
+    catalog.ClaimIgnoresItsLimit: QueueClaimingContract,
+    catalog.HandsOutLateJobs: QueueLatenessContract,
+    catalog.LooksAtLateJobsOfAllPlatforms: LookAheadContract,
+    catalog.NeverClaimsUnlessOverdue: LookAheadContract,
+    catalog.ClaimsThoughOverdue: LookAheadContract,
+    catalog.MovesLateJobsById: LookAheadContract,
+    catalog.LateJobsKeepTheirRetryTime: LookAheadContract,
+    catalog.ReplayKeepsRetries: QueueDeadLettersContract,
+    catalog.WaitOnlySleeps: WakeUpContract,
+    catalog.WaitForgetsTheLook: WakeUpContract,
+    catalog.WaitHearsOfNoTransaction: WakeUpContract,
+    catalog.TiesBrokenByKey: ApprovalsContract,
+    catalog.FloatsComeBackAsIntegers: JsonContract,
+    catalog.SessionsLoseUpdates: SessionsContract,
+    catalog.CompletesWithoutToken: IdempotencyFenceContract,
+    catalog.ReleaseForgetsTheFence: LockContract,
+    catalog.UsesTheIdsOfJobsAgain: QueueReadingContract,
+    catalog.UsesTheIdsOfEventsAgain: EventsContract,
+    catalog.RollbackLeavesNonces: TransactionsContract,
+    catalog.OtherThreadsReadOutsideTheTransaction: TransactionThreadsContract,
+    catalog.CallsOfTheThreadJoin: TransactionThreadsContract,
+    catalog.TransactionsBelongToTheirThread: TransactionThreadsContract,
+    catalog.CommitsThoughClosed: LifecycleContract,
+    catalog.KnowsNoForks: ForkContract,
+    catalog.ChildSeesWhatIsNotCommitted: ForkContract,
+    **dict.fromkeys(catalog.CUTTING, LongNamesContract),
+    **dict.fromkeys(catalog.SAVING, SavingContract),
+    **dict.fromkeys(catalog.UNDATED, QueueChangesContract),
 }
+"""Of each mutant, the contract that has to find it."""
 
 
-def contract_on(bug: type[PlainEngine]) -> type[Contract]:
-    def backend(self: Contract) -> PlainEngine:
-        return bug()
+def contract_on(mutant: type[NaiveEngine], contract: type[Contract]) -> type[Contract]:
+    def backend(self: Contract) -> NaiveEngine:
+        return mutant()
 
-    return type(f"Test{bug.__name__}", (CONCERNED[bug],), {"backend": pytest.fixture(backend)})
+    def new_backend(self: Contract) -> Callable[[], NaiveEngine]:
+        return mutant
+
+    fixtures = {"backend": pytest.fixture(backend), "new_backend": pytest.fixture(new_backend)}
+    return type(f"Test{mutant.__name__}", (contract,), fixtures)
 
 
-globals().update({f"Test{bug.__name__}": contract_on(bug) for bug in bugs.BUGS})
+globals().update(
+    {f"Test{mutant.__name__}": contract_on(mutant, contract) for mutant, contract in CONCERNED.items()}
+)

@@ -30,14 +30,19 @@ from .forking import PATIENCE, ForkedChild, needs_fork
 
 REFUSED = "refused"
 
+_AT_ONCE = 8.0
+"""Seconds for two refusals. It is far below what waiting for two locks takes."""
+
 
 def _unless_refused(call: Callable[[], Any]) -> Any:
-    """What the call returns, or REFUSED. An engine that refuses a child does so for good."""
+    """What the call returns, or REFUSED. An engine that refuses a child does so at once, and for good."""
+    began = time.monotonic()
     try:
         return call()
     except StorageUnavailable:
         with pytest.raises(StorageUnavailable):
             call()
+        assert time.monotonic() - began < _AT_ONCE, "the child had to wait for its refusal"
         return REFUSED
 
 
