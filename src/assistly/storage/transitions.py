@@ -7,8 +7,10 @@ engines say the same in SQL, and a test compares the two for every operation and
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from .engine.values import (
     ATTEMPT_ERROR_LENGTH,
@@ -27,6 +29,18 @@ WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
 ACTIVE = (*WAITING, JobStatus.PROCESSING)
 """The statuses of jobs that keep others at a distance (`min_gap`)."""
+
+
+_values = attrgetter(*(field.name for field in fields(Job)))
+_job: Callable[..., Job] = Job
+
+
+def _changed(job: Job, **changes: object) -> Job:
+    """`dataclasses.replace` in half the time: a claim and its end need it three times for each job."""
+    changed = _job(*_values(job))
+    for name, value in changes.items():
+        setattr(changed, name, value)
+    return changed
 
 
 def new(draft: JobDraft, id: int, now: datetime) -> Job:
@@ -92,7 +106,7 @@ def claimed(job: Job, *, worker_id: str, lease_until: datetime, now: datetime) -
     """Held by a worker. Only a due job that is not late."""
     if not is_due(job, now) or is_late(job, now):
         return None
-    return replace(
+    return _changed(
         job,
         status=JobStatus.PROCESSING,
         claim=job.claim + 1,
@@ -106,7 +120,7 @@ def dead_lettered_late(job: Job, *, reason: str, now: datetime) -> Job | None:
     """A dead letter since it is late. Neither its retries nor its attempts change."""
     if not is_late(job, now):
         return None
-    return replace(
+    return _changed(
         job,
         status=JobStatus.DEAD_LETTER,
         next_retry_at=None,
@@ -128,14 +142,14 @@ def _holds_lease(job: Job, claim: int, now: datetime) -> bool:
 
 def extended(job: Job, claim: int, *, lease_until: datetime, now: datetime) -> Job | None:
     """Held for longer. Only while the lease lasts."""
-    return replace(job, lease_until=lease_until, updated_at=now) if _holds_lease(job, claim, now) else None
+    return _changed(job, lease_until=lease_until, updated_at=now) if _holds_lease(job, claim, now) else None
 
 
 def publish_begun(job: Job, claim: int, *, now: datetime) -> Job | None:
     """Publishing begins: the first time counts. Only while the lease lasts."""
     if not _holds_lease(job, claim, now):
         return None
-    return replace(job, publish_started_at=job.publish_started_at or now, updated_at=now)
+    return _changed(job, publish_started_at=job.publish_started_at or now, updated_at=now)
 
 
 def settled(job: Job, settlement: Settlement, *, now: datetime, expired_only: bool = False) -> Job | None:
@@ -157,10 +171,10 @@ def settled(job: Job, settlement: Settlement, *, now: datetime, expired_only: bo
         begun_meanwhile = job.publish_started_at is not None and not settlement.keep_publish
         if begun_meanwhile or not is_expired(job, now):
             return None
-    free = replace(job, worker_id=None, lease_until=None, updated_at=now)
+    free = _changed(job, worker_id=None, lease_until=None, updated_at=now)
     match settlement.kind:
         case "posted":
-            return replace(
+            return _changed(
                 free,
                 status=JobStatus.POSTED,
                 posted_at=now,
@@ -181,7 +195,7 @@ def _failed(job: Job, worker_id: str | None, settlement: Settlement, now: dateti
     attempt = Attempt(retries, now, worker_id, settlement.error[:ATTEMPT_ERROR_LENGTH])
     is_final = settlement.final or retries >= job.max_retries
     next_retry_at = None if is_final else settlement.at
-    return replace(
+    return _changed(
         job,
         status=JobStatus.DEAD_LETTER if is_final else JobStatus.RETRYING,
         retries=retries,
@@ -196,7 +210,7 @@ def _failed(job: Job, worker_id: str | None, settlement: Settlement, now: dateti
 
 
 def _handed_back(job: Job, next_retry_at: datetime | None) -> Job:
-    return replace(
+    return _changed(
         job,
         status=JobStatus.RETRYING if job.retries else JobStatus.SCHEDULED,
         next_retry_at=next_retry_at,
@@ -209,7 +223,7 @@ def replayed(job: Job, scheduled_at: datetime, *, now: datetime) -> Job | None:
     """Scheduled anew. Only a dead letter; its attempts stay."""
     if job.status is not JobStatus.DEAD_LETTER:
         return None
-    return replace(
+    return _changed(
         job,
         status=JobStatus.SCHEDULED,
         scheduled_at=scheduled_at,
@@ -231,7 +245,7 @@ def rescheduled(
     """Due at another time, and perhaps with other contents. Only a waiting job; a pending retry is dropped."""
     if job.status not in WAITING:
         return None
-    return replace(
+    return _changed(
         job,
         scheduled_at=scheduled_at,
         due_at=scheduled_at,

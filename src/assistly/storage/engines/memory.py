@@ -88,13 +88,10 @@ class _Committed:
         self.get = self._values.get
 
     def put(self, key: bytes, value: Value) -> None:
-        if key not in self._values:
-            self._keys.add(key)
-        self._values[key] = value
+        self.apply({key: value})
 
     def delete(self, key: bytes) -> None:
-        self._values.pop(key, None)
-        self._keys.discard(key)
+        self.apply({key: None})
 
     def scan(self, low: bytes, high: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, Value]]:
         values = self._values
@@ -103,8 +100,12 @@ class _Committed:
         return ((key, values[key]) for key in keys)
 
     def apply(self, changes: dict[bytes, Value | None]) -> None:
+        values, keys = self._values, self._keys
         for key, value in changes.items():
             if value is None:
-                self.delete(key)
+                values.pop(key, None)
+                keys.discard(key)
             else:
-                self.put(key, value)
+                if key not in values:
+                    keys.add(key)
+                values[key] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from ... import forks
@@ -65,21 +65,31 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         self._longest_key = store.max_key_bytes
         self._writing = threading.Lock()
         self._preparing = threading.Lock()
-        self._is_ready = False
+        self._is_usable = False
+        """Ready, and not closed."""
         self._is_closed = False
         self._open: set[KeyValueTransaction] = set()
         self._jobs_changed = False
         self._changes = Changes(store.version)
+        self._write_block = WriteBlock(self)
         self._set_up(ObjectRows() if store.holds_objects else JsonRows())
         forks.register(self)
 
-    def begin(self, *, write: bool) -> OrderedMap:
-        """Begin a use of the store; see `ReadBlock` and `WriteBlock`."""
-        if self._is_closed or not self._is_ready:
+    def begin_read(self) -> OrderedMap:
+        """A map for reading; it goes to `end_read`."""
+        if not self._is_usable:
             self._prepare(self._auto_migrate)
-        return self._begin_write() if write else self._wrapped(self._store.begin(False))
+        map = self._store.begin(False)
+        return map if self._longest_key is None else LongKeys(map, self._longest_key)
 
-    def _begin_write(self) -> OrderedMap:
+    def end_read(self, map: OrderedMap) -> None:
+        """End what `begin_read` returned."""
+        self._store.rollback(map.map if isinstance(map, LongKeys) else map)
+
+    def begin_write(self, *, is_preparing: bool = False) -> OrderedMap:
+        """A map for writing, which nobody else has meanwhile; it goes to `end_write`."""
+        if not (self._is_usable or is_preparing):
+            self._prepare(self._auto_migrate)
         if not self._writing.acquire(timeout=LOCK_SECONDS):
             raise StorageUnavailable(
                 f"another transaction of this process did not end within {LOCK_SECONDS:g} seconds"
@@ -87,24 +97,22 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         try:
             if self._is_closed:
                 raise StorageClosed(_CLOSED)
-            return self._wrapped(self._store.begin(True))
+            map = self._store.begin(True)
         except BaseException:
             self._writing.release()
             raise
-
-    def end_read(self, map: OrderedMap) -> None:
-        """End what `begin` returned."""
-        self._store.rollback(map.map if isinstance(map, LongKeys) else map)
+        return map if self._longest_key is None else LongKeys(map, self._longest_key)
 
     def end_write(self, map: OrderedMap, *, commit: bool) -> None:
-        """End what `begin` returned."""
-        inner = map.map if isinstance(map, LongKeys) else map
+        """End what `begin_write` returned."""
         changed, self._jobs_changed = self._jobs_changed and commit, False
         try:
+            if isinstance(map, LongKeys):
+                map = map.map
             if commit:
-                self._store.commit(inner)
+                self._store.commit(map)
             else:
-                self._store.rollback(inner)
+                self._store.rollback(map)
         finally:
             self._writing.release()
         if changed:
@@ -114,10 +122,10 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         return ReadBlock(self)
 
     def write(self) -> Block:
-        return WriteBlock(self)
+        return self._write_block
 
     def note_look(self) -> None:
-        if self._is_ready:
+        if self._is_usable:
             self._changes.note()
 
     def note_jobs(self) -> None:
@@ -125,13 +133,13 @@ class KeyValueBackend(_Stores, forks.ForkAware):
 
     def wait(self, timeout: float) -> None:
         """See `JobStore.wait`."""
-        if self._is_closed or not self._is_ready:
+        if not self._is_usable:
             self._prepare(self._auto_migrate)
         self._changes.wait(timeout)
 
     @contextmanager
     def transaction(self) -> Iterator[KeyValueTransaction]:
-        tx = KeyValueTransaction(self, self.begin(write=True))
+        tx = KeyValueTransaction(self, self.begin_write())
         self._open.add(tx)
         try:
             yield tx
@@ -155,7 +163,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
     def now(self) -> datetime:
         if self._is_closed:
             raise StorageClosed(_CLOSED)
-        return super().now()
+        return datetime.now(UTC)
 
     def migrate(self) -> list[str]:
         """Make an empty store ready, also where `auto_migrate` is False."""
@@ -171,7 +179,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         """See `StorageBackend.close`. A write that is under way gets some seconds to finish."""
         if self._is_closed:
             return
-        self._is_closed = True
+        self._is_closed, self._is_usable = True, False
         for tx in [*self._open]:
             tx.end(_CLOSED_UNDER_IT)
             self._end(tx, commit=False)
@@ -184,16 +192,13 @@ class KeyValueBackend(_Stores, forks.ForkAware):
                 self._writing.release()
             self._changes.add()
 
-    def _wrapped(self, map: OrderedMap) -> OrderedMap:
-        return map if self._longest_key is None else LongKeys(map, self._longest_key - 1)
-
     def _prepare(self, may_write: bool) -> list[str]:
         with self._preparing:
             if self._is_closed:
                 raise StorageClosed(_CLOSED)
             self._store.open()
             applied = [] if self._has_format() else self._write_format(may_write)
-            self._is_ready = True
+            self._is_usable = True
             return applied
 
     def _has_format(self) -> bool:
@@ -215,11 +220,10 @@ class KeyValueBackend(_Stores, forks.ForkAware):
                 f"the database lacks the migration {_FIRST}, and it is not applied by itself "
                 "(STORAGE_AUTO_MIGRATE is false): run `assistly migrate`"
             )
-        map = self._begin_write()
-        inner = map.map if isinstance(map, LongKeys) else map
-        is_first = inner.get(keys.FORMAT) is None
-        inner.put(keys.FORMAT, keys.number(FORMAT))
-        self.end_write(inner, commit=is_first)
+        map = self.begin_write(is_preparing=True)
+        is_first = map.get(keys.FORMAT) is None
+        map.put(keys.FORMAT, keys.number(FORMAT))
+        self.end_write(map, commit=is_first)
         return [_FIRST] if is_first else []
 
     def before_fork(self) -> None:
@@ -232,7 +236,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         """Locks may be held by threads that are not there, and transactions are the parent's."""
         self._writing = threading.Lock()
         self._preparing = threading.Lock()
-        self._is_ready = False
+        self._is_usable = False
         self._jobs_changed = False
         self._open = set()
         self._changes.renew()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 
@@ -19,20 +20,15 @@ class SortedKeys:
     """
 
     def __init__(self) -> None:
-        self._tables: dict[int, _Table] = {}
+        self._tables: defaultdict[int, _Table] = defaultdict(_Table)
 
     def add(self, key: bytes) -> None:
         """Add a key."""
-        table = self._tables.get(key[0])
-        if table is None:
-            table = self._tables[key[0]] = _Table()
-        table.fresh.add(key)
+        self._tables[key[0]].fresh.add(key)
 
     def discard(self, key: bytes) -> None:
         """Remove a key that may be there."""
-        table = self._tables.get(key[0])
-        if table is None:
-            return
+        table = self._tables[key[0]]
         if key in table.fresh:
             table.fresh.remove(key)
         else:
@@ -40,9 +36,7 @@ class SortedKeys:
 
     def between(self, low: bytes, high: bytes, *, reverse: bool = False) -> Iterator[bytes]:
         """The keys with low <= key < high. They must not change while the iterator is in use."""
-        table = self._tables.get(low[0])
-        if table is None:
-            return iter(())
+        table = self._tables[low[0]]
         if table.fresh:
             table.sort_in()
         return table.descending(low, high) if reverse else table.ascending(low, high)
@@ -147,7 +141,7 @@ class BufferedMap:
         self.below = below
         self.changes: dict[bytes, Value | None] = {}
         """What to put; None is what to delete."""
-        self._sorted = SortedKeys()
+        self._sorted: SortedKeys | None = None
         self._sorted_count = 0
 
     def get(self, key: bytes) -> Value | None:
@@ -168,6 +162,9 @@ class BufferedMap:
         below = self.below.scan(low, high, reverse=reverse)
         if not self.changes:
             return below
+        if self._sorted is None:
+            self._sorted = SortedKeys()
+        # No key leaves a map, so the new ones are the last.
         for key in islice(self.changes, self._sorted_count, None):
             self._sorted.add(key)
         self._sorted_count = len(self.changes)

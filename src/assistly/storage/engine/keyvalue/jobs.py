@@ -247,22 +247,26 @@ def _places(job: Job) -> Places:
 
 
 def _move(map: OrderedMap, job: Job, old: Places, new: Places) -> None:
-    for table in range(6):
-        before, after = old[table], new[table]
-        if before != after:
-            if before is not None:
-                map.delete(_key(table, job, before))
-            if after is not None:
-                map.put(_key(table, job, after), job.platform.encode() if table in _WITH_PLATFORM else b"")
+    if old == new:
+        return
+    id = keys.number(job.id)
+    platform = job.platform.encode()
+    before, after = old[0], new[0]
+    if before is not after:
+        if before is not None:
+            map.delete(_STATUS[before] + id)
+        if after is not None:
+            map.put(_STATUS[after] + id, b"")
+    values = (platform, platform, b"", b"", b"")
+    for table, value, before, after in zip(_TABLES, values, old[1:], new[1:], strict=True):
+        if before == after:
+            continue
+        if table is keys.JOBS_BY_SLOT:
+            table = keys.JOBS_BY_SLOT + platform + b"\x00"
+        if before is not None:
+            map.delete(table + keys.time(before) + id)
+        if after is not None:
+            map.put(table + keys.time(after) + id, value)
 
 
-_WITH_PLATFORM = (1, 2)
-_BY_TIME = (b"", keys.JOBS_DUE, keys.JOBS_LATE, keys.JOBS_LEASED, b"", keys.JOBS_POSTED)
-
-
-def _key(table: int, job: Job, place: Any) -> bytes:
-    if table == 0:
-        return _STATUS[place] + keys.number(job.id)
-    if table == 4:
-        return keys.JOBS_BY_SLOT + keys.name(job.platform) + keys.time_and_number(place, job.id)
-    return _BY_TIME[table] + keys.time_and_number(place, job.id)
+_TABLES = (keys.JOBS_DUE, keys.JOBS_LATE, keys.JOBS_LEASED, keys.JOBS_BY_SLOT, keys.JOBS_POSTED)

@@ -8,16 +8,16 @@ from .ordered import OrderedMap, Value
 
 
 class LongKeys:
-    """A map with keys of any length over one whose keys have at most `longest` bytes.
+    """A map with keys of any length over one whose keys have at most `most` bytes.
 
-    Keys of that length or more that begin with the same `longest` bytes share one entry, whose value
-    is the list of what follows in each, with its value, in order. So every key stays apart from the
-    others and in its place, and only such keys, which are rare, cost more.
+    Keys of that length or more that begin with the same bytes, one less than `most`, share one entry.
+    Its value lists what follows in each, and the value of each, in order. So every key stays apart
+    from the others and in its place; only such keys, which are rare, cost more.
     """
 
-    def __init__(self, map: OrderedMap, longest: int) -> None:
+    def __init__(self, map: OrderedMap, most: int) -> None:
         self.map = map
-        self._longest = longest
+        self._longest = most - 1
 
     def get(self, key: bytes) -> Value | None:
         """The value, or None."""

@@ -16,9 +16,11 @@ from .rows import JsonRows, ObjectRows
 class Root(Protocol):
     """What begins and ends the uses of a store."""
 
-    def begin(self, *, write: bool) -> OrderedMap: ...
+    def begin_read(self) -> OrderedMap: ...
 
     def end_read(self, map: OrderedMap) -> None: ...
+
+    def begin_write(self) -> OrderedMap: ...
 
     def end_write(self, map: OrderedMap, *, commit: bool) -> None: ...
 
@@ -42,7 +44,7 @@ class ReadBlock:
         self._backend = backend
 
     def __enter__(self) -> OrderedMap:
-        self._map = self._backend.begin(write=False)
+        self._map = self._backend.begin_read()
         return self._map
 
     def __exit__(self, *_: object) -> None:
@@ -50,7 +52,7 @@ class ReadBlock:
 
 
 class WriteBlock:
-    """A call that is a transaction of its own, or the outermost block of one."""
+    """A call that is a transaction of its own. One object does for all, since one write goes on at a time."""
 
     __slots__ = ("_backend", "_map")
 
@@ -58,7 +60,7 @@ class WriteBlock:
         self._backend = backend
 
     def __enter__(self) -> OrderedMap:
-        self._map = self._backend.begin(write=True)
+        self._map = self._backend.begin_write()
         return self._map
 
     def __exit__(
