@@ -99,7 +99,7 @@ def test_a_prune_that_failed_leaves_the_minute_to_the_next(monkeypatch: pytest.M
         def broken(*_: object, **__: object) -> int:
             raise StorageUnavailable("the disk is full")
 
-        patch.setattr(type(backend.retention), "delete_nonces", broken)
+        patch.setattr(type(backend.retention), "delete_older", broken)
         with pytest.raises(StorageUnavailable):
             storage.prune()
     assert storage.prune().nonces == 1

@@ -196,8 +196,8 @@ class Storage(forks.ForkAware):
     def __repr__(self) -> str:
         return f"Storage({self._backend!r})"
 
-    def _view(self, backend: StorageBackend, guard: Guard) -> Storage:
-        context = Context(guarded(backend, guard), self._context.clock, self._context.policies)
+    def _view(self, backend: StorageBackend, guard: Guard, owner: object = None) -> Storage:
+        context = Context(guarded(backend, guard, owner), self._context.clock, self._context.policies)
         return _StorageView(backend, context, guard)
 
     def _prune_in_background(self, pause: Callable[[], object]) -> None:

@@ -177,6 +177,10 @@ class _GuardedStore:
 class _GuardedBackend(_GuardedStore):
     """The backend of a transaction. `transaction` is for operations of several steps, not for blocks."""
 
+    def __init__(self, backend: StorageBackend, guard: Guard, owner: object) -> None:
+        super().__init__(backend, guard)
+        self._owner = owner
+
     def __getattr__(self, name: str) -> Any:
         if name in _STORES:
             store = self.__dict__[name] = _GuardedStore(getattr(self._store, name), self._guard)
@@ -189,9 +193,9 @@ class _GuardedBackend(_GuardedStore):
             yield backend
 
 
-def guarded(backend: StorageBackend, guard: Guard) -> StorageBackend:
-    """`backend`, with each call made inside `guard.call()`."""
-    return cast("StorageBackend", _GuardedBackend(backend, guard))
+def guarded(backend: StorageBackend, guard: Guard, owner: object = None) -> StorageBackend:
+    """`backend`, with each call made inside `guard.call()`. It keeps its `owner` from being collected."""
+    return cast("StorageBackend", _GuardedBackend(backend, guard, owner))
 
 
 class Transaction(AbstractContextManager[V], Generic[V]):
@@ -207,7 +211,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
         root: StorageBackend,
         owner: object,
         open_backend: Callable[[], AbstractContextManager[StorageBackend]],
-        view: Callable[[StorageBackend, Guard], V],
+        view: Callable[[StorageBackend, Guard, object], V],
         parent: Guard | None,
     ) -> None:
         self.root = root
@@ -250,7 +254,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
         block = self._open_backend()
         backend = block.__enter__()
         try:
-            view = self._view(backend, self._guard)
+            view = self._view(backend, self._guard, self)
             with self._lock:
                 if self._aborted is not None:
                     raise StorageClosed(self._aborted)
