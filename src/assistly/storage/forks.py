@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 
@@ -39,8 +41,14 @@ def generation() -> int:
 
 
 def keep_for_ever(resource: object) -> None:
-    """Keep a resource of the parent's from being collected, and so from being closed, in a child."""
+    """Keep a resource of the parent's from being collected, and so from being closed, in a child.
+
+    Not even the end of the interpreter collects it: that would clear a list, but not this reference.
+    """
     _inherited.append(resource)
+    with suppress(ImportError):
+        ctypes = import_module("ctypes")
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(resource))
 
 
 def _before() -> None:
