@@ -30,6 +30,7 @@ from .fixtures import (
     dead,
     empty,
     examples,
+    fresh_name,
     held,
     open_for_test,
     posted,
@@ -146,7 +147,7 @@ class RetentionAgesContract(Contract):
     @pytest.mark.parametrize("now", [START_OF_TIME, END_OF_TIME])
     def test_a_prune_at_the_ends_of_time(self, storage: Storage, now: datetime) -> None:
         storage.approvals.add("id", 1, created_at=now)
-        storage.nonces.register("nonce", now)
+        storage.nonces.register(fresh_name("nonce"), now)
         assert storage.prune(now=now) == PruneReport(ran=True)
 
     def test_an_age_beyond_the_calendar(self, backend: StorageBackend, clock: FakeClock) -> None:
