@@ -5,19 +5,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from assistly import cli
-from assistly.cli.demo.calendar import Post, read_calendar, shipped_calendar
-from assistly.cli.demo.database import demo_storage
-from assistly.cli.demo.report import LiveProgress
-from assistly.cli.demo.run import Demo, start_of
-from assistly.cli.demo.summary import Inside, Outside, run_checks
-from assistly.cli.demo.world import Fault, SimulatedClock, plan_faults
-from assistly.storage import InvalidValue, JobStatus, open_storage
+from assistly.cli.demo.calendar import CalendarPost, read_calendar, shipped_calendar
+from assistly.cli.demo.outcome import DemoOutcome
+from assistly.cli.demo.place import demo_storage
+from assistly.cli.demo.report import live_progress
+from assistly.cli.demo.scenario import Scenario, start_of
+from assistly.cli.demo.simulation import FAULTS, SimulatedClock, plan_faults
+from assistly.storage import InvalidValue, JobStatus, open_storage, plugins
 
 Run = Callable[..., tuple[int, str, str]]
 LINE = {"command": "a", "user": "u", "platform": "p", "at": "2026-03-02T08:30:00+01:00", "content": "hello"}
@@ -214,42 +215,47 @@ def test_faults_are_planned_in_shares_and_repeatably() -> None:
     commands = [f"c{n}" for n in range(200)]
     plan = plan_faults(commands)
     assert plan == plan_faults(reversed(commands))
-    assert set(plan.values()) == set(Fault)
+    assert set(plan.values()) == set(FAULTS)
     assert len(plan) < 50
 
 
-def outcome(posts: list[Post]) -> tuple[Outside, Inside]:
+def outcome(posts: list[CalendarPost]) -> DemoOutcome:
     clock = SimulatedClock(start_of(posts))
-    with demo_storage(clock, keep=False) as (storage, _), LiveProgress(quiet=True) as progress:
-        summary = Demo(storage, clock, posts, progress).run()
-    assert summary.ok
-    return summary.outside, summary.inside
+    with demo_storage(clock, keep=False) as (storage, _, _), live_progress(quiet=True) as progress:
+        return Scenario(storage, clock, posts, progress).run()
+
+
+def failed(outcome: DemoOutcome, **changes: Any) -> set[str]:
+    changed = replace(outcome, **changes)
+    assert changed.ok is not any(changed.checks.values())
+    return {name for name, problems in changed.checks.items() if problems}
 
 
 def test_the_checks_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_ENGINE", "memory")
-    outside, inside = outcome(
-        [Post.model_validate_json(json.dumps(LINE | {"command": f"c{n}"})) for n in range(9)]
+    good = outcome(
+        [CalendarPost.model_validate_json(json.dumps(LINE | {"command": f"c{n}"})) for n in range(9)]
     )
-
-    def failed(outside: Outside, inside: Inside) -> set[str]:
-        return {check.name for check in run_checks(outside, inside) if not check.ok}
-
-    assert failed(outside, inside) == set()
-    published = list(outside.publications)
-    assert "no post doubled" in failed(replace(outside, publications=[*published, published[0]]), inside)
-    assert failed(replace(outside, publications=published[1:]), inside) == {
-        "the storage agrees with the platforms"
-    }
-    changed = [replace(published[0], content="other"), *published[1:]]
-    assert failed(replace(outside, publications=changed), inside) == {"the storage agrees with the platforms"}
-    assert "none lost" in failed(outside, replace(inside, jobs=inside.jobs[1:]))
-    assert "none lost" in failed(outside, replace(inside, jobs=[*inside.jobs, inside.jobs[0]]))
-    stuck = [replace(inside.jobs[0], status=JobStatus.PROCESSING), *inside.jobs[1:]]
-    assert "none lost" in failed(outside, replace(inside, jobs=stuck))
-    assert failed(replace(outside, attacks=0), inside) == {"every attack refused"}
-    twice = replace(outside, posts=[*outside.posts, outside.posts[0]])
-    assert failed(twice, inside) == {"repeated commands ran once"}
+    disagreement = {"the storage agrees with the platforms"}
+    assert good.ok
+    assert failed(good) == set()
+    published, stored = list(good.publications), good.stored
+    assert failed(good, publications=[*published, published[0]]) == {"no post doubled"}
+    assert failed(good, publications=published[1:]) == disagreement
+    assert failed(good, publications=[published[0]._replace(content="other"), *published[1:]]) == disagreement
+    assert (
+        failed(good, publications=[published[0]._replace(remote_id="other"), *published[1:]]) == disagreement
+    )
+    assert "none lost" in failed(good, stored=replace(stored, jobs=stored.jobs[1:]))
+    assert "none lost" in failed(good, stored=replace(stored, jobs=[*stored.jobs, stored.jobs[0]]))
+    stuck = [replace(stored.jobs[0], status=JobStatus.PROCESSING), *stored.jobs[1:]]
+    assert "none lost" in failed(good, stored=replace(stored, jobs=stuck))
+    assert failed(good, attacks=0) == {"every attack refused"}
+    assert "repeated commands ran once" in failed(good, posts=[*good.posts, good.posts[0]])
+    retention = {"retention took what was due"}
+    assert failed(good, pruned=replace(good.pruned, nonces=0)) == retention
+    assert failed(good, pruned=replace(good.pruned, approvals=1)) == retention
+    assert failed(good, kept=replace(good.kept, counts={})) == retention
 
 
 def test_the_shipped_calendar_is_found_by_the_command() -> None:
@@ -269,6 +275,18 @@ def test_two_demos_keep_out_of_each_others_way(
         assert (code, out) == (1, "")
         assert "another demo is running" in err
     assert run(file)[0] == 0
+
+
+def test_a_plug_in_is_not_filled_with_the_demos_data(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entries = EntryPoints([EntryPoint("shelf", "no_such_module:open", plugins.ENGINES)])
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: entries.select(group=group))
+    monkeypatch.setenv("STORAGE_ENGINE", "shelf")
+    code, out, err = run(calendar(tmp_path, LINE))
+    assert (code, out) == (1, "")
+    assert err.startswith("assistly: the demo runs on memory, sqlite, postgres: ")
+    assert "'shelf'" in err
 
 
 def test_progress_is_shown_on_a_terminal_only(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Without columns, a table without a head. Control characters could drive the terminal, and are replaced."""
+    """Without columns, a table without a head. Control characters are replaced: they drive the terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

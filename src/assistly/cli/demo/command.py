@@ -1,4 +1,4 @@
-"""The command line of the demo."""
+"""`assistly demo`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,20 @@ def demo(
 ) -> None:
     """Run a content calendar through the storage under a simulated clock, and check the outcome.
 
-    It runs on the engine of the environment, in a database of its own: a temporary SQLite file unless
-    SQLITE_PATH is set, on Postgres the schema assistly_demo unless STORAGE_SCHEMA is set. Nothing is
-    published anywhere.
+    It runs on the engine of the environment, which must be a built-in one, in a database of its own: a
+    temporary SQLite file unless SQLITE_PATH is set, on Postgres the schema assistly_demo unless
+    STORAGE_SCHEMA is set. Nothing is published anywhere.
     """
     from .calendar import read_calendar, shipped_calendar
-    from .database import demo_storage
-    from .report import LiveProgress, print_summary
-    from .run import Demo, start_of
-    from .world import SimulatedClock
+    from .place import demo_storage
+    from .report import live_progress, print_outcome
+    from .scenario import Scenario, start_of
+    from .simulation import SimulatedClock
 
     posts = read_calendar(file or shipped_calendar())
     clock = SimulatedClock(start_of(posts))
-    with demo_storage(clock, keep=keep) as (storage, place), LiveProgress(quiet=as_json) as progress:
-        summary = Demo(storage, clock, posts, progress).run()
-    if as_json:
-        import json
-
-        typer.echo(json.dumps(summary.as_json(), indent=2, ensure_ascii=False))
-    else:
-        print_summary(summary, place)
-    if not summary.ok:
+    with demo_storage(clock, keep=keep) as (storage, *where), live_progress(quiet=as_json) as progress:
+        outcome = Scenario(storage, clock, posts, progress).run()
+    print_outcome(outcome, *where, as_json=as_json)
+    if not outcome.ok:
         raise typer.Exit(1)

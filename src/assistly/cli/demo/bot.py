@@ -1,0 +1,138 @@
+"""The application: a webhook, decisions on approvals, and an operator who looks after dead letters."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import partial
+
+from assistly.storage import Approval, Job, Json, ScheduleConflict, StatusConflict, Storage
+
+from .calendar import CalendarPost
+from .outcome import pages
+from .simulation import FlakyPlatforms, SimulatedClock, WebhookRequest
+
+_GAP = timedelta(minutes=10)
+_TOLERANCE = timedelta(minutes=5)
+_REJECT_EVERY = 4
+_LATE_EVERY = 5
+_EARLY = timedelta(hours=2)
+_LATE = timedelta(hours=3)
+
+
+def handle_webhook(storage: Storage, clock: SimulatedClock, request: WebhookRequest) -> None:
+    """Refuse what is forged or repeated; run the command, unless it was run before."""
+    storage.metrics.increment("requestCount")
+    storage.metrics.observe_latency(request.handled_in_ms)
+    refusal = _refusal(storage, clock, request)
+    if refusal:
+        storage.metrics.increment("errorCount")
+        storage.events.append("webhook_refused", {"nonce": request.nonce, "reason": refusal})
+        return
+    command = request.post.command
+    result = storage.idempotency.run_once(
+        command, lambda: _run(storage, request), fingerprint=request.post.fingerprint
+    )
+    if result["nonce"] != request.nonce:
+        storage.events.append("command_repeated", {"command": command, "answer": result["state"]})
+
+
+def _refusal(storage: Storage, clock: SimulatedClock, request: WebhookRequest) -> str | None:
+    """The signature is checked first, so that a forger cannot use up the nonces of others."""
+    if not hmac.compare_digest(request.signature, request.sign()):
+        return "wrong signature"
+    if abs(clock() - request.sent_at) > _TOLERANCE:
+        return "too old"
+    return None if storage.nonces.register(request.nonce, request.sent_at) else "nonce used before"
+
+
+def _run(storage: Storage, request: WebhookRequest) -> Json:
+    post = request.post
+    with storage.transaction() as tx:
+        tx.metrics.increment("commandCount")
+        tx.sessions.update(post.user, lambda old: {"commands": old["commands"] + 1}, default={"commands": 0})
+        if post.approval:
+            tx.approvals.add(post.command, post.model_dump(mode="json"))
+            tx.events.append("approval_asked", {"command": post.command})
+            return {"state": "pending", "nonce": request.nonce}
+        schedule_post(tx, post)
+        return {"state": "scheduled", "nonce": request.nonce}
+
+
+def schedule_post(tx: Storage, post: CalendarPost) -> None:
+    """At its time, or in the next free slot of the platform."""
+    at = post.at
+    while True:
+        try:
+            job = tx.queue.schedule(
+                post.platform,
+                post.content,
+                at,
+                idempotency_key=post.command,
+                min_gap=_GAP,
+                metadata={"user": post.user, "tags": list(post.tags)},
+                max_lateness=post.max_lateness,
+            )
+            break
+        except ScheduleConflict as conflict:
+            at = conflict.job.scheduled_at + _GAP
+    moved = (at - post.at) // timedelta(minutes=1)
+    tx.events.append("job_scheduled", {"command": post.command, "job": job.id, "moved_minutes": moved})
+    if at != post.at:
+        tx.events.append("slot_taken", {"command": post.command, "moved_minutes": moved})
+
+
+def planned_decisions(storage: Storage) -> Iterator[tuple[datetime, str, str]]:
+    """When, which approval, and how: every fifth decision comes too late, every fourth post is rejected."""
+    pending = pages(lambda last: storage.approvals.list(status="pending", before=last, limit=1000))
+    posts = sorted(map(_post, pending), key=lambda post: (post.at, post.command))
+    for number, post in enumerate(posts, start=1):
+        at = post.at - _EARLY if number % _LATE_EVERY else post.at + _LATE
+        yield at, post.command, "approved" if number % _REJECT_EVERY else "rejected"
+
+
+def decide(storage: Storage, id: str, status: str, by: str = "carla") -> None:
+    """Decide, and schedule an approved post, in one transaction."""
+    try:
+        with storage.transaction() as tx:
+            approval = tx.approvals.decide(id, status, patch={"by": by})
+            if status == "approved":
+                schedule_post(tx, _post(approval))
+            tx.events.append(f"approval_{status}", {"command": id})
+    except StatusConflict:
+        storage.events.append("approval_decided_before", {"command": id})
+
+
+def decide_at_once(storage: Storage, id: str, status: str) -> None:
+    """Two reviewers decide on threads of their own at the same time: one of them is too late."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(partial(decide, storage, id, status), ("ana", "ben")))
+
+
+def _post(approval: Approval) -> CalendarPost:
+    fields = {name: value for name, value in approval.payload.items() if name != "by"}
+    return CalendarPost.model_validate(fields, strict=False)
+
+
+def review_dead_letters(storage: Storage, platforms: FlakyPlatforms) -> int:
+    """Repair the platforms, and replay or close what was not rejected or too late; how many that were."""
+    platforms.repair()
+    remote_ids = {publication.command: publication.remote_id for publication in platforms.publications}
+    dead = pages(lambda last: storage.queue.dead_letters(after=last, limit=1000))
+    return sum(_review(storage, job, remote_ids.get(job.idempotency_key or "")) for job in dead)
+
+
+def _review(storage: Storage, job: Job, remote_id: str | None) -> bool:
+    if (job.dead_letter_reason or "").startswith(("missed: ", "422: ")):
+        return False
+    payload = {"command": job.idempotency_key, "job": job.id}
+    with storage.transaction() as tx:
+        if remote_id:
+            tx.queue.remove(job.id)
+            tx.events.append("job_confirmed", payload | {"remote_id": remote_id})
+        else:
+            tx.queue.replay(job.id)
+            tx.events.append("job_replayed", payload)
+    return True
