@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -25,7 +26,8 @@ from assistly.storage import (
     StorageCorrupt,
     StorageUnavailable,
 )
-from assistly.storage.engine.protocol import JobDraft, JsonText, Settlement, StorageBackend
+from assistly.storage.engine.values import JobDraft, JsonText, Settlement
+from assistly.storage.engines.sql.backend import SqlBackend
 from assistly.storage.engines.sqlite import SqliteBackend
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.engines.sqlite.errors import translate
@@ -95,12 +97,67 @@ class TestFile:
             backend.nonces.register("n", 1)
         assert [file.name for file in path.parent.iterdir()] == ["assistly.db"]
 
-    def test_a_path_may_be_text_or_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_relative_path_stays_where_it_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         with closing(SqliteBackend("assistly.db")) as backend:
+            (tmp_path / "elsewhere").mkdir()
+            monkeypatch.chdir(tmp_path / "elsewhere")
             backend.ping()
         assert (tmp_path / "assistly.db").is_file()
-        assert repr(backend) == "SqliteBackend('assistly.db')"
+        assert repr(backend) == f"SqliteBackend({str(tmp_path / 'assistly.db')!r})"
+
+    def test_a_relative_path_in_a_folder_that_is_gone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        with pytest.raises(ConfigurationError, match="SQLITE_PATH"):
+            SqliteBackend("assistly.db")
+
+    @pytest.mark.parametrize("name", ["x" * 300, "/".join(["y" * 200] * 30), "x" * 300 + "/a.db"])
+    def test_a_name_that_is_too_long(self, tmp_path: Path, name: str) -> None:
+        with closing(SqliteBackend(tmp_path / name)) as backend:
+            assert_one_line(backend, ConfigurationError, "too long")
+
+    @pytest.mark.parametrize("name", ["a.db", "folder/a.db"])
+    @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may enter every folder")
+    def test_a_folder_that_may_not_be_entered(self, tmp_path: Path, name: str) -> None:
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0)
+        try:
+            with closing(SqliteBackend(locked / name)) as backend:
+                assert_one_line(backend, ConfigurationError, "denied")
+        finally:
+            locked.chmod(0o700)
+
+    def test_the_system_says_that_a_folder_may_not_be_entered(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*args: Any) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(os, "open", refuse)
+        with closing(SqliteBackend(tmp_path / "a.db")) as backend:
+            assert_one_line(backend, ConfigurationError, "denied")
+
+    @pytest.mark.parametrize("link", ["a.db", "folder"])
+    def test_a_link_to_nothing(self, tmp_path: Path, link: str) -> None:
+        (tmp_path / link).symlink_to(tmp_path / "nothing")
+        name = link if link.endswith(".db") else f"{link}/a.db"
+        with closing(SqliteBackend(tmp_path / name)) as backend:
+            assert_one_line(backend, ConfigurationError, link)
+        assert not (tmp_path / "nothing").exists()
+
+    def test_a_link_to_a_file_is_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
+        with closing(SqliteBackend(tmp_path / "a.db")) as backend:
+            backend.nonces.register("n", 1)
+            with closing(SqliteBackend(tmp_path / "link.db")) as other:
+                assert other.nonces.seen("n")
 
     @pytest.mark.parametrize("bad", ["", "a\0b", b"bytes.db", 7, None])
     def test_what_is_no_path(self, bad: Any) -> None:
@@ -219,9 +276,9 @@ class TestErrors:
             assert backend.nonces.register("n", 1)
 
     def test_a_full_disk_undoes_the_transaction_for_good(self, backend: SqliteBackend) -> None:
-        def fill(transaction: StorageBackend) -> None:
+        def fill(transaction: SqlBackend) -> None:
             transaction.nonces.register("first", 1)
-            limit(backend, pages=1)
+            limit(transaction, pages=1)
             transaction.snapshots.put("queue", JsonText(f'"{"x" * 100_000}"'), now=NOW)
 
         backend.nonces.register("before", 1)
@@ -233,15 +290,17 @@ class TestErrors:
         assert backend.snapshots.get("queue") is None
         assert backend.nonces.register("first", 1)
 
+    @pytest.mark.parametrize("goes_on", [True, False])
     def test_what_was_undone_by_the_engine_does_not_go_on_as_single_statements(
-        self, backend: SqliteBackend
+        self, backend: SqliteBackend, goes_on: bool
     ) -> None:
-        def work(transaction: StorageBackend) -> None:
+        def work(transaction: SqlBackend) -> None:
             transaction.nonces.register("first", 1)
-            run(backend, "ROLLBACK")
-            transaction.nonces.register("second", 1)
+            run(transaction, "ROLLBACK")
+            if goes_on:
+                transaction.nonces.register("second", 1)
 
-        with pytest.raises(StorageUnavailable, match="undone"):
+        with pytest.raises(StorageUnavailable, match="undid"):
             within_transaction(backend, work)
         assert not backend.nonces.seen("first")
         assert not backend.nonces.seen("second")
@@ -258,35 +317,29 @@ class TestErrors:
 
 
 class TestTransactions:
-    def test_calls_on_the_backend_join_and_a_failed_inner_block_is_undone_alone(
-        self, backend: SqliteBackend
-    ) -> None:
+    def test_a_failed_inner_block_is_undone_alone(self, backend: SqliteBackend) -> None:
         with backend.transaction() as outer:
             outer.nonces.register("outer", 1)
-            backend.nonces.register("joined", 1)
-            with undone(backend) as inner:
+            with undone(outer) as inner:
                 inner.nonces.register("inner", 1)
-                backend.jobs.insert([draft(), draft()], now=NOW)
+                inner.jobs.insert([draft(), draft()], now=NOW)
             with outer.transaction() as inner:
                 inner.nonces.register("kept", 1)
-        assert [backend.nonces.seen(nonce) for nonce in ("outer", "joined", "inner", "kept")] == [
-            True,
-            True,
-            False,
-            True,
-        ]
+        assert [backend.nonces.seen(nonce) for nonce in ("outer", "inner", "kept")] == [True, False, True]
         assert backend.jobs.get(1) is None
 
-    def test_after_its_end_it_is_closed(self, backend: SqliteBackend) -> None:
-        with backend.transaction() as outer:
-            with outer.transaction() as inner:
-                pass
-            with pytest.raises(StorageClosed):
-                inner.nonces.seen("n")
-            outer.nonces.seen("n")
-        with pytest.raises(StorageClosed):
-            outer.nonces.seen("n")
-        assert backend.nonces.register("n", 1)
+    def test_a_thread_enters_another_calls_and_a_third_leaves(self, backend: SqliteBackend) -> None:
+        with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second, ThreadPoolExecutor(1) as third:
+            for number, error in ((1, None), (2, KeyError())):
+                block = backend.transaction()
+                transaction = first.submit(block.__enter__).result()
+                assert second.submit(transaction.nonces.register, f"n{number}", 1).result()
+                kind = None if error is None else type(error)
+                with suppress(KeyError):
+                    third.submit(block.__exit__, kind, error, None).result()
+                assert first.submit(backend.nonces.register, f"other {number}", 1).result()
+        assert backend.nonces.seen("n1")
+        assert not backend.nonces.seen("n2")
 
     def test_a_batch_that_fails_midway_leaves_nothing(self, backend: SqliteBackend) -> None:
         bad = draft(max_lateness=timedelta.max)
@@ -294,26 +347,25 @@ class TestTransactions:
             backend.jobs.insert([draft(), bad], now=NOW)
         assert backend.jobs.get(1) is None
 
-    def test_other_threads_may_take_part(self, backend: SqliteBackend) -> None:
-        with ThreadPoolExecutor(4) as threads, undone(backend) as transaction:
-            registered = threads.map(lambda n: transaction.nonces.register(f"n{n % 50}", 1), range(200))
-            assert sum(registered) == 50
-        assert not any(backend.nonces.seen(f"n{number}") for number in range(50))
+    def test_calls_on_the_backend_do_not_take_part(self, path: Path) -> None:
+        with closing(SqliteBackend(path, busy_timeout=SHORT)) as backend:
+            with backend.transaction() as transaction:
+                transaction.nonces.register("n", 1)
+                assert not backend.nonces.seen("n")
+                with pytest.raises(StorageUnavailable, match="write lock"):
+                    backend.nonces.register("other", 1)
+            assert backend.nonces.seen("n")
 
-    def test_threads_have_transactions_of_their_own(self, backend: SqliteBackend) -> None:
-        with backend.transaction() as transaction:
-            transaction.nonces.register("n", 1)
-            with ThreadPoolExecutor(1) as thread:
-                assert thread.submit(backend.nonces.seen, "n").result() is False
-
-    def test_closing_meanwhile_lets_it_end(self, backend: SqliteBackend, path: Path) -> None:
-        with backend.transaction() as transaction:
+    def test_closing_meanwhile_undoes_it(self, backend: SqliteBackend, path: Path) -> None:
+        with pytest.raises(StorageClosed), backend.transaction() as transaction:
             transaction.nonces.register("n", 1)
             backend.close()
+            with pytest.raises(StorageClosed):
+                transaction.nonces.seen("n")
         with pytest.raises(StorageClosed):
             backend.nonces.seen("n")
         with closing(SqliteBackend(path)) as again:
-            assert again.nonces.seen("n")
+            assert not again.nonces.seen("n")
 
 
 class TestThreads:
@@ -363,6 +415,30 @@ class TestThreads:
 
             assert all(threads.map(work, range(8)))
 
+    def test_closing_beside_calls_in_flight(self, path: Path) -> None:
+        """Each call finishes, or says that the storage is closed."""
+        for _ in range(20):
+            backend = SqliteBackend(path)
+            backend.ping()
+            barrier = threading.Barrier(5)
+
+            def work(number: int, backend: SqliteBackend = backend, barrier: Any = barrier) -> int:
+                barrier.wait()
+                for count in range(1000):
+                    try:
+                        backend.events.append([("x", JsonText("1"), NOW)] * (number + 1))
+                        backend.jobs.wait(0)
+                    except StorageClosed:
+                        return count
+                raise AssertionError("it was never closed")
+
+            with ThreadPoolExecutor(4) as threads:
+                counts = threads.map(work, range(4))
+                barrier.wait()
+                backend.close()
+                assert all(count >= 0 for count in counts)
+        assert [file.name for file in path.parent.iterdir()] == ["assistly.db"]
+
 
 @needs_fork
 class TestFork:
@@ -376,47 +452,20 @@ class TestFork:
         assert backend.nonces.seen("child")
         assert backend.nonces.register("parent again", 1)
 
-    def test_a_lock_that_another_thread_held_is_not_inherited(self, backend: SqliteBackend) -> None:
-        backend.nonces.register("n", 1)
-        held, done = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with backend.transaction():
-                held.set()
-                done.wait()
-
-        with ThreadPoolExecutor(1) as thread:
-            holding = thread.submit(hold)
-            held.wait()
-            try:
-                assert in_child(lambda: backend.nonces.seen("n"))
-            finally:
-                done.set()
-            holding.result()
-
     def test_a_transaction_stays_the_parents(self, backend: SqliteBackend) -> None:
         def child(transaction: Any) -> bool:
-            with pytest.raises(StorageClosed, match="parent"):
+            with pytest.raises(StorageClosed, match="process that opened it"):
                 transaction.nonces.register("child", 1)
-            return not backend.nonces.seen("parent")
+            with pytest.raises(StorageClosed, match="process that opened it"):
+                block.__exit__(None, None, None)
+            with pytest.raises(StorageUnavailable, match="forked"):
+                backend.nonces.seen("parent")
+            return True
 
-        with backend.transaction() as transaction:
+        with (block := backend.transaction()) as transaction:
             transaction.nonces.register("parent", 1)
             assert in_child(lambda: child(transaction))
         assert backend.nonces.seen("parent")
-
-    def test_leaving_a_transaction_in_the_child_ends_nothing(self, backend: SqliteBackend) -> None:
-        block = backend.transaction()
-
-        def child() -> bool:
-            with pytest.raises(StorageClosed, match="parent"):
-                block.__exit__(None, None, None)
-            return not backend.nonces.seen("n")
-
-        with block as transaction:
-            transaction.nonces.register("n", 1)
-            assert in_child(child)
-        assert backend.nonces.seen("n")
 
 
 @contextmanager
@@ -427,9 +476,16 @@ def undone(owner: Any) -> Iterator[Any]:
         raise KeyError
 
 
-def within_transaction(backend: SqliteBackend, work: Callable[[StorageBackend], None]) -> None:
+def within_transaction(backend: SqliteBackend, work: Callable[[SqlBackend], None]) -> None:
     with backend.transaction() as transaction:
+        assert isinstance(transaction, SqlBackend)
         work(transaction)
+
+
+def assert_one_line(backend: SqliteBackend, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words) as raised:
+        backend.ping()
+    assert "\n" not in str(raised.value)
 
 
 def in_child(work: Callable[[], bool]) -> bool:
@@ -444,11 +500,10 @@ def in_child(work: Callable[[], bool]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def limit(backend: SqliteBackend, *, pages: int) -> None:
+def limit(backend: SqlBackend, *, pages: int) -> None:
     """As if the disk had room for so many pages, or for those that there are."""
     run(backend, f"PRAGMA max_page_count = {pages}")
 
 
-def run(backend: SqliteBackend, statement: str) -> None:
-    database = backend._database
-    database.read(lambda connection: connection.rows(statement, {}))
+def run(backend: SqlBackend, statement: str) -> None:
+    backend._database.read(lambda connection: connection.rows(statement, {}))

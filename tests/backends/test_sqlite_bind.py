@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from assistly.storage import InvalidValue, Storage, StorageClosed, StorageUnavailable
-from assistly.storage.engines.sqlite import SqliteBackend
+from assistly.storage.engines.sqlite import SqliteBackend, bound
 from assistly.storage.engines.sqlite.driver import sqlite3
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -134,11 +135,20 @@ def test_however_the_connection_presents_rows(storage: Storage, path: Path) -> N
         assert raw.execute("SELECT user_id FROM assistly_sessions").fetchall() == [{"user_id": b"u"}]
 
 
-def test_a_connection_of_the_standard_library(storage: Storage, path: Path) -> None:
-    with closing(stdlib_sqlite3.connect(path)) as raw:
-        assert storage.bind(raw).nonces.register("n")
-        raw.commit()
-    assert storage.nonces.seen("n")
+def test_a_connection_of_another_copy_of_sqlite(
+    storage: Storage, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where pysqlite3 is installed: the two would drop each other's locks on the file."""
+
+    class OtherConnection:
+        """What the engine would open with it."""
+
+    monkeypatch.setattr(bound, "sqlite3", SimpleNamespace(Connection=OtherConnection, __name__="pysqlite3"))
+    with (
+        closing(stdlib_sqlite3.connect(path)) as raw,
+        pytest.raises(InvalidValue, match=r"another copy|two copies"),
+    ):
+        storage.bind(raw)
 
 
 def test_a_stale_snapshot_is_unavailable_and_not_a_driver_error(storage: Storage, path: Path) -> None:

@@ -77,8 +77,6 @@ class Connection:
 class _InheritedConnection:
     """In a child, in the place of a connection of its parent."""
 
-    in_transaction = False
-
     def close(self) -> None:
         pass
 
