@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from assistly.storage import Job, JobStatus, NewJob, Storage, open_storage
-from backends.worker_harness import PATIENCE, accounted, ended, stored, use_engine, worker
 from waiting import until
+from worker.worker_harness import PATIENCE, accounted, ended, stored, use_engine, worker
 
 HOUR = 3_600
 # The engine knows the server's time to within half a round trip, which takes long on a busy machine.

@@ -20,7 +20,7 @@ from assistly.storage import (
     StorageUnavailable,
 )
 from assistly.worker import Worker
-from assistly.worker.persistence import Backoff, Persistent
+from assistly.worker.storage_calls import Backoff, RetriedCalls
 
 Patch = Callable[..., list[str]]
 
@@ -236,5 +236,5 @@ def test_nothing_is_tried_for_ever(storage: Storage, fail: Patch) -> None:
         delays.append(seconds)
         return len(delays) == 4
 
-    assert Persistent(storage.queue, pause).settle(Posted(job)) is None
+    assert RetriedCalls(storage.queue, pause).settle(Posted(job)) is None
     assert delays == [0.05, 0.1, 0.2, 0.4]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import NewJob, Storage, open_storage
-from backends.worker_harness import ENGINES, accounted, ended, start_worker, use_engine
 from waiting import until
+from worker.worker_harness import ENGINES, accounted, ended, start_worker, use_engine
 
 WORKERS = 4
 LEASE = 1.0

@@ -12,26 +12,9 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import JobStatus, Storage, open_storage
-from backends.worker_harness import ENGINES, PATIENCE, stored, use_engine, worker
 from waiting import until
+from worker.worker_harness import ENGINES, PATIENCE, stored, use_engine, worker
 
-ASYNC_WORKER = """
-import asyncio
-from pathlib import Path
-from assistly.storage import open_storage
-from assistly.worker import AsyncWorker
-
-async def publish(job):
-    Path("published").write_text(f"{job.id}\\n")
-    while not Path("release").exists():
-        await asyncio.sleep(0.005)
-
-async def main():
-    with open_storage() as storage:
-        await AsyncWorker(storage, {"x": publish}).run()
-
-asyncio.run(main())
-"""
 PUBLISHERS = """
 import ctypes, os, threading
 from pathlib import Path
@@ -107,22 +90,6 @@ def test_the_first_signal_lets_running_jobs_end(storage: Storage, number: signal
     assert stored(storage, waiting) == waiting
     assert f"job {running.id} on x is posted" in log
     assert "Traceback" not in log
-
-
-@SQLITE_ONLY
-def test_a_signal_stops_an_async_worker_too(storage: Storage) -> None:
-    job = storage.queue.schedule("x", "running")
-    process = subprocess.Popen([sys.executable, "-c", ASYNC_WORKER], stderr=subprocess.PIPE, text=True)
-    try:
-        until(published)
-        process.send_signal(signal.SIGTERM)
-        Path("release").touch()
-        _, log = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == 0, log
-    assert stored(storage, job).status is JobStatus.POSTED
 
 
 def test_an_idle_worker_stops_at_once(storage: Storage) -> None:

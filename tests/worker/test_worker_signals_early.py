@@ -13,9 +13,11 @@ from psycopg import sql
 
 from assistly.storage import JobStatus, open_storage
 from waiting import until
+from worker.worker_harness import HANDLES_SIGINT
 
 LONG = 60.0
-WORKER = [sys.executable, "-c", "from assistly.cli import main; main()", "worker", "--publish"]
+PROGRAM = f"{HANDLES_SIGINT}; from assistly.cli import main; main()"
+WORKER = [sys.executable, "-c", PROGRAM, "worker", "--publish"]
 SLOW_PUBLISHER = """
 import threading
 from pathlib import Path

@@ -16,7 +16,7 @@ from assistly.storage import Job, JobStatus, Storage
 
 ENGINES = ("sqlite", "postgres")
 PATIENCE = 60.0
-_TICK = 0.01
+HANDLES_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 
 def use_engine(request: pytest.FixtureRequest, publishers: str) -> str:
@@ -38,8 +38,11 @@ def use_engine(request: pytest.FixtureRequest, publishers: str) -> str:
 def start_worker(
     publisher: str, *options: str, before: str = "pass", log: int | IO[str] = subprocess.PIPE
 ) -> subprocess.Popen[str]:
-    """`assistly worker`, for the platform x. `before` is run first in its process."""
-    program = f"{before}\nfrom assistly.cli import main\nmain()"
+    """`assistly worker`, for the platform x. `before` is run first in its process.
+
+    It handles SIGINT also where the tests were started to ignore it.
+    """
+    program = f"{HANDLES_SIGINT}\n{before}\nfrom assistly.cli import main\nmain()"
     command = [sys.executable, "-c", program, "worker", "--publish", f"x={publisher}", *options]
     return subprocess.Popen(command, stderr=log, text=True)
 
