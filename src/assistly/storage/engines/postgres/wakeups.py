@@ -22,8 +22,11 @@ APPLICATION_NAME = "assistly wake-ups"
 POLL_SECONDS = 1.0
 """How long a waiter sleeps at most: what no notification told of, it sees then."""
 
+QUIET = 0.01
+"""Seconds without a job that is due, after which the statement that adds one notifies by itself."""
+
 INTERVAL = 0.05
-"""Seconds between two notifications of one process: their commits take a lock of the whole server."""
+"""Seconds between two notifications else: their commits take a lock of the whole server."""
 
 NOTIFY = "SELECT pg_catalog.pg_notify(%(channel)s, '')"
 
@@ -89,7 +92,7 @@ class Wakeups(forks.ForkAware):
         self._seen = threading.local()
         self._changes = 0
         self._is_pending = False
-        self._notified_at = -INTERVAL
+        self._called_at = self._notified_at = -INTERVAL
         self._is_awaited = False
         self.is_listening = False
         self._thread: threading.Thread | None = None
@@ -98,6 +101,7 @@ class Wakeups(forks.ForkAware):
 
     def notify(self) -> None:
         """Send a notification soon. To be called after the commit of what it tells of."""
+        self._called_at = monotonic()
         # The thread resets this before it sends, so what is pending comes after that commit.
         if self._is_pending:
             return
@@ -106,11 +110,11 @@ class Wakeups(forks.ForkAware):
             self._wake()
 
     def may_notify(self) -> bool:
-        """Whether a statement of the caller's may send the notification itself: none was sent just now."""
+        """Whether the caller's statement is to send the notification itself: in a stream it is not."""
         now = monotonic()
-        if now - self._notified_at < INTERVAL:
+        if now - self._called_at < QUIET:
             return False
-        self._notified_at = now
+        self._called_at = self._notified_at = now
         return True
 
     def mark_seen(self) -> None:
