@@ -45,7 +45,7 @@ async def cancel(task: asyncio.Task[Any]) -> None:
 
 @pytest.fixture
 def hold_writers(request: pytest.FixtureRequest, engine: str, tmp_path: Path) -> Callable[[], Any]:
-    """A block in which whoever writes a nonce has to wait."""
+    """A block in which a call that writes a nonce has to wait."""
 
     @contextmanager
     def on_sqlite() -> Iterator[None]:
@@ -98,7 +98,7 @@ class Mixture:
     async def _pair(self, name: str) -> None:
         async with self.storage.transaction() as tx:
             await tx.nonces.register(name)
-            await self.storage.events.append(name, 1)
+            await tx.events.append(name, 1)
 
     async def _nested(self, name: str) -> None:
         async with self.storage.transaction() as tx, tx.transaction() as nested:
@@ -146,7 +146,7 @@ def test_cancelled_at_random(open_one: Open) -> None:
 
 
 async def all_threads_are_usable(storage: AsyncStorage) -> None:
-    """Each of them by a transaction; in memory they take turns, and on SQLite too, once they write."""
+    """Each by a transaction; in memory and on SQLite one transaction waits for the other."""
     barrier = asyncio.Barrier(THREADS)
     shared = "memory" in repr(storage).lower() or "sqlite" in repr(storage).lower()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,12 @@ from assistly.storage import (
     Storage,
     StorageBackend,
     StorageClosed,
+    TransactionOpen,
     open_async_storage,
     open_storage,
 )
 from assistly.storage.aio.storage import AsyncStorage as Facade
+from assistly.storage.aio.storage import AsyncTransaction
 from assistly.storage.engines.sqlite.driver import sqlite3
 from forking import needs_fork
 
@@ -41,7 +44,6 @@ STORES = (
     "events",
     "snapshots",
 )
-ON_THREADS = ["sqlite", "postgres"]
 Open = Callable[..., AsyncStorage]
 
 
@@ -79,7 +81,8 @@ def test_the_stores_are_those_of_storage(store: str) -> None:
         twin = getattr(mirror, name)
         assert inspect.iscoroutinefunction(twin), name
         assert signature(twin) == signature(operation), name
-        assert bool(twin.__doc__) == bool(operation.__doc__), name
+        assert twin.__doc__, name
+    assert mirror.__doc__ == plain.__doc__
 
 
 def test_the_storage_is_that_of_storage() -> None:
@@ -89,7 +92,7 @@ def test_the_storage_is_that_of_storage() -> None:
         assert twin.__doc__, name
         derives = name in ("transaction", "bind")
         assert signature(twin, result=not derives) == signature(operation, result=not derives), name
-    assert signature(Facade.transaction).return_annotation == AsyncIterator[AsyncStorage]
+    assert signature(Facade.transaction).return_annotation is AsyncTransaction
     assert signature(Facade.bind).return_annotation is AsyncStorage
 
 
@@ -180,14 +183,53 @@ def test_closing_waits_for_what_is_under_way(open_one: Open) -> None:
     run(main())
 
 
-def test_closing_inside_ones_own_transaction(open_one: Open) -> None:
+def test_closing_inside_ones_own_transaction_undoes_it(
+    open_one: Open, make_backend: Callable[[int], StorageBackend], engine: str
+) -> None:
     async def main() -> None:
         storage = open_one()
-        async with storage.transaction() as tx:
-            await storage.close()
-            await tx.nonces.register("a")
+        with pytest.raises(StorageClosed, match="the storage was closed"):
+            async with storage.transaction() as tx:
+                await tx.nonces.register("a")
+                await storage.close()
+                with pytest.raises(StorageClosed):
+                    await tx.nonces.register("b")
+                with pytest.raises(StorageClosed):
+                    await storage.ping()
+        with pytest.raises(Undo):
+            async with open_one() as other, other.transaction():
+                await other.close()
+                raise Undo
+        if engine != "memory":
+            async with open_one() as again:
+                assert not await again.nonces.seen("a")
+
+    run(main())
+
+
+def test_closing_inside_waits_for_the_transactions_of_others(open_one: Open) -> None:
+    async def main() -> None:
+        storage = open_one()
+        inside, go_on = asyncio.Event(), asyncio.Event()
+
+        async def transact() -> None:
+            async with storage.transaction() as tx:
+                await tx.nonces.seen("a")
+                inside.set()
+                await go_on.wait()
+                await tx.nonces.seen("b")
+
+        other = asyncio.create_task(transact())
+        await inside.wait()
+        closing = asyncio.create_task(storage.close())
+        await asyncio.sleep(0)
+        for call in (storage.ping, storage.transaction().__aenter__):
             with pytest.raises(StorageClosed):
-                await storage.ping()
+                await call()
+        assert not closing.done()
+        go_on.set()
+        await other
+        await closing
 
     run(main())
 
@@ -229,11 +271,7 @@ def test_a_forked_child_is_told(open_one: Open) -> None:
 # Transactions and tasks
 
 
-async def two_tasks(first: Awaitable[None], second: Awaitable[None]) -> None:
-    await asyncio.gather(first, second)
-
-
-def test_another_task_does_not_join(open_one: Open) -> None:
+def test_another_task_is_not_concerned(open_one: Open) -> None:
     async def main() -> None:
         async with open_one(threads=2) as storage:
             inside = asyncio.Event()
@@ -242,20 +280,165 @@ def test_another_task_does_not_join(open_one: Open) -> None:
                 with suppress(Undo):
                     async with storage.transaction() as tx:
                         await tx.nonces.register("in tx")
-                        await storage.nonces.register("joined")
                         inside.set()
-                        for _ in range(100):
-                            await asyncio.sleep(0)
-                        assert await storage.nonces.seen("in tx")
+                        await turns(100)
+                        assert await tx.nonces.seen("in tx")
                         raise Undo
 
             async def write() -> None:
                 await inside.wait()
                 await storage.nonces.register("other")
 
-            await two_tasks(undone(), write())
-            seen = [await storage.nonces.seen(nonce) for nonce in ("in tx", "joined", "other")]
-            assert seen == [False, False, True]
+            await asyncio.gather(undone(), write())
+            seen = [await storage.nonces.seen(nonce) for nonce in ("in tx", "other")]
+            assert seen == [False, True]
+
+    run(main())
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_the_outer_storage_is_refused_inside(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one(threads=1) as storage:
+            calls: list[Callable[[], Awaitable[Any]]] = [
+                lambda: storage.nonces.register("refused"),
+                lambda: storage.queue.schedule("x", "a"),
+                lambda: storage.idempotency.put("refused", [0] * 300),
+                lambda: storage.sessions.update("refused", lambda _: 1),
+                lambda: storage.idempotency.run_once("refused", turns_once),
+                lambda: storage.queue.wait(10),
+                lambda: storage.bind(object()),
+                lambda: storage.transaction().__aenter__(),
+                storage.ping,
+                storage.prune,
+                storage.maintain,
+                storage.migrate,
+            ]
+
+            async def turns_once() -> int:
+                return 1
+
+            async def refused(call: Callable[[], Awaitable[Any]]) -> None:
+                with pytest.raises(TransactionOpen):
+                    await call()
+
+            async with storage.transaction() as tx:
+                for call in calls:
+                    await refused(call)
+                await asyncio.gather(*map(refused, calls))
+                with pytest.raises(TransactionOpen):
+                    await asyncio.to_thread(storage._storage.nonces.register, "refused")
+                await tx.nonces.register("accepted")
+            assert await storage.nonces.seen("accepted")
+            assert not await storage.nonces.seen("refused")
+            assert await storage.sessions.get("refused") is None
+
+    run(main())
+
+
+def test_a_task_that_was_started_inside_may_go_on_after_the_block(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one() as storage:
+            ended = asyncio.Event()
+
+            async def work() -> bool:
+                await ended.wait()
+                return await storage.nonces.register("after")
+
+            async with storage.transaction() as tx:
+                await tx.nonces.register("inside")
+                late = asyncio.create_task(work())
+            ended.set()
+            assert await late
+
+    run(main())
+
+
+def test_a_block_may_be_left_by_another_task(open_one: Open) -> None:
+    """As a fixture of a test framework does; the task that entered it is inside until then."""
+
+    async def main() -> None:
+        async with open_one() as storage:
+            block = storage.transaction()
+            tx = await block.__aenter__()
+            await tx.nonces.register("a")
+            await asyncio.create_task(block.__aexit__(None, None, None))
+            assert await storage.nonces.seen("a")
+
+    run(main())
+
+
+def test_a_block_is_entered_once(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one() as storage:
+            block = storage.transaction()
+            with pytest.raises(StorageClosed):
+                await block.__aexit__(None, None, None)
+            async with block as tx:
+                await tx.nonces.register("a")
+                with pytest.raises(StorageClosed):
+                    await block.__aenter__()
+            with pytest.raises(StorageClosed):
+                await block.__aenter__()
+            assert await storage.nonces.seen("a")
+
+    run(main())
+
+
+def test_a_transaction_is_never_starved(open_one: Open) -> None:
+    """All threads wait for what it holds, and it goes on."""
+
+    async def main() -> None:
+        async with open_one(threads=2) as storage:
+            async with storage.transaction() as tx:
+                await tx.sessions.put("user", 1)
+                others = [asyncio.create_task(in_no_transaction(storage)) for _ in range(8)]
+                await turns(20)
+                for number in range(5):
+                    await tx.sessions.put("user", number)
+            assert {session.data for session in await asyncio.gather(*others)} == {"other"}
+
+    async def in_no_transaction(storage: AsyncStorage) -> Any:
+        return await contextvars.Context().run(asyncio.create_task, storage.sessions.put("user", "other"))
+
+    run(main())
+
+
+def test_calls_on_a_transaction_wait_their_turn(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one(threads=2) as storage:
+            async with storage.transaction() as tx:
+                await asyncio.gather(*(tx.nonces.register(f"n{number}") for number in range(20)))
+                await asyncio.gather(
+                    *(tx.sessions.update("user", lambda n: n + 1, default=0) for _ in range(20))
+                )
+            session = await storage.sessions.get("user")
+            assert session is not None
+            assert session.data == 20
+
+    run(main())
+
+
+def test_many_transactions_at_once(open_one: Open) -> None:
+    async def main() -> None:
+        async with open_one(threads=2) as storage:
+
+            async def transact(number: int) -> None:
+                with suppress(Undo):
+                    async with storage.transaction() as tx:
+                        await tx.nonces.register(f"n{number}")
+                        await tx.events.append("e", number)
+                        if number % 3 == 0:
+                            raise Undo
+
+            await asyncio.gather(*(transact(number) for number in range(30)))
+            kept = [number for number in range(30) if number % 3]
+            assert sorted(event.payload for event in await storage.events.read_after(0)) == kept
+            assert [n for n in range(30) if await storage.nonces.seen(f"n{n}")] == kept
 
     run(main())
 
@@ -275,27 +458,24 @@ def test_a_pool_thread_is_left_unmarked(open_one: Open) -> None:
     run(main())
 
 
-def test_a_nested_one_is_its_tasks_alone(open_one: Open) -> None:
+def test_a_nested_one(open_one: Open) -> None:
     async def main() -> None:
         async with open_one() as storage, storage.transaction() as tx:
-            inside = asyncio.Event()
-
-            async def undone() -> None:
-                with suppress(Undo):
-                    async with tx.transaction() as nested:
-                        await asyncio.gather(nested.nonces.register("a"), nested.nonces.register("b"))
-                        inside.set()
-                        for _ in range(50):
-                            await asyncio.sleep(0)
-                        assert await tx.nonces.seen("a")
-                        raise Undo
-
-            async def write() -> None:
-                await inside.wait()
-                await tx.nonces.register("other")
-
-            await two_tasks(undone(), write())
-            assert [await tx.nonces.seen(nonce) for nonce in ("a", "b", "other")] == [False, False, True]
+            with suppress(Undo):
+                async with tx.transaction() as nested:
+                    await asyncio.gather(nested.nonces.register("a"), nested.nonces.register("b"))
+                    with pytest.raises(TransactionOpen):
+                        await tx.nonces.seen("a")
+                    with pytest.raises(TransactionOpen):
+                        await asyncio.create_task(tx.nonces.register("refused"))
+                    with pytest.raises(TransactionOpen):
+                        await storage.nonces.seen("a")
+                    raise Undo
+            async with tx.transaction() as nested:
+                await nested.nonces.register("kept")
+            await tx.nonces.register("other")
+            seen = [await tx.nonces.seen(nonce) for nonce in ("a", "b", "refused", "kept", "other")]
+            assert seen == [False, False, False, True, True]
 
     run(main())
 
@@ -305,12 +485,15 @@ def test_an_ended_one_is_closed(open_one: Open) -> None:
         async with open_one() as storage:
             async with storage.transaction() as tx:
                 async with tx.transaction() as nested:
-                    assert await tx.queue.wait(0.001) is await storage.queue.wait(0.001) is False
+                    assert await nested.queue.wait(0.001) is False
+                assert await tx.queue.wait(0.001) is False
                 with pytest.raises(StorageClosed):
                     await nested.ping()
             for ended in (tx, nested):
                 with pytest.raises(StorageClosed):
                     await ended.nonces.seen("a")
+                with pytest.raises(StorageClosed):
+                    await ended.queue.wait(1)
                 with pytest.raises(StorageClosed):
                     async with ended.transaction():
                         pass
@@ -329,15 +512,16 @@ def test_two_facades_over_one_engine(make_backend: Callable[[int], StorageBacken
                 async with one.transaction() as tx:
                     await tx.nonces.register("undone")
                     inside.set()
-                    for _ in range(50):
-                        await asyncio.sleep(0)
+                    with pytest.raises(TransactionOpen):
+                        await two.nonces.register("refused")
+                    await turns(50)
                     raise Undo
 
         async def write() -> None:
             await inside.wait()
             await two.nonces.register("kept")
 
-        await two_tasks(undone(), write())
+        await asyncio.gather(undone(), write())
         assert await one.nonces.seen("kept")
         assert not await two.nonces.seen("undone")
         await one.close()

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from . import forks
 from .clock import Clock, as_clock
 from .engine.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, StorageBackend
 from .errors import ConfigurationError, StorageClosed
@@ -32,7 +31,7 @@ from .validation import flag
 _LOCK_TTL = timedelta(seconds=45)
 
 
-class Storage(forks.ForkAware):
+class Storage:
     """An engine with a clock and policies. One may be used from many threads, and is carried through a fork.
 
     `clock` is used wherever a call is given no `now`; without it the engine's own clock decides,
@@ -91,7 +90,6 @@ class Storage(forks.ForkAware):
         self._pruner = Pruner(self._prune_in_background) if auto_prune else None
         on_use = self._pruner.used if self._pruner else _nothing
         self._set_up(backend, Context(backend, as_clock(clock), policies, is_root=True, on_use=on_use), None)
-        forks.register(self)
 
     def _set_up(self, backend: StorageBackend, context: Context, guard: Guard | None) -> None:
         self._backend = backend
@@ -205,10 +203,6 @@ class Storage(forks.ForkAware):
             self._context.note_next_use()
             at = self._context.now(None)
             prune(self._backend, self._context.policies.retention, at, force=False, pause=pause)
-
-    def after_fork_in_child(self) -> None:
-        """Threads are not inherited: the child's first use starts a pruner of its own."""
-        self._context.note_next_use()
 
 
 class _StorageView(Storage):

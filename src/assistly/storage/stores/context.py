@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from .. import forks
 from ..clock import Clock
 from ..engine.protocol import StorageBackend
 from ..errors import StorageClosed, TransactionAborted
@@ -30,7 +31,7 @@ class Policies:
     lock_ttl: timedelta
 
 
-class Context:
+class Context(forks.ForkAware):
     """`is_root` is False for the storage of a transaction or of a bound connection.
 
     `on_use` is called at the first use, and at the first one after each `note_next_use`.
@@ -55,6 +56,12 @@ class Context:
         self.closed = False
         self._on_use = on_use
         self._noted = False
+        if is_root:
+            forks.register(self)
+
+    def after_fork_in_child(self) -> None:
+        """What `on_use` started, a thread say, is not there in the child."""
+        self.note_next_use()
 
     @property
     def backend(self) -> StorageBackend:
