@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -120,9 +121,16 @@ def test_a_server_that_says_much_while_it_is_told_much(line: Wire) -> None:
     assert line.command(noisy + f" SELECT length('{'x' * 2**22}');") == "SELECT 1"
 
 
-def test_an_interrupted_statement_is_cancelled(
-    line: Wire, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Also where the tests were started to ignore SIGINT, as with `nohup … &`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_an_interrupted_statement_is_cancelled(line: Wire, database_url: str) -> None:
     """As by Ctrl-C: nobody waits for it any more, so it must not happen later."""
     line.command("CREATE TEMPORARY TABLE slow (done boolean)")
     pid = line.connection.info.backend_pid

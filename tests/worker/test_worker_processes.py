@@ -13,7 +13,7 @@ import pytest
 
 from assistly.storage import JobStatus, Storage, open_storage
 from waiting import until
-from worker.worker_harness import ENGINES, PATIENCE, stored, use_engine, worker
+from worker.worker_harness import ENGINES, PATIENCE, ended_by_another, stored, use_engine, worker
 
 PUBLISHERS = """
 import ctypes, os, threading
@@ -106,7 +106,7 @@ def test_a_second_signal_ends_it_on_the_spot(storage: Storage) -> None:
     with worker("publishers:slow", "--lease", "1") as process:
         until(published)
         process.send_signal(signal.SIGTERM)
-        until(lambda: _ended_by_another(process))
+        until(lambda: ended_by_another(process))
     assert process.returncode == -signal.SIGTERM
     until(storage.queue.rescue_expired)
     assert (stored(storage, job).dead_letter_reason or "").startswith("outcome unknown: ")
@@ -175,12 +175,6 @@ def test_a_worker_that_was_stopped_for_too_long_settles_nothing(storage: Storage
     assert f"job {job.id} on x: its claim is lost; here it was published as remote-{job.id}" in log
     assert (stored(storage, job).dead_letter_reason or "").startswith("outcome unknown: ")
     assert published() == [job.id]
-
-
-def _ended_by_another(process: subprocess.Popen[str]) -> bool:
-    """Signals that come too soon after one another are one: until it is gone, there is another."""
-    process.send_signal(signal.SIGTERM)
-    return process.poll() is not None
 
 
 @SQLITE_ONLY

@@ -16,7 +16,7 @@ import pytest
 from assistly.storage import JobStatus, MemoryBackend, Storage, open_storage
 from assistly.worker import Worker
 from waiting import until
-from worker.worker_harness import PATIENCE, stored
+from worker.worker_harness import PATIENCE, ended_by_another, stored
 
 BEGINNING = """
 import asyncio, os, signal, sys, threading
@@ -143,7 +143,7 @@ def test_a_second_signal_ends_the_process_at_once(storage: Storage, as_process_1
     job = storage.queue.schedule("x", "never released")
     with program(HANDLER, as_process_1, RUN) as process:
         until(lambda: "publishing" in said())
-        until(lambda: process.poll() is not None or process.send_signal(signal.SIGTERM))
+        until(lambda: ended_by_another(process))
     assert process.returncode == code
     assert said() == ["publishing"]
     assert stored(storage, job).status is JobStatus.PROCESSING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -55,6 +56,12 @@ def worker(publisher: str, *options: str, before: str = "pass") -> Iterator[subp
     finally:
         process.kill()
         process.communicate()
+
+
+def ended_by_another(process: subprocess.Popen[str]) -> bool:
+    """Signals that come too soon after one another are one: until it is gone, there is another."""
+    process.send_signal(signal.SIGTERM)
+    return process.poll() is not None
 
 
 def stored(storage: Storage, job: Job) -> Job:
