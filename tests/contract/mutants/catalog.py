@@ -66,7 +66,7 @@ class SettlesWithoutFence(NaiveEngine):
             return super().settle([self._current(one) for one in settlements], **options)
 
         def _current(self, settlement: Settlement) -> Settlement:
-            job = self.get(settlement.id)
+            job = _alter(self, self.get(settlement.id), status=JobStatus.PROCESSING)
             return settlement if job is None else replace(settlement, job=job)
 
 

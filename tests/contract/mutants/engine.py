@@ -28,7 +28,7 @@ _FORK_SECONDS = 1.0
 
 @dataclass
 class NaiveTables:
-    """Dicts keep the order in which keys were first inserted. What they hold is never changed, but replaced."""
+    """Dicts keep the order in which keys were first inserted. What they hold is replaced, never changed."""
 
     jobs: dict[int, Job] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
@@ -178,7 +178,7 @@ class NaiveBackend(BackendBase):
     snapshots_type: ClassVar[type[Any]]
 
     def __init__(self, parent: NaiveBackend | None = None) -> None:
-        self.database = parent.database if parent else self.database_type()
+        self.database: NaiveDatabase = parent.database if parent else self.database_type()
         self.is_root = parent is None
         self.jobs = self.jobs_type(self)
         self.sessions = self.sessions_type(self)

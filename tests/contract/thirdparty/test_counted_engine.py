@@ -11,7 +11,7 @@ import pytest
 
 from assistly.storage import ConfigurationError, StorageBackend, open_storage
 from assistly.storage.settings import load_settings
-from assistly.storage.testing import LifecycleContract, StorageContract
+from assistly.storage.testing import ForkContract, LifecycleContract, StorageContract
 
 SITE = Path(__file__).parent / "site"
 
@@ -34,6 +34,10 @@ def backend(open_engine: Callable[[], StorageBackend]) -> Iterator[StorageBacken
 
 
 class TestCountedEngine(StorageContract):
+    pass
+
+
+class TestCountedEngineForks(ForkContract):
     pass
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..engine.protocol import IdempotencyRow, KeyClaim, StorageBackend
+from ..engine.protocol import StorageBackend
+from ..engine.values import IdempotencyRow, KeyClaim
 from ..errors import ClaimLost, InvalidValue
 from ..records import ClaimState, IdempotencyRecord
 from ..retention import RetentionPolicy

@@ -349,9 +349,9 @@ def _in_a_block(storage: Storage) -> None:
 
 
 _ARRIVALS: dict[str, tuple[Callable[[Storage], Any], Callable[[Storage, Any], object]]] = {
-    "schedule": (lambda s: None, lambda s, _: s.queue.schedule("x", "a")),
-    "schedule_many": (lambda s: None, lambda s, _: s.queue.schedule_many([NewJob("x", "a")])),
-    "in a transaction": (lambda s: None, lambda s, _: _in_a_block(s)),
+    "schedule": (lambda _: None, lambda s, _: s.queue.schedule("x", "a")),
+    "schedule_many": (lambda _: None, lambda s, _: s.queue.schedule_many([NewJob("x", "a")])),
+    "in a transaction": (lambda _: None, lambda s, _: _in_a_block(s)),
     "reschedule": (
         lambda s: s.queue.schedule("x", "a", START + DAY),
         lambda s, job: s.queue.reschedule(job.id, START),
@@ -360,7 +360,7 @@ _ARRIVALS: dict[str, tuple[Callable[[Storage], Any], Callable[[Storage, Any], ob
     "snooze": (held, lambda s, job: s.queue.snooze(job, START)),
     "mark_failed": (held, lambda s, job: s.queue.mark_failed(job, "busy", retry_at=START)),
     "replay": (dead, lambda s, job: s.queue.replay(job.id)),
-    "replay_all": (dead, lambda s, job: s.queue.replay_all()),
+    "replay_all": (dead, lambda s, _: s.queue.replay_all()),
 }
 """How a job comes to be due: what is there before, and what is done to it."""
 

@@ -78,9 +78,14 @@ class LifecycleContract(Contract):
         self, new_backend: MakeBackend, clock: FakeClock
     ) -> None:
         storage = open_for_test(new_backend(), clock)
-        with pytest.raises(Undo), storage.transaction():
-            storage.close()
-            raise Undo
+
+        def close_and_fail() -> None:
+            with storage.transaction():
+                storage.close()
+                raise Undo
+
+        with pytest.raises(Undo):
+            close_and_fail()
 
     def test_another_thread_closes_the_storage(self, new_backend: MakeBackend, clock: FakeClock) -> None:
         storage = open_for_test(new_backend(), clock)

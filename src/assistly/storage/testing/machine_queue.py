@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed, Unknown
-from .fixtures import DAY, HOUR, LEASE, MINUTE, TICK
+from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK
 from .machine_sides import NONE, RETRY, Answers, Question, Side, SideBySide, jitters, limits, picks
 
 GAP = 10 * MINUTE
@@ -31,6 +31,9 @@ offsets = st.builds(
     jitters,
 )
 leases = st.sampled_from([MINUTE, LEASE])
+waits = st.sampled_from([NONE, SECOND])
+pauses = st.tuples(st.just(False), waits) | st.tuples(st.just(True), jitters)
+"""Whether the worker is slow, and how long it pauses in addition."""
 workers = st.sampled_from(["ann", "bob"])
 several = st.sampled_from([None, None, None, ["x"], ["mastodon", "\u00e9"]])
 endings = st.tuples(
@@ -108,7 +111,7 @@ class QueueMachine(SideBySide):
     @initialize(drafts=st.lists(drafts, min_size=1, max_size=4), limit=limits, ending=st.none() | endings)
     def start(self, drafts: list[dict[str, Any]], limit: int, ending: Ending | None) -> None:
         self.schedule(drafts, together=False)
-        self.work("ann", limit, MINUTE, several=None, slow=None, publish=False, ending=ending)
+        self.work("ann", limit, MINUTE, several=None, pause=(False, NONE), publish=False, ending=ending)
 
     @rule(drafts=st.lists(drafts, min_size=1, max_size=3), together=st.booleans())
     def schedule(self, drafts: list[dict[str, Any]], together: bool) -> None:
@@ -131,7 +134,7 @@ class QueueMachine(SideBySide):
         limit=limits,
         lease=leases,
         several=several,
-        slow=st.none() | jitters,
+        pause=pauses,
         publish=st.booleans(),
         ending=st.none() | endings,
     )
@@ -141,13 +144,13 @@ class QueueMachine(SideBySide):
         limit: int,
         lease: timedelta,
         several: list[str] | None,
-        slow: timedelta | None,
+        pause: tuple[bool, timedelta],
         publish: bool,
         ending: Ending | None,
     ) -> None:
         """Claim; with the first of the jobs, go on to publish and to settle it, or stop half-way.
 
-        A slow worker goes on when its lease runs out, or right before or after that.
+        A worker goes on after a pause; a slow one when its lease runs out, or right before or after that.
         """
         claims = self.ask(
             lambda api, _: api.queue.claim_due(worker_id=worker, limit=limit, lease=lease, platforms=several)
@@ -156,16 +159,17 @@ class QueueMachine(SideBySide):
         if not claims[0]:
             return
         claim = [jobs[0] for jobs in claims]
-        if slow is not None:
-            self.clock.advance(lease + slow)
+        is_slow, step = pause
+        self.clock.advance(step + lease if is_slow else step)
         if publish:
             self.ask(lambda api, side: api.queue.begin_publish(self.of(claim, side)))
         if ending is not None:
             self._end(claim, ending)
 
     @precondition(lambda self: self.knows("claims"))
-    @rule(chosen=st.lists(picks, min_size=1, max_size=3), lease=leases, publish=st.booleans())
-    def hold_on(self, chosen: list[int], lease: timedelta, publish: bool) -> None:
+    @rule(chosen=st.lists(picks, min_size=1, max_size=3), lease=leases, publish=st.booleans(), pause=waits)
+    def hold_on(self, chosen: list[int], lease: timedelta, publish: bool, pause: timedelta) -> None:
+        self.clock.advance(pause)
         claims = [self.pick("claims", pick) for pick in chosen]
         self.ask(lambda api, side: api.queue.extend([self.of(claim, side) for claim in claims], lease=lease))
         if publish:

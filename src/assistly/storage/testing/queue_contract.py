@@ -38,19 +38,19 @@ from .queue_claiming_contract import (
     QueueLeasesContract,
 )
 from .queue_gaps_contract import QueueGapsContract
+from .queue_rescheduling_contract import QueueReschedulingContract
 from .queue_rescue_contract import QueueDeadLettersContract, QueueRescueContract
 from .queue_scheduling_contract import (
     QueueBatchesContract,
     QueueKeysContract,
-    QueueReschedulingContract,
     QueueSchedulingContract,
 )
 from .queue_settling_contract import (
     QueueBatchSettlingContract,
     QueueFailuresContract,
     QueueSettlingContract,
-    QueueUnknownContract,
 )
+from .queue_unknown_contract import QueueUnknownContract
 
 
 class QueueReadingContract(Contract):

@@ -229,32 +229,32 @@ class QueueDeadLettersContract(Contract):
             storage.queue.dead_letters(**bad)
 
     def test_a_replay_starts_afresh(self, storage: Storage, clock: FakeClock) -> None:
-        buried = dead(storage, idempotency_key="key", metadata={"n": 1}, max_retries=2)
+        letter = dead(storage, idempotency_key="key", metadata={"n": 1}, max_retries=2)
         now = clock.advance(HOUR)
-        job = storage.queue.replay(buried.id)
+        job = storage.queue.replay(letter.id)
         assert job is not None
         assert (job.status, job.retries) == (JobStatus.SCHEDULED, 0)
         assert job.scheduled_at == job.due_at == job.replayed_at == job.updated_at == now
         assert (job.next_retry_at, job.last_error) == (None, None)
         assert (job.dead_letter_at, job.dead_letter_reason, job.publish_started_at) == (None, None, None)
         assert (job.idempotency_key, job.metadata, job.max_retries) == ("key", {"n": 1}, 2)
-        assert (job.id, job.created_at, job.content) == (buried.id, START, "hello")
+        assert (job.id, job.created_at, job.content) == (letter.id, START, "hello")
         assert storage.queue.get(job.id) == job
         assert storage.queue.dead_letters() == []
 
     def test_a_replay_at_a_time(self, storage: Storage) -> None:
-        buried = dead(storage)
-        job = storage.queue.replay(buried.id, scheduled_at=START + DAY, now=START + HOUR)
+        letter = dead(storage)
+        job = storage.queue.replay(letter.id, scheduled_at=START + DAY, now=START + HOUR)
         assert job is not None
         assert (job.scheduled_at, job.due_at, job.replayed_at) == (START + DAY, START + DAY, START + HOUR)
         assert storage.queue.claim_due(worker_id="w", now=START + DAY - TICK) == []
         assert len(storage.queue.claim_due(worker_id="w", now=START + DAY)) == 1
 
     def test_a_replayed_job_has_all_its_attempts(self, storage: Storage) -> None:
-        buried = dead(storage, max_retries=2)
-        storage.queue.replay(buried.id)
+        letter = dead(storage, max_retries=2)
+        storage.queue.replay(letter.id)
         job = claim_one(storage)
-        assert job.claim > buried.claim
+        assert job.claim > letter.claim
         failed = storage.queue.mark_failed(job, "busy", retry_at=START)
         assert (failed.status, failed.retries) == (JobStatus.RETRYING, 1)
         assert failed.attempts[-1].number == 1
@@ -273,11 +273,11 @@ class QueueDeadLettersContract(Contract):
         assert rescued.status is JobStatus.RETRYING
 
     def test_a_replay_measures_lateness_anew(self, storage: Storage, clock: FakeClock) -> None:
-        buried = dead(storage, max_lateness=MINUTE)
+        letter = dead(storage, max_lateness=MINUTE)
         clock.advance(DAY)
-        storage.queue.replay(buried.id)
+        storage.queue.replay(letter.id)
         clock.advance(MINUTE)
-        assert claim_one(storage).id == buried.id
+        assert claim_one(storage).id == letter.id
 
     @pytest.mark.parametrize("make", [held, posted, retrying])
     def test_only_a_dead_letter_is_replayed(self, storage: Storage, make: Any) -> None:
@@ -286,19 +286,19 @@ class QueueDeadLettersContract(Contract):
         assert storage.queue.get(job.id) == job
 
     def test_an_unknown_job_is_not_replayed(self, storage: Storage) -> None:
-        buried = dead(storage)
-        storage.queue.remove(buried.id)
-        assert storage.queue.replay(buried.id) is None
+        letter = dead(storage)
+        storage.queue.remove(letter.id)
+        assert storage.queue.replay(letter.id) is None
         assert storage.queue.list() == []
 
     @pytest.mark.parametrize(
         "bad", [{"id": "1"}, {"id": True}, {"scheduled_at": START.replace(tzinfo=None)}, {"now": 1}]
     )
     def test_bad_arguments_replay_nothing(self, storage: Storage, bad: dict[str, Any]) -> None:
-        buried = dead(storage)
+        letter = dead(storage)
         with pytest.raises(InvalidValue, match=next(iter(bad))):
-            storage.queue.replay(**{"id": buried.id, **bad})
-        assert storage.queue.get(buried.id) == buried
+            storage.queue.replay(**{"id": letter.id, **bad})
+        assert storage.queue.get(letter.id) == letter
 
     def test_replay_all(self, storage: Storage, clock: FakeClock) -> None:
         letters = [dead(storage, platform=platform) for platform in "xyx"]
@@ -324,7 +324,7 @@ class QueueDeadLettersContract(Contract):
 
     @pytest.mark.parametrize("bad", [{"limit": 0}, {"limit": True}, {"limit": "1"}, {"platform": 1}])
     def test_replay_all_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:
-        buried = dead(storage)
+        letter = dead(storage)
         with pytest.raises(InvalidValue, match=next(iter(bad))):
             storage.queue.replay_all(**bad)
-        assert storage.queue.get(buried.id) == buried
+        assert storage.queue.get(letter.id) == letter

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ..engine.protocol import StorageBackend
-from ..errors import ClaimLost, InvalidValue
+from ..errors import InvalidValue
 from ..records import (
     Attempt,
     Failed,
@@ -23,7 +23,6 @@ from ..records import (
     Released,
     Settled,
     Snoozed,
-    Unknown,
 )
 from ..retry import ExponentialRetry, RetryPolicy
 from ..storage import Storage
@@ -336,51 +335,6 @@ class QueueFailuresContract(Contract):
         assert (failed.last_error, failed.attempts[0].error) == (error, error)
         buried = storage.queue.mark_failed(claim_one(storage), error)
         assert (buried.dead_letter_reason, buried.attempts[1].error) == (error, error)
-
-
-class QueueUnknownContract(Contract):
-    def test_an_unclear_outcome_waits_for_a_person(self, storage: Storage, clock: FakeClock) -> None:
-        job = storage.queue.begin_publish(held(storage))
-        now = clock.advance(SECOND)
-        buried = storage.queue.mark_unknown(job, "no answer")
-        assert buried.status is JobStatus.DEAD_LETTER
-        assert buried.dead_letter_reason == buried.last_error == "outcome unknown: no answer"
-        assert (buried.dead_letter_at, buried.publish_started_at, buried.retries) == (now, START, 1)
-        assert (buried.worker_id, buried.lease_until, buried.next_retry_at) == (None, None, None)
-        assert buried.attempts == (Attempt(1, now, "worker-1", "outcome unknown: no answer"),)
-        assert storage.queue.get(job.id) == buried
-
-    def test_an_unclear_outcome_is_never_tried_again(self, storage: Storage) -> None:
-        job = storage.queue.begin_publish(held(storage, max_retries=99))
-        storage.queue.mark_unknown(job, "no answer")
-        assert storage.queue.claim_due(worker_id="w", now=START + 999 * DAY) == []
-
-    def test_a_person_may_replay_it(self, storage: Storage) -> None:
-        buried = storage.queue.mark_unknown(storage.queue.begin_publish(held(storage)), "no answer")
-        again = storage.queue.replay(buried.id)
-        assert again is not None
-        assert (again.status, again.publish_started_at, again.retries) == (JobStatus.SCHEDULED, None, 0)
-
-    def test_an_unclear_outcome_is_fenced(self, storage: Storage) -> None:
-        stale = held(storage)
-        storage.queue.release(stale)
-        current = claim_one(storage, worker_id="other")
-        with pytest.raises(ClaimLost):
-            storage.queue.mark_unknown(stale, "late")
-        assert storage.queue.settle([Unknown(stale, "late")]) == Settled([], [stale.id])
-        assert storage.queue.get(current.id) == current
-
-    def test_unclear_ones_in_a_batch(self, storage: Storage) -> None:
-        job = storage.queue.begin_publish(held(storage))
-        (buried,) = storage.queue.settle([Unknown(job, "")]).jobs
-        assert (buried.dead_letter_reason, buried.publish_started_at) == ("outcome unknown: ", START)
-
-    @pytest.mark.parametrize("error", [None, 1, "a\x00b", "\ud800", "x" * (1024 * 1024 + 1)])
-    def test_a_bad_doubt_leaves_the_claim(self, storage: Storage, error: Any) -> None:
-        job = held(storage)
-        with pytest.raises(InvalidValue, match="error"):
-            storage.queue.mark_unknown(job, error)
-        assert storage.queue.get(job.id) == job
 
 
 class QueueBatchSettlingContract(Contract):

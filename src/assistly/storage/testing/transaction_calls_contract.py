@@ -130,9 +130,13 @@ class TransactionCallsContract(Contract):
                 call(storage)
 
     def test_a_refusal_that_is_not_handled_undoes_the_block(self, storage: Storage) -> None:
-        with pytest.raises(TransactionOpen), storage.transaction() as tx:
-            tx.nonces.register("a")
-            storage.nonces.register("b")
+        def write() -> None:
+            with storage.transaction() as tx:
+                tx.nonces.register("a")
+                storage.nonces.register("b")
+
+        with pytest.raises(TransactionOpen):
+            write()
         assert (storage.nonces.seen("a"), storage.nonces.seen("b")) == (False, False)
 
     def test_a_refusal_that_is_handled_does_not(self, storage: Storage) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from assistly.storage import MemoryBackend, StorageBackend, StorageSettings
 from assistly.storage.engine.protocol import (
+    PROTOCOL_VERSION,
     ApprovalStore,
     EventStore,
     IdempotencyStore,
@@ -84,11 +85,32 @@ class CountedBackend:
     def retention(self) -> RetentionStore:
         return cast("RetentionStore", Counted("retention", self._inner.retention, self.calls))
 
+    @property
+    def protocol_version(self) -> int:
+        return PROTOCOL_VERSION
+
+    @property
+    def in_process(self) -> bool:
+        return self._inner.in_process
+
+    @property
+    def durable(self) -> bool:
+        return self._inner.durable
+
+    @property
+    def multi_process(self) -> bool:
+        return self._inner.multi_process
+
+    @property
+    def binds(self) -> bool:
+        return self._inner.binds
+
+    @property
+    def writers(self) -> int:
+        return self._inner.writers
+
     def now(self) -> datetime:
         return self._inner.now()
-
-    def now_ms(self) -> int:
-        return self._inner.now_ms()
 
     def ping(self) -> None:
         self._inner.ping()
@@ -96,8 +118,8 @@ class CountedBackend:
     def migrate(self) -> list[str]:
         return self._inner.migrate()
 
-    def writers(self) -> int:
-        return self._inner.writers()
+    def maintain(self) -> None:
+        self._inner.maintain()
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:
