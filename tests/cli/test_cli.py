@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from assistly import cli
+from assistly.cli import conformance
 from assistly.storage import JobStatus, Storage, factory, open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -95,6 +96,46 @@ def test_prune_runs_once_a_minute_unless_forced(run: Run) -> None:
     assert "nonces" in run("prune", "--force")[1]
 
 
+@pytest.fixture
+def maintained(monkeypatch: pytest.MonkeyPatch) -> list[Storage]:
+    """The storages whose `maintain` was called."""
+    calls: list[Storage] = []
+    monkeypatch.setattr(Storage, "maintain", lambda storage: calls.append(storage))
+    return calls
+
+
+def test_maintain_is_done_whatever_the_setting_says(
+    run: Run, monkeypatch: pytest.MonkeyPatch, maintained: list[Storage]
+) -> None:
+    for vacuum in ("worker", "off"):
+        monkeypatch.setenv("STORAGE_VACUUM", vacuum)
+        assert run("maintain") == (0, "maintenance is done\n", "")
+    assert len(maintained) == 2
+
+
+def test_prune_maintains_too_unless_that_is_off(
+    run: Run, monkeypatch: pytest.MonkeyPatch, maintained: list[Storage]
+) -> None:
+    assert run("prune")[0] == 0
+    assert len(maintained) == 1
+    assert run("prune")[1].startswith("nothing done")
+    assert len(maintained) == 1
+    monkeypatch.setenv("STORAGE_VACUUM", "off")
+    assert run("prune", "--force")[0] == 0
+    assert len(maintained) == 1
+
+
+@pytest.mark.parametrize("missing", [["pytest"], ["hypothesis"], ["pytest", "hypothesis"]])
+def test_conformance_says_what_it_needs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, missing: list[str]
+) -> None:
+    monkeypatch.setattr(conformance, "find_spec", lambda module: None if module in missing else object())
+    code, out, err = run("conformance", "memory")
+    assert (code, out) == (1, "")
+    needed = " and ".join(missing)
+    assert err == f"assistly: the contract suite needs {needed}: python -m pip install 'assistly[contract]'"
+
+
 def test_dead_letters_are_listed_without_control_characters(run: Run) -> None:
     assert run("dead-letters")[1] == "no dead letters\n"
     with open_storage(auto_prune=False) as storage:
@@ -153,7 +194,7 @@ def test_usage_errors_exit_with_2(run: Run, arguments: list[str]) -> None:
     assert "Error" in err
 
 
-@pytest.mark.parametrize("command", ["status", "migrate", "prune", "dead-letters", "demo"])
+@pytest.mark.parametrize("command", ["status", "migrate", "prune", "maintain", "dead-letters", "demo"])
 def test_a_mistake_is_one_line_and_exits_with_1(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

@@ -556,6 +556,48 @@ class TestRunning:
             _until(lambda: stored(storage, job).status is JobStatus.RETRYING)
             _until(lambda: not storage.nonces.seen("old"))
 
+    def test_it_maintains_the_storage_again_and_again(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = threading.Semaphore(0)
+
+        def maintain() -> None:
+            calls.release()
+            raise StorageUnavailable("away")
+
+        monkeypatch.setattr(storage, "maintain", maintain)
+        with running(Worker(storage, {"x": lambda _: None}, lease=timedelta(milliseconds=20))):
+            for _ in range(3):
+                assert calls.acquire(timeout=LONG)
+
+    def test_it_does_not_maintain_a_storage_that_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        prunes, maintained = threading.Semaphore(0), threading.Event()
+        with Storage(MemoryBackend(), auto_prune=False, worker_maintains=False) as storage:
+            monkeypatch.setattr(storage, "maintain", maintained.set)
+            monkeypatch.setattr(storage, "prune", prunes.release)
+            with running(Worker(storage, {"x": lambda _: None}, lease=timedelta(milliseconds=20))):
+                for _ in range(3):
+                    assert prunes.acquire(timeout=LONG)
+        assert not maintained.is_set()
+
+    def test_a_long_maintenance_does_not_hold_up_rescue(
+        self, storage: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = storage.queue.schedule("y", "left behind by another worker")
+        storage.queue.claim_due(worker_id="gone")
+        maintaining, release = threading.Event(), threading.Event()
+
+        def maintain() -> None:
+            maintaining.set()
+            assert release.wait(LONG)
+
+        monkeypatch.setattr(storage, "maintain", maintain)
+        with running(Worker(storage, {"x": lambda _: None}, lease=timedelta(milliseconds=20))):
+            assert maintaining.wait(LONG)
+            clock.advance(timedelta(minutes=10))
+            _until(lambda: stored(storage, job).status is JobStatus.RETRYING)
+            release.set()
+
     def test_it_ends_with_its_storage(self, storage: Storage) -> None:
         errors: list[BaseException] = []
 

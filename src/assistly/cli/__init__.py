@@ -7,12 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .conformance import conformance
-from .dead_letters import dead_letters, replay
-from .demo.command import demo
-from .maintenance import maintain, migrate, prune
-from .status import status
-from .worker import worker
+from . import conformance, dead_letters, maintenance, status, worker
+from .demo import command as demo_command
 
 app = typer.Typer(
     name="assistly",
@@ -23,7 +19,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, worker, status, migrate, prune, maintain, dead_letters, replay, conformance):
+for command in (
+    demo_command.demo,
+    worker.worker,
+    status.status,
+    maintenance.migrate,
+    maintenance.prune,
+    maintenance.maintain,
+    dead_letters.dead_letters,
+    dead_letters.replay,
+    conformance.conformance,
+):
     app.command()(command)
 
 
