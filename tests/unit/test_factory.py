@@ -115,7 +115,7 @@ def test_a_missing_driver_is_named_with_its_command(monkeypatch: pytest.MonkeyPa
     for module in [name for name in sys.modules if name.startswith("assistly.storage.engines.postgres")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'psycopg\[binary,pool\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'psycopg\[binary\]'"):
         open_storage(engine="postgres", database_url="postgres://h/d")
 
 

@@ -77,7 +77,7 @@ def _postgres(settings: StorageSettings) -> StorageBackend:
             "DATABASE_URL is not set: the engine postgres takes it from there, "
             "such as postgresql://user:password@host/database"
         )
-    with _driver("psycopg[binary,pool]"):
+    with _driver("psycopg[binary]"):
         from .engines.postgres import PostgresBackend
     return PostgresBackend(
         url.get_secret_value(),
