@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -10,22 +9,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import scalar_row
 
 from assistly.storage.engine.protocol import StorageBackend
-from assistly.storage.engines.postgres import PostgresBackend, courier
-from assistly.storage.engines.postgres.clock import ticks
-from assistly.storage.engines.postgres.courier import APPLICATION_NAME
-from assistly.storage.engines.postgres.dialect import lock_key
-from assistly.storage.engines.postgres.notifying import channel, payload
-from assistly.storage.engines.postgres.wakeups import Wakeups
+from assistly.storage.engines.postgres import PostgresBackend, wakeups
+from assistly.storage.engines.postgres.wakeups import APPLICATION_NAME, QUIET, Wakeups, channel
 from assistly.storage.engines.sqlite import SqliteBackend
 from assistly.storage.errors import StorageClosed
 from assistly.storage.records import Failed, Job, NewJob, Posted
@@ -86,12 +79,11 @@ def asleep(storage: Storage, timeout: float = PATIENCE) -> Iterator[Future[float
     rested = threading.Event()
     nap = database.wait
 
-    def wait(seconds: float) -> datetime | None:
-        wakeups = getattr(database, "_wakeups", None)
-        if wakeups is None or wakeups.hears:
+    def wait(seconds: float) -> None:
+        listener = getattr(database, "_wakeups", None)
+        if listener is None or listener.is_listening:
             rested.set()
-        heard: datetime | None = nap(seconds)
-        return heard
+        nap(seconds)
 
     def whole_wait() -> float:
         start = time.monotonic()
@@ -250,36 +242,57 @@ def notifications(admin: psycopg.Connection[Any], schema: str) -> Callable[[], i
     return count
 
 
-def test_a_backlog_is_announced_once(
-    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
+def test_a_stream_notifies_a_few_times(
+    open_postgres: Callable[..., Storage], notifications: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first job by its statement, the others together."""
+    monkeypatch.setattr(wakeups, "QUIET", PATIENCE)
+    monkeypatch.setattr(wakeups, "INTERVAL", PATIENCE)
     with open_postgres() as storage:
         for number in range(200):
             storage.queue.schedule("x", str(number))
         storage.queue.schedule_many([NewJob("x", str(number)) for number in range(1000)])
-    assert notifications() == 1
+    assert notifications() == 2
 
 
-def test_a_job_of_later_is_not_announced(
+def test_after_a_pause_the_statement_notifies(
+    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
+) -> None:
+    storage = open_postgres()
+    for number in range(3):
+        quiet(storage)
+        storage.queue.schedule("x", str(number), idempotency_key=str(number))
+    assert notifications() == 3
+    assert wakeups_of(storage)._thread is None
+    quiet(storage)
+    storage.queue.schedule("x", "0", idempotency_key="0")
+    assert notifications() == 0
+
+
+def test_a_job_of_later_notifies_nobody(
     open_postgres: Callable[..., Storage], notifications: Callable[[], int]
 ) -> None:
     with open_postgres() as storage:
         storage.queue.schedule("x", "content", storage._context.now(None) + HOUR)
         held_job = held(storage)
         storage.queue.snooze(held_job, storage._context.now(None) + HOUR)
-    assert notifications() <= 1
-
-
-def test_a_transaction_announces_at_most_once(
-    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
-) -> None:
-    with open_postgres() as storage, storage.transaction() as tx:
-        for number in range(10):
-            tx.queue.schedule("x", str(number), min_gap=timedelta(microseconds=1))
     assert notifications() == 1
 
 
-def test_a_bound_connection_announces_with_its_commit(
+def test_a_transaction_notifies_after_its_commit(
+    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
+) -> None:
+    with open_postgres() as storage:
+        with storage.transaction() as tx:
+            for number in range(10):
+                tx.queue.schedule("x", str(number), min_gap=timedelta(microseconds=1))
+            assert notifications() == 0
+        with pytest.raises(ZeroDivisionError), storage.transaction() as tx:
+            raise ZeroDivisionError
+    assert notifications() == 1
+
+
+def test_a_bound_connection_notifies_with_its_commit(
     open_postgres: Callable[..., Storage], database_url: str, notifications: Callable[[], int]
 ) -> None:
     storage = open_postgres()
@@ -296,154 +309,63 @@ def test_a_bound_connection_announces_with_its_commit(
         assert notifications() == 1
 
 
-def test_the_statement_that_makes_a_job_due_tells_of_it(
-    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
-) -> None:
-    storage = open_postgres()
-    storage.queue.schedule("x", "content", idempotency_key="key")
-    assert notifications() == 1
-    assert wakeups_of(storage)._courier is None
-    quiet(storage)
-    storage.queue.schedule("x", "content", idempotency_key="key")
-    assert notifications() == 0
-
-
-def test_what_is_told_in_a_transaction_is_told_after_it(
-    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
-) -> None:
-    with open_postgres() as storage, storage.transaction() as tx:
-        storage.queue.schedule("x", "content")
-        tx.queue.schedule("x", "content")
-        assert notifications() == 0
-    assert notifications() == 1
-
-
-def test_behind_a_due_job_nothing_is_told(
-    open_postgres: Callable[..., Storage], notifications: Callable[[], int]
-) -> None:
-    with open_postgres() as storage:
-        for number in range(5):
-            quiet(storage)
-            storage.queue.schedule("x", str(number))
-    assert notifications() == 1
-
-
-def test_who_would_wait_for_another_that_tells_leaves_it_to_the_courier(
-    open_postgres: Callable[..., Storage],
-    admin: psycopg.Connection[Any],
-    schema: str,
-    notifications: Callable[[], int],
-) -> None:
-    with open_postgres() as storage:
-        storage.ping()
-        with admin.transaction():
-            admin.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key("telling of jobs", schema)])
-            storage.queue.schedule("x", "content")
-            assert wakeups_of(storage)._courier is not None
-    assert notifications() == 1
-
-
 def test_a_full_queue_of_notifications_does_not_keep_a_job_out(
-    database_url: str,
-    schema: str,
-    open_postgres: Callable[..., Storage],
-    admin: psycopg.Connection[Any],
-    notifications: Callable[[], int],
+    postgres: Storage, admin: psycopg.Connection[Any], schema: str
 ) -> None:
-    open_postgres().ping()
-    admin.execute(
-        f"CREATE FUNCTION {schema}.pg_notification_queue_usage() RETURNS float LANGUAGE sql AS 'SELECT 0.9'"
-    )
-    path = f"{schema},pg_catalog"
-    with open_postgres(make_conninfo(database_url, options=f"-c search_path={path}")) as storage:
-        storage.queue.schedule("x", "content")
-        assert wakeups_of(storage)._courier is not None
-    assert notifications() == 1
+    """A commit that adds to it would fail. To fill it takes gigabytes: the statement alone is tried."""
+    postgres.ping()
+    jobs: Any = postgres._context.backend.jobs
+    usage = "pg_catalog.pg_notification_queue_usage()"
+    assert usage in jobs._sql.insert
+    jobs._sql.insert = jobs._sql.insert.replace(usage, "0.9").replace("IS NULL", "IS NULL OR 1/0 > 0")
+    assert postgres.queue.schedule("x", "content").id
 
 
-def test_who_is_told_when_a_job_is_due_does_not_ask(open_postgres: Callable[..., Storage]) -> None:
-    waiter, other = open_postgres(), open_postgres()
-    with asleep(waiter) as woken, counted_looks(waiter) as looks:
-        other.queue.schedule("x", "content", past(other))
-        assert woken.result(PATIENCE) < SOON
-        assert not looks
-    assert waiter.queue.claim_due(worker_id="w")
-
-
-@pytest.mark.parametrize("lag", [timedelta(0), timedelta(seconds=0.3)])
-def test_who_is_told_of_a_later_job_sleeps_until_its_time(
-    open_postgres: Callable[..., Storage], lag: timedelta
-) -> None:
-    """It is later by a clock that lags, too."""
-    waiter, other = open_postgres(), open_postgres()
-    with asleep(waiter) as woken:
-        clock = waiter._context.idle_backend._database.clock  # type: ignore[attr-defined]
-        clock.learn(ticks(), waiter._context.now(None) - lag)
-        other.queue.schedule("x", "content", other._context.now(None) + timedelta(seconds=0.3) - lag)
-        assert woken.result(PATIENCE) < SOON
-    assert waiter.queue.claim_due(worker_id="w")
-
-
-def test_a_later_job_does_not_put_off_an_earlier_one(
+def test_a_notification_makes_waiters_look(
     open_postgres: Callable[..., Storage], admin: psycopg.Connection[Any], schema: str
 ) -> None:
-    waiter = open_postgres()
-    waiter.queue.schedule("x", "content", waiter._context.now(None) + timedelta(seconds=0.5))
-    with asleep(waiter) as woken:
-        later = payload(waiter._context.now(None) + HOUR)
-        admin.execute("SELECT pg_notify(%s, %s)", [channel(schema), later])
-        assert woken.result(PATIENCE) < SOON
-
-
-def test_who_is_told_without_a_time_looks(
-    open_postgres: Callable[..., Storage], admin: psycopg.Connection[Any], schema: str
-) -> None:
+    """Whatever else it says, as those of an older version did."""
     waiter, other = open_postgres(), open_postgres()
-    with asleep(waiter) as woken, counted_looks(waiter) as looks:
-        for number, text in enumerate(["", "not a time", "9" * 30], start=1):
-            admin.execute("SELECT pg_notify(%s, %s)", [channel(schema), text])
-            until(partial(looked, looks, number))
-        assert not woken.done()
+    with asleep(waiter) as woken:
+        for text in ("", "1764444444000000"):
+            with looks(waiter) as looked:
+                admin.execute("SELECT pg_notify(%s, %s)", [channel(schema), text])
+                assert looked.acquire(timeout=PATIENCE)
         other.queue.schedule("x", "content")
         assert woken.result(PATIENCE) < SOON
 
 
 def quiet(storage: Storage) -> None:
-    """As if nothing had been announced for some time."""
-    wakeups_of(storage)._announced_at = -math.inf
+    """As if no job had become due for some time."""
+    wakeups_of(storage)._called_at -= QUIET
 
 
 @contextmanager
-def counted_looks(storage: Storage) -> Iterator[list[None]]:
-    """One for each."""
+def looks(storage: Storage) -> Iterator[threading.Semaphore]:
+    """Released at each look at the jobs."""
     jobs = storage._context.idle_backend.jobs
-    looks: list[None] = []
+    looked = threading.Semaphore(0)
     next_due_at = jobs.next_due_at
 
     def look() -> datetime | None:
-        looks.append(None)
+        looked.release()
         return next_due_at()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "next_due_at", look)
-        yield looks
-
-
-def looked(looks: list[None], times: int) -> bool:
-    return len(looks) == times
+        yield looked
 
 
 def wakeups_of(storage: Storage) -> Wakeups:
-    wakeups: Wakeups = storage._context.idle_backend._database._wakeups  # type: ignore[attr-defined]
-    return wakeups
+    found: Wakeups = storage._context.idle_backend._database._wakeups  # type: ignore[attr-defined]
+    return found
 
 
-def courier_connection(storage: Storage) -> int:
-    """Its process on the server."""
-    courier = wakeups_of(storage)._courier
-    assert courier is not None
-    assert courier._line is not None
-    return courier._line._connection.info.backend_pid
+def listening_process(storage: Storage) -> int:
+    """The server process of the connection that listens."""
+    connection = wakeups_of(storage)._connection
+    assert connection is not None
+    return connection.info.backend_pid
 
 
 def is_there(admin: psycopg.Connection[Any], pid: int) -> bool:
@@ -459,19 +381,31 @@ def test_a_dropped_listener_comes_back(
 ) -> None:
     waiter, other = open_postgres(), open_postgres()
     with asleep(waiter) as woken:
-        dropped = courier_connection(waiter)
+        dropped = listening_process(waiter)
         assert is_there(admin, dropped)
         admin.execute("SELECT pg_terminate_backend(%s)", [dropped])
         until(lambda: not is_there(admin, dropped))
         other.queue.schedule("x", "meanwhile")
         assert woken.result(PATIENCE) < SOON
     assert waiter.queue.claim_due(worker_id="w")
-    until(lambda: wakeups_of(waiter).hears and courier_connection(waiter) != dropped)
-    with asleep(waiter) as woken:
-        start = time.monotonic()
-        other.queue.schedule("x", "afterwards")
-        woken.result(PATIENCE)
-    assert time.monotonic() - start < 1
+    until(lambda: wakeups_of(waiter).is_listening and listening_process(waiter) != dropped)
+
+
+def test_what_was_pending_when_the_connection_dropped_is_sent_later(
+    open_postgres: Callable[..., Storage],
+    admin: psycopg.Connection[Any],
+    notifications: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open_postgres() as storage:
+        wakeups_of(storage).notify()
+        until(notifications)
+        dropped = listening_process(storage)
+        monkeypatch.setattr(wakeups, "INTERVAL", 1.0)
+        wakeups_of(storage)._notified_at = time.monotonic()
+        wakeups_of(storage).notify()
+        admin.execute("SELECT pg_terminate_backend(%s)", [dropped])
+        until(notifications)
 
 
 def test_where_notifications_get_lost_it_polls(
@@ -479,28 +413,13 @@ def test_where_notifications_get_lost_it_polls(
 ) -> None:
     """As behind a pooler that lends the listening session to others."""
     waiter, other = open_postgres(), open_postgres()
-    database = waiter._context.idle_backend._database  # type: ignore[attr-defined]
-    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as threads:
-        patch.setattr(courier, "quote", lambda name: f"{name}_elsewhere")
-        polls = threading.Semaphore(0)
-        nap = database.wait
-
-        def poll(seconds: float) -> None:
-            polls.release()
-            nap(seconds)
-
-        patch.setattr(database, "wait", poll)
-        woken = threads.submit(waiter.queue.wait, PATIENCE)
-        assert polls.acquire(timeout=PATIENCE)
-        assert polls.acquire(timeout=PATIENCE)
-        assert not wakeups_of(waiter).hears
+    monkeypatch.setattr(wakeups, "quote", lambda name: f"{name}_elsewhere")
+    with asleep(waiter) as woken:
         other.queue.schedule("x", "content")
-        assert woken.result(SOON)
-    waiter.queue.wait(0)
-    until(lambda: wakeups_of(waiter).hears)
+        assert woken.result(PATIENCE) < SOON
 
 
-def test_without_a_server_that_lets_it_listen_the_wait_ends_in_time(
+def test_without_a_connection_to_listen_on_it_polls(
     open_postgres: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiter, other = open_postgres(), open_postgres()
@@ -508,7 +427,7 @@ def test_without_a_server_that_lets_it_listen_the_wait_ends_in_time(
     def refuse(self: object) -> None:
         raise psycopg.OperationalError("too many connections")
 
-    monkeypatch.setattr(courier.Courier, "_connect", refuse)
+    monkeypatch.setattr(Wakeups, "_connect", refuse)
     assert not waiter.queue.wait(0.05)
     with ThreadPoolExecutor(1) as threads:
         woken = threads.submit(waiter.queue.wait, PATIENCE)
@@ -516,32 +435,30 @@ def test_without_a_server_that_lets_it_listen_the_wait_ends_in_time(
         assert woken.result(SOON)
 
 
-def test_idle_on_postgres_is_one_statement_a_nap(
-    open_postgres: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waiter = open_postgres()
-    database = waiter._context.idle_backend._database  # type: ignore[attr-defined]
-    waiter.queue.schedule("x", "content", waiter._context.now(None) + HOUR)
-    waiter.queue.wait(0)
-    clock = [0.0]
-    naps: list[float] = []
-    runs: list[object] = []
-    run = database._run
+def test_without_a_thread_it_polls(postgres: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
 
-    def nap(seconds: float) -> None:
-        naps.append(seconds)
-        clock[0] += seconds
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(postgres.ping).result()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            woken = threads.submit(postgres.queue.wait, PATIENCE)
+            postgres.queue.schedule_many([NewJob("x", "content")] * 2)
+            assert woken.result(SOON)
+    assert wakeups_of(postgres)._thread is None
+    postgres.queue.schedule_many([NewJob("x", "content")] * 2)
+    assert wakeups_of(postgres)._thread is not None
 
-    def count_and_run(*args: Any, **options: Any) -> Any:
-        runs.append(args)
-        return run(*args, **options)
 
-    monkeypatch.setattr(database, "wait", nap)
-    monkeypatch.setattr(database, "_run", count_and_run)
-    monkeypatch.setattr("assistly.storage.stores.waiting.monotonic", lambda: clock[0])
-    assert not waiter.queue.wait(60)
-    assert naps == [5.0] * 12
-    assert len(runs) == len(naps)
+def test_what_happens_between_look_and_wait_ends_the_wait(postgres: Storage) -> None:
+    listener = wakeups_of(postgres)
+    postgres._context.backend.jobs.next_due_at()
+    listener._changed()
+    began = time.monotonic()
+    for _ in range(100):
+        listener.wait(PATIENCE)
+    assert time.monotonic() - began < 50 * wakeups.POLL_SECONDS
 
 
 def test_closing_leaves_no_connection(
@@ -551,8 +468,8 @@ def test_closing_leaves_no_connection(
     with open_postgres() as storage:
         storage._context.idle_backend.jobs.wait(0)
         storage.queue.schedule("x", "content")
-        until(lambda: wakeups_of(storage).hears)
-        pid = courier_connection(storage)
+        until(lambda: wakeups_of(storage).is_listening)
+        pid = listening_process(storage)
         assert is_there(admin, pid)
     until(lambda: not is_there(admin, pid))
     left = set(threading.enumerate()) - before

@@ -103,7 +103,7 @@ class Wakeups(forks.ForkAware):
         """Send a notification soon. To be called after the commit of what it tells of."""
         self._called_at = monotonic()
         # The thread resets this before it sends, so what is pending comes after that commit.
-        if self._is_pending:
+        if self._is_pending and self._waker is not None:
             return
         with self._condition:
             self._is_pending = True
@@ -126,7 +126,7 @@ class Wakeups(forks.ForkAware):
         with self._condition:
             if self._is_closed:
                 raise StorageClosed("the storage is closed")
-            if not self._is_awaited:
+            if not self._is_awaited or self._waker is None:
                 self._is_awaited = True
                 self._wake()
             seen = getattr(self._seen, "changes", -1)
