@@ -1,4 +1,4 @@
-"""Single calls of several tasks that travel in one statement, on one trip to a thread."""
+"""Group commit: single calls of several tasks that share one statement, and one trip to a thread."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from assistly.storage import (
     Storage,
     StorageBackend,
     StorageUnavailable,
+    batching,
 )
-from assistly.storage.aio import grouping as aio_grouping
-from assistly.storage.aio.grouping import is_light
-from assistly.storage.aio.places import Threads
-from assistly.storage.stores import grouping
+from assistly.storage.aio.batching import TaskBatcher, is_light
+from assistly.storage.aio.calls import _Threads
+from assistly.storage.batching import BatchedCall
 
 Open = Callable[..., AsyncStorage]
 
@@ -47,20 +47,21 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Spy:
-    """The calls of the engine's nonce store, and the trips to threads; `hold` keeps the next one there."""
+    """The calls of the engine's nonce store, and the trips to threads; `first` holds one there."""
 
     def __init__(self, storage: AsyncStorage, patch: pytest.MonkeyPatch) -> None:
-        self.alone: list[str] = []
+        self.single: list[str] = []
         self.batches: list[list[str]] = []
         self.trips = 0
         self.failure: Exception | None = None
         self._gate = threading.Event()
         self._gate.set()
-        nonces = storage._storage._context.idle_backend.nonces
-        register, register_many, submit = nonces.register, nonces.register_many, Threads.submit
+        storage._storage.nonces._batched.writers = 1
+        nonces = storage._storage._backend.nonces
+        register, register_many, submit = nonces.register, nonces.register_many, _Threads.submit
 
         def one(nonce: str, timestamp_ms: int) -> bool:
-            self.alone.append(nonce)
+            self.single.append(nonce)
             assert self._gate.wait(30)
             return register(nonce, timestamp_ms)
 
@@ -71,19 +72,19 @@ class Spy:
                 raise self.failure
             return register_many(rows)
 
-        def counted(threads: Threads, call: Any) -> Any:
+        def counted(threads: _Threads, call: Any, **options: Any) -> Any:
             self.trips += 1
-            return submit(threads, call)
+            return submit(threads, call, **options)
 
         patch.setattr(nonces, "register", one)
         patch.setattr(nonces, "register_many", many)
-        patch.setattr(Threads, "submit", counted)
+        patch.setattr(_Threads, "submit", counted)
 
     async def first(self, storage: AsyncStorage) -> asyncio.Task[bool]:
         """One that is under way until `go_on`."""
         self._gate.clear()
         task = asyncio.create_task(storage.nonces.register("first"))
-        while "first" not in self.alone:
+        while "first" not in self.single:
             await asyncio.sleep(0.001)
         return task
 
@@ -98,7 +99,6 @@ def storage(open_one: Open) -> AsyncStorage:
 
 @pytest.fixture
 def spy(storage: AsyncStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spy]:
-    monkeypatch.setattr(grouping, "PATIENCE", 30)
     spy = Spy(storage, monkeypatch)
     yield spy
     spy.go_on()
@@ -113,11 +113,11 @@ def registered(storage: AsyncStorage, *nonces: str) -> list[asyncio.Task[bool]]:
     return [asyncio.create_task(storage.nonces.register(nonce)) for nonce in nonces]
 
 
-def test_who_is_alone_goes_at_once(storage: AsyncStorage, spy: Spy) -> None:
+def test_a_lone_call_runs_at_once(storage: AsyncStorage, spy: Spy) -> None:
     async def main() -> None:
         async with storage:
             assert [await storage.nonces.register(nonce) for nonce in "aba"] == [True, True, False]
-            assert (spy.alone, spy.batches, spy.trips) == (["a", "b", "a"], [], 3)
+            assert (spy.single, spy.batches, spy.trips) == (["a", "b", "a"], [], 3)
 
     run(main())
 
@@ -128,13 +128,13 @@ def test_one_turn_of_the_loop_is_one_trip(storage: AsyncStorage, spy: Spy) -> No
             nonces = [f"n{number}" for number in range(50)]
             answers = await asyncio.gather(*(storage.nonces.register(nonce) for nonce in [*nonces, "n7"]))
             assert answers == [True] * 50 + [False]
-            assert (spy.alone, spy.trips) == ([], 1)
+            assert (spy.single, spy.trips) == ([], 1)
             assert sorted(spy.batches[0]) == sorted(nonces)
 
     run(main())
 
 
-def test_who_comes_meanwhile_goes_next_and_together(storage: AsyncStorage, spy: Spy) -> None:
+def test_calls_that_come_meanwhile_run_next_and_together(storage: AsyncStorage, spy: Spy) -> None:
     async def main() -> None:
         async with storage:
             first = await spy.first(storage)
@@ -151,7 +151,7 @@ def test_who_comes_meanwhile_goes_next_and_together(storage: AsyncStorage, spy: 
 
 
 def test_a_batch_is_bounded(storage: AsyncStorage, spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouping, "_MOST", 10)
+    monkeypatch.setattr(batching, "MAX_CALLS", 10)
 
     async def main() -> None:
         async with storage:
@@ -162,29 +162,29 @@ def test_a_batch_is_bounded(storage: AsyncStorage, spy: Spy, monkeypatch: pytest
     run(main())
 
 
-def test_a_failed_batch_is_made_one_by_one(storage: AsyncStorage, spy: Spy) -> None:
+def test_the_calls_of_a_failed_batch_are_made_singly(storage: AsyncStorage, spy: Spy) -> None:
     async def main() -> None:
         async with storage:
             spy.failure = StorageUnavailable("one of them is not possible")
             assert sorted(await asyncio.gather(*registered(storage, "a", "b", "a"))) == [False, True, True]
-            assert sorted(spy.alone) == ["a", "a", "b"]
+            assert sorted(spy.single) == ["a", "a", "b"]
 
     run(main())
 
 
-def test_what_may_have_landed_is_not_repeated(storage: AsyncStorage, spy: Spy) -> None:
+def test_an_unknown_outcome_is_not_repeated(storage: AsyncStorage, spy: Spy) -> None:
     async def main() -> None:
         async with storage:
             spy.failure = OutcomeUnknown("the connection broke")
             errors = await asyncio.gather(*registered(storage, "a", "b"), return_exceptions=True)
             assert [type(error) for error in errors] == [OutcomeUnknown] * 2
             assert errors[0] is not errors[1]
-            assert spy.alone == []
+            assert spy.single == []
 
     run(main())
 
 
-def test_a_bug_leaves_them_in_doubt(storage: AsyncStorage, spy: Spy) -> None:
+def test_after_a_bug_the_outcome_is_unknown(storage: AsyncStorage, spy: Spy) -> None:
     async def main() -> None:
         async with storage:
             spy.failure = TypeError("a bug")
@@ -239,15 +239,15 @@ def test_equal_keys_are_answered_as_one_after_another(storage: AsyncStorage) -> 
     run(main())
 
 
-def test_every_kind_of_call_travels(storage: AsyncStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_call_is_batched(storage: AsyncStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     trips: list[int] = []
-    carry = grouping.Shared.carry
+    run_batch = BatchedCall.run_batch
 
-    def spied(shared: Any, requests: Any) -> Any:
+    def spied(operation: Any, requests: Any) -> Any:
         trips.append(len(requests))
-        return carry(shared, requests)
+        return run_batch(operation, requests)
 
-    monkeypatch.setattr(grouping.Shared, "carry", spied)
+    monkeypatch.setattr(BatchedCall, "run_batch", spied)
     calls: list[Callable[[int], Coroutine[Any, Any, Any]]] = [
         lambda n: storage.nonces.register(f"n{n}"),
         lambda n: storage.idempotency.claim(f"c{n}"),
@@ -277,7 +277,7 @@ def test_every_kind_of_call_travels(storage: AsyncStorage, monkeypatch: pytest.M
 # Cancellation
 
 
-def test_who_is_cancelled_in_line_does_not_go(storage: AsyncStorage, spy: Spy) -> None:
+def test_a_pending_call_that_is_cancelled_is_dropped(storage: AsyncStorage, spy: Spy) -> None:
     async def main() -> None:
         async with storage:
             first = await spy.first(storage)
@@ -293,7 +293,7 @@ def test_who_is_cancelled_in_line_does_not_go(storage: AsyncStorage, spy: Spy) -
     run(main())
 
 
-def test_who_is_cancelled_on_the_way_leaves_the_others_alone(storage: AsyncStorage, spy: Spy) -> None:
+def test_a_call_in_flight_that_is_cancelled_leaves_the_others_alone(storage: AsyncStorage, spy: Spy) -> None:
     async def main() -> None:
         async with storage:
             spy._gate.clear()
@@ -361,20 +361,19 @@ def test_cancelled_at_random(storage: AsyncStorage) -> None:
 # Transactions, closing, loops
 
 
-def test_a_transaction_travels_alone(storage: AsyncStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_does_not_batch(storage: AsyncStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with storage:
             await storage.ping()
-            monkeypatch.setattr(aio_grouping.Lane, "join", lambda *_: pytest.fail("it must not wait"))
+            monkeypatch.setattr(TaskBatcher, "call", lambda *_: pytest.fail("it must not wait"))
             with suppress(Undo):
                 async with storage.transaction() as tx:
                     assert await asyncio.gather(*(tx.nonces.register(nonce) for nonce in "ab")) == [True] * 2
-                    assert await storage.nonces.register("joined")
                     async with tx.transaction() as nested:
                         assert await nested.nonces.register("nested")
                     raise Undo
             monkeypatch.undo()
-            assert await storage.nonces.register_many(["a", "b", "joined", "nested"]) == [True] * 4
+            assert await storage.nonces.register_many(["a", "b", "nested"]) == [True] * 3
 
     run(main())
 
@@ -399,7 +398,6 @@ def test_another_loop_starts_anew(
 ) -> None:
     storage = AsyncStorage(Storage(make_backend(2), auto_prune=False), threads=2)
     spy = Spy(storage, monkeypatch)
-    monkeypatch.setattr(grouping, "PATIENCE", 30)
 
     async def left_behind() -> None:
         await spy.first(storage)
@@ -442,13 +440,11 @@ def test_what_is_light() -> None:
         assert not is_light(heavy)
 
 
-def test_what_is_heavy_goes_its_own_way(storage: AsyncStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_values_are_checked_in_a_thread(storage: AsyncStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with storage:
             await storage.ping()
-            monkeypatch.setattr(
-                aio_grouping.Lane, "join", lambda *_: pytest.fail("it would hold up the loop")
-            )
+            monkeypatch.setattr(TaskBatcher, "call", lambda *_: pytest.fail("it would hold up the loop"))
             heavy: Any = [0] * 300
             assert (await storage.idempotency.put("a", heavy)).value == heavy
             assert (await storage.events.append("a", heavy)).payload == heavy
