@@ -2,8 +2,8 @@
 
     17 * * * *  cd /srv/bot && python examples/nightly.py posts.jsonl
 
-The posts of a day are scheduled once, by the first run of that day: the others are for the day on which the
-machine was down at midnight. It may run twice at the same time, and be killed at any moment.
+The first run of a day schedules the posts of that day; the later ones are there in case the machine was down
+at midnight. Two runs may overlap, and a run may be killed at any moment.
 
 Each line of the file is a JSON object: `command` (the name of the post), `platform`, `content`, `at`, and
 `approval` if a person has to agree first; those are left out. The storage is the one that the
@@ -32,14 +32,14 @@ Report = dict[str, Any]
 
 
 def run(storage: Storage, posts: Iterable[Post], day: date) -> Report | None:
-    """None if another run is at it."""
+    """Schedule, prune and report; None if another run is in progress."""
     lock = storage.lock.acquire(f"{socket.gethostname()}-{os.getpid()}", name="nightly")
     if lock is None:
         return None
     try:
         plan = plan_once(storage, lock, posts, day)
     except LockLost:
-        return None  # this run was stopped for so long that another took over
+        return None  # this process was suspended for so long that another run took over
     finally:
         storage.lock.release(lock)
     storage.prune()
@@ -49,7 +49,7 @@ def run(storage: Storage, posts: Iterable[Post], day: date) -> Report | None:
 
 
 def plan_once(storage: Storage, lock: Lock, posts: Iterable[Post], day: date) -> Report:
-    """In one transaction: a run that dies leaves the whole day to the next one."""
+    """In one transaction: if this run dies, the next one does the whole day."""
     with storage.transaction() as tx:
         tx.lock.renew(lock)  # from here on nobody can take the lock before the transaction has ended
         report: Report = tx.idempotency.run_once(f"nightly:{day}", lambda: plan(tx, posts, day))
@@ -65,12 +65,12 @@ def plan(tx: Storage, posts: Iterable[Post], day: date) -> Report:
         try:
             scheduled.add(schedule(tx, post, at))
         except IdempotencyMismatch:
-            refused.add(post["command"])  # there is a job of that name already, and it is another post
+            refused.add(post["command"])  # the name belongs to a job with another content
     return {"day": f"{day}", "scheduled": len(scheduled), "refused": sorted(refused)}
 
 
 def schedule(tx: Storage, post: Post, at: datetime) -> int:
-    """At that time, or at the first one after it that is far enough from all other posts."""
+    """At that time, or at the first one after it that is far enough from other posts; the job's id."""
     while True:
         try:
             return tx.queue.schedule(

@@ -4,8 +4,8 @@
     TELEGRAM_TOKEN=… TELEGRAM_CHANNEL=@bakery python examples/telegram_bot.py
 
 Then send it /post. The storage is the one that the environment describes, by default data/assistly.db.
-After a restart each conversation goes on where it was, and an update that Telegram delivers again changes
-nothing. A worker on the same event loop posts what is due.
+After a restart each conversation continues where it was, and an update that Telegram delivers twice changes
+nothing the second time. A worker on the same event loop publishes due posts.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Conversations:
         return await self._change(key, lambda old: {"data": old["data"] | data})
 
     async def close(self) -> None:
-        """Whoever opened the storage closes it."""
+        """Does nothing: the storage is closed by the code that opened it."""
 
     @staticmethod
     def _name(key: StorageKey) -> str:
@@ -111,7 +111,7 @@ class Bot:
         worker = AsyncWorker(self.storage, {"telegram": self.publish})
         async with asyncio.TaskGroup() as tasks:
             polling = tasks.create_task(self.poll())
-            await worker.run()  # until SIGTERM or SIGINT
+            await worker.run(handle_signals=True)  # until SIGTERM or SIGINT
             polling.cancel()
 
     async def poll(self) -> None:
@@ -126,7 +126,7 @@ class Bot:
                 await asyncio.sleep(self.pause)
 
     async def handle(self, update: dict[str, Any]) -> None:
-        """Whatever it changes is stored together with the reply. The reply goes out after that."""
+        """Store what the update changes and the reply in one transaction, then send the reply."""
         message, key = update.get("message", {}), f"telegram:{self.id}:{update['update_id']}"
         if "text" not in message:
             return

@@ -1,7 +1,7 @@
 """A webhook service: it takes commands from a chat, has some of them approved, and schedules posts.
 
-A command is signed, accepted once, and answered the same when it is sent again. Whatever it stores is
-stored in one transaction: after a crash it has happened, or nothing of it is left.
+A command is signed and accepted once; when it is sent again, it gets the first answer. All that it stores is
+stored in one transaction, so a crash leaves either all of it or nothing.
 
     pip install fastapi uvicorn
     WEBHOOK_SECRET=change-me uvicorn examples.webhook_service:app
@@ -92,14 +92,14 @@ app = FastAPI(lifespan=lifespan)
 
 
 def signature(secret: str, key: str, timestamp: str, nonce: str, path: str, body: bytes) -> str:
-    """In hexadecimal. A header holds no line break, so nothing can be moved from one line to the next."""
+    """In hexadecimal. Headers hold no line breaks, so no part can be moved into the next one."""
     signed = f"{key}\n{timestamp}\n{nonce}\n{path}\n".encode() + body
     return hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A request of which the signature is right."""
+    """A request with a valid signature."""
 
     key: str
     nonce: str
@@ -114,9 +114,9 @@ async def verified(request: Request) -> Delivery:
     if not hmac.compare_digest(expected.encode(), given.encode()):
         raise HTTPException(401, "the signature is wrong")
     if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(time.time() - int(timestamp)) > TOLERANCE:
-        raise HTTPException(401, "the timestamp is not of now")
+        raise HTTPException(401, "the timestamp is too old or in the future")
     if not re.fullmatch("[A-Za-z0-9]{16,64}", nonce):
-        raise HTTPException(401, "the nonce is not of 16 to 64 letters and digits")
+        raise HTTPException(401, "the nonce must be 16 to 64 letters and digits")
     return Delivery(key, nonce, hashlib.sha256(path.encode() + b"\n" + body).hexdigest())
 
 
@@ -125,7 +125,7 @@ Opened = Annotated[Storage, Depends(lambda: app.state.storage)]
 
 
 def once(storage: Storage, delivery: Delivery, command: Callable[[Storage], Answer]) -> Answer:
-    """Run the command, or repeat its first answer. If it raises, the nonce is not used up either."""
+    """Run the command, or repeat its first answer. If it raises, nothing is stored, the nonce included."""
     with storage.transaction() as tx:
         if not tx.nonces.register(delivery.nonce):
             raise HTTPException(409, "the nonce was used before: to repeat the command, sign it anew")
