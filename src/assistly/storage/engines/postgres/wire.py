@@ -43,7 +43,7 @@ def supports(connection: psycopg.Connection[Any]) -> bool:
         and connection.cursor_factory is psycopg.Cursor
         and _is_the_drivers(psycopg.Cursor.execute, "psycopg.cursor")
         and _is_the_drivers(psycopg.Connection.cursor, "psycopg.connection")
-        and not hasattr(psycopg.connect, "__wrapped__")
+        and _is_the_drivers(psycopg.connect, "psycopg.connection")
     )
 
 
