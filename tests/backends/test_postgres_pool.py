@@ -1,0 +1,314 @@
+"""Connections are lent, replaced, and given back to the server, without a thread but to connect."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+
+from assistly.storage.engines.postgres import PostgresBackend
+from assistly.storage.engines.postgres.connections import PooledConnection, connect
+from assistly.storage.engines.postgres.conninfo import Target
+from assistly.storage.engines.postgres.pool import Pool
+from assistly.storage.errors import StorageClosed, StorageUnavailable
+from assistly.storage.storage import Storage
+from forking import needs_fork
+from waiting import until
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def open_one(database_url: str) -> Iterator[Callable[[], PooledConnection]]:
+    opened: list[PooledConnection] = []
+
+    def connect_once() -> PooledConnection:
+        opened.append(connect(Target.parse(database_url), prepare_threshold=2, fast_path=None))
+        return opened[-1]
+
+    yield connect_once
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def pool(open_one: Callable[[], PooledConnection]) -> Iterator[Pool]:
+    with closing(Pool(open_one, 2, "the server")) as pool:
+        yield pool
+
+
+def process_of(connection: PooledConnection) -> int:
+    return connection.connection.info.backend_pid
+
+
+def end_session(url: str, process: int) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 10000)", [process])
+
+
+def session(storage: Storage) -> int:
+    database: Any = storage._context.backend._database  # type: ignore[attr-defined]
+    pid: int = database.read(lambda executor: executor.row("SELECT pg_backend_pid()"))[0]
+    return pid
+
+
+def test_the_one_given_back_last_is_lent_first(pool: Pool) -> None:
+    first, second = pool.take(), pool.take()
+    pool.give_back(first)
+    pool.give_back(second)
+    assert pool.take() is second
+    assert pool.take() is first
+
+
+def test_one_caller_stays_on_one_connection(postgres: Storage) -> None:
+    assert len({session(postgres) for _ in range(5)}) == 1
+
+
+def test_callers_share_the_connections_that_there_are(open_postgres: Callable[..., Storage]) -> None:
+    storage = open_postgres(pool_size=2)
+    callers = 8
+    start = threading.Barrier(callers)
+
+    def call(_: int) -> set[int]:
+        start.wait(PATIENCE)
+        return {session(storage) for _ in range(50)}
+
+    with ThreadPoolExecutor(callers) as threads:
+        sessions = set().union(*threads.map(call, range(callers)))
+    assert len(sessions) <= 2
+
+
+def test_callers_in_line_are_served_in_turn(pool: Pool) -> None:
+    lent = [pool.take(), pool.take()]
+    order: list[int] = []
+
+    def wait(number: int) -> None:
+        connection = pool.take(PATIENCE)
+        order.append(number)
+        pool.give_back(connection)
+
+    with ThreadPoolExecutor(3) as threads:
+        for number in range(3):
+            threads.submit(wait, number)
+            until(lambda number=number: pool.waiting == number + 1)  # type: ignore[misc]
+        pool.give_back(lent.pop())
+        until(lambda: len(order) == 3)
+    assert order == [0, 1, 2]
+
+
+def test_nobody_waits_beyond_the_limit(pool: Pool) -> None:
+    lent = [pool.take(), pool.take()]
+    with pytest.raises(StorageUnavailable, match="all 2 connections"):
+        pool.take(0.01)
+    assert pool.waiting == 0
+    pool.give_back(lent.pop())
+    assert pool.take(0.01)
+
+
+def test_a_connection_that_broke_leaves_its_place_to_the_first_in_line(pool: Pool, database_url: str) -> None:
+    lent = [pool.take(), pool.take()]
+    with ThreadPoolExecutor(1) as threads:
+        waiter = threads.submit(pool.take, PATIENCE)
+        until(lambda: pool.waiting)
+        lent[0].connection.close()
+        pool.give_back(lent[0])
+        assert waiter.result(PATIENCE).connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_one_that_was_left_in_a_transaction_is_closed(pool: Pool) -> None:
+    connection = pool.take()
+    connection.executor.command("BEGIN")
+    pool.give_back(connection)
+    assert connection.connection.closed
+    assert pool.take() is not connection
+
+
+def test_a_session_that_ended_while_it_was_idle_is_replaced_and_so_are_its_siblings(
+    pool: Pool, database_url: str
+) -> None:
+    first, second = pool.take(), pool.take()
+    pool.give_back(first)
+    pool.give_back(second)
+    end_session(database_url, process_of(second))
+    third = pool.take()
+    assert third not in (first, second)
+    assert first.connection.closed
+
+
+def test_siblings_in_use_are_closed_when_they_come_back(pool: Pool) -> None:
+    old = pool.take()
+    pool.close_idle()
+    pool.give_back(old)
+    assert old.connection.closed
+    new = pool.take()
+    pool.give_back(new)
+    assert pool.take() is new
+
+
+def test_an_attempt_that_fails_takes_no_place(
+    open_one: Callable[[], PooledConnection],
+) -> None:
+    problems: list[Exception] = [StorageUnavailable("down"), OSError("no such thing")]
+
+    def attempt() -> PooledConnection:
+        if problems:
+            raise problems.pop()
+        return open_one()
+
+    with closing(Pool(attempt, 1, "the server")) as pool:
+        with pytest.raises(StorageUnavailable, match="cannot connect to the server") as caught:
+            pool.take()
+        assert isinstance(caught.value.__cause__, OSError)
+        with pytest.raises(StorageUnavailable, match="down"):
+            pool.take()
+        assert pool.take()
+
+
+def test_an_attempt_that_takes_too_long_is_kept_for_the_next_caller(
+    open_one: Callable[[], PooledConnection],
+) -> None:
+    may_connect = threading.Event()
+
+    def slowly() -> PooledConnection:
+        assert may_connect.wait(PATIENCE)
+        return open_one()
+
+    with closing(Pool(slowly, 1, "the server")) as pool:
+        with pytest.raises(StorageUnavailable, match="no connection to the server"):
+            pool.take(0.01)
+        with ThreadPoolExecutor(1) as threads:
+            waiter = threads.submit(pool.take, PATIENCE)
+            until(lambda: pool.waiting)
+            may_connect.set()
+            assert waiter.result(PATIENCE)
+
+
+def test_an_attempt_that_fails_too_late_frees_its_place(
+    open_one: Callable[[], PooledConnection],
+) -> None:
+    may_fail = threading.Event()
+    attempts: list[None] = []
+
+    def late() -> PooledConnection:
+        attempts.append(None)
+        if len(attempts) > 1:
+            return open_one()
+        assert may_fail.wait(PATIENCE)
+        raise StorageUnavailable("down")
+
+    with closing(Pool(late, 1, "the server")) as pool, ThreadPoolExecutor(1) as threads:
+        with pytest.raises(StorageUnavailable, match="no connection"):
+            pool.take(0.01)
+        waiter = threads.submit(pool.take, PATIENCE)
+        until(lambda: pool.waiting)
+        may_fail.set()
+        assert waiter.result(PATIENCE)
+
+
+def test_without_a_thread_the_caller_connects(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert pool.take().is_alive
+
+
+def test_closing_closes_idle_connections_and_those_in_use_when_they_come_back(pool: Pool) -> None:
+    idle, in_use = pool.take(), pool.take()
+    pool.give_back(idle)
+    pool.close()
+    assert idle.connection.closed
+    assert not in_use.connection.closed
+    pool.give_back(in_use)
+    assert in_use.connection.closed
+    with pytest.raises(StorageClosed):
+        pool.take()
+
+
+def test_closing_ends_the_line(pool: Pool) -> None:
+    lent = [pool.take(), pool.take()]
+    with ThreadPoolExecutor(1) as threads:
+        waiter = threads.submit(pool.take, PATIENCE)
+        until(lambda: pool.waiting)
+        pool.close()
+        with pytest.raises(StorageClosed):
+            waiter.result(PATIENCE)
+    for connection in lent:
+        pool.give_back(connection)
+
+
+def test_nothing_is_left_behind_in_the_process(postgres: Storage) -> None:
+    before = set(threading.enumerate())
+    postgres.nonces.register("nonce")
+    with postgres.transaction() as tx:
+        tx.nonces.register("another")
+    until(lambda: not {thread for thread in set(threading.enumerate()) - before if thread.is_alive()})
+    assert logging.getLogger("psycopg.pool").handlers == []
+
+
+def test_a_forgotten_storage_gives_its_connections_back(
+    database_url: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a warning, which the tests would take for an error."""
+    storage = Storage(PostgresBackend(database_url, schema=schema), auto_prune=False)
+    storage.queue.wait(0)
+    process = session(storage)
+    del storage
+    gc.collect()
+    query = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        until(lambda: connection.execute(query, [process]).fetchone() is None)
+    until(lambda: "assistly-wake-ups" not in {thread.name for thread in threading.enumerate()})
+
+
+_FORGETFUL = """
+import sys
+from assistly.storage import PostgresBackend, Storage
+storage = Storage(PostgresBackend(sys.argv[1], schema=sys.argv[2]))
+storage.queue.schedule_many([])
+storage.queue.schedule("x", "one")
+storage.queue.schedule("x", "two")
+storage.queue.wait(0)
+"""
+
+
+def test_a_program_that_forgets_to_close_ends_at_once_and_in_silence(database_url: str, schema: str) -> None:
+    began = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", _FORGETFUL, database_url, schema],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_leaves_the_idle_connection_to_its_parent(postgres: Storage) -> None:
+    used = session(postgres)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, str(session(postgres)).encode())
+            gc.collect()
+            postgres.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(reader, 100)) != used
+    assert session(postgres) == used
