@@ -27,11 +27,12 @@ class SqlitePool:
         self._uses = 0
         self._forks = 0
         # Reentrant: a signal handler may fork while its thread is in here.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     def borrow(self) -> Connection:
         """A connection for the caller alone, until it is given back."""
-        with self._changed:
+        with self._lock:
             if self._forks:
                 self._wait_for_forks()
             if self.closed:
@@ -47,7 +48,7 @@ class SqlitePool:
 
     def give_back(self, connection: Connection) -> None:
         """Also from another thread than it was lent to."""
-        with self._changed:
+        with self._lock:
             if connection not in self._lent:
                 return
             if self.closed or len(self._idle) >= _MAX_IDLE or connection.in_transaction:
