@@ -136,6 +136,30 @@ def test_conformance_says_what_it_needs(
     assert err == f"assistly: the contract suite needs {needed}: python -m pip install 'assistly[contract]'"
 
 
+@pytest.mark.parametrize(
+    ("select", "code", "said"), [("Nonces", 0, "memory conforms: "), ("no_such_test", 1, "does not conform")]
+)
+def test_conformance_reports_and_exits_by_it(run: Run, select: str, code: int, said: str) -> None:
+    ended, out, err = run("conformance", "memory", "--select", select)
+    assert (ended, err) == (code, "")
+    assert said in out
+    assert "protocol 1, in_process yes, durable no" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nosuch"], 1, "assistly: STORAGE_ENGINE must be one of memory, sqlite, postgres"),
+        (["memory", "--setting", "color=blue"], 1, "assistly: no such setting: 'color'"),
+        (["memory", "--setting", "color"], 2, "KEY=VALUE"),
+    ],
+)
+def test_conformance_names_a_mistake(run: Run, arguments: list[str], code: int, message: str) -> None:
+    ended, out, err = run("conformance", *arguments)
+    assert (ended, out) == (code, "")
+    assert message in err
+
+
 def test_dead_letters_are_listed_without_control_characters(run: Run) -> None:
     assert run("dead-letters")[1] == "no dead letters\n"
     with open_storage(auto_prune=False) as storage:

@@ -9,14 +9,29 @@ import typer
 
 
 def conformance(
-    engine: Annotated[
-        str, typer.Argument(help="memory, sqlite, postgres or the name of a plug-in, as in STORAGE_ENGINE.")
+    engines: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENGINE...",
+            help="memory, sqlite, postgres, the name of a plug-in as in STORAGE_ENGINE, or module:callable, "
+            "which is called with the path of a folder and returns an engine whose data is there.",
+        ),
     ],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A setting of the engine, such as path={place}/data. {place} stands for a new folder, "
+            "{name} for a new name.",
+        ),
+    ] = None,
+    select: Annotated[str | None, typer.Option(help="Run the tests that match, as pytest's -k does.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table instead of a text.")] = False,
 ) -> None:
-    """Run the contract suite on an engine, and report what passed, its traits and the time.
+    """Run the contract suite on engines, and report what passed, their traits and the time.
 
-    The engine takes its settings from the environment. Name a database of its own there, since the suite
-    writes to it and expects to be alone. The exit code is 0 if everything passed, else 1.
+    SQLite and Postgres get places of their own; for others name an empty place in the settings, since the
+    suite deletes everything. The exit code is 0 if everything passed, else 1.
     """
     missing = [module for module in ("pytest", "hypothesis") if find_spec(module) is None]
     if missing:
@@ -25,6 +40,19 @@ def conformance(
         raise ConfigurationError(
             f"the contract suite needs {' and '.join(missing)}: python -m pip install 'assistly[contract]'"
         )
-    from assistly.storage.testing.conformance import run
+    from assistly.storage.testing import conformance as suite
 
-    raise typer.Exit(0 if run(engine) else 1)
+    settings = dict(_key_and_value(text) for text in setting) if setting else None
+    reports = [suite.run(engine, settings=settings, select=select) for engine in engines]
+    if markdown:
+        print(suite.markdown(reports), end="")
+    else:
+        print("\n\n".join(map(suite.render, reports)))
+    raise typer.Exit(0 if all(report.passed for report in reports) else 1)
+
+
+def _key_and_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise typer.BadParameter(f"a setting is KEY=VALUE, and not {text!r}")
+    return key, value
