@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -140,6 +141,26 @@ def test_sql_is_not_edited() -> None:
 
 def _is_character(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value in {'"', "'", "%", "\\", "\r\n"}
+
+
+def test_the_suite_needs_pytest_and_hypothesis_alone() -> None:
+    """Which is what the extra `contract` installs."""
+    imported = {
+        name.partition(".")[0]
+        for path in FILES
+        if relative(path).startswith("storage/testing/")
+        for node in ast.walk(tree(path))
+        for name in _absolute_imports(node)
+    }
+    assert imported - {*sys.stdlib_module_names} == {"pytest", "hypothesis"}
+
+
+def _absolute_imports(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        return [node.module]
+    return []
 
 
 def test_there_is_one_registry_of_fork_hooks() -> None:

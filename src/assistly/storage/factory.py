@@ -42,7 +42,7 @@ def build_storage(
     settings: StorageSettings, *, clock: Clock | None = None, auto_prune: bool = True
 ) -> Storage:
     """A storage that reaches its engine only when it is used. Raises ConfigurationError."""
-    backend = _engine(settings.engine)(settings)
+    backend = open_backend(settings)
     try:
         return Storage(
             backend,
@@ -56,6 +56,11 @@ def build_storage(
     except BaseException:
         backend.close()
         raise
+
+
+def open_backend(settings: StorageSettings) -> StorageBackend:
+    """The engine alone, which is reached only when it is used. The caller closes it."""
+    return _engine(settings.engine)(settings)
 
 
 def _memory(settings: StorageSettings) -> StorageBackend:  # noqa: ARG001 - one signature for all engines

@@ -1,0 +1,321 @@
+"""Run the whole suite on an engine, and report what it found.
+
+    report = run("memory")
+    print(render(report))
+    sys.exit(0 if report.passed else 1)
+
+The suite runs in a pytest of its own. The engine gets places of its own: a temporary file for SQLite, new
+schemas for Postgres (they stay; their names begin with `assistly_conformance`), and what `settings` say for
+a plug-in. Everything that is stored in these places is deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+from ..engine.protocol import StorageBackend
+from ..errors import ConfigurationError
+from .engine_spec import EngineSpec
+
+ENVIRONMENT = "ASSISTLY_CONFORMANCE"
+"""The variable that tells the pytest of a run what to test."""
+
+_PLACES: dict[str, dict[str, str]] = {
+    "memory": {},
+    "sqlite": {"sqlite_path": "{place}/assistly.db"},
+    "postgres": {"schema": "assistly_conformance_{name}"},
+}
+_TIMEOUT = 1800.0
+_PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "assistly.storage.testing.conformance_plugin", "--tb=short")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an engine declares."""
+
+    protocol_version: int
+    in_process: bool
+    durable: bool
+    multi_process: bool
+    binds: bool
+    writers: int
+
+    @classmethod
+    def of(cls, backend: StorageBackend) -> Traits:
+        """What this engine declares."""
+        return cls(
+            backend.protocol_version,
+            backend.in_process,
+            backend.durable,
+            backend.multi_process,
+            backend.binds,
+            backend.writers,
+        )
+
+
+@dataclass(frozen=True)
+class FailedTest:
+    """A test that failed, and the first line of what it says."""
+
+    test: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ContractResult:
+    """What became of the tests of one contract class; `reasons` says why some were skipped."""
+
+    contract: str
+    passed: int
+    skipped: int
+    failures: tuple[FailedTest, ...]
+    reasons: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ConformanceReport:
+    """`trouble` says why the run did not come to its end; None if it did."""
+
+    engine: str
+    traits: Traits
+    contracts: tuple[ContractResult, ...]
+    seconds: float
+    trouble: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every test passed, or was skipped for a trait, and the run came to its end."""
+        return self.trouble is None and not self.failures and any(one.passed for one in self.contracts)
+
+    @property
+    def failures(self) -> list[FailedTest]:
+        """Of all contracts."""
+        return [failure for one in self.contracts for failure in one.failures]
+
+    def count(self, outcome: str) -> int:
+        """How many tests have `passed`, `failed` or were `skipped`."""
+        if outcome == "failed":
+            return len(self.failures)
+        return sum(getattr(one, outcome) for one in self.contracts)
+
+
+@dataclass(frozen=True)
+class EnginePlaces:
+    """An engine, and how each set of data is told apart.
+
+    `settings` are keywords of `open_storage`. `{place}` in a value stands for a new folder, `{name}` for a
+    new name of letters, digits and underscores. Without either there is only one set of data.
+    """
+
+    engine: str
+    settings: Mapping[str, str]
+    folder: str
+
+    @property
+    def are_many(self) -> bool:
+        """Whether new, empty sets of data can be had."""
+        texts = self.settings.values()
+        return (
+            self._is_factory or self.engine == "memory" or any(re.search("{place}|{name}", t) for t in texts)
+        )
+
+    @property
+    def _is_factory(self) -> bool:
+        return ":" in self.engine
+
+    def new(self) -> EngineSpec:
+        """Opens a set of data that nobody has used; where there is only one, that one."""
+        name = uuid4().hex[:12]
+        place = Path(self.folder) / name
+        place.mkdir(parents=True)
+        if self._is_factory:
+            return EngineSpec(self.engine, (str(place),))
+        settings = {
+            key: value.replace("{place}", str(place)).replace("{name}", name)
+            for key, value in self.settings.items()
+        }
+        return EngineSpec(f"{__name__}:open_by_name", (self.engine, settings))
+
+
+def open_by_name(engine: str, settings: Mapping[str, str]) -> StorageBackend:
+    """The engine as `open_storage` would open it."""
+    from ..factory import open_backend
+    from ..settings import load_settings
+
+    keywords: Any = {**settings, "engine": engine}
+    return open_backend(load_settings(keywords))
+
+
+def run(
+    engine: str,
+    *,
+    settings: Mapping[str, str] | None = None,
+    select: str | None = None,
+    timeout: float = _TIMEOUT,
+) -> ConformanceReport:
+    """Test an engine; minutes later, what came of it.
+
+    `engine` is a name as in STORAGE_ENGINE, or `module:callable`: that is called with the path of a folder,
+    and returns an engine whose data is in that folder. `settings` are those of a plug-in, with places as
+    `EnginePlaces` has them. `select` is an expression of pytest's `-k`. After `timeout` seconds the run is
+    stopped. HYPOTHESIS_PROFILE is `first` where it is not set.
+
+    Raises ConfigurationError if the engine cannot be opened, or holds data already.
+    """
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="assistly-conformance-") as folder:
+        given = _PLACES.get(engine, {}) if settings is None else dict(settings)
+        places = EnginePlaces(engine, given, folder)
+        traits = _inspect(places.new())
+        outcomes = Path(folder) / "outcomes.jsonl"
+        outcomes.touch()
+        trouble = _run_pytest(places, outcomes, select, timeout)
+        contracts = _collected(map(json.loads, outcomes.read_text(encoding="utf-8").splitlines()))
+    return ConformanceReport(engine, traits, contracts, time.monotonic() - began, trouble)
+
+
+def _inspect(spec: EngineSpec) -> Traits:
+    """Refuse an engine that holds anything: the suite deletes it."""
+    backend = spec.open()
+    try:
+        found = {
+            "jobs": backend.jobs.list(status=None, platform=None, after=0, limit=1),
+            "sessions": backend.sessions.list(after=None, limit=1),
+            "approvals": backend.approvals.list(status=None, before=None, limit=1),
+            "events": backend.events.list(event_type=None, before=None, limit=1),
+            "snapshots": backend.snapshots.list(),
+            "metrics": backend.metrics.read().counters,
+        }
+        kinds = [kind for kind, stored in found.items() if stored]
+        if kinds:
+            raise ConfigurationError(
+                f"the engine holds {', '.join(kinds)} already, and the suite deletes everything: "
+                "name a place that is empty"
+            )
+        return Traits.of(backend)
+    finally:
+        backend.close()
+
+
+def _run_pytest(places: EnginePlaces, outcomes: Path, select: str | None, timeout: float) -> str | None:
+    """Why it did not come to its end; None if it did."""
+    folder = Path(places.folder)
+    ini = folder / "pytest.ini"
+    ini.write_text("[pytest]\n", encoding="utf-8")
+    configuration = {"engine": places.engine, "settings": dict(places.settings), "folder": places.folder}
+    environment = {
+        "HYPOTHESIS_PROFILE": "first",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis"),
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path])),
+        ENVIRONMENT: json.dumps({**configuration, "outcomes": str(outcomes)}),
+    }
+    suite = Path(__file__).with_name("conformance_suite.py")
+    command = [sys.executable, "-m", "pytest", *_PYTEST, "-c", str(ini), "--rootdir", str(folder), str(suite)]
+    command += ["-k", select] if select else []
+    try:
+        ended = subprocess.run(  # noqa: S603 - this interpreter, with arguments of our own
+            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"the run was stopped after {timeout:.0f} seconds"
+    if ended.returncode in (0, 1):
+        return None
+    last = (ended.stdout + ended.stderr).strip().splitlines()[-15:]
+    return f"pytest ended with {ended.returncode}:\n" + "\n".join(last)
+
+
+def _collected(outcomes: Iterable[Mapping[str, Any]]) -> tuple[ContractResult, ...]:
+    by_contract: dict[str, list[Mapping[str, Any]]] = {}
+    for outcome in outcomes:
+        by_contract.setdefault(outcome["contract"], []).append(outcome)
+    return tuple(_result(contract, found) for contract, found in by_contract.items())
+
+
+def _result(contract: str, outcomes: Sequence[Mapping[str, Any]]) -> ContractResult:
+    kinds = [outcome["outcome"] for outcome in outcomes]
+    return ContractResult(
+        contract,
+        kinds.count("passed"),
+        kinds.count("skipped"),
+        tuple(FailedTest(one["test"], one["message"]) for one in outcomes if one["outcome"] == "failed"),
+        tuple(dict.fromkeys(one["message"] for one in outcomes if one["outcome"] == "skipped")),
+        sum(one["seconds"] for one in outcomes),
+    )
+
+
+def render(report: ConformanceReport) -> str:
+    """The report as a text of several lines."""
+    counts = ", ".join(f"{report.count(kind)} {kind}" for kind in ("passed", "failed", "skipped"))
+    verdict = "conforms" if report.passed else "does not conform"
+    lines = [
+        f"{report.engine} {verdict}: {counts}, in {report.seconds:.0f} s",
+        f"protocol {report.traits.protocol_version}, " + ", ".join(_declared(report.traits)),
+        "",
+    ]
+    width = max((len(one.contract) for one in report.contracts), default=0)
+    for one in report.contracts:
+        told = f"{one.passed:4} passed"
+        told += f", {len(one.failures)} failed" if one.failures else ""
+        told += f", {one.skipped} skipped" if one.skipped else ""
+        lines.append(f"  {one.contract:{width}} {told}  ({one.seconds:.1f} s)")
+    reasons = dict.fromkeys(reason for one in report.contracts for reason in one.reasons)
+    lines += ["", *(f"skipped: {reason}" for reason in reasons)] if reasons else []
+    if report.failures:
+        lines += ["", *(f"FAILED {failure.test}: {failure.message}" for failure in report.failures)]
+    if report.trouble:
+        lines += ["", report.trouble]
+    return "\n".join(lines)
+
+
+def _declared(traits: Traits) -> list[str]:
+    named = ("in_process", "durable", "multi_process", "binds")
+    flags = [f"{name} {'yes' if getattr(traits, name) else 'no'}" for name in named]
+    return [*flags, f"writers {traits.writers}"]
+
+
+def markdown(reports: Sequence[ConformanceReport]) -> str:
+    """The matrix of engines and contracts, as a page."""
+    engines = [report.engine for report in reports]
+    lines = [
+        "# Conformance",
+        "",
+        "What each engine declares, and how many tests of each contract it passes. A dash stands for a",
+        "contract that the engine's traits leave out. `assistly conformance ENGINE` reports on any engine;",
+        "`assistly conformance memory sqlite postgres --markdown` made this page.",
+        "",
+        _row(["", *engines]),
+        _row(["---", *["---"] * len(engines)]),
+        _row(["protocol", *(str(report.traits.protocol_version) for report in reports)]),
+    ]
+    for trait in ("in_process", "durable", "multi_process", "binds"):
+        told = ["yes" if getattr(report.traits, trait) else "no" for report in reports]
+        lines.append(_row([f"`{trait}`", *told]))
+    lines.append(_row(["`writers`", *(str(report.traits.writers) for report in reports)]))
+    contracts = dict.fromkeys(one.contract for report in reports for one in report.contracts)
+    rows = [_row([contract, *(_cell(report, contract) for report in reports)]) for contract in contracts]
+    return "\n".join([*lines, *rows, ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(report: ConformanceReport, contract: str) -> str:
+    for one in report.contracts:
+        if one.contract == contract:
+            passed = str(one.passed) if one.passed else "-"
+            return f"{passed}, {len(one.failures)} failed" if one.failures else passed
+    return "not run"

@@ -1,0 +1,77 @@
+"""The suite as `conformance` runs it: one test class for each contract, on the engine that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ..engine.protocol import StorageBackend
+from . import ForkContract, LifecycleContract, MachineContract, ProcessContract, StorageContract
+from .conformance import ENVIRONMENT, EnginePlaces
+from .engine_spec import EngineSpec
+from .fixtures import Contract
+from .race_contract import RaceContract
+
+
+def contracts() -> list[type]:
+    """The classes that have tests of their own, in the order of the reports."""
+    parts = [kind for whole in (StorageContract, RaceContract) for kind in whole.__mro__]
+    plain = [kind for kind in parts if issubclass(kind, Contract) and _has_tests(kind)]
+    return [*plain, LifecycleContract, ForkContract, ProcessContract, MachineContract]
+
+
+def _has_tests(kind: type) -> bool:
+    return any(name.startswith("test_") for name in vars(kind))
+
+
+def title(contract: type) -> str:
+    """How reports call a contract."""
+    return contract.__name__.removesuffix("Contract")
+
+
+def _places() -> EnginePlaces:
+    given = json.loads(os.environ[ENVIRONMENT])
+    return EnginePlaces(given["engine"], given["settings"], given["folder"])
+
+
+@pytest.fixture(scope="session")
+def places() -> EnginePlaces:
+    return _places()
+
+
+@pytest.fixture(scope="session")
+def session_spec(places: EnginePlaces) -> EngineSpec:
+    return places.new()
+
+
+@pytest.fixture(scope="session")
+def backend(session_spec: EngineSpec) -> Iterator[StorageBackend]:
+    backend = session_spec.open()
+    yield backend
+    backend.close()
+
+
+class OnTheEngine:
+    """The fixtures of the contracts."""
+
+    @pytest.fixture
+    def engine_spec(self, session_spec: EngineSpec) -> EngineSpec:
+        return session_spec
+
+    @pytest.fixture
+    def new_backend(self, places: EnginePlaces) -> Callable[[], StorageBackend]:
+        if not places.are_many:
+            pytest.skip("the settings name one place only: put {place} or {name} into one of them")
+        return lambda: places.new().open()
+
+
+if ENVIRONMENT in os.environ:
+    globals().update(
+        {
+            f"Test{title(contract)}": type(f"Test{title(contract)}", (OnTheEngine, contract), {})
+            for contract in contracts()
+        }
+    )
