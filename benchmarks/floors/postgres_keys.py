@@ -107,7 +107,8 @@ def _awaited(
 
         async def call(name: str) -> bool:
             async with pool.connection() as connection:
-                return (await connection.execute(query, parameters(name), prepare=True)).rowcount > 0
+                cursor = await connection.execute(query, parameters(name), prepare=True)
+                return bool(cursor.rowcount > 0)
 
         runner.run(pool.open(wait=True))
         try:
