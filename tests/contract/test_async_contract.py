@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from assistly.storage import (
     Storage,
     StorageBackend,
 )
+from assistly.storage.aio.storage import AsyncTransaction
 from assistly.storage.testing import Contract, FakeClock, StorageContract, empty, open_for_test
 from assistly.storage.testing.approvals_contract import ApprovalDecisionsContract
 from assistly.storage.testing.batches_contract import BatchesContract
@@ -31,6 +31,10 @@ from assistly.storage.testing.nonces_contract import NoncesContract
 from assistly.storage.testing.queue_contract import QueueContract
 from assistly.storage.testing.sessions_contract import SessionsContract, SessionUpdatesContract
 from assistly.storage.testing.snapshots_contract import SnapshotsContract
+from assistly.storage.testing.transaction_calls_contract import (
+    TransactionCallsContract,
+    TransactionThreadsContract,
+)
 from assistly.storage.testing.transactions_contract import TransactionErrorsContract, TransactionsContract
 
 STORES = (
@@ -45,56 +49,36 @@ STORES = (
     "snapshots",
 )
 
-Start = Callable[[], Awaitable[Any]]
+Start = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class LoopThread:
-    """An event loop in a thread. What one thread asks of it runs in one task, as a transaction needs."""
+    """An event loop in a thread. What a thread asks of it runs in a task with that thread's context."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._local = threading.local()
-        self._tasks: list[asyncio.Task[None]] = []
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
     def run(self, start: Start) -> Any:
-        answer: Future[Any] = Future()
-        self._loop.call_soon_threadsafe(self._calls().put_nowait, (start, answer))
-        return answer.result(timeout=60)
+        if threading.current_thread() is self._thread:
+            return _run_at_once(start())
+        return asyncio.run_coroutine_threadsafe(start(), self._loop).result(timeout=60)
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=60)
+        self.run(self._loop.shutdown_default_executor)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=60)
         self._loop.close()
 
-    def _calls(self) -> asyncio.Queue[tuple[Start, Future[Any]]]:
-        calls: asyncio.Queue[tuple[Start, Future[Any]]] | None = getattr(self._local, "calls", None)
-        if calls is None:
-            calls = self._local.calls = asyncio.Queue()
-            self._loop.call_soon_threadsafe(self._serve, calls)
-        return calls
 
-    def _serve(self, calls: asyncio.Queue[tuple[Start, Future[Any]]]) -> None:
-        self._tasks.append(self._loop.create_task(_serve(calls)))
-
-    async def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._loop.shutdown_default_executor()
-
-
-async def _serve(calls: asyncio.Queue[tuple[Start, Future[Any]]]) -> None:
-    while True:
-        start, answer = await calls.get()
-        try:
-            result = await start()
-        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
-            answer.set_exception(error)
-        else:
-            answer.set_result(result)
+def _run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
+    """For a function that an operation runs on the loop, in memory: it may not wait for anything."""
+    try:
+        while True:
+            assert work.send(None) is None, "it would wait for the loop that it holds up"
+    except StopIteration as end:
+        return end.value
 
 
 class DrivenStore:
@@ -118,6 +102,29 @@ class DrivenIdempotency(DrivenStore):
         return self._loop.run(lambda: self._store.run_once(key, wrapped, **options))
 
 
+class DrivenBlock:
+    """A task of its own enters and leaves it, so that this thread has to be told that it is inside."""
+
+    def __init__(self, block: AsyncTransaction, loop: LoopThread) -> None:
+        self._block = block
+        self._loop = loop
+
+    def __enter__(self) -> Storage:
+        storage = self._loop.run(self._block.__aenter__)
+        if self._block._transaction is not None:
+            self._block._transaction.mark()
+        return DrivenStorage(storage, self._loop)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._loop.run(partial(self._block.__aexit__, kind, error, trace))
+        finally:
+            if self._block._transaction is not None:
+                self._block._transaction.unmark()
+
+
 class DrivenStorage(Storage):
     """A `Storage` to the suite; all it does is done by an `AsyncStorage`."""
 
@@ -128,16 +135,8 @@ class DrivenStorage(Storage):
             kind = DrivenIdempotency if name == "idempotency" else DrivenStore
             setattr(self, name, kind(getattr(storage, name), loop))
 
-    @contextmanager
-    def transaction(self) -> Iterator[Storage]:
-        block = self._async.transaction()
-        inner = self._loop.run(block.__aenter__)
-        try:
-            yield DrivenStorage(inner, self._loop)
-        except BaseException as error:
-            self._loop.run(partial(block.__aexit__, type(error), error, error.__traceback__))
-            raise
-        self._loop.run(partial(block.__aexit__, None, None, None))
+    def transaction(self) -> Any:
+        return DrivenBlock(self._async.transaction(), self._loop)
 
     def bind(self, connection: Any) -> Storage:
         return DrivenStorage(self._loop.run(lambda: self._async.bind(connection)), self._loop)
@@ -148,6 +147,9 @@ class DrivenStorage(Storage):
     def ping(self) -> float:
         seconds: float = self._loop.run(self._async.ping)
         return seconds
+
+    def maintain(self) -> None:
+        self._loop.run(self._async.maintain)
 
     def migrate(self) -> list[str]:
         names: list[str] = self._loop.run(self._async.migrate)
@@ -225,6 +227,8 @@ class OnThreads(
     SnapshotsContract,
     TransactionsContract,
     TransactionErrorsContract,
+    TransactionCallsContract,
+    TransactionThreadsContract,
 ):
     """Without what is checked above the facade: values, texts, times, and what retention keeps."""
 

@@ -42,7 +42,7 @@ _NESTED_IS_OPEN = (
     "a nested transaction is open: call the storage that its `transaction()` returned, "
     "or leave its block first"
 )
-_OPERATION_IS_OPEN = "this call is made by a function that an operation of the same transaction runs"
+_OPERATION_IS_OPEN = "this call is made inside another call on the same transaction"
 
 
 class _Mark:
@@ -81,7 +81,8 @@ def check_outside(backend: StorageBackend) -> None:
     if _is_marked(backend):
         raise TransactionOpen(
             "a transaction is open here: call the storage that `transaction()` returned "
-            "(`with storage.transaction() as tx: tx.…`), or leave the block first"
+            "(`with storage.transaction() as tx: tx.…`), or leave the block first; a function that an "
+            "operation runs must not call the storage at all"
         )
 
 
@@ -103,38 +104,32 @@ class Guard:
     def __init__(self, what: str) -> None:
         self._what = what
         self._generation = forks.generation()
-        # Reentrant: a call by a function that an operation runs is refused, and does not wait for itself.
+        # Reentrant: a call that is made inside another one is refused, and does not wait for itself.
         self._lock = threading.RLock()
         self._calls = 0
         self._ended: str | None = None
-        self._in_operation = False
         self.nested: Transaction[Any] | None = None
 
     @contextmanager
-    def call(self, *, is_operation: bool = False) -> Iterator[None]:
-        """Around each call. Raises StorageClosed after the end, TransactionOpen while a nested one is open.
+    def call(self) -> Iterator[None]:
+        """Around each call.
 
-        With `is_operation`, calls by the same thread inside are refused, too.
+        Raises StorageClosed after the end, and TransactionOpen while a nested transaction is open.
         """
         if self._generation != forks.generation():
             raise StorageClosed(f"{self._what} belongs to the process that began it")
         with self._lock:
-            self._check()
+            if self._ended is not None:
+                raise StorageClosed(self._ended)
+            if self.nested is not None:
+                raise TransactionOpen(_NESTED_IS_OPEN)
+            if self._calls:
+                raise TransactionOpen(_OPERATION_IS_OPEN)
             self._calls += 1
-            self._in_operation = is_operation
             try:
                 yield
             finally:
-                self._in_operation = False
                 self._calls -= 1
-
-    def _check(self) -> None:
-        if self._ended is not None:
-            raise StorageClosed(self._ended)
-        if self.nested is not None:
-            raise TransactionOpen(_NESTED_IS_OPEN)
-        if self._in_operation:
-            raise TransactionOpen(_OPERATION_IS_OPEN)
 
     def end(self, reason: str, *, timeout: float = -1) -> bool:
         """Refuse later calls with `reason`; True once none is under way any more.
@@ -189,7 +184,7 @@ class _GuardedBackend(_GuardedStore):
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:
-        with self._guard.call(is_operation=True), self._store.transaction() as backend:
+        with self._guard.call(), self._store.transaction() as backend:
             yield backend
 
 

@@ -95,7 +95,7 @@ class Calls(ABC):
         """Begin a transaction. A cancellation comes out at once, and undoes it."""
 
     @abstractmethod
-    def inner(self) -> InnerCalls:
+    def inner(self, storage: Storage) -> InnerCalls:
         """For the storage of a transaction, or of a bound connection."""
 
     @abstractmethod
@@ -161,9 +161,9 @@ class RootCalls(Calls):
             return transaction.begin()
         return await _begin(transaction, self._threads, in_transaction=False)
 
-    def inner(self) -> InnerCalls:
+    def inner(self, storage: Storage) -> InnerCalls:
         """See `Calls`."""
-        return InnerCalls(self._threads, in_process=self._in_process)
+        return InnerCalls(storage, self._threads, in_process=self._in_process)
 
     async def close(self, storage: Storage) -> None:
         """Wait for the calls and transactions under way, but not for a transaction of this task.
@@ -193,18 +193,26 @@ class RootCalls(Calls):
 class InnerCalls(Calls):
     """The calls of a transaction, or of a bound connection: one at a time."""
 
-    def __init__(self, threads: _Threads, *, in_process: bool) -> None:
+    def __init__(self, storage: Storage, threads: _Threads, *, in_process: bool) -> None:
+        self._storage = storage
         self._threads = threads
         self._in_process = in_process
         self._turn = asyncio.Lock()
 
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """See `Calls`."""
+        self._storage._context.check()
+        yield
+
     async def run(self, call: Callable[[], T]) -> T:
         """See `Calls`."""
-        if self._in_process:
-            await asyncio.sleep(0)
-            return call()
-        async with self._turn:
-            return await self._threads.submit(call, in_transaction=True)
+        with self.admitted():
+            if self._in_process:
+                await asyncio.sleep(0)
+                return call()
+            async with self._turn:
+                return await self._threads.submit(call, in_transaction=True)
 
     async def begin(self, transaction: Transaction[Storage]) -> Storage:
         """See `Calls`."""
@@ -223,9 +231,9 @@ class InnerCalls(Calls):
         ending = self._threads.submit(end, in_transaction=True)
         await (_to_the_end(ending) if error is None else asyncio.shield(ending))
 
-    def inner(self) -> InnerCalls:
+    def inner(self, storage: Storage) -> InnerCalls:
         """See `Calls`."""
-        return InnerCalls(self._threads, in_process=self._in_process)
+        return InnerCalls(storage, self._threads, in_process=self._in_process)
 
     async def close(self, storage: Storage) -> None:
         """See `Calls`."""

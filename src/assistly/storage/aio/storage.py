@@ -108,7 +108,7 @@ class AsyncStorage:
         InvalidValue for what is no open connection of this engine.
         """
         storage = await self._calls.run(partial(self._storage.bind, connection))
-        return _AsyncStorageView(storage, self._calls.inner())
+        return _AsyncStorageView(storage, self._calls.inner(storage))
 
     async def prune(self, *, force: bool = False, now: datetime | None = None) -> PruneReport:
         return await self._calls.run(partial(self._storage.prune, force=force, now=now))
@@ -164,7 +164,7 @@ class AsyncTransaction(AbstractAsyncContextManager[AsyncStorage]):
     def __init__(self, storage: Storage, calls: Calls) -> None:
         self._storage = storage
         self._outer = calls
-        self._inner = calls.inner()
+        self._inner: InnerCalls | None = None
         self._transaction: Transaction[Storage] | None = None
         self._under_way = ExitStack()
 
@@ -177,12 +177,13 @@ class AsyncTransaction(AbstractAsyncContextManager[AsyncStorage]):
             storage = await self._outer.begin(transaction)
             self._under_way = under_way.pop_all()
         transaction.mark()
+        self._inner = self._outer.inner(storage)
         return _AsyncStorageView(storage, self._inner)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._transaction is None:
+        if self._transaction is None or self._inner is None:
             raise StorageClosed("the transaction was never entered")
         try:
             with self._under_way:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -76,8 +75,7 @@ class Context(forks.ForkAware):
         """Raise what `backend` raises."""
         if not self._noted:
             self._note_use()
-        if self.is_root:
-            check_outside(self.idle_backend)
+        check_outside(self.idle_backend)
 
     def note_next_use(self) -> None:
         """Call `on_use` at the next use."""
@@ -117,7 +115,7 @@ class Context(forks.ForkAware):
         return self._in_transaction(work)
 
     def _in_transaction(self, work: Callable[[StorageBackend], T]) -> T:
-        root = self.backend
-        # The work may be the caller's own function, which must not call this storage meanwhile.
-        with inside(root) if self.is_root else nullcontext(), root.transaction() as backend:
+        outer = self.backend
+        # The work may run a function of the caller's, which must not call this storage meanwhile.
+        with inside(outer), outer.transaction() as backend:
             return work(backend)

@@ -1,17 +1,15 @@
-"""The contract once more, with every call made as if it travelled in a statement with others."""
+"""The contract once more, with every call that can be batched made by the batch statement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any
 
 import pytest
 
 from assistly.storage import MemoryBackend, OutcomeUnknown, PostgresBackend, SqliteBackend, StorageBackend
+from assistly.storage.batching import RETRY_SINGLY, BatchedCall
 from assistly.storage.errors import StorageError
-from assistly.storage.batching import ALONE, Shared
-from assistly.storage.stores.nonces import Nonces, registration
 from assistly.storage.testing.events_contract import EventReadingContract, EventsContract
 from assistly.storage.testing.idempotency_contract import (
     FingerprintsContract,
@@ -27,25 +25,22 @@ from assistly.storage.testing.retention_contract import RetentionCapsContract
 from assistly.storage.testing.transactions_contract import TransactionsContract
 
 
-def travel(shared: Shared[Any, Any], request: Any) -> Any:
+def call_in_a_batch(operation: BatchedCall[Any, Any, Any], request: Any) -> Any:
+    """As `BatchedCall.call` does it, with a batch of one."""
+    context = operation._context
+    context.check()
     try:
-        at = shared._context.now(None)
-        (answer,) = shared._together(shared._context, [request], at)
+        (answer,) = operation._batch(context, [request], context.now(None))
     except OutcomeUnknown:
         raise
     except StorageError:
-        answer = ALONE
-    return shared.unpack(request, answer)
-
-
-def register(nonces: Nonces, nonce: str, timestamp: datetime | None = None) -> Any:
-    return travel(nonces._registering, registration(nonce, timestamp))
+        answer = RETRY_SINGLY
+    return operation.result(request, answer)
 
 
 @pytest.fixture(autouse=True)
-def always_travelling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Shared, "call", travel)
-    monkeypatch.setattr(Nonces, "register", register)
+def always_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BatchedCall, "call", call_in_a_batch)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +50,7 @@ def memory() -> StorageBackend:
 
 @pytest.fixture(scope="module")
 def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageBackend]:
-    backend = SqliteBackend(tmp_path_factory.mktemp("sqlite") / "grouped.db")
+    backend = SqliteBackend(tmp_path_factory.mktemp("sqlite") / "batched.db")
     yield backend
     backend.close()
 
@@ -72,7 +67,7 @@ def backend(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.cls.engine)
 
 
-class Grouped(
+class Batched(
     QueueSchedulingContract,
     QueueKeysContract,
     IdempotencyContract,
@@ -88,16 +83,16 @@ class Grouped(
     RetentionCapsContract,
     TransactionsContract,
 ):
-    """The kinds of record of which single calls may travel together."""
+    """The kinds of record whose single calls are batched."""
 
 
-class TestGroupedMemory(Grouped):
+class TestBatchedMemory(Batched):
     engine = "memory"
 
 
-class TestGroupedSqlite(Grouped):
+class TestBatchedSqlite(Batched):
     engine = "sqlite"
 
 
-class TestGroupedPostgres(Grouped):
+class TestBatchedPostgres(Batched):
     engine = "postgres"
