@@ -23,7 +23,8 @@ def open_storage(
     """Open the storage that the environment, `.env` and these keywords describe; keywords win.
 
     A keyword is a variable's name in lower case, without STORAGE_: `engine`, `database_url`, `sqlite_path`,
-    `retention_posted_days` and so on. `clock` returns the time where a call is given none; default: the
+    `retention_posted_days` and so on. The settings of a plug-in are keywords, too: type checkers accept them
+    from a `dict[str, Any]`, as `**options`. `clock` returns the time where a call is given none; default: the
     engine's clock. With `auto_prune` the storage prunes once a minute while it is in use.
 
     The engine is reached, and its schema made ready, before this returns. Raises ConfigurationError for

@@ -1,4 +1,4 @@
-"""The one reader of the environment."""
+"""The settings of a storage, from keywords, the environment and `.env`."""
 
 from __future__ import annotations
 

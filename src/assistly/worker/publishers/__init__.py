@@ -1,4 +1,4 @@
-"""The publishers that ship, and how a line of text names one."""
+"""The publishers that are part of the package, and the texts that name them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ SPECS = "stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE"
 
 
 def load_publisher(spec: str, *, webhook_secret: str | None = None) -> Publisher:
-    """`stdout`, `file:PATH`, `webhook:URL`, or `module:attribute` for one's own."""
+    """The publisher that a text names: `stdout`, `file:PATH`, `webhook:URL`, or `module:attribute`.
+
+    Raises ConfigurationError if there is none, or if it cannot be loaded.
+    """
     kind, colon, rest = spec.partition(":")
     if spec == "stdout":
         from .stdout import publish
@@ -44,13 +47,13 @@ def _imported(spec: str, module: str, attribute: str) -> Publisher:
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {error}") from error
     if not callable(found) or isinstance(found, type):
-        raise ConfigurationError(f"the publisher {spec!r} is no function or other callable object")
+        raise ConfigurationError(f"the publisher {spec!r} is not callable")
     publisher: Publisher = found
     return publisher
 
 
 def described(job: Job) -> dict[str, Json]:
-    """What the publishers that ship tell of a job."""
+    """What the publishers of this package send of a job."""
     return {
         "id": job.id,
         "platform": job.platform,
@@ -62,4 +65,5 @@ def described(job: Job) -> dict[str, Json]:
 
 
 def as_line(job: Job) -> bytes:
+    """`described` as a line of JSON."""
     return json.dumps(described(job), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""One line of JSON in a file for each job: whole or not at all, and on the disk."""
+"""Appends a line of JSON to a file for each job."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ if TYPE_CHECKING:
 
 
 class FilePublisher:
-    """Appends to `path`, which any number of processes may share. The remote id is the line's offset.
+    """Appends a line to the file `path`, whole or not at all, and flushes it to the disk.
 
-    A new file is readable by its owner alone. Where a line was written but may not have reached the
-    disk, the outcome is unknown.
+    Any number of processes may share the file. The remote id is the name of the file and the offset of the
+    line. A new file has mode 0600. If a line was written but may not have reached the disk, the outcome is
+    unknown. Raises ConfigurationError if `path` is a directory.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         if self._path.is_dir():
             raise ConfigurationError(f"the file to publish to is a directory: {self._path}")
-        self._one_at_a_time = threading.Lock()
+        self._mutex = threading.Lock()
 
     def __call__(self, job: Job) -> str:
         line = as_line(job)
-        with self._one_at_a_time, _opened(self._path) as file:
+        with self._mutex, _opened(self._path) as file:
             start = os.fstat(file).st_size
             if start and os.pread(file, 1, start - 1) != b"\n":
                 line = b"\n" + line  # the line above was cut off by a crash

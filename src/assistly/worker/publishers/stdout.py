@@ -1,4 +1,4 @@
-"""One line of JSON on the standard output for each job."""
+"""Prints a line of JSON for each job."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from . import as_line
 if TYPE_CHECKING:
     from assistly.storage.records import Job
 
-_one_at_a_time = threading.Lock()
+_mutex = threading.Lock()
 
 
 def publish(job: Job) -> None:
+    """Print it, whole, and flush."""
     line = as_line(job).decode()
-    with _one_at_a_time:
+    with _mutex:
         sys.stdout.write(line)
         sys.stdout.flush()

@@ -45,22 +45,27 @@ _NOT_SENT = (
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
-    """What the signature header holds. Receivers compare it with `hmac.compare_digest`.
+    """The value of the signature header. Receivers compare it with `hmac.compare_digest`.
 
-    They should also refuse a timestamp that is more than a few minutes off, and a key that they know.
+    They should also refuse a timestamp that is more than a few minutes off, and treat a request whose
+    Idempotency-Key they have seen as a repetition.
     """
     digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
     return f"sha256={digest.hexdigest()}"
 
 
 class WebhookPublisher:
-    """POSTs a job as JSON to `url`.
+    """Sends a job as JSON in a POST to `url`.
 
-    The header Idempotency-Key is the job's key, percent-encoded, or `job-` and its id: the same for each
-    attempt, and a receiver that honours it never acts twice. 2xx is posted, and `id` of a JSON object
-    in the answer is the remote id; 429 is Retry; 5xx and a connection that is not made are failures
-    that are tried again; any other answer is Permanent. A time-out or a broken connection after the
-    request was sent is Unknown.
+    The header Idempotency-Key is the job's key, percent-encoded, or `job-` and its id. It is the same for
+    each attempt, so a receiver that honours it never acts twice. With `secret` the request is signed: see
+    `sign`. `timeout` and `connect_timeout` are seconds.
+
+    An answer of 2xx means posted, and `id` in a JSON object is the remote id. 429 is Retry. 5xx, and a
+    connection that cannot be made, are failures that are retried. Any other answer is Permanent. A time-out
+    or a broken connection after the request was sent is Unknown.
+
+    Raises ConfigurationError for a URL that is not http or https.
     """
 
     def __init__(
@@ -74,8 +79,8 @@ class WebhookPublisher:
     ) -> None:
         self._url = _checked(url)
         self._secret = secret
-        # An idle connection that the server has just closed looks like one that broke after the request:
-        # none is kept.
+        # No idle connections are kept: one that the server has just closed would look like one that broke
+        # after the request was sent.
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=connect_timeout),
             limits=httpx.Limits(max_keepalive_connections=0),
@@ -91,14 +96,15 @@ class WebhookPublisher:
         try:
             response = self._client.send(request, stream=True)
             with closing(response):
-                answer = _beginning(response.iter_bytes())
+                answer = _first_bytes(response.iter_bytes())
         except _NOT_SENT as error:
-            raise ConnectionError(f"no connection: {_told(error)}") from error
+            raise ConnectionError(f"no connection: {_text(error)}") from error
         except httpx.HTTPError as error:
-            raise Unknown(f"no complete answer to the request: {_told(error)}") from error
-        return _judged(response, answer)
+            raise Unknown(f"no complete answer to the request: {_text(error)}") from error
+        return _result(response, answer)
 
     def close(self) -> None:
+        """Close the HTTP client."""
         self._client.close()
 
     def _headers(self, job: Job, body: bytes) -> dict[str, str]:
@@ -120,7 +126,7 @@ def _checked(url: str) -> httpx.URL:
     return parsed
 
 
-def _beginning(chunks: Iterator[bytes]) -> bytes:
+def _first_bytes(chunks: Iterator[bytes]) -> bytes:
     taken = b""
     for chunk in chunks:
         taken += chunk
@@ -129,7 +135,7 @@ def _beginning(chunks: Iterator[bytes]) -> bytes:
     return taken
 
 
-def _judged(response: httpx.Response, answer: bytes) -> str | None:
+def _result(response: httpx.Response, answer: bytes) -> str | None:
     status = response.status_code
     if 200 <= status < 300:
         return _remote_id(answer)
@@ -151,7 +157,7 @@ def _remote_id(answer: bytes) -> str | None:
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds, from either form of the header. A date is compared with the server's own clock."""
+    """In seconds, whichever form it has. A date is compared with the server's own clock."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdecimal():
         return min(float(value), 1e9)
@@ -170,5 +176,5 @@ def _date(value: str) -> datetime | None:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def _told(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
