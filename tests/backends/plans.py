@@ -17,8 +17,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from assistly.storage import PostgresBackend, SqliteBackend
-from assistly.storage.engines.postgres.executor import ForeignExecutor, PostgresExecutor
-from assistly.storage.engines.postgres.wire import Wire
+from assistly.storage.engines.postgres.executor import CursorExecutor, PostgresExecutor
+from assistly.storage.engines.postgres.wire import LibpqExecutor
 from assistly.storage.engines.sqlite.connections import Connection as SqliteConnection
 
 ROWS = 100_000
@@ -178,7 +178,7 @@ class PostgresWatch(Watch):
     _times = 6
 
     def _install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for kind in (Wire, ForeignExecutor):
+        for kind in (LibpqExecutor, CursorExecutor):
             for name in ("rows", "row", "execute"):
                 monkeypatch.setattr(kind, name, self._watched(getattr(kind, name)))
 
@@ -287,7 +287,7 @@ def fill_sqlite(backend: SqliteBackend) -> None:
             for statement in fill_statements(prefix="assistly_", time=time):
                 connection.execute(statement)
 
-        database.write(fill)
+        database.in_transaction(fill)
 
 
 def fill_postgres(url: str, schema: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from assistly.storage.engines.postgres.courier import Announcement
-from assistly.storage.engines.postgres.wire import Wire
-from assistly.storage.errors import ClaimLost, InvalidValue
+from assistly.storage.engines.postgres.wire import LibpqExecutor
+from assistly.storage.errors import ClaimLost
 from assistly.storage.records import (
     ClaimState,
     Failed,
@@ -28,8 +25,6 @@ from assistly.storage.records import (
     Released,
 )
 from assistly.storage.storage import Storage
-from forking import needs_fork
-from waiting import until
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -44,16 +39,16 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     thread = threading.get_ident()
 
     def noted(send: Callable[..., Any]) -> Callable[..., Any]:
-        def note(wire: Wire, statement: str, *arguments: Any) -> Any:
+        def note(executor: LibpqExecutor, statement: str, *arguments: Any) -> Any:
             if threading.get_ident() == thread:
                 sent.append(statement.split()[0])
-            return send(wire, statement, *arguments)
+            return send(executor, statement, *arguments)
 
         return note
 
     with monkeypatch.context() as patch:
-        patch.setattr(Wire, "run", noted(Wire.run))
-        patch.setattr(Wire, "command", noted(Wire.command))
+        patch.setattr(LibpqExecutor, "run", noted(LibpqExecutor.run))
+        patch.setattr(LibpqExecutor, "command", noted(LibpqExecutor.command))
         yield sent
 
 
@@ -96,14 +91,14 @@ def test_a_key_that_is_given_up_while_it_is_looked_at(
     postgres: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = [postgres.idempotency.claim("key", now=NOW)]
-    row = Wire.row
+    rows = LibpqExecutor.rows
 
-    def given_up(wire: Wire, statement: str, *arguments: Any) -> Any:
+    def given_up(executor: LibpqExecutor, statement: str, *arguments: Any) -> Any:
         if statement.startswith("SELECT") and held:
             postgres.idempotency.abandon(held.pop())
-        return row(wire, statement, *arguments)
+        return rows(executor, statement, *arguments)
 
-    monkeypatch.setattr(Wire, "row", given_up)
+    monkeypatch.setattr(LibpqExecutor, "rows", given_up)
     assert postgres.idempotency.claim("key", now=NOW).state is ClaimState.ACQUIRED
     assert held == []
 
@@ -113,15 +108,15 @@ def test_a_key_that_is_taken_over_while_it_is_looked_at(
 ) -> None:
     postgres.idempotency.claim("key", now=NOW)
     others = [LATER]
-    row = Wire.row
+    rows = LibpqExecutor.rows
 
-    def taken_over(wire: Wire, statement: str, *arguments: Any) -> Any:
-        found = row(wire, statement, *arguments)
+    def taken_over(executor: LibpqExecutor, statement: str, *arguments: Any) -> Any:
+        found = rows(executor, statement, *arguments)
         if statement.startswith("SELECT") and others:
             assert postgres.idempotency.claim("key", now=others.pop()).state is ClaimState.ACQUIRED
         return found
 
-    monkeypatch.setattr(Wire, "row", taken_over)
+    monkeypatch.setattr(LibpqExecutor, "rows", taken_over)
     assert postgres.idempotency.claim("key", now=LATER).state is ClaimState.IN_PROGRESS
 
 
@@ -218,27 +213,6 @@ def test_a_batch_whose_ids_have_gaps(postgres: Storage, database_url: str, schem
     assert postgres.queue.list(limit=1000) == [before, *jobs, after]
 
 
-def test_the_collector_pauses_for_a_long_batch_alone(postgres: Storage) -> None:
-    thread = threading.get_ident()
-    paused: list[int] = []
-
-    def note(phase: str, info: dict[str, int]) -> None:
-        if phase == "start" and threading.get_ident() == thread and not gc.isenabled():
-            paused.append(info["generation"])
-
-    gc.callbacks.append(note)
-    try:
-        postgres.queue.schedule_many([NewJob("p", "short")] * 9_999)
-        assert (paused, gc.isenabled()) == ([], True)
-        postgres.queue.schedule_many([NewJob("p", "long")] * 20_000)
-        assert (paused, gc.isenabled()) == ([1], True)
-        with pytest.raises(InvalidValue):
-            postgres.queue.schedule_many([*[NewJob("p", "bad")] * 20_000, NewJob("", "bad")])
-        assert (paused, gc.isenabled()) == ([1, 1], True)
-    finally:
-        gc.callbacks.remove(note)
-
-
 def test_batches_at_once_have_ids_of_their_own_in_their_order(postgres: Storage) -> None:
     def write(name: str) -> list[Job]:
         batch = [NewJob(name, str(number)) for number in range(600)]
@@ -299,85 +273,6 @@ def test_outcomes_of_all_kinds_in_one_batch(postgres: Storage) -> None:
     assert postgres.queue.get(three.id) == three
 
 
-def test_one_caller_stays_on_one_connection(postgres: Storage) -> None:
-    assert len({session(postgres) for _ in range(5)}) == 1
-
-
-def test_callers_share_the_connections_that_there_are(open_postgres: Callable[..., Storage]) -> None:
-    storage = open_postgres(pool_size=2)
-    callers = 8
-    start = threading.Barrier(callers)
-
-    def call(_: int) -> set[int]:
-        start.wait(PATIENCE)
-        return {session(storage) for _ in range(50)}
-
-    with ThreadPoolExecutor(callers) as threads:
-        sessions = set().union(*threads.map(call, range(callers)))
-    assert len(sessions) <= 2
-
-
-def test_who_waits_gets_the_connection_that_another_gives_back(
-    open_postgres: Callable[..., Storage],
-) -> None:
-    storage = open_postgres(pool_size=1)
-    pool = connections(storage)
-    with ThreadPoolExecutor(1) as threads:
-        with storage.transaction():
-            waiter = threads.submit(session, storage)
-            until(lambda: pool._waiters and pool._pool.get_stats().get("requests_waiting"))
-        assert waiter.result(PATIENCE) == session(storage)
-
-
-def test_a_connection_that_ended_while_it_was_at_hand_is_replaced(
-    postgres: Storage, database_url: str
-) -> None:
-    ended = session(postgres)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(%s, 10000)", [ended])
-    taken = connections(postgres).take()
-    assert taken.info.backend_pid != ended
-    connections(postgres).give_back(taken)
-    assert session(postgres) == taken.info.backend_pid
-
-
-def test_closing_closes_the_connection_at_hand_and_the_one_in_use(postgres: Storage) -> None:
-    pool = connections(postgres)
-    at_hand, in_use = pool.take(), pool.take()
-    pool.give_back(at_hand)
-    postgres.close()
-    assert at_hand.closed
-    pool.give_back(in_use)
-    assert in_use.closed
-
-
-@needs_fork
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_leaves_the_connection_at_hand_to_its_parent(postgres: Storage) -> None:
-    used = session(postgres)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writer, str(session(postgres)).encode())
-            gc.collect()
-            postgres.close()
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    assert int(os.read(reader, 100)) != used
-    assert session(postgres) == used
-
-
-def session(storage: Storage) -> int:
-    pid: int = asked(storage, "SELECT pg_backend_pid()")
-    return pid
-
-
-def connections(storage: Storage) -> Any:
-    return storage._context.backend._database._connections  # type: ignore[attr-defined]
-
-
 def asked(storage: Storage, query: str) -> Any:
     """On the connection that the next operation would get."""
     database: Any = storage._context.backend._database  # type: ignore[attr-defined]
@@ -396,10 +291,3 @@ def test_a_session_that_a_pooler_lends_keeps_its_settings(
     """A pooler gives each client a number of its own for the server process."""
     monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 0))
     assert asked(postgres, "SHOW enable_sort") == "on"
-
-
-def test_an_announcement_covers_later_jobs_of_the_same_moment() -> None:
-    first = Announcement(NOW, 1, NOW)
-    assert first.covers(Announcement(NOW, 2, NOW + timedelta(milliseconds=40)))
-    assert not first.covers(Announcement(NOW, 2, NOW + timedelta(seconds=2)))
-    assert not first.covers(Announcement(NOW - MINUTE, 2, NOW))

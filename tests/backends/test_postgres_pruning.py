@@ -79,6 +79,6 @@ def test_other_kinds_have_theirs(storage: Storage) -> None:
     storage.nonces.register("old", NOW - 20 * HOUR)
     storage.sessions.put("old", {})
     retention = storage._context.backend.retention
-    assert retention.delete_nonces(int(NOW.timestamp()) * 1000, limit=1) == 1
+    assert retention.delete_older("nonces", NOW, limit=1) == 1
     assert retention.delete_older("sessions", NOW + HOUR, limit=1) == 1
     assert delete_events(storage, 1) == 1

@@ -134,7 +134,7 @@ class Load:
     def wakes_up(self) -> float:
         """The best of a few times from schedule to publish: one that only polls has none below a second."""
         wakeups: Wakeups = self.worker_storage._context.idle_backend._database._wakeups  # type: ignore[attr-defined]
-        self.until(lambda: wakeups.hears)
+        self.until(lambda: wakeups.is_listening)
         return min(self._picked_up() for _ in range(5))
 
     def _picked_up(self) -> float:

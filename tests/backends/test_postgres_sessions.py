@@ -141,28 +141,38 @@ def test_min_gap_needs_read_committed(postgres: Storage, database_url: str) -> N
 
 def test_a_failed_statement_spoils_its_transaction_and_says_so(postgres: Storage) -> None:
     postgres.ping()
-    database = postgres._context.backend._database  # type: ignore[attr-defined]
-    with pytest.raises(StorageUnavailable, match="nothing"), postgres.transaction() as tx:
-        tx.nonces.register("n")
+
+    def fail(storage: Storage) -> None:
+        database = storage._context.backend._store._database  # type: ignore[attr-defined]
         with pytest.raises(Exception, match="division"):
             database.read(lambda executor: executor.row("SELECT 1 / 0"))
+
+    with pytest.raises(StorageUnavailable, match="nothing"), postgres.transaction() as tx:
+        tx.nonces.register("n")
+        fail(tx)
     assert not postgres.nonces.seen("n")
     with postgres.transaction() as tx:
         tx.nonces.register("kept")
         with pytest.raises(StorageUnavailable), tx.transaction() as nested:
             nested.nonces.register("undone")
-            with pytest.raises(Exception, match="division"):
-                database.read(lambda executor: executor.row("SELECT 1 / 0"))
+            fail(nested)
     assert (postgres.nonces.seen("kept"), postgres.nonces.seen("undone")) == (True, False)
 
 
-def test_an_ended_transaction_is_closed(postgres: Storage) -> None:
+def test_a_connection_in_pipeline_mode_cannot_be_bound(postgres: Storage, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        with connection.pipeline(), pytest.raises(InvalidValue, match="pipeline"):
+            postgres.bind(connection)
+        bound = postgres.bind(connection)
+        with connection.pipeline(), pytest.raises(InvalidValue, match="pipeline"):
+            bound.nonces.register("n")
+        assert bound.nonces.register("n")
+
+
+def test_a_transaction_outlives_neither_its_storage_nor_its_fork(postgres: Storage) -> None:
     backend = postgres._context.backend
-    with backend.transaction() as outer:
-        with backend.transaction() as inner:
-            inner.nonces.register("n", 1)
+    with pytest.raises(StorageClosed), backend.transaction() as tx:
+        tx.nonces.register("n", 1)
+        backend.close()
         with pytest.raises(StorageClosed):
-            inner.nonces.seen("n")
-        assert outer.nonces.seen("n")
-    with pytest.raises(StorageClosed):
-        outer.nonces.seen("n")
+            tx.nonces.seen("n")

@@ -28,7 +28,7 @@ from assistly.storage import (
     Storage,
     StorageBackend,
 )
-from assistly.storage.engine.protocol import KeyClaim
+from assistly.storage.engine.values import KeyClaim
 from assistly.storage.engines.sqlite.driver import sqlite3
 from backends.plans import NOW, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
 

@@ -79,18 +79,23 @@ def is_broken(connection: psycopg.Connection[Any]) -> bool:
     return connection.closed or connection.pgconn.status != _OK
 
 
+def raw_connection(target: Target, **options: Any) -> psycopg.Connection[Any]:
+    """A connection in autocommit. Raises our own errors, without the password."""
+    try:
+        # By its public name, which tracers replace.
+        return psycopg.connect(target.text, autocommit=True, **options)
+    except psycopg.Error as error:
+        problem = connect_problem(target.redact(" ".join(str(error).split())))
+        raise problem from (None if target.reveals(str(error)) else error)
+
+
 def connect(target: Target, *, prepare_threshold: int | None, fast_path: bool | None) -> PooledConnection:
     """A new connection, ready for the statements of the stores.
 
     `fast_path`: whether they go to libpq without a cursor; None where the driver is one that this was
     tested with, and nobody watches its cursors.
     """
-    # By its public name, which tracers replace.
-    try:
-        connection = psycopg.connect(target.text, autocommit=True, prepare_threshold=prepare_threshold)
-    except psycopg.Error as error:
-        problem = connect_problem(target.redact(" ".join(str(error).split())))
-        raise problem from (None if target.reveals(str(error)) else error)
+    connection = raw_connection(target, prepare_threshold=prepare_threshold)
     try:
         return PooledConnection(connection, _configured(connection, fast_path))
     except BaseException as error:

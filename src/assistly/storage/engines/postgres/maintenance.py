@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from ...errors import StorageClosed
+from .connections import raw_connection
 from .conninfo import Target
 from .errors import translate
 
@@ -50,8 +51,9 @@ class Maintenance:
         """Vacuum if enough rows are dead. Where the role may not, the server skips it with a warning."""
         if self._is_closed:
             raise StorageClosed("the storage is closed")
+        connection = raw_connection(self._target, prepare_threshold=None, application_name=APPLICATION_NAME)
         try:
-            with closing(self._connect()) as self._connection:
+            with closing(connection) as self._connection:
                 if self._is_worth_it(self._connection):
                     self._vacuum(self._connection)
         except psycopg.Error as error:
@@ -67,11 +69,6 @@ class Maintenance:
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.cancel_safe(timeout=_CANCEL_SECONDS)
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            self._target.text, autocommit=True, prepare_threshold=None, application_name=APPLICATION_NAME
-        )
 
     def _is_worth_it(self, connection: psycopg.Connection[Any]) -> bool:
         dead, rows = self._statistics(connection)

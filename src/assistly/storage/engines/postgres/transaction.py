@@ -196,6 +196,8 @@ class PostgresTransaction:
             raise StorageClosed("the transaction belongs to the process that began it")
         if self.server.pool.is_closed:
             raise StorageClosed("the storage is closed")
+        if self._is_bound:
+            check_pipeline(self._executor.connection)
 
     @contextmanager
     def entered(self, *, commits: bool = False) -> Iterator[PostgresExecutor]:
@@ -208,16 +210,19 @@ class PostgresTransaction:
             raise translate(error) from error
 
 
+def check_pipeline(connection: psycopg.Connection[Any]) -> None:
+    """Raise InvalidValue if the connection is in pipeline mode, where results come later."""
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+        raise InvalidValue("connection is in pipeline mode: leave it before the storage is called")
+
+
 def bound(server: Server, connection: Any) -> PostgresTransaction:
     """On a caller's connection. Raises InvalidValue for one that cannot be used."""
     if not isinstance(connection, psycopg.Connection):
         raise InvalidValue(f"connection must be a psycopg.Connection, not {type(connection).__name__}")
     if connection.closed:
         raise InvalidValue("connection is closed")
-    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
-        raise InvalidValue(
-            "connection is in pipeline mode, in which no result is known at once: leave it first"
-        )
+    check_pipeline(connection)
     if (encoding := connection.info.encoding) != "utf-8":
         raise InvalidValue(f"connection has the client encoding {encoding}: it must have UTF8")
     return PostgresTransaction(server, BoundExecutor(connection), is_bound=True)
