@@ -243,6 +243,36 @@ asyncio.run(main())
     assert said() == ["publishing", "the server stops", "returned"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_web_server_keeps_its_signals(storage: Storage, number: signal.Signals) -> None:
+    """It shuts down as without a worker, whose task its lifespan stops."""
+    job = storage.queue.schedule("x", "running")
+    server = """
+from contextlib import asynccontextmanager
+import uvicorn
+from fastapi import FastAPI
+
+@asynccontextmanager
+async def lifespan(app):
+    with open_storage() as storage:
+        worker = AsyncWorker(storage, {"x": publish}, grace=60)
+        running = asyncio.create_task(worker.run())
+        yield
+        say("shutdown")
+        worker.stop()
+        await running
+        say("returned")
+
+uvicorn.run(FastAPI(lifespan=lifespan), uds="server.sock", log_level="warning")
+"""
+    with program(server) as process:
+        until(Path("server.sock").exists)
+        code = stop_while_publishing(process, number)
+    assert said() == ["publishing", "shutdown", "returned"]
+    assert stored(storage, job).status is JobStatus.POSTED
+    assert code in {signal.SIGTERM: (-signal.SIGTERM,), signal.SIGINT: (0, -signal.SIGINT, 130)}[number]
+
+
 @pytest.mark.parametrize("handle_signals", [True, False])
 def test_no_handler_is_touched_outside_the_main_thread_or_where_it_is_not_wanted(
     handle_signals: bool,
