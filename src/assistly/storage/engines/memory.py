@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import cast
 
-from ..engine.keyvalue import BufferedMap, KeyValueBackend, OrderedMap, OrderedStore, SortedKeys, Value
+from ..engine.keyvalue import BufferedMap, KeyValueBackend, OrderedStore, SortedKeys, Value
 from ..errors import StorageUnavailable
 
 _FORK_SECONDS = 5.0
@@ -23,7 +22,7 @@ class MemoryBackend(KeyValueBackend):
         super().__init__(_MemoryStore())
 
 
-class _MemoryStore(OrderedStore):
+class _MemoryStore(OrderedStore[BufferedMap]):
     """A reader has the lock for its one call; a writer buffers, and has it to commit: so readers go on."""
 
     holds_objects = True
@@ -32,6 +31,7 @@ class _MemoryStore(OrderedStore):
         # Reentrant: scans, which may sort keys, are made by readers with the lock, and by the writer without.
         self._lock = threading.RLock()
         self._committed = _Committed(self._lock)
+        self._writing: BufferedMap | None = None
         self._is_held_for_fork = False
         self._is_torn = False
 
@@ -39,24 +39,25 @@ class _MemoryStore(OrderedStore):
         if self._is_torn:
             raise StorageUnavailable("the process was forked in the middle of a commit: open a new storage")
 
-    def begin(self, write: bool) -> OrderedMap:
+    def begin(self, write: bool) -> BufferedMap:
+        map = BufferedMap(self._committed)
         if write:
-            return BufferedMap(self._committed)
-        self._lock.acquire()
-        return self._committed
+            self._writing = map
+        else:
+            self._lock.acquire()
+        return map
 
-    def commit(self, map: OrderedMap) -> None:
-        changes = cast("BufferedMap", map).changes
+    def commit(self, map: BufferedMap) -> None:
         with self._lock:
             try:
-                self._committed.apply(changes)
+                self._committed.apply(map.changes)
             except BaseException:
                 # An interrupt: all of a transaction is stored, or nothing.
-                self._committed.apply(changes)
+                self._committed.apply(map.changes)
                 raise
 
-    def rollback(self, map: OrderedMap) -> None:
-        if map is self._committed:
+    def rollback(self, map: BufferedMap) -> None:
+        if map is not self._writing:
             self._lock.release()
 
     def version(self) -> None:
@@ -79,19 +80,13 @@ class _MemoryStore(OrderedStore):
 
 
 class _Committed:
-    """An ordered map in which a change can be made again, where an interrupt came."""
+    """What all transactions have stored."""
 
     def __init__(self, lock: threading.RLock) -> None:
         self.lock = lock
         self._values: dict[bytes, Value] = {}
         self._keys = SortedKeys()
         self.get = self._values.get
-
-    def put(self, key: bytes, value: Value) -> None:
-        self.apply({key: value})
-
-    def delete(self, key: bytes) -> None:
-        self.apply({key: None})
 
     def scan(self, low: bytes, high: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, Value]]:
         values = self._values
@@ -100,6 +95,7 @@ class _Committed:
         return ((key, values[key]) for key in keys)
 
     def apply(self, changes: dict[bytes, Value | None]) -> None:
+        """May be repeated after an interrupt: then it makes the rest of the changes."""
         values, keys = self._values, self._keys
         for key, value in changes.items():
             if value is None:

@@ -59,7 +59,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
     an empty store is made ready on first use; without it only `migrate` does that.
     """
 
-    def __init__(self, store: OrderedStore, *, auto_migrate: bool = True) -> None:
+    def __init__(self, store: OrderedStore[Any], *, auto_migrate: bool = True) -> None:
         self._store = store
         self._auto_migrate = auto_migrate
         self._longest_key = store.max_key_bytes

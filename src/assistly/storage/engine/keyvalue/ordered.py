@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 Value = Any
 """Bytes; or, where the store holds objects, bytes and immutable tuples."""
@@ -34,8 +34,11 @@ class OrderedMap(ReadableMap, Protocol):
         """Delete the key; nothing to do if it is not there."""
 
 
-class OrderedStore(ABC):
-    """An ordered map with transactions, one writer at a time.
+M = TypeVar("M", bound=OrderedMap)
+
+
+class OrderedStore(ABC, Generic[M]):
+    """An ordered map with transactions, one writer at a time. `M` is the class of its maps.
 
     The caller sees to it that one object has one write transaction at a time, that a map is used by one
     thread at a time (not always the same one), and that `open` has succeeded before anything else is
@@ -59,18 +62,18 @@ class OrderedStore(ABC):
         """Make the store ready. Called again after it failed, and in a forked child before its first use."""
 
     @abstractmethod
-    def begin(self, write: bool) -> OrderedMap:
+    def begin(self, write: bool) -> M:
         """A consistent view of what is committed. With `write`, what is put is seen by this map alone."""
 
     @abstractmethod
-    def commit(self, map: OrderedMap) -> None:
+    def commit(self, map: M) -> None:
         """Store what was put into a map for writing, durably, all or nothing.
 
         The map has ended afterwards, also where this raises.
         """
 
     @abstractmethod
-    def rollback(self, map: OrderedMap) -> None:
+    def rollback(self, map: M) -> None:
         """End a map for reading, or forget what was put into one for writing."""
 
     @abstractmethod
