@@ -11,7 +11,6 @@ from typing import Any
 
 from ... import transitions
 from ...engine.base import BackendBase, JobStoreBase
-from ...engine.values import ATTEMPT_ERROR_LENGTH, Settlement
 from ...errors import StorageCorrupt
 from ...records import Attempt, Job, JobStatus
 from ...validation import canonical
@@ -19,8 +18,8 @@ from .database import Database, Row
 from .dialect import Dialect
 from .store import SqlStore, from_microseconds, to_microseconds
 
-_FIELDS = [field.name for field in fields(Job)]
-JOB_COLUMNS = ", ".join(_FIELDS)
+JOB_FIELDS = [field.name for field in fields(Job)]
+JOB_COLUMNS = ", ".join(JOB_FIELDS)
 """The columns that `SqlJobStore._job` decodes: the fields of a job, in their order."""
 
 # Partial indexes serve a statement that repeats their condition as it is written there.
@@ -65,7 +64,7 @@ class JobStatements:
                 AND id <> {p.exclude}
             ORDER BY scheduled_at, id LIMIT 1
         """
-        changes = ", ".join(f"{name} = {getattr(p, name)}" for name in (*_FIELDS, "attention_at"))
+        changes = ", ".join(f"{name} = {getattr(p, name)}" for name in (*JOB_FIELDS, "attention_at"))
         self.save = f"UPDATE {table} SET {changes} WHERE id = {p.id}"
         self.remove = f"DELETE FROM {table} WHERE id = {p.id}"
         self.count_backlog = f"""
@@ -238,28 +237,6 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
     def _of_platforms(self, platforms: Sequence[str] | None) -> dict[str, Any]:
         return {} if platforms is None else {"platforms": self._dialect.bind_list(platforms)}
 
-    def _end_of_claim(self, settlement: Settlement, now: datetime) -> dict[str, Any]:
-        """What the statement that settles one job of this kind takes."""
-        params: dict[str, Any] = {
-            "id": settlement.id,
-            "claim": settlement.claim,
-            "now": self._bind(now),
-        }
-        if settlement.kind == "posted":
-            params["remote_id"] = settlement.remote_id
-        elif settlement.kind == "snoozed":
-            params["at"] = self._bind(settlement.at)
-        elif settlement.kind == "failed":
-            params.update(
-                error=settlement.error,
-                attempt_error=settlement.error[:ATTEMPT_ERROR_LENGTH],
-                now_us=to_microseconds(now),
-                at=self._bind(settlement.at),
-                final=settlement.final,
-                keep_publish=settlement.keep_publish,
-            )
-        return params
-
     def _job(self, row: Row) -> Job:
         (
             id, status, platform, content, metadata, scheduled_at, created_at, updated_at, retries,
@@ -267,10 +244,13 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
             dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
             publish_started_at, max_lateness, attempts,
         ) = row  # fmt: skip
+        known = _STATUSES.get(status)
+        if known is None:
+            raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
         time = self._time
         return Job(
             id,
-            known_status(id, status),
+            known,
             platform,
             content,
             self._json(metadata),
@@ -299,7 +279,7 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
     def _columns(self, job: Job) -> dict[str, Any]:
         """All columns of a job, as they are stored."""
         columns: dict[str, Any] = {}
-        for name in _FIELDS:
+        for name in JOB_FIELDS:
             value = getattr(job, name)
             columns[name] = self._bind(value) if isinstance(value, datetime) else value
         columns["status"] = str(job.status)
@@ -308,14 +288,6 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
         columns["attempts"] = json.dumps([_stored_attempt(attempt) for attempt in job.attempts])
         columns["attention_at"] = self._bind(transitions.check_at(job))
         return columns
-
-
-def known_status(id: int, status: str) -> JobStatus:
-    """The status of job `id`. Raises StorageCorrupt for one that is none of the queue's."""
-    known = _STATUSES.get(status)
-    if known is None:
-        raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
-    return known
 
 
 def in_microseconds(duration: timedelta | None) -> int | None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from ... import forks
 from ...errors import TransactionOpen
@@ -38,6 +38,9 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         self._file = SqliteDatabase(self.path, auto_migrate=auto_migrate, busy_timeout=busy_timeout)
         super().__init__(self._file, _STORES)
         forks.register(self)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
 
     def before_fork(self) -> None:
         try:

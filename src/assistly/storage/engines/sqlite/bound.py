@@ -25,17 +25,17 @@ class BoundConnection(Connection):
 
     def begin_if_implicit(self) -> None:
         """Begin the transaction that the driver would begin by itself: to commit it is the caller's."""
-        legacy = getattr(self._raw, "autocommit", _LEGACY) == _LEGACY
-        level = self._raw.isolation_level
+        legacy = getattr(self.raw, "autocommit", _LEGACY) == _LEGACY
+        level = self.raw.isolation_level
         if legacy and level is not None and not self.in_transaction:
             self.execute(f"BEGIN {level}")
 
     def rows(self, statement: str, params: Values = _NO_PARAMS) -> list[Row]:
-        factory, self._raw.text_factory = self._raw.text_factory, str
+        factory, self.raw.text_factory = self.raw.text_factory, str
         try:
             return super().rows(statement, params)
         finally:
-            self._raw.text_factory = factory
+            self.raw.text_factory = factory
 
 
 def bound(raw: Any, name: str) -> BoundConnection:

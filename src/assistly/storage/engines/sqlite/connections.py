@@ -22,12 +22,13 @@ class Connection:
 
     def __init__(self, raw: Any, name: str) -> None:
         self.name = name
-        self._raw = raw
+        self.raw = raw
+        """The driver's connection."""
         self._cursor = raw.cursor()
 
     @property
     def in_transaction(self) -> bool:
-        in_transaction: bool = self._raw.in_transaction
+        in_transaction: bool = self.raw.in_transaction
         return in_transaction
 
     def rows(self, statement: str, params: Values = _NO_PARAMS) -> list[Row]:
@@ -65,13 +66,13 @@ class Connection:
 
     def close(self) -> None:
         self._cursor.close()
-        self._raw.close()
+        self.raw.close()
 
     def leave_to_parent(self) -> None:
         """In a forked child: use it no more, and never close it, which would change the parent's file."""
-        forks.keep_for_ever(self._raw)
+        forks.keep_for_ever(self.raw)
         forks.keep_for_ever(self._cursor)
-        self._raw = self._cursor = _InheritedConnection()
+        self.raw = self._cursor = _InheritedConnection()
 
 
 class _InheritedConnection:

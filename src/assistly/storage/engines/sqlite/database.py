@@ -31,28 +31,28 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, auto_migrate: bool, busy_timeout: timedelta) -> None:
         self._name = str(path)
         self._auto_migrate = auto_migrate
-        self._pool = SqlitePool(DatabaseFile(path, busy_timeout))
+        self._pool = SqlitePool(DatabaseFile(path, busy_timeout), self._make_ready)
         self._watch = ChangeWatch(self._pool)
         self._bound: WeakSet[BoundConnection] = WeakSet()
         self._ready = False
         self._ready_lock = threading.Lock()
 
     def select(self, statement: str, params: Values) -> list[Row]:
-        connection = self._borrow()
+        connection = self._pool.borrow()
         try:
             return connection.rows(statement, params)
         finally:
             self._pool.give_back(connection)
 
     def returning(self, statement: str, params: Values) -> list[Row]:
-        connection = self._borrow()
+        connection = self._pool.borrow()
         try:
             return connection.rows(statement, params)
         finally:
             self._pool.give_back(connection)
 
     def execute(self, statement: str, params: Values) -> int:
-        connection = self._borrow()
+        connection = self._pool.borrow()
         try:
             return connection.execute(statement, params)
         finally:
@@ -60,14 +60,14 @@ class SqliteDatabase:
 
     def insert(self, statement: str, values: Values) -> int:
         """One INSERT of one row: its id; 0 if there is none."""
-        connection = self._borrow()
+        connection = self._pool.borrow()
         try:
             return connection.insert(statement, values)
         finally:
             self._pool.give_back(connection)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        connection = self._borrow()
+        connection = self._pool.borrow()
         try:
             return work(connection)
         finally:
@@ -77,7 +77,7 @@ class SqliteDatabase:
         return self.read(work)
 
     def in_transaction(self, work: Callable[[Connection], T]) -> T:
-        connection = self._borrow()
+        connection = self._pool.borrow()
         try:
             with atomic(connection):
                 return work(connection)
@@ -86,7 +86,7 @@ class SqliteDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
-        connection = self._borrow()
+        connection = self._pool.borrow()
         try:
             with atomic(connection):
                 pinned = PinnedConnection(connection, self._pool)
@@ -98,14 +98,14 @@ class SqliteDatabase:
     def bind(self, connection: Any) -> Database:
         callers = bound(connection, self._name)
         self._bound.add(callers)
-        self._pool.give_back(self._borrow())
+        self._pool.give_back(self._pool.borrow())
         return BoundDatabase(callers, self._pool)
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def migrate(self) -> list[str]:
-        connection = self._pool.borrow()
+        connection = self._pool.borrow_new()
         try:
             applied = migrate(SqliteMigrations(connection), discover("sqlite"))
         finally:
@@ -136,16 +136,6 @@ class SqliteDatabase:
             connection.leave_to_parent()
         self._pool.after_fork_in_child()
         self._watch.after_fork_in_child()
-
-    def _borrow(self) -> Connection:
-        connection = self._pool.borrow()
-        if not self._ready:
-            try:
-                self._make_ready(connection)
-            except BaseException:
-                self._pool.give_back(connection)
-                raise
-        return connection
 
     def _make_ready(self, connection: Connection) -> None:
         """A first use that failed leaves no trace: the next one tries again."""

@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from itertools import count
+from operator import itemgetter
 from typing import Any
 
 from ... import transitions
-from ...engine.values import JobDraft, Settlement
+from ...engine.values import ATTEMPT_ERROR_LENGTH, JobDraft, Settlement
 from ...records import Job, JobStatus
 from ..sql.database import Row
-from ..sql.jobs import HELD, JOB_COLUMNS, STATUS_BEFORE_CLAIM, WAITING, SqlJobStore, in_microseconds
+from ..sql.jobs import (
+    HELD,
+    JOB_COLUMNS,
+    JOB_FIELDS,
+    STATUS_BEFORE_CLAIM,
+    WAITING,
+    SqlJobStore,
+    in_microseconds,
+)
+from ..sql.store import to_microseconds
 from .connections import Connection
 from .database import SqliteDatabase
 from .dialect import DIALECT
@@ -47,6 +56,7 @@ _TAKEN_KEYS = """
     WHERE idempotency_key IN (SELECT value FROM json_each(:keys)) AND idempotency_key IS NOT NULL
 """
 
+_BY_DUE_AT = itemgetter(JOB_FIELDS.index("due_at"), JOB_FIELDS.index("id"))
 _OF_PLATFORMS = f"AND platform {DIALECT.among_list('platforms')}"
 _IS_LATE = f"{WAITING} AND due_at <= :now AND attention_at < :now"
 
@@ -157,8 +167,8 @@ class SqliteJobStore(SqlJobStore):
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
         if len(drafts) == 1:
-            draft, values = drafts[0], self._values(drafts[0], self._bind(now))
-            id = self._database.insert(_INSERT_ONE, values)
+            (draft,) = drafts
+            id = self._database.insert(_INSERT_ONE, _values(draft, to_microseconds(now)))
             return [transitions.new(draft, id, now) if id else None]
         return self._insert_many([*drafts], now)
 
@@ -180,7 +190,8 @@ class SqliteJobStore(SqlJobStore):
             **self._of_platforms(platforms),
         }
         rows = self._database.returning(_CLAIM[platforms is not None, unless_overdue], params)
-        return sorted(map(self._job, rows), key=lambda job: (job.due_at, job.id))
+        rows.sort(key=_BY_DUE_AT)
+        return [self._job(row) for row in rows]
 
     def extend(
         self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
@@ -199,13 +210,17 @@ class SqliteJobStore(SqlJobStore):
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
         """The posted ones of a batch are one statement for each claim number, which is 1 for most."""
+        if len(settlements) == 1:
+            (one,) = settlements
+            params = _end_of_claim(one, now, expired_only)
+            return [self._write_one(_SETTLE[one.kind], params, self._job)]
         places: dict[tuple[int, int], int] = {}
         posted: defaultdict[int, dict[int, str | None]] = defaultdict(dict)
         others: list[Settlement] = []
         for place, one in enumerate(settlements):
             if places.setdefault((one.id, one.claim), place) != place:
                 continue
-            if one.kind == "posted" and len(settlements) > 1:
+            if one.kind == "posted":
                 posted[one.claim][one.id] = one.remote_id
             else:
                 others.append(one)
@@ -219,7 +234,7 @@ class SqliteJobStore(SqlJobStore):
                     one = settlements[places[id, claim]]
                     jobs.append(self._posted(one, now, publish_started_at, metadata))
             for one in others:
-                params = {**self._end_of_claim(one, now), "expired_only": expired_only}
+                params = _end_of_claim(one, now, expired_only)
                 jobs += map(self._job, connection.rows(_SETTLE[one.kind], params))
             return jobs
 
@@ -230,31 +245,46 @@ class SqliteJobStore(SqlJobStore):
         return results
 
     def _posted(self, one: Settlement, now: datetime, publish_started_at: int | None, metadata: str) -> Job:
-        """The rest is as its holder has it: to return and decode it takes as long as the whole update."""
-        return replace(
-            one.job,
-            status=JobStatus.POSTED,
-            metadata=self._json(metadata),
-            updated_at=now,
-            next_retry_at=None,
-            due_at=one.job.scheduled_at,
-            remote_id=one.remote_id,
-            posted_at=now,
-            worker_id=None,
-            lease_until=None,
-            publish_started_at=self._time(publish_started_at),
+        """The rest is as its holder has it: to read it again takes as long as the update itself."""
+        job = one.job
+        return Job(
+            job.id,
+            JobStatus.POSTED,
+            job.platform,
+            job.content,
+            self._json(metadata),
+            job.scheduled_at,
+            job.created_at,
+            now,
+            job.retries,
+            job.max_retries,
+            None,
+            job.scheduled_at,
+            job.idempotency_key,
+            one.remote_id,
+            now,
+            job.last_error,
+            job.dead_letter_at,
+            job.dead_letter_reason,
+            job.replayed_at,
+            job.claim,
+            None,
+            None,
+            self._time(publish_started_at),
+            job.max_lateness,
+            job.attempts,
         )
 
     def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
         """Nobody else writes meanwhile: keys that are free stay free, and ids follow each other."""
-        at = self._bind(now)
+        at = to_microseconds(now)
 
         def work(connection: Connection) -> dict[int, int]:
             free = self._free(connection, drafts)
             ((next_id,),) = connection.rows(_NEXT_ID)
             ids = dict(zip(free, count(next_id), strict=False))
             connection.execute_many(
-                _INSERT_MANY, [(id, *self._values(drafts[place], at)) for place, id in ids.items()]
+                _INSERT_MANY, [(id, *_values(drafts[place], at)) for place, id in ids.items()]
             )
             return ids
 
@@ -281,19 +311,36 @@ class SqliteJobStore(SqlJobStore):
             if draft.idempotency_key is None or keys.get(draft.idempotency_key) == place
         ]
 
-    def _values(self, draft: JobDraft, now: int) -> tuple[Any, ...]:
-        at: int = self._bind(draft.scheduled_at)
-        lateness = in_microseconds(draft.max_lateness)
-        return (
-            draft.platform,
-            draft.content,
-            draft.metadata,
-            at,
-            at,
-            now,
-            now,
-            draft.max_retries,
-            lateness,
-            None if lateness is None else at + lateness,
-            draft.idempotency_key,
-        )
+
+def _values(draft: JobDraft, now: int) -> tuple[Any, ...]:
+    at = to_microseconds(draft.scheduled_at)
+    lateness = in_microseconds(draft.max_lateness)
+    return (
+        draft.platform,
+        draft.content,
+        draft.metadata,
+        at,
+        at,
+        now,
+        now,
+        draft.max_retries,
+        lateness,
+        None if lateness is None else at + lateness,
+        draft.idempotency_key,
+    )
+
+
+def _end_of_claim(one: Settlement, now: datetime, expired_only: bool) -> dict[str, Any]:
+    """What the statements that settle one job take; each has some of these."""
+    return {
+        "id": one.id,
+        "claim": one.claim,
+        "now": to_microseconds(now),
+        "remote_id": one.remote_id,
+        "error": one.error,
+        "attempt_error": one.error[:ATTEMPT_ERROR_LENGTH],
+        "at": DIALECT.bind_time(one.at),
+        "final": one.final,
+        "keep_publish": one.keep_publish,
+        "expired_only": expired_only,
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ...errors import StorageClosed
@@ -14,10 +14,14 @@ _MAX_IDLE = 16
 
 
 class SqlitePool:
-    """Idle connections; the one given back last is lent first. As many are lent as are asked for."""
+    """Idle connections; the one given back last is lent first. As many are lent as are asked for.
 
-    def __init__(self, file: DatabaseFile) -> None:
+    `prepare` is called with each new connection; if it raises, the connection is closed.
+    """
+
+    def __init__(self, file: DatabaseFile, prepare: Callable[[Connection], None]) -> None:
         self.file = file
+        self._prepare = prepare
         self.closed = False
         self._start()
 
@@ -41,7 +45,19 @@ class SqlitePool:
                 connection = self._idle.pop()
                 self._lent.add(connection)
                 return connection
+        connection = self.borrow_new()
+        try:
+            self._prepare(connection)
+        except BaseException:
+            self.discard(connection)
+            raise
+        return connection
+
+    def borrow_new(self) -> Connection:
+        """A connection that has just been opened, and is not prepared."""
         with self.use():
+            if self.closed:
+                raise StorageClosed("the storage is closed")
             connection = self.file.connect()
             self._lent.add(connection)
             return connection
@@ -51,13 +67,20 @@ class SqlitePool:
         with self._lock:
             if connection not in self._lent:
                 return
-            if self.closed or len(self._idle) >= _MAX_IDLE or connection.in_transaction:
-                connection.close()
+            if self.closed or len(self._idle) >= _MAX_IDLE or connection.raw.in_transaction:
+                self.discard(connection)
             else:
+                self._lent.remove(connection)
                 self._idle.append(connection)
-            self._lent.remove(connection)
-            if self._forks:
-                self._changed.notify_all()
+                if self._forks:
+                    self._changed.notify_all()
+
+    def discard(self, connection: Connection) -> None:
+        """Give it back, and let nobody else have it."""
+        with self._lock:
+            connection.close()
+            self._lent.discard(connection)
+            self._changed.notify_all()
 
     @contextmanager
     def use(self) -> Iterator[None]:
