@@ -1,38 +1,30 @@
-"""What is the memory engine's own: the journal, savepoints, forks, and waking a sleeper."""
+"""What the memory engine adds to the contract: interrupts, forks, close, and who waits for whom."""
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import fields
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from assistly.storage.engine.protocol import JobDraft, JsonText, NonceStore, Settlement, StorageBackend
+from assistly.storage import Storage
+from assistly.storage.engine import JobDraft, JsonText, Settlement, StorageBackend
+from assistly.storage.engine.keyvalue import backend as keyvalue_backend
 from assistly.storage.engines.memory import MemoryBackend
-from assistly.storage.engines.memory.jobs import JobRow
-from assistly.storage.engines.memory.keyed import NonceRow
-from assistly.storage.engines.memory.tables import LONGEST_CHUNK, Journal, Ordered, Table
-from assistly.storage.errors import InvalidValue, StorageClosed
+from assistly.storage.errors import InvalidValue, StorageClosed, StorageUnavailable
 from assistly.storage.records import Job, JobStatus
-from assistly.storage.storage import Storage
-from forking import needs_fork
+from assistly.storage.testing.forking import ForkedChild, needs_fork
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 LATEST = datetime.max.replace(tzinfo=UTC)
 EMPTY = JsonText("{}")
-DEADLINE = 20.0
+PATIENCE = 20.0
 
 
 class Undo(Exception):
@@ -67,7 +59,7 @@ def claim(backend: StorageBackend, limit: int = 10) -> list[Job]:
 
 
 def census(backend: StorageBackend) -> dict[str, Any]:
-    """What every index says, and so every table."""
+    """What every table says, by every order that it is kept in."""
     return {
         "jobs": backend.jobs.list(status=None, platform=None, after=0, limit=100),
         "by status": [
@@ -76,7 +68,8 @@ def census(backend: StorageBackend) -> dict[str, Any]:
         "counts": backend.jobs.counts(),
         "by key": [backend.jobs.by_key(key) for key in ("a", "b", "c")],
         "slot": backend.jobs.in_window("x", NOW, LATER),
-        "due": backend.jobs.next_due_at(),
+        "waiting": backend.jobs.waiting(until=None, platforms=None, after=None, limit=100),
+        "late": backend.jobs.late(limit=100, platforms=None, now=LATEST),
         "leases": backend.jobs.expired(limit=100, now=LATEST),
         "sessions": backend.sessions.list(after=None, limit=100),
         "approvals": backend.approvals.list(status=None, before=None, limit=100),
@@ -123,7 +116,7 @@ def change_everything(backend: StorageBackend) -> None:
     backend.idempotency.complete("b", 1, JsonText("1"), now=LATER)
     backend.idempotency.put("c", EMPTY, saved_at=NOW)
     backend.nonces.register("b", 1)
-    backend.retention.delete_nonces(2, limit=1)
+    backend.retention.delete_older("nonces", NOW, limit=1)
     backend.metrics.increment("n", 1)
     backend.metrics.observe_latency(7)
     backend.lock.release("worker", "me", 1, now=NOW)
@@ -133,7 +126,21 @@ def change_everything(backend: StorageBackend) -> None:
     backend.retention.begin_prune(now=NOW, interval=timedelta(0))
 
 
-class TestTransaction:
+def started(work: Callable[[], Any]) -> Future[Any]:
+    """`work` on a thread of its own."""
+    executor = ThreadPoolExecutor(1)
+    future = executor.submit(work)
+    executor.shutdown(wait=False)
+    return future
+
+
+def keys_of(backend: MemoryBackend) -> Any:
+    """What its commits add keys to."""
+    store: Any = backend._store
+    return store._committed._keys
+
+
+class TestTransactions:
     def test_an_exception_undoes_every_kind_of_change(self, backend: MemoryBackend) -> None:
         fill(backend)
         before = census(backend)
@@ -141,7 +148,7 @@ class TestTransaction:
             change_everything(tx)
             changed = census(tx)
         assert census(backend) == before
-        assert {name for name in before if before[name] == changed[name]} <= {"slot", "due"}
+        assert {name for name in before if before[name] == changed[name]} <= {"slot"}
         assert backend.retention.begin_prune(now=NOW, interval=timedelta(minutes=1))
 
     def test_what_was_undone_can_be_done_again(self, backend: MemoryBackend) -> None:
@@ -150,55 +157,48 @@ class TestTransaction:
             change_everything(tx)
         with backend.transaction() as tx:
             change_everything(tx)
-        assert backend.jobs.counts()[JobStatus.POSTED] == 1
+            changed = census(tx)
+        assert census(backend) == changed
 
-    def test_a_nested_one_is_a_savepoint(self, backend: MemoryBackend) -> None:
-        with backend.transaction() as outer:
-            outer.nonces.register("a", 1)
-            with undone(outer) as inner:
-                inner.nonces.register("b", 1)
-                with inner.transaction() as innermost:
-                    innermost.nonces.register("c", 1)
-            with outer.transaction() as inner:
-                inner.nonces.register("d", 1)
-        assert [backend.nonces.seen(nonce) for nonce in "abcd"] == [True, False, False, True]
+    def test_a_savepoint_undoes_every_kind_of_change(self, backend: MemoryBackend) -> None:
+        with backend.transaction() as tx:
+            fill(tx)
+            before = census(tx)
+            with undone(tx) as inner:
+                change_everything(inner)
+            assert census(tx) == before
+        assert census(backend) == before
 
-    def test_the_outer_one_undoes_a_nested_one_that_ended_well(self, backend: MemoryBackend) -> None:
-        with undone(backend) as outer, outer.transaction() as inner:
-            inner.nonces.register("a", 1)
-        assert not backend.nonces.seen("a")
+    def test_readers_go_on_and_see_what_was_there_before(self, backend: MemoryBackend) -> None:
+        fill(backend)
+        before = census(backend)
+        with backend.transaction() as tx:
+            change_everything(tx)
+            assert started(lambda: census(backend)).result(PATIENCE) == before
+        assert census(backend) != before
 
-    def test_calls_on_the_backend_itself_join_it(self, backend: MemoryBackend) -> None:
-        with undone(backend):
-            backend.nonces.register("a", 1)
-        assert not backend.nonces.seen("a")
-
-    def test_other_threads_wait_for_its_end(self, backend: MemoryBackend) -> None:
-        seen: list[bool] = []
-        thread = threading.Thread(target=lambda: seen.append(backend.nonces.seen("b")), daemon=True)
+    def test_a_writer_waits_for_its_end(self, backend: MemoryBackend) -> None:
         with backend.transaction() as tx:
             tx.nonces.register("a", 1)
-            thread.start()
-            tx.nonces.register("b", 1)
-        thread.join(DEADLINE)
-        assert seen == [True]
+            writer = started(lambda: backend.nonces.register("a", 1))
+        assert writer.result(PATIENCE) is False
 
-    def test_the_yielded_backend_ends_with_the_block(self, backend: MemoryBackend) -> None:
+    def test_a_writer_does_not_wait_for_ever(
+        self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(keyvalue_backend, "LOCK_SECONDS", 0.01)
         with backend.transaction() as tx:
-            pass
-        with pytest.raises(StorageClosed):
-            tx.nonces.seen("a")
-        with pytest.raises(StorageClosed):
-            tx.now()
-        with pytest.raises(StorageClosed), tx.transaction():
-            pass
+            with pytest.raises(StorageUnavailable, match="did not end within"):
+                backend.nonces.register("a", 1)
+            tx.nonces.register("b", 1)
+        assert [backend.nonces.seen(nonce) for nonce in ("a", "b")] == [False, True]
 
-    def test_an_id_is_never_given_twice(self, backend: MemoryBackend) -> None:
-        first = schedule(backend)
-        with undone(backend) as tx:
-            second = schedule(tx)
-        backend.jobs.remove(first.id)
-        assert schedule(backend).id > second.id > first.id
+    def test_begun_used_and_ended_on_three_threads(self, backend: MemoryBackend) -> None:
+        block = backend.transaction()
+        tx = started(block.__enter__).result(PATIENCE)
+        started(lambda: fill(tx)).result(PATIENCE)
+        started(lambda: block.__exit__(None, None, None)).result(PATIENCE)
+        assert backend.nonces.seen("a")
 
 
 class TestFailure:
@@ -215,87 +215,38 @@ class TestFailure:
                 tx.jobs.insert([draft("b"), draft("c", metadata="no JSON")], now=NOW)
         assert [job.idempotency_key for job in claim(backend)] == ["a"]
 
-    def test_an_interrupted_nonce_is_undone_alone(
-        self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("at", [*range(0, 40, 3)])
+    @pytest.mark.parametrize("step", ["add", "discard"])
+    def test_an_interrupt_in_the_middle_of_a_commit(
+        self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch, step: str, at: int
     ) -> None:
-        def interrupt(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        def interrupted(nonces: NonceStore, timestamp_ms: int) -> None:
-            with monkeypatch.context() as patch:
-                patch.setattr(Ordered, "add", interrupt)
-                with pytest.raises(KeyboardInterrupt):
-                    nonces.register("b", timestamp_ms)
-            assert not nonces.seen("b")
-
-        with backend.transaction() as tx:
-            tx.nonces.register("a", 1)
-            interrupted(tx.nonces, 1)
-        interrupted(backend.nonces, 0)
-        assert backend.nonces.register("b", 1)
-        assert backend.retention.delete_nonces(2, limit=9) == 2
-
-    @pytest.mark.parametrize("is_late", [False, True])
-    def test_an_interrupt_between_the_two_steps_of_a_nonce(
-        self, backend: MemoryBackend, is_late: bool
-    ) -> None:
-        class Interrupting(dict[str, NonceRow]):
-            def __setitem__(self, nonce: str, row: NonceRow) -> None:
-                if nonce != "cut off":
-                    super().__setitem__(nonce, row)
-                elif is_late:
-                    super().__setitem__(nonce, row)
-                    raise KeyboardInterrupt
-                else:
-                    raise KeyboardInterrupt
-
-        table = backend._tables.nonces
-        backend.nonces.register("before", 1)
-        table.rows = Interrupting(table.rows)
-        with pytest.raises(KeyboardInterrupt):
-            backend.nonces.register("cut off", 2)
-        table.rows = dict(table.rows)
-        assert backend.nonces.register("cut off", 4) is not is_late
-        assert backend.nonces.register("after", 3)
-        assert backend.retention.delete_nonces(3, limit=9) == (2 if is_late else 1)
-        assert backend.nonces.seen("cut off") is not is_late
-        assert backend.retention.delete_nonces(5, limit=9) == (1 if is_late else 2)
-        assert not any(backend.nonces.seen(nonce) for nonce in ("before", "cut off", "after"))
-
-    def test_a_nonce_leaves_nothing_to_undo(self, backend: MemoryBackend) -> None:
-        backend.nonces.register("a", 1)
-        assert backend._database.journal.entries == []
-
-    @pytest.mark.parametrize("skipped", range(14))
-    def test_an_interrupt_between_two_steps_of_a_change(
-        self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch, skipped: int
-    ) -> None:
+        """All of the transaction is stored, or nothing, and what comes afterwards works."""
         fill(backend)
         before = census(backend)
-        steps = count()
+        steps = 0
+        keys = keys_of(backend)
+        plain = getattr(keys, step)
 
-        def interrupted(step: Callable[..., None]) -> Callable[..., None]:
-            def run(*args: object) -> None:
-                if next(steps) == skipped:
-                    raise KeyboardInterrupt
-                step(*args)
+        def interrupted(key: bytes) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == at + 1:
+                raise KeyboardInterrupt
+            plain(key)
 
-            return run
-
-        def claim_and_schedule() -> None:
-            with backend.transaction() as tx:
-                claim(tx)
-                schedule(tx, "c")
-
+        changed: dict[str, Any] = {}
         with monkeypatch.context() as patch:
-            for step in (Ordered.add, Ordered.update):
-                patch.setattr(Ordered, step.__name__, interrupted(step))
-            with pytest.raises(KeyboardInterrupt):
-                claim_and_schedule()
-        assert census(backend) == before
-        change_everything(backend)
+            patch.setattr(keys, step, interrupted)
+            with suppress(KeyboardInterrupt), backend.transaction() as tx:
+                change_everything(tx)
+                changed = census(tx)
+        assert changed != before
+        assert census(backend) == changed
+        backend.jobs.insert([draft("d")], now=NOW)
+        assert len(claim(backend)) == 1
 
-    def test_it_is_closed(self, backend: MemoryBackend) -> None:
+    def test_closed(self, backend: MemoryBackend) -> None:
+        backend.ping()
         backend.close()
         backend.close()
         for call in (backend.ping, backend.now, backend.migrate, backend.jobs.counts, backend.metrics.read):
@@ -304,106 +255,94 @@ class TestFailure:
         with pytest.raises(StorageClosed), backend.transaction():
             pass
 
+    def test_a_writer_that_waits_when_it_is_closed(self, backend: MemoryBackend) -> None:
+        block = backend.transaction()
+        block.__enter__()
+        writer = started(lambda: backend.nonces.register("a", 1))
+        backend.close()
+        with pytest.raises(StorageClosed):
+            writer.result(PATIENCE)
+        with pytest.raises(StorageClosed):
+            block.__exit__(None, None, None)
+
     def test_it_has_nothing_to_bind_to(self, backend: MemoryBackend) -> None:
         with pytest.raises(InvalidValue):
             backend.bind(object())
 
 
-def child_says(work: Callable[[], str]) -> str:
-    """What `work` returns in a forked child, or how it failed there."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            answer = work()
-        except BaseException as error:  # noqa: BLE001 - the parent reports it
-            answer = repr(error)
-        os.write(writer, answer.encode())
-        os._exit(0)
-    os.close(writer)
-    try:
-        ready, _, _ = select.select([reader], [], [], DEADLINE)
-        return os.read(reader, 4096).decode() if ready else "the child hangs"
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(reader)
-
-
-@contextmanager
-def elsewhere(work: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Another thread is inside the context of `work` while the block runs."""
-    inside, leave = threading.Event(), threading.Event()
-
-    def run() -> None:
-        with work():
-            inside.set()
-            leave.wait(DEADLINE)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert inside.wait(DEADLINE)
-    yield
-    leave.set()
-    thread.join(DEADLINE)
-
-
 @needs_fork
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-class TestFork:
-    def test_a_child_has_a_copy_of_its_own(self, backend: MemoryBackend) -> None:
-        backend.nonces.register("a", 1)
-        answer = child_says(lambda: f"{backend.nonces.register('a', 1)} {backend.nonces.register('b', 1)}")
-        assert answer == "False True"
-        assert not backend.nonces.seen("b")
-
+class TestForks:
     def test_a_transaction_of_another_thread_is_undone_in_the_child(self, backend: MemoryBackend) -> None:
         fill(backend)
         before = census(backend)
 
-        @contextmanager
-        def open_transaction() -> Iterator[None]:
-            with backend.transaction() as tx:
-                change_everything(tx)
-                yield
-
-        def check() -> str:
+        def work(_: Connection) -> tuple[bool, int]:
             same = census(backend) == before
             change_everything(backend)
-            return f"{same} {backend.jobs.counts()[JobStatus.POSTED]}"
+            return same, backend.jobs.counts()[JobStatus.POSTED]
 
-        with elsewhere(open_transaction):
-            answer = child_says(check)
-        assert answer == "True 1"
+        inside, leave = threading.Event(), threading.Event()
+
+        def transact() -> None:
+            with backend.transaction() as tx:
+                change_everything(tx)
+                inside.set()
+                assert leave.wait(PATIENCE)
+
+        other = started(transact)
+        assert inside.wait(PATIENCE)
+        assert ForkedChild(work).result() == (True, 1)
+        leave.set()
+        other.result(PATIENCE)
         assert backend.jobs.counts()[JobStatus.POSTED] == 1
-
-    def test_a_transaction_of_the_forking_thread_goes_on_in_both(self, backend: MemoryBackend) -> None:
-        with backend.transaction() as tx:
-            tx.nonces.register("a", 1)
-
-            def go_on() -> str:
-                return f"{tx.nonces.register('b', 1)} {backend.nonces.seen('a')}"
-
-            assert child_says(go_on) == "True True"
-        assert backend.nonces.seen("a")
-        assert not backend.nonces.seen("b")
 
     def test_a_child_has_no_tokens_of_its_parents(self, backend: MemoryBackend) -> None:
         keys = Storage(backend, auto_prune=False).idempotency
         keys.claim("drawn ahead")
-        tokens = {child_says(lambda: str(keys.claim("key").token)) for _ in range(3)}
-        tokens.add(str(keys.claim("key").token))
+        tokens = {ForkedChild(lambda _: keys.claim("key").token).result() for _ in range(3)}
+        tokens.add(keys.claim("key").token)
         assert len(tokens) == 4
 
     def test_a_sleeper_of_another_thread_is_no_obstacle(self, backend: MemoryBackend) -> None:
-        asleep = threading.Thread(target=backend.jobs.wait, args=(DEADLINE,), daemon=True)
-        asleep.start()
-        assert child_says(lambda: str(schedule(backend).id)) == "1"
+        sleeper = asleep(backend)
+        assert ForkedChild(lambda _: schedule(backend).id).result() == 1
         backend.close()
-        asleep.join(DEADLINE)
+        sleeper.result(PATIENCE)
+
+    def test_a_fork_from_the_middle_of_a_commit_is_refused(
+        self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only where the commit does not end while the fork waits for it."""
+        monkeypatch.setattr("assistly.storage.engines.memory._FORK_SECONDS", 0.01)
+        backend.ping()
+        committing, go_on = threading.Event(), threading.Event()
+        keys = keys_of(backend)
+        plain = keys.add
+
+        def slow(key: bytes) -> None:
+            committing.set()
+            assert go_on.wait(PATIENCE)
+            plain(key)
+
+        monkeypatch.setattr(keys, "add", slow)
+        writer = started(lambda: backend.nonces.register("a", 1))
+        assert committing.wait(PATIENCE)
+
+        def work(_: Connection) -> list[str]:
+            messages = []
+            for _attempt in range(2):
+                with pytest.raises(StorageUnavailable) as caught:
+                    backend.nonces.seen("a")
+                messages.append(str(caught.value))
+            return messages
+
+        messages = ForkedChild(work).result()
+        go_on.set()
+        assert writer.result(PATIENCE) is True
+        assert ["in the middle of a commit" in message for message in messages] == [True, True]
 
 
-def asleep(backend: StorageBackend) -> threading.Thread:
+def asleep(backend: StorageBackend) -> Future[None]:
     """A thread that has looked for work, found none that it likes, and waits for a change."""
     looked = threading.Event()
 
@@ -411,25 +350,17 @@ def asleep(backend: StorageBackend) -> threading.Thread:
         backend.jobs.next_due_at()
         looked.set()
         with suppress(StorageClosed):
-            backend.jobs.wait(10 * DEADLINE)
+            backend.jobs.wait(10 * PATIENCE)
 
-    thread = threading.Thread(target=look_and_wait, daemon=True)
-    thread.start()
-    assert looked.wait(DEADLINE)
-    return thread
+    future = started(look_and_wait)
+    assert looked.wait(PATIENCE)
+    return future
 
 
 def stored(backend: StorageBackend, id: int) -> Job:
     job = backend.jobs.get(id)
     assert job is not None
     return job
-
-
-def slept_through(backend: StorageBackend) -> bool:
-    nap = 0.05
-    start = time.monotonic()
-    backend.jobs.wait(nap)
-    return time.monotonic() - start >= nap
 
 
 class TestWait:
@@ -455,29 +386,24 @@ class TestWait:
         backend.jobs.settle([Settlement("failed", stored(backend, 3), final=True)], now=NOW)
         sleeper = asleep(backend)
         change(backend)
-        sleeper.join(DEADLINE)
-        assert not sleeper.is_alive()
+        sleeper.result(PATIENCE)
 
-    def test_a_change_between_the_look_and_the_sleep_counts_once(self, backend: MemoryBackend) -> None:
-        backend.jobs.next_due_at()
-        schedule(backend)
-        assert not slept_through(backend)
-        assert slept_through(backend)
-
-    def test_a_change_that_was_seen_does_not_count(self, backend: MemoryBackend) -> None:
+    @pytest.mark.parametrize("look", ["before", "after"])
+    def test_a_change_counts_from_the_look_on(self, backend: MemoryBackend, look: str) -> None:
         schedule(backend)
         backend.jobs.next_due_at()
-        assert slept_through(backend)
+        if look == "before":
+            schedule(backend)
+        assert slept(backend) is (look == "after")
 
     def test_a_commit_wakes_and_a_rollback_does_not(self, backend: MemoryBackend) -> None:
         backend.jobs.next_due_at()
         with undone(backend) as tx:
             schedule(tx)
-        assert slept_through(backend)
-        backend.jobs.next_due_at()
+        assert slept(backend)
         with backend.transaction() as tx:
             schedule(tx)
-        assert not slept_through(backend)
+        assert not slept(backend)
 
     def test_what_can_bring_no_work_does_not_wake(self, backend: MemoryBackend) -> None:
         schedule(backend)
@@ -485,48 +411,24 @@ class TestWait:
         held = claim(backend)[0]
         backend.jobs.begin_publish(held.id, held.claim, now=NOW)
         backend.jobs.settle([Settlement("posted", held)], now=NOW)
-        assert slept_through(backend)
+        backend.nonces.register("a", 1)
+        assert slept(backend)
 
 
-class TestNonces:
-    def test_the_oldest_go_first_whatever_order_they_came_in(self, backend: MemoryBackend) -> None:
-        ascending = [(f"a{number}", number // 3) for number in range(2500)]
-        scattered = [(f"s{number}", number * 7919 % 900) for number in range(600)]
-        nonces = [*ascending, *scattered, ("last", 2000)]
-        for nonce, timestamp_ms in nonces:
-            assert backend.nonces.register(nonce, timestamp_ms)
-        assert max(map(len, backend._tables.nonces.by_time.chunks)) <= LONGEST_CHUNK
-        expected = sorted(nonces, key=lambda nonce: nonce[1])
-        while expected[0][1] < 800:
-            old = sum(moment < 800 for _, moment in expected)
-            assert backend.retention.delete_nonces(800, limit=700) == min(old, 700)
-            del expected[: min(old, 700)]
-            assert {nonce for nonce, _ in nonces if backend.nonces.seen(nonce)} == {*dict(expected)}
-        assert backend.retention.delete_nonces(800, limit=700) == 0
+class Sleepless(threading.Condition):
+    """Notes that somebody wanted to sleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleeps = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.sleeps += 1
+        return False
 
 
-class TestIndex:
-    def test_a_row_has_the_fields_of_a_job_in_its_order(self) -> None:
-        assert JobRow._fields == tuple(field.name for field in fields(Job))
-
-    @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3000)), max_size=60), st.integers(0, 31))
-    def test_it_agrees_with_a_sorted_list(self, spans: list[tuple[int, int]], probe: int) -> None:
-        journal = Journal()
-        index: Ordered[tuple[int, int]] = Ordered(lambda row: row)
-        table: Table[tuple[int, int], tuple[int, int]] = Table(journal, index)
-        for group, start in spans:
-            for key in ((group, number) for number in range(start, start + 100)):
-                if key in table.rows:
-                    table.delete(key)
-                else:
-                    table.put(key, key)
-        expected = sorted(table.rows)
-        above = [key for key in expected if key >= (probe,)]
-        below = [key for key in expected if key < (probe,)]
-        assert [*index.ascending()] == expected
-        assert [*index.ascending((probe,))] == above
-        assert [*index.descending((probe,))] == below[::-1]
-        assert index.rank((probe,)) == len(below)
-        journal.undo(0)
-        assert [*index.ascending()] == []
-        assert table.rows == {}
+def slept(backend: MemoryBackend) -> bool:
+    """Whether `wait` goes to sleep at all."""
+    condition = backend._changes._condition = Sleepless()
+    backend.jobs.wait(0.001)
+    return condition.sleeps > 0

@@ -125,8 +125,9 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         return self._write_block
 
     def note_look(self) -> None:
-        if self._is_usable:
-            self._changes.note()
+        if not self._is_usable:
+            self._prepare(self._auto_migrate)
+        self._changes.note()
 
     def note_jobs(self) -> None:
         self._jobs_changed = True
