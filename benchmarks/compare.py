@@ -39,7 +39,9 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 11,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes.")] = False,
     tiny: Annotated[bool, typer.Option("--tiny", hidden=True)] = False,
-    contender: Annotated[str, typer.Option(help="Which contender of the row.")] = "Assistly",
+    contender: Annotated[
+        str | None, typer.Option(help="Which contender of the row; default: the one that is judged.")
+    ] = None,
     pool_size: Annotated[int, typer.Option(min=1)] = 10,
     database_url: Annotated[
         str | None,
@@ -51,6 +53,7 @@ def main(
         (found,) = chosen([row])
     except ValueError:
         raise typer.BadParameter(f"{row!r} does not name one row") from None
+    name = contender or next(one.name for one in found.contenders if one.role == "ours")
     size: Size = "tiny" if tiny else "quick" if quick else "full"
     with ExitStack() as stack:
         url = database_url or os.environ.get("DATABASE_URL") or None
@@ -61,7 +64,7 @@ def main(
         if found.network:
             environment = stack.enter_context(over_network(environment))
         measures = [
-            stack.enter_context(_measuring(checkout, folder / str(number), found, contender, environment))
+            stack.enter_context(_measuring(checkout, folder / str(number), found, name, environment))
             for number, checkout in enumerate((first, second))
         ]
         values: tuple[list[list[float]], list[list[float]]] = ([], [])

@@ -43,6 +43,7 @@ def test_rows_have_a_name_of_their_own_and_contenders_too() -> None:
     assert len({row.key for row in ROWS}) == len(ROWS)
     for row in ROWS:
         assert len({contender.name for contender in row.contenders}) == len(row.contenders), row.key
+        assert [contender.role for contender in row.contenders].count("ours") == 1, row.key
 
 
 def test_each_figure_has_its_threshold() -> None:
