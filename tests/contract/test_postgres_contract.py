@@ -16,9 +16,12 @@ from assistly.storage.testing import (
 )
 
 
+FACTORY = "assistly.storage:PostgresBackend"
+
+
 @pytest.fixture(scope="module")
 def postgres_spec(database_url: str, new_schema: Callable[[], str]) -> EngineSpec:
-    return EngineSpec("assistly.storage:PostgresBackend", (database_url,), {"schema": new_schema()})
+    return EngineSpec(FACTORY, (database_url,), {"schema": new_schema()})
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,10 @@ class PostgresSchema:
     @pytest.fixture
     def engine_spec(self, postgres_spec: EngineSpec) -> EngineSpec:
         return postgres_spec
+
+    @pytest.fixture
+    def new_engine_spec(self, database_url: str, new_schema: Callable[[], str]) -> Callable[[], EngineSpec]:
+        return lambda: EngineSpec(FACTORY, (database_url,), {"schema": new_schema()})
 
 
 class TestPostgresForks(PostgresSchema, ForkContract):

@@ -18,10 +18,13 @@ from assistly.storage.testing import (
 )
 
 
+FACTORY = "assistly.storage:SqliteBackend"
+
+
 @pytest.fixture(scope="module")
 def sqlite_spec(tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
     path = tmp_path_factory.mktemp("sqlite") / "contract.db"
-    return EngineSpec("assistly.storage:SqliteBackend", (str(path),))
+    return EngineSpec(FACTORY, (str(path),))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,11 @@ class SqliteFile:
     @pytest.fixture
     def engine_spec(self, sqlite_spec: EngineSpec) -> EngineSpec:
         return sqlite_spec
+
+    @pytest.fixture
+    def new_engine_spec(self, tmp_path: Path) -> Callable[[], EngineSpec]:
+        numbers = count()
+        return lambda: EngineSpec(FACTORY, (str(tmp_path / f"{next(numbers)}.db"),))
 
 
 class TestSqliteForks(SqliteFile, ForkContract):

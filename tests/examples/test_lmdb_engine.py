@@ -82,6 +82,11 @@ class OnDisk:
     def engine_spec(self, folder: Path) -> EngineSpec:
         return EngineSpec("assistly_lmdb:LmdbBackend", (str(folder),))
 
+    @pytest.fixture
+    def new_engine_spec(self, tmp_path: Path) -> Callable[[], EngineSpec]:
+        numbers = count()
+        return lambda: EngineSpec("assistly_lmdb:LmdbBackend", (str(tmp_path / f"new-{next(numbers)}"),))
+
 
 class TestLmdb(StorageContract):
     pass

@@ -14,13 +14,15 @@ Needs pytest and hypothesis: `pip install 'assistly[contract]'`. The classes, an
 - `StorageContract`: everything that callers see. `backend`, of any scope: the suite empties it before
   each test, and deletes all that is in it.
 - `LifecycleContract`: opening and closing. `new_backend`: a function that opens a new, empty engine.
-- `ForkContract`: what a forked child does with a storage. `backend` and, for a durable engine, `engine_spec`.
+- `ForkContract`: what a forked child does with a storage. `backend`; for an engine with `multi_process` also
+  `engine_spec` and `new_engine_spec`.
 - `ProcessContract`: what processes see of each other. `backend` and `engine_spec`.
 - `RaceContract`: threads and processes that want the same thing. `backend` and `engine_spec`.
 - `MachineContract`: random programs, beside a model. `backend` and, for a durable engine, `engine_spec`.
 
 `engine_spec` is an `EngineSpec`: a picklable description that opens another backend on the data of
-`backend`, in this process or another. Tests are skipped by what the engine declares (`in_process`,
+`backend`, in this process or another. `new_engine_spec` is a function that returns one for new, empty data
+that nothing has opened yet. Tests are skipped by what the engine declares (`in_process`,
 `durable`, `multi_process`), never by its name.
 
 A machine that fails looks for the smallest program that does, which takes minutes. For the first days of

@@ -62,10 +62,14 @@ class OnTheEngine:
         return session_spec
 
     @pytest.fixture
-    def new_backend(self, places: EnginePlaces) -> Callable[[], StorageBackend]:
+    def new_engine_spec(self, places: EnginePlaces) -> Callable[[], EngineSpec]:
         if not places.are_many:
             pytest.skip("the settings name one place only: put {place} or {name} into one of them")
-        return lambda: places.new().open()
+        return places.new
+
+    @pytest.fixture
+    def new_backend(self, new_engine_spec: Callable[[], EngineSpec]) -> Callable[[], StorageBackend]:
+        return lambda: new_engine_spec().open()
 
 
 if ENVIRONMENT in os.environ:

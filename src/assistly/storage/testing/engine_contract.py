@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import pytest
@@ -33,6 +32,7 @@ from .fixtures import (
     empty,
     examples,
     held,
+    on_a_thread,
     open_for_test,
     retrying,
 )
@@ -365,20 +365,6 @@ _ARRIVALS: dict[str, tuple[Callable[[Storage], Any], Callable[[Storage, Any], ob
 """How a job comes to be due: what is there before, and what is done to it."""
 
 
-def started(work: Callable[[], Any]) -> Future[Any]:
-    """Run the work on a thread of its own."""
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future
-
-
 class WakeUpContract(Contract):
     """`JobStore.wait`, and `queue.wait` above it."""
 
@@ -392,7 +378,7 @@ class WakeUpContract(Contract):
             looked.set()
             backend.jobs.wait(_LONG)
 
-        waiter = started(look_and_wait)
+        waiter = on_a_thread(look_and_wait)
         assert looked.wait(_PATIENCE)
         yield looked
         waiter.result(_PATIENCE)
@@ -421,7 +407,7 @@ class WakeUpContract(Contract):
             assert changed.wait(_LONG)
             backend.jobs.wait(_LONG)
 
-        waiter = started(look_and_wait)
+        waiter = on_a_thread(look_and_wait)
         assert looked.wait(_PATIENCE)
         happen(storage, prepared)
         changed.set()
@@ -430,14 +416,14 @@ class WakeUpContract(Contract):
     def test_a_wait_without_a_look(self, backend: StorageBackend, storage: Storage) -> None:
         """A job that was there before counts as a change."""
         storage.queue.schedule("x", "a")
-        started(lambda: backend.jobs.wait(_LONG)).result(_PATIENCE)
+        on_a_thread(lambda: backend.jobs.wait(_LONG)).result(_PATIENCE)
 
     def test_a_wait_ends_by_itself(self, backend: StorageBackend, storage: Storage) -> None:
         backend.jobs.next_due_at()
-        started(lambda: backend.jobs.wait(0.01)).result(_PATIENCE)
+        on_a_thread(lambda: backend.jobs.wait(0.01)).result(_PATIENCE)
 
     def test_every_waiter_hears_of_it(self, backend: StorageBackend, storage: Storage) -> None:
-        waiters = [started(lambda: storage.queue.wait(_LONG)) for _ in range(3)]
+        waiters = [on_a_thread(lambda: storage.queue.wait(_LONG)) for _ in range(3)]
         storage.queue.schedule("x", "a")
         assert [waiter.result(_PATIENCE) for waiter in waiters] == [True] * 3
 
@@ -446,7 +432,7 @@ class WakeUpContract(Contract):
         storage = open_for_test(backend, None)
         storage.queue.schedule("x", "a", storage.queue.schedule("y", "b").created_at + SECOND)
         claim_one(storage)
-        assert started(lambda: storage.queue.wait(_LONG)).result(_PATIENCE) is True
+        assert on_a_thread(lambda: storage.queue.wait(_LONG)).result(_PATIENCE) is True
 
     def test_a_lease_does_not_end_the_wait(self, storage: Storage, clock: FakeClock) -> None:
         held(storage)

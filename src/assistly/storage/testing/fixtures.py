@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from threading import Barrier, Thread
@@ -60,7 +62,8 @@ class FakeClock:
 class Contract:
     """The base of the contract classes. A subclass for an engine adds one fixture, `backend`.
 
-    Where its data can be opened by several processes, or outlives its backend, it adds `engine_spec`.
+    Where its data can be opened by several processes, or outlives its backend, it adds `engine_spec`
+    and `new_engine_spec`.
 
     `backend` may live as long as it likes: each test, and each Hypothesis example, empties it.
     """
@@ -81,6 +84,11 @@ class Contract:
         return None
 
     @pytest.fixture
+    def new_engine_spec(self) -> Callable[[], EngineSpec] | None:
+        """A function that names new, empty data which nobody has opened; overridden as `engine_spec` is."""
+        return None
+
+    @pytest.fixture
     def clock(self) -> FakeClock:
         return FakeClock()
 
@@ -90,23 +98,26 @@ class Contract:
         return open_for_test(backend, clock)
 
 
-def needs_processes(backend: StorageBackend, spec: EngineSpec | None) -> EngineSpec:
-    """How a process opens the data of `backend`. Skips the test where the engine does not share data."""
+def needs_processes(backend: StorageBackend, spec: T | None) -> T:
+    """The fixture `engine_spec` or `new_engine_spec`. Skips the test where processes do not share data."""
     if not backend.multi_process:
         pytest.skip("the engine says that processes do not share its data (multi_process)")
     return _given(spec, "multi_process")
 
 
-def needs_durability(backend: StorageBackend, spec: EngineSpec | None) -> EngineSpec:
-    """How the data of `backend` is opened again. Skips the test where it does not outlive the process."""
+def needs_durability(backend: StorageBackend, spec: T | None) -> T:
+    """The same. Skips the test where the data does not outlive the process."""
     if not backend.durable:
         pytest.skip("the engine says that its data ends with the process (durable)")
     return _given(spec, "durable")
 
 
-def _given(spec: EngineSpec | None, trait: str) -> EngineSpec:
+def _given(spec: T | None, trait: str) -> T:
     if spec is None:
-        pytest.fail(f"an engine with {trait} has to be given the fixture `engine_spec`", pytrace=False)
+        pytest.fail(
+            f"an engine with {trait} has to be given the fixtures `engine_spec` and `new_engine_spec`",
+            pytrace=False,
+        )
     return spec
 
 
@@ -216,6 +227,21 @@ def undone(storage: Storage) -> Iterator[Storage]:
     with suppress(Undo), storage.transaction() as tx:
         yield tx
         raise Undo
+
+
+def on_a_thread(work: Callable[[], T], *, inherit: bool = False) -> Future[T]:
+    """Start the work on a thread of its own, with this thread's context variables or without any."""
+    context = copy_context() if inherit else Context()
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(work))
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def together(count: int, work: Callable[[int], T]) -> list[T]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from .fixtures import (
     Undo,
     needs_durability,
     needs_processes,
+    on_a_thread,
     open_for_test,
     undone,
 )
@@ -209,8 +211,7 @@ class ForkContract(Contract):
                 assert leave.wait(PATIENCE)
                 tx.nonces.register("after")
 
-        thread = Thread(target=transact, daemon=True)
-        thread.start()
+        transaction = on_a_thread(transact)
         assert inside.wait(PATIENCE)
 
         def work(pipe: Connection) -> Any:
@@ -222,7 +223,7 @@ class ForkContract(Contract):
         child = ForkedChild(work)
         child.receive()
         leave.set()
-        thread.join(PATIENCE)
+        transaction.result(PATIENCE)
         child.send("ended")
         seen, registered = child.result()
         assert seen in (False, REFUSED)
@@ -240,13 +241,12 @@ class ForkContract(Contract):
                 assert storage.nonces.register(nonce) is True
                 written[number].append(nonce)
 
-        threads = [Thread(target=write, args=(number,), daemon=True) for number in range(3)]
-        for thread in threads:
-            thread.start()
+        writers = [on_a_thread(partial(write, number)) for number in range(3)]
         answers = []
         for number in range(3):
             before = [len(own) for own in written]
             while [len(own) for own in written] <= before:
+                assert not any(writer.done() for writer in writers)
                 time.sleep(0.001)
             child = ForkedChild(
                 lambda _, number=number: _unless_refused(  # type: ignore[misc]
@@ -255,9 +255,8 @@ class ForkContract(Contract):
             )
             answers.append(child.result())
         stop.set()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert not any(thread.is_alive() for thread in threads)
+        for writer in writers:
+            writer.result(PATIENCE)
         assert all(storage.nonces.seen(nonce) for own in written for nonce in own)
         for number, answer in enumerate(answers):
             assert answer in ([True] * 5, REFUSED)
@@ -309,13 +308,17 @@ class ForkContract(Contract):
 
         assert ForkedChild(work).result() == (False, True)
 
-    def test_the_parent_closes_first(
-        self, backend: StorageBackend, storage: Storage, engine_spec: EngineSpec | None, clock: FakeClock
-    ) -> None:
+    @pytest.fixture
+    def unopened(
+        self, backend: StorageBackend, new_engine_spec: Callable[[], EngineSpec] | None
+    ) -> EngineSpec:
+        """Data that no other connection keeps open."""
+        needs_processes(backend, new_engine_spec)
+        return needs_durability(backend, new_engine_spec)()
+
+    def test_the_parent_closes_first(self, unopened: EngineSpec, clock: FakeClock) -> None:
         """And another storage of the parent's opens and closes the same data meanwhile."""
-        spec = needs_durability(backend, engine_spec)
-        needs_processes(backend, spec)
-        inherited = open_for_test(spec.open(), clock)
+        inherited = open_for_test(unopened.open(), clock)
         inherited.events.append("parent", 0)
 
         def work(pipe: Connection) -> list[int]:
@@ -331,21 +334,16 @@ class ForkContract(Contract):
         inherited.close()
         child.send("closed")
         child.receive()
-        with open_for_test(spec.open(), clock) as other:
+        with open_for_test(unopened.open(), clock) as other:
             other.events.append("parent", 1)
         child.send("opened and closed")
         ids = child.result()
-        with open_for_test(spec.open(), clock) as other:
+        with open_for_test(unopened.open(), clock) as other:
             assert [event.id for event in other.events.read_after(0, event_type="child")] == ids
             assert len(other.events.list(event_type="parent")) == 2
-        assert len(storage.events.list(event_type="child")) == 9
 
-    def test_the_parent_exits_first(
-        self, backend: StorageBackend, storage: Storage, engine_spec: EngineSpec | None, clock: FakeClock
-    ) -> None:
+    def test_the_parent_exits_first(self, unopened: EngineSpec, clock: FakeClock) -> None:
         """As a program does that goes to the background."""
-        spec = needs_durability(backend, engine_spec)
-        needs_processes(backend, spec)
 
         def background(pipe: Connection, parent: int, inherited: Storage) -> list[int]:
             deadline = time.monotonic() + PATIENCE
@@ -357,7 +355,7 @@ class ForkContract(Contract):
             return ids
 
         def work(pipe: Connection) -> None:
-            inherited = open_for_test(spec.open(), clock)
+            inherited = open_for_test(unopened.open(), clock)
             inherited.events.append("parent", 0)
             parent = os.getpid()
             ForkedChild(lambda _: background(pipe, parent, inherited))
@@ -366,5 +364,30 @@ class ForkContract(Contract):
         middle = ForkedChild(work)
         ids = middle.receive()
         middle.join()
-        assert [event.id for event in storage.events.read_after(0, event_type="child")] == ids
-        assert len(storage.events.list(event_type="parent")) == 1
+        with open_for_test(unopened.open(), clock) as other:
+            assert [event.id for event in other.events.read_after(0, event_type="child")] == ids
+            assert len(other.events.list(event_type="parent")) == 1
+
+    def test_two_children_and_their_parent_share_the_jobs(
+        self, unopened: EngineSpec, clock: FakeClock
+    ) -> None:
+        """As a server does that loads the application before it forks its workers."""
+        inherited = open_for_test(unopened.open(), clock)
+        jobs = inherited.queue.schedule_many(NewJob("x", "a") for _ in range(30))
+        inherited.queue.get(jobs[0].id)
+
+        def work(pipe: Connection) -> list[int]:
+            pipe.recv()
+            return _claimed_one_by_one(inherited, f"worker {os.getpid()}")
+
+        children = [ForkedChild(work) for _ in range(2)]
+        for child in children:
+            child.send("go")
+        ids = [
+            *_claimed_one_by_one(inherited, "parent"),
+            *(id for child in children for id in child.result()),
+        ]
+        inherited.close()
+        assert sorted(ids) == [job.id for job in jobs]
+        with open_for_test(unopened.open(), clock) as other:
+            assert {job.claim for job in other.queue.list()} == {1}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import Context, copy_context
-from threading import Event, Thread
+from contextvars import Context
+from threading import Event
 from typing import Any, TypeVar
 
 import pytest
@@ -14,7 +14,20 @@ import pytest
 from ..errors import ClaimLost, LockLost, NotFound, StorageClosed, StorageUnavailable, TransactionOpen
 from ..records import JobStatus, NewJob
 from ..storage import Storage
-from .fixtures import DAY, HOUR, LEASE, START, Contract, Undo, census, fresh_name, held, together, undone
+from .fixtures import (
+    DAY,
+    HOUR,
+    LEASE,
+    START,
+    Contract,
+    Undo,
+    census,
+    fresh_name,
+    held,
+    on_a_thread,
+    together,
+    undone,
+)
 
 T = TypeVar("T")
 
@@ -219,21 +232,6 @@ class TransactionCallsContract(Contract):
         assert storage.nonces.register("after") is True
 
 
-def _on_a_thread(work: Callable[[], T], *, inherit: bool = False) -> Future[T]:
-    """Start the work on a thread of its own, with this thread's context variables or without any."""
-    context = copy_context() if inherit else Context()
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(context.run(work))
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future
-
-
 class TransactionThreadsContract(Contract):
     def test_another_thread_is_not_concerned(self, storage: Storage) -> None:
         """Its call may wait for the end of the transaction, and is no part of it."""
@@ -245,7 +243,7 @@ class TransactionThreadsContract(Contract):
 
         with undone(storage) as tx:
             tx.queue.schedule("x", "undone")
-            stranger = _on_a_thread(write)
+            stranger = on_a_thread(write)
             assert calling.wait(PATIENCE)
         job = storage.queue.get(stranger.result(PATIENCE))
         assert job is not None
@@ -255,7 +253,7 @@ class TransactionThreadsContract(Contract):
         """Its call ends while the transaction is still open: done, or refused after a limited wait."""
         with undone(storage) as tx:
             tx.nonces.register("ours")
-            stranger = _on_a_thread(lambda: storage.nonces.register("stranger's"))
+            stranger = on_a_thread(lambda: storage.nonces.register("stranger's"))
             try:
                 done = stranger.result(PATIENCE)
             except StorageUnavailable:
@@ -293,7 +291,7 @@ class TransactionThreadsContract(Contract):
 
         with undone(storage) as tx:
             tx.sessions.put("user", 1)
-            other = _on_a_thread(read)
+            other = on_a_thread(read)
             assert calling.wait(PATIENCE)
         assert other.result(PATIENCE) is None
 
@@ -304,7 +302,7 @@ class TransactionThreadsContract(Contract):
             return tx.nonces.register("accepted")
 
         with storage.transaction() as tx:
-            assert _on_a_thread(refused, inherit=True).result(PATIENCE) is True
+            assert on_a_thread(refused, inherit=True).result(PATIENCE) is True
         assert (storage.nonces.seen("refused"), storage.nonces.seen("accepted")) == (False, True)
 
     def test_what_was_started_inside_may_go_on_after_the_block(self, storage: Storage) -> None:
@@ -316,7 +314,7 @@ class TransactionThreadsContract(Contract):
 
         with storage.transaction() as tx:
             tx.nonces.register("inside")
-            late = _on_a_thread(work, inherit=True)
+            late = on_a_thread(work, inherit=True)
         ended.set()
         assert late.result(PATIENCE) is True
 
@@ -330,7 +328,7 @@ class TransactionThreadsContract(Contract):
                 session = tx.sessions.update("user", lambda data: data + 1)
                 return claimed.id, session.data, tx.queue.mark_posted(claimed).status
 
-            assert _on_a_thread(work).result(PATIENCE) == (job.id, 2, JobStatus.POSTED)
+            assert on_a_thread(work).result(PATIENCE) == (job.id, 2, JobStatus.POSTED)
             posted, session = tx.queue.get(job.id), tx.sessions.get("user")
             assert posted is not None
             assert session is not None
@@ -358,9 +356,9 @@ class TransactionThreadsContract(Contract):
     @pytest.mark.parametrize("commit", [True, False])
     def test_entered_used_and_left_on_three_threads(self, storage: Storage, commit: bool) -> None:
         block = storage.transaction()
-        tx = _on_a_thread(block.__enter__).result(PATIENCE)
-        _on_a_thread(lambda: tx.nonces.register("a")).result(PATIENCE)
-        leaving = _on_a_thread(lambda: _leave(block, None if commit else Undo()))
+        tx = on_a_thread(block.__enter__).result(PATIENCE)
+        on_a_thread(lambda: tx.nonces.register("a")).result(PATIENCE)
+        leaving = on_a_thread(lambda: _leave(block, None if commit else Undo()))
         if commit:
             leaving.result(PATIENCE)
         else:
@@ -375,10 +373,10 @@ class TransactionThreadsContract(Contract):
         with storage.transaction() as tx:
             tx.nonces.register("outer")
             block = tx.transaction()
-            inner = _on_a_thread(block.__enter__).result(PATIENCE)
-            _on_a_thread(lambda: inner.nonces.register("inner")).result(PATIENCE)
+            inner = on_a_thread(block.__enter__).result(PATIENCE)
+            on_a_thread(lambda: inner.nonces.register("inner")).result(PATIENCE)
             with pytest.raises(Undo):
-                _on_a_thread(lambda: _leave(block, Undo())).result(PATIENCE)
+                on_a_thread(lambda: _leave(block, Undo())).result(PATIENCE)
             assert (tx.nonces.seen("outer"), tx.nonces.seen("inner")) == (True, False)
         assert (storage.nonces.seen("outer"), storage.nonces.seen("inner")) == (True, False)
 
