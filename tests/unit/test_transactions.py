@@ -367,7 +367,7 @@ def test_closing_while_a_block_begins(memory: Storage, monkeypatch: pytest.Monke
 
 
 def test_closing_during_a_call_lets_the_end_undo_it(memory: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "_ABORT_SECONDS", 0.01)
+    monkeypatch.setattr("assistly.storage.storage.ABORT_SECONDS", 0.01)
     begun, go_on = threading.Event(), threading.Event()
 
     def change(_: Any) -> int:
@@ -377,6 +377,59 @@ def test_closing_during_a_call_lets_the_end_undo_it(memory: Storage, monkeypatch
 
     with pools(1) as (other,), pytest.raises(StorageClosed, match="was closed"), memory.transaction() as tx:
         updating = other.submit(tx.sessions.update, "user", change)
+        assert begun.wait(PATIENCE)
+        memory.close()
+        go_on.set()
+        assert updating.result(PATIENCE).data == 1
+    assert not opened_by(memory)
+
+
+def test_an_outer_end_waits_for_a_call_on_the_nested_one(storage: Storage) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def change(_: Any) -> int:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return 1
+
+    with pools(2) as (one, two):
+        outer = storage.transaction()
+        tx = outer.__enter__()
+        tx.nonces.register("a")
+        block = tx.transaction()
+        nested = one.submit(block.__enter__).result(PATIENCE)
+        updating = one.submit(nested.sessions.update, "user", change)
+        assert begun.wait(PATIENCE)
+        leaving = two.submit(leave, outer)
+        until(lambda: tx._guard is not None and tx._guard._ended)
+        assert not leaving.done()
+        go_on.set()
+        leaving.result(PATIENCE)
+        assert updating.result(PATIENCE).data == 1
+        with pytest.raises(StorageClosed, match="around it has ended"):
+            leave(block)
+    transactions._marks.set(())
+    assert storage.nonces.seen("a")
+    assert storage.sessions.get("user") is None
+
+
+def test_closing_during_a_call_on_a_nested_one(memory: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assistly.storage.storage.ABORT_SECONDS", 0.01)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def change(_: Any) -> int:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return 1
+
+    with (
+        pools(1) as (other,),
+        pytest.raises(StorageClosed, match="was closed"),
+        memory.transaction() as tx,
+        pytest.raises(StorageClosed, match="was closed"),
+        tx.transaction() as nested,
+    ):
+        updating = other.submit(nested.sessions.update, "user", change)
         assert begun.wait(PATIENCE)
         memory.close()
         go_on.set()
@@ -441,7 +494,7 @@ def test_a_guard_makes_calls_one_at_a_time() -> None:
     order: list[int] = []
 
     def first() -> None:
-        with guard.call():
+        with guard:
             inside.set()
             assert waiting.wait(PATIENCE)
             order.append(1)
@@ -449,7 +502,7 @@ def test_a_guard_makes_calls_one_at_a_time() -> None:
     def second() -> None:
         assert inside.wait(PATIENCE)
         waiting.set()
-        with guard.call():
+        with guard:
             order.append(2)
 
     with pools(2) as (one, two):
@@ -463,7 +516,7 @@ def test_a_guard_that_ended_refuses_calls() -> None:
     guard = Guard("the transaction")
     assert guard.end("it is over") is True
     assert guard.end("another reason") is True
-    with pytest.raises(StorageClosed, match="it is over"), guard.call():
+    with pytest.raises(StorageClosed, match="it is over"), guard:
         pass
 
 

@@ -30,6 +30,9 @@ from .validation import flag
 
 _LOCK_TTL = timedelta(seconds=45)
 
+ABORT_SECONDS = 5.0
+"""How long `close` waits for a call that is under way on a transaction."""
+
 
 class Storage:
     """An engine with a clock and policies. One may be used from many threads, and is carried through a fork.
@@ -175,7 +178,7 @@ class Storage:
         if self._pruner is not None:
             self._pruner.close()
         for transaction in opened_by(self):
-            transaction.abort("the storage was closed")
+            transaction.abort("the storage was closed", timeout=ABORT_SECONDS)
         self._close_backend()
 
     def _close_backend(self) -> None:

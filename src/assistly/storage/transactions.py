@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-_ABORT_SECONDS = 5.0
 _STORES = {
     "jobs",
     "sessions",
@@ -71,14 +70,10 @@ def _open_marks() -> list[_Mark]:
     return [mark for mark in (reference() for reference in _marks.get()) if mark is not None and mark.is_open]
 
 
-def _is_marked(backend: StorageBackend) -> bool:
-    # Called by every operation, nearly always without any mark.
-    return bool(_marks.get()) and any(mark.root is backend for mark in _open_marks())
-
-
 def check_outside(backend: StorageBackend) -> None:
     """Raise TransactionOpen if the calling thread or task is inside a transaction of this backend."""
-    if _is_marked(backend):
+    # Each operation calls this, nearly always without any mark.
+    if _marks.get() and any(mark.root is backend for mark in _open_marks()):
         raise TransactionOpen(
             "a transaction is open here: call the storage that `transaction()` returned "
             "(`with storage.transaction() as tx: tx.…`), or leave the block first; a function that an "
@@ -99,37 +94,40 @@ def inside(backend: StorageBackend) -> Iterator[None]:
 
 
 class Guard:
-    """Makes the calls on one transaction, or on one bound connection, one at a time."""
+    """Makes the calls on one transaction, or on one bound connection, one at a time.
+
+    `with guard:` goes around each call. It raises StorageClosed after the end, and TransactionOpen while
+    a nested transaction is open.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._generation = forks.generation()
         # Reentrant: a call that is made inside another one is refused, and does not wait for itself.
         self._lock = threading.RLock()
-        self._calls = 0
+        self._is_called = False
         self._ended: str | None = None
         self.nested: Transaction[Any] | None = None
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Around each call.
-
-        Raises StorageClosed after the end, and TransactionOpen while a nested transaction is open.
-        """
+    def __enter__(self) -> None:
         if self._generation != forks.generation():
             raise StorageClosed(f"{self._what} belongs to the process that began it")
-        with self._lock:
+        self._lock.acquire()
+        try:
             if self._ended is not None:
                 raise StorageClosed(self._ended)
             if self.nested is not None:
                 raise TransactionOpen(_NESTED_IS_OPEN)
-            if self._calls:
+            if self._is_called:
                 raise TransactionOpen(_OPERATION_IS_OPEN)
-            self._calls += 1
-            try:
-                yield
-            finally:
-                self._calls -= 1
+        except BaseException:
+            self._lock.release()
+            raise
+        self._is_called = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_called = False
+        self._lock.release()
 
     def end(self, reason: str, *, timeout: float = -1) -> bool:
         """Refuse later calls with `reason`; True once none is under way any more.
@@ -142,7 +140,7 @@ class Guard:
         if not self._lock.acquire(timeout=timeout):
             return False
         try:
-            return not self._calls
+            return not self._is_called
         finally:
             self._lock.release()
 
@@ -159,7 +157,7 @@ class _GuardedStore:
         guard = self._guard
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with guard.call():
+            with guard:
                 return method(*args, **kwargs)
 
         self.__dict__[name] = call
@@ -184,12 +182,12 @@ class _GuardedBackend(_GuardedStore):
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:
-        with self._guard.call(), self._store.transaction() as backend:
+        with self._guard, self._store.transaction() as backend:
             yield backend
 
 
 def guarded(backend: StorageBackend, guard: Guard, owner: object = None) -> StorageBackend:
-    """`backend`, with each call made inside `guard.call()`. It keeps its `owner` from being collected."""
+    """`backend`, with each call made inside `guard`. It keeps its `owner` from being collected."""
     return cast("StorageBackend", _GuardedBackend(backend, guard, owner))
 
 
@@ -237,7 +235,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
         try:
             if self._parent is None:
                 return self._enter()
-            with self._parent.call():
+            with self._parent:
                 view = self._enter()
                 self._parent.nested = self
                 return view
@@ -288,25 +286,29 @@ class Transaction(AbstractContextManager[V], Generic[V]):
             if block is not None:
                 try:
                     if self._guard.nested is not None:
-                        self._guard.nested.abort("the transaction around it has ended")
+                        self._guard.nested.abort("the transaction around it has ended", timeout=-1)
                     _leave(block, cause)
                 finally:
                     self._forget()
             if error is None and cause is not None:
                 raise cause
 
-    def abort(self, reason: str) -> None:
-        """Undo it from outside, as far as possible at once. Its own end raises StorageClosed.
+    def abort(self, reason: str, *, timeout: float) -> bool:
+        """Undo it from outside; its own end raises StorageClosed.
 
-        A call that is under way gets some seconds to finish. If it does not, or if this is called by the
-        function of an operation, the end undoes the transaction.
+        False if a call that is under way, here or on a nested transaction, does not finish within
+        `timeout` seconds, or is the caller's own. The end of the block undoes the transaction then.
         """
         self._aborted = self._aborted or f"{reason}: the transaction was undone"
-        if not self._guard.end(self._aborted, timeout=_ABORT_SECONDS):
-            return
+        if not self._guard.end(self._aborted, timeout=timeout):
+            return False
+        nested = self._guard.nested
+        if nested is not None and not nested.abort(reason, timeout=timeout):
+            return False
         with self._lock:
             if self._block is not None:
                 self.end(StorageClosed(self._aborted))
+        return True
 
     def _forget(self) -> None:
         if self._parent is not None and self._parent.nested is self:

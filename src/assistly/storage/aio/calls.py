@@ -245,7 +245,7 @@ async def _begin(transaction: Transaction[Storage], threads: _Threads, *, in_tra
         return await threads.submit(transaction.begin, in_transaction=in_transaction)
     except asyncio.CancelledError:
         # It may have begun, or be about to.
-        threads.submit(partial(transaction.abort, "its task was cancelled"), in_transaction=True)
+        threads.submit(partial(transaction.abort, "its task was cancelled", timeout=-1), in_transaction=True)
         raise
 
 
