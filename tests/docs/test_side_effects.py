@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def named_in(section: str, column: int) -> set[str]:
 
 
 @pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+def threads(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The names of all threads that are started, with N in the place of a number."""
     names: set[str] = set()
     start = threading.Thread.start
@@ -39,11 +39,11 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", note)
-    yield names
+    return names
 
 
 @pytest.fixture
-def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+def connections(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The `application_name` of all connections that are opened."""
     names: set[str] = set()
     connect = psycopg.connect
@@ -55,7 +55,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 
     monkeypatch.setattr(psycopg, "connect", note)
     monkeypatch.delenv("PGAPPNAME", raising=False)
-    yield names
+    return names
 
 
 async def publish(_: Any) -> str:
