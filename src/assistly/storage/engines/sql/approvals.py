@@ -80,4 +80,11 @@ class SqlApprovalStore(SqlStore):
 
     def _approval(self, row: Row) -> Approval:
         id, status, payload, created_at, decided_at, seq = row
-        return Approval(id, status, self._json(payload), self._time(created_at), self._time(decided_at), seq)
+        return Approval(
+            id,
+            status,
+            self._json(payload),
+            self._time(created_at),
+            self._optional_time(decided_at),
+            seq,
+        )

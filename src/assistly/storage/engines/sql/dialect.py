@@ -75,7 +75,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def time(self, value: Any) -> Any:
-        """A stored time as a datetime; None for NULL."""
+        """A stored time, which is not NULL, as a datetime."""
 
     @abstractmethod
     def json(self, value: Any) -> Any:

@@ -142,7 +142,7 @@ class SqlIdempotencyStore(SqlStore):
             self._time(saved_at),
             fingerprint,
             token,
-            self._time(lease_until),
+            self._optional_time(lease_until),
         )
 
     def _record(self, row: Row) -> IdempotencyRecord:

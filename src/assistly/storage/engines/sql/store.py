@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...engine.base import BackendBase, StoreBase
 from .database import Database, Params, Row
@@ -40,6 +40,9 @@ class SqlStore(StoreBase[BackendBase]):
         self._bind = dialect.bind_time
         self._time = dialect.time
         self._json = dialect.json
+
+    def _optional_time(self, value: Any) -> datetime | None:
+        return None if value is None else self._time(value)
 
     def _select_one(self, statement: str, params: Params, decode: Callable[[Row], T]) -> T | None:
         rows = self._database.select(statement, params)

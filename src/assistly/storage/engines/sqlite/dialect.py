@@ -11,9 +11,6 @@ from typing import Any
 from ..sql.dialect import Dialect
 from ..sql.store import from_microseconds, to_microseconds
 
-# The rows of a batch have most of their times in common.
-_time = lru_cache(maxsize=4096)(from_microseconds)
-
 
 class SqliteDialect(Dialect):
     """Statements that SQLite alone runs are constants: the prefix is always the same."""
@@ -36,8 +33,8 @@ class SqliteDialect(Dialect):
     def bind_list(self, values: Sequence[Any]) -> str:
         return json.dumps(list(values), ensure_ascii=False)
 
-    def time(self, value: int | None) -> datetime | None:
-        return None if value is None else _time(value)
+    # The rows of a batch have most of their times in common.
+    time = staticmethod(lru_cache(maxsize=4096)(from_microseconds))
 
     def json(self, value: str | None) -> Any:
         # Most metadata is empty, and most jobs have not failed.

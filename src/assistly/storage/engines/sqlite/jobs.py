@@ -218,30 +218,29 @@ class SqliteJobStore(SqlJobStore):
         posted: defaultdict[int, dict[int, str | None]] = defaultdict(dict)
         others: list[Settlement] = []
         for place, one in enumerate(settlements):
-            if places.setdefault((one.id, one.claim), place) != place:
+            fence = one.job.id, one.job.claim
+            if places.setdefault(fence, place) != place:
                 continue
             if one.kind == "posted":
-                posted[one.claim][one.id] = one.remote_id
+                posted[fence[1]][fence[0]] = one.remote_id
             else:
                 others.append(one)
+        results: list[Job | None] = [None] * len(settlements)
 
-        def work(connection: Connection) -> list[Job]:
-            jobs: list[Job] = []
+        def work(connection: Connection) -> None:
             for claim, remote_ids in posted.items():
                 given = json.dumps(remote_ids, ensure_ascii=False)
-                params = {"claim": claim, "remote_ids": given, "now": self._bind(now)}
+                params = {"claim": claim, "remote_ids": given, "now": to_microseconds(now)}
                 for id, publish_started_at, metadata in connection.rows(_POST_MANY, params):
-                    one = settlements[places[id, claim]]
-                    jobs.append(self._posted(one, now, publish_started_at, metadata))
+                    place = places[id, claim]
+                    results[place] = self._posted(settlements[place], now, publish_started_at, metadata)
             for one in others:
                 params = _end_of_claim(one, now, expired_only)
-                jobs += map(self._job, connection.rows(_SETTLE[one.kind], params))
-            return jobs
+                for row in connection.rows(_SETTLE[one.kind], params):
+                    results[places[one.id, one.claim]] = self._job(row)
 
         run = self._database.autocommit if len(posted) + len(others) == 1 else self._database.in_transaction
-        results: list[Job | None] = [None] * len(settlements)
-        for job in run(work):
-            results[places[job.id, job.claim]] = job
+        run(work)
         return results
 
     def _posted(self, one: Settlement, now: datetime, publish_started_at: int | None, metadata: str) -> Job:
@@ -270,7 +269,7 @@ class SqliteJobStore(SqlJobStore):
             job.claim,
             None,
             None,
-            self._time(publish_started_at),
+            self._optional_time(publish_started_at),
             job.max_lateness,
             job.attempts,
         )
