@@ -130,6 +130,7 @@ class DrivenStorage(Storage):
 
     def __init__(self, storage: AsyncStorage, loop: LoopThread) -> None:
         self._async = storage
+        self._backend = storage._storage._backend
         self._loop = loop
         for name in STORES:
             kind = DrivenIdempotency if name == "idempotency" else DrivenStore

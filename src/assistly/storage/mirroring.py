@@ -1,4 +1,4 @@
-"""Copies of one storage's state in another, for those who only look."""
+"""Copies one storage's state into another, for dashboards and other readers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .validation import canonical, instance
 
 _PAGE = 500
 _HOLD = 0.25
-"""Seconds after which a transaction takes no further page: other writers of a SQLite target wait for it."""
+"""Seconds after which a transaction copies no further page: other writers of an SQLite target wait for it."""
 
 _BUDGET = 900 * 1024
 _MOST_JOBS = 500
@@ -24,16 +24,17 @@ _LOCK_TTL = timedelta(minutes=5)
 
 
 def mirror(source: Storage, target: Storage) -> int:
-    """Write what `source` holds into snapshots of `target`, and copy its new events; how many were new.
+    """Write the state of `source` into snapshots of `target`, and copy its new events; returns their number.
 
-    The kinds are `queue` (counts, waiting and dead jobs), `state` (sessions, approvals, metrics,
-    lock) and `logs` (the newest events). A snapshot holds what fits, and counts what it left out
-    as `omitted`. Events are copied once each, however often and by however many this is called;
-    a target mirrors one source. Raises Conflict while another mirror writes to the target.
+    The kinds are `queue` (counts, waiting and dead jobs), `state` (sessions, approvals, metrics, lock)
+    and `logs` (the newest events). A snapshot holds what fits into 900 KiB, and counts what it left out
+    as `omitted`. Each event is copied once, however often and by however many callers. A target mirrors
+    one source. Raises Conflict while another mirror writes to the target, and InvalidValue if source and
+    target are the same storage.
     """
     instance("source", source, Storage)
     instance("target", target, Storage)
-    if source is target:
+    if source._backend is target._backend:  # noqa: SLF001 - two storages may share an engine
         raise InvalidValue("source and target are the same storage")
     copied = _copy_events(source, target)
     with target.transaction() as tx:
@@ -59,7 +60,7 @@ def _copy_events(source: Storage, target: Storage) -> int:
 
 
 def _copy_pages(source: Storage, tx: Storage) -> tuple[int, bool]:
-    """How many events were copied, and whether they were the last ones."""
+    """How many events were copied, and whether these were the last ones."""
     snapshot = tx.snapshots.get("logs")
     logs = snapshot.payload if snapshot and isinstance(snapshot.payload, dict) else {}
     cursor = logs.get("last_event_id", 0)
