@@ -278,7 +278,11 @@ _AWAIT_SESSIONS = tuple(
 
 @contextmanager
 def _process(environment: Environment, statement: str) -> Iterator[Measure]:
-    yield partial(cpu_milliseconds, lambda: statement.format(path=environment.new_path()))
+    yield partial(
+        cpu_milliseconds,
+        lambda: statement.format(path=environment.new_path()),
+        environment.folder / "compiled",
+    )
 
 
 def _processes(key: str, title: str, floor: str, assistly: str) -> Row:

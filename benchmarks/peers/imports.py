@@ -13,8 +13,8 @@ _NAMES = ("huey", "procrastinate", "pgqueuer", "chancy")
 
 
 @contextmanager
-def _importing(_: Environment, name: str) -> Iterator[Measure]:
-    yield partial(cpu_milliseconds, lambda: f"import {name}")
+def _importing(environment: Environment, name: str) -> Iterator[Measure]:
+    yield partial(cpu_milliseconds, lambda: f"import {name}", environment.folder / "compiled")
 
 
 PEERS = {
