@@ -209,18 +209,30 @@ class ThreadBatcher(Batcher[_ThreadCall[R]], forks.ForkAware, Generic[R, T]):
 
     def call(self, request: R) -> T:
         """Make one call; the result is its own, whatever becomes of the others."""
-        call = _ThreadCall(request)
+        call: _ThreadCall[R] | None = None
+        is_running = False
         try:
             with self._mutex:
-                self.pending.append(call)
-                call.batch = self.take_batch()
-            if not call.batch:
-                call.wake.acquire()
+                if self.in_flight < self.operation.writers:
+                    self.in_flight += 1
+                    is_running = True
+                else:
+                    call = _ThreadCall(request)
+                    self.pending.append(call)
+            if call is None:
+                alone: T = self.operation.run_singly(request)
+                return alone
+            call.wake.acquire()
             if call.batch:
                 self._run(call.batch)
         except BaseException:
-            self._withdraw(call)
+            if call is not None:
+                self._withdraw(call)
             raise
+        finally:
+            if is_running:
+                with self._mutex:
+                    self._end_and_start_next()
         result: T = self.operation.result(request, call.answer)
         return result
 

@@ -308,6 +308,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
         with self._lock:
             if self._block is not None:
                 self.end(StorageClosed(self._aborted))
+        _registry.discard(self)
         return True
 
     def _forget(self) -> None:
