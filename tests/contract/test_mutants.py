@@ -30,10 +30,10 @@ from assistly.storage.testing.machines import (
     Engine,
     IdempotencyMachine,
     LockMachine,
+    LockstepMachine,
     LogMachine,
     QueueMachine,
     SessionMachine,
-    SideBySide,
 )
 from contract.mutants import catalog
 from contract.mutants.stores import NaiveEngine
@@ -43,7 +43,7 @@ SUITE = Path(__file__).parent / "mutants" / "suite.py"
 
 FOUND_SOON = ("ExtendKeepsUpdatedAt", "FirstBeginPublishKeepsUpdatedAt")
 
-MACHINES: dict[type[NaiveEngine], type[SideBySide]] = {
+MACHINES: dict[type[NaiveEngine], type[LockstepMachine]] = {
     catalog.CapsKeepTheOldest: ApprovalMachine,
     catalog.PrunesWhatIsExactlyThatOld: ApprovalMachine,
     catalog.TiesBrokenByKey: ApprovalMachine,
@@ -114,7 +114,7 @@ def test_every_mutant_is_tried() -> None:
 def test_a_machine_finds(mutant: type[NaiveEngine]) -> None:
     same_each_time = settings(examples(500), derandomize=True, database=None, phases=[Phase.generate])
 
-    def fresh() -> SideBySide:
+    def fresh() -> LockstepMachine:
         return MACHINES[mutant](Engine("naive", mutant()))
 
     with pytest.raises(AssertionError, match="naive says"):

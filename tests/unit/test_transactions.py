@@ -608,3 +608,12 @@ def test_a_child_that_leaves_the_block_ends_nothing(storage: Storage) -> None:
     leave(block)
     assert storage.nonces.seen("a")
     assert storage.nonces.seen("b")
+
+
+def test_calls_in_a_transaction_are_not_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the engine says of itself: they must not share a statement with calls of others."""
+    monkeypatch.setattr(MemoryBackend, "writers", 1)
+    with Storage(MemoryBackend(), auto_prune=False) as storage:
+        assert storage._context.writers == 1
+        with storage.transaction() as tx, tx.transaction() as inner:
+            assert (tx._context.writers, inner._context.writers) == (0, 0)

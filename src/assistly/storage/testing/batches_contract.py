@@ -199,7 +199,7 @@ def _tokens(rows: Sequence[IdempotencyRow | None]) -> list[int | None]:
 
 
 class EngineBatchesContract(Contract):
-    """What only group commit calls, on engines whose writers wait for each other."""
+    """The plural methods of an engine, which group commit calls."""
 
     def test_claims_are_taken_as_one_by_one(self, backend: StorageBackend, storage: Storage) -> None:
         store = backend.idempotency

@@ -136,7 +136,7 @@ class EnginePlaces:
         return ":" in self.engine
 
     def new(self) -> EngineSpec:
-        """Opens a set of data that nobody has used; where there is only one, that one."""
+        """Names a new set of data; where there is only one, that one."""
         name = uuid4().hex[:12]
         place = Path(self.folder) / name
         place.mkdir(parents=True)

@@ -85,7 +85,7 @@ class Contract:
 
     @pytest.fixture
     def new_engine_spec(self) -> Callable[[], EngineSpec] | None:
-        """A function that names new, empty data which nobody has opened; overridden as `engine_spec` is."""
+        """A function that names new, empty data; overridden as `engine_spec` is."""
         return None
 
     @pytest.fixture

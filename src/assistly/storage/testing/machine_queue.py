@@ -15,7 +15,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed, Unknown
 from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK
-from .machine_sides import NONE, RETRY, Answers, Question, Side, SideBySide, jitters, limits, picks
+from .machine_sides import NONE, RETRY, Answers, LockstepMachine, Question, Side, jitters, limits, picks
 
 GAP = 10 * MINUTE
 NO_JOB = 2**40
@@ -92,7 +92,7 @@ def ended(queue: Any, outcome: Outcome) -> Any:
             return queue.mark_unknown(job, error)
 
 
-class QueueMachine(SideBySide):
+class QueueMachine(LockstepMachine):
     """`known["jobs"]` holds the jobs that were scheduled, `known["claims"]` all claims, stale ones too."""
 
     def at(self, offset: timedelta | None) -> datetime | None:

@@ -15,9 +15,9 @@ from .machine_sides import (
     LOCK_TTL,
     NONE,
     Engine,
+    LockstepMachine,
     Refused,
     Side,
-    SideBySide,
     jitters,
     limits,
     picks,
@@ -42,7 +42,7 @@ owners = st.sampled_from(["ann", "bob"])
 event_types = st.sampled_from(["posted", "failed"])
 
 
-class SessionMachine(SideBySide):
+class SessionMachine(LockstepMachine):
     @rule(user=names, data=values, version=versions)
     def put_session(self, user: str, data: Json, version: int | None) -> None:
         self.ask(lambda api, _: api.sessions.put(user, data, expected_version=version))
@@ -69,7 +69,7 @@ class SessionMachine(SideBySide):
         self.ask(lambda api, _: api.sessions.list(limit=1000))
 
 
-class ApprovalMachine(SideBySide):
+class ApprovalMachine(LockstepMachine):
     @rule(
         approvals=st.lists(
             st.tuples(ids, values, st.just("pending") | statuses, ages), min_size=1, max_size=4
@@ -99,7 +99,7 @@ class ApprovalMachine(SideBySide):
         self.ask(lambda api, _: api.approvals.list(limit=1000))
 
 
-class IdempotencyMachine(SideBySide):
+class IdempotencyMachine(LockstepMachine):
     """`known["keys"]` holds every claim, whatever its state was."""
 
     @rule(
@@ -157,7 +157,7 @@ class IdempotencyMachine(SideBySide):
         self.ask(lambda api, _: [api.idempotency.get(key) for key in IDS])
 
 
-class LockMachine(SideBySide):
+class LockMachine(LockstepMachine):
     """`known["locks"]` holds every lock that was handed out."""
 
     def name(self, short: str) -> str:
@@ -179,7 +179,7 @@ class LockMachine(SideBySide):
 
     @invariant()
     def fences_only_grow(self) -> None:
-        """What a fence is worth: whoever got the lock later has the higher one."""
+        """A lock that was acquired later has a higher fence."""
         for side in self.sides:
             for short in ("a", "A"):
                 fences = [
@@ -194,7 +194,7 @@ class LockMachine(SideBySide):
         self.ask(lambda api, _: [api.lock.current(self.name(short)) for short in ("a", "A")])
 
 
-class LogMachine(SideBySide):
+class LogMachine(LockstepMachine):
     """Events, nonces and snapshots. `known["events"]` holds the events."""
 
     def __init__(self, *engines: Engine) -> None:

@@ -1,4 +1,4 @@
-"""The base of the state machines: a model and one or more engines that are asked the same."""
+"""The base of the state machines: the same calls on a model and on one or more engines."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ limits = st.sampled_from([1, 2, 3, 1000])
 
 _NUMBER: dict[type, str] = {Job: "id", Event: "id", WorkerLock: "fence"}
 Key = tuple[type, str, int]
-"""Kind, lock (each has fences of its own), number."""
+"""Kind of record, name of the lock (each lock has fences of its own), number."""
 
 _OWN: dict[type, str] = {Approval: "sequence", IdempotencyClaim: "token"}
 _REASONS = ("lease expired: ", "outcome unknown: ", "missed: ")
@@ -68,11 +68,11 @@ class Engine:
 
 
 class Refused(Exception):
-    """What a callback of the caller's raises."""
+    """Raised by the functions that the machines hand to an engine."""
 
 
 class Undone(Exception):
-    """Ends a transaction with a rollback."""
+    """Raised to roll a transaction back."""
 
 
 def _key(record: Any) -> Key:
@@ -81,7 +81,7 @@ def _key(record: Any) -> Key:
 
 
 class Side:
-    """The model or an engine, and what its numbers are called in common: the model's numbers are."""
+    """The model or an engine. `numbers` maps the ids, fences and tokens of an engine to those of the model."""
 
     def __init__(self, index: int, name: str, api: Any) -> None:
         self.index = index
@@ -128,7 +128,7 @@ class Side:
             return error
 
     def learn(self, model: Any, own: Any) -> None:
-        """They are one and the same, which this side numbers in its own way."""
+        """Note that these two records are the same one, under the number that each side gave it."""
         if isinstance(model, list) and isinstance(own, list):
             for one, other in zip(model, own, strict=False):
                 self.learn(one, other)
@@ -144,7 +144,7 @@ class Side:
         return self.numbers.get(key, f"an unknown number, {key[2]}")
 
     def common(self, value: Any) -> Any:
-        """An answer in words that all sides share; types of JSON values included."""
+        """An answer in a form that all sides share: with the model's numbers, and the types of JSON values."""
         if isinstance(value, Settled):
             return self.common(value.jobs), [self.number((Job, "", id)) for id in value.lost]
         if is_dataclass(value) and not isinstance(value, type):
@@ -177,7 +177,7 @@ class ModelSide(Side):
 
 
 def happenings(tables: ModelTables) -> Iterator[datetime]:
-    """When leases run out, jobs fall due or are missed, and records become old."""
+    """The times at which leases run out, jobs fall due or become late, and records become old."""
     for job in tables.jobs.values():
         if job.lease_until:
             yield job.lease_until
@@ -204,14 +204,14 @@ def happenings(tables: ModelTables) -> Iterator[datetime]:
 
 
 Question = Callable[[Any, Side], Any]
-"""Gets the `Model` or the `Storage` to ask, and whose side that is."""
+"""A call: its arguments are the `Model` or the `Storage`, and the side that it belongs to."""
 
 Answers = list[Any]
 """One for each side, the model's first."""
 
 
-class SideBySide(RuleBasedStateMachine):
-    """Asks every side the same, and demands one answer."""
+class LockstepMachine(RuleBasedStateMachine):
+    """Makes each call on every side, and compares the answers."""
 
     def __init__(self, *engines: Engine) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class SideBySide(RuleBasedStateMachine):
         return None if age is None else self.clock() - age
 
     def ask(self, question: Question, *, new: bool = False) -> Answers:
-        """With `new`, the answer may hold records that no side has shown before."""
+        """Compare the answers of all sides. With `new`, they may hold records that are new."""
         answers = [side.answer(question) for side in self.sides]
         expected = self.sides[0].common(answers[0])
         for side, answer in zip(self.sides[1:], answers[1:], strict=True):
@@ -248,7 +248,7 @@ class SideBySide(RuleBasedStateMachine):
         return answers
 
     def remember(self, kind: str, answers: Answers) -> None:
-        """Keep what was handed out: a record of each side, or a list of them."""
+        """Keep what was returned, for later calls: a record of each side, or a list of them."""
         if isinstance(answers[0], list):
             for each in zip(*answers, strict=True):
                 self.remember(kind, list(each))
@@ -256,7 +256,7 @@ class SideBySide(RuleBasedStateMachine):
             self.known.setdefault(kind, []).append(answers)
 
     def pick(self, kind: str, pick: int) -> Answers:
-        """One that was handed out before, the newest for 0. There must be one."""
+        """One of the kept ones, the newest for 0. There must be one."""
         known: list[Answers] = self.known[kind]
         return known[-1 - pick % len(known)]
 
@@ -268,7 +268,7 @@ class SideBySide(RuleBasedStateMachine):
 
     @rule(step=steps, pick=st.none() | picks, jitter=jitters)
     def pass_time(self, step: timedelta, pick: int | None, jitter: timedelta) -> None:
-        """By a step; or, with a pick, to where something happens by itself, or right beside it."""
+        """Advance by a step; or, with a pick, to a time at which something happens by itself, or a tick beside it."""
         moments = sorted(
             moment for moment in happenings(self.sides[0].root.state.tables) if moment >= self.clock()
         )

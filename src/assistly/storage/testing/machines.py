@@ -18,18 +18,18 @@ from .engine_spec import EngineSpec
 from .fixtures import examples, needs_durability
 from .machine_queue import QueueMachine
 from .machine_records import ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine, SessionMachine
-from .machine_sides import Engine, SideBySide
+from .machine_sides import Engine, LockstepMachine
 
 __all__ = [
     "ApprovalMachine",
     "Engine",
     "IdempotencyMachine",
     "LockMachine",
+    "LockstepMachine",
     "LogMachine",
     "MachineContract",
     "QueueMachine",
     "SessionMachine",
-    "SideBySide",
     "StorageMachine",
     "run_machine",
 ]
@@ -41,7 +41,7 @@ class StorageMachine(
     """All kinds together, which is what transactions and prunes work on."""
 
 
-def run_machine(machine: type[SideBySide], *engines: Engine, settings: hypothesis.settings) -> None:
+def run_machine(machine: type[LockstepMachine], *engines: Engine, settings: hypothesis.settings) -> None:
     """Run random programs; the smallest one that fails is printed."""
     run_state_machine_as_test(lambda: machine(*engines), settings=settings)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Outcomes that nobody knows, which wait for a person."""
+"""Unknown outcomes, which wait for a person's decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writers whose transactions commit in any order or not at all, and readers that follow them."""
+"""Races over events: writers commit in any order or not at all, and readers follow them."""
 
 from __future__ import annotations
 

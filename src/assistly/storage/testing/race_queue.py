@@ -1,4 +1,4 @@
-"""What racers do to the queue."""
+"""Races over jobs: what each racer does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What racers do to the other kinds of record."""
+"""Races over the other kinds of record: what each racer does."""
 
 from __future__ import annotations
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
-from threading import Event
+from functools import partial
+from threading import Barrier, Event
 from typing import Any, TypeVar
 
 import pytest
 
 from ..errors import ClaimLost, LockLost, NotFound, StorageClosed, StorageUnavailable, TransactionOpen
-from ..records import JobStatus, NewJob
+from ..records import ClaimState, JobStatus, NewJob
 from ..storage import Storage
 from .fixtures import (
     DAY,
@@ -234,7 +235,7 @@ class TransactionCallsContract(Contract):
 
 class TransactionThreadsContract(Contract):
     def test_another_thread_is_not_concerned(self, storage: Storage) -> None:
-        """Its call may wait for the end of the transaction, and is no part of it."""
+        """Its call may wait for the end of the transaction, but does not belong to it."""
         calling = Event()
 
         def write() -> int:
@@ -249,8 +250,36 @@ class TransactionThreadsContract(Contract):
         assert job is not None
         assert storage.queue.list() == [job]
 
+    def test_calls_in_a_transaction_are_made_with_nobody_elses(self, storage: Storage) -> None:
+        """Single writes of many threads may be collected into one statement; those of a transaction not."""
+        ready = Barrier(7)
+
+        def write(number: int) -> int:
+            ready.wait(PATIENCE)
+            storage.nonces.register(f"stranger {number}")
+            storage.metrics.increment(name, 1)
+            assert storage.idempotency.claim(f"stranger {number}").state is ClaimState.ACQUIRED
+            return storage.queue.schedule("x", f"stranger {number}").id
+
+        name = fresh_name()
+        strangers = [on_a_thread(partial(write, number)) for number in range(6)]
+        with undone(storage) as tx:
+            ready.wait(PATIENCE)
+            for number in range(6):
+                tx.nonces.register(f"ours {number}")
+                tx.metrics.increment(name, 1000)
+                tx.idempotency.claim(f"ours {number}")
+                tx.queue.schedule("x", f"ours {number}")
+        ids = {stranger.result(PATIENCE) for stranger in strangers}
+        assert {job.id for job in storage.queue.list()} == ids
+        assert storage.metrics.read().counters[name] == 6
+        for whose, stays in (("ours", False), ("stranger", True)):
+            assert {storage.nonces.seen(f"{whose} {number}") for number in range(6)} == {stays}
+            states = {storage.idempotency.claim(f"{whose} {number}").state for number in range(6)}
+            assert states == {ClaimState.IN_PROGRESS if stays else ClaimState.ACQUIRED}
+
     def test_a_stranger_that_was_refused_left_nothing(self, storage: Storage) -> None:
-        """Its call ends while the transaction is still open: done, or refused after a limited wait."""
+        """Its call ends while the transaction is open: it succeeds, or is refused after a limited wait."""
         with undone(storage) as tx:
             tx.nonces.register("ours")
             stranger = on_a_thread(lambda: storage.nonces.register("stranger's"))
