@@ -44,12 +44,8 @@ class SqliteDatabase:
         finally:
             self._pool.give_back(connection)
 
-    def returning(self, statement: str, params: Values) -> list[Row]:
-        connection = self._pool.borrow()
-        try:
-            return connection.rows(statement, params)
-        finally:
-            self._pool.give_back(connection)
+    # Each statement outside a transaction is one of its own.
+    returning = select
 
     def execute(self, statement: str, params: Values) -> int:
         connection = self._pool.borrow()
@@ -73,8 +69,7 @@ class SqliteDatabase:
         finally:
             self._pool.give_back(connection)
 
-    def autocommit(self, work: Callable[[Connection], T]) -> T:
-        return self.read(work)
+    autocommit = read
 
     def in_transaction(self, work: Callable[[Connection], T]) -> T:
         connection = self._pool.borrow()

@@ -58,7 +58,9 @@ class SqlitePool:
         with self.use():
             if self.closed:
                 raise StorageClosed("the storage is closed")
-            connection = self.file.connect()
+            changed, connection = self._changed, self.file.connect()
+            if changed is not self._changed:
+                connection.leave_to_parent()
             self._lent.add(connection)
             return connection
 
@@ -85,15 +87,18 @@ class SqlitePool:
     @contextmanager
     def use(self) -> Iterator[None]:
         """The file is used inside the block: a fork waits for its end, and the block for that of a fork."""
-        with self._changed:
+        changed = self._changed
+        with changed:
             self._wait_for_forks()
             self._uses += 1
         try:
             yield
         finally:
-            with self._changed:
-                self._uses -= 1
-                self._changed.notify_all()
+            # In a child that was forked inside the block there is nothing to end.
+            if changed is self._changed:
+                with changed:
+                    self._uses -= 1
+                    changed.notify_all()
 
     def close(self) -> None:
         """Connections that are lent are closed when they are given back."""
