@@ -129,7 +129,7 @@ class SqliteWatch(Watch):
     _tick = 100
 
     def _install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("rows", "execute"):
+        for name in ("rows", "execute", "insert"):
             monkeypatch.setattr(SqliteConnection, name, self._wrapped(getattr(SqliteConnection, name)))
 
     def _wrapped(self, original: Any) -> Any:
@@ -137,7 +137,7 @@ class SqliteWatch(Watch):
             params = params or {}
             if not is_explainable(statement):
                 return original(connection, statement, params)
-            raw = connection._raw
+            raw = connection.raw
             lines = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", params).fetchall()]
             steps = 0
 
