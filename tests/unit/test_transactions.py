@@ -228,6 +228,19 @@ def test_a_block_that_is_left_by_two_threads_at_once(memory: Storage) -> None:
     assert len(ends) == 50
 
 
+def test_an_interrupt_on_the_way_in_undoes_it(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "mark", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught, storage.transaction():
+            pytest.fail("the block must not begin")
+    assert storage.nonces.register("a") is True
+    assert not opened_by(storage)
+    assert caught.tb is not None, "the traceback, which keeps the frames alive, was there until here"
+
+
 def test_the_transaction_of_an_ended_block(storage: Storage) -> None:
     with storage.transaction() as tx, tx.transaction() as nested:
         pass

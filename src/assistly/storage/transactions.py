@@ -323,8 +323,14 @@ class Transaction(AbstractContextManager[V], Generic[V]):
             raise StorageClosed("the transaction belongs to the process that began it")
 
     def __enter__(self) -> V:
-        view = self.begin()
-        self.mark()
+        try:
+            view = self.begin()
+            self.mark()
+        except BaseException as error:
+            # An interrupt may come between the two.
+            if self._block is not None:
+                self.end(error)
+            raise
         return view
 
     def __exit__(
