@@ -48,6 +48,7 @@ class _MemoryStore(OrderedStore[BufferedMap]):
         return map
 
     def commit(self, map: BufferedMap) -> None:
+        self._writing = None
         with self._lock:
             try:
                 self._committed.apply(map.changes)
@@ -57,7 +58,9 @@ class _MemoryStore(OrderedStore[BufferedMap]):
                 raise
 
     def rollback(self, map: BufferedMap) -> None:
-        if map is not self._writing:
+        if map is self._writing:
+            self._writing = None
+        else:
             self._lock.release()
 
     def version(self) -> None:
@@ -96,12 +99,12 @@ class _Committed:
 
     def apply(self, changes: dict[bytes, Value | None]) -> None:
         """May be repeated after an interrupt: then it makes the rest of the changes."""
-        values, keys = self._values, self._keys
+        values, add, discard = self._values, self._keys.add, self._keys.discard
         for key, value in changes.items():
             if value is None:
                 values.pop(key, None)
-                keys.discard(key)
+                discard(key)
             else:
                 if key not in values:
-                    keys.add(key)
+                    add(key)
                 values[key] = value

@@ -137,6 +137,8 @@ class BufferedMap:
     For stores whose own transactions lack something: that any thread may use them, or that readers go on.
     """
 
+    __slots__ = ("_sorted", "_sorted_count", "below", "changes")
+
     def __init__(self, below: ReadableMap) -> None:
         self.below = below
         self.changes: dict[bytes, Value | None] = {}
