@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from assistly.storage.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from assistly.storage.records import Job, Json
-
     from ..publisher import Publisher
 
 SPECS = "stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE"
@@ -50,20 +47,3 @@ def _imported(spec: str, module: str, attribute: str) -> Publisher:
         raise ConfigurationError(f"the publisher {spec!r} is not callable")
     publisher: Publisher = found
     return publisher
-
-
-def described(job: Job) -> dict[str, Json]:
-    """What the publishers of this package send of a job."""
-    return {
-        "id": job.id,
-        "platform": job.platform,
-        "content": job.content,
-        "metadata": job.metadata,
-        "scheduled_at": job.scheduled_at.isoformat(),
-        "idempotency_key": job.idempotency_key,
-    }
-
-
-def as_line(job: Job) -> bytes:
-    """`described` as a line of JSON."""
-    return json.dumps(described(job), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

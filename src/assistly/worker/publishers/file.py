@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import ConfigurationError
 
 from ..publisher import Unknown
-from . import as_line
+from .json_lines import as_line
 
 if sys.platform != "win32":
     import fcntl

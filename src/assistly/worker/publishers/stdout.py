@@ -6,7 +6,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from . import as_line
+from .json_lines import as_line
 
 if TYPE_CHECKING:
     from assistly.storage.records import Job

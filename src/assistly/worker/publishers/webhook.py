@@ -15,7 +15,7 @@ from urllib.parse import quote
 from assistly.storage.errors import ConfigurationError
 
 from ..publisher import Permanent, Retry, Unknown
-from . import as_line
+from .json_lines import as_line
 
 try:
     import httpx

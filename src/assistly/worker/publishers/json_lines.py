@@ -1,0 +1,26 @@
+"""Jobs as lines of JSON, as the publishers of this package send them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from assistly.storage.records import Job, Json
+
+
+def described(job: Job) -> dict[str, Json]:
+    """What the publishers of this package send of a job."""
+    return {
+        "id": job.id,
+        "platform": job.platform,
+        "content": job.content,
+        "metadata": job.metadata,
+        "scheduled_at": job.scheduled_at.isoformat(),
+        "idempotency_key": job.idempotency_key,
+    }
+
+
+def as_line(job: Job) -> bytes:
+    """`described` as a line of JSON."""
+    return json.dumps(described(job), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
