@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from assistly.storage.engine.protocol import JobDraft, JsonText, Settlement
+from assistly.storage.engine.values import JobDraft, JsonText, Settlement
 from assistly.storage.engines.sqlite import SqliteBackend
 from assistly.storage.records import Job, JobStatus
 
