@@ -34,7 +34,7 @@ WHERE NOT lasts OR pg_catalog.pg_backend_pid() = %s
 class PooledConnection:
     """A connection with its executor. `readable` tells whether something came, within milliseconds."""
 
-    __slots__ = ("_generation", "age", "connection", "executor", "link", "readable")
+    __slots__ = ("age", "connection", "executor", "generation", "link", "readable")
 
     def __init__(self, connection: psycopg.Connection[Any], executor: PostgresExecutor) -> None:
         self.connection = connection
@@ -42,12 +42,7 @@ class PooledConnection:
         self.readable = poll_readable(connection.fileno())
         self.age = 0
         self.link = connection.pgconn
-        self._generation = forks.generation()
-
-    @property
-    def is_ours(self) -> bool:
-        """Not after a fork: the child has the same socket as its parent."""
-        return self._generation == forks.generation()
+        self.generation = forks.generation()
 
     @property
     def is_alive(self) -> bool:
@@ -67,8 +62,8 @@ class PooledConnection:
         return False
 
     def close(self) -> None:
-        """Close it; a connection of the parent's process is only kept."""
-        if self.is_ours:
+        """Close it. After a fork it is only kept: the child has the same socket as its parent."""
+        if self.generation == forks.generation():
             self.connection.close()
         else:
             forks.keep_for_ever(self.connection)

@@ -65,34 +65,29 @@ class PostgresDatabase(forks.ForkAware):
         forks.register(self)
 
     def select(self, statement: str, params: Params) -> list[Row]:
-        return self.read(lambda executor: executor.rows(statement, params))
+        return self._run(lambda executor: executor.rows(statement, params))
 
     def returning(self, statement: str, params: Params) -> list[Row]:
-        return self.autocommit(lambda executor: executor.rows(statement, params))
+        return self._run(lambda executor: executor.rows(statement, params), commits=True)
 
     def execute(self, statement: str, params: Params) -> int:
-        return self.autocommit(lambda executor: executor.execute(statement, params))
+        return self._run(lambda executor: executor.execute(statement, params), commits=True)
 
     def read(self, work: Callable[[PostgresExecutor], T]) -> T:
-        if not self._is_ready:
-            self._make_ready()
         return self._run(work)
 
     def autocommit(self, work: Callable[[PostgresExecutor], T]) -> T:
-        if not self._is_ready:
-            self._make_ready()
         return self._run(work, commits=True)
 
     def in_transaction(self, work: Callable[[PostgresExecutor], T]) -> T:
-        return self.read(lambda executor: run(executor, work))
+        return self._run(lambda executor: run(executor, work))
 
     def rolled_back(self, work: Callable[[PostgresExecutor], T]) -> T:
-        return self.read(lambda executor: run(executor, work, keep=False))
+        return self._run(lambda executor: run(executor, work, keep=False))
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
-        if not self._is_ready:
-            self._make_ready()
+        self._make_ready()
         connection = self._begin()
         executor = connection.executor
         transaction = PostgresTransaction(self.server, executor, is_bound=False)
@@ -116,10 +111,10 @@ class PostgresDatabase(forks.ForkAware):
         return transaction
 
     def now(self) -> datetime:
-        return self.server.clock.now(lambda: self._run(ask_time))
+        return self.server.clock.now(lambda: self._try(ask_time))
 
     def migrate(self) -> list[str]:
-        applied = self._run(lambda executor: migrate(self._schema(executor), discover("postgres")))
+        applied = self._try(lambda executor: migrate(self._schema(executor), discover("postgres")))
         self._is_ready = True
         return applied
 
@@ -145,7 +140,7 @@ class PostgresDatabase(forks.ForkAware):
     def _make_ready(self) -> None:
         """A first use that failed leaves no trace: the next one tries again."""
         if not self._is_ready:
-            self._run(self._check_schema)
+            self._try(self._check_schema)
 
     def _check_schema(self, executor: PostgresExecutor) -> None:
         with self._migrating:
@@ -158,25 +153,30 @@ class PostgresDatabase(forks.ForkAware):
     def _schema(self, executor: PostgresExecutor) -> SchemaTarget:
         return SchemaTarget(executor, self.dialect)
 
-    def _begin(self) -> PooledConnection:
-        """A connection with a transaction open: where a connection turns out dead, another one."""
-        for is_last in (False, True):
-            connection = self._pool.take()
-            try:
-                begin(connection.executor)
-            except BaseException as error:
-                self._pool.give_back(connection)
-                if not isinstance(error, psycopg.Error):
-                    raise
-                if is_last:
-                    raise translate(error) from error
-                self._pool.close_idle()
-            else:
-                return connection
-        raise AssertionError("unreachable")
+    def _begin(self, *, again: bool = True) -> PooledConnection:
+        """A connection with a transaction open. Where a connection turns out dead, another one is tried."""
+        connection = self._pool.take()
+        try:
+            begin(connection.executor)
+        except BaseException as error:
+            self._pool.give_back(connection)
+            if not isinstance(error, psycopg.Error):
+                raise
+            if not again:
+                raise translate(error) from error
+        else:
+            return connection
+        self._pool.close_idle()
+        return self._begin(again=False)
 
     def _run(self, work: Callable[[PostgresExecutor], T], *, commits: bool = False) -> T:
         """`commits`: the work's one statement commits itself, so that it must not be repeated blindly."""
+        if not self._is_ready:
+            self._make_ready()
+        return self._try(work, commits=commits)
+
+    def _try(self, work: Callable[[PostgresExecutor], T], *, commits: bool = False) -> T:
+        """As `_run`, whether the schema is ready or not."""
         attempt = 0
         while True:
             connection = self._pool.take()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -52,23 +52,6 @@ def quote(name: str) -> str:
     """The name as an identifier in SQL."""
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
-
-
-def int_array(values: Iterable[int]) -> str:
-    """As text: the driver looks at each element of a list by itself, which takes 20 times as long."""
-    return "{" + ",".join(map(str, values)) + "}"
-
-
-def text_array(values: Iterable[str | None]) -> str:
-    """As text, like `int_array`."""
-    return "{" + ",".join(map(_element, values)) + "}"
-
-
-def _element(value: str | None) -> str:
-    if value is None:
-        return "NULL"
-    escaped = value.replace("\\", r"\\").replace('"', r"\"")
-    return f'"{escaped}"'
 
 
 def lock_key(*parts: str) -> int:

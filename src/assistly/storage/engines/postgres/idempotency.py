@@ -13,7 +13,7 @@ from ...errors import StorageUnavailable
 from ..sql.database import Executor, Row
 from ..sql.idempotency import KEY_COLUMNS, OVERWRITE, TAKE_OVER, SqlIdempotencyStore
 from .batches import chunks
-from .dialect import PostgresDialect, int_array, quote, text_array
+from .dialect import PostgresDialect
 from .server import PostgresWork
 
 
@@ -65,14 +65,14 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
     def __init__(self, backend: BackendBase, database: PostgresWork) -> None:
         super().__init__(backend, database)
         self._own = database.dialect.statements(PostgresIdempotencyStatements)
-        self._table = f"{quote(database.dialect.schema)}.assistly_idempotency"
+        self._table = f"{database.dialect.quoted_schema}.assistly_idempotency"
 
     def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
         params = {
             "table": self._table,
-            "keys": text_array(claim.key for claim in claims),
-            "fingerprints": text_array(claim.fingerprint for claim in claims),
-            "tokens": int_array(claim.token for claim in claims),
+            "keys": [claim.key for claim in claims],
+            "fingerprints": [claim.fingerprint for claim in claims],
+            "tokens": [claim.token for claim in claims],
             "leases": [claim.lease_until for claim in claims],
             "nows": [claim.now for claim in claims],
         }
@@ -98,7 +98,7 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
     def _batch(self, results: Sequence[tuple[str, JsonText, datetime]]) -> dict[str, Any]:
         return {
             "table": self._table,
-            "keys": text_array(key for key, _, _ in results),
+            "keys": [key for key, _, _ in results],
             "values": f"[{','.join(value for _, value, _ in results)}]",
             "saved_ats": [saved_at for _, _, saved_at in results],
         }

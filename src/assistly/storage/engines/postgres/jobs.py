@@ -26,7 +26,7 @@ from ..sql.jobs import (
 from ..sql.store import to_microseconds
 from .batches import chunks
 from .bulk import WORTH_COPYING, BulkStatements, copy_jobs
-from .dialect import PostgresDialect, int_array, lock_key, text_array
+from .dialect import PostgresDialect, lock_key
 from .inserts import InsertStatements, drafts_json, ids_of
 from .server import PostgresWork
 from .wakeups import POLL_SECONDS
@@ -204,7 +204,7 @@ class PostgresJobStore(SqlJobStore):
         if not claims:
             return []
         ids, fences = zip(*sorted(set(claims)), strict=True)
-        params = {"ids": int_array(ids), "claims": int_array(fences), "lease_until": lease_until, "now": now}
+        params = {"ids": [*ids], "claims": [*fences], "lease_until": lease_until, "now": now}
         jobs = [self._job(row) for row in self._database.returning(self._sql.extend_many, params)]
         return sorted(jobs, key=attrgetter("id"))
 
@@ -285,7 +285,8 @@ class PostgresJobStore(SqlJobStore):
             "remote_id": settlement.remote_id,
             "now": now,
         }
-        return self._write_one(self._sql.post, params, self._job)
+        rows = self._database.returning(self._sql.post, params)
+        return self._job(rows[0]) if rows else None
 
     def _settle_many(
         self, settlements: Sequence[Settlement], now: datetime, expired_only: bool
@@ -315,11 +316,11 @@ class PostgresJobStore(SqlJobStore):
         group.sort(key=lambda one: one.id)
         params: dict[str, Any] = {
             "now": now,
-            "ids": int_array(one.id for one in group),
-            "claims": int_array(one.claim for one in group),
+            "ids": [one.id for one in group],
+            "claims": [one.claim for one in group],
         }
         if kind == "posted":
-            return sql.post_many, params | {"remote_ids": text_array(one.remote_id for one in group)}
+            return sql.post_many, params | {"remote_ids": [one.remote_id for one in group]}
         if kind == "released":
             return sql.release_many, params
         params["ats"] = [one.at for one in group]

@@ -6,7 +6,6 @@ from ..sql.database import Executor, Row
 from ..sql.dialect import Dialect
 from ..sql.nonces import SqlNonceStore
 from .batches import chunks
-from .dialect import int_array, text_array
 
 
 class PostgresNonceStatements:
@@ -28,8 +27,8 @@ class PostgresNonceStore(SqlNonceStore):
         # Rows are locked in one order, to avoid deadlocks between batches that share some.
         batches = [
             {
-                "nonces": text_array(nonce for nonce, _ in chunk),
-                "timestamps": int_array(moment for _, moment in chunk),
+                "nonces": [nonce for nonce, _ in chunk],
+                "timestamps": [moment for _, moment in chunk],
             }
             for chunk in chunks(sorted(nonces), lambda row: len(row[0]))
         ]

@@ -39,6 +39,7 @@ class Pool(forks.ForkAware):
         forks.register(self)
 
     def _reset(self) -> None:
+        self._generation = forks.generation()
         # Reentrant: the collector may close a forgotten pool while this thread is inside.
         self._lock = threading.RLock()
         self._idle: list[PooledConnection] = []
@@ -75,7 +76,7 @@ class Pool(forks.ForkAware):
 
     def give_back(self, connection: PooledConnection) -> None:
         """Lend it to the next caller; close it if it is in a transaction, broken, or not to be trusted."""
-        if not connection.is_ours:
+        if connection.generation != self._generation:
             connection.close()
             return
         if connection.age == self._age and connection.link.transaction_status == _IDLE:
