@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 
 class SqliteDatabase:
+    """A file, its pool, and what a fork does to them."""
+
     dialect = DIALECT
     writers = 1
 
