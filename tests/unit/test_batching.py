@@ -394,6 +394,7 @@ def lined_up(batched: BatchedCall[Any, Any, Any], calls: Sequence[Callable[[], A
     """Each waits behind the one before; the first is in flight."""
     batcher = batched._batcher
     assert batcher is not None
+    batched.writers = 1
     futures = [start(calls[0])]
     until(lambda: batcher.in_flight)
     for number, call in enumerate(calls[1:], 1):
