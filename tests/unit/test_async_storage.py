@@ -236,6 +236,26 @@ def test_closing_inside_waits_for_the_transactions_of_others(open_one: Open) -> 
     run(main())
 
 
+def test_a_closing_that_its_loop_did_not_finish(open_one: Open) -> None:
+    storage = open_one()
+
+    async def left_behind() -> None:
+        block = storage.transaction()
+        await block.__aenter__()
+        closing = asyncio.create_task(contextvars.Context().run(storage.close), context=contextvars.Context())
+        await turns(5)
+        assert not closing.done()
+        blocks.append(block)
+
+    blocks: list[Any] = []
+    run(left_behind())
+    with suppress(StorageClosed):
+        run(blocks[0].__aexit__(None, None, None))
+    run(storage.close())
+    with pytest.raises(StorageClosed):
+        run(storage.ping())
+
+
 def test_closing_ends_a_wait(open_one: Open) -> None:
     async def main() -> None:
         storage = open_one()

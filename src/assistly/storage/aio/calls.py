@@ -171,7 +171,8 @@ class RootCalls(Calls):
         That one is undone.
         """
         is_inside = any(transaction.is_marked for transaction in opened_by(storage))
-        if self._closing is None:
+        if self._closing is None or self._closing.cancelled():
+            # Cancelled: its event loop ended before the last call did.
             self._closing = asyncio.get_running_loop().create_task(self._close(storage, int(is_inside)))
         elif is_inside:
             return
