@@ -15,7 +15,6 @@ from assistly.storage.testing import (
     StorageContract,
 )
 
-
 FACTORY = "assistly.storage:PostgresBackend"
 
 

@@ -17,7 +17,6 @@ from assistly.storage.testing import (
     StorageContract,
 )
 
-
 FACTORY = "assistly.storage:SqliteBackend"
 
 

@@ -81,7 +81,7 @@ def _key(record: Any) -> Key:
 
 
 class Side:
-    """The model or an engine. `numbers` maps the ids, fences and tokens of an engine to those of the model."""
+    """The model or an engine. `numbers` maps ids, fences and tokens of an engine to those of the model."""
 
     def __init__(self, index: int, name: str, api: Any) -> None:
         self.index = index
@@ -144,7 +144,7 @@ class Side:
         return self.numbers.get(key, f"an unknown number, {key[2]}")
 
     def common(self, value: Any) -> Any:
-        """An answer in a form that all sides share: with the model's numbers, and the types of JSON values."""
+        """An answer in a form that all sides share: with the numbers of the model, and the types of JSON."""
         if isinstance(value, Settled):
             return self.common(value.jobs), [self.number((Job, "", id)) for id in value.lost]
         if is_dataclass(value) and not isinstance(value, type):
@@ -268,7 +268,7 @@ class LockstepMachine(RuleBasedStateMachine):
 
     @rule(step=steps, pick=st.none() | picks, jitter=jitters)
     def pass_time(self, step: timedelta, pick: int | None, jitter: timedelta) -> None:
-        """Advance by a step; or, with a pick, to a time at which something happens by itself, or a tick beside it."""
+        """Advance by a step; or, with a pick, to a time at which something happens by itself, or near it."""
         moments = sorted(
             moment for moment in happenings(self.sides[0].root.state.tables) if moment >= self.clock()
         )
