@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -234,6 +236,60 @@ def test_closing_closes_idle_connections_and_those_in_use_when_they_come_back(po
     assert in_use.connection.closed
     with pytest.raises(StorageClosed):
         pool.take()
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Also where the tests were started to ignore SIGINT, as with `nohup … &`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_an_interrupted_caller_leaves_the_line(pool: Pool) -> None:
+    lent = [pool.take(), pool.take()]
+
+    def interrupt() -> None:
+        until(lambda: pool.waiting)
+        _thread.interrupt_main()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.take(PATIENCE)
+    thread.join()
+    assert pool.waiting == 0
+    pool.give_back(lent[0])
+    assert pool.take() is lent[0]
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_an_interrupted_attempt_is_kept_for_the_next_caller(
+    open_one: Callable[[], PooledConnection],
+) -> None:
+    may_connect = threading.Event()
+
+    def interrupting() -> PooledConnection:
+        if not may_connect.is_set():
+            _thread.interrupt_main()
+            assert may_connect.wait(PATIENCE)
+        return open_one()
+
+    with closing(Pool(interrupting, 1, "the server")) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            pool.take(PATIENCE)
+        may_connect.set()
+        assert pool.take(PATIENCE)
+
+
+def test_a_session_that_takes_no_writes_any_more_is_replaced(postgres: Storage) -> None:
+    """As after a failover."""
+    database: Any = postgres._context.backend._database  # type: ignore[attr-defined]
+    database.read(lambda executor: executor.command("SET default_transaction_read_only = on"))
+    before = session(postgres)
+    assert postgres.nonces.register("nonce")
+    assert session(postgres) != before
 
 
 def test_closing_ends_the_line(pool: Pool) -> None:

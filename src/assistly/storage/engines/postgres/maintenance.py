@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from ... import forks
 from ...errors import StorageClosed
 from .connections import raw_connection
 from .conninfo import Target
@@ -44,6 +45,7 @@ class Maintenance:
         self._target = target
         self._table = table
         self._kept = 0
+        self._generation = 0
         self._connection: psycopg.Connection[Any] | None = None
         self._is_closed = False
 
@@ -52,6 +54,7 @@ class Maintenance:
         if self._is_closed:
             raise StorageClosed("the storage is closed")
         connection = raw_connection(self._target, prepare_threshold=None, application_name=APPLICATION_NAME)
+        self._generation = forks.generation()
         try:
             with closing(connection) as self._connection:
                 if self._is_worth_it(self._connection):
@@ -63,10 +66,10 @@ class Maintenance:
             self._connection = None
 
     def close(self) -> None:
-        """Cancel a vacuum under way."""
+        """Cancel a vacuum under way, but for one of a parent's process."""
         self._is_closed = True
         connection = self._connection
-        if connection is not None:
+        if connection is not None and self._generation == forks.generation():
             with suppress(psycopg.Error):
                 connection.cancel_safe(timeout=_CANCEL_SECONDS)
 

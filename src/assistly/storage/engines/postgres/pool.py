@@ -145,7 +145,6 @@ class Pool(forks.ForkAware):
         if self.is_closed:
             raise StorageClosed("the storage is closed")
         attempt = _Attempt(self._connected, self._free, self.give_back)
-        attempt.start()
         try:
             outcome = attempt.outcome(max(0.0, deadline - monotonic()))
         except queue.Empty:
@@ -186,9 +185,24 @@ class _Attempt:
         self._succeeded_late = succeeded_late
         self._lock = threading.Lock()
         self._is_awaited = True
+        self._has_begun = False
         self._outcomes: queue.SimpleQueue[PooledConnection | Exception] = queue.SimpleQueue()
 
-    def start(self) -> None:
+    def outcome(self, timeout: float) -> PooledConnection | Exception:
+        """Raises queue.Empty after `timeout` seconds."""
+        try:
+            self._start()
+            return self._outcomes.get(timeout=timeout)
+        except BaseException:
+            with self._lock:
+                self._is_awaited = False
+            if not self._has_begun:
+                self._failed(None)
+            elif not self._outcomes.empty():
+                self._keep(self._outcomes.get())
+            raise
+
+    def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="assistly-connect", daemon=True)
         try:
             thread.start()
@@ -196,27 +210,24 @@ class _Attempt:
             # There are no more threads to be had, or the interpreter is ending.
             self._run()
 
-    def outcome(self, timeout: float) -> PooledConnection | Exception:
-        """Raises queue.Empty after `timeout` seconds."""
-        try:
-            return self._outcomes.get(timeout=timeout)
-        except BaseException:
-            with self._lock:
-                self._is_awaited = False
-            late = None if self._outcomes.empty() else self._outcomes.get()
-            if isinstance(late, PooledConnection):
-                self._succeeded_late(late)
-            raise
-
     def _run(self) -> None:
+        with self._lock:
+            if not self._is_awaited:
+                return
+            self._has_begun = True
         try:
             outcome: PooledConnection | Exception = self._connect()
-        except Exception as error:  # noqa: BLE001 - carried over to the thread that waits
-            outcome = error
+        except BaseException as error:
             self._failed(None)
+            if not isinstance(error, Exception):
+                raise
+            outcome = error
         with self._lock:
             if self._is_awaited:
                 self._outcomes.put(outcome)
                 return
+        self._keep(outcome)
+
+    def _keep(self, outcome: PooledConnection | Exception) -> None:
         if isinstance(outcome, PooledConnection):
             self._succeeded_late(outcome)
