@@ -86,6 +86,12 @@ def test_an_unknown_engine() -> None:
         run("unknown")
 
 
+@pytest.mark.parametrize("factory", ["no_such_module:open", f"{__name__}:no_such_function"])
+def test_a_factory_that_is_not_there(factory: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        run(factory)
+
+
 def test_a_run_without_tests_does_not_pass() -> None:
     report = run(f"{__name__}:open_naive", select="no_such_test")
     assert (report.passed, report.contracts) == (False, ())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,6 +44,8 @@ def conformance(
         )
     from assistly.storage.testing import conformance as suite
 
+    # A console script does not see modules beside the caller, as `python -m` does.
+    sys.path.insert(0, str(Path.cwd()))
     settings = dict(_key_and_value(text) for text in setting) if setting else None
     reports = [suite.run(engine, settings=settings, select=select) for engine in engines]
     if markdown:

@@ -187,8 +187,11 @@ def run(
 
 
 def _inspect(spec: EngineSpec) -> Traits:
-    """Refuse an engine that holds anything: the suite deletes it."""
-    backend = spec.open()
+    """Refuse an engine that cannot be opened, or holds anything: the suite deletes it."""
+    try:
+        backend = spec.open()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the engine {spec.factory} cannot be loaded: {error}") from error
     try:
         found = {
             "jobs": backend.jobs.list(status=None, platform=None, after=0, limit=1),

@@ -278,18 +278,6 @@ class TransactionThreadsContract(Contract):
             states = {storage.idempotency.claim(f"{whose} {number}").state for number in range(6)}
             assert states == {ClaimState.IN_PROGRESS if stays else ClaimState.ACQUIRED}
 
-    def test_a_stranger_that_was_refused_left_nothing(self, storage: Storage) -> None:
-        """Its call ends while the transaction is open: it succeeds, or is refused after a limited wait."""
-        with undone(storage) as tx:
-            tx.nonces.register("ours")
-            stranger = on_a_thread(lambda: storage.nonces.register("stranger's"))
-            try:
-                done = stranger.result(PATIENCE)
-            except StorageUnavailable:
-                done = False
-            assert tx.nonces.seen("ours") is True
-        assert (storage.nonces.seen("ours"), storage.nonces.seen("stranger's")) == (False, done)
-
     def test_a_stranger_on_the_same_thread_is_not_concerned(self, storage: Storage) -> None:
         """A web framework enters a block on a thread of a pool, and serves somebody else on it meanwhile."""
         calling = Event()
@@ -435,6 +423,18 @@ class TransactionThreadsContract(Contract):
         session = storage.sessions.get("count")
         assert session is not None
         assert session.data == len(kept) // 2
+
+    def test_a_stranger_that_was_refused_left_nothing(self, storage: Storage) -> None:
+        """Its call ends while the transaction is open: it succeeds, or is refused after a limited wait."""
+        with undone(storage) as tx:
+            tx.nonces.register("ours")
+            stranger = on_a_thread(lambda: storage.nonces.register("stranger's"))
+            try:
+                done = stranger.result(PATIENCE)
+            except StorageUnavailable:
+                done = False
+            assert tx.nonces.seen("ours") is True
+        assert (storage.nonces.seen("ours"), storage.nonces.seen("stranger's")) == (False, done)
 
 
 def _leave(block: Any, error: BaseException | None) -> None:
