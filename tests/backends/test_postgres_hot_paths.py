@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from assistly.storage.engines.postgres.wire import LibpqExecutor
 from assistly.storage.errors import ClaimLost
@@ -285,9 +286,22 @@ def test_statements_are_planned_by_index_and_once(postgres: Storage) -> None:
     assert asked(postgres, "SHOW plan_cache_mode") == "force_generic_plan"
 
 
+@pytest.mark.parametrize("fast_path", [True, False])
 def test_a_session_that_a_pooler_lends_keeps_its_settings(
-    postgres: Storage, monkeypatch: pytest.MonkeyPatch
+    open_postgres: Callable[..., Storage],
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    fast_path: bool,
 ) -> None:
     """A pooler gives each client a number of its own for the server process."""
     monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 0))
-    assert asked(postgres, "SHOW enable_sort") == "on"
+    url = make_conninfo(database_url, options="-c timezone=Pacific/Kiritimati")
+    storage = open_postgres(url, fast_path=fast_path)
+    assert asked(storage, "SHOW enable_sort") == "on"
+    assert asked(storage, "SHOW TimeZone") == "Pacific/Kiritimati"
+    last = datetime.max.replace(tzinfo=UTC)
+    for _ in range(5):
+        job = storage.queue.schedule("p", "content", last)
+        (stored,) = storage.queue.list(after=job.id - 1)
+        assert (stored.scheduled_at, stored.scheduled_at.tzinfo) == (last, UTC)
+    assert asked(storage, "SELECT count(*) FROM pg_prepared_statements") == 0

@@ -40,7 +40,7 @@ class JsonbLoader(Loader):
 
 
 class UtcLoader(Loader):
-    """For a caller's connection in another time zone, where the driver's loader overflows near year 9999."""
+    """For sessions in another time zone, where the driver's loader overflows near year 9999."""
 
     format = Format.BINARY
 

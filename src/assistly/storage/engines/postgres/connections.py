@@ -9,7 +9,7 @@ from psycopg.pq import ConnStatus
 
 from ... import forks
 from ...errors import ConfigurationError, StorageUnavailable
-from .adapters import adapt
+from .adapters import UtcLoader, adapt
 from .conninfo import Target
 from .errors import connect_problem
 from .executor import CursorExecutor, PostgresExecutor
@@ -24,10 +24,10 @@ _OK = ConnStatus.OK
 # pooler lends its sessions to others, who would find them with our settings.
 _CONFIGURE = """
 SELECT pg_catalog.set_config(name, value, FALSE)
-FROM (VALUES ('TimeZone', 'UTC', FALSE), ('enable_bitmapscan', 'off', TRUE), ('enable_seqscan', 'off', TRUE),
-    ('enable_sort', 'off', TRUE), ('jit', 'off', TRUE), ('plan_cache_mode', 'force_generic_plan', TRUE)
-) AS setting (name, value, lasts)
-WHERE NOT lasts OR pg_catalog.pg_backend_pid() = %s
+FROM (VALUES ('TimeZone', 'UTC'), ('enable_bitmapscan', 'off'), ('enable_seqscan', 'off'),
+    ('enable_sort', 'off'), ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan')
+) AS setting (name, value)
+WHERE pg_catalog.pg_backend_pid() = %s
 """
 
 
@@ -105,9 +105,10 @@ def _configured(connection: psycopg.Connection[Any], fast_path: bool | None) -> 
     if encoding != "UTF8":
         raise ConfigurationError(f"the database has the encoding {encoding}: it must have UTF8")
     settings = connection.execute(_CONFIGURE, [connection.info.backend_pid], prepare=False).fetchall()
-    if len(settings) == 1:
-        # Prepared statements of other clients may be in the session that a pooler lends next.
-        connection.prepare_threshold = None
     adapt(connection)
+    if not settings:
+        # A session that a pooler lends may hold statements that other clients have prepared.
+        connection.prepare_threshold = None
+        connection.adapters.register_loader("timestamptz", UtcLoader)
     is_fast = supports(connection) if fast_path is None else fast_path
     return LibpqExecutor(connection) if is_fast else CursorExecutor(connection)
