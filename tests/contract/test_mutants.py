@@ -61,7 +61,6 @@ MACHINES: dict[type[NaiveEngine], type[LockstepMachine]] = {
             catalog.ClaimsInIdOrder,
             catalog.ClaimIgnoresItsLimit,
             catalog.HandsOutLateJobs,
-            catalog.LateJobsKeepTheirRetryTime,
             catalog.ReplayKeepsRetries,
             *(one for one in catalog.UNDATED if one.__name__ in FOUND_SOON),
         ],
