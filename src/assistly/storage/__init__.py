@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aio import AsyncStorage, open_async_storage
-    from .engine.protocol import StorageBackend
     from .clock import Clock
+    from .engine.protocol import StorageBackend
     from .engines.memory import MemoryBackend
     from .engines.postgres import PostgresBackend
     from .engines.sqlite import SqliteBackend

@@ -75,7 +75,7 @@ class JobStore(Protocol):
     """
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
-        """Insert in order; None for a draft whose idempotency key is taken, in the table or in the batch. [new]"""
+        """Insert in order; None for a draft whose key is taken, in the table or in the batch. [new]"""
 
     def prepare_gap_checks(self) -> None:
         """`in_window` is about to be called: make an index for it, if the engine has none by default."""
@@ -131,7 +131,7 @@ class JobStore(Protocol):
         after: tuple[datetime, int] | None,
         limit: int,
     ) -> Sequence[Job]:
-        """The first waiting jobs with due_at <= until (None: all) and (due_at, id) > after, by (due_at, id)."""
+        """Waiting jobs by (due_at, id), with due_at <= until (None: all) and (due_at, id) > after."""
 
     def next_due_at(self) -> datetime | None:
         """The least due_at of the waiting jobs."""
@@ -146,7 +146,7 @@ class JobStore(Protocol):
         now: datetime,
         unless_overdue: bool = False,
     ) -> Sequence[Job]:
-        """Hold the first due jobs by (due_at, id), leaving out the late ones; returned in that order. [claimed]
+        """Hold the first due jobs by (due_at, id) that are not late; returned in that order. [claimed]
 
         Jobs that another claimer is just taking are passed over, not waited for. With
         `unless_overdue`, hold none while the lease of any job has run out or a due job of these
@@ -383,7 +383,7 @@ class StorageBackend(Protocol):
 
     @property
     def in_process(self) -> bool:
-        """Calls finish without waiting for a disk or a network: `AsyncStorage` makes them on the event loop."""
+        """Calls wait for neither disk nor network: `AsyncStorage` makes them on the event loop."""
 
     @property
     def durable(self) -> bool:
