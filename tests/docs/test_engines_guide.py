@@ -14,6 +14,7 @@ import pytest
 from assistly.storage import StorageBackend, engine
 from assistly.storage.engine import base
 from assistly.storage.testing import ForkContract, LifecycleContract, MachineContract, StorageContract
+from assistly.storage.testing.names_contract import LongNamesContract
 
 GUIDE = Path(__file__).parents[2] / "docs" / "engines.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -60,7 +61,7 @@ class TestShelfMachines(MachineContract):
     pass
 
 
-class TestShortKeys(StorageContract):
+class TestShortKeys(LongNamesContract):
     """Half of all names are longer than the keys of this one."""
 
     @pytest.fixture

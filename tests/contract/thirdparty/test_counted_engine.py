@@ -1,4 +1,7 @@
-"""A third party's engine: found by its entry point, opened by its name, proven with the suite."""
+"""A third party's engine: found by its entry point, and opened by its name.
+
+The engine of examples/engines/lmdb goes through the whole suite in the same way.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import pytest
 
 from assistly.storage import ConfigurationError, StorageBackend, open_storage
 from assistly.storage.settings import load_settings
-from assistly.storage.testing import ForkContract, LifecycleContract, StorageContract
+from assistly.storage.testing import LifecycleContract
+from assistly.storage.testing.nonces_contract import NoncesContract
 
 SITE = Path(__file__).parent / "site"
 
@@ -33,11 +37,7 @@ def backend(open_engine: Callable[[], StorageBackend]) -> Iterator[StorageBacken
     backend.close()
 
 
-class TestCountedEngine(StorageContract):
-    pass
-
-
-class TestCountedEngineForks(ForkContract):
+class TestCountedEngine(NoncesContract):
     pass
 
 
