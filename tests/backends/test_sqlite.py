@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 import subprocess
@@ -507,3 +508,14 @@ def limit(backend: SqlBackend, *, pages: int) -> None:
 
 def run(backend: SqlBackend, statement: str) -> None:
     backend._database.read(lambda connection: connection.rows(statement, {}))
+
+
+def test_a_storage_that_nobody_closes_is_closed_when_it_is_collected(path: Path) -> None:
+    forgotten = SqliteBackend(path)
+    forgotten.ping()
+    connection = forgotten._file._pool.borrow()
+    forgotten._file._pool.give_back(connection)
+    del forgotten
+    gc.collect()
+    with pytest.raises(StorageClosed):
+        connection.rows("SELECT 1")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 from ..sql.database import Database, Row
 from ..sql.migrations import discover, migrate, require_current
@@ -32,12 +32,12 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, *, auto_migrate: bool, busy_timeout: timedelta) -> None:
         self._name = str(path)
-        self._auto_migrate = auto_migrate
-        self._pool = SqlitePool(DatabaseFile(path, busy_timeout), self._make_ready)
+        self._schema = _Schema(auto_migrate=auto_migrate)
+        self._pool = SqlitePool(DatabaseFile(path, busy_timeout), self._schema.make_ready)
         self._watch = ChangeWatch(self._pool)
-        self._bound: WeakSet[BoundConnection] = WeakSet()
-        self._ready = False
-        self._ready_lock = threading.Lock()
+        self._bound: weakref.WeakSet[BoundConnection] = weakref.WeakSet()
+        # Of a storage that nobody closes, when it is collected or the interpreter ends.
+        self._close = weakref.finalize(self, _close, self._pool, self._watch)
 
     def select(self, statement: str, params: Values) -> list[Row]:
         connection = self._pool.borrow()
@@ -107,15 +107,14 @@ class SqliteDatabase:
             applied = migrate(SqliteMigrations(connection), discover("sqlite"))
         finally:
             self._pool.give_back(connection)
-        self._ready = True
+        self._schema.is_ready = True
         return applied
 
     def wait(self, timeout: float) -> None:
         self._watch.wait(timeout)
 
     def close(self) -> None:
-        self._pool.close()
-        self._watch.close()
+        self._close()
 
     def before_fork(self, patience: float) -> None:
         """Close every connection, waiting up to `patience` seconds for those that are in use."""
@@ -128,20 +127,37 @@ class SqliteDatabase:
 
     def after_fork_in_child(self) -> None:
         """Open connections when they are needed, unless one of the parent's was open at the fork."""
-        self._ready_lock = threading.Lock()
+        self._schema.after_fork_in_child()
         for connection in list(self._bound):
             connection.leave_to_parent()
         self._pool.after_fork_in_child()
         self._watch.after_fork_in_child()
 
-    def _make_ready(self, connection: Connection) -> None:
-        """A first use that failed leaves no trace: the next one tries again."""
-        with self._ready_lock:
-            if self._ready:
+
+class _Schema:
+    """Makes the schema ready on first use. One that failed leaves no trace: the next one tries again."""
+
+    def __init__(self, *, auto_migrate: bool) -> None:
+        self._auto_migrate = auto_migrate
+        self._lock = threading.Lock()
+        self.is_ready = False
+
+    def make_ready(self, connection: Connection) -> None:
+        with self._lock:
+            if self.is_ready:
                 return
             target = SqliteMigrations(connection)
             if self._auto_migrate:
                 migrate(target, discover("sqlite"))
             else:
                 require_current(target, discover("sqlite"))
-            self._ready = True
+            self.is_ready = True
+
+    def after_fork_in_child(self) -> None:
+        """Another thread may have held it."""
+        self._lock = threading.Lock()
+
+
+def _close(pool: SqlitePool, watch: ChangeWatch) -> None:
+    pool.close()
+    watch.close()
