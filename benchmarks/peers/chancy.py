@@ -149,7 +149,7 @@ def _contender(
 _WORKER = f"its worker, AsyncExecutor, concurrency={_CONCURRENCY}, polling_interval=1"
 
 PEERS = {
-    "pg-enqueue": _contender(_enqueue, "sync_push"),
+    "pg-enqueue": _contender(_enqueue, "sync_push", fraction=0.1),
     "pg-bulk-10k": _contender(_bulk, f"sync_push_many, batch_size={_CHUNK}"),
     "pg-bulk-100k": _contender(_bulk, f"sync_push_many, batch_size={_CHUNK}", fraction=0.2),
     "pg-drain": _contender(_drain, _WORKER),

@@ -128,7 +128,7 @@ def _contender(
 
 
 PEERS = {
-    "pg-enqueue": _contender(_enqueue, "defer, sync pool"),
+    "pg-enqueue": _contender(_enqueue, "defer, sync pool", fraction=0.1),
     "pg-bulk-10k": _contender(_bulk, "batch_defer"),
     "pg-bulk-100k": _contender(_bulk, "batch_defer, of 10,000", fraction=0.1),
     "pg-drain": _contender(_drain, f"its worker, concurrency={_CONCURRENCY}", fraction=0.05),
