@@ -16,7 +16,7 @@ LONG = 1000.0
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirroring, "_PAGE", PAGE)
-    monkeypatch.setattr(mirroring, "_HOLD", 0)
+    monkeypatch.setattr(mirroring, "_TRANSACTION_SECONDS", 0)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def newest(storage: Storage) -> Any:
 def test_what_is_derived_is_made_once(
     source: Storage, target: Storage, monkeypatch: pytest.MonkeyPatch, count: int, hold: float
 ) -> None:
-    monkeypatch.setattr(mirroring, "_HOLD", hold)
+    monkeypatch.setattr(mirroring, "_TRANSACTION_SECONDS", hold)
     fill(source, count)
     pages = Calls(monkeypatch, source.events, "read_after")
     lists = Calls(monkeypatch, source.events, "list")

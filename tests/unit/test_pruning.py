@@ -21,7 +21,7 @@ PATIENCE = 10.0
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "_FIRST_RUN", 0.001)
+    monkeypatch.setattr(pruning, "_FIRST_RUN_SECONDS", 0.001)
     monkeypatch.setattr(pruning, "PRUNE_INTERVAL", timedelta(milliseconds=1))
 
 

@@ -307,7 +307,7 @@ class TestPlugIns:
             (
                 "shelf_key",
                 "hunter2",
-                "must be 8 letters or more; got something that may hold a password",
+                "must be 8 letters or more; got a value that may contain a password",
             ),
             ("shelf_label", "too long", "is wrong (String should have at most 5 characters); got 'too long'"),
         ],
@@ -322,7 +322,7 @@ class TestPlugIns:
         monkeypatch.setenv("STORAGE_POOL_SIZE", "x")
         message = refusal(engine="shelf")
         assert "SHELF_SIZE must be a number of books, 1 or more; got 'many'" in message
-        assert "SHELF_KEY must be 8 letters or more; got something that may hold" in message
+        assert "SHELF_KEY must be 8 letters or more; got a value that may contain" in message
         assert "STORAGE_POOL_SIZE must be" in message
         assert "hunter2" not in message
 

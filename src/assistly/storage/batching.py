@@ -1,8 +1,8 @@
-"""Group commit: single calls that are under way at the same time share one statement of the engine.
+"""Group commit: concurrent calls of one operation are batched into one call of the engine.
 
-Nobody waits for company. A call runs at once, alone, while fewer batches than the engine has `writers`
-are in flight. Calls that come later would have to wait in any case: they go together as soon as one of
-those batches has ended. Threads and tasks (`aio.batching`) follow the same rules.
+No call is delayed to fill a batch. While fewer than `writers` batches are in flight, a call runs at once
+and alone. Further calls are queued, and the next batch takes all that are queued when one in flight ends.
+Threads use `ThreadBatcher`, tasks `aio.batching.TaskBatcher`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ X = TypeVar("X", bound="CallContext")
 C = TypeVar("C", bound="PendingCall[Any]")
 
 MAX_CALLS = 1000
+"""Calls in a batch at most."""
+
 MAX_CHARACTERS = 4 * 2**20
+"""Characters of content and JSON in a batch at most, unless one call alone has more."""
 
 
 class _Retry(Enum):
-    RETRY_SINGLY = "this call has to be made singly"
+    RETRY_SINGLY = "this call must be made again, by itself"
 
 
 RETRY_SINGLY: Final = _Retry.RETRY_SINGLY
@@ -42,11 +45,11 @@ class CallError:
 
 
 Answer = Any
-"""What a call returns, or `CallError`, or `RETRY_SINGLY`."""
+"""The result of one call of a batch: its return value, a `CallError`, or `RETRY_SINGLY`."""
 
 
 class CallContext(Protocol):
-    """What `stores.context.Context` is to a batched call."""
+    """The part of `stores.context.Context` that a batched call needs."""
 
     writers: int
 
@@ -58,12 +61,12 @@ class CallContext(Protocol):
 
 
 class BatchedCall(Generic[X, R, T]):
-    """An operation whose single calls may be made together.
+    """An operation whose concurrent calls may be batched.
 
-    A request holds the arguments of one call, checked, and the time only if the caller gave one.
-    `single` makes one call. `batch` makes several in one atomic call of the engine, in order, at one
-    time: unless it raises OutcomeUnknown, an error means that nothing was written, and each call is
-    made singly. `length` is the number of characters that a request adds to a statement.
+    A request holds the validated arguments of one call, and its time only if the caller gave one.
+    `single` makes one call. `batch` makes several, in order, in one atomic call of the engine with one
+    time. If it raises OutcomeUnknown, so does each call; any other error means that nothing was written,
+    and each call is made singly. `length` gives the characters that a request adds to a statement.
     """
 
     def __init__(
@@ -78,11 +81,11 @@ class BatchedCall(Generic[X, R, T]):
         self._batch = batch
         self.length = length
         self.writers = context.writers
-        """How many batches may be in flight; 0 where calls are not batched."""
+        """How many batches may be in flight; with 0 calls are not batched."""
         self._batcher = ThreadBatcher(self) if self.writers else None
 
     def call(self, request: R) -> T:
-        """Make one call, possibly together with those of other threads."""
+        """Make one call, possibly in a batch with those of other threads."""
         if self._batcher is None:
             return self._single(self._context, request)
         self.check()
@@ -97,12 +100,12 @@ class BatchedCall(Generic[X, R, T]):
         return self._single(self._context, request)
 
     def run_batch(self, requests: Sequence[R]) -> Sequence[Answer]:
-        """Make several calls; an answer for each."""
+        """Make several calls, and return an answer for each."""
         if len(requests) == 1:
             return [answer_of(self.run_singly, requests[0])]
         try:
             at = self._context.now(None)
-        except Exception:  # noqa: BLE001 - each call meets the clock's error itself, if it needs the clock
+        except Exception:  # noqa: BLE001 - made singly, each call raises the clock's error if it needs the clock
             return [RETRY_SINGLY] * len(requests)
         try:
             return self._batch(self._context, requests, at)
@@ -112,7 +115,7 @@ class BatchedCall(Generic[X, R, T]):
             return [RETRY_SINGLY] * len(requests)
 
     def result(self, request: R, answer: Answer) -> T:
-        """What the caller gets: the result, or its own error raised. May call the engine."""
+        """Return the result of a call, or raise its error. An answer RETRY_SINGLY makes the call now."""
         if answer is RETRY_SINGLY:
             return self.run_singly(request)
         if isinstance(answer, CallError):
@@ -121,7 +124,7 @@ class BatchedCall(Generic[X, R, T]):
 
 
 def answer_of(call: Callable[[R], T], request: R) -> Answer:
-    """The result, or the error as a `CallError`."""
+    """Make a call, and return its result, or its error as a `CallError`."""
     try:
         return call(request)
     except Exception as error:  # noqa: BLE001 - raised again in its caller
@@ -129,7 +132,7 @@ def answer_of(call: Callable[[R], T], request: R) -> Answer:
 
 
 def unknown_answers(cause: BaseException, count: int) -> list[CallError]:
-    """An OutcomeUnknown for each call: callers must not share an error object, nor its traceback."""
+    """Return an OutcomeUnknown for each call. Each is a new object, since raising one adds a traceback."""
     return [CallError(_outcome_unknown(cause)) for _ in range(count)]
 
 
@@ -158,9 +161,10 @@ class Batcher(Generic[C]):
         self.in_flight = 0
 
     def take_batch(self) -> list[C]:
-        """Take the next calls, at most 1000 and 4 Mi characters, if another batch may be in flight.
+        """Take the next pending calls, up to MAX_CALLS and MAX_CHARACTERS, as a batch in flight.
 
-        An empty list if none may, or none is pending. The caller makes sure that `end_batch` follows.
+        Returns an empty list if no further batch may be in flight, or no call is pending. Otherwise the
+        caller must call `end_batch` when the batch has ended.
         """
         batch: list[C] = []
         if self.in_flight >= self.operation.writers:
@@ -175,12 +179,12 @@ class Batcher(Generic[C]):
         return batch
 
     def end_batch(self) -> None:
-        """A batch is no longer in flight."""
+        """Note that a batch has ended."""
         self.in_flight -= 1
 
 
 class _ThreadCall(PendingCall[R]):
-    """A call of a thread, which waits until it has an answer, or a batch to run."""
+    """A call of a thread, which sleeps on `wake` until `answer` is set or it is given a `batch` to run."""
 
     __slots__ = ("answer", "batch", "is_answered", "wake")
 
@@ -202,13 +206,13 @@ class ThreadBatcher(Batcher[_ThreadCall[R]], forks.ForkAware, Generic[R, T]):
         forks.register(self)
 
     def after_fork_in_child(self) -> None:
-        """The parent's threads are not here, but their calls and a held mutex may be."""
+        """Forget the pending calls of the parent's threads, and the mutex, which one of them may hold."""
         self._mutex = threading.Lock()
         self.pending = deque()
         self.in_flight = 0
 
     def call(self, request: R) -> T:
-        """Make one call; the result is its own, whatever becomes of the others."""
+        """Make one call. Errors of other calls in the same batch do not affect it."""
         call: _ThreadCall[R] | None = None
         is_running = False
         try:
@@ -263,7 +267,7 @@ class ThreadBatcher(Batcher[_ThreadCall[R]], forks.ForkAware, Generic[R, T]):
         batch[0].wake.release()
 
     def _withdraw(self, call: _ThreadCall[R]) -> None:
-        """The thread was interrupted: drop its call; a batch that it was to run goes on without it."""
+        """Drop the call of an interrupted thread. If it was to run a batch, the next call in it does."""
         with self._mutex:
             if call in self.pending:
                 self.pending.remove(call)

@@ -1,4 +1,4 @@
-"""Where the time comes from when a call does not say it."""
+"""Clocks, which give the time of calls that are made without `now`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ Clock = Callable[[], datetime]
 
 
 def system_clock() -> datetime:
-    """The wall clock of this machine."""
+    """Return the time of this machine's clock, in UTC."""
     return datetime.now(UTC)
 
 
 def as_clock(clock: object) -> Clock | None:
-    """A clock, or an object whose method `now` is one."""
+    """Return `clock` itself if it is callable, else its method `now`; None for None.
+
+    Raises ConfigurationError if it is neither.
+    """
     if clock is None:
         return None
     method: Any = clock if callable(clock) else getattr(clock, "now", None)
     if not callable(method):
         raise ConfigurationError(
-            f"clock must be a callable that returns an aware datetime, not a {type(clock).__name__}"
+            "clock must be a callable that returns an aware datetime, or an object with such a method "
+            f"`now`, not a {type(clock).__name__}"
         )
     return cast("Clock", method)

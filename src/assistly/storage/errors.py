@@ -1,7 +1,7 @@
-"""The closed vocabulary of errors: whatever the engine, a caller sees only these.
+"""All errors that this package raises, the same for every engine.
 
-A driver's own exception is kept as ``__cause__``. Expected outcomes (nothing due, a lock
-held, a nonce seen before) are return values, not errors.
+The exception of a driver is kept as ``__cause__``. Expected outcomes (nothing due, a lock held, a nonce
+seen before) are return values, not errors.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class StorageError(Exception):
-    """The base of everything that this package raises."""
+    """The base class of all errors of this package."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
 class ConfigurationError(StorageError):
-    """A setting is missing or wrong. The message names it; never a password."""
+    """A setting is missing or wrong. The message names the setting, and never contains a password."""
 
 
 class InvalidValue(StorageError, ValueError):
@@ -32,7 +32,7 @@ class NotFound(StorageError):
 
 
 class AlreadyExists(StorageError):
-    """A record with that id is there already, and it was left as it is."""
+    """A record with that id exists already. It was not changed."""
 
 
 class Conflict(StorageError):
@@ -47,7 +47,7 @@ class ScheduleConflict(Conflict):
 
     @property
     def job(self) -> Job:
-        """The earliest of the jobs that are in the way."""
+        """The earliest of the jobs that are too near."""
         job: Job = self.args[1]
         return job
 
@@ -60,7 +60,7 @@ class VersionConflict(Conflict):
 
     @property
     def current(self) -> Session | None:
-        """The session as it is stored, or None where there is none."""
+        """The session as it is stored; None if there is none."""
         current: Session | None = self.args[1]
         return current
 
@@ -79,19 +79,20 @@ class StatusConflict(Conflict):
 
 
 class IdempotencyMismatch(Conflict):
-    """The key was used before, for something else."""
+    """The idempotency key was used before, for another job or command."""
 
     def __init__(self, message: str, key: str) -> None:
         super().__init__(message, key)
 
     @property
     def key(self) -> str:
+        """The idempotency key."""
         key: str = self.args[1]
         return key
 
 
 class ClaimLost(StorageError):
-    """The claim is no longer the caller's: taken back, settled, or its record removed."""
+    """The caller's claim has ended: it was taken back or settled, or its record was removed."""
 
 
 class LockLost(StorageError):
@@ -99,11 +100,11 @@ class LockLost(StorageError):
 
 
 class StorageUnavailable(StorageError):
-    """The engine could not do it now and nothing was written: worth a retry."""
+    """The engine could not make the call now. Nothing was written, so the call can be retried."""
 
 
 class TransactionAborted(StorageUnavailable):
-    """The transaction lost a deadlock or a serialization race, and was undone: run it again."""
+    """The transaction was undone because of a deadlock or a serialization failure. Run it again."""
 
 
 class TransactionOpen(StorageError):
@@ -114,19 +115,19 @@ class TransactionOpen(StorageError):
 
 
 class OutcomeUnknown(StorageError):
-    """The connection broke while a write was being committed: it may have landed.
+    """The connection broke during a commit, so the write may or may not have been stored.
 
-    Repeat the call only under an idempotency key, or read first.
+    Read before you repeat the call, or repeat it under an idempotency key.
     """
 
 
 class MigrationError(StorageError):
-    """The schema and the migrations of this version do not go together."""
+    """The schema of the database does not match the migrations of this version."""
 
 
 class StorageCorrupt(StorageError):
-    """The database holds something that this package cannot have written."""
+    """The database holds a value that this package cannot have written."""
 
 
 class StorageClosed(StorageError):
-    """The storage, or the transaction, has ended."""
+    """The storage was closed, or the transaction has ended."""

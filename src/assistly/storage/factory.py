@@ -1,4 +1,4 @@
-"""From the name of an engine to an open storage."""
+"""Opens a storage from its settings."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 def open_storage(
     *, clock: Clock | None = None, auto_prune: bool = True, **settings: Unpack[SettingsKeywords]
 ) -> Storage:
-    """Open the storage that the environment, `.env` and these keywords describe; keywords win.
+    """Open the storage that these keywords, the environment and `.env` describe, in this order of precedence.
 
     A keyword is a variable's name in lower case, without STORAGE_: `engine`, `database_url`, `sqlite_path`,
     `retention_posted_days` and so on. The settings of a plug-in are keywords, too: type checkers accept them
-    from a `dict[str, Any]`, as `**options`. `clock` returns the time where a call is given none; default: the
-    engine's clock. With `auto_prune` the storage prunes once a minute while it is in use.
+    from a `dict[str, Any]`, as `**options`. `clock` gives the time of calls without `now` (default: the
+    engine's clock). With `auto_prune` the storage prunes once a minute while it is in use.
 
-    The engine is reached, and its schema made ready, before this returns. Raises ConfigurationError for
-    settings that are wrong, StorageUnavailable if the engine does not answer, and MigrationError.
+    It connects to the engine and applies pending migrations before it returns. Raises ConfigurationError
+    for wrong settings, StorageUnavailable if the engine does not answer, and MigrationError if the schema
+    does not match this version, or lacks migrations and STORAGE_AUTO_MIGRATE is false.
     """
     storage = build_storage(load_settings(settings), clock=clock, auto_prune=auto_prune)
     try:
@@ -42,7 +43,7 @@ def open_storage(
 def build_storage(
     settings: StorageSettings, *, clock: Clock | None = None, auto_prune: bool = True
 ) -> Storage:
-    """A storage that reaches its engine only when it is used. Raises ConfigurationError."""
+    """Return a storage that connects on its first use. Raises ConfigurationError for wrong settings."""
     backend = open_backend(settings)
     try:
         return Storage(
@@ -60,7 +61,7 @@ def build_storage(
 
 
 def open_backend(settings: StorageSettings) -> StorageBackend:
-    """The engine alone, which is reached only when it is used. The caller closes it."""
+    """Return the engine without a `Storage`. It connects on its first use; the caller closes it."""
     return _engine(settings.engine)(settings)
 
 

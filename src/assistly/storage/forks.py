@@ -10,16 +10,20 @@ from typing import Any
 
 
 class ForkAware:
-    """An object that takes part in forks from `register` until it is collected. Each hook is optional."""
+    """An object whose hooks are called at each fork, from `register` until it is collected.
+
+    Each hook is optional.
+    """
 
     def before_fork(self) -> None:
-        """In the parent, in the forking thread. Must not raise and must not wait for long."""
+        """Called in the parent, in the forking thread. It must neither raise nor wait for long."""
 
     def after_fork_in_parent(self) -> None:
-        """In the parent, in the forking thread."""
+        """Called in the parent, in the forking thread."""
 
     def after_fork_in_child(self) -> None:
-        """In the child, before anything else runs there. Locks may be held by threads that are not there."""
+        """Called in the child before any other code. Locks may be held by threads that exist in the parent
+        only, and so must be replaced."""
 
 
 _registered: weakref.WeakSet[ForkAware] = weakref.WeakSet()
@@ -33,17 +37,17 @@ def register(owner: ForkAware) -> None:
 
 
 def generation() -> int:
-    """How many forks lie between this process and the one that imported this module first.
+    """Return how many forks lie between this process and the one that imported this module.
 
-    It tells a child from its parent without the system call that `os.getpid` is.
+    An object that stores it can tell later that it was inherited, without the system call of `os.getpid`.
     """
     return _generation
 
 
 def keep_for_ever(resource: object) -> None:
-    """Keep a resource of the parent's from being collected, and so from being closed, in a child.
+    """Keep a resource that a child has inherited from being collected, which would close it.
 
-    Not even the end of the interpreter collects it: that would clear a list, but not this reference.
+    The reference count is raised as well: at the end of the interpreter a list is cleared.
     """
     _inherited.append(resource)
     with suppress(ImportError):

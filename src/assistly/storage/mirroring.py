@@ -1,4 +1,4 @@
-"""Copies one storage's state into another, for dashboards and other readers."""
+"""Copies the state of one storage into another, for dashboards and other readers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .storage import Storage
 from .validation import canonical, instance
 
 _PAGE = 500
-_HOLD = 0.25
-"""Seconds after which a transaction copies no further page: other writers of an SQLite target wait for it."""
+_TRANSACTION_SECONDS = 0.25
+"""After this time a transaction copies no further page: other writers of an SQLite target wait for it."""
 
-_BUDGET = 900 * 1024
+_SNAPSHOT_BYTES = 900 * 1024
 _MOST_JOBS = 500
 _LOCK = "assistly.mirror"
 _LOCK_TTL = timedelta(minutes=5)
 
 
 def mirror(source: Storage, target: Storage) -> int:
-    """Write the state of `source` into snapshots of `target`, and copy its new events; returns their number.
+    """Write the state of `source` into snapshots of `target`, copy its new events, and return their number.
 
-    The kinds are `queue` (counts, waiting and dead jobs), `state` (sessions, approvals, metrics, lock)
-    and `logs` (the newest events). A snapshot holds what fits into 900 KiB, and counts what it left out
-    as `omitted`. Each event is copied once, however often and by however many callers. A target mirrors
-    one source. Raises Conflict while another mirror writes to the target, and InvalidValue if source and
-    target are the same storage.
+    The kinds of snapshot are `queue` (counts, active jobs and dead letters), `state` (sessions, approvals,
+    metrics, lock) and `logs` (the newest events). A snapshot holds the records that fit into 900 KiB, and
+    counts the others as `omitted`. Each event is copied once, even if several callers mirror the source. A
+    target mirrors one source. Raises Conflict while another mirror writes to the target, and InvalidValue if
+    source and target are the same storage.
     """
     instance("source", source, Storage)
     instance("target", target, Storage)
@@ -49,7 +49,7 @@ def _copy_events(source: Storage, target: Storage) -> int:
     is_done = False
     while not is_done:
         with target.transaction() as tx:
-            # Inside the transaction the lock makes a second mirror wait for these pages' commit.
+            # Taken inside the transaction, the lock makes a second mirror wait for its commit.
             lock = tx.lock.acquire(owner, name=_LOCK, ttl=_LOCK_TTL)
             if lock is None:
                 raise Conflict("another mirror is writing to this target: try again when it is done")
@@ -60,12 +60,12 @@ def _copy_events(source: Storage, target: Storage) -> int:
 
 
 def _copy_pages(source: Storage, tx: Storage) -> tuple[int, bool]:
-    """How many events were copied, and whether these were the last ones."""
+    """Copy pages of events; return how many events that were, and whether they were the last ones."""
     snapshot = tx.snapshots.get("logs")
     logs = snapshot.payload if snapshot and isinstance(snapshot.payload, dict) else {}
     cursor = logs.get("last_event_id", 0)
     copied = 0
-    until = monotonic() + _HOLD
+    until = monotonic() + _TRANSACTION_SECONDS
     while True:
         events = source.events.read_after(cursor, limit=_PAGE)
         if events:
@@ -76,14 +76,14 @@ def _copy_pages(source: Storage, tx: Storage) -> tuple[int, bool]:
             tx.snapshots.put("logs", _logs(source, cursor))
             return copied, True
         if monotonic() >= until:
-            # The newest events are read once, at the end.
+            # Only the last transaction reads the newest events.
             tx.snapshots.put("logs", {**logs, "last_event_id": cursor})
             return copied, False
 
 
 def _logs(source: Storage, cursor: int) -> Json:
     newest: list[Event] = source.events.list(limit=_PAGE)
-    return {"last_event_id": cursor, "events": _fitting(newest, _BUDGET)}
+    return {"last_event_id": cursor, "events": _fitting(newest, _SNAPSHOT_BYTES)}
 
 
 def _queue(source: Storage) -> Json:
@@ -96,16 +96,16 @@ def _queue(source: Storage) -> Json:
     return {
         "counts": {str(status): count for status, count in source.queue.counts().items()},
         "next_due_at": next_due_at.isoformat() if next_due_at else None,
-        "waiting": _fitting(waiting, _BUDGET // 2),
-        "dead_letters": _fitting(source.queue.dead_letters(limit=_MOST_JOBS), _BUDGET // 2),
+        "waiting": _fitting(waiting, _SNAPSHOT_BYTES // 2),
+        "dead_letters": _fitting(source.queue.dead_letters(limit=_MOST_JOBS), _SNAPSHOT_BYTES // 2),
     }
 
 
 def _state(source: Storage) -> Json:
     lock = source.lock.current()
     return {
-        "sessions": _fitting(source.sessions.list(limit=_PAGE), _BUDGET // 3),
-        "approvals": _fitting(source.approvals.list(limit=_PAGE), _BUDGET // 3),
+        "sessions": _fitting(source.sessions.list(limit=_PAGE), _SNAPSHOT_BYTES // 3),
+        "approvals": _fitting(source.approvals.list(limit=_PAGE), _SNAPSHOT_BYTES // 3),
         "metrics": _plain(asdict(source.metrics.read())),
         "lock": _plain(asdict(lock)) if lock else None,
     }
@@ -127,7 +127,7 @@ def _sized(records: Iterable[object]) -> Iterator[tuple[Json, int]]:
     for record in records:
         value = _plain(asdict(record))  # type: ignore[call-overload]
         try:
-            # As deep as it will stand in the snapshot.
+            # Two levels deeper, as in the snapshot: the depth of JSON is limited.
             yield value, len(canonical("record", {"": {"": [value]}}).encode())
         except InvalidValue:
             yield None, 0

@@ -8,23 +8,23 @@ from typing import Any
 from .errors import ConfigurationError
 
 ENGINES = "assistly.storage_engines"
-"""The group of entry points that are engines: the name is what STORAGE_ENGINE takes, the object is called
-with the StorageSettings and returns a StorageBackend."""
+"""The group of entry points for engines. The name is a value of STORAGE_ENGINE; the object is called with the
+StorageSettings and returns a StorageBackend."""
 
 SETTINGS = "assistly.storage_settings"
-"""The group of entry points that are settings of engines: the name is the engine's, the object is a subclass
-of StorageSettings with the engine's own settings. An engine without settings of its own has none."""
+"""The group of entry points for the settings of engines. The name is the engine's; the object is a subclass
+of StorageSettings with the engine's own settings. An engine without settings of its own needs no entry."""
 
 BUILT_IN = ("memory", "sqlite", "postgres")
 
 
 def engine_names() -> list[str]:
-    """The engines that can be opened here: the built-in ones first."""
+    """Return the names of all installed engines, the built-in ones first."""
     return [*BUILT_IN, *sorted(entry_points(group=ENGINES).names - {*BUILT_IN})]
 
 
 def load_plug_in(group: str, name: str) -> Any:
-    """The object of the entry point `name` in `group`; None if there is none, or if `name` is built in.
+    """Return the object of the entry point `name` in `group`; None if there is none, or `name` is built in.
 
     Raises ConfigurationError if it cannot be imported.
     """

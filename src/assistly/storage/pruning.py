@@ -1,4 +1,4 @@
-"""Deletes what the retention policy no longer keeps; by itself, while a storage is in use."""
+"""Deletes the records that the retention policy no longer keeps, on call or on a thread in the background."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .records import PruneReport
 from .retention import PRUNE_INTERVAL, RetentionPolicy, cutoff
 
 BATCH = 2000
-"""Rows of the first batch; the size of the others depends on how long it took."""
+"""Rows of the first batch. The size of each later one follows from the time that the one before took."""
 
 _SMALLEST_BATCH = 500
 _LARGEST_BATCH = 10_000
-_QUICK = 0.010
-_SLOW = 0.025
-_FIRST_RUN = 10.0
-_PAUSE = 0.02
+_QUICK_SECONDS = 0.010
+_SLOW_SECONDS = 0.025
+_FIRST_RUN_SECONDS = 10.0
+_PAUSE_SECONDS = 0.02
 
 
 def prune(
@@ -34,9 +34,9 @@ def prune(
     force: bool,
     pause: Callable[[], object] = lambda: None,
 ) -> PruneReport:
-    """Delete what the policy no longer keeps; `pause` is called between two batches, to let other calls in.
+    """Delete what the policy no longer keeps, at most once a minute for a database unless `force` is True.
 
-    At most once a minute for the whole database, unless forced.
+    `pause` is called between two batches, so that other writers get their turn.
     """
     store = backend.retention
     stamped = store.begin_prune(now=now, interval=timedelta(0) if force else PRUNE_INTERVAL)
@@ -48,8 +48,8 @@ def prune(
     def by_age(kind: PrunedByAge, age: timedelta | None) -> int:
         if age is None:
             return 0
-        edge = cutoff(now, age)
-        return drain(lambda limit: store.delete_older(kind, edge, limit=limit))
+        oldest_kept = cutoff(now, age)
+        return drain(lambda limit: store.delete_older(kind, oldest_kept, limit=limit))
 
     def by_cap(kind: PrunedByCap, cap: int) -> int:
         edge = store.newest_beyond(kind, cap)
@@ -72,9 +72,9 @@ def prune(
 
 
 class _Batches:
-    """Deletes in batches that take 10 to 25 milliseconds each, since other writers may have to wait for one.
+    """Deletes in batches that take 10 to 25 milliseconds each, since other writers may wait for one to end.
 
-    How many rows that is depends on their size, the disk and the load.
+    The number of rows is adapted, since it depends on their size, the disk and the load.
     """
 
     def __init__(self, pause: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> None:
@@ -83,7 +83,7 @@ class _Batches:
         self._limit = BATCH
 
     def drain(self, batch: Callable[[int], int]) -> int:
-        """Call `batch` with limits until it deletes less than that; how many rows were deleted."""
+        """Call `batch` with a limit until it deletes fewer rows; return how many were deleted in total."""
         total = 0
         while True:
             began = self._clock()
@@ -95,17 +95,17 @@ class _Batches:
             self._pause()
 
     def _adapt(self, seconds: float) -> None:
-        if seconds < _QUICK:
+        if seconds < _QUICK_SECONDS:
             self._limit = min(2 * self._limit, _LARGEST_BATCH)
-        elif seconds > _SLOW:
+        elif seconds > _SLOW_SECONDS:
             self._limit = max(self._limit // 2, _SMALLEST_BATCH)
 
 
 class Pruner(forks.ForkAware):
-    """A daemon thread that prunes soon after the first use, then once a minute while there is use.
+    """A daemon thread that calls `run` 10 seconds after the first use of a storage, then once a minute.
 
-    It starts with the first use, and in a forked child with the first use there. It holds `run` weakly:
-    a storage that its owner forgot to close can be collected.
+    It skips minutes without use. It starts with the first use, and again with the first use in a forked
+    child. It keeps only a weak reference to `run`, so that a storage that is never closed can be collected.
     """
 
     def __init__(self, run: Callable[[Callable[[], object]], object]) -> None:
@@ -117,7 +117,7 @@ class Pruner(forks.ForkAware):
         forks.register(self)
 
     def after_fork_in_child(self) -> None:
-        """Threads are not inherited, but a held mutex is."""
+        """Replace the mutex, which another thread may hold; the thread starts again with the next use."""
         is_closed = self._stop.is_set()
         self._is_started = False
         self._mutex, self._stop = threading.Lock(), threading.Event()
@@ -125,13 +125,13 @@ class Pruner(forks.ForkAware):
             self._stop.set()
 
     def used(self) -> None:
-        """Prune soon, and not only because time goes by."""
+        """Note that the storage is in use, and start the thread with the first use."""
         self._used = True
         if not self._is_started:
             self._start_thread()
 
     def close(self) -> None:
-        """Prune no more. A batch under way is not waited for."""
+        """Stop the thread, without waiting for a batch in progress."""
         self._stop.set()
 
     def _start_thread(self) -> None:
@@ -151,11 +151,11 @@ class Pruner(forks.ForkAware):
         run = self._run()
         if self._used and run is not None:
             self._used = False
-            run(lambda: stop.wait(_PAUSE))
+            run(lambda: stop.wait(_PAUSE_SECONDS))
 
 
 def _prune_while_used(pruner: weakref.ref[Pruner], stop: threading.Event) -> None:
-    wait = _FIRST_RUN
+    wait = _FIRST_RUN_SECONDS
     while not stop.wait(wait):
         alive = pruner()
         if alive is None:

@@ -1,7 +1,7 @@
-"""The stored kinds of record, and the values that operations take and return.
+"""The records, and the values that operations take and return.
 
-All times are aware datetimes in UTC with microseconds. Records are snapshots: changing
-what is stored takes an operation, and no change to a record reaches the database.
+All times are aware datetimes in UTC with microseconds. A record is a copy: changing its attributes does not
+change the database.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ Json = Any
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
-    """A dataclass with slots that type checkers take for frozen.
+    """Make `cls` a dataclass with slots that type checkers treat as frozen.
 
-    At run time it is not: the `__init__` of a frozen dataclass takes five times as long.
+    It is not frozen at run time, since the `__init__` of a frozen dataclass takes five times as long.
     """
     return dataclass(slots=True)(cls)
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life. The first three are the active ones."""
+    """The status of a job. Jobs in the first three are active."""
 
     SCHEDULED = "scheduled"
-    """Waits for its time; nothing has failed since it was scheduled or replayed."""
+    """Waits for its time; no attempt has failed since it was scheduled or replayed."""
     RETRYING = "retrying"
-    """Waits for its next attempt."""
+    """Waits for its next attempt, after one that failed."""
     PROCESSING = "processing"
     """Claimed by a worker."""
     POSTED = "posted"
     """Published."""
     DEAD_LETTER = "dead_letter"
-    """Given up, for a person to look at."""
+    """Given up; a person decides whether to replay or remove it."""
 
 
 @record
@@ -61,12 +61,13 @@ class Job:
 
     `scheduled_at` is the time that was asked for; `due_at` is when the job falls due: `next_retry_at` if
     that is set, else `scheduled_at`. `retries` counts the failed attempts since it was scheduled or
-    replayed, `max_retries` how many make it a dead letter. `claim` grows with each claim and fences every
-    call of the holder. `worker_id` and `lease_until` are set while the job is held; `publish_started_at`
-    from `begin_publish` on, and it stays where the outcome is unknown. `remote_id` is the id on the
-    platform. `dead_letter_reason` says why the job was given up, `replayed_at` when it was last replayed.
-    `max_lateness` is how late it may be claimed (None: however late). `attempts` holds the last 20 failed
-    attempts, oldest first.
+    replayed; when it reaches `max_retries` the job becomes a dead letter. `claim` is the fence: it grows
+    with each claim, and calls with an older one raise ClaimLost. `worker_id` and `lease_until` are set while
+    the job is claimed. `publish_started_at` is set by `begin_publish`, and kept when the job is posted or
+    its outcome is unknown. `remote_id` is the id on the platform. `dead_letter_reason` says why the job
+    became a dead letter, `replayed_at` when it was last replayed. `max_lateness` is how long after
+    `scheduled_at` it may be claimed (None: without limit). `attempts` holds the last 20 failed attempts,
+    oldest first.
     """
 
     id: int
@@ -120,7 +121,7 @@ class Posted:
 
 @record
 class Failed:
-    """An attempt that published nothing; the fields are the arguments of `queue.mark_failed`."""
+    """The claimed job was not published; the fields are the arguments of `queue.mark_failed`."""
 
     job: Job
     error: str
@@ -130,7 +131,7 @@ class Failed:
 
 @record
 class Snoozed:
-    """The claimed job goes back until `until`. Costs no attempt."""
+    """The claimed job goes back to the queue and is due at `until`. It costs no attempt."""
 
     job: Job
     until: datetime
@@ -138,14 +139,14 @@ class Snoozed:
 
 @record
 class Released:
-    """The claimed job goes back as it was before the claim. Costs no attempt."""
+    """The claimed job goes back to the queue as it was before the claim. It costs no attempt."""
 
     job: Job
 
 
 @record
 class Unknown:
-    """Nobody knows whether the job was published: it becomes a dead letter, for a person to decide."""
+    """The claimed job may have been published or not: it becomes a dead letter, and a person decides."""
 
     job: Job
     error: str
@@ -157,7 +158,7 @@ Outcome = Posted | Failed | Snoozed | Released | Unknown
 
 @record
 class Settled:
-    """The answer of `queue.settle`: the settled jobs in input order, and the ids whose claim was lost."""
+    """The result of `queue.settle`: the settled jobs in input order, and the ids whose claim was lost."""
 
     jobs: list[Job]
     lost: list[int]
@@ -175,9 +176,9 @@ class Session:
 
 @record
 class Approval:
-    """What waits for a decision, or was decided at `decided_at`.
+    """A request for a decision, decided at `decided_at` (None: not yet).
 
-    `sequence` is the insertion order, which decides between equal times in lists.
+    `sequence` is the insertion order, which orders approvals of the same time in lists.
     """
 
     id: str
@@ -189,23 +190,23 @@ class Approval:
 
 
 class ClaimState(StrEnum):
-    """What the caller of `idempotency.claim` is to do."""
+    """The state of a key after `idempotency.claim`, and what the caller does next."""
 
     ACQUIRED = "acquired"
-    """Run the command, then complete or abandon the claim."""
+    """The caller holds the key: run the command, then complete or abandon the claim."""
     IN_PROGRESS = "in_progress"
-    """Another caller holds the key: ask again later."""
+    """Another caller holds the key: try again later."""
     COMPLETED = "completed"
     """The command was run before: use its result."""
 
 
 @record
 class IdempotencyClaim:
-    """The answer of `idempotency.claim`.
+    """The result of `idempotency.claim`.
 
     `value` is the first result if the state is `completed`, else None. `fingerprint` is the stored one.
-    `lease_until` is when a key in progress can be acquired by another caller. `token` identifies the
-    holder.
+    `lease_until` is when another caller can acquire a key that is in progress. `token` identifies this
+    caller.
     """
 
     key: str
@@ -245,7 +246,10 @@ class Metrics:
 
 @record
 class WorkerLock:
-    """A held lock, until `expires_at`. `fence` grows with each change of owner, also across releases."""
+    """A lock that `owner_id` holds until `expires_at`.
+
+    `fence` grows with each change of owner, and does not start again after a release.
+    """
 
     name: str
     owner_id: str
@@ -286,7 +290,7 @@ class Snapshot:
 class PruneReport:
     """How many records of each kind a prune deleted.
 
-    `ran` is False if it did nothing because there was a prune within the last minute.
+    `ran` is False if it did nothing, because the last prune was less than a minute ago.
     """
 
     ran: bool
@@ -299,5 +303,5 @@ class PruneReport:
 
     @property
     def total(self) -> int:
-        """How many records were deleted altogether."""
+        """How many records of all kinds were deleted."""
         return self.approvals + self.idempotency + self.nonces + self.posted + self.events + self.sessions

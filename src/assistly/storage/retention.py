@@ -1,4 +1,4 @@
-"""What is kept, and for how long."""
+"""How long records are kept, and how many of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Ages and caps. An age of None keeps for ever; exactly that old is kept."""
+    """Ages and caps of the records that are kept; the defaults are those of the RETENTION_ settings.
+
+    A record is deleted when it is older than its age (None: never). A cap is the number of records kept,
+    the newest ones.
+    """
 
     approvals_age: timedelta = timedelta(days=30)
     approvals_cap: int = 5000
@@ -27,10 +31,10 @@ class RetentionPolicy:
 
 
 def cutoff(now: datetime, age: timedelta) -> datetime:
-    """Records with a time below this are older than `age`."""
+    """Return the time below which records are older than `age`."""
     return earlier(now, age)
 
 
 def milliseconds(moment: datetime) -> int:
-    """Whole milliseconds since the epoch, rounded down: how nonces keep their time."""
+    """Return whole milliseconds since 1970, rounded down, which is how the time of a nonce is stored."""
     return (moment - _EPOCH) // _MILLISECOND

@@ -1,4 +1,4 @@
-"""When a failed job is tried again."""
+"""Policies that say when a failed job is retried."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ from .validation import later
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`max_retries` failed attempts lead to the dead letters; `delay` lies between two attempts."""
+    """Retry after a fixed `delay` (default: 5 minutes).
+
+    A job becomes a dead letter after `max_retries` failed attempts (default: 3).
+    """
 
     max_retries: int = 3
     delay: timedelta = timedelta(minutes=5)
 
     def next_attempt(self, now: datetime, job: Job) -> datetime:
-        """`job` is as it was claimed: its `retries` do not count the attempt that has just failed."""
+        """Return when `job` is due again after an attempt that failed at `now`.
+
+        `job` is the claimed record: its `retries` do not include this attempt.
+        """
         return later(now, self.delay_after(job.retries))
 
-    def delay_after(self, retries: int) -> timedelta:  # noqa: ARG002 - for policies that look at it
+    def delay_after(self, retries: int) -> timedelta:  # noqa: ARG002 - for subclasses
+        """Return the delay after an attempt that failed, before which `retries` others had failed."""
         return self.delay
 
 
 @dataclass(frozen=True, slots=True)
 class ExponentialRetry(RetryPolicy):
-    """`delay`, times `factor` for each attempt that failed before, at most `longest`.
+    """Retry after `delay`, multiplied by `factor` for each attempt that failed before, at most `longest`.
 
-    Of that, a random share of up to `jitter` is left off, so that jobs that failed together do not
-    come back together.
+    The delay is shortened at random by up to the share `jitter` (0 to 1), so that jobs that failed together
+    are not retried together. Raises ConfigurationError unless 1 <= factor < infinity and 0 <= jitter <= 1.
     """
 
     factor: float = 2.0
@@ -39,7 +46,10 @@ class ExponentialRetry(RetryPolicy):
 
     def __post_init__(self) -> None:
         if not (1 <= self.factor < float("inf")) or not 0 <= self.jitter <= 1:
-            raise ConfigurationError("a retry policy needs 1 <= factor < infinity and 0 <= jitter <= 1")
+            raise ConfigurationError(
+                "a retry policy needs 1 <= factor < infinity and 0 <= jitter <= 1; "
+                f"got factor={self.factor!r} and jitter={self.jitter!r}"
+            )
 
     def delay_after(self, retries: int) -> timedelta:
         import random

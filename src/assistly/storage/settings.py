@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LARGEST = 2**31 - 1
-_HIDDEN = "something that may hold a password"
+_HIDDEN = "a value that may contain a password"
 
 
 class SettingsKeywords(TypedDict, total=False):
-    """The keywords of `open_storage` that stand for variables, but for those of plug-ins."""
+    """The keywords of `open_storage` for settings, except the settings of plug-ins."""
 
     engine: str
     database_url: str | SecretStr | None
@@ -123,7 +123,7 @@ _COUNT = f"a whole number from 1 to {_LARGEST}"
 
 
 class _Variables(PydanticBaseSettingsSource):
-    """The environment over `.env`; an empty variable hides the one below and is then as good as unset."""
+    """The environment, then `.env`. An empty variable hides the same one in `.env`, and counts as unset."""
 
     def __init__(self, settings: type[BaseSettings], *layers: PydanticBaseSettingsSource) -> None:
         super().__init__(settings)
@@ -140,7 +140,7 @@ class _Variables(PydanticBaseSettingsSource):
 
 
 class _EngineName(BaseSettings):
-    """What has to be known first, since the engine decides which settings there are."""
+    """The name of the engine, which is read first: it decides which class of settings is used."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -167,11 +167,11 @@ class _EngineName(BaseSettings):
 
 
 class StorageSettings(_EngineName):
-    """Every setting, checked. `load_settings` makes one.
+    """All settings, validated. `load_settings` makes one.
 
-    A third party's engine is called with one of these. If it has settings of its own, it declares a subclass,
-    as an entry point of the group `assistly.storage_settings` under the engine's name, and is called with
-    one of that class:
+    The entry point of a third party's engine is called with one of these. If it has settings of its own, it
+    registers a subclass as an entry point of the group `assistly.storage_settings`, under the engine's name,
+    and is called with one of that class:
 
         class ShelfSettings(StorageSettings):
             shelf_path: Path = Field(Path("data/shelf"), description="the path of a folder")
@@ -207,11 +207,13 @@ class StorageSettings(_EngineName):
     )
 
     def retry_policy(self) -> RetryPolicy:
+        """The policy of the SCHEDULE_ settings."""
         return RetryPolicy(
             max_retries=self.schedule_max_retries, delay=timedelta(minutes=self.schedule_retry_minutes)
         )
 
     def retention_policy(self) -> RetentionPolicy:
+        """The policy of the RETENTION_ settings."""
         return RetentionPolicy(
             approvals_age=timedelta(days=self.retention_approvals_days),
             approvals_cap=self.retention_max_approvals,
@@ -224,6 +226,7 @@ class StorageSettings(_EngineName):
         )
 
     def lock_ttl(self) -> timedelta:
+        """SCHEDULE_WORKER_LOCK_SECONDS as a timedelta."""
         return timedelta(seconds=self.schedule_worker_lock_seconds)
 
 
@@ -232,10 +235,10 @@ def _optional_days(days: float | None) -> timedelta | None:
 
 
 def load_settings(keywords: Mapping[str, Any] | None = None) -> StorageSettings:
-    """The settings of the environment and `.env`, with these keywords above them.
+    """Read the settings from these keywords, the environment and `.env`, in this order of precedence.
 
-    It is of the class that the engine declares. Raises one ConfigurationError that names everything that
-    is wrong.
+    The result is of the class that the engine registers. Raises one ConfigurationError that names every
+    wrong or unknown setting.
     """
     given = keywords or {}
     with _reading_env_file():
@@ -266,7 +269,7 @@ def _reading_env_file() -> Iterator[None]:
 
 
 def _engine_name(given: Mapping[str, Any]) -> str:
-    """Empty if it is wrong, which the validation of all settings reports."""
+    """The name of the engine; empty if it is wrong, which the validation of all settings reports."""
     try:
         return _EngineName(**({"STORAGE_ENGINE": given["engine"]} if "engine" in given else {})).engine
     except ValidationError:
@@ -303,7 +306,7 @@ def _unknown(given: Mapping[str, Any], variables: Mapping[str, str]) -> list[str
 
 
 def _wrong_keywords(kind: type[StorageSettings], named: Mapping[str, Any]) -> dict[str, str]:
-    """Complaints by variable. Keywords are not converted, as the text of a variable is."""
+    """Messages about wrong keywords, by variable. The text of a variable is converted; a keyword is not."""
     definitions: dict[str, Any] = {}
     for variable, field in _by_variable(kind).items():
         if variable in named:
@@ -322,7 +325,7 @@ def _wrong_keywords(kind: type[StorageSettings], named: Mapping[str, Any]) -> di
 def _complaints(
     kind: type[StorageSettings], error: ValidationError, named: Mapping[str, Any]
 ) -> dict[str, str]:
-    """By variable; under an empty name what concerns no single one."""
+    """Messages by variable; under an empty name those about no single variable."""
     fields = _by_variable(kind)
     complaints: dict[str, str] = {}
     for detail in error.errors(include_url=False):
@@ -345,7 +348,7 @@ def _complaint(variable: str, field: FieldInfo, detail: ErrorDetails) -> str:
 
 
 def shown_setting(variable: str, value: Any) -> str:
-    """A value for a message, unless it could hold a password."""
+    """Return a value as text for a message, or a placeholder if it may contain a password."""
     if isinstance(value, str | Path):
         text = str(value)
         if variable == "DATABASE_URL" or re.search("://|passw|pwd", text, re.IGNORECASE):

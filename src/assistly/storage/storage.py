@@ -31,32 +31,33 @@ from .validation import flag
 _LOCK_TTL = timedelta(seconds=45)
 
 ABORT_SECONDS = 5.0
-"""How long `close` waits for a call that is under way on a transaction."""
+"""How long `close` waits for a call in progress on a transaction."""
 
 
 class Storage:
-    """An engine with a clock and policies. One may be used from many threads, and is carried through a fork.
+    """An engine with a clock and policies. One object serves many threads, and goes on working after a fork.
 
-    `clock` is used wherever a call is given no `now`; without it the engine's own clock decides,
-    which on Postgres is the server's. `retry` says when failed jobs are retried, `retention` what
-    `prune` deletes, `lock_ttl` how long `lock.acquire` holds a lock by default. With `auto_prune` the
-    storage prunes once a minute while it is in use, on a thread of its own. Most callers want
-    `open_storage`, which reads the settings.
+    `clock` gives the time of calls without `now` (default: the engine's own clock, which on Postgres is
+    the server's). `retry` says when failed jobs are retried (default: 3 attempts, 5 minutes apart),
+    `retention` what `prune` deletes (default: `RetentionPolicy()`), and `lock_ttl` how long `lock.acquire`
+    holds a lock unless told otherwise. With `auto_prune` the storage prunes once a minute while it is in
+    use, on a thread of its own. With `worker_maintains` a `Worker` on it calls `maintain`. Most callers
+    want `open_storage`, which reads the settings.
 
-    Raises ConfigurationError for an engine of another version of the protocol.
+    Raises ConfigurationError for an engine of a protocol version that this package does not support.
     """
 
     queue: Queue
-    """Jobs that are to be published, each at its time and once."""
+    """Jobs to publish, each once, at its time."""
 
     sessions: Sessions
     """One JSON value for each user, with a version."""
 
     approvals: Approvals
-    """What waits for a person's decision."""
+    """Requests that wait for a person's decision."""
 
     idempotency: Idempotency
-    """Commands that are run once for each key."""
+    """Keys of commands, each of which is run once."""
 
     nonces: Nonces
     """Webhook nonces, each of which is accepted once."""
@@ -109,7 +110,7 @@ class Storage:
         self.snapshots = Snapshots(context)
 
     def transaction(self) -> Transaction[Storage]:
-        """Store all that is called on `tx` inside the block, or, after an exception, nothing of it.
+        """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.
 
             with storage.transaction() as tx:
                 tx.queue.schedule(…)
@@ -128,49 +129,52 @@ class Storage:
         return Transaction(backend, self, backend.transaction, self._view, self._guard)
 
     def bind(self, connection: Any) -> Storage:
-        """This storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
+        """Return this storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
 
-        The caller commits or rolls back. Raises InvalidValue for what is no open connection of this
-        engine.
+        The caller commits or rolls back. Raises InvalidValue unless `connection` is an open connection of
+        this engine's driver.
         """
         guard = Guard("the bound storage")
         return self._view(self._context.backend.bind(connection), guard)
 
     def prune(self, *, force: bool = False, now: datetime | None = None) -> PruneReport:
-        """Delete what the retention settings no longer keep.
+        """Delete the records that the retention policy no longer keeps, and report how many.
 
-        At most once a minute for the whole database, whoever calls it, unless forced: the
-        report's `ran` tells. A prune that fails does not use the minute up.
+        It runs at most once a minute for the whole database, counting all processes, unless `force` is
+        True; the report's `ran` says whether it did. A prune that fails does not count.
         """
         flag("force", force)
         at = self._context.now(now)
         return prune(self._context.backend, self._context.policies.retention, at, force=force)
 
     def maintain(self) -> None:
-        """Clean up what slows the engine down, if that is worth it now.
+        """Do the maintenance that keeps the engine fast, if it is due.
 
-        On Postgres it vacuums the table of jobs once the claims since the last vacuum have walked past
-        as many dead entries as a vacuum costs; on other engines it does nothing. A worker calls it.
+        On Postgres it vacuums the table of jobs once the dead rows slow claims down more than a vacuum
+        costs; on other engines it does nothing. A `Worker` calls it once a minute.
         """
         self._context.backend.maintain()
 
     def ping(self) -> float:
-        """Seconds that one trip to the engine takes. Raises StorageUnavailable if it does not answer."""
+        """Make one round trip to the engine and return its duration in seconds.
+
+        Raises StorageUnavailable if the engine does not answer.
+        """
         start = time.perf_counter()
         self._context.backend.ping()
         return time.perf_counter() - start
 
     def migrate(self) -> list[str]:
-        """Apply the pending migrations, also if STORAGE_AUTO_MIGRATE is false; the names of those applied.
+        """Apply the pending migrations, even if STORAGE_AUTO_MIGRATE is false, and return their names.
 
-        Raises MigrationError where the schema and the migrations of this version do not go together.
+        Raises MigrationError if the schema does not match the migrations of this version.
         """
         return self._context.backend.migrate()
 
     def close(self) -> None:
-        """Give every connection back. Later calls raise StorageClosed; closing twice is fine.
+        """Release all connections and threads. Later calls raise StorageClosed; closing twice is fine.
 
-        Transactions that are open are undone; the end of their blocks raises StorageClosed.
+        Open transactions are undone, and their blocks raise StorageClosed when they end.
         """
         if self._context.closed:
             return
@@ -209,7 +213,7 @@ class Storage:
 
 
 class _StorageView(Storage):
-    """The storage of a transaction or of a bound connection, which somebody else ends."""
+    """The storage of a transaction or of a bound connection. Closing it leaves the backend open."""
 
     def __init__(self, backend: StorageBackend, context: Context, guard: Guard) -> None:
         self._pruner = None
@@ -229,6 +233,6 @@ def _check_protocol(backend: StorageBackend) -> None:
         return
     raise ConfigurationError(
         f"the engine {type(backend).__name__} was written for version {version} of the engine protocol, and "
-        f"this assistly takes versions {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}: "
+        f"this assistly supports versions {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}: "
         "upgrade the one that is older"
     )

@@ -1,8 +1,8 @@
-"""Transactions: what a block owns, who may call what meanwhile, and how a block ends.
+"""Explicit transactions: how a block begins and ends, and which calls are refused while it is open.
 
-A transaction is a storage of its own, `tx`. Its calls may come from any thread or task; a guard makes
-them one at a time. The storage that it was opened on does not take part: a context variable tells which
-transactions the calling thread or task has open, and a call on that storage raises TransactionOpen.
+A transaction is a storage of its own, `tx`. Any thread or task may call it; a guard serializes the
+calls. Calls on the storage that opened the transaction are not part of it: a context variable holds the
+transactions that the calling thread or task has open, and a call on their storage raises TransactionOpen.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _OPERATION_IS_OPEN = "this call is made inside another call on the same transact
 
 
 class _Mark:
-    """An open transaction, as the threads and tasks inside it know it."""
+    """The entry in the context variable for one open transaction."""
 
     __slots__ = ("__weakref__", "_generation", "root")
 
@@ -55,14 +55,14 @@ class _Mark:
 
     @property
     def is_open(self) -> bool:
-        """In a forked child none is: it belongs to the parent."""
+        """False after the end, and in a forked child: there the transaction belongs to the parent."""
         return self.root is not None and self._generation == forks.generation()
 
     def close(self) -> None:
         self.root = None
 
 
-# Weak references: a transaction that nobody left, and nobody has any more, is not open.
+# Weak references: a transaction that was collected without being left no longer counts as open.
 _marks: ContextVar[tuple[ref[_Mark], ...]] = ContextVar("assistly_open_transactions", default=())
 
 
@@ -72,7 +72,7 @@ def _open_marks() -> list[_Mark]:
 
 def check_outside(backend: StorageBackend) -> None:
     """Raise TransactionOpen if the calling thread or task is inside a transaction of this backend."""
-    # Each operation calls this, nearly always without any mark.
+    # Every operation calls this, almost always with no transaction open: that case must be cheap.
     if _marks.get() and any(mark.root is backend for mark in _open_marks()):
         raise TransactionOpen(
             "a transaction is open here: call the storage that `transaction()` returned "
@@ -83,7 +83,7 @@ def check_outside(backend: StorageBackend) -> None:
 
 @contextmanager
 def inside(backend: StorageBackend) -> Iterator[None]:
-    """Around an operation of several steps, which may run a function of the caller's."""
+    """Mark `backend` as in a transaction while the block runs a function that the caller supplied."""
     mark = _Mark(backend)
     token = _marks.set((*_marks.get(), ref(mark)))
     try:
@@ -94,16 +94,16 @@ def inside(backend: StorageBackend) -> Iterator[None]:
 
 
 class Guard:
-    """Makes the calls on one transaction, or on one bound connection, one at a time.
+    """Serializes the calls on one transaction or bound connection, `what` in error messages.
 
-    `with guard:` goes around each call. It raises StorageClosed after the end, and TransactionOpen while
-    a nested transaction is open.
+    Each call runs inside `with guard:`, which raises StorageClosed after the end, and TransactionOpen
+    while a nested transaction is open.
     """
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._generation = forks.generation()
-        # Reentrant: a call that is made inside another one is refused, and does not wait for itself.
+        # Reentrant, so that a call made inside another one on the same thread is refused, not deadlocked.
         self._lock = threading.RLock()
         self._is_called = False
         self._ended: str | None = None
@@ -130,9 +130,10 @@ class Guard:
         self._lock.release()
 
     def end(self, reason: str, *, timeout: float = -1) -> bool:
-        """Refuse later calls with `reason`; True once none is under way any more.
+        """Refuse later calls with `reason`, and wait for the call in progress.
 
-        False if that takes longer than `timeout` seconds, or if the caller is inside a call.
+        Returns True when no call is in progress; False if it takes longer than `timeout` seconds (-1: no
+        limit), or if it is the caller's own.
         """
         self._ended = self._ended or reason
         if self._generation != forks.generation():
@@ -146,6 +147,8 @@ class Guard:
 
 
 class _GuardedStore:
+    """A store whose methods run inside the guard. Each is wrapped on its first use."""
+
     def __init__(self, store: Any, guard: Guard) -> None:
         self._store = store
         self._guard = guard
@@ -168,7 +171,11 @@ class _GuardedStore:
 
 
 class _GuardedBackend(_GuardedStore):
-    """The backend of a transaction. `transaction` is for operations of several steps, not for blocks."""
+    """The backend of a transaction or of a bound connection.
+
+    It keeps `owner` alive. Its `transaction` is a savepoint for one operation of several steps; the blocks
+    of users call that of the unguarded backend.
+    """
 
     def __init__(self, backend: StorageBackend, guard: Guard, owner: object) -> None:
         super().__init__(backend, guard)
@@ -187,16 +194,16 @@ class _GuardedBackend(_GuardedStore):
 
 
 def guarded(backend: StorageBackend, guard: Guard, owner: object = None) -> StorageBackend:
-    """`backend`, with each call made inside `guard`. It keeps its `owner` from being collected."""
+    """Return `backend` with each call made inside `guard`. The result keeps `owner` alive."""
     return cast("StorageBackend", _GuardedBackend(backend, guard, owner))
 
 
 class Transaction(AbstractContextManager[V], Generic[V]):
-    """The block that `Storage.transaction()` returns; entered once, and left on any thread.
+    """The context manager that `Storage.transaction()` returns; entered once, and left on any thread.
 
-    `begin` and `end` do the work, and `mark` and `unmark` tell the calling thread or task about it: an
-    event loop has the work done by another thread. `root` is the backend that the outermost transaction
-    was opened on, `owner` the storage that this one was opened on.
+    `begin` and `end` talk to the engine; `mark` and `unmark` set the context variable of the calling
+    thread or task. They are separate since an `AsyncStorage` makes the first two in a worker thread.
+    `root` is the backend of the outermost transaction, `owner` the storage that opened this one.
     """
 
     def __init__(
@@ -218,7 +225,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
         self._began = False
         self._block: AbstractContextManager[StorageBackend] | None = None
         self._aborted: str | None = None
-        # Held while the state changes. Reentrant: an abort may be asked for by the thread that ends it.
+        # Held while the state changes. Reentrant: `abort` calls `end`.
         self._lock = threading.RLock()
         _registry.add(self)
 
@@ -258,12 +265,12 @@ class Transaction(AbstractContextManager[V], Generic[V]):
             raise
 
     def mark(self) -> None:
-        """From here on the calling thread or task is inside."""
+        """Note that the calling thread or task is inside this transaction."""
         if self._parent is None:
             _marks.set((*map(ref, _open_marks()), ref(self._mark)))
 
     def unmark(self) -> None:
-        """The calling thread or task is no longer inside."""
+        """Note that the calling thread or task has left this transaction."""
         _marks.set(tuple(ref(mark) for mark in _open_marks() if mark is not self._mark))
 
     @property
@@ -272,7 +279,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
         return self._mark in _open_marks()
 
     def end(self, error: BaseException | None) -> None:
-        """Commit, or undo because of `error`. Raises StorageClosed if it was undone before, or ended."""
+        """Commit, or undo if there is an `error`. Raises StorageClosed if it has ended or was aborted."""
         if self._generation != forks.generation():
             self._leave_to_parent(error)
             return
@@ -294,10 +301,10 @@ class Transaction(AbstractContextManager[V], Generic[V]):
                 raise cause
 
     def abort(self, reason: str, *, timeout: float) -> bool:
-        """Undo it from outside; its own end raises StorageClosed.
+        """Undo the transaction from outside its block, which then raises StorageClosed at its end.
 
-        False if a call that is under way, here or on a nested transaction, does not finish within
-        `timeout` seconds, or is the caller's own. The end of the block undoes the transaction then.
+        Returns False if a call in progress, here or on a nested transaction, does not finish within
+        `timeout` seconds (-1: no limit) or is the caller's own; the end of the block undoes it then.
         """
         self._aborted = self._aborted or f"{reason}: the transaction was undone"
         if not self._guard.end(self._aborted, timeout=timeout):
@@ -317,7 +324,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
         _registry.discard(self)
 
     def _leave_to_parent(self, error: BaseException | None) -> None:
-        """In a forked child: neither commit nor undo what the parent has open."""
+        """In a forked child: neither commit nor undo, since the connection is the parent's."""
         forks.keep_for_ever(self._block)
         if error is None:
             raise StorageClosed("the transaction belongs to the process that began it")
@@ -327,7 +334,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
             view = self.begin()
             self.mark()
         except BaseException as error:
-            # An interrupt may come between the two.
+            # A KeyboardInterrupt may come between `begin` and `mark`.
             if self._block is not None:
                 self.end(error)
             raise
@@ -363,12 +370,12 @@ class _Registry(forks.ForkAware):
         self._transactions.pop(id(transaction), None)
 
     def all(self) -> list[Transaction[Any]]:
-        # `values()` iterates, and other threads may change the dictionary meanwhile.
+        # Not `values()`, which iterates over a dictionary that other threads may change.
         found = (reference() for reference in self._transactions.valuerefs())
         return [transaction for transaction in found if transaction is not None]
 
     def after_fork_in_child(self) -> None:
-        """To collect one would undo it on the parent's connection."""
+        """Keep them alive: collecting one would undo it on the parent's connection."""
         for transaction in self.all():
             forks.keep_for_ever(transaction)
         self._transactions = WeakValueDictionary()
@@ -378,10 +385,10 @@ _registry = _Registry()
 
 
 def opened_by(owner: object) -> list[Transaction[Any]]:
-    """The transactions that were opened on this storage and have not ended."""
+    """Return the transactions that were opened on the storage `owner` and have not ended."""
     return [transaction for transaction in _registry.all() if transaction.owner() is owner]
 
 
 def is_any_open(root: StorageBackend, *, besides: Transaction[Any] | None = None) -> bool:
-    """Whether any thread or task has a transaction on this backend, or is about to begin one."""
+    """Whether any thread or task, except in `besides`, has begun or is beginning a transaction on `root`."""
     return any(transaction.root is root and transaction is not besides for transaction in _registry.all())

@@ -1,7 +1,7 @@
-"""Every change of state, once: pure functions from a stored value to what it becomes.
+"""All state changes of jobs, idempotency keys and locks, as pure functions from the old value to the new one.
 
-A function returns None where the change is not allowed. Engines on key-value stores run these; SQL
-engines say the same in SQL, and a test compares the two for every operation and status.
+A function returns None if the change is not allowed. Key-value engines run these functions; SQL engines say
+the same in SQL, and a test compares the two for every operation and status.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 """The statuses of jobs that wait for their time."""
 
 ACTIVE = (*WAITING, JobStatus.PROCESSING)
-"""The statuses of jobs that keep others at a distance (`min_gap`)."""
+"""The statuses of jobs that `min_gap` keeps others away from."""
 
 
 def new(draft: JobDraft, id: int, now: datetime) -> Job:
     """The job that `draft` becomes."""
-    # By place, in the order of the fields: with keywords this call takes more than twice as long.
+    # Positional: with keyword arguments this call takes more than twice as long.
     return Job(
         id,
         JobStatus.SCHEDULED,
@@ -62,35 +62,35 @@ def new(draft: JobDraft, id: int, now: datetime) -> Job:
 
 
 def late_after(job: Job) -> datetime | None:
-    """The last moment at which the job may be claimed; None where it has no limit."""
+    """The last time at which the job may be claimed; None if it has no `max_lateness`."""
     return None if job.max_lateness is None else later(job.scheduled_at, job.max_lateness)
 
 
 def check_at(job: Job) -> datetime | None:
-    """When a sweep must look at the job though nobody asks for it: its lease ends, or it becomes late."""
+    """When a sweep must check the job: the end of its lease, or the time after which it is late."""
     if job.status is JobStatus.PROCESSING:
         return job.lease_until
     return late_after(job) if job.status in WAITING else None
 
 
 def is_due(job: Job, now: datetime) -> bool:
-    """Whether it may be claimed, or is late."""
+    """Whether the job waits and its time has come. It may be late already."""
     return job.status in WAITING and job.due_at <= now
 
 
 def is_late(job: Job, now: datetime) -> bool:
-    """Whether it is due, and too late to be claimed."""
+    """Whether the job is due, but too late to be claimed."""
     limit = late_after(job)
     return limit is not None and limit < now and is_due(job, now)
 
 
 def is_expired(job: Job, now: datetime) -> bool:
-    """Whether its lease has run out."""
+    """Whether the job is claimed and its lease has run out."""
     return job.status is JobStatus.PROCESSING and job.lease_until is not None and job.lease_until <= now
 
 
 def claimed(job: Job, *, worker_id: str, lease_until: datetime, now: datetime) -> Job | None:
-    """Held by a worker. Only a due job that is not late."""
+    """A job that is due and not late, claimed by a worker."""
     if not is_due(job, now) or is_late(job, now):
         return None
     return replace(
@@ -104,7 +104,7 @@ def claimed(job: Job, *, worker_id: str, lease_until: datetime, now: datetime) -
 
 
 def dead_lettered_late(job: Job, *, reason: str, now: datetime) -> Job | None:
-    """A dead letter since it is late. Neither its retries nor its attempts change."""
+    """A late job, as a dead letter. Its retries and attempts do not change."""
     if not is_late(job, now):
         return None
     return replace(
@@ -119,7 +119,7 @@ def dead_lettered_late(job: Job, *, reason: str, now: datetime) -> Job | None:
 
 
 def holds(job: Job, claim: int) -> bool:
-    """Whether this claim is the one under which the job is held. Its lease may have run out."""
+    """Whether the job is held under this claim. Its lease may have run out."""
     return job.status is JobStatus.PROCESSING and job.claim == claim
 
 
@@ -128,29 +128,29 @@ def _holds_lease(job: Job, claim: int, now: datetime) -> bool:
 
 
 def extended(job: Job, claim: int, *, lease_until: datetime, now: datetime) -> Job | None:
-    """Held for longer. Only while the lease lasts."""
+    """The job with a longer lease. Only while the lease lasts."""
     return replace(job, lease_until=lease_until, updated_at=now) if _holds_lease(job, claim, now) else None
 
 
 def publish_begun(job: Job, claim: int, *, now: datetime) -> Job | None:
-    """Publishing begins: the first time counts. Only while the lease lasts."""
+    """The job with `publish_started_at` set, unless it was set before. Only while the lease lasts."""
     if not _holds_lease(job, claim, now):
         return None
     return replace(job, publish_started_at=job.publish_started_at or now, updated_at=now)
 
 
 def settled(job: Job, settlement: Settlement, *, now: datetime, expired_only: bool = False) -> Job | None:
-    """The claim ends.
+    """The job after its claim has ended. Only if it is held under the claim of the settlement.
 
-    posted:    posted_at = now, and the remote id.
-    failed:    retries + 1, last_error and an attempt. A dead letter if it is final or was the last of
-               max_retries; else retrying, due at `settlement.at`. publish_started_at is cleared
-               unless `keep_publish`.
+    posted:    posted_at = now; remote_id is set.
+    failed:    retries + 1; last_error and an attempt are added. The job is a dead letter if the settlement
+               is final or retries reaches max_retries; else retrying, due at `settlement.at`.
+               publish_started_at is cleared unless `keep_publish`.
     snoozed:   due at `settlement.at`; publish_started_at is cleared.
     released:  as before the claim; publish_started_at is cleared.
 
-    In each case nobody holds it any more. Before a claim a job is retrying if it has failed, else
-    scheduled. `expired_only` and what it means for the fence: see `JobStore.settle`.
+    A snoozed or released job is retrying if an attempt has failed, else scheduled. See `JobStore.settle` for
+    `expired_only`.
     """
     if not holds(job, settlement.claim):
         return None
@@ -207,7 +207,7 @@ def _handed_back(job: Job, next_retry_at: datetime | None) -> Job:
 
 
 def replayed(job: Job, scheduled_at: datetime, *, now: datetime) -> Job | None:
-    """Scheduled anew. Only a dead letter; its attempts stay."""
+    """A dead letter, scheduled again. Its attempts stay."""
     if job.status is not JobStatus.DEAD_LETTER:
         return None
     return replace(
@@ -229,7 +229,7 @@ def replayed(job: Job, scheduled_at: datetime, *, now: datetime) -> Job | None:
 def rescheduled(
     job: Job, scheduled_at: datetime, *, content: str | None, metadata: JsonText | None, now: datetime
 ) -> Job | None:
-    """Due at another time, perhaps with other contents. Only a waiting job; a pending retry is dropped."""
+    """A waiting job, due at another time, with other content and metadata if given. Drops a pending retry."""
     if job.status not in WAITING:
         return None
     return replace(
@@ -246,8 +246,8 @@ def rescheduled(
 def key_taken(row: IdempotencyRow | None, claim: KeyClaim) -> IdempotencyRow | None:
     """The key, held by this claim.
 
-    Only if it is free, or in progress with a lease that ran out and no other fingerprint. Two
-    fingerprints are other ones only if both are set; one that is set stays.
+    Only if it is free, or in progress with a lease that has run out and no other fingerprint: two
+    fingerprints differ only if both are set. A fingerprint that is set stays.
     """
     if row is None:
         return IdempotencyRow(
@@ -281,12 +281,12 @@ def key_completed(
 
 
 def key_put(key: str, value: Json, *, saved_at: datetime) -> IdempotencyRow:
-    """The key with a result that was stored whatever was there."""
+    """The key with a result, whatever was stored before."""
     return IdempotencyRow(key, True, value, saved_at, None, None, None)
 
 
 def lock_held(row: LockRow | None, *, now: datetime) -> WorkerLock | None:
-    """The lock as its holder has it; None where nobody does."""
+    """The lock if it is held; None if it is free or has expired."""
     if row is None or row.owner_id is None or row.expires_at <= now:
         return None
     return WorkerLock(row.name, row.owner_id, row.fence, row.acquired_at, row.expires_at)
@@ -295,10 +295,10 @@ def lock_held(row: LockRow | None, *, now: datetime) -> WorkerLock | None:
 def lock_acquired(
     row: LockRow | None, name: str, owner_id: str, *, expires_at: datetime, now: datetime
 ) -> LockRow | None:
-    """The lock, held by this owner until `expires_at`. Only if nobody else holds it.
+    """The lock, held by this owner until `expires_at`. Only if no other owner holds it.
 
-    Its holder keeps fence and acquired_at, also where `expires_at` is earlier than before; any other
-    owner, and one whose lock had expired or was released, gets a higher fence.
+    If this owner holds it already, fence and acquired_at stay, even if `expires_at` is earlier than before.
+    If the lock was free or had expired, the fence grows.
     """
     held = lock_held(row, now=now)
     if held is None:
@@ -326,5 +326,5 @@ def lock_released(row: LockRow | None, owner_id: str, fence: int, *, now: dateti
 
 
 def may_prune(stamp: datetime | None, *, now: datetime, interval: timedelta) -> bool:
-    """Whether the last prune is at least `interval` away, on either side: a clock may have been set back."""
+    """Whether the last prune is at least `interval` away: in the past, or (clock set back) in the future."""
     return stamp is None or abs(now - stamp) >= interval

@@ -1,4 +1,4 @@
-"""What may be stored: types, sizes, times and canonical JSON, checked before anything is written."""
+"""Validation of arguments: types, sizes, times and canonical JSON. All of it raises InvalidValue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_INT_DIGITS = 4300
 MAX_LIMIT = 1000
 MAX_ID = 2**63 - 1
 
-# Postgres turns a float of this size, written with an exponent, into an integer.
+# From here on Python writes a float with an exponent, which Postgres reads as an integer.
 _PLAIN_FLOAT_BELOW = 1e16
 _SHOWN = 60
 _BIG_INT = 10**MAX_INT_DIGITS
@@ -38,7 +38,7 @@ _encode = json.JSONEncoder(
 
 
 def shown(value: object) -> str:
-    """A value for a message: its repr, cut short."""
+    """Return a value as text for a message: its repr, shortened."""
     if isinstance(value, str) and len(value) > _SHOWN:
         return f"{value[:_SHOWN]!r}… ({len(value)} characters)"
     if isinstance(value, str | int | float | timedelta | datetime | None):
@@ -48,6 +48,7 @@ def shown(value: object) -> str:
 
 
 def wrong_type(argument: str, expected: str, value: object) -> InvalidValue:
+    """Return the error for an argument of the wrong type; the caller raises it."""
     return InvalidValue(f"{argument} must be {expected}, not {shown(value)}")
 
 
@@ -62,6 +63,7 @@ def name(argument: str, value: object) -> str:
 
 
 def optional_name(argument: str, value: object) -> str | None:
+    """A name, or None."""
     return None if value is None else name(argument, value)
 
 
@@ -87,11 +89,11 @@ def _text(argument: str, value: object, limit: int) -> str:
 
 
 def utc(argument: str, value: object) -> datetime:
-    """An aware datetime, turned into UTC."""
+    """An aware datetime, converted to UTC."""
     if not isinstance(value, datetime):
         raise wrong_type(argument, "an aware datetime", value)
     if value.tzinfo is UTC:
-        # A subclass (pandas, pendulum) may carry more than a datetime does.
+        # A subclass (of pandas or pendulum) may hold more than a datetime, nanoseconds for example.
         return value if type(value) is datetime else _plain(value)
     if value.utcoffset() is None:
         raise InvalidValue(f"{argument} must be an aware datetime; {value!r} is naive: give it a tzinfo")
@@ -108,11 +110,12 @@ def _plain(value: datetime) -> datetime:
 
 
 def optional_utc(argument: str, value: object) -> datetime | None:
+    """An aware datetime, converted to UTC, or None."""
     return None if value is None else utc(argument, value)
 
 
 def duration(argument: str, value: object, *, zero: bool) -> timedelta:
-    """A timedelta above zero, or from zero on."""
+    """A timedelta above zero; with `zero`, also zero."""
     if not isinstance(value, timedelta):
         raise wrong_type(argument, "a timedelta", value)
     if value < _ZERO or (not zero and not value):
@@ -121,18 +124,17 @@ def duration(argument: str, value: object, *, zero: bool) -> timedelta:
 
 
 def optional_duration(argument: str, value: object, *, most: timedelta = timedelta.max) -> timedelta | None:
+    """A timedelta from zero to `most`, or None."""
     if value is None:
         return None
     checked = duration(argument, value, zero=True)
     if checked > most:
-        raise InvalidValue(
-            f"{argument} may be at most {most}, and this is {checked}; None is without a limit"
-        )
+        raise InvalidValue(f"{argument} may be at most {most}, and this is {checked}; None means no limit")
     return checked
 
 
 def seconds(argument: str, value: object) -> float:
-    """Seconds as a number, or a timedelta; zero or more."""
+    """Seconds as a number or a timedelta, zero or more; returned as a number."""
     if isinstance(value, timedelta):
         return duration(argument, value, zero=True).total_seconds()
     return number(argument, value, most=float(timedelta.max.total_seconds()))
@@ -148,6 +150,7 @@ def number(argument: str, value: object, *, most: float) -> float:
 
 
 def whole(argument: str, value: object, *, least: int, most: int) -> int:
+    """An int from `least` to `most`."""
     if type(value) is not int:
         raise wrong_type(argument, "an int", value)
     if not least <= value <= most:
@@ -156,30 +159,33 @@ def whole(argument: str, value: object, *, least: int, most: int) -> int:
 
 
 def limit(value: object) -> int:
+    """The size of a page, 1 to 1000."""
     return whole("limit", value, least=1, most=MAX_LIMIT)
 
 
 def identity(argument: str, value: object) -> int:
-    """The id of a job or an event. Numbers that no record can have are accepted: there is none."""
+    """The id of a job or an event. Ids that no record can have are valid: no record is found."""
     if type(value) is not int:
         raise wrong_type(argument, "an int", value)
     return min(max(value, -1), MAX_ID)
 
 
 def flag(argument: str, value: object) -> bool:
+    """True or False."""
     if type(value) is not bool:
         raise wrong_type(argument, "a bool", value)
     return value
 
 
 def instance(argument: str, value: object, kind: type[T]) -> T:
+    """An instance of the class `kind`."""
     if not isinstance(value, kind):
         raise wrong_type(argument, f"a {kind.__name__}", value)
     return value
 
 
 def names(argument: str, values: object) -> list[str] | None:
-    """Distinct names in code point order; None stands for all."""
+    """Names without duplicates, in code point order; None stands for all."""
     if values is None:
         return None
     if isinstance(values, str) or not isinstance(values, Iterable):
@@ -188,7 +194,7 @@ def names(argument: str, values: object) -> list[str] | None:
 
 
 def later(moment: datetime, by: timedelta) -> datetime:
-    """`moment + by`, or the last moment there is. `by` is zero or more."""
+    """`moment + by`, or the last possible time if that overflows. `by` is zero or more."""
     try:
         return moment + by
     except OverflowError:
@@ -196,7 +202,7 @@ def later(moment: datetime, by: timedelta) -> datetime:
 
 
 def earlier(moment: datetime, by: timedelta) -> datetime:
-    """`moment - by`, or the first moment there is. `by` is zero or more."""
+    """`moment - by`, or the first possible time if that overflows. `by` is zero or more."""
     try:
         return moment - by
     except OverflowError:
@@ -210,15 +216,15 @@ def window(moment: datetime, gap: timedelta) -> tuple[datetime, datetime]:
 
 
 def canonical(argument: str, value: object) -> JsonText:
-    """The one text of a JSON value, the same for every engine.
+    """Return the canonical text of a JSON value, the same for every engine.
 
-    Raises InvalidValue for what JSON or an engine cannot hold: other types (tuples and enums
-    too), keys that are not str, NaN, infinities, NUL, lone surrogates, ints of more than 4300
-    digits, more than 64 levels, more than 1 MiB.
+    Raises InvalidValue for values that JSON or an engine cannot hold: other types (tuples and enums too),
+    keys that are not str, NaN, infinities, NUL, lone surrogates, ints of more than 4300 digits, more than
+    64 levels, more than 1 MiB.
     """
     walk = _Walk(argument)
     walk.check(value, 0)
-    text = _encode(value) if walk.plain else _spell(value)
+    text = _encode(value) if walk.plain else _canonical_text(value)
     if len(text) > MAX_CONTENT_BYTES // 4:
         size = len(text.encode())
         if size > MAX_CONTENT_BYTES:
@@ -229,13 +235,14 @@ def canonical(argument: str, value: object) -> JsonText:
 
 
 def canonical_object(argument: str, value: object) -> JsonText:
+    """Return the canonical text of a dict. Raises InvalidValue for any other value."""
     if type(value) is not dict:
         raise wrong_type(argument, "a dict", value)
     return canonical(argument, value) if value else EMPTY_OBJECT
 
 
 class _Walk:
-    """Checks a value; `plain` tells whether the standard encoder spells it canonically."""
+    """Checks a value. `plain` says whether the output of the standard encoder is canonical for it."""
 
     def __init__(self, argument: str) -> None:
         self._argument = argument
@@ -291,16 +298,18 @@ class _Walk:
             self.plain = False
 
 
-def _spell(value: Any) -> str:
-    """`json.dumps`, but floats without exponents and without a negative zero."""
+def _canonical_text(value: Any) -> str:
+    """As `json.dumps`, but with floats without exponents and without a negative zero."""
     if type(value) is float:
         if value == 0.0:
             return "0.0"
         return _without_exponent(value) if abs(value) >= _PLAIN_FLOAT_BELOW else repr(value)
     if type(value) is list:
-        return "[" + ",".join(map(_spell, value)) + "]"
+        return "[" + ",".join(map(_canonical_text, value)) + "]"
     if type(value) is dict:
-        members = (f"{json.dumps(key, ensure_ascii=False)}:{_spell(value[key])}" for key in sorted(value))
+        members = (
+            f"{json.dumps(key, ensure_ascii=False)}:{_canonical_text(value[key])}" for key in sorted(value)
+        )
         return "{" + ",".join(members) + "}"
     return json.dumps(value, ensure_ascii=False)
 
