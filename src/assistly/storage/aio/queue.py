@@ -39,7 +39,7 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
         scheduler = self._store._scheduler
         if now is not None or min_gap is not None or not is_light(content, metadata):
             return await self._run(scheduler.schedule, new, now)
-        return await self._batch(scheduler.batched, scheduler.plan(new))
+        return await self._batch(scheduler.batched, scheduler.request(new))
 
     async def schedule_many(
         self, jobs: Iterable[NewJob], *, now: datetime | None = None

@@ -1,4 +1,4 @@
-"""Approvals: something waits for a person, and is decided once."""
+"""Approvals: requests that wait for a person, each of which is decided once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .context import Context
 
 
 class Approvals:
-    """`storage.approvals`: something waits for a person's decision, and is decided once.
+    """`storage.approvals`: requests that wait for a person's decision; each is decided once.
 
     Ids and statuses are names of 1 to 512 bytes of UTF-8; a payload is JSON of at most 1 MiB. Approvals
     are deleted by age (RETENTION_APPROVALS_DAYS) and by count (RETENTION_MAX_APPROVALS).
@@ -25,10 +25,10 @@ class Approvals:
     def add(
         self, id: str, payload: Json, *, status: str = "pending", created_at: datetime | None = None
     ) -> Approval:
-        """Store an approval with a status (default: `pending`).
+        """Store an approval with a status (default: `pending`), and return it.
 
         `created_at` (default: now) decides its place in `list`, and its age. Raises AlreadyExists if the
-        id is taken; the stored approval stays as it is.
+        id is taken; the stored approval is not changed.
         """
         check.name("id", id)
         text = check.canonical("payload", payload)
@@ -36,20 +36,20 @@ class Approvals:
         at = self._context.now(check.optional_utc("created_at", created_at))
         approval = self._context.backend.approvals.add(id, text, status=status, created_at=at)
         if approval is None:
-            raise AlreadyExists(f"there is an approval {id!r} already: decide it, or take another id")
+            raise AlreadyExists(f"there is an approval {id!r} already: decide it, or use another id")
         return approval
 
     def get(self, id: str) -> Approval | None:
-        """The approval of this id, or None."""
+        """Return the approval with this id, or None."""
         return self._context.backend.approvals.get(check.name("id", id))
 
     def list(
         self, *, status: str | None = None, before: Approval | str | None = None, limit: int = 100
     ) -> builtins.list[Approval]:
-        """A page of 1 to 1000 approvals, newest first; of one `status` only, if it is given.
+        """Return a page of up to `limit` (1 to 1000) approvals, newest first, of one `status` if given.
 
         `before` is the last approval of the page before, or its id. Raises NotFound for an id that is
-        not stored any more.
+        no longer stored.
         """
         check.optional_name("status", status)
         check.limit(limit)
@@ -65,12 +65,12 @@ class Approvals:
         patch: dict[str, Json] | None = None,
         now: datetime | None = None,
     ) -> Approval:
-        """Set the status of an approval that has the status `expected`, as one atomic step.
+        """Set the status of an approval that has the status `expected`, as one atomic step, and return it.
 
         `patch` is merged into the payload: each of its keys replaces the one of the same name. If
         several callers decide at once, one wins; the others get StatusConflict, which carries the
         approval as it is stored. Raises NotFound if there is no such approval, and InvalidValue for a
-        patch to a payload that is no object.
+        patch if the payload is not an object.
         """
         check.name("id", id)
         check.name("status", status)
@@ -84,7 +84,7 @@ class Approvals:
                 raise NotFound(f"there is no approval {id!r}")
             if approval.status != expected:
                 raise StatusConflict(
-                    f"approval {id!r} is {approval.status!r}, not {expected!r}: someone decided it before",
+                    f"approval {id!r} is {approval.status!r}, not {expected!r}: it was decided before",
                     approval,
                 )
             payload = None if patch is None else _merged(approval, patch)
@@ -109,6 +109,7 @@ class Approvals:
 def _merged(approval: Approval, patch: dict[str, Json]) -> check.JsonText:
     if not isinstance(approval.payload, dict):
         raise InvalidValue(
-            f"patch needs a payload that is an object, and that of approval {approval.id!r} is not"
+            f"patch needs a payload that is an object, and that of approval {approval.id!r} is "
+            f"{check.shown(approval.payload)}"
         )
     return check.canonical("the patched payload", approval.payload | patch)

@@ -23,7 +23,7 @@ _ATTEMPTS = 5
 
 @record
 class Policies:
-    """When failed jobs are retried, what is kept for how long, and how long a lock is held by default."""
+    """The policies of a `Storage`: retries, retention, and the default duration of a lock."""
 
     retry: RetryPolicy
     retention: RetentionPolicy
@@ -31,9 +31,10 @@ class Policies:
 
 
 class Context(forks.ForkAware):
-    """`is_root` is False for the storage of a transaction or of a bound connection.
+    """The engine, clock and policies that the stores of one `Storage` share.
 
-    `on_use` is called at the first use, and at the first one after each `note_next_use`.
+    `is_root` is False for the storage of a transaction or of a bound connection. `on_use` is called at the
+    first use, and at the first one after each `note_next_use`.
     """
 
     def __init__(
@@ -46,12 +47,12 @@ class Context(forks.ForkAware):
         on_use: Callable[[], None] = lambda: None,
     ) -> None:
         self.idle_backend = backend
-        """The engine, without counting as use."""
+        """The engine, without the checks of `backend`, and without counting as use."""
         self.clock = clock
         self.policies = policies
         self.is_root = is_root
         self.writers = backend.writers if is_root else 0
-        """How many single writes may be under way before further ones are collected into batches."""
+        """How many batches of single writes may be in flight; 0 inside a transaction: no batching."""
         self.closed = False
         self._on_use = on_use
         self._noted = False
@@ -59,20 +60,21 @@ class Context(forks.ForkAware):
             forks.register(self)
 
     def after_fork_in_child(self) -> None:
-        """What `on_use` started, a thread say, is not there in the child."""
+        """Call `on_use` again: threads that it started do not exist in the child."""
         self.note_next_use()
 
     @property
     def backend(self) -> StorageBackend:
-        """The engine, for an operation of the caller's.
+        """The engine, for one operation.
 
-        Raises StorageClosed, and TransactionOpen where the caller has a transaction open on it.
+        Raises StorageClosed after `close`, and TransactionOpen if the calling thread or task is inside a
+        transaction on it.
         """
         self.check()
         return self.idle_backend
 
     def check(self) -> None:
-        """Raise what `backend` raises."""
+        """Raise StorageClosed or TransactionOpen, as `backend` does."""
         if not self._noted:
             self._note_use()
         check_outside(self.idle_backend)
@@ -87,7 +89,7 @@ class Context(forks.ForkAware):
         self._noted = False
 
     def _note_use(self) -> None:
-        # Set before `closed` is read, so that a `close` in another thread is not overlooked.
+        # Set before `closed` is read: `close` in another thread writes them in the opposite order.
         self._noted = True
         if self.closed:
             self._noted = False
@@ -95,9 +97,9 @@ class Context(forks.ForkAware):
         self._on_use()
 
     def now(self, given: datetime | None, backend: StorageBackend | None = None) -> datetime:
-        """`given`, or what the clock says: the storage's, else the engine's own.
+        """Return `given`, or the time of the storage's clock, or else of the engine's own.
 
-        Inside `atomically` the engine is asked through the `backend` of the transaction.
+        Inside `atomically`, pass the `backend` of the transaction, so that the engine's time is read there.
         """
         if given is not None:
             return utc("now", given)
@@ -106,7 +108,7 @@ class Context(forks.ForkAware):
         return (backend or self.idle_backend).now()
 
     def atomically(self, work: Callable[[StorageBackend], T]) -> T:
-        """Run the work in a transaction, and again from the start if it lost a race to another one."""
+        """Run `work` in a transaction, and again (5 times at most) if that raises TransactionAborted."""
         for _ in range(_ATTEMPTS - 1):
             try:
                 return self._in_transaction(work)
@@ -116,6 +118,6 @@ class Context(forks.ForkAware):
 
     def _in_transaction(self, work: Callable[[StorageBackend], T]) -> T:
         outer = self.backend
-        # The work may run a function of the caller's, which must not call this storage meanwhile.
+        # `work` may call a function of the user's, in which calls on this storage raise TransactionOpen.
         with inside(outer), outer.transaction() as backend:
             return work(backend)

@@ -13,7 +13,7 @@ from ..records import Event, Json, NewEvent
 from .context import Context
 
 Appending = tuple[str, check.JsonText, datetime | None]
-"""Type, payload and time of an event, checked; no time where the clock is to tell it."""
+"""The validated type, payload and time of an event; None stands for the time of the call."""
 
 
 class Events:
@@ -29,15 +29,15 @@ class Events:
     def append(self, event_type: str, payload: Json, *, created_at: datetime | None = None) -> Event:
         """Append an event, and return it with its id.
 
-        `created_at` (default: now) is stored as it is given; it does not change the order of
-        `read_after`. Raises InvalidValue for a wrong type, payload or time.
+        `created_at` (default: now) orders `list`, but not `read_after`, which goes by id. Raises
+        InvalidValue for a wrong type, payload or time.
         """
         return self._batched.call(checked(NewEvent(event_type, payload, created_at)))
 
     def append_many(
         self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]
     ) -> builtins.list[Event]:
-        """Append events in order, all or nothing; tuples stand for the fields of NewEvent."""
+        """Append events in order, all or nothing, and return them. Tuples hold the fields of NewEvent."""
         if not isinstance(events, Iterable) or isinstance(events, str | bytes):
             raise check.wrong_type("events", "an iterable of NewEvent", events)
         requests = [checked(event) for event in events]
@@ -46,10 +46,10 @@ class Events:
     def list(
         self, *, event_type: str | None = None, before: Event | int | None = None, limit: int = 100
     ) -> builtins.list[Event]:
-        """A page of 1 to 1000 events by (created_at, id), newest first.
+        """Return a page of up to `limit` (1 to 1000) events, newest first by (created_at, id).
 
-        `before` is the last event of the page before, or its id. Raises NotFound for an id that is not
-        stored any more.
+        With `event_type` only those of this type. `before` is the last event of the page before, or its id.
+        Raises NotFound for an id that is no longer stored.
         """
         check.optional_name("event_type", event_type)
         check.limit(limit)
@@ -59,10 +59,11 @@ class Events:
     def read_after(
         self, id: Event | int, *, event_type: str | None = None, limit: int = 100
     ) -> builtins.list[Event]:
-        """A page of 1 to 1000 events by id, oldest first; begin with 0, go on with the last event.
+        """Return a page of up to `limit` (1 to 1000) events with a higher id, lowest first.
 
-        A reader that goes on from the last event of each page misses none, also while others append:
-        an event is held back until no event with a lower id can appear any more.
+        Begin with 0, and continue with the last event of each page: then none is missed, even while others
+        append, since an event is held back until no event with a lower id can appear any more. With
+        `event_type` only events of this type are read.
         """
         start = id.id if isinstance(id, Event) else check.identity("id", id)
         check.optional_name("event_type", event_type)
@@ -79,7 +80,7 @@ class Events:
 
 
 def checked(event: object) -> Appending:
-    """The arguments of `append`, checked."""
+    """Validate the arguments of `append`."""
     if isinstance(event, tuple) and len(event) in (2, 3):
         event = NewEvent(*event)
     new = check.instance("events", event, NewEvent)

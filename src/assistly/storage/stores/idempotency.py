@@ -1,4 +1,4 @@
-"""Idempotency keys: a command that comes twice is run once, and answered twice."""
+"""Idempotency keys: a command that is received twice is run once, and answered twice with one result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_LEASE = timedelta(seconds=60)
 
 @record
 class ClaimRequest:
-    """The arguments of `claim`, checked. `token` identifies this caller."""
+    """The validated arguments of `claim`. `token` identifies this caller."""
 
     key: str
     fingerprint: str | None
@@ -28,17 +28,17 @@ class ClaimRequest:
     now: datetime | None
 
     def at(self, clock: datetime) -> KeyClaim:
-        """What the engine gets; `clock` is the time unless the caller gave one."""
+        """The claim for the engine, at the time of the caller, else of the clock."""
         now = self.now or clock
         return KeyClaim(self.key, self.fingerprint, self.token, check.later(now, self.lease), now)
 
 
 PutRequest = tuple[str, check.JsonText, datetime | None]
-"""Key, value and time of a result, checked; no time where the clock is to tell it."""
+"""The validated key, value and time of a result; None stands for the time of the call."""
 
 
 class Idempotency:
-    """`storage.idempotency`: runs a command once for each key, and replays its first result.
+    """`storage.idempotency`: runs a command once for each key, and returns its first result again.
 
     Keys and fingerprints are names of 1 to 512 bytes of UTF-8; a result is JSON of at most 1 MiB. Keys
     are deleted by age (RETENTION_IDEMPOTENCY_DAYS) and by count (RETENTION_MAX_IDEMPOTENCY).
@@ -57,7 +57,7 @@ class Idempotency:
         lease: timedelta = DEFAULT_LEASE,
         now: datetime | None = None,
     ) -> IdempotencyClaim:
-        """Ask to run the command of a key; the answer's `state` says what to do.
+        """Try to take a key, in order to run its command; `state` of the result says what to do.
 
         `acquired`: run the command, then call `complete` or `abandon`. `in_progress`: another caller
         holds the key. `completed`: `value` is the first result. If a claim is not completed within
@@ -70,7 +70,7 @@ class Idempotency:
         """Store the result of an acquired claim.
 
         Raises ClaimLost if the claim was overtaken, has ended, or its key was removed; nothing is stored
-        then. Raises InvalidValue for what is no JSON.
+        then. Raises InvalidValue for a value that is not JSON.
         """
         check.instance("claim", claim, IdempotencyClaim)
         self._complete(claim, check.canonical("value", value), now=now)
@@ -85,9 +85,9 @@ class Idempotency:
             raise _lost(claim)
 
     def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
-        """Store a result for a key unconditionally, also over a claim in progress.
+        """Store a result for a key unconditionally, even if the key is in progress, and return the record.
 
-        `saved_at` (default: now) decides the key's age.
+        `saved_at` (default: now) decides the key's age. Raises InvalidValue for a value that is not JSON.
         """
         return self._putting.call(put_request(key, value, saved_at))
 
@@ -97,9 +97,10 @@ class Idempotency:
         *,
         saved_at: datetime | None = None,
     ) -> list[IdempotencyRecord]:
-        """`put` for each (key, value), in order, all or nothing; of equal keys the last one stays.
+        """Store several results as `put` does, in order, all or nothing, and return their records.
 
-        A result may come with a time of its own; `saved_at` (default: now) is for the others.
+        Each result is (key, value) or (key, value, saved_at); `saved_at` (default: now) is the time of those
+        without one. If a key occurs twice, the last value is stored.
         """
         if not isinstance(results, Iterable) or isinstance(results, str | bytes):
             raise check.wrong_type("results", "an iterable of (key, value)", results)
@@ -108,7 +109,7 @@ class Idempotency:
         return _put_batch(self._context, requests, self._context.now(None)) if requests else []
 
     def get(self, key: str) -> IdempotencyRecord | None:
-        """The stored result of a key; None if the key is unknown, or its command is in progress."""
+        """Return the stored result of a key; None if the key is unknown, or its command is in progress."""
         return self._context.backend.idempotency.get(check.name("key", key))
 
     def run_once(
@@ -121,10 +122,10 @@ class Idempotency:
     ) -> Json:
         """Run `function` unless the key has a result already, and return the result.
 
-        An exception of the function abandons the key and is passed on. Raises Conflict while another
-        caller is running the key, ClaimLost if the function took longer than `lease` (default: 60
-        seconds) and was overtaken, IdempotencyMismatch as `claim`, and InvalidValue for a result that
-        is no JSON.
+        If the function raises, the key is abandoned and the exception is raised again. Raises Conflict while
+        another caller runs the command of the key, ClaimLost if the function took longer than `lease`
+        (default: 60 seconds) and another caller took the key, IdempotencyMismatch as `claim` does, and
+        InvalidValue for a result that is not JSON.
         """
         if not callable(function):
             raise check.wrong_type("function", "callable", function)
@@ -149,7 +150,7 @@ class Idempotency:
 
 
 def claim_request(key: str, fingerprint: str | None, lease: timedelta, now: datetime | None) -> ClaimRequest:
-    """The arguments of `claim`, checked."""
+    """Validate the arguments of `claim`."""
     return ClaimRequest(
         check.name("key", key),
         check.optional_name("fingerprint", fingerprint),
@@ -160,7 +161,7 @@ def claim_request(key: str, fingerprint: str | None, lease: timedelta, now: date
 
 
 def put_request(key: str, value: Json, saved_at: datetime | None) -> PutRequest:
-    """The arguments of `put`, checked."""
+    """Validate the arguments of `put`."""
     return (
         check.name("key", key),
         check.canonical("value", value),
@@ -174,16 +175,16 @@ def result_text(value: Json) -> check.JsonText:
 
 
 def replayed(claim: IdempotencyClaim) -> Json:
-    """The first result of a key that was not acquired. Raises Conflict if there is none yet."""
+    """Return the first result of a key that was not acquired. Raises Conflict if it is in progress."""
     if claim.state is ClaimState.COMPLETED:
         return claim.value
     raise Conflict(
-        f"key {claim.key!r} is in progress elsewhere until {claim.lease_until}: ask again after that"
+        f"key {claim.key!r} is held by another caller until {claim.lease_until}: try again after that"
     )
 
 
 def _new_token() -> int:
-    """63 random bits of the system's: also a forked child draws others than its parent."""
+    """63 random bits from the operating system, so that a forked child gets other ones than its parent."""
     return int.from_bytes(os.urandom(8)) >> 1
 
 
@@ -208,7 +209,7 @@ def _claim_single(context: Context, request: ClaimRequest) -> IdempotencyClaim:
 
 
 def _claim_batch(context: Context, requests: Sequence[ClaimRequest], now: datetime) -> Sequence[Answer]:
-    """Later claims of the same key are retried singly, after the first one."""
+    """Claim a batch of keys. Later claims of the same key are retried singly, after the first one."""
     first: dict[str, ClaimRequest] = {}
     for request in requests:
         first.setdefault(request.key, request)

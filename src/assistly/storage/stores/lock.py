@@ -1,4 +1,4 @@
-"""The worker lock: one owner at a time, with a fence."""
+"""Named locks: one owner at a time, with an expiry and a fence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .context import Context
 class Locks:
     """`storage.lock`: named locks with one owner at a time, each with an expiry and a fence.
 
-    The fence is a number that grows with each change of owner. Pass it on to what the lock protects: a
-    holder that was overtaken has a lower one. Names and owners have 1 to 512 bytes of UTF-8.
+    The fence is a number that grows with each change of owner. Pass it to the resource that the lock
+    protects, which can then refuse a former owner by its lower fence. Names and owners have 1 to 512 bytes
+    of UTF-8.
     """
 
     def __init__(self, context: Context) -> None:
@@ -42,7 +43,7 @@ class Locks:
     def renew(
         self, lock: WorkerLock, *, ttl: timedelta | None = None, now: datetime | None = None
     ) -> WorkerLock:
-        """Hold a lock until now + `ttl` (default: SCHEDULE_WORKER_LOCK_SECONDS).
+        """Extend a held lock until now + `ttl` (default: SCHEDULE_WORKER_LOCK_SECONDS), and return it.
 
         Raises LockLost if the lock has expired, was released, or has another owner.
         """
@@ -55,19 +56,19 @@ class Locks:
         if renewed is None:
             raise LockLost(
                 f"the lock {lock.name!r} with fence {lock.fence} is no longer held by {lock.owner_id!r}: "
-                "stop what it protects, then acquire it anew"
+                "stop the work that it protects, then acquire it again"
             )
         return renewed
 
     def release(self, lock: WorkerLock, *, now: datetime | None = None) -> bool:
-        """Free a lock: True if this holder held it until now, False if it was lost before."""
+        """Free a lock; return False if it had expired, was released before, or has another owner."""
         check.instance("lock", lock, WorkerLock)
         return self._context.backend.lock.release(
             lock.name, lock.owner_id, lock.fence, now=self._context.now(now)
         )
 
     def current(self, name: str = "worker", *, now: datetime | None = None) -> WorkerLock | None:
-        """The lock as it is held now; None if it is free or has expired."""
+        """Return the lock if it is held; None if it is free or has expired."""
         check.name("name", name)
         return self._context.backend.lock.current(name, now=self._context.now(now))
 

@@ -13,10 +13,10 @@ from .context import Context
 
 _MOST_AT_ONCE = 2**53 - 1
 _MOST_MILLISECONDS = 1e12
-_NANOSECONDS = 1_000_000
+_NANOSECONDS_PER_MILLISECOND = 1_000_000
 
 Increment = tuple[str, int]
-"""The name of a counter, and what is added to it."""
+"""The name of a counter, and the number to add."""
 
 
 class MetricsStore:
@@ -36,26 +36,27 @@ class MetricsStore:
         self._incrementing.call(increment(name, by))
 
     def observe_latency(self, milliseconds: float) -> None:
-        """Count one request that took this many milliseconds, 0 to 1e12.
+        """Count one request that took this many milliseconds, a number from 0 to 1e12.
 
-        Sums are kept in whole nanoseconds, so they do not depend on the order. Raises InvalidValue for
-        what is no such number.
+        Sums are kept in whole nanoseconds, so they do not depend on the order. Raises InvalidValue for any
+        other value.
         """
         self._observing.call(nanoseconds(milliseconds))
 
     def read(self) -> Metrics:
-        """All counters by name, and the latency of all requests that were observed."""
+        """Return all counters by name, and the latency of all observed requests."""
         return self._context.backend.metrics.read()
 
 
 def increment(name: str, by: int) -> Increment:
-    """The arguments of `increment`, checked."""
+    """Validate the arguments of `increment`."""
     return check.name("name", name), check.whole("by", by, least=-_MOST_AT_ONCE, most=_MOST_AT_ONCE)
 
 
 def nanoseconds(milliseconds: float) -> int:
-    """The argument of `observe_latency`, checked."""
-    return round(check.number("milliseconds", milliseconds, most=_MOST_MILLISECONDS) * _NANOSECONDS)
+    """Validate the argument of `observe_latency`, and return it in nanoseconds."""
+    checked = check.number("milliseconds", milliseconds, most=_MOST_MILLISECONDS)
+    return round(checked * _NANOSECONDS_PER_MILLISECOND)
 
 
 def _increment_single(context: Context, request: Increment) -> None:

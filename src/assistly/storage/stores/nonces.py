@@ -11,7 +11,7 @@ from ..retention import milliseconds
 from .context import Context
 
 Registration = tuple[str, datetime | None]
-"""A nonce, checked, and its timestamp unless the clock is to tell it."""
+"""A validated nonce, and its timestamp; None stands for the time of the call."""
 
 
 class Nonces:
@@ -25,7 +25,7 @@ class Nonces:
         self._batched = BatchedCall(context, _register_single, _register_batch)
 
     def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
-        """Store a nonce: True the first time, False from then on, until it is pruned by age.
+        """Store a nonce; return True the first time, and False from then on, until it is pruned by age.
 
         `timestamp` (default: now) decides the nonce's age; it is stored in whole milliseconds, rounded
         down. If several callers register one nonce at once, exactly one gets True. Raises InvalidValue
@@ -36,10 +36,10 @@ class Nonces:
     def register_many(
         self, nonces: Iterable[str | tuple[str, datetime | None]], *, timestamp: datetime | None = None
     ) -> list[bool]:
-        """`register` for each nonce, all or nothing; the answers are in the order of the nonces.
+        """Store several nonces as `register` does, all or nothing, and return the results in order.
 
-        A nonce may come as a pair with a timestamp of its own; `timestamp` (default: now) is for the
-        others. If a nonce is there twice, the second answer is False. Raises InvalidValue as `register`.
+        Each is a nonce or (nonce, timestamp); `timestamp` (default: now) is for those without one. If a nonce
+        occurs twice, its second result is False. Raises InvalidValue as `register` does.
         """
         if not isinstance(nonces, Iterable) or isinstance(nonces, str | bytes):
             raise check.wrong_type("nonces", "an iterable of nonces", nonces)
@@ -48,13 +48,13 @@ class Nonces:
         return _register_batch(self._context, requests, self._context.now(None)) if requests else []
 
     def seen(self, nonce: str) -> bool:
-        """Whether the nonce is stored. Registers nothing."""
+        """Return whether the nonce is stored. Registers nothing."""
         check.name("nonce", nonce)
         return self._context.backend.nonces.seen(nonce)
 
 
 def registration(nonce: str, timestamp: datetime | None) -> Registration:
-    """The arguments of `register`, checked."""
+    """Validate the arguments of `register`."""
     return check.name("nonce", nonce), check.optional_utc("timestamp", timestamp)
 
 
@@ -77,5 +77,5 @@ def _register_batch(context: Context, requests: Sequence[Registration], now: dat
         first.setdefault(nonce, timestamp)
     rows = [(nonce, milliseconds(timestamp or now)) for nonce, timestamp in first.items()]
     is_new = dict(zip(first, context.backend.nonces.register_many(rows), strict=True))
-    # `pop`: a second registration of one nonce comes after the first, and is False.
+    # `pop`, so that only the first of equal nonces is new.
     return [is_new.pop(nonce, False) for nonce, _ in requests]

@@ -33,12 +33,13 @@ _RESCHEDULABLE = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
 
 class Queue:
-    """`storage.queue`: jobs that are to be published, each at its time and once.
+    """`storage.queue`: jobs to publish, each once, at its time.
 
-    A job is scheduled, claimed by a worker for the time of a lease, and settled: posted, failed, snoozed
-    or released. Platforms, keys and worker ids are names of 1 to 512 bytes of UTF-8; content and metadata
-    have at most 1 MiB. Times are aware datetimes, durations are timedeltas. `now` (default: the clock of
-    the storage, else of the engine) is the time at which a call is made.
+    A job is scheduled, claimed by a worker for the time of a lease, and settled: posted, failed, unknown,
+    snoozed or released. Platforms, keys and worker ids are names of 1 to 512 bytes of UTF-8; content and
+    metadata have at most 1 MiB. Times are aware datetimes, durations are timedeltas. `now` is the time at
+    which a call is made (default: the storage's clock, else the engine's). All methods raise InvalidValue
+    for wrong arguments.
     """
 
     def __init__(self, context: Context) -> None:
@@ -58,15 +59,15 @@ class Queue:
         max_lateness: timedelta | None = None,
         now: datetime | None = None,
     ) -> Job:
-        """Store a job that is due at `scheduled_at` (default: now).
+        """Store a job that is due at `scheduled_at` (default: now), and return it.
 
-        `idempotency_key`: if a stored job has this key, that job is returned; IdempotencyMismatch is
-        raised if its platform, content or metadata differ. `min_gap`: ScheduleConflict is raised if an
-        active job on the platform is nearer than that; it carries the earliest such job, and of several
-        callers that want one slot, one wins. `metadata` is a JSON object (default: empty). After
-        `max_retries` failed attempts (default: SCHEDULE_MAX_RETRIES) the job becomes a dead letter, and
-        so does a job that would be claimed later than `max_lateness` after its time (default: None,
-        never too late). Raises InvalidValue for wrong arguments.
+        `idempotency_key`: if a stored job has this key, that job is returned instead; IdempotencyMismatch
+        is raised if its platform, content or metadata differ. `min_gap`: ScheduleConflict, which carries the
+        earliest such job, is raised if an active job on the platform is nearer than that (default: no gap);
+        of several concurrent callers for one slot, one wins. `metadata` is a JSON object (default: empty).
+        After `max_retries` failed attempts (default: SCHEDULE_MAX_RETRIES) the job becomes a dead letter,
+        and so does a job that is not claimed within `max_lateness` after its time (default: no limit).
+        Raises InvalidValue for wrong arguments.
         """
         return self._scheduler.schedule(
             NewJob(
@@ -76,7 +77,7 @@ class Queue:
         )
 
     def schedule_many(self, jobs: Iterable[NewJob], *, now: datetime | None = None) -> builtins.list[Job]:
-        """`schedule` for each of several jobs, in order, all or nothing; the jobs in the same order."""
+        """Store several jobs as `schedule` does, in order, all or nothing, and return them in that order."""
         return self._scheduler.schedule_many(jobs, now)
 
     def reschedule(
@@ -93,7 +94,7 @@ class Queue:
 
         A pending retry is dropped: the job is due at `scheduled_at`. Content and metadata are replaced
         if they are given. Raises NotFound if there is no such job, StatusConflict if it is in another
-        status, and with `min_gap` ScheduleConflict as `schedule` does.
+        status, and, if `min_gap` is given, ScheduleConflict as `schedule` does.
         """
         id = check.identity("id", id)
         at = check.utc("scheduled_at", scheduled_at)
@@ -125,7 +126,8 @@ class Queue:
     def find_conflict(self, platform: str, scheduled_at: datetime, min_gap: timedelta) -> Job | None:
         """The earliest active job on the platform that is nearer to `scheduled_at` than `min_gap`, or None.
 
-        Active are jobs that are scheduled, retrying or processing. Reserves nothing: see `schedule`.
+        A job is active while it is scheduled, retrying or processing. This reserves nothing: pass `min_gap`
+        to `schedule` for that.
         """
         check.name("platform", platform)
         at = check.utc("scheduled_at", scheduled_at)
@@ -147,7 +149,7 @@ class Queue:
         after: Job | int | None = None,
         limit: int = 100,
     ) -> builtins.list[Job]:
-        """A page of 1 to 1000 jobs by id; of one `status` and of one `platform` only, if they are given.
+        """Return a page of up to `limit` (1 to 1000) jobs by id, of one `status` or `platform` if given.
 
         `after` is the last job of the page before, or its id.
         """
@@ -160,10 +162,10 @@ class Queue:
         ]
 
     def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
-        """How many jobs are in each status; 0 where there are none.
+        """Return how many jobs are in each status, including 0.
 
-        To count the posted jobs takes time in proportion to the history. With `posted=False` they are
-        neither counted nor in the answer.
+        Counting the posted jobs takes time in proportion to their number. With `posted=False` they are not
+        counted, and missing in the result.
         """
         check.flag("posted", posted)
         found = self._context.backend.jobs.counts(posted=posted)
@@ -172,14 +174,14 @@ class Queue:
         }
 
     def remove(self, id: int) -> bool:
-        """Delete a job in whatever status: True if there was one.
+        """Delete a job in any status, and return whether there was one.
 
         Its idempotency key is free again, and a claim on it is lost.
         """
         return self._context.backend.jobs.remove(check.identity("id", id))
 
     def next_due_at(self) -> datetime | None:
-        """When the first waiting job falls due (in the past if it is due already); None if none waits."""
+        """Return when the first waiting job falls due, which may be in the past; None if no job waits."""
         return self._context.backend.jobs.next_due_at()
 
     def claim_due(
@@ -193,10 +195,10 @@ class Queue:
     ) -> builtins.list[Job]:
         """Claim up to `limit` (1 to 1000) due jobs until now + `lease` (default: 5 minutes), by (due_at, id).
 
-        Each job goes to one claimer only; `platforms` restricts the choice. Every later call on a
-        claimed job carries its claim, and raises ClaimLost once the job was taken back, settled or
-        removed. On the way up to 100 expired claims are taken back (see `rescue_expired`), and up to 100
-        due jobs that are later than their max_lateness become dead letters with the reason `missed: …`.
+        Each job goes to one caller only. `platforms` restricts the choice (default: all). Pass the returned
+        records to the calls that follow; those raise ClaimLost once the job was taken back, settled or
+        removed. Before it claims, it takes back up to 100 expired claims (see `rescue_expired`), and up to
+        100 due jobs that are past their `max_lateness` become dead letters with the reason `missed: …`.
         """
         check.name("worker_id", worker_id)
         check.limit(limit)
@@ -225,9 +227,9 @@ class Queue:
     def extend(
         self, jobs: Iterable[Job], *, lease: timedelta, now: datetime | None = None
     ) -> builtins.list[Job]:
-        """Extend the leases of claimed jobs to now + `lease`; the jobs that are still held, by id.
+        """Extend the leases of claimed jobs to now + `lease`, and return those still held, by id.
 
-        A job whose lease has run out, or whose claim was lost, is left out and stays as it is.
+        A job whose lease has run out, or whose claim was lost, is not changed and not returned.
         """
         if not isinstance(jobs, Iterable):
             raise check.wrong_type("jobs", "an iterable of Job", jobs)
@@ -239,7 +241,7 @@ class Queue:
         return [*self._context.backend.jobs.extend(claims, lease_until=check.later(at, lease), now=at)]
 
     def begin_publish(self, job: Job, *, now: datetime | None = None) -> Job:
-        """Record that publishing begins. Call it right before the request that cannot be taken back.
+        """Record that publishing begins, and return the job. Call it right before the platform's request.
 
         If the lease runs out after this, the job becomes a dead letter with the reason
         `outcome unknown: …` instead of being retried, since a retry could publish it twice. Raises
@@ -278,30 +280,30 @@ class Queue:
     def mark_unknown(self, job: Job, error: str, *, now: datetime | None = None) -> Job:
         """Make a claimed job a dead letter because nobody knows whether it was published.
 
-        Its reason is `outcome unknown: ` and the error, and publish_started_at is kept: a person looks,
-        and replays or removes it. Raises ClaimLost if the job was taken back, settled or removed.
+        Its reason is `outcome unknown: ` and the error, and publish_started_at is kept. A person checks the
+        platform, then replays or removes the job. Raises ClaimLost if it was taken back, settled or removed.
         """
         return self._settle_one(Unknown(job, error), now)
 
     def snooze(self, job: Job, until: datetime, *, now: datetime | None = None) -> Job:
-        """Put a claimed job back until `until`; its status is as before the claim. Costs no attempt.
+        """Put a claimed job back, with the status it had before, to be due at `until`. It costs no attempt.
 
         Raises ClaimLost if the job was taken back, settled or removed meanwhile.
         """
         return self._settle_one(Snoozed(job, until), now)
 
     def release(self, job: Job, *, now: datetime | None = None) -> Job:
-        """Put a claimed job back as it was before the claim. Costs no attempt.
+        """Put a claimed job back as it was before the claim. It costs no attempt.
 
         Raises ClaimLost if the job was taken back, settled or removed meanwhile.
         """
         return self._settle_one(Released(job), now)
 
     def settle(self, outcomes: Iterable[Outcome], *, now: datetime | None = None) -> Settled:
-        """Settle several claimed jobs: Posted, Failed, Snoozed, Released or Unknown for each.
+        """Settle several claimed jobs, each with Posted, Failed, Snoozed, Released or Unknown.
 
-        Jobs whose claim was lost are listed by id in the answer and stay as they are; the others are
-        settled, all or none of them.
+        Jobs whose claim was lost are not changed, and listed by id in the result; the others are settled,
+        all or none.
         """
         if not isinstance(outcomes, Iterable):
             raise check.wrong_type("outcomes", "an iterable of outcomes", outcomes)
@@ -316,10 +318,10 @@ class Queue:
         return Settled([job for job in results if job is not None], lost)
 
     def rescue_expired(self, *, limit: int = 100, now: datetime | None = None) -> builtins.list[Job]:
-        """Take back up to `limit` (1 to 1000) claims whose lease has run out; the jobs as they are now.
+        """Take back up to `limit` (1 to 1000) claims whose lease has run out, and return their jobs.
 
-        It counts as a failed attempt. Where publishing had begun, the job becomes a dead letter with
-        the reason `outcome unknown: …`, for a person to decide.
+        Each counts as a failed attempt. If publishing had begun, the job becomes a dead letter with the
+        reason `outcome unknown: …`, and a person decides.
         """
         check.limit(limit)
         return self._rescue(limit, self._context.now(now))
@@ -327,15 +329,15 @@ class Queue:
     def dead_letters(
         self, *, platform: str | None = None, after: Job | int | None = None, limit: int = 100
     ) -> builtins.list[Job]:
-        """A page of 1 to 1000 dead letters by id; `after` as in `list`."""
+        """Return a page of up to `limit` (1 to 1000) dead letters by id; `after` as in `list`."""
         return self.list(status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=limit)
 
     def replay(
         self, id: int, *, scheduled_at: datetime | None = None, now: datetime | None = None
     ) -> Job | None:
-        """Schedule a dead letter anew at `scheduled_at` (default: now), with all its attempts before it.
+        """Schedule a dead letter again at `scheduled_at` (default: now), with `retries` back at 0.
 
-        None if there is no dead letter of this id.
+        Returns None if there is no dead letter with this id.
         """
         id = check.identity("id", id)
         scheduled = check.optional_utc("scheduled_at", scheduled_at)
@@ -345,7 +347,7 @@ class Queue:
     def replay_all(
         self, *, platform: str | None = None, limit: int | None = None, now: datetime | None = None
     ) -> int:
-        """Schedule dead letters anew for now, by id, at most `limit` (default: all); how many there were."""
+        """Schedule dead letters again for now, by id, at most `limit` (default: all); return how many."""
         check.optional_name("platform", platform)
         if limit is not None:
             check.whole("limit", limit, least=1, most=check.MAX_ID)
@@ -353,10 +355,10 @@ class Queue:
         return self._context.backend.jobs.replay_many(platform=platform, limit=limit, scheduled_at=at, now=at)
 
     def wait(self, timeout: float | timedelta) -> bool:
-        """Sleep until a job may be due, at most `timeout` (seconds, or a timedelta); True if one may be.
+        """Sleep until a job may be due; False if none is after `timeout` (seconds, or a timedelta).
 
-        Wakes early when another thread or process schedules a job that is due. In a transaction it
-        looks again every 0.1 seconds.
+        It wakes early when another thread or process schedules a job that is due. Inside a transaction it
+        polls every 0.1 seconds.
         """
         return wait(self._context, check.seconds("timeout", timeout))
 

@@ -1,4 +1,4 @@
-"""New jobs: at most one for each idempotency key, and none too near to another one."""
+"""Inserts new jobs: at most one for each idempotency key, and with `min_gap` none too near to another."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .context import Context
 
 _ATTEMPTS = 10
 _MOST_RETRIES = 2**31 - 1
-# From the first moment there is to the last: no job can be later than that.
+# All the time between the years 1 and 9999: a larger limit would mean the same.
 _MOST_LATENESS = timedelta(days=3_652_059)
 
 
 @record
 class JobRequest:
-    """A job to schedule, checked. Without `scheduled_at` it is scheduled at the time of the call."""
+    """A job to schedule, validated. Without `scheduled_at` it is due at the time of the call."""
 
     platform: str
     content: str
@@ -53,8 +53,8 @@ class Scheduler:
         self._context = context
         self.batched = BatchedCall(context, _insert_single, _insert_batch, _length)
 
-    def plan(self, new: NewJob) -> JobRequest:
-        """Check the arguments of `schedule`."""
+    def request(self, new: NewJob) -> JobRequest:
+        """Validate the arguments of `schedule`."""
         retries = self._context.policies.retry.max_retries if new.max_retries is None else new.max_retries
         return JobRequest(
             check.name("platform", new.platform),
@@ -69,7 +69,7 @@ class Scheduler:
 
     def schedule(self, new: NewJob, now: datetime | None) -> Job:
         """See `Queue.schedule`."""
-        request = self.plan(new)
+        request = self.request(new)
         if now is None and request.min_gap is None:
             return self.batched.call(request)
         return self._schedule_all([request], now)[0]
@@ -78,14 +78,14 @@ class Scheduler:
         """See `Queue.schedule_many`."""
         if not isinstance(jobs, Iterable):
             raise check.wrong_type("jobs", "an iterable of NewJob", jobs)
-        requests = [self._plan_one_of_many(index, new) for index, new in enumerate(jobs)]
+        requests = [self._one_of_many(index, new) for index, new in enumerate(jobs)]
         return self._schedule_all(requests, now) if requests else []
 
-    def _plan_one_of_many(self, index: int, new: object) -> JobRequest:
+    def _one_of_many(self, index: int, new: object) -> JobRequest:
         if not isinstance(new, NewJob):
             raise check.wrong_type(f"jobs[{index}]", "a NewJob", new)
         try:
-            return self.plan(new)
+            return self.request(new)
         except InvalidValue as error:
             raise InvalidValue(f"jobs[{index}].{error}") from None
 
@@ -101,7 +101,7 @@ class Scheduler:
 
 
 def checked_gap(argument: str, gap: object) -> timedelta | None:
-    """None stands for no gap, as zero does: no two times are nearer than that."""
+    """A validated gap. Zero becomes None: both mean that jobs may be at any distance."""
     return check.optional_duration(argument, gap) or None
 
 
@@ -127,7 +127,7 @@ def _insert_single(context: Context, request: JobRequest) -> Job:
 
 
 def _insert_batch(context: Context, requests: Sequence[JobRequest], now: datetime) -> Sequence[Answer]:
-    """A draft whose key is taken is retried singly, to compare it with the stored job."""
+    """Insert a batch. A draft whose key is taken is retried singly, to compare it with the stored job."""
     jobs = context.backend.jobs.insert([request.draft(now) for request in requests], now=now)
     return [job or RETRY_SINGLY for job in jobs]
 
@@ -138,7 +138,7 @@ def _insert_all(backend: StorageBackend, drafts: Sequence[JobDraft], now: dateti
 
 
 def _insert_with_gaps(backend: StorageBackend, requests: Sequence[JobRequest], now: datetime) -> list[Job]:
-    """In order: a job without a gap is in the way of a later one that has a gap."""
+    """Insert in order: a job without a gap of its own counts for the gap of a later one."""
     backend.jobs.lock_platforms(sorted({request.platform for request in requests if request.min_gap}))
     jobs: list[Job] = []
     for has_gap, run in groupby(requests, key=lambda request: request.min_gap is not None):
@@ -165,12 +165,13 @@ def _insert(backend: StorageBackend, draft: JobDraft, now: datetime) -> Job:
         if job is not None:
             return job
     raise StorageUnavailable(
-        f"idempotency key {draft.idempotency_key!r} was taken and removed by others all the time: try again"
+        f"idempotency key {draft.idempotency_key!r} was taken and removed by others in each of {_ATTEMPTS} "
+        "attempts: try again"
     )
 
 
 def _stored(backend: StorageBackend, draft: JobDraft) -> Job | None:
-    """The job that has the draft's key. Raises IdempotencyMismatch if it is another one."""
+    """The job that has the draft's key, or None. Raises IdempotencyMismatch if it differs from the draft."""
     key = draft.idempotency_key
     job = None if key is None else backend.jobs.by_key(key)
     if key is None or job is None:

@@ -26,16 +26,17 @@ class Sessions:
         self._context = context
 
     def get(self, user_id: str) -> Session | None:
-        """The session of a user, or None. Creates nothing."""
+        """Return the session of a user, or None. Creates nothing."""
         return self._context.backend.sessions.get(check.name("user_id", user_id))
 
     def put(
         self, user_id: str, data: Json, *, expected_version: int | None = None, now: datetime | None = None
     ) -> Session:
-        """Store `data` as the next version of a user's session.
+        """Store `data` as the next version of a user's session, and return the session.
 
-        With `expected_version`, the session must be at that version (0: there must be none); otherwise
-        VersionConflict is raised, which carries the stored session, and nothing is changed.
+        If `expected_version` is given, the session must have that version (0: must not exist); otherwise
+        VersionConflict is raised, which carries the stored session, and nothing is changed. Raises
+        InvalidValue for data that is not JSON.
         """
         check.name("user_id", user_id)
         text = check.canonical("data", data)
@@ -46,7 +47,7 @@ class Sessions:
         session = sessions.put(user_id, text, expected_version=expected_version, now=at)
         if session is None:
             current = sessions.get(user_id)
-            found = f"at version {current.version}" if current else "not there"
+            found = f"at version {current.version}" if current else "not stored"
             raise VersionConflict(
                 f"session {user_id!r} was expected at version {expected_version} and is {found}: "
                 "read it again, then repeat the change",
@@ -64,10 +65,11 @@ class Sessions:
     ) -> Session:
         """Read, change and store a user's session as one atomic step; no concurrent update is lost.
 
-        `change` gets a copy of the data (of `default` where there is no session) and returns the new
-        data. It runs inside a transaction that holds the session: keep it short, and do not call this
-        storage in it (TransactionOpen). It may run again if two callers create one session at once, or
-        after a deadlock. An exception of it changes nothing and is passed on.
+        `change` gets a copy of the data (of `default` if there is no session) and returns the new data. It
+        runs inside a transaction that locks the session: keep it short, and do not call this storage in it
+        (TransactionOpen). It may run again if two callers create one session at once, or after a deadlock.
+        If it raises, nothing is changed and the exception is raised again. Raises InvalidValue for a result
+        that is not JSON.
         """
         check.name("user_id", user_id)
         fallback = check.canonical("default", default)
@@ -87,15 +89,15 @@ class Sessions:
             if stored is not None:
                 return stored
         raise StorageUnavailable(
-            f"session {user_id!r} was created and deleted by others all the time: try again"
+            f"session {user_id!r} was created or deleted by others in each of {_ATTEMPTS} attempts: try again"
         )
 
     def delete(self, user_id: str) -> bool:
-        """Delete a user's session: True if there was one."""
+        """Delete a user's session, and return whether there was one."""
         return self._context.backend.sessions.delete(check.name("user_id", user_id))
 
     def list(self, *, after: Session | str | None = None, limit: int = 100) -> builtins.list[Session]:
-        """A page of 1 to 1000 sessions by user_id, in code point order.
+        """Return a page of up to `limit` (1 to 1000) sessions by user_id, in code point order.
 
         `after` is the last session of the page before, or its user_id.
         """

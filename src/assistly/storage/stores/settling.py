@@ -1,4 +1,4 @@
-"""From an outcome to the mechanical change that an engine applies."""
+"""Turns the outcome of a claim into the settlement that an engine applies."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from ..records import Failed, Job, Outcome, Posted, Snoozed, Unknown
 from ..retry import RetryPolicy
 
 OUTCOME_UNKNOWN = "outcome unknown"
+"""The reason of a dead letter with an unknown outcome begins with this and a colon."""
 
 
 def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlement:
-    """What an engine is to do for an outcome. Raises InvalidValue for what is no proper outcome."""
+    """Return the settlement for an outcome. Raises InvalidValue for a wrong outcome, or a wrong field."""
     if not isinstance(outcome, Outcome):
         raise check.wrong_type("outcomes", "Posted, Failed, Snoozed, Released or Unknown", outcome)
     job = check.instance("job", outcome.job, Job)
@@ -34,13 +35,13 @@ def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlemen
 
 
 def expire(job: Job, retry: RetryPolicy, now: datetime) -> Settlement:
-    """What becomes of a claim whose lease ran out."""
+    """Return the settlement for a claim whose lease has run out."""
     begun = job.publish_started_at
     if begun is None:
         error = f"lease expired: worker {job.worker_id!r} did not settle the job by {job.lease_until}"
         return Settlement("failed", job, error=error, at=retry.next_attempt(now, job))
     error = (
         f"{OUTCOME_UNKNOWN}: worker {job.worker_id!r} began to publish at {begun} and its lease ran out at "
-        f"{job.lease_until}; look whether it was published, then replay or remove the job"
+        f"{job.lease_until}; check whether it was published, then replay or remove the job"
     )
     return Settlement("failed", job, error=error, at=now, final=True, keep_publish=True)

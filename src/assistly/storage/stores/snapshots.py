@@ -20,18 +20,18 @@ class Snapshots:
         self._context = context
 
     def put(self, kind: str, payload: Json, *, now: datetime | None = None) -> Snapshot:
-        """Store the payload of a kind, which replaces the one before.
+        """Store the payload of a kind in place of the one before, and return the snapshot.
 
-        Raises InvalidValue for what is no JSON.
+        Raises InvalidValue for a payload that is not JSON.
         """
         check.name("kind", kind)
         text = check.canonical("payload", payload)
         return self._context.backend.snapshots.put(kind, text, now=self._context.now(now))
 
     def get(self, kind: str) -> Snapshot | None:
-        """The snapshot of a kind, or None."""
+        """Return the snapshot of a kind, or None."""
         return self._context.backend.snapshots.get(check.name("kind", kind))
 
     def list(self) -> builtins.list[Snapshot]:
-        """All snapshots, by kind."""
+        """Return all snapshots, by kind."""
         return [*self._context.backend.snapshots.list()]

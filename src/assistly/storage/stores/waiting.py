@@ -25,5 +25,5 @@ def wait(context: Context, seconds: float) -> bool:
         if context.is_root:
             context.backend.jobs.wait(longest)
         else:
-            # A transaction sees no changes of others that would wake it.
+            # No notification reaches a transaction, so it polls.
             time.sleep(min(longest, _POLL_SECONDS))
