@@ -1,4 +1,4 @@
-"""The door for authors of engines: the protocol, a base class with defaults, and a base on key-value stores.
+"""The public API for authors of engines: the protocol, base classes with defaults, and a key-value base.
 
 `docs/engines.md` is the guide. Names load their modules on first use.
 """

@@ -1,8 +1,8 @@
-"""What an engine implements: mechanism, no policy.
+"""The protocol that an engine implements: mechanism, no policy.
 
-`Storage` and its stores stand above this line. They validate, read the clock, compute times and
-cutoffs, encode JSON, serialize the calls on a transaction and decide what a result means. What
-reaches an engine is canonical, and an engine may rely on it:
+`Storage` and its stores call the engine. They validate arguments, read the clock, compute times and
+cutoffs, encode JSON, serialize the calls on a transaction and interpret the results. An engine may rely
+on this:
 
 - times are aware datetimes in UTC; they are stored with microseconds and come back equal;
 - names (keys, nonces, ids, platforms, users, owners, kinds) have 1 to 512 bytes of UTF-8, without
@@ -12,7 +12,7 @@ reaches an engine is canonical, and an engine may rely on it:
   `json.loads` of that text in value and in type, as a fresh object on every read;
 - limits are whole numbers from 1 to 10,000.
 
-An engine owes this in return:
+In return an engine guarantees this:
 
 - each method is atomic, also against other processes, and durable when it returns, unless it runs
   inside `transaction()` or on a bound connection;
@@ -20,15 +20,15 @@ An engine owes this in return:
   `OutcomeUnknown`;
 - `updated_at` of a job becomes `now` in every method that changes the job, also where the change
   leaves all other fields as they were (a repeated `begin_publish`);
-- "insertion order" is the order in which rows were first inserted; ids grow with it, and an id is
-  not used again after its row was deleted;
+- "insertion order" is the order in which rows were first inserted; ids grow in that order, and an id is
+  never used again after its row was deleted;
 - text orders by code point;
-- driver exceptions are turned into the errors of `assistly.storage.errors`; the schema is made
-  ready on first use, and a first use that failed is tried again by the next one.
+- driver exceptions become the errors of `assistly.storage.errors`; the first use prepares the schema,
+  and after a failed first use the next one tries again.
 
 `assistly.storage.engine.BackendBase` derives most members from a few; `KeyValueBackend` derives all
-of them from an ordered transactional map; `assistly.storage.testing` holds the suite that an engine
-proves itself with; `docs/engines.md` is the guide.
+of them from an ordered transactional map; `assistly.storage.testing` holds the contract suite that every
+engine must pass; `docs/engines.md` is the guide.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ from .values import (
 )
 
 PROTOCOL_VERSION = 1
-"""The version of this protocol. An engine states the one that it was written for."""
+"""The version of this protocol. An engine states the version that it was written for."""
 
 OLDEST_PROTOCOL_VERSION = 1
-"""Engines of an older version are refused; those from here on run, on the defaults of `BackendBase`."""
+"""The oldest supported version: older engines are refused. `BackendBase` has defaults for newer members."""
 
 
 class JobStore(Protocol):
@@ -75,15 +75,15 @@ class JobStore(Protocol):
     """
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
-        """Insert in order; None for a draft whose key is taken, in the table or in the batch. [new]"""
+        """Insert jobs in order; None for a draft whose key is taken, in the table or in the batch. [new]"""
 
     def prepare_gap_checks(self) -> None:
-        """`in_window` is about to be called: make an index for it, if the engine has none by default."""
+        """Called before `in_window`: create an index for it if the engine has none by default."""
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:
-        """Until the enclosing transaction ends, let no other transaction past this for these platforms.
+        """Lock these platforms until the enclosing transaction ends, against other calls of this method.
 
-        Nothing to do where transactions exclude each other.
+        Nothing to do if write transactions exclude each other.
         """
 
     def in_window(
@@ -93,10 +93,10 @@ class JobStore(Protocol):
         by (scheduled_at, id)."""
 
     def by_key(self, idempotency_key: str) -> Job | None:
-        """The job with this idempotency key."""
+        """The job with this idempotency key, or None."""
 
     def get(self, id: int, *, lock: bool = False) -> Job | None:
-        """With `lock`, the row stays as it is for others until the enclosing transaction ends."""
+        """The job with this id, or None. `lock`: others cannot change it until the transaction ends."""
 
     def save(self, job: Job) -> None:
         """Replace the stored job of this id, which the enclosing transaction has locked."""
@@ -110,7 +110,7 @@ class JobStore(Protocol):
         metadata: JsonText | None,
         now: datetime,
     ) -> Job | None:
-        """Move a waiting job; None where there is none of that id. [rescheduled]"""
+        """Move a waiting job; None if there is none with this id. [rescheduled]"""
 
     def list(
         self, *, status: JobStatus | None, platform: str | None, after: int, limit: int
@@ -118,10 +118,10 @@ class JobStore(Protocol):
         """Jobs with id > after, by id."""
 
     def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
-        """Statuses without jobs may be missing, and so may `posted` where it is not asked for."""
+        """The number of jobs by status. Empty statuses may be missing, and so may posted if it is not asked for."""
 
     def remove(self, id: int) -> bool:
-        """Delete the job in whatever status."""
+        """Delete the job in any status. False if there is none."""
 
     def waiting(
         self,
@@ -134,7 +134,7 @@ class JobStore(Protocol):
         """Waiting jobs by (due_at, id), with due_at <= until (None: all) and (due_at, id) > after."""
 
     def next_due_at(self) -> datetime | None:
-        """The least due_at of the waiting jobs."""
+        """The smallest due_at of the waiting jobs; None if there are none."""
 
     def claim(
         self,
@@ -146,11 +146,10 @@ class JobStore(Protocol):
         now: datetime,
         unless_overdue: bool = False,
     ) -> Sequence[Job]:
-        """Hold the first due jobs by (due_at, id) that are not late; returned in that order. [claimed]
+        """Claim the first due jobs by (due_at, id) that are not late; return them in that order. [claimed]
 
-        Jobs that another claimer is just taking are passed over, not waited for. With
-        `unless_overdue`, hold none while the lease of any job has run out or a due job of these
-        platforms is late.
+        Jobs that a concurrent call is claiming are skipped, not waited for. With `unless_overdue`, claim
+        none if the lease of any job has run out, or if a due job of these platforms is late.
         """
 
     def late(self, *, limit: int, platforms: Sequence[str] | None, now: datetime) -> Sequence[Job]:
@@ -159,7 +158,7 @@ class JobStore(Protocol):
     def dead_letter_late(
         self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
     ) -> int:
-        """Move the first late jobs to the dead letters; how many. [dead_lettered_late]"""
+        """Make the first late jobs dead letters; return how many. [dead_lettered_late]"""
 
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
         """Processing jobs with lease_until <= now, by (lease_until, id). Changes nothing."""
@@ -167,28 +166,28 @@ class JobStore(Protocol):
     def extend(
         self, claims: Sequence[tuple[int, int]], *, lease_until: datetime, now: datetime
     ) -> Sequence[Job]:
-        """Of these (id, claim): the ones in processing with lease_until > now, by id. [extended]"""
+        """Extend those of the (id, claim) whose claim holds with lease_until > now; by id. [extended]"""
 
     def begin_publish(self, id: int, claim: int, *, now: datetime) -> Job | None:
-        """Note that publishing begins, if the claim holds and lease_until > now. [publish_begun]"""
+        """Store that publishing begins, if the claim holds with lease_until > now. [publish_begun]"""
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
-        """One result for each, None where the fence does not hold. [settled]
+        """End claims; one result for each, None if the claim does not hold. [settled]
 
-        A second settlement of the same claim in one batch is lost. With `expired_only` (kind
-        `failed`) the fence also takes lease_until <= now and, unless `keep_publish`, that
-        publish_started_at is not set: publishing may have begun since the caller looked.
+        A second settlement of the same claim in one batch gets None. With `expired_only` (kind `failed`)
+        a settlement also requires lease_until <= now and, unless `keep_publish`, that publish_started_at is
+        not set, since publishing may have begun after the caller read the job.
         """
 
     def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
-        """Schedule a dead letter anew; None where there is none of that id. [replayed]"""
+        """Schedule a dead letter again; None if there is none with this id. [replayed]"""
 
     def replay_many(
         self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
     ) -> int:
-        """`replay` for the first dead letters by id; how many."""
+        """`replay` the first dead letters by id; return how many."""
 
     def wait(self, timeout: float) -> None:
         """Return after `timeout` seconds, or sooner when jobs may have changed, in this process or another.
@@ -203,15 +202,18 @@ class SessionStore(Protocol):
     """User sessions."""
 
     def get(self, user_id: str, *, lock: bool = False) -> Session | None:
-        """With `lock`, the session stays as it is for others until the enclosing transaction ends."""
+        """The session, or None. With `lock` others cannot change it until the enclosing transaction ends."""
 
     def put(
         self, user_id: str, data: JsonText, *, expected_version: int | None, now: datetime
     ) -> Session | None:
-        """Version 1 for a new one, else one more. None if it is not at `expected_version` (0: absent)."""
+        """Insert with version 1, or replace with version + 1.
+
+        None, and nothing is stored, if the session is not at `expected_version` (0: does not exist).
+        """
 
     def delete(self, user_id: str) -> bool:
-        """True if there was one."""
+        """Delete the session. False if there is none."""
 
     def list(self, *, after: str | None, limit: int) -> Sequence[Session]:
         """Sessions with user_id > after, by user_id."""
@@ -221,20 +223,20 @@ class ApprovalStore(Protocol):
     """Approvals."""
 
     def add(self, id: str, payload: JsonText, *, status: str, created_at: datetime) -> Approval | None:
-        """None if the id is taken."""
+        """Insert an approval; None if the id is taken."""
 
     def get(self, id: str, *, lock: bool = False) -> Approval | None:
-        """With `lock`, the approval stays as it is for others until the enclosing transaction ends."""
+        """The approval, or None. With `lock` others cannot change it until the enclosing transaction ends."""
 
     def list(
         self, *, status: str | None, before: tuple[datetime, int] | None, limit: int
     ) -> Sequence[Approval]:
-        """By (created_at, sequence), newest first, below `before`."""
+        """Approvals by (created_at, sequence), newest first, below `before`."""
 
     def decide(
         self, id: str, status: str, *, expected: str, payload: JsonText | None, now: datetime
     ) -> Approval | None:
-        """Set status, decided_at = now and, if given, the payload, where the status is `expected`."""
+        """Set status, decided_at = now and, if given, the payload. None if the status is not `expected`."""
 
 
 class IdempotencyStore(Protocol):
@@ -243,12 +245,12 @@ class IdempotencyStore(Protocol):
     def claim(
         self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
     ) -> IdempotencyRow:
-        """Take the key if that is possible; the row as it is afterwards. [key_taken]"""
+        """Take the key if it can be taken; return the row as it is afterwards. [key_taken]"""
 
     def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
-        """`claim` for each of several distinct keys, in order.
+        """`claim` several distinct keys, in order.
 
-        None where `claim` has to be called for that key alone, since it was given up meanwhile.
+        None for a key whose row vanished during the call: the caller then calls `claim` for that key.
         """
 
     def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
@@ -259,122 +261,126 @@ class IdempotencyStore(Protocol):
         """Delete the key if it is in progress under this token."""
 
     def put(self, key: str, value: JsonText, *, saved_at: datetime) -> IdempotencyRecord:
-        """Completed whatever was there, without a fingerprint; its place in insertion order stays."""
+        """Store a completed key, whatever was stored before, without a fingerprint. [key_put]
+
+        A key that exists keeps its place in insertion order.
+        """
 
     def put_many(self, results: Sequence[tuple[str, JsonText, datetime]]) -> None:
-        """`put` for each (key, value, saved_at) of several distinct keys: all or nothing, in order."""
+        """`put` each (key, value, saved_at) of several distinct keys: all or nothing, in order."""
 
     def get(self, key: str) -> IdempotencyRecord | None:
-        """A completed one."""
+        """The result of the key; None if it is unknown or in progress."""
 
 
 class NonceStore(Protocol):
     """Webhook nonces."""
 
     def register(self, nonce: str, timestamp_ms: int) -> bool:
-        """True if it was not there."""
+        """Store the nonce; False if it is stored already."""
 
     def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
-        """`register` for each of several distinct nonces: all or nothing, in order."""
+        """`register` several distinct nonces: all or nothing, in order."""
 
     def seen(self, nonce: str) -> bool:
-        """Whether it is stored."""
+        """Whether the nonce is stored."""
 
 
 class MetricStore(Protocol):
     """Counters and latencies. Writers on many connections must not queue up behind each other."""
 
     def increment(self, name: str, by: int) -> None:
-        """Add to one counter."""
+        """Add a number to one counter."""
 
     def increment_many(self, by_name: Mapping[str, int]) -> None:
-        """All or nothing."""
+        """Add a number to each of several counters: all or nothing."""
 
     def observe_latency(self, nanoseconds: int) -> None:
-        """One request."""
+        """Add one request."""
 
     def observe_latencies(self, count: int, total: int, longest: int) -> None:
-        """`count` requests: the sum of their nanoseconds, and the longest."""
+        """Add `count` requests: the sum of their durations and the longest one, in nanoseconds."""
 
     def read(self) -> Metrics:
-        """Whole nanoseconds are summed, and divided once: the total does not depend on their order."""
+        """All metrics. Sums are kept in whole nanoseconds, and converted to milliseconds here."""
 
 
 class LockStore(Protocol):
     """Named locks. Expired means expires_at <= now; a released lock has no owner. The fence outlives both."""
 
     def acquire(self, name: str, owner_id: str, *, expires_at: datetime, now: datetime) -> WorkerLock | None:
-        """None if another owner holds it. [lock_acquired]"""
+        """Take the lock; None if another owner holds it. [lock_acquired]"""
 
     def renew(
         self, name: str, owner_id: str, fence: int, *, expires_at: datetime, now: datetime
     ) -> WorkerLock | None:
-        """The new expires_at, if this owner holds it under this fence."""
+        """Set expires_at; None unless this owner holds the lock under this fence. [lock_renewed]"""
 
     def release(self, name: str, owner_id: str, fence: int, *, now: datetime) -> bool:
-        """Free it, if this owner holds it under this fence."""
+        """Free the lock; False unless this owner holds it under this fence. [lock_released]"""
 
     def current(self, name: str, *, now: datetime) -> WorkerLock | None:
-        """The lock, while it is held."""
+        """The lock if it is held, else None. [lock_held]"""
 
 
 class EventStore(Protocol):
     """The append-only event log."""
 
     def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]:
-        """All or nothing, in order."""
+        """Insert (event_type, payload, created_at): all or nothing, in order."""
 
     def get(self, id: int) -> Event | None:
-        """Also one that `read_after` still holds back."""
+        """The event, or None; also an event that `read_after` still holds back."""
 
     def list(
         self, *, event_type: str | None, before: tuple[datetime, int] | None, limit: int
     ) -> Sequence[Event]:
-        """By (created_at, id), newest first, below `before`."""
+        """Events by (created_at, id), newest first, below `before`."""
 
     def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]:
-        """By id. Nothing with a lower id than a returned event may become visible later."""
+        """Events with a higher id, by id. No event with a lower id than a returned one may appear later."""
 
 
 class SnapshotStore(Protocol):
     """One JSON payload for each kind."""
 
     def put(self, kind: str, payload: JsonText, *, now: datetime) -> Snapshot:
-        """Replace it, or make it."""
+        """Insert or replace."""
 
     def get(self, kind: str) -> Snapshot | None:
-        """The snapshot of this kind."""
+        """The snapshot of this kind, or None."""
 
     def list(self) -> Sequence[Snapshot]:
-        """By kind."""
+        """All snapshots, by kind."""
 
 
 class RetentionStore(Protocol):
-    """Deletes in batches; each call is one batch of at most `limit` rows, and returns how many."""
+    """Deletes in batches: each call deletes at most `limit` rows, and returns how many."""
 
     def begin_prune(self, *, now: datetime, interval: timedelta) -> bool:
-        """Stamp the database with `now`, unless its stamp is nearer to it than `interval` on either side."""
+        """Store `now` as the time of the last prune; False if the stored one is less than `interval` away
+        from it, in the past or in the future. [may_prune]"""
 
     def reset_prune(self, *, now: datetime) -> None:
-        """Take the stamp back if it is still `now`, so that the next call may prune."""
+        """Delete the time of the last prune if it is still `now`, so that the next call may prune."""
 
     def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
         """Rows with time < cutoff, oldest first: created_at, saved_at, timestamp_ms (against the cutoff in
         whole milliseconds, rounded down), posted_at (posted jobs alone), created_at, updated_at."""
 
     def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
-        """The (time, insertion) of the newest row outside the newest `cap`; None if there is none."""
+        """The (time, insertion) of the newest row beyond the newest `cap`; None if there is none."""
 
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
         """Rows with (time, insertion) <= edge."""
 
 
 class StorageBackend(Protocol):
-    """An engine. One object serves many threads, and survives a fork into a child.
+    """An engine. One object serves many threads, and can be used in a child after a fork.
 
-    After a fork the child's first use opens connections of its own. Where that cannot be safe, every call
-    in the child raises StorageUnavailable that says so. A transaction that was open at the fork is the
-    parent's: in the child its calls, and its end, raise StorageClosed and change nothing.
+    After a fork the child's first use opens connections of its own. Where that is not safe, every call in
+    the child raises a StorageUnavailable that says why. A transaction that was open at the fork belongs to
+    the parent: in the child its calls and its end raise StorageClosed and change nothing.
     """
 
     @property
@@ -383,26 +389,26 @@ class StorageBackend(Protocol):
 
     @property
     def in_process(self) -> bool:
-        """Calls wait for neither disk nor network: `AsyncStorage` makes them on the event loop."""
+        """Whether calls wait for neither disk nor network: `AsyncStorage` makes them on the event loop."""
 
     @property
     def durable(self) -> bool:
-        """What was written is there after the process has ended."""
+        """Whether data survives the end of the process."""
 
     @property
     def multi_process(self) -> bool:
-        """Several processes may use the same data at once."""
+        """Whether several processes may use the same data at once."""
 
     @property
     def binds(self) -> bool:
-        """`bind` takes connections."""
+        """Whether `bind` accepts connections."""
 
     @property
     def writers(self) -> int:
-        """How many single writes may be under way before further ones are collected into batches.
+        """How many batches of single writes may be in flight before further writes are queued for the next.
 
-        0: none are, since a batch saves neither a round trip nor a flush to disk. An embedded engine
-        whose commits wait for the disk, one at a time, says 1.
+        0 turns batching off: right if a batch saves neither a round trip nor a flush to disk. An embedded
+        engine whose commits wait for the disk, one at a time, says 1.
         """
 
     @property
@@ -427,38 +433,39 @@ class StorageBackend(Protocol):
     def retention(self) -> RetentionStore: ...
 
     def now(self) -> datetime:
-        """The engine's own clock, which the processes that share the data agree on."""
+        """The time of the engine's clock, which all processes that share the data agree on."""
 
     def ping(self) -> None:
-        """One trip to the engine; makes the schema ready as any first use does."""
+        """Make one round trip to the engine. As any first use, it prepares the schema."""
 
     def migrate(self) -> list[str]:
-        """Apply the pending migrations, whatever `auto_migrate` says; the names of those applied now."""
+        """Apply the pending migrations, whatever `auto_migrate` says; return the names of those applied."""
 
     def maintain(self) -> None:
-        """Clean up what slows the engine down (Postgres: vacuum the table of jobs), if that is worth it now.
+        """Do the maintenance that keeps the engine fast, if it is due (Postgres: vacuum the table of jobs).
 
-        Called by a worker once a minute, and by `Storage.maintain`. It may take long, and holds nobody up.
+        Called by a worker once a minute, and by `Storage.maintain`. It may take long, but must not block
+        other calls.
         """
 
     def transaction(self) -> AbstractContextManager[StorageBackend]:
-        """All that the yielded backend does is committed at the end, or undone by an exception.
+        """Commit all calls on the yielded backend together at the end, or undo them after an exception.
 
-        `transaction()` of the yielded backend is a savepoint. The yielded backend is used from any
-        thread, one call at a time, and the block may be left on another thread than it was entered on:
-        `Storage` sees to the first, and to it that nothing is called after the end. Calls on this backend
-        itself do not take part. Waiting for another transaction has a limit: StorageUnavailable.
+        `transaction()` of the yielded backend is a savepoint. The yielded backend may be called from any
+        thread, and the block may be left on another thread than it was entered on; `Storage` makes the
+        calls one at a time, and none after the end. Calls on this backend itself do not take part. Waiting
+        for another transaction is bounded: after 10 seconds it raises StorageUnavailable.
         """
 
     def bind(self, connection: Any) -> StorageBackend:
-        """The same operations inside the transaction of a driver connection that the caller owns.
+        """Return the same operations inside the transaction of a driver connection that the caller owns.
 
-        Raises InvalidValue for what is no open connection of this engine.
+        Raises InvalidValue unless `connection` is an open connection of this engine's driver.
         """
 
     def close(self) -> None:
-        """Give every resource back; later calls raise StorageClosed. Closing twice is fine.
+        """Release all resources; later calls raise StorageClosed. Closing twice is fine.
 
-        A transaction that is open then is undone: its calls, and its end, raise StorageClosed. On the
-        backend of a transaction or of a bound connection it does nothing.
+        Open transactions are undone: their calls and their ends raise StorageClosed. On the backend of a
+        transaction or of a bound connection it does nothing.
         """

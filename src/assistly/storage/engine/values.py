@@ -35,8 +35,9 @@ class JobDraft:
 class Settlement:
     """How one claim ends; `transitions.settled` says what each kind does.
 
-    `job` is the record that the caller has. Its `id` and `claim` are the fence: they must be those of a
-    stored job in `processing`. `at` is when a failed or snoozed job falls due again.
+    `job` is the record that the caller has. The settlement applies only if the stored job of its `id` is in
+    `processing` under its `claim`. `at` is when a failed or snoozed job falls due again. `final`: a failed
+    job is not retried. `keep_publish`: a failed job keeps publish_started_at, since its outcome is unknown.
     """
 
     kind: Literal["posted", "failed", "snoozed", "released"]
@@ -60,7 +61,10 @@ class Settlement:
 
 @record
 class IdempotencyRow:
-    """A stored key. In progress: `completed` is False, `value` None, `token` the holder's."""
+    """A stored idempotency key.
+
+    While it is in progress, `completed` is False, `value` is None, and `token` identifies the holder.
+    """
 
     key: str
     completed: bool
@@ -84,7 +88,7 @@ class KeyClaim:
 
 @record
 class LockRow:
-    """A stored lock. A released one has no owner; the fence outlives owner and expiry."""
+    """A stored lock. A released one has no owner; its fence stays."""
 
     name: str
     owner_id: str | None

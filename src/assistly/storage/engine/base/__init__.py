@@ -1,10 +1,11 @@
-"""Defaults for engines: what can be derived from other members is derived here.
+"""Base classes for engines: defaults for the members that can be derived from others.
 
-An author implements the abstract methods, and overrides any other where the engine can do better.
-The derived operations read with `lock`, decide by `assistly.storage.transitions` and save, inside a
-transaction. That is right where transactions exclude each other (SQLite, LMDB, a lock in memory). An
-engine whose transactions run side by side must lock rows in `get(lock=True)`, and has to override
-`IdempotencyStoreBase.claim` and `LockStoreBase.acquire`, which lock what may not be there yet.
+An author implements the abstract methods, and overrides others where the engine can be faster. A derived
+operation runs in a transaction: it reads with `lock`, changes the record with a function of
+`assistly.storage.transitions`, and saves it. That suffices where write transactions exclude each other
+(SQLite, LMDB, a lock in memory). An engine with concurrent write transactions must lock rows in
+`get(lock=True)`, and must override `IdempotencyStoreBase.claim` and `LockStoreBase.acquire`: they would
+have to lock rows that do not exist yet.
 """
 
 from .backend import BackendBase, StoreBase

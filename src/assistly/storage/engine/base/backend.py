@@ -49,18 +49,18 @@ class BackendBase(ABC):
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[BackendBase]:
-        """See `StorageBackend.transaction`. What it yields has stores of its own."""
+        """See `StorageBackend.transaction`. The yielded backend has stores of its own."""
 
     @abstractmethod
     def close(self) -> None:
         """See `StorageBackend.close`."""
 
     def now(self) -> datetime:
-        """The clock of this machine."""
+        """The time of this machine's clock."""
         return datetime.now(UTC)
 
     def ping(self) -> None:
-        """A look at a nonce."""
+        """Read a nonce, which is one round trip."""
         self.nonces.seen("ping")
 
     def migrate(self) -> list[str]:
@@ -71,7 +71,7 @@ class BackendBase(ABC):
         """Nothing to clean up."""
 
     def bind(self, connection: Any) -> BackendBase:
-        """Refused."""
+        """Raise InvalidValue: by default an engine has no connections to bind."""
         raise InvalidValue(
             f"{type(self).__name__} has no connections to bind, and got a {type(connection).__name__}"
         )
@@ -88,7 +88,7 @@ class StoreBase(Generic[B]):
 
     @contextmanager
     def _atomic(self) -> Iterator[Self]:
-        """The store of this kind in a transaction: what is done on it is done as a whole, or not at all."""
+        """The store of this kind inside a transaction around the block."""
         with self._backend.transaction() as tx:
             store: Self = getattr(tx, self.attribute)
             yield store

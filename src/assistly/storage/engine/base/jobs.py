@@ -15,7 +15,7 @@ from ..values import JobDraft, JsonText, Settlement
 from .backend import B, StoreBase
 
 POLL_SECONDS = 0.1
-"""How long `JobStoreBase.wait` sleeps at most: an engine that can tell changes overrides it."""
+"""Seconds that `JobStoreBase.wait` sleeps at most. An engine that can notice changes overrides it."""
 
 _PAGE = 100
 
@@ -157,9 +157,9 @@ class JobStoreBase(StoreBase[B], ABC):
         """From `get` and `save`, in the order of the ids."""
         results: builtins.list[Job | None] = [None] * len(settlements)
         with self._atomic() as jobs:
-            for place in sorted(range(len(settlements)), key=lambda place: settlements[place].id):
-                one = settlements[place]
-                results[place] = jobs.apply(
+            for index in sorted(range(len(settlements)), key=lambda index: settlements[index].id):
+                one = settlements[index]
+                results[index] = jobs.apply(
                     one.id, partial(transitions.settled, settlement=one, now=now, expired_only=expired_only)
                 )
         return results
@@ -185,7 +185,7 @@ class JobStoreBase(StoreBase[B], ABC):
         return count
 
     def wait(self, timeout: float) -> None:
-        """Sleep for a moment: the caller looks again."""
+        """Sleep for at most POLL_SECONDS; the caller polls."""
         time.sleep(min(timeout, POLL_SECONDS))
 
     def _change(self, id: int, change: Callable[[Job], Job | None]) -> Job | None:
@@ -193,7 +193,10 @@ class JobStoreBase(StoreBase[B], ABC):
             return jobs.apply(id, change)
 
     def apply(self, id: int, change: Callable[[Job], Job | None]) -> Job | None:
-        """Inside a transaction: what `change` makes of the job of this id, saved."""
+        """Inside a transaction, replace the job of this id with `change(job)`, and return it.
+
+        None, and nothing is saved, if there is no such job or `change` returns None.
+        """
         job = self.get(id, lock=True)
         changed = None if job is None else change(job)
         if changed is not None:

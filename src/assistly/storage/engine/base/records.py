@@ -89,15 +89,15 @@ class IdempotencyStoreBase(StoreBase[B], ABC):
 
     @abstractmethod
     def row(self, key: str, *, lock: bool = False) -> IdempotencyRow | None:
-        """The key as it is stored."""
+        """The key as it is stored, or None."""
 
     @abstractmethod
     def save(self, row: IdempotencyRow) -> None:
-        """Insert or replace; what is replaced keeps its place in insertion order."""
+        """Insert or replace. A replaced key keeps its place in insertion order."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Delete the key, which is stored."""
+        """Delete a key that is stored."""
 
     def claim(
         self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
@@ -210,7 +210,7 @@ class LockStoreBase(StoreBase[B], ABC):
 
     @abstractmethod
     def load(self, name: str, *, lock: bool = False) -> LockRow | None:
-        """The lock as it is stored, held or not."""
+        """The lock as it is stored, held or not, or None."""
 
     @abstractmethod
     def save(self, row: LockRow) -> None:
@@ -301,11 +301,11 @@ class RetentionStoreBase(StoreBase[B], ABC):
 
     @abstractmethod
     def stamp(self) -> datetime | None:
-        """When the last prune was."""
+        """The time of the last prune; None if there is none."""
 
     @abstractmethod
     def set_stamp(self, stamp: datetime | None) -> None:
-        """Store when the last prune was; None where there is none any more."""
+        """Store the time of the last prune, or delete it with None."""
 
     @abstractmethod
     def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int: ...
