@@ -1,4 +1,4 @@
-"""The storage with `await`: the same engines and the same logic, off the event loop."""
+"""The storage with `await`: the same engines and stores, called in threads."""
 
 from __future__ import annotations
 

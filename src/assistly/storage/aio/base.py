@@ -1,4 +1,4 @@
-"""What the async stores have in common."""
+"""The base class of the async stores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ S = TypeVar("S")
 
 
 class AsyncStore(Generic[S]):
-    """A store with `await`; its methods are documented as those of the store that it mirrors."""
+    """A store with `await`. It takes the docstrings of the store that it mirrors, unless it has its own."""
 
     def __init__(self, store: S, calls: Calls) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Group commit for tasks: the calls of one turn of the event loop share one trip to a thread."""
+"""Group commit for tasks: the calls made in one iteration of the event loop are batched."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 Submit = Callable[[Callable[[], Sequence[Answer]]], asyncio.Future[Sequence[Answer]]]
 
-_LIGHT_VALUES = 200
-_LIGHT_CHARACTERS = 20_000
+_MOST_LIGHT_VALUES = 200
+_MOST_LIGHT_CHARACTERS = 20_000
 
 
 class _TaskCall(PendingCall[R]):
@@ -30,7 +30,7 @@ class _TaskCall(PendingCall[R]):
 
 
 class TaskBatcher(Batcher[_TaskCall[R]], Generic[R, T]):
-    """Batches the calls of tasks. A batch starts at the end of a turn of the event loop, in a thread."""
+    """Batches the calls of tasks. Batches start at the end of an iteration of the event loop, in threads."""
 
     def __init__(self, operation: BatchedCall[Any, R, T], submit: Submit) -> None:
         super().__init__(operation)
@@ -39,21 +39,21 @@ class TaskBatcher(Batcher[_TaskCall[R]], Generic[R, T]):
         self._start: asyncio.Handle | None = None
 
     async def call(self, request: R) -> Answer:
-        """The answer to one call.
+        """Make one call, and return its answer.
 
-        A cancellation comes out at once: a call that is still pending is dropped, one that is in flight
-        goes on to its end, unseen.
+        A cancellation is raised at once: a pending call is dropped, and the result of one in flight is
+        ignored.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            # What another loop left behind will never be awaited.
+            # The calls that are pending on another loop will never be awaited.
             self._loop, self._start, self.pending, self.in_flight = loop, None, deque(), 0
         call = _TaskCall(request, loop.create_future())
         self.pending.append(call)
-        self._plan()
+        self._start_soon()
         return await call.answer
 
-    def _plan(self) -> None:
+    def _start_soon(self) -> None:
         if self._loop is not None and self._start is None:
             self._start = self._loop.call_soon(self._start_batches)
 
@@ -64,7 +64,7 @@ class TaskBatcher(Batcher[_TaskCall[R]], Generic[R, T]):
             run = partial(self.operation.run_batch, [call.request for call in batch])
             try:
                 future = self._submit(run)
-            except Exception:  # noqa: BLE001 - nothing was submitted: each call meets the error itself
+            except Exception:  # noqa: BLE001 - nothing was submitted: each call raises its own error
                 self.end_batch()
                 _answer(batch, [RETRY_SINGLY] * len(batch))
             else:
@@ -82,7 +82,7 @@ class TaskBatcher(Batcher[_TaskCall[R]], Generic[R, T]):
         if loop is self._loop:
             self.end_batch()
             if self.pending:
-                self._plan()
+                self._start_soon()
 
 
 def _answer(batch: Sequence[_TaskCall[R]], answers: Sequence[Answer]) -> None:
@@ -92,18 +92,19 @@ def _answer(batch: Sequence[_TaskCall[R]], answers: Sequence[Answer]) -> None:
 
 
 def is_light(*values: object) -> bool:
-    """Whether these can be checked on the event loop without holding it up."""
+    """Whether these values are small enough to be validated on the event loop without blocking it."""
     todo: list[Any] = [*values]
     characters = 0
+    # The list grows while it is iterated over: the members of containers follow.
     for count, value in enumerate(todo):
         if type(value) is str:
             characters += len(value)
         elif type(value) in (list, dict):
-            if len(value) > _LIGHT_VALUES:
+            if len(value) > _MOST_LIGHT_VALUES:
                 return False
             todo += value
             if type(value) is dict:
                 todo += value.values()
-        if count > _LIGHT_VALUES or characters > _LIGHT_CHARACTERS:
+        if count > _MOST_LIGHT_VALUES or characters > _MOST_LIGHT_CHARACTERS:
             return False
     return True

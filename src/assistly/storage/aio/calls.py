@@ -1,8 +1,8 @@
-"""Where the calls of an `AsyncStorage` run: in threads, or on the event loop itself.
+"""How an `AsyncStorage` makes its calls: in threads, or on the event loop itself.
 
-Calls of an engine in this process (`in_process`) need no thread, but must not wait on the event loop for
-a transaction of another task, which could then never end. So while any transaction is open on such an
-engine, the calls of others run in threads, too.
+Calls on an engine with `in_process` run on the event loop, unless they might have to wait for a transaction
+of another task: that would block the loop, and the transaction could never end. So while any transaction
+is open on such an engine, calls outside it run in threads.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _CLOSED = "the storage is closed: open another one"
 
 
 class _Threads:
-    """The threads of an `AsyncStorage`. They are not carried through a fork.
+    """The two thread pools of an `AsyncStorage`. They do not exist in a forked child.
 
-    Calls on transactions have threads of their own: all the others may be waiting for a lock that a
-    transaction holds. There are as many of them as transactions make calls at once.
+    Calls inside transactions have a pool of their own, since all threads of the other may be waiting for a
+    lock that a transaction holds. It grows to as many threads as there are transactions with a call in
+    progress.
     """
 
     def __init__(self, size: int) -> None:
@@ -50,11 +51,11 @@ class _Threads:
         return not self._is_shut_down and self._generation == forks.generation()
 
     def check(self) -> None:
-        """Raise StorageClosed unless they are usable."""
+        """Raise StorageClosed after `shut_down`, and in a forked child."""
         if self._is_shut_down:
             raise StorageClosed(_CLOSED)
         if self._generation != forks.generation():
-            raise StorageClosed("threads are not carried through a fork: open another storage in the child")
+            raise StorageClosed("an AsyncStorage cannot be used after a fork: open another one in the child")
 
     def submit(self, call: Callable[[], T], *, in_transaction: bool = False) -> asyncio.Future[T]:
         """Run a call in a thread, with the context variables of the caller."""
@@ -64,7 +65,7 @@ class _Threads:
         return asyncio.get_running_loop().run_in_executor(pool, run)
 
     def shut_down(self) -> None:
-        """Wait for the calls under way. Nothing can be submitted any more."""
+        """Refuse further calls, and wait for those in progress."""
         self._is_shut_down = True
         self._pool.shutdown()
         self._transaction_pool.shutdown()
@@ -75,28 +76,31 @@ class Calls(ABC):
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Around a call or a transaction. Raises StorageClosed or TransactionOpen; `close` waits for it."""
+        """Admit a call or a transaction for the block, for whose end `close` waits.
+
+        Raises StorageClosed or TransactionOpen.
+        """
         yield
 
     @abstractmethod
     async def run(self, call: Callable[[], T]) -> T:
-        """Make a call. A cancellation comes out at once; a call that has begun goes on to its end, unseen."""
+        """Make a call. A cancellation is raised at once; the result of a call that has begun is ignored."""
 
     async def finish(self, call: Callable[[], T]) -> T:
-        """Make a call. A cancellation comes out when the call has ended."""
+        """Make a call. A cancellation is raised when the call has ended."""
         return await _to_the_end(asyncio.ensure_future(self.run(call)))
 
     async def batch(self, operation: BatchedCall[Any, R, T], request: R) -> T:
-        """Make a call, possibly together with those of other tasks. The request is checked."""
+        """Make a call, possibly in a batch with those of other tasks. The request is validated already."""
         return await self.run(partial(operation.run_singly, request))
 
     @abstractmethod
     async def begin(self, transaction: Transaction[Storage]) -> Storage:
-        """Begin a transaction. A cancellation comes out at once, and undoes it."""
+        """Begin a transaction. A cancellation is raised at once, and the transaction is undone."""
 
     @abstractmethod
     def inner(self, storage: Storage) -> InnerCalls:
-        """For the storage of a transaction, or of a bound connection."""
+        """Return the calls for the storage of a transaction or of a bound connection."""
 
     @abstractmethod
     async def close(self, storage: Storage) -> None:
@@ -104,7 +108,7 @@ class Calls(ABC):
 
 
 class RootCalls(Calls):
-    """The calls of a storage itself."""
+    """The calls on a storage outside transactions."""
 
     def __init__(self, storage: Storage, threads: int) -> None:
         self._storage = storage
@@ -112,7 +116,7 @@ class RootCalls(Calls):
         self._in_process = self._backend.in_process
         self._threads = _Threads(threads)
         self._batchers: dict[BatchedCall[Any, Any, Any], TaskBatcher[Any, Any]] = {}
-        self._under_way = 0
+        self._in_progress = 0
         self._one_ended: asyncio.Event | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -124,11 +128,11 @@ class RootCalls(Calls):
         if not self._in_process:
             self._threads.check()
         self._storage._context.check()
-        self._under_way += 1
+        self._in_progress += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
             if self._one_ended is not None:
                 self._one_ended.set()
 
@@ -136,7 +140,7 @@ class RootCalls(Calls):
         """See `Calls`."""
         with self.admitted():
             if self._in_process:
-                # Without this, a loop over such calls would never let another task run.
+                # Without it, a task that makes such calls in a loop would never let another one run.
                 await asyncio.sleep(0)
                 if not is_any_open(self._backend):
                     return call()
@@ -166,13 +170,13 @@ class RootCalls(Calls):
         return InnerCalls(storage, self._threads, in_process=self._in_process)
 
     async def close(self, storage: Storage) -> None:
-        """Wait for the calls and transactions under way, but not for a transaction of this task.
+        """Wait for the calls and transactions in progress, then close.
 
-        That one is undone.
+        A transaction of the calling task is not waited for, but undone.
         """
         is_inside = any(transaction.is_marked for transaction in opened_by(storage))
         if self._closing is None or self._closing.cancelled():
-            # Cancelled: its event loop ended before the last call did.
+            # It is cancelled if its event loop ended before the last call did.
             self._closing = asyncio.get_running_loop().create_task(self._close(storage, int(is_inside)))
         elif is_inside:
             return
@@ -180,7 +184,7 @@ class RootCalls(Calls):
 
     async def _close(self, storage: Storage, own: int) -> None:
         self._one_ended = asyncio.Event()
-        while self._under_way > own:
+        while self._in_progress > own:
             self._one_ended.clear()
             await self._one_ended.wait()
 
@@ -192,7 +196,7 @@ class RootCalls(Calls):
 
 
 class InnerCalls(Calls):
-    """The calls of a transaction, or of a bound connection: one at a time."""
+    """The calls on a transaction or a bound connection, one at a time."""
 
     def __init__(self, storage: Storage, threads: _Threads, *, in_process: bool) -> None:
         self._storage = storage
@@ -223,10 +227,13 @@ class InnerCalls(Calls):
             return await _begin(transaction, self._threads, in_transaction=True)
 
     async def end(self, transaction: Transaction[Storage], error: BaseException | None) -> None:
-        """End the transaction. A commit is awaited whatever happens; an undo until a second cancellation."""
+        """End the transaction.
+
+        A cancellation during a commit is raised when the commit has ended; during a rollback, at once.
+        """
         end = partial(transaction.end, error)
         if self._in_process or not self._threads.are_usable:
-            # Without threads, it was undone when the storage was closed, or is the parent process's.
+            # Without threads, it was undone when the storage was closed, or belongs to the parent process.
             end()
             return
         ending = self._threads.submit(end, in_transaction=True)
@@ -245,12 +252,13 @@ async def _begin(transaction: Transaction[Storage], threads: _Threads, *, in_tra
     try:
         return await threads.submit(transaction.begin, in_transaction=in_transaction)
     except asyncio.CancelledError:
-        # It may have begun, or be about to.
+        # The thread may have begun it, or be about to.
         threads.submit(partial(transaction.abort, "its task was cancelled", timeout=-1), in_transaction=True)
         raise
 
 
 async def _to_the_end(future: asyncio.Future[T]) -> T:
+    """Wait for a future to end, and only then raise a cancellation that came meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
@@ -267,5 +275,5 @@ def _without_stop_iteration(call: Callable[[], T]) -> T:
     try:
         return call()
     except StopIteration as error:
-        # No asyncio.Future takes it: the task would wait for ever.
+        # An asyncio.Future refuses this exception, so the task would wait for ever.
         raise RuntimeError("a callback raised StopIteration") from error

@@ -1,4 +1,4 @@
-"""From the settings to an open `AsyncStorage`."""
+"""Opens an `AsyncStorage` from its settings."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from .storage import AsyncStorage
 def open_async_storage(
     *, clock: Clock | None = None, auto_prune: bool = True, **settings: Unpack[SettingsKeywords]
 ) -> AsyncOpening:
-    """Open what the environment, `.env` and these keywords describe; keywords beat the environment.
+    """Open the storage that these keywords, the environment and `.env` describe, in this order of precedence.
 
-    Await it, or use it with `async with`. It has as many threads as `pool_size` says.
+    Await the result, or use it with `async with`, which also closes the storage. The keywords, the defaults
+    and the errors are those of `open_storage`. At most `pool_size` calls outside transactions run at once.
     """
     build = partial(build_storage, clock=clock, auto_prune=auto_prune)
     return AsyncOpening(partial(load_settings, settings), build)
 
 
 class AsyncOpening(Awaitable[AsyncStorage]):
-    """An `AsyncStorage` to be: the engine is reached, and its schema made ready, before it is one."""
+    """The result of `open_async_storage`: to be awaited, or entered with `async with`."""
 
     def __init__(
         self, load: Callable[[], StorageSettings], build: Callable[[StorageSettings], Storage]
@@ -51,7 +52,7 @@ class AsyncOpening(Awaitable[AsyncStorage]):
 
     async def _open(self) -> AsyncStorage:
         settings = await asyncio.to_thread(self._load)
-        # Nothing is connected yet, so that a cancellation here leaves nothing open.
+        # This opens no connection, so that a cancellation here leaves none open.
         built = await asyncio.to_thread(self._build, settings)
         storage = AsyncStorage(built, threads=settings.pool_size)
         try:

@@ -29,25 +29,27 @@ from .watch import PollingWaiter, SharedWaiter, Waiter
 
 
 class AsyncStorage:
-    """A `Storage` for asyncio: the same operations with `await`, in at most `threads` threads.
+    """A `Storage` for asyncio: the same operations with `await`, in at most `threads` threads (default: 10).
 
-    Transactions make their calls in threads of their own, and one thread sleeps while tasks wait for
-    jobs. The memory engine's calls run on the event loop. One AsyncStorage is used on one event loop, and
-    is not carried through a fork. Every operation is atomic: one that is cancelled has happened or has
-    not. Closing it closes the `storage` that it was made from. Most callers want `open_async_storage`.
+    Transactions make their calls in further threads, and one more thread sleeps while tasks wait for jobs.
+    Calls on the memory engine run on the event loop. An AsyncStorage belongs to one event loop, and cannot be
+    used after a fork. Every operation is atomic: a cancelled one has happened or has not. Closing it closes
+    the `storage` that it was made from. Most callers want `open_async_storage`.
+
+    Raises InvalidValue for a wrong `storage`, or `threads` outside 1 to 10,000.
     """
 
     queue: AsyncQueue
-    """Jobs that are to be published, each at its time and once."""
+    """Jobs to publish, each once, at its time."""
 
     sessions: AsyncSessions
     """One JSON value for each user, with a version."""
 
     approvals: AsyncApprovals
-    """What waits for a person's decision."""
+    """Requests that wait for a person's decision."""
 
     idempotency: AsyncIdempotency
-    """Commands that are run once for each key."""
+    """Keys of commands, each of which is run once."""
 
     nonces: AsyncNonces
     """Webhook nonces, each of which is accepted once."""
@@ -85,15 +87,16 @@ class AsyncStorage:
         self.snapshots = AsyncSnapshots(storage.snapshots, calls)
 
     def transaction(self) -> AsyncTransaction:
-        """Store all that is called on `tx` inside the block, or, after an exception, nothing of it.
+        """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.
 
             async with storage.transaction() as tx:
                 await tx.queue.schedule(…)
                 await tx.events.append(…)
 
-        A cancellation undoes it, too, unless the commit has begun: that is awaited. `tx` may be used from
-        any task, one call at a time. `tx.transaction()` is a savepoint. Keep it short: on SQLite and in
-        memory it keeps all other writers waiting.
+        A cancellation undoes them too, unless the commit has begun: it is raised when that has ended. `tx`
+        may be used from any task, one call at a time. `tx.transaction()` is a savepoint. Keep it short: on
+        SQLite and in memory it keeps all other writers waiting. A call that waits for another transaction
+        longer than 10 seconds raises StorageUnavailable.
 
         Calls on this storage do not take part. From the task that is inside, or one started there, they
         raise TransactionOpen; so do calls on `tx` while a nested transaction is open.
@@ -101,11 +104,11 @@ class AsyncStorage:
         return AsyncTransaction(self._storage, self._calls)
 
     async def bind(self, connection: Any) -> AsyncStorage:
-        """This storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
+        """Return this storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
 
-        That is a synchronous connection, and of sqlite3 one that was opened with
-        `check_same_thread=False`: calls run in threads. The caller commits or rolls back. Raises
-        InvalidValue for what is no open connection of this engine.
+        The connection must be a synchronous one, and one of sqlite3 opened with `check_same_thread=False`,
+        since calls run in threads. The caller commits or rolls back. Raises InvalidValue unless `connection`
+        is an open connection of this engine's driver.
         """
         storage = await self._calls.run(partial(self._storage.bind, connection))
         return _AsyncStorageView(storage, self._calls.inner(storage))
@@ -123,10 +126,10 @@ class AsyncStorage:
         return await self._calls.run(self._storage.migrate)
 
     async def close(self) -> None:
-        """Wait for the calls and transactions under way, then give every connection back.
+        """Wait for the calls and transactions in progress, then release all connections and threads.
 
-        Later calls raise StorageClosed; closing twice is fine. A transaction that the calling task has
-        open is not waited for, but undone: the end of its block raises StorageClosed.
+        Later calls raise StorageClosed; closing twice is fine. An open transaction of the calling task is
+        not waited for, but undone, and its block raises StorageClosed when it ends.
         """
         self._closed = True
         await self._calls.close(self._storage)
@@ -159,23 +162,23 @@ class _AsyncStorageView(AsyncStorage):
 
 
 class AsyncTransaction(AbstractAsyncContextManager[AsyncStorage]):
-    """The block that `AsyncStorage.transaction()` returns; entered once."""
+    """The context manager that `AsyncStorage.transaction()` returns; entered once."""
 
     def __init__(self, storage: Storage, calls: Calls) -> None:
         self._storage = storage
         self._outer = calls
         self._inner: InnerCalls | None = None
         self._transaction: Transaction[Storage] | None = None
-        self._under_way = ExitStack()
+        self._admission = ExitStack()
 
     async def __aenter__(self) -> AsyncStorage:
         if self._transaction is not None:
             raise StorageClosed("a transaction is entered once: call `transaction()` again")
-        with ExitStack() as under_way:
-            under_way.enter_context(self._outer.admitted())
+        with ExitStack() as admission:
+            admission.enter_context(self._outer.admitted())
             transaction = self._transaction = self._storage.transaction()
             storage = await self._outer.begin(transaction)
-            self._under_way = under_way.pop_all()
+            self._admission = admission.pop_all()
         transaction.mark()
         self._inner = self._outer.inner(storage)
         return _AsyncStorageView(storage, self._inner)
@@ -186,7 +189,7 @@ class AsyncTransaction(AbstractAsyncContextManager[AsyncStorage]):
         if self._transaction is None or self._inner is None:
             raise StorageClosed("the transaction was never entered")
         try:
-            with self._under_way:
+            with self._admission:
                 await self._inner.end(self._transaction, error)
         finally:
             self._transaction.unmark()

@@ -54,13 +54,17 @@ class AsyncSessions(AsyncStore[Sessions], mirrors=Sessions):
     ) -> Session:
         """Read, change and store a user's session as one atomic step; no concurrent update is lost.
 
-        `change` gets a copy of the data and returns the new data. It runs in a thread (in memory: on the
-        event loop) and inside a transaction that holds the session: keep it short, and do not call this
-        storage in it. It may run again if two callers create one session at once, or after a deadlock.
-        An async function is refused (InvalidValue): the session would stay locked while it awaits.
+        `change` gets a copy of the data (of `default` if there is no session) and returns the new data. It
+        runs in a thread (in memory: on the event loop) and inside a transaction that locks the session: keep
+        it short, and do not call this storage in it (TransactionOpen). It may run again if two callers create
+        one session at once, or after a deadlock. If it raises, nothing is changed and the exception is raised
+        again. Raises InvalidValue for an async function, which would keep the session locked while it awaits,
+        and for a result that is not JSON.
         """
         if _is_async(change):
-            raise InvalidValue("change must be a plain function: it runs while the session is locked")
+            raise InvalidValue(
+                "change must be a plain function, not async: it runs while the session is locked"
+            )
         return await self._run(self._store.update, user_id, change, default=default, now=now)
 
     async def delete(self, user_id: str) -> bool:
@@ -140,10 +144,10 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
         """Run `function` unless the key has a result already, and return the result.
 
         An async function is awaited; a plain one runs in a thread (in memory: on the event loop), to its
-        end even if the caller is cancelled. An exception or a cancellation of the function abandons the
-        key and is passed on. Raises Conflict while another caller is running the key, ClaimLost if the
-        function took longer than `lease` (default: 60 seconds) and was overtaken, IdempotencyMismatch as
-        `claim`, and InvalidValue for a result that is no JSON.
+        end even if the caller is cancelled. If the function raises or is cancelled, the key is abandoned and
+        the exception is raised again. Raises Conflict while another caller runs the command of the key,
+        ClaimLost if the function took longer than `lease` (default: 60 seconds) and another caller took the
+        key, IdempotencyMismatch as `claim` does, and InvalidValue for a result that is not JSON.
         """
         if _is_async(function):
             return await self._await_once(key, function, fingerprint, lease)

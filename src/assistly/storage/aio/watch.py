@@ -1,4 +1,4 @@
-"""Waiting for due jobs, with one thread for all tasks that wait."""
+"""Waiting for due jobs, in one thread for all tasks that wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from ..stores.queue import Queue
 from .calls import Calls
 
-_POLL = 0.05
+_POLL_SECONDS = 0.05
 
 
 class Waiter(Protocol):
@@ -21,7 +21,7 @@ class Waiter(Protocol):
 
 
 class PollingWaiter:
-    """For a transaction: it sees no changes of others, and its thread must not sleep."""
+    """Polls, inside a transaction: no notification reaches it, and its calls must not sleep in a thread."""
 
     def __init__(self, queue: Queue, calls: Calls) -> None:
         self._queue = queue
@@ -35,26 +35,26 @@ class PollingWaiter:
             left = deadline - loop.time()
             if left <= 0:
                 return False
-            await asyncio.sleep(min(left, _POLL))
+            await asyncio.sleep(min(left, _POLL_SECONDS))
         return True
 
 
 class SharedWaiter:
-    """Sleeps in a thread, which outlives a cancelled wait and serves the next one."""
+    """Waits in a thread that all waiting tasks share. It goes on after a cancellation, for the next wait."""
 
     def __init__(self, queue: Queue, calls: Calls) -> None:
         self._queue = queue
         self._calls = calls
-        self._under_way: Future[bool] | None = None
+        self._shared: Future[bool] | None = None
 
     async def wait(self, seconds: float) -> bool:
         """See `Waiter`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        # A sleep under way may go on although a job fell due before this call.
+        # A thread that sleeps already may not notice a job that fell due before this call.
         if await self._calls.run(lambda: self._queue.wait(0)):
             return True
-        while (shared := self._under_way) is not None:
+        while (shared := self._shared) is not None:
             left = deadline - loop.time()
             if left <= 0:
                 return False
@@ -65,7 +65,7 @@ class SharedWaiter:
     def _start(self, seconds: float) -> Future[bool]:
         answer: Future[bool] = Future()
         answer.set_running_or_notify_cancel()
-        self._under_way = answer
+        self._shared = answer
         threading.Thread(
             target=self._sleep, args=(answer, seconds), name="assistly-wait", daemon=True
         ).start()
@@ -75,19 +75,19 @@ class SharedWaiter:
         try:
             due = self._queue.wait(seconds)
         except BaseException as error:  # noqa: BLE001 - raised again in the tasks that wait
-            self._under_way = None
+            self._shared = None
             answer.set_exception(error)
         else:
-            self._under_way = None
+            self._shared = None
             answer.set_result(due)
 
 
 async def _answer(answer: Future[bool], timeout: float | None) -> bool | None:
-    """None when the time is up."""
+    """Wait for the answer; None if it takes longer than `timeout` seconds."""
     future = asyncio.wrap_future(answer)
     try:
         done, _ = await asyncio.wait([future], timeout=timeout)
         return future.result() if done else None
     finally:
-        # The thread must not notify a loop that is closed by then.
+        # Otherwise the thread would notify this loop, which may be closed by then.
         future.cancel()
