@@ -105,7 +105,9 @@ def run(path: Path, program: str) -> list[dict[str, Any]]:
 def assert_nothing_lost(path: Path, notes: list[dict[str, Any]]) -> None:
     acknowledged = sorted(id for note in notes for id in note.get("ids", ()))
     with Storage(SqliteBackend(path), auto_prune=False) as storage:
-        stored = [event.id for event in storage.events.read_after(0, limit=1000)]
+        stored: list[int] = []
+        while page := storage.events.read_after(stored[-1] if stored else 0, limit=1000):
+            stored += [event.id for event in page]
     assert stored == acknowledged
     with closing(sqlite3.connect(path)) as raw:
         assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
