@@ -194,10 +194,10 @@ def test_permanent_goes_to_the_dead_letters_at_once(storage: Storage) -> None:
     ("error", "reason"),
     [
         (Unknown("no answer"), "outcome unknown: no answer"),
-        (KeyboardInterrupt(), "outcome unknown: the publisher was cut off by KeyboardInterrupt"),
-        (SystemExit(3), "outcome unknown: the publisher was cut off by SystemExit: 3"),
-        (GeneratorExit(), "outcome unknown: the publisher was cut off by GeneratorExit"),
-        (asyncio.CancelledError(), "outcome unknown: the publisher was cut off by CancelledError"),
+        (KeyboardInterrupt(), "outcome unknown: the publisher was interrupted by KeyboardInterrupt"),
+        (SystemExit(3), "outcome unknown: the publisher was interrupted by SystemExit: 3"),
+        (GeneratorExit(), "outcome unknown: the publisher was interrupted by GeneratorExit"),
+        (asyncio.CancelledError(), "outcome unknown: the publisher was interrupted by CancelledError"),
     ],
 )
 def test_where_nobody_can_tell_a_person_decides(storage: Storage, error: BaseException, reason: str) -> None:

@@ -47,19 +47,22 @@ class AsyncWorker:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many jobs ended how, over all runs: posted, failed, dead, unknown, snoozed, put back, lost."""
+        """The number of jobs by how they ended, over all runs.
+
+        The keys are posted, failed, dead, unknown, snoozed, put back and lost; those with 0 are missing.
+        """
         return self._worker.counts
 
     def stop(self) -> None:
-        """Let `run` return soon, now and in future. May be called from any thread and any signal handler."""
+        """Make this and every later `run` return soon. May be called from any thread or signal handler."""
         self._worker.stop()
 
     async def run(self, *, handle_signals: bool = False) -> None:
-        """Work until `stop` is called, or until this call is cancelled, which takes the grace time at most.
+        """Work until `stop` is called or this call is cancelled; either takes the grace time at most.
 
-        No signals are handled, since a web server or another framework does that; it has to call `stop`
-        or cancel the task. A script that has no such owner passes `handle_signals=True`: then, if the loop
-        runs in the main thread, the first SIGTERM or SIGINT makes `run` return, a second one ends the
+        By default it handles no signals, since a web server or another framework does that; it must call
+        `stop` or cancel the task. A script without a framework passes `handle_signals=True`: then, if the
+        loop runs in the main thread, the first SIGTERM or SIGINT makes `run` return, a second one ends the
         process at once, and the handlers are restored afterwards. A signal that is ignored stays ignored.
 
         Raises what `Worker.run` raises.
@@ -72,7 +75,7 @@ class AsyncWorker:
             await self._on_thread(partial(self._worker.run, handle_signals=False, loop=loop))
 
     async def run_until_idle(self) -> None:
-        """As `Worker.run_until_idle`. Cancelling it stops the worker for good."""
+        """Publish the jobs that are due now, as `Worker.run_until_idle`. A cancellation calls `stop`."""
         loop = asyncio.get_running_loop()
         await self._on_thread(partial(self._worker.run_until_idle, loop=loop))
 

@@ -24,11 +24,11 @@ class ClaimedJob:
     claimed_at: float
     """Seconds of the worker's clock."""
     lost: bool = False
-    """The heartbeat found that the claim is gone."""
+    """Whether the heartbeat has found that the claim is lost."""
 
 
 class ClaimedJobs:
-    """What the heartbeat extends."""
+    """The jobs whose leases the heartbeat extends. Thread-safe."""
 
     def __init__(self, queue: Queue, slots: PlatformSlots, lease: timedelta) -> None:
         self._queue = queue
@@ -39,31 +39,31 @@ class ClaimedJobs:
         self._ending = False
 
     def add(self, claimed: ClaimedJob) -> None:
-        """Extend its lease from now on."""
+        """Extend the lease of this job from now on."""
         with self._mutex:
             self._jobs[claimed.job.id] = claimed
 
     def remove(self, claimed: ClaimedJob) -> None:
-        """Extend it no longer."""
+        """Stop extending the lease of this job."""
         with self._mutex:
             if self._jobs.get(claimed.job.id) is claimed:
                 del self._jobs[claimed.job.id]
 
     def all(self) -> list[ClaimedJob]:
-        """Those that are not settled yet."""
+        """The jobs that are not settled yet."""
         with self._mutex:
             return [*self._jobs.values()]
 
     def holds(self, claimed: ClaimedJob) -> bool:
-        """Whether the claim and the slot still hold, as far as this process knows."""
+        """Whether this worker still holds the claim and the slot, as far as this process knows."""
         return not claimed.lost and (claimed.slot is None or self._slots.holds(claimed.slot))
 
     def end(self) -> None:
-        """Let the heartbeat end with the last of the jobs."""
+        """Let the heartbeat end when the last job is removed."""
         self._ending = True
 
     def heartbeat(self) -> bool:
-        """Extend all leases and slots; False once there will be nothing to extend any more."""
+        """Extend all leases and slots. False, which ends the heartbeat, after `end` if no job is left."""
         claimed = self.all()
         if not claimed:
             return not self._ending

@@ -1,4 +1,4 @@
-"""How many jobs of a worker ended how."""
+"""Counts the jobs of a worker by how they ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Ending = Literal["posted", "failed", "dead", "unknown", "snoozed", "put back", "
 
 
 class JobCounts:
-    """Counters by the way a job ended, for any number of threads."""
+    """Thread-safe counters of jobs by how they ended."""
 
     def __init__(self) -> None:
         self._counter: Counter[str] = Counter()
@@ -22,6 +22,6 @@ class JobCounts:
             self._counter[ending] += 1
 
     def read(self) -> dict[str, int]:
-        """A copy; endings that did not occur are missing."""
+        """A copy of the counters. Endings that did not occur are missing."""
         with self._mutex:
             return dict(self._counter)

@@ -1,4 +1,4 @@
-"""Calling a publisher, be it a plain function or a coroutine function."""
+"""Calls publishers, which may be plain functions or coroutine functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PublisherCaller:
-    """Calls publishers, and awaits coroutines on `loop`, or on a loop and a thread of its own."""
+    """Calls publishers, and awaits coroutines on `loop` (default: a loop of its own, in a thread)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop
@@ -26,12 +26,12 @@ class PublisherCaller:
         self._mutex = threading.Lock()
 
     def call(self, publisher: Publisher, job: Job) -> object:
-        """What the publisher returns. Raises what it raises, and Unknown if its coroutine was cancelled."""
+        """Return the publisher's result, or raise its exception; Unknown if its coroutine was cancelled."""
         result = publisher(job)
         return self._awaited(result) if inspect.isawaitable(result) else result
 
     def close(self) -> None:
-        """Cancel the coroutines that still run on the loop of its own, and end its thread."""
+        """Stop the loop and thread of its own, if any, and cancel the coroutines that still run there."""
         if self._owns_loop and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
@@ -55,7 +55,7 @@ class PublisherCaller:
 
 
 async def _contained(result: Awaitable[object]) -> object:
-    """KeyboardInterrupt and SystemExit would end the loop, and with it all other publishers."""
+    """Await the result. KeyboardInterrupt and SystemExit, which would stop the loop, become Unknown."""
     try:
         return await result
     except (KeyboardInterrupt, SystemExit) as error:
@@ -72,7 +72,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _cancel_all() -> None:
-    """Cancel the publishers beyond the grace time: otherwise their heartbeat would go on for ever."""
+    """Cancel the publishers that outlast the grace time: otherwise their heartbeat would never end."""
     import asyncio
 
     abandoned = asyncio.all_tasks() - {asyncio.current_task()}

@@ -1,4 +1,4 @@
-"""The loop of a running worker: claim while there is room, hand jobs to threads, sleep, stop."""
+"""The loop of a running worker: claims jobs while threads are free, hands them out, sleeps, stops."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 _UPKEEP_SECONDS = 60.0
 _JOIN_SECONDS = 5.0
-# A wait that returned sooner than this found a job that was due already.
+# Seconds. A wait that returns sooner than this has found a job that was due already.
 _SLEPT_SECONDS = 0.05
 
 
 class Message(Enum):
-    """What other threads, and signal handlers, tell the loop."""
+    """A message to the loop from another thread or a signal handler."""
 
     FINISHED = auto()
-    """A publisher thread is done with its job."""
+    """A publisher thread has finished its job."""
     DUE = auto()
     """A job became due while the waiting thread slept."""
     STILL_DUE = auto()
@@ -50,12 +50,12 @@ class Message(Enum):
     """`Worker.stop` was called."""
 
 
-# A signal handler may put to a SimpleQueue whatever the interrupted thread is doing; a lock could deadlock.
+# `SimpleQueue.put` is reentrant, so a signal handler may call it. A lock could deadlock there.
 Inbox = SimpleQueue[Message | BaseException]
 
 
 class WorkerLoop:
-    """One run of a worker. Except for the inbox, its state belongs to the thread that calls `run`."""
+    """One run of a worker. Other threads only put messages into the inbox."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class WorkerLoop:
         self._inbox = inbox
         self._is_stopping = is_stopping
         self._gave_up = threading.Event()
-        # A slot outlives the leases of the jobs in it, so that a job that may begin has its slot.
+        # A slot outlasts the lease of its job, so that a job with a valid lease always has its slot.
         slot_ttl = options.lease + options.heartbeat
         owner_id = f"{options.worker_id[:64]}-{secrets.token_hex(8)}"
         self._slots = PlatformSlots(storage, owner_id, options.limits, slot_ttl)
@@ -105,7 +105,7 @@ class WorkerLoop:
         self._run(self._loop)
 
     def run_until_idle(self) -> None:
-        """Work until there is nothing left that this worker could claim now."""
+        """Work until there is no job that this worker could claim now."""
         self._run(self._drain)
 
     def _run(self, loop: Callable[[], None]) -> None:
@@ -132,9 +132,9 @@ class WorkerLoop:
             self._receive(None)
 
     def _claim_all(self) -> int:
-        """Claim a job for every free thread; returns how many jobs that were."""
+        """Claim a job for every free thread, and return how many were claimed."""
         if self._calls.has_unsettled:
-            # A claim takes back expired jobs, and with them those whose result is about to be stored.
+            # A claim also takes back expired claims, perhaps of jobs whose outcome is about to be stored.
             self._nothing_new = True
             return 0
         claimed = 0
@@ -187,7 +187,7 @@ class WorkerLoop:
                 self._inbox.put(Message.FINISHED)
 
     def _rest(self, *, found: bool) -> None:
-        """Sleep until there may be something to do."""
+        """Sleep until there may be a job to claim."""
         if found:
             self._backoff.reset()
         paused = min(map(self._pauses.remaining, self._options.platforms))
@@ -196,7 +196,7 @@ class WorkerLoop:
         elif paused:
             self._receive(paused)
         elif self._nothing_new and not found:
-            # What is due is not for this worker: its platform is not served here, paused or full.
+            # The due jobs are not for this worker: their platforms are not served here, or at their limit.
             self._receive(self._backoff.next())
             self._nothing_new = False
         else:
@@ -212,7 +212,10 @@ class WorkerLoop:
             may_claim = self._receive(None)
 
     def _receive(self, timeout: float | None) -> bool:
-        """Take the messages that are there, or wait for one; True if one of them is a reason to claim."""
+        """Take all messages, waiting for the first; True if one of them is a reason to claim.
+
+        False also after `timeout` seconds without a message.
+        """
         try:
             messages = [self._take(timeout)]
         except Empty:
@@ -249,7 +252,7 @@ class WorkerLoop:
             self._inbox.put(message)
 
     def _rescue_and_prune(self) -> bool:
-        """Take back expired claims, and prune, also where nothing is claimed for a long time."""
+        """Take back expired claims, and prune, even while this worker claims nothing."""
         try:
             if not self._calls.has_unsettled:
                 self._storage.queue.rescue_expired()
@@ -261,7 +264,7 @@ class WorkerLoop:
         return True
 
     def _maintain(self) -> bool:
-        """On a thread of its own: a vacuum of a large table takes minutes, and rescue cannot wait for it."""
+        """Call `Storage.maintain`. It has a thread of its own, since a vacuum may take minutes."""
         try:
             self._storage.maintain()
         except StorageClosed:
@@ -271,7 +274,7 @@ class WorkerLoop:
         return True
 
     def _finish(self) -> None:
-        """Give running jobs the grace time."""
+        """Wait for running jobs, for the grace time at most, then end the threads."""
         deadline = self._options.clock() + self._options.grace
         try:
             while self._running and (left := deadline - self._options.clock()) > 0:
@@ -306,7 +309,7 @@ class WorkerLoop:
 
 
 def _claim_groups(options: CheckedOptions) -> list[list[str]]:
-    """The platforms that one claim may name together: all that have no limit, and each that has one alone."""
+    """Group the platforms for claims: those without a limit together, each with a limit by itself."""
     free = [platform for platform in options.platforms if platform not in options.limits]
     limited = [[platform] for platform in options.platforms if platform in options.limits]
     return [free, *limited] if free else limited

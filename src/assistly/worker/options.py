@@ -20,7 +20,7 @@ _MOST_AT_ONCE = 1000
 
 
 class WorkerOptions(TypedDict, total=False):
-    """The keywords of `Worker` and `AsyncWorker`. Spans given as numbers are seconds."""
+    """The keywords of `Worker` and `AsyncWorker`. Durations given as numbers are seconds."""
 
     worker_id: str | None
     """The name that claims carry, 1 to 512 bytes. Default: host, process id and a random part."""
@@ -38,20 +38,20 @@ class WorkerOptions(TypedDict, total=False):
     heartbeat: timedelta | None
     """How often the leases of running jobs are extended; shorter than `lease`. Default: a third of it."""
     poll: float | timedelta
-    """The longest sleep while nothing is due; above 0. Default: 5 seconds."""
+    """The longest sleep while no job is due; above 0. Default: 5 seconds."""
     grace: float | timedelta
-    """How long running jobs may go on once the worker is stopped. Default: 30 seconds."""
+    """How long running jobs may go on after `stop`. Default: 30 seconds."""
     pause: float | timedelta
-    """How long a platform is left alone after a `Retry` that does not say. Default: 60 seconds."""
+    """How long a platform is paused after a `Retry` without `after`. Default: 60 seconds."""
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
-    """When failed jobs are tried again: one policy, or one by platform. Default: the storage's policy."""
+    """When failed jobs are retried: one policy, or one for each platform. Default: the storage's policy."""
     clock: Callable[[], float]
-    """Seconds that only grow, for pauses and the grace time. Default: `time.monotonic`."""
+    """A monotonic clock in seconds, for pauses and the grace time. Default: `time.monotonic`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedOptions:
-    """What `check_options` returns: `WorkerOptions` with its defaults, and spans in seconds."""
+    """The validated `WorkerOptions`, with defaults, and durations in seconds."""
 
     worker_id: str
     publishers: Mapping[str, Publisher]
@@ -68,24 +68,25 @@ class CheckedOptions:
 
     @property
     def platforms(self) -> list[str]:
+        """The platforms that the worker serves."""
         return [*self.publishers]
 
     def retry_policy(self, platform: str) -> RetryPolicy | None:
-        """None: the storage's own."""
+        """The policy for a platform; None stands for the storage's policy."""
         if self.retry is None or isinstance(self.retry, RetryPolicy):
             return self.retry
         return self.retry.get(platform)
 
 
 def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerOptions]) -> CheckedOptions:
-    """All options must be given: the defaults are those of `Worker`. Raises InvalidValue that names one."""
+    """Validate the options, all of which must be given. Raises InvalidValue, which names the wrong one."""
     chosen = _chosen_publishers(publishers, options["platforms"])
     worker_id, batch = options["worker_id"], options["batch"]
     concurrency = check.whole("concurrency", options["concurrency"], least=1, most=_MOST_AT_ONCE)
     lease = check.duration("lease", options["lease"], zero=False)
     poll = check.seconds("poll", options["poll"])
     if not poll:
-        raise InvalidValue("poll must be above zero")
+        raise InvalidValue("poll must be above zero: it is the longest sleep, in seconds")
     return CheckedOptions(
         worker_id=_new_worker_id() if worker_id is None else check.name("worker_id", worker_id),
         publishers=chosen,
@@ -119,7 +120,9 @@ def _chosen_publishers(
     chosen = [*publishers] if wanted is None else wanted
     missing = [platform for platform in chosen if platform not in publishers]
     if missing:
-        raise InvalidValue(f"there is no publisher for {', '.join(map(repr, missing))}")
+        raise InvalidValue(
+            f"platforms names {', '.join(map(repr, missing))}, which publishers has no publisher for"
+        )
     if not chosen:
         raise InvalidValue("publishers must not be empty: a worker needs something to publish with")
     return {platform: publishers[platform] for platform in chosen}

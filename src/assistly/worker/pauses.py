@@ -1,4 +1,4 @@
-"""Platforms that a worker leaves alone for a while."""
+"""Platforms on which a worker publishes nothing for a while."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class PlatformPauses:
-    """Until when each platform is paused, in seconds of the worker's clock."""
+    """The pauses of platforms, by the worker's clock. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -15,11 +15,11 @@ class PlatformPauses:
         self._mutex = threading.Lock()
 
     def add(self, platform: str, seconds: float) -> None:
-        """Pause it for that long from now on, or for longer if it is paused for longer already."""
+        """Pause a platform for at least that many seconds from now on."""
         with self._mutex:
             self._until[platform] = max(self._clock() + seconds, self._until.get(platform, 0.0))
 
     def remaining(self, platform: str) -> float:
-        """Seconds; 0 if it is not paused."""
+        """The seconds until the pause of a platform ends; 0 if it is not paused."""
         with self._mutex:
             return max(0.0, self._until.get(platform, 0.0) - self._clock())

@@ -1,4 +1,4 @@
-"""One claimed job: begin, call the publisher, settle, log."""
+"""Processes one claimed job: begins publishing, calls the publisher, settles, logs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_ERROR = 4096
 
 
 class JobProcessor:
-    """Takes a claimed job to its end. Used by the publisher threads."""
+    """Publishes and settles claimed jobs. All publisher threads share it."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class JobProcessor:
         self._counts = counts
 
     def process(self, claimed: ClaimedJob) -> None:
-        """Publish and settle it, or put it back if it may not be published now."""
+        """Publish and settle a job, or put it back if it may not be published now."""
         job = self._calls.begin_publish(claimed.job, lambda: self._may_begin(claimed))
         if job is None:
             self._put_back(claimed)
@@ -81,14 +81,14 @@ class JobProcessor:
         except Exception as error:  # noqa: BLE001 - by the contract of Publisher, nothing was published
             logger.debug("job %d: the publisher failed", job.id, exc_info=True)
             return Failed(job, _text(error, named=True), self._retry_at(job, began))
-        except BaseException as error:  # noqa: BLE001 - it can have been anywhere in the publisher
-            return records.Unknown(job, f"the publisher was cut off by {_text(error, named=True)}")
+        except BaseException as error:  # noqa: BLE001 - it may come from outside, before or after the request
+            return records.Unknown(job, f"the publisher was interrupted by {_text(error, named=True)}")
         return Posted(job, _remote_id(job, value))
 
     def _rate_limited(self, job: Job, error: Retry, began: float) -> Outcome:
         seconds = min(self._options.pause if error.after is None else error.after, _LONGEST_PAUSE)
         self._pauses.add(job.platform, seconds)
-        logger.warning("%s is left alone for %.1f s: %s", job.platform, seconds, _text(error))
+        logger.warning("platform %s is paused for %.1f s: %s", job.platform, seconds, _text(error))
         return Snoozed(job, self._storage_time(job, began, seconds))
 
     def _retry_at(self, job: Job, began: float) -> datetime | None:
@@ -96,9 +96,9 @@ class JobProcessor:
         return None if policy is None else policy.next_attempt(self._storage_time(job, began), job)
 
     def _storage_time(self, job: Job, since: float, ahead: float = 0.0) -> datetime:
-        """Now, plus `ahead` seconds, by the storage's clock, which may differ from this machine's.
+        """The time `ahead` seconds from now by the storage's clock, which may differ from this machine's.
 
-        `job` was read when the worker's clock showed `since`: its `updated_at` is the storage's time then.
+        `job` was written when the worker's clock showed `since`; its `updated_at` is the storage's time then.
         """
         return later(job.updated_at, timedelta(seconds=self._options.clock() - since + ahead))
 
@@ -115,18 +115,18 @@ class JobProcessor:
             logger.error("job %d on %s is a dead letter: %s", id, platform, _line(job.dead_letter_reason))
         elif isinstance(outcome, Snoozed):
             self._counts.add("snoozed")
-            logger.info("job %d on %s is put off until %s", id, platform, job.due_at)
+            logger.info("job %d on %s is snoozed until %s", id, platform, job.due_at)
         else:
             self._counts.add("failed")
             error = _line(job.last_error)
-            logger.warning("job %d on %s failed, again at %s: %s", id, platform, job.due_at, error)
+            logger.warning("job %d on %s failed, retry at %s: %s", id, platform, job.due_at, error)
 
 
 def _text(error: BaseException, *, named: bool = False) -> str:
     """An exception as text that can be stored; with `named`, after the name of its class."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - a publisher's exception may do what it likes
+    except Exception:  # noqa: BLE001 - the exception class of a publisher may have a broken __str__
         message = ""
     name = type(error).__name__
     text = (f"{name}: {message}" if message else name) if named else message or name
@@ -134,7 +134,7 @@ def _text(error: BaseException, *, named: bool = False) -> str:
 
 
 def _remote_id(job: Job, value: object) -> str | None:
-    """The remote id if it can be stored. The job is posted in any case."""
+    """The remote id; None, with an error in the log, if it cannot be stored. The job is posted anyway."""
     try:
         return optional_name("remote_id", value)
     except InvalidValue as error:

@@ -1,4 +1,4 @@
-"""What a publisher is, and what it raises to say how a call went."""
+"""The type of publishers, and the exceptions that they raise."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from assistly.storage.validation import seconds
 Publisher = Callable[[Job], str | Awaitable[str | None] | None]
 """Publishes a job and returns its remote id, or None if it has none. It may be a coroutine function.
 
-It raises `Retry`, `Permanent` or `Unknown` to say how the call went. Any other `Exception` means that
-nothing was published: the attempt failed, and the retry policy decides what follows. A publisher that
-cannot be sure of that, after a time-out say, must raise `Unknown`.
+Any `Exception` except `Retry`, `Permanent` and `Unknown` means that nothing was published: the attempt has
+failed, and the retry policy decides when the next one is. A publisher that cannot be sure of that, after a
+time-out for example, must raise `Unknown`.
 """
 
 
 class Retry(Exception):
-    """Nothing was published, since the platform takes nothing now: a rate limit, for example.
+    """Raise it if nothing was published because the platform accepts nothing now, as with a rate limit.
 
-    The worker leaves the platform alone for `after` (seconds, or a timedelta; default: the worker's
-    `pause`, at most 30 days), and the job is claimed again after that. It costs the job no attempt.
+    The worker pauses the platform for `after` (seconds, or a timedelta; default: the worker's `pause`; at
+    most 30 days), and the job is claimed again after that. It costs the job no attempt.
 
-    Raises InvalidValue if `after` is negative or no span of time.
+    The constructor raises InvalidValue if `after` is negative, or neither a number nor a timedelta.
     """
 
     def __init__(self, message: str = "rate limited", *, after: float | timedelta | None = None) -> None:
@@ -32,11 +32,11 @@ class Retry(Exception):
 
 
 class Permanent(Exception):
-    """Nothing was published, and retrying is pointless: the job becomes a dead letter with this reason."""
+    """Raise it if nothing was published and a retry is pointless: the job becomes a dead letter."""
 
 
 class Unknown(Exception):
-    """It may have been published or not: the job becomes a dead letter, `outcome unknown: …`.
+    """Raise it if the job may have been published or not: it becomes a dead letter, `outcome unknown: …`.
 
-    It is not retried, since that could publish it twice. A person looks at the platform and decides.
+    It is not retried, since that could publish it twice. A person checks the platform and decides.
     """

@@ -17,8 +17,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def stop_on_signals(stop: Callable[[], None], *, pass_on: bool) -> Iterator[None]:
     """Inside the block the first SIGTERM or SIGINT calls `stop`, and a second one ends the process at once.
 
-    After the block the handlers are what they were before. With `pass_on` the signal is then raised
-    again, so that they see it too; not if the block raised an exception.
+    After the block the former handlers are restored. With `pass_on` the signal is then raised again for
+    them, unless the block raised an exception.
 
     A signal that is ignored stays ignored, and a handler that was not installed from Python, which could not
     be restored, stays in place. Only the main thread may handle signals: in any other this does nothing.
@@ -73,7 +73,7 @@ def _raise(number: int) -> None:
 
 
 def _default_action() -> Any:
-    """The kernel has none for process 1, which is what a container's program is."""
+    """The handler that ends the process. The kernel ignores the default for process 1, as in containers."""
     return _exit if os.getpid() == 1 else signal.SIG_DFL
 
 

@@ -1,6 +1,6 @@
-"""How many jobs of a platform all workers of one storage publish at once.
+"""Limits how many jobs of a platform all workers of one storage publish at once.
 
-A slot is a lock in the storage: its holder may publish one job. A platform with a limit of 3 has the
+A slot is a lock in the storage, whose holder may publish one job. A platform with a limit of 3 has the
 locks `publish:{platform}:1` to `publish:{platform}:3`.
 """
 
@@ -17,7 +17,7 @@ from assistly.storage.storage import Storage
 
 
 class PlatformSlots:
-    """The slots that this worker holds. `ttl` is how long one lasts unless it is renewed."""
+    """The slots that this worker holds. A slot expires after `ttl` unless it is renewed. Thread-safe."""
 
     def __init__(self, storage: Storage, owner_id: str, limits: Mapping[str, int], ttl: timedelta) -> None:
         self._locks = storage.lock
@@ -32,10 +32,10 @@ class PlatformSlots:
         return platform in self._limits
 
     def acquire(self, platform: str, most: int) -> list[str]:
-        """The names of up to `most` slots that were free."""
+        """Take up to `most` free slots of a platform, and return their names."""
         with self._mutex:
             names = [name for name in _names(platform, self._limits[platform]) if name not in self._held]
-        # If all workers began with the first slot, they would collide there each time.
+        # Random, since workers that all try slot 1 first would compete for it each time.
         random.shuffle(names)
         acquired: list[str] = []
         try:
@@ -55,7 +55,7 @@ class PlatformSlots:
             return name in self._held
 
     def release(self, names: Iterable[str]) -> None:
-        """Free them. A slot that cannot be released now expires."""
+        """Free these slots. A slot that cannot be released now expires later."""
         for name in names:
             with self._mutex:
                 lock = self._held.pop(name, None)
@@ -66,7 +66,7 @@ class PlatformSlots:
                     continue
 
     def renew(self) -> None:
-        """Extend all of them, and forget those that were lost. Raises StorageUnavailable."""
+        """Extend all held slots, and forget those that were lost. Raises StorageUnavailable."""
         with self._mutex:
             held = [*self._held.values()]
         for lock in held:

@@ -1,4 +1,4 @@
-"""Calls of a worker on the storage that are repeated while it cannot be reached."""
+"""Calls on the storage that a worker repeats while the storage is unavailable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
 Sleep = Callable[[float], bool]
-"""Sleeps for that many seconds, or until the worker gives up: then it returns True."""
+"""Sleeps for that many seconds, or until the worker gives up; returns True if it has given up."""
 
 
 class Backoff:
@@ -32,7 +32,7 @@ class Backoff:
         self._next = self._first
 
     def next(self) -> float:
-        """The delay to wait now."""
+        """Return the seconds to wait now, and double the delay."""
         delay = self._next
         self._next = min(2 * delay, self._longest)
         return delay
@@ -48,13 +48,14 @@ class RetriedCalls:
 
     @property
     def has_unsettled(self) -> bool:
-        """Whether a result is known here that could not be stored yet."""
+        """Whether a job has ended here, but its outcome could not be stored yet."""
         return bool(self._unsettled)
 
     def begin_publish(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
-        """None if it must not be published: the claim is lost, or `may_begin` returned False.
+        """Call `Queue.begin_publish`; None if the job must not be published.
 
-        Beginning twice under one claim is harmless, so an unknown outcome is tried again as well.
+        That is so if the claim is lost, or `may_begin` returns False. The call can be repeated after
+        OutcomeUnknown, since beginning twice under one claim is harmless.
         """
         backoff = Backoff()
         while may_begin():
@@ -73,7 +74,7 @@ class RetriedCalls:
         return None
 
     def settle(self, outcome: Outcome, now: datetime | None = None) -> Job | None:
-        """The job as it is afterwards; None if the claim is lost or the outcome could not be stored."""
+        """Settle a job and return it; None if the claim is lost or the outcome could not be stored."""
         try:
             return self._settle(outcome, now)
         finally:
@@ -101,11 +102,11 @@ class RetriedCalls:
                 if has_ended:
                     return job
             if self._sleep(backoff.next()):
-                logger.error("job %d is given up: it could not be settled in time", outcome.job.id)
+                logger.error("job %d could not be settled within the grace time", outcome.job.id)
                 return None
 
     def _look_up(self, outcome: Outcome) -> tuple[bool, Job | None]:
-        """Whether the claim has ended, and the job if it ended with this outcome."""
+        """Return whether the claim has ended, and the job if it ended with this outcome."""
         try:
             current = self._queue.get(outcome.job.id)
         except StorageError:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 
 def start_daemon(name: str, work: Callable[[], None]) -> threading.Thread:
-    """A started daemon thread."""
+    """Start a daemon thread."""
     thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     return thread
 
 
 class PeriodicThread:
-    """Calls `work` on a daemon thread every `interval` seconds, until it returns False or `stop` comes."""
+    """Calls `work` on a daemon thread every `interval` seconds, until it returns False or `stop`."""
 
     def __init__(self, name: str, interval: float, work: Callable[[], bool]) -> None:
         self._name = name
@@ -27,7 +27,7 @@ class PeriodicThread:
         start_daemon(self._name, self._run)
 
     def stop(self) -> None:
-        """Make no further call. One that is under way is not waited for."""
+        """Make no further calls. A call in progress is not waited for."""
         self._stopped.set()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""`Worker`: claims due jobs, publishes them, and stores how it went."""
+"""`Worker`: claims due jobs, publishes them, and stores the outcomes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 class Worker:
     """Publishes the due jobs of the platforms that it has a publisher for, on threads of its own.
 
-    It stores `begin_publish` before it calls a publisher, and the result right after the call. If the
-    process dies in between, the job becomes a dead letter, `outcome unknown: …`: it is not published
-    again before a person has looked.
+    It calls `begin_publish` before a publisher, and stores the outcome right after it. If the process dies
+    in between, the job becomes a dead letter, `outcome unknown: …`, and is not published again unless a
+    person replays it.
 
     A claim lasts for `lease`, and a heartbeat extends it for as long as the publisher takes, so a
     publisher needs time-outs of its own. Unless STORAGE_VACUUM is `off`, the worker also calls
-    `storage.maintain()` once a minute. `WorkerOptions` says what each option means. Spans that are numbers
+    `storage.maintain()` once a minute. `WorkerOptions` describes the options. Durations given as numbers
     are seconds.
 
     Raises InvalidValue for an option that is wrong.
@@ -87,28 +87,31 @@ class Worker:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many jobs ended how, over all runs: posted, failed, dead, unknown, snoozed, put back, lost."""
+        """The number of jobs by how they ended, over all runs.
+
+        The keys are posted, failed, dead, unknown, snoozed, put back and lost; those with 0 are missing.
+        """
         return self._counts.read()
 
     def run(self, *, handle_signals: bool = True, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Work until `stop` is called, or until SIGTERM or SIGINT.
 
-        Once it is stopped it claims nothing more, gives running jobs the grace time to finish, and releases
-        those that have not begun. Coroutine publishers run on `loop`, by default one of the worker's own.
+        A stopping worker claims nothing more, gives running jobs the grace time to finish, and releases
+        those that have not begun. Coroutine publishers run on `loop` (default: a loop of the worker's own).
 
         Signals are handled in the main thread only, and not with `handle_signals=False`. The first one
-        stops the worker; a second one ends the process at once. When the worker has stopped, the handlers
-        are what they were before, and the signal is raised again for them:
+        stops the worker; a second one ends the process at once. When the worker has stopped, the former
+        handlers are restored, and the signal is raised again for them:
 
         - a handler of yours is called, and `run` returns if it does;
         - SIGINT raises KeyboardInterrupt, as usual;
-        - SIGTERM ends the process, as usual. Install a handler for it before the call, one that does
-          nothing will do, if the program is to go on after `run`.
+        - SIGTERM ends the process, as usual. If the program should go on after `run`, install a handler
+          for it before the call; one that does nothing is enough.
 
         A signal that is ignored when `run` is called, as SIGINT is after `nohup … &`, stays ignored.
 
-        Raises RuntimeError if this worker is running already, and what the storage raises, unless it is
-        StorageUnavailable or OutcomeUnknown: those are logged, and the call is repeated.
+        Raises RuntimeError if this worker is running already, and errors of the storage, except
+        StorageUnavailable and OutcomeUnknown: those are logged, and the call is repeated.
         """
         signals: AbstractContextManager[None] = nullcontext()
         if handle_signals:
@@ -117,16 +120,15 @@ class Worker:
             self._run(WorkerLoop.run, loop)
 
     def run_until_idle(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Publish what is due now, for scripts and tests. Handles no signals.
+        """Publish the jobs that are due now, then return: for scripts and tests. Handles no signals.
 
-        It does not wait for platforms that are paused, or of which other workers publish as many jobs as
-        `platform_concurrency` allows. Raises RuntimeError if this worker is running already, and what the
-        storage raises.
+        It does not wait for platforms that are paused, or that are at their `platform_concurrency` because
+        of other workers. Raises RuntimeError if this worker is running already, and errors of the storage.
         """
         self._run(WorkerLoop.run_until_idle, loop)
 
     def stop(self) -> None:
-        """Let `run` return soon, now and in future. May be called from any thread and any signal handler."""
+        """Make this and every later `run` return soon. May be called from any thread or signal handler."""
         self._stopped = True
         self._inbox.put(Message.STOP)
 

@@ -1,4 +1,4 @@
-"""The publishers that are part of the package, and the texts that name them."""
+"""The built-in publishers, and the specifications by which the command line names publishers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ SPECS = "stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE"
 
 
 def load_publisher(spec: str, *, webhook_secret: str | None = None) -> Publisher:
-    """The publisher that a text names: `stdout`, `file:PATH`, `webhook:URL`, or `module:attribute`.
+    """Return the publisher for `stdout`, `file:PATH`, `webhook:URL` or `module:attribute`.
 
-    Raises ConfigurationError if there is none, or if it cannot be loaded.
+    `webhook_secret` signs the requests of `webhook`. Raises ConfigurationError for any other text, and if
+    the publisher cannot be loaded.
     """
     kind, colon, rest = spec.partition(":")
     if spec == "stdout":
@@ -44,6 +45,8 @@ def _imported(spec: str, module: str, attribute: str) -> Publisher:
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {error}") from error
     if not callable(found) or isinstance(found, type):
-        raise ConfigurationError(f"the publisher {spec!r} is not callable")
+        raise ConfigurationError(
+            f"the publisher {spec!r} must be a function or another callable, and is {found!r}"[:500]
+        )
     publisher: Publisher = found
     return publisher

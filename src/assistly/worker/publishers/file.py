@@ -1,4 +1,4 @@
-"""Appends a line of JSON to a file for each job."""
+"""A publisher that appends a line of JSON to a file for each job."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FilePublisher:
         with self._mutex, _opened(self._path) as file:
             start = os.fstat(file).st_size
             if start and os.pread(file, 1, start - 1) != b"\n":
-                line = b"\n" + line  # the line above was cut off by a crash
+                line = b"\n" + line  # the last line was cut off by a crash
             _append(file, line, start)
             try:
                 os.fsync(file)

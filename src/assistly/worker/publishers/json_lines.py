@@ -1,4 +1,4 @@
-"""Jobs as lines of JSON, as the publishers of this package send them."""
+"""The JSON form of a job that the built-in publishers send."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def described(job: Job) -> dict[str, Json]:
-    """What the publishers of this package send of a job."""
+    """The fields of a job that are sent."""
     return {
         "id": job.id,
         "platform": job.platform,
@@ -22,5 +22,5 @@ def described(job: Job) -> dict[str, Json]:
 
 
 def as_line(job: Job) -> bytes:
-    """`described` as a line of JSON."""
+    """The fields of a job as a line of JSON."""
     return json.dumps(described(job), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

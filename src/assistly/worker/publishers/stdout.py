@@ -1,4 +1,4 @@
-"""Prints a line of JSON for each job."""
+"""A publisher that prints a line of JSON for each job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _mutex = threading.Lock()
 
 
 def publish(job: Job) -> None:
-    """Print it, whole, and flush."""
+    """Print a job as one line, and flush."""
     line = as_line(job).decode()
     with _mutex:
         sys.stdout.write(line)

@@ -1,4 +1,4 @@
-"""An HTTP POST for each job, with an idempotency key and a signature."""
+"""A publisher that sends an HTTP POST for each job, with an idempotency key and a signature."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TIMESTAMP = "X-Assistly-Timestamp"
 
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 _LONGEST_ANSWER = 64 * 1024
-# Raised before any of the request is on its way.
+# Raised before any part of the request was sent.
 _NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -45,10 +45,10 @@ _NOT_SENT = (
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
-    """The value of the signature header. Receivers compare it with `hmac.compare_digest`.
+    """Return the value of the signature header: HMAC-SHA256 of timestamp, a dot and body.
 
-    They should also refuse a timestamp that is more than a few minutes off, and treat a request whose
-    Idempotency-Key they have seen as a repetition.
+    Receivers compare it with `hmac.compare_digest`. They should also refuse a timestamp that is more than a
+    few minutes off, and treat a request with a known Idempotency-Key as a repetition.
     """
     digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
     return f"sha256={digest.hexdigest()}"
@@ -59,7 +59,7 @@ class WebhookPublisher:
 
     The header Idempotency-Key is the job's key, percent-encoded, or `job-` and its id. It is the same for
     each attempt, so a receiver that honours it never acts twice. With `secret` the request is signed: see
-    `sign`. `timeout` and `connect_timeout` are seconds.
+    `sign`. `timeout` (default: 30) and `connect_timeout` (default: 5) are seconds.
 
     An answer of 2xx means posted, and `id` in a JSON object is the remote id. 429 is Retry. 5xx, and a
     connection that cannot be made, are failures that are retried. Any other answer is Permanent. A time-out
@@ -157,7 +157,7 @@ def _remote_id(answer: bytes) -> str | None:
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    """In seconds, whichever form it has. A date is compared with the server's own clock."""
+    """The Retry-After header in seconds, or None. A date in it is compared with the server's Date header."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdecimal():
         return min(float(value), 1e9)
