@@ -6,8 +6,9 @@ package costs next to nothing and loads no driver.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from ..lazy import load_attribute
 
 if TYPE_CHECKING:
     from .aio import AsyncStorage, open_async_storage
@@ -150,16 +151,10 @@ _MODULES = {
     "settings": "StorageSettings",
     "storage": "Storage",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{home}", __name__), name)
-    globals()[name] = value
-    return value
+    return load_attribute(__name__, _MODULES, name)
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,9 @@ Names load their modules on first use, as those of `assistly.storage` do.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from assistly.lazy import load_attribute
 
 if TYPE_CHECKING:
     from .aio import AsyncWorker
@@ -16,24 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncWorker", "Permanent", "Publisher", "Retry", "Unknown", "Worker", "WorkerOptions"]
 
-_HOMES = {
-    "AsyncWorker": "aio",
-    "Permanent": "publisher",
-    "Publisher": "publisher",
-    "Retry": "publisher",
-    "Unknown": "publisher",
-    "Worker": "worker",
-    "WorkerOptions": "options",
+_MODULES = {
+    "aio": "AsyncWorker",
+    "options": "WorkerOptions",
+    "publisher": "Permanent Publisher Retry Unknown",
+    "worker": "Worker",
 }
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{home}", __name__), name)
-    globals()[name] = value
-    return value
+    return load_attribute(__name__, _MODULES, name)
 
 
 def __dir__() -> list[str]:
