@@ -118,7 +118,7 @@ class JobStore(Protocol):
         """Jobs with id > after, by id."""
 
     def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
-        """The number of jobs by status. Empty statuses may be missing, and so may posted if it is not asked for."""
+        """The number of jobs by status. Statuses without jobs may be missing, and posted if not asked for."""
 
     def remove(self, id: int) -> bool:
         """Delete the job in any status. False if there is none."""

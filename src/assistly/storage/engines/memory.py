@@ -1,4 +1,4 @@
-"""The memory engine: a dict, and its keys in order."""
+"""The memory engine: a dict, and an ordered set of its keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FORK_SECONDS = 5.0
 
 
 class MemoryBackend(KeyValueBackend):
-    """Everything in this process, and gone with it. A forked child goes on with a copy of its own."""
+    """Keeps all data in this process, until it ends. A forked child has a copy of its own."""
 
     in_process = True
     durable = False
@@ -23,12 +23,12 @@ class MemoryBackend(KeyValueBackend):
 
 
 class _MemoryStore(OrderedStore[BufferedMap]):
-    """A reader has the lock for its one call; a writer buffers, and has it to commit: so readers go on."""
+    """A reader holds the lock during its call. A writer buffers its changes, and holds it only to commit."""
 
     holds_objects = True
 
     def __init__(self) -> None:
-        # Reentrant: scans, which may sort keys, are made by readers with the lock, and by the writer without.
+        # Reentrant: a scan takes it, since it may sort keys, and a reader that scans holds it already.
         self._lock = threading.RLock()
         self._committed = _Committed(self._lock)
         self._writing: BufferedMap | None = None
@@ -53,7 +53,7 @@ class _MemoryStore(OrderedStore[BufferedMap]):
             try:
                 self._committed.apply(map.changes)
             except BaseException:
-                # An interrupt: all of a transaction is stored, or nothing.
+                # After a KeyboardInterrupt, apply the rest: all of a transaction is stored, or nothing.
                 self._committed.apply(map.changes)
                 raise
 
@@ -83,7 +83,7 @@ class _MemoryStore(OrderedStore[BufferedMap]):
 
 
 class _Committed:
-    """What all transactions have stored."""
+    """The committed data."""
 
     def __init__(self, lock: threading.RLock) -> None:
         self.lock = lock
@@ -98,7 +98,7 @@ class _Committed:
         return ((key, values[key]) for key in keys)
 
     def apply(self, changes: dict[bytes, Value | None]) -> None:
-        """May be repeated after an interrupt: then it makes the rest of the changes."""
+        """Apply the changes. Calling it again after an interrupt completes them."""
         values, add, discard = self._values, self._keys.add, self._keys.discard
         for key, value in changes.items():
             if value is None:

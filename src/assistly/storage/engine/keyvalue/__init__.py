@@ -1,4 +1,4 @@
-"""A base for engines on ordered key-value stores: the author implements an ordered map with transactions."""
+"""A base class for engines on key-value stores: the author implements an ordered map with transactions."""
 
 from .backend import KeyValueBackend, KeyValueTransaction
 from .buffer import BufferedMap, SortedKeys

@@ -24,10 +24,10 @@ from .scopes import Block, MapScope, PlainBlock, ReadBlock, StepBlock, UndoMap, 
 from .waking import Changes
 
 LOCK_SECONDS = 10.0
-"""How long a write waits for the transaction before it."""
+"""How long a write waits for another transaction to end."""
 
 FORMAT = 1
-"""The version of keys and rows. A store that holds another one is refused."""
+"""The version of the format of keys and rows. Data in another format is refused."""
 
 _FIRST = "001_keyvalue"
 _CLOSED = "the storage is closed: open another one"
@@ -36,7 +36,7 @@ _OF_THE_PARENT = "the transaction belongs to the process that began it"
 
 
 class _Stores(MapScope):
-    """The stores over `read` and `write`."""
+    """A backend with all stores of the key-value engine."""
 
     def _set_up(self, rows: ObjectRows | JsonRows) -> None:
         self.rows = rows
@@ -53,10 +53,11 @@ class _Stores(MapScope):
 
 
 class KeyValueBackend(_Stores, forks.ForkAware):
-    """An engine whose stores are all derived from `store`.
+    """An engine whose stores are all derived from the ordered map `store`.
 
     A subclass sets the traits (`in_process`, `durable`, `multi_process`, `writers`). With `auto_migrate`
-    an empty store is made ready on first use; without it only `migrate` does that.
+    the first use prepares an empty store; without it only `migrate` does, and other calls raise
+    MigrationError until then.
     """
 
     def __init__(self, store: OrderedStore[Any], *, auto_migrate: bool = True) -> None:
@@ -66,7 +67,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         self._writing = threading.Lock()
         self._preparing = threading.Lock()
         self._is_usable = False
-        """Ready, and not closed."""
+        """Whether the store is prepared, and not closed."""
         self._is_closed = False
         self._open: set[KeyValueTransaction] = set()
         self._jobs_changed = False
@@ -76,18 +77,18 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         forks.register(self)
 
     def begin_read(self) -> OrderedMap:
-        """A map for reading; it goes to `end_read`."""
+        """Return a map for reading. Pass it to `end_read` afterwards."""
         if not self._is_usable:
             self._prepare(self._auto_migrate)
         map = self._store.begin(False)
         return map if self._longest_key is None else LongKeys(map, self._longest_key)
 
     def end_read(self, map: OrderedMap) -> None:
-        """End what `begin_read` returned."""
+        """End the use of a map that `begin_read` returned."""
         self._store.rollback(map.map if isinstance(map, LongKeys) else map)
 
     def begin_write(self, *, is_preparing: bool = False) -> OrderedMap:
-        """A map for writing, which nobody else has meanwhile; it goes to `end_write`."""
+        """Begin the only write transaction of this process, and return its map. Pass it to `end_write`."""
         if not (self._is_usable or is_preparing):
             self._prepare(self._auto_migrate)
         if not self._writing.acquire(timeout=LOCK_SECONDS):
@@ -104,7 +105,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         return map if self._longest_key is None else LongKeys(map, self._longest_key)
 
     def end_write(self, map: OrderedMap, *, commit: bool) -> None:
-        """End what `begin_write` returned."""
+        """Commit or roll back the transaction of a map that `begin_write` returned."""
         changed, self._jobs_changed = self._jobs_changed and commit, False
         try:
             if isinstance(map, LongKeys):
@@ -154,12 +155,14 @@ class KeyValueBackend(_Stores, forks.ForkAware):
             if commit:
                 tx.check()
         finally:
-            # Only one of `close` and the end of the block finds it here; in a forked child nobody does.
+            # `close` and the end of the block compete to end it; in a forked child the set is empty.
             if tx in self._open:
                 self._open.remove(tx)
                 self.end_write(tx.map.map, commit=commit and not tx.map.is_torn)
         if commit and tx.map.is_torn:
-            raise StorageUnavailable("a part of the transaction could not be undone, so all of it was")
+            raise StorageUnavailable(
+                "a nested transaction could not be undone by itself, so the whole one was: run it again"
+            )
 
     def now(self) -> datetime:
         if self._is_closed:
@@ -167,7 +170,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         return datetime.now(UTC)
 
     def migrate(self) -> list[str]:
-        """Make an empty store ready, also where `auto_migrate` is False."""
+        """Prepare an empty store, even if `auto_migrate` is False."""
         return self._prepare(may_write=True)
 
     def bind(self, connection: Any) -> MapScope:
@@ -177,7 +180,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         return self
 
     def close(self) -> None:
-        """See `StorageBackend.close`. A write that is under way gets some seconds to finish."""
+        """See `StorageBackend.close`. It waits up to LOCK_SECONDS for a write in progress."""
         if self._is_closed:
             return
         self._is_closed, self._is_usable = True, False
@@ -210,8 +213,8 @@ class KeyValueBackend(_Stores, forks.ForkAware):
             self._store.rollback(map)
         if found is not None and found != keys.number(FORMAT):
             raise MigrationError(
-                f"the data have format {keys.last_number(found)}, and this version of assistly reads "
-                f"format {FORMAT}: use the version that wrote them, or a later one"
+                f"the data has format {keys.last_number(found)}, and this version of assistly reads "
+                f"format {FORMAT}: use the version that wrote the data, or a later one"
             )
         return found is not None
 
@@ -234,7 +237,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         self._store.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
-        """Locks may be held by threads that are not there, and transactions are the parent's."""
+        """Replace locks that other threads may hold, and forget the transactions, which are the parent's."""
         self._writing = threading.Lock()
         self._preparing = threading.Lock()
         self._is_usable = False
@@ -248,7 +251,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
 
 
 class KeyValueTransaction(_Stores):
-    """The stores inside a transaction. A call that fails has changed nothing."""
+    """The stores inside a transaction. Each call that writes is a savepoint."""
 
     def __init__(self, root: KeyValueBackend, map: OrderedMap) -> None:
         self._root = root
@@ -258,14 +261,14 @@ class KeyValueTransaction(_Stores):
         self._set_up(root.rows)
 
     def check(self) -> None:
-        """Raise StorageClosed once it has been undone from outside, and in a forked child."""
+        """Raise StorageClosed after `end`, and in a forked child."""
         if self._generation != forks.generation():
             raise StorageClosed(_OF_THE_PARENT)
         if self._reason is not None:
             raise StorageClosed(self._reason)
 
     def end(self, reason: str) -> None:
-        """Refuse later calls."""
+        """Refuse later calls, with this reason."""
         self._reason = reason
 
     def read(self) -> Block:
@@ -277,7 +280,7 @@ class KeyValueTransaction(_Stores):
         return StepBlock(self.map)
 
     def note_look(self) -> None:
-        """Nothing to note: nobody waits on a transaction."""
+        """Nothing to note: `wait` is not called on a transaction."""
 
     def note_jobs(self) -> None:
         self._root.note_jobs()

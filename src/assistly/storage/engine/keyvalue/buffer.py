@@ -1,4 +1,4 @@
-"""Two helpers for stores: keys in order without a library, and a map that keeps what is put to itself."""
+"""Two helpers for stores: an ordered set of keys without a library, and a map that buffers changes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from .ordered import ReadableMap, Value
 
 _CHUNK = 512
 LONGEST_CHUNK = 2 * _CHUNK
+"""Keys in a chunk at most. A longer one is split."""
 
 
 class SortedKeys:
-    """A set of keys that can be scanned in order. New keys are sorted in by the next scan of their table.
+    """A set of keys that can be scanned in order. The next scan of a table sorts its new keys.
 
-    Not safe for several threads: `between` changes it, too.
+    Not thread-safe: even `between` changes the set.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class SortedKeys:
         self._tables[key[0]].fresh.add(key)
 
     def discard(self, key: bytes) -> None:
-        """Remove a key that may be there."""
+        """Remove a key if it is there."""
         table = self._tables[key[0]]
         if key in table.fresh:
             table.fresh.remove(key)
@@ -43,7 +44,7 @@ class SortedKeys:
 
 
 class _Table:
-    """Sorted chunks that are short enough to insert and delete anywhere.
+    """The keys of one table, in sorted chunks that are short enough for inserting and deleting anywhere.
 
     There is always a last chunk; `_lasts` holds the last key of each of the others.
     """
@@ -56,7 +57,7 @@ class _Table:
         self._lasts: list[bytes] = []
 
     def sort_in(self) -> None:
-        """Move the fresh keys to where they belong."""
+        """Insert the fresh keys into the chunks."""
         if len(self.fresh) > LONGEST_CHUNK:
             self._rebuild()
             return
@@ -68,7 +69,7 @@ class _Table:
                 else:
                     self._insert(key)
         except BaseException:
-            # An interrupt may have come between two steps; no key is lost by one.
+            # A KeyboardInterrupt may have left a chunk half split; every key is still in one of the lists.
             self._rebuild()
             raise
         self.fresh.clear()
@@ -86,7 +87,7 @@ class _Table:
                 self._lasts[at] = chunk[-1]
         elif self._lasts:
             last = min(at, len(self._lasts) - 1)
-            # With no call between the two, no interrupt comes between them either.
+            # One statement without calls, so that no KeyboardInterrupt comes between the two.
             del self._chunks[at], self._lasts[last]
 
     def ascending(self, low: bytes, high: bytes) -> Iterator[bytes]:
@@ -132,9 +133,10 @@ class _Table:
 
 
 class BufferedMap:
-    """A map for writing over one that is only read: what is put stays in `changes` until somebody applies it.
+    """A map for writing that keeps its changes in `changes`, over a map that is only read.
 
-    For stores whose own transactions lack something: that any thread may use them, or that readers go on.
+    The store applies `changes` at the commit. It is for stores whose own write transactions cannot be used
+    from several threads, or block readers.
     """
 
     __slots__ = ("_sorted", "_sorted_count", "below", "changes")
@@ -142,7 +144,7 @@ class BufferedMap:
     def __init__(self, below: ReadableMap) -> None:
         self.below = below
         self.changes: dict[bytes, Value | None] = {}
-        """What to put; None is what to delete."""
+        """The new value by key; None for a key to delete."""
         self._sorted: SortedKeys | None = None
         self._sorted_count = 0
 
@@ -166,7 +168,7 @@ class BufferedMap:
             return below
         if self._sorted is None:
             self._sorted = SortedKeys()
-        # No key leaves a map, so the new ones are the last.
+        # Keys are never removed from `changes`, so the new ones come last.
         for key in islice(self.changes, self._sorted_count, None):
             self._sorted.add(key)
         self._sorted_count = len(self.changes)

@@ -1,4 +1,4 @@
-"""Idempotency keys, nonces and locks: what callers race for."""
+"""Idempotency keys, nonces and locks, for which callers compete."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .scopes import MapScope, MapStore, next_number
 
 
 class KeyValueEvents(MapStore, EventStoreBase[MapScope]):
-    """Rows: event_type, payload, created_at. Writers are alone, so events become visible in order of id."""
+    """Rows: event_type, payload, created_at. With one writer at a time, events become visible by id."""
 
     def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]:
         appended: list[Event] = []
@@ -64,7 +64,7 @@ class KeyValueEvents(MapStore, EventStoreBase[MapScope]):
 
 
 def index_keys(id: int, event_type: str, created_at: datetime) -> tuple[bytes, bytes, bytes]:
-    """The other keys of an event."""
+    """The keys of an event in its three indexes."""
     place = keys.time_and_number(created_at, id)
     of_type = keys.name(event_type)
     return (

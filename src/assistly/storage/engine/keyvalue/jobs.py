@@ -18,16 +18,17 @@ from .ordered import OrderedMap, Value
 from .rows import job_of_row, metadata_of_row, platform_of_row, row_of_job
 from .scopes import MapScope, MapStore, next_number
 
-Places = tuple[Any, ...]
+IndexEntries = tuple[Any, ...]
+"""The status of a job, then for each of _TABLES the time that orders it there; None if it is not in it."""
 
 _STATUS = {status: keys.JOBS_BY_STATUS + keys.name(status) for status in JobStatus}
 
 
 class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
-    """A row for each job, and a table for each order in which jobs are looked for; finished ones are in few.
+    """A row for each job, and indexes by status, due time and so on, most of them of active jobs only.
 
-    The tables of the due and of the late ones have the platform as value: a claim that skips a job
-    because of it need not read the row.
+    The values of JOBS_DUE and JOBS_LATE are the platform, so that a claim skips jobs of other platforms
+    without reading their rows.
     """
 
     def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
@@ -47,7 +48,7 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
         map.put(keys.JOBS + keys.number(job.id), self._pack(row_of_job(job, metadata)))
         if job.idempotency_key is not None:
             map.put(keys.JOBS_BY_KEY + job.idempotency_key.encode(), keys.number(job.id))
-        _move(map, job, _NOWHERE, _places(job))
+        _update_indexes(map, job, _NO_ENTRIES, _index_entries(job))
 
     def in_window(
         self, platform: str, earliest: datetime, latest: datetime, *, exclude: int | None = None
@@ -71,7 +72,7 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
         return None if value is None else job_of_row(self._unpack(value))
 
     def save(self, job: Job) -> None:
-        """Any field may have changed; what operations change goes through `apply`."""
+        """Replace the row and all index entries, since any field may have changed."""
         with self._write() as map:
             self._backend.note_jobs()
             self.delete_row(map, job.id)
@@ -104,7 +105,7 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
             return self.delete_row(map, id)
 
     def delete_row(self, map: OrderedMap, id: int) -> bool:
-        """Delete the job and all that leads to it."""
+        """Delete the job, its key and its index entries."""
         value = map.get(keys.JOBS + keys.number(id))
         if value is None:
             return False
@@ -112,7 +113,7 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
         map.delete(keys.JOBS + keys.number(id))
         if job.idempotency_key is not None:
             map.delete(keys.JOBS_BY_KEY + job.idempotency_key.encode())
-        _move(map, job, _places(job), _NOWHERE)
+        _update_indexes(map, job, _index_entries(job), _NO_ENTRIES)
         return True
 
     def waiting(
@@ -202,7 +203,7 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
     def _row(self, map: OrderedMap, id: int) -> Sequence[Any]:
         value: Value | None = map.get(keys.JOBS + keys.number(id))
         if value is None:
-            raise StorageCorrupt(f"an index names job {id}, and there is none")
+            raise StorageCorrupt(f"an index has an entry for job {id}, which is not stored: restore a backup")
         return self._unpack(value)
 
     def _load(self, map: OrderedMap, id: int) -> Job:
@@ -212,7 +213,7 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
         if new.status in transitions.WAITING:
             self._backend.note_jobs()
         map.put(keys.JOBS + keys.number(new.id), self._pack(row_of_job(new, metadata)))
-        _move(map, new, _places(old), _places(new))
+        _update_indexes(map, new, _index_entries(old), _index_entries(new))
 
 
 def _due(
@@ -229,11 +230,10 @@ def _encoded(platforms: Sequence[str] | None) -> frozenset[bytes] | None:
     return None if platforms is None else frozenset(platform.encode() for platform in platforms)
 
 
-_NOWHERE: Places = (None,) * 6
+_NO_ENTRIES: IndexEntries = (None,) * 6
 
 
-def _places(job: Job) -> Places:
-    """What the job orders by in each of the tables of `_key`; None where it is in none."""
+def _index_entries(job: Job) -> IndexEntries:
     status = job.status
     is_waiting = status in transitions.WAITING
     return (
@@ -246,7 +246,8 @@ def _places(job: Job) -> Places:
     )
 
 
-def _move(map: OrderedMap, job: Job, old: Places, new: Places) -> None:
+def _update_indexes(map: OrderedMap, job: Job, old: IndexEntries, new: IndexEntries) -> None:
+    """Write only the entries that differ."""
     if old == new:
         return
     id = keys.number(job.id)

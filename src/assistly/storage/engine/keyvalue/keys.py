@@ -1,7 +1,7 @@
-"""Keys: a byte for the table, then what the table is ordered by.
+"""Keys: one byte for the table, then the values that order it.
 
-Names are ended by a NUL, which none of them contains, so that a name orders before the longer ones
-that begin with it. Times have 12 bytes, numbers 8.
+A NUL ends a name that is followed by another value. No name contains one, so a name orders before longer
+names that begin with it. Times have 12 bytes, numbers 8.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ APPROVAL_SEQUENCE = _SEQUENCE + b"approval"
 KEY_SEQUENCE = _SEQUENCE + b"key"
 
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
-_LEAST = 2**63
+_NUMBER_OFFSET = 2**63
 _TIME = Struct(">III")
 _TIME_AND_NUMBER = Struct(">IIIQ")
 
@@ -57,12 +57,12 @@ END = b"\xff" * 24
 
 
 def number(value: int) -> bytes:
-    """A number, which may be below zero."""
-    return (value + _LEAST).to_bytes(8, "big")
+    """A signed number of 64 bits."""
+    return (value + _NUMBER_OFFSET).to_bytes(8, "big")
 
 
 def number_after(value: int) -> bytes:
-    """Above this number, and below all that are greater."""
+    """A key above this number, and below all greater ones."""
     return number(value) + b"\x00"
 
 
@@ -75,25 +75,25 @@ def time(moment: datetime) -> bytes:
 def time_and_number(moment: datetime, value: int) -> bytes:
     """A time, then a number."""
     since = moment - _EARLIEST
-    return _TIME_AND_NUMBER.pack(since.days, since.seconds, since.microseconds, value + _LEAST)
+    return _TIME_AND_NUMBER.pack(since.days, since.seconds, since.microseconds, value + _NUMBER_OFFSET)
 
 
 def name(text: str) -> bytes:
-    """A name that something follows."""
+    """A name that another value follows."""
     return text.encode() + b"\x00"
 
 
 def after(table: bytes) -> bytes:
-    """A key above all that begin with this: for the end of a scan."""
+    """A key above all that begin with `table`, for the end of a scan."""
     return table[:-1] + bytes([table[-1] + 1])
 
 
 def last_number(key: bytes) -> int:
     """The number at the end of a key."""
-    return int.from_bytes(key[-8:], "big") - _LEAST
+    return int.from_bytes(key[-8:], "big") - _NUMBER_OFFSET
 
 
 def time_in(key: bytes, offset: int = 1) -> datetime:
-    """The time in a key."""
+    """The time at `offset` in a key."""
     days, seconds, microseconds = _TIME.unpack_from(key, offset)
     return _EARLIEST + timedelta(days, seconds, microseconds)

@@ -10,9 +10,9 @@ from .ordered import OrderedMap, Value
 class LongKeys:
     """A map with keys of any length over one whose keys have at most `most` bytes.
 
-    Keys of that length or more that begin with the same bytes, one less than `most`, share one entry.
-    Its value lists what follows in each, and the value of each, in order. So every key stays apart
-    from the others and in its place; only such keys, which are rare, cost more.
+    Long keys, of `most - 1` bytes or more, are cut after `most - 1` bytes. All that begin with the same
+    `most - 1` bytes share one entry of the map below, whose value lists the rest of each key and its value,
+    in order. Such keys are rare; shorter ones cost nothing extra.
     """
 
     def __init__(self, map: OrderedMap, most: int) -> None:
@@ -53,7 +53,7 @@ class LongKeys:
     def scan(self, low: bytes, high: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, Value]]:
         """See `ReadableMap.scan`."""
         longest = self._longest
-        # An entry orders by its first `longest` bytes: the one that `high` is in begins below `high`.
+        # The entry that holds keys just below `high` may be `high[:longest]` itself, so it is included.
         first, end = low[:longest], high[:longest] + b"\x00"
         for key, value in self.map.scan(first, end, reverse=reverse):
             if len(key) < longest:

@@ -13,7 +13,7 @@ _NANOSECONDS_PER_MILLISECOND = 1_000_000
 
 
 class KeyValueMetrics(MapStore, MetricStoreBase[MapScope]):
-    """A row for each counter; one of count, total and longest for the latencies."""
+    """A row for each counter, and one row for the latency: count, total and longest, in nanoseconds."""
 
     def increment_many(self, by_name: Mapping[str, int]) -> None:
         with self._write() as map:

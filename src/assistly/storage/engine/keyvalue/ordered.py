@@ -1,4 +1,4 @@
-"""What the author of a key-value engine implements: a store, and the ordered map that it gives out."""
+"""The interface that the author of a key-value engine implements: a store, and its ordered maps."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 Value = Any
-"""Bytes; or, where the store holds objects, bytes and immutable tuples."""
+"""Bytes; if the store has `holds_objects`, bytes and immutable tuples."""
 
 
 class ReadableMap(Protocol):
-    """Keys are bytes, ordered byte by byte; they have at least one byte, which tells the table."""
+    """A map for reading. Keys are ordered byte by byte, and have at least one byte, which names the table."""
 
     def get(self, key: bytes) -> Value | None:
         """The value, or None."""
 
     def scan(self, low: bytes, high: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, Value]]:
-        """The keys with low <= key < high and their values, in order, or from the last to the first.
+        """The keys with low <= key < high and their values, in order, or with `reverse` from the last one.
 
-        `low` and `high` begin with the same byte. The map is not written to before the caller has
-        finished with the iterator, which it may leave unexhausted.
+        `low` and `high` begin with the same byte. The caller does not write to the map while it uses the
+        iterator, and may abandon the iterator before its end.
         """
 
 
 class OrderedMap(ReadableMap, Protocol):
-    """One use of the store: what a reader sees, or what a write transaction sees and writes."""
+    """One use of the store: the view of a reader, or of a write transaction."""
 
     def put(self, key: bytes, value: Value) -> None:
         """Insert or replace."""
 
     def delete(self, key: bytes) -> None:
-        """Delete the key; nothing to do if it is not there."""
+        """Delete the key if it is there."""
 
 
 M = TypeVar("M", bound=OrderedMap)
@@ -40,61 +40,61 @@ M = TypeVar("M", bound=OrderedMap)
 class OrderedStore(ABC, Generic[M]):
     """An ordered map with transactions, one writer at a time. `M` is the class of its maps.
 
-    The caller sees to it that one object has one write transaction at a time, that a map is used by one
-    thread at a time (not always the same one), and that `open` has succeeded before anything else is
-    called. Where several objects, or processes, share the data, the store makes their writers wait for
-    each other: for at most 10 seconds, then StorageUnavailable.
+    `KeyValueBackend` begins one write transaction at a time, uses a map in one thread at a time (not always
+    the same one), and calls nothing before `open` has succeeded. If several objects or processes share the
+    data, the store must make their writers wait for each other, for at most 10 seconds: then `begin` raises
+    StorageUnavailable.
 
-    Exceptions of the driver become errors of `assistly.storage.errors`.
+    Exceptions of the driver must become errors of `assistly.storage.errors`.
     """
 
     holds_objects = False
-    """Values may be tuples and are kept as they are, in this process: nothing needs to be encoded."""
+    """Whether values may be tuples, which are kept in this process as they are, without encoding."""
 
     max_key_bytes: int | None = None
-    """The longest key that the store takes; None: any.
+    """The longest key that the store accepts, at least 64 bytes. Default: None, any.
 
-    Keys that are longer are split: see `LongKeys`. At least 64.
+    Longer keys are split: see `LongKeys`.
     """
 
     @abstractmethod
     def open(self) -> None:
-        """Make the store ready. Called again after it failed, and in a forked child before its first use."""
+        """Open the store. Called again if it failed, and in a forked child before its first use."""
 
     @abstractmethod
     def begin(self, write: bool) -> M:
-        """A consistent view of what is committed. With `write`, what is put is seen by this map alone."""
+        """Return a consistent view of the committed data. With `write`, only this map sees what is put."""
 
     @abstractmethod
     def commit(self, map: M) -> None:
-        """Store what was put into a map for writing, durably, all or nothing.
+        """Store the changes of a map for writing, durably, all or nothing.
 
-        The map has ended afterwards, also where this raises.
+        The map is not used afterwards, even if this raises.
         """
 
     @abstractmethod
     def rollback(self, map: M) -> None:
-        """End a map for reading, or forget what was put into one for writing."""
+        """End the use of a map for reading, or drop the changes of one for writing."""
 
     @abstractmethod
     def version(self) -> int | None:
-        """A number that differs after each commit, by whatever process.
+        """A number that changes with each commit of any process.
 
-        None if all commits are made through this object: then nobody has to ask.
+        None if all commits are made through this object: then waiting threads need not poll.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give every resource back. Maps that are open are not used any more, except for `rollback`."""
+        """Release all resources. Maps that are open are no longer used, except for `rollback`."""
 
     def before_fork(self) -> None:
-        """See `assistly.storage.forks.ForkAware`, also for the next two."""
+        """See `assistly.storage.forks.ForkAware`."""
         return
 
     def after_fork_in_parent(self) -> None:
-        """In the parent."""
+        """See `assistly.storage.forks.ForkAware`."""
         return
 
     def after_fork_in_child(self) -> None:
-        """In the child; `open` follows before the next use."""
+        """See `assistly.storage.forks.ForkAware`. `open` is called before the next use."""
         return

@@ -1,4 +1,4 @@
-"""Deletes what is old, or beyond a cap."""
+"""Deletes records that are too old, or beyond a cap."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _BY_TIME: dict[PrunedByAge, bytes] = {
 }
 
 Delete = Callable[[OrderedMap, bytes, Value], object]
-"""Deletes the record of an entry in its table by time, and that entry."""
+"""Deletes a record and its index entries, given its key and value in the index by time."""
 
 
 class KeyValueRetention(MapStore, RetentionStoreBase[MapScope]):
-    """Goes by the tables by time."""
+    """Scans the indexes by time."""
 
     def stamp(self) -> datetime | None:
         with self._read() as map:

@@ -1,4 +1,4 @@
-"""Rows: what is stored of a record, as a tuple of plain values with JSON as text, or as bytes."""
+"""Rows: the stored form of a record, a tuple of plain values, with JSON as text. `JsonRows` encodes them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circu
 
 
 def json_text(value: Json) -> str:
-    """A text from which `json.loads` makes an equal value."""
+    """The value as JSON, without sorting its keys."""
     return EMPTY_OBJECT if value == {} else _dumps(value)
 
 
 def json_value(text: str) -> Json:
-    """A value of its own for whoever asks."""
+    """The decoded value, a new object on each call."""
     return {} if text == EMPTY_OBJECT else json.loads(text)
 
 
 def row_of_job(job: Job, metadata: str | None = None) -> Row:
-    """What is stored of a job; its metadata, where the text is at hand."""
+    """The row of a job. `metadata` is its metadata as JSON, if the caller has it: that saves encoding."""
     values = _values_of_job(job)
     text = json_text(job.metadata) if metadata is None else metadata
     attempts = tuple((a.number, a.at, a.worker_id, a.error) for a in job.attempts)
@@ -48,7 +48,7 @@ def row_of_job(job: Job, metadata: str | None = None) -> Row:
 
 
 def job_of_row(row: Sequence[Any]) -> Job:
-    """The job, with metadata of its own."""
+    """The job of a row, with new metadata on each call."""
     id, status, platform, content, metadata, *others, attempts = row
     made = tuple(Attempt(*attempt) for attempt in attempts) if attempts else ()
     return _job(id, _STATUSES[status], platform, content, json_value(metadata), *others, made)
@@ -67,13 +67,13 @@ def platform_of_row(row: Sequence[Any]) -> str:
 
 
 def row_of_key(row: IdempotencyRow, sequence: int) -> Row:
-    """What is stored of an idempotency key: its place in insertion order goes with it."""
+    """The row of an idempotency key; `sequence` is its place in insertion order."""
     value = json_text(row.value) if row.completed else None
     return row.completed, value, row.saved_at, row.fingerprint, row.token, row.lease_until, sequence
 
 
 def key_of_row(key: str, row: Sequence[Any]) -> IdempotencyRow:
-    """The idempotency key."""
+    """The idempotency key of a row."""
     completed, value, saved_at, fingerprint, token, lease_until, _ = row
     return IdempotencyRow(
         key, completed, json_value(value) if completed else None, saved_at, fingerprint, token, lease_until
@@ -81,12 +81,12 @@ def key_of_row(key: str, row: Sequence[Any]) -> IdempotencyRow:
 
 
 def row_of_lock(row: LockRow) -> Row:
-    """What is stored of a lock."""
+    """The row of a lock."""
     return row.owner_id, row.fence, row.acquired_at, row.expires_at
 
 
 class ObjectRows:
-    """For a store in this process: a row is stored as it is."""
+    """For a store with `holds_objects`: a row is stored as it is."""
 
     @staticmethod
     def pack(row: Row) -> Value:
@@ -101,7 +101,7 @@ class ObjectRows:
 
 
 class JsonRows:
-    """As JSON; a time is an object of one member, in microseconds since the year 1."""
+    """Stores rows as JSON. A time is {"t": microseconds since the year 1}, a duration {"d": microseconds}."""
 
     @staticmethod
     def pack(row: Row) -> Value:
@@ -114,7 +114,7 @@ class JsonRows:
         try:
             row: list[Any] = json.loads(value, object_hook=_decoded)
         except ValueError as error:
-            raise StorageCorrupt(f"a stored row cannot be read: {error}") from error
+            raise StorageCorrupt(f"a stored row is no valid JSON ({error}): restore a backup") from error
         return row
 
 

@@ -1,4 +1,4 @@
-"""How a call gets at the map: a read, a write that commits, or a step inside a transaction."""
+"""How a call gets its map: for reading, in a transaction of its own, or as a savepoint inside one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .ordered import OrderedMap, Value
 from .rows import JsonRows, ObjectRows
 
 
-class Root(Protocol):
-    """What begins and ends the uses of a store."""
+class MapOwner(Protocol):
+    """Begins and ends the uses of a store; see `KeyValueBackend`."""
 
     def begin_read(self) -> OrderedMap: ...
 
@@ -40,7 +40,7 @@ class ReadBlock:
 
     __slots__ = ("_backend", "_map")
 
-    def __init__(self, backend: Root) -> None:
+    def __init__(self, backend: MapOwner) -> None:
         self._backend = backend
 
     def __enter__(self) -> OrderedMap:
@@ -52,11 +52,11 @@ class ReadBlock:
 
 
 class WriteBlock:
-    """A call that is a transaction of its own. One object does for all, since one write goes on at a time."""
+    """A call that is a transaction of its own. One object serves all calls: they write one at a time."""
 
     __slots__ = ("_backend", "_map")
 
-    def __init__(self, backend: Root) -> None:
+    def __init__(self, backend: MapOwner) -> None:
         self._backend = backend
 
     def __enter__(self) -> OrderedMap:
@@ -70,14 +70,14 @@ class WriteBlock:
 
 
 class UndoMap:
-    """The map of a transaction: inside a savepoint it notes what was there before."""
+    """The map of a transaction. Inside a savepoint it logs the old values, so that they can be restored."""
 
     def __init__(self, map: OrderedMap) -> None:
         self.map = map
         self.get = map.get
         self.scan = map.scan
         self.is_torn = False
-        """A savepoint could not be undone: the transaction must not be committed."""
+        """Whether undoing a savepoint failed: then the transaction must not be committed."""
         self._log: list[tuple[bytes, Value | None]] = []
         self._depth = 0
 
@@ -94,12 +94,12 @@ class UndoMap:
         self.map.delete(key)
 
     def savepoint(self) -> int:
-        """Begin one; what it returns goes to `leave`."""
+        """Begin a savepoint. Pass the result to `leave`."""
         self._depth += 1
         return len(self._log)
 
     def leave(self, mark: int, *, undo: bool) -> None:
-        """End the savepoint, and undo all that was done since its beginning, or keep it."""
+        """End the savepoint. With `undo`, restore the values of its beginning."""
         self._depth -= 1
         if undo:
             self.is_torn = True
@@ -116,7 +116,7 @@ class UndoMap:
 
 
 class StepBlock:
-    """A call inside a transaction: a savepoint, so that one that fails has changed nothing."""
+    """A call inside a transaction: a savepoint, so that a call that fails changes nothing."""
 
     __slots__ = ("_map", "_mark")
 
@@ -134,7 +134,7 @@ class StepBlock:
 
 
 class PlainBlock:
-    """A map that somebody else begins and ends. May be entered several times."""
+    """A block over a map that is begun and ended elsewhere. May be entered several times."""
 
     __slots__ = ("_map",)
 
@@ -163,11 +163,11 @@ class MapScope(BackendBase):
 
     @abstractmethod
     def note_look(self) -> None:
-        """The calling thread is about to look at what is due."""
+        """Note that the calling thread reads the next due job now: `wait` is about later changes."""
 
     @abstractmethod
     def note_jobs(self) -> None:
-        """Inside `write`: who waits for jobs is to look again."""
+        """Inside `write`, note that waiting jobs change: the commit wakes the threads in `wait`."""
 
     @abstractmethod
     def wait(self, timeout: float) -> None:
@@ -175,7 +175,7 @@ class MapScope(BackendBase):
 
 
 class MapStore(StoreBase[MapScope]):
-    """A store over a map: that of each call, or one map that it has to itself."""
+    """A store whose calls each get a map of their own; with `map`, all use that one."""
 
     def __init__(self, scope: MapScope, map: OrderedMap | None = None) -> None:
         super().__init__(scope)
@@ -195,7 +195,7 @@ class MapStore(StoreBase[MapScope]):
 
 
 def next_number(map: OrderedMap, sequence: bytes) -> int:
-    """The next number of a sequence, from 1 on: each is given out once."""
+    """The next number of a sequence that begins with 1. No number is returned twice."""
     stored = map.get(sequence)
     value = 1 if stored is None else int.from_bytes(stored, "big")
     map.put(sequence, (value + 1).to_bytes(8, "big"))

@@ -1,4 +1,4 @@
-"""How a thread sleeps until jobs may have changed."""
+"""Lets threads sleep until jobs may have changed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 
 POLL_SECONDS = 0.1
-"""How often the store's version is asked for, where other processes may write."""
+"""Seconds between two reads of the store's version, if other processes may write."""
 
 
 class Changes:
-    """A count of commits that changed waiting jobs, which threads can sleep on.
+    """Counts the commits that changed waiting jobs, and lets threads sleep until the next one.
 
-    `version` is that of the store: None where no other object or process writes to it.
+    `version` is `OrderedStore.version`.
     """
 
     def __init__(self, version: Callable[[], int | None]) -> None:
@@ -23,17 +23,17 @@ class Changes:
         self._seen = threading.local()
 
     def note(self) -> None:
-        """The thread is about to look at the jobs: a change from here on ends its next `wait`."""
+        """Note that the calling thread reads the jobs now: a later change ends its next `wait`."""
         self._seen.state = self._count, self._version()
 
     def add(self) -> None:
-        """Jobs have changed: wake all that sleep."""
+        """Count a commit that changed jobs, and wake the waiting threads."""
         with self._condition:
             self._count += 1
             self._condition.notify_all()
 
     def wait(self, timeout: float) -> None:
-        """See `JobStore.wait`. A thread that has not looked yet does not sleep."""
+        """See `JobStore.wait`. Returns at once in a thread that has not called `note`."""
         seen: tuple[int, int | None] | None = getattr(self._seen, "state", None)
         if seen is None:
             return
@@ -49,5 +49,5 @@ class Changes:
                 self._condition.wait(min(left, POLL_SECONDS))
 
     def renew(self) -> None:
-        """In a forked child: the lock may be held by a thread that is not there."""
+        """In a forked child, replace the lock, which a thread of the parent may have held."""
         self._condition = threading.Condition()
