@@ -24,7 +24,7 @@ from .snapshots import SqlSnapshotStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlStores:
-    """The class of each store; an engine replaces those where it has something better."""
+    """The class of each store. An engine replaces those that it makes faster."""
 
     jobs: type[SqlJobStore]
     nonces: type[SqlNonceStore]

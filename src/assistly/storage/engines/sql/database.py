@@ -1,4 +1,4 @@
-"""The seam between the SQL stores and a driver."""
+"""The interface between the SQL stores and a driver."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Params = Mapping[str, Any]
 
 
 class Executor(Protocol):
-    """Statements on one connection, which is the caller's alone for the time of the call."""
+    """Runs statements on one connection, which no other caller uses during the call."""
 
     def rows(self, statement: str, params: Params = ...) -> list[Row]:
-        """Run it; the rows that it returned."""
+        """Run a statement; return its rows."""
 
     def row(self, statement: str, params: Params = ...) -> Row | None:
-        """Run it; the first row that it returned."""
+        """Run a statement; return its first row, or None."""
 
     def execute(self, statement: str, params: Params = ...) -> int:
-        """Run it; the number of rows that it changed."""
+        """Run a statement; return the number of rows that it changed."""
 
 
 class Database(Protocol):
-    """Runs statements on a connection, and turns driver exceptions into ours.
+    """Runs statements on a connection, and converts the driver's exceptions to this package's errors.
 
-    The database of an engine borrows a connection for each call; `transaction` and `bind` return one
-    that stays on its connection. Outside a transaction a call may be run a second time from the start
-    when nothing can have been written: after a deadlock, or when the connection turned out dead.
+    The database of an engine borrows a connection for each call; those that `transaction` and `bind` return
+    stay on one connection. Outside a transaction, a call may be retried when nothing can have been written:
+    after a deadlock, or when the connection was dead.
     """
 
     writers: int
@@ -42,22 +42,22 @@ class Database(Protocol):
     def dialect(self) -> Dialect: ...
 
     def select(self, statement: str, params: Params) -> Sequence[Row]:
-        """One statement that writes nothing; its rows."""
+        """Run one statement that only reads; return its rows."""
 
     def returning(self, statement: str, params: Params) -> list[Row]:
-        """One statement that writes, atomic by itself; the rows that it returned."""
+        """Run one statement that writes, without BEGIN; return its rows."""
 
     def execute(self, statement: str, params: Params) -> int:
-        """One statement that writes, atomic by itself; how many rows it changed."""
+        """Run one statement that writes, without BEGIN; return how many rows it changed."""
 
     def read(self, work: Callable[[Executor], T]) -> T:
-        """Several statements that write nothing."""
+        """Call `work`, which runs statements that only read."""
 
     def autocommit(self, work: Callable[[Executor], T]) -> T:
-        """`work` runs exactly one statement that writes, which is atomic by itself: there is no BEGIN."""
+        """Call `work`, which runs exactly one statement that writes, without BEGIN."""
 
     def in_transaction(self, work: Callable[[Executor], T]) -> T:
-        """A transaction; a savepoint within one. An exception from `work` undoes it."""
+        """Call `work` in a transaction, or in a savepoint inside one. An exception undoes it."""
 
     def transaction(self) -> AbstractContextManager[Database]:
         """As `StorageBackend.transaction`."""
@@ -66,10 +66,10 @@ class Database(Protocol):
         """As `StorageBackend.bind`."""
 
     def now(self) -> datetime:
-        """The engine's clock."""
+        """The time of the engine's clock."""
 
     def migrate(self) -> list[str]:
-        """Apply the pending migrations; the names of those applied now."""
+        """Apply the pending migrations; return the names of those applied."""
 
     def wait(self, timeout: float) -> None:
         """As `JobStore.wait`."""

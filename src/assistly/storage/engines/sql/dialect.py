@@ -1,4 +1,4 @@
-"""What differs between the statements of two engines, as fragments that the shared ones are composed of."""
+"""The fragments in which the SQL of engines differs; shared statements are composed of them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Parameters:
 
 
 class Dialect(ABC):
-    """The fragments of one engine, and how it stores times and JSON.
+    """The SQL fragments of one engine, and how it stores times and JSON.
 
-    Shared statements are f-strings over these attributes. The casts stand behind a placeholder whose
-    type Postgres cannot see from its surroundings.
+    Shared statements are f-strings over these attributes. A cast follows a placeholder where Postgres cannot
+    infer the type.
     """
 
     text = ""
@@ -40,7 +40,7 @@ class Dialect(ABC):
     """A cast to a time."""
 
     microseconds = ""
-    """Makes a number of microseconds what can be added to a time."""
+    """Follows a number of microseconds, and converts it to a value that can be added to a time."""
 
     for_update = ""
     """At the end of a SELECT: lock its rows."""
@@ -49,7 +49,7 @@ class Dialect(ABC):
     """At the end of a SELECT: lock its rows, leaving out those that others have locked."""
 
     active: str
-    """The condition that a job is active, as the index idx_queue_conflict has it."""
+    """The condition that a job is active, written as in the partial index idx_queue_conflict."""
 
     def __init__(self, prefix: str, placeholder: str) -> None:
         """`prefix` stands before the names of tables; `placeholder` is like ``:{}``."""
@@ -59,30 +59,30 @@ class Dialect(ABC):
 
     @abstractmethod
     def among(self, select: str) -> str:
-        """After a column: its value is one of those that `select` returns, which is run once."""
+        """The operator that tests a column against the rows of `select`, which runs once."""
 
     @abstractmethod
     def among_list(self, name: str) -> str:
-        """After a column: its value is in the list that the parameter `name` holds."""
+        """The operator that tests a column against the list in the parameter `name`."""
 
     @abstractmethod
     def bind_time(self, value: datetime | None) -> Any:
-        """A time as the driver takes it."""
+        """Convert a time to a parameter."""
 
     @abstractmethod
     def bind_list(self, values: Sequence[Any]) -> Any:
-        """A list as `among_list` takes it."""
+        """Convert a list to a parameter for `among_list`."""
 
     @abstractmethod
     def time(self, value: Any) -> Any:
-        """A stored time, which is not NULL, as a datetime."""
+        """Convert a stored time, which is not NULL, to a datetime."""
 
     @abstractmethod
     def json(self, value: Any) -> Any:
-        """Stored JSON, decoded; None for NULL."""
+        """Decode stored JSON; None for NULL."""
 
     def statements(self, kind: type[S]) -> S:
-        """`kind(self)`, made once: the statements of a store, written for this dialect."""
+        """Return `kind(self)`, the statements of a store in this dialect. They are composed once."""
         found = self._statements.get(kind)
         if found is None:
             make = cast("Any", kind)

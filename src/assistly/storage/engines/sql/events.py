@@ -31,7 +31,7 @@ class EventStatements:
 
 
 class SqlEventStore(SqlStore):
-    """An `EventStore`. Its `read_after` is right where rows become visible in the order of their ids."""
+    """An `EventStore`. Its `read_after` is correct only if rows become visible in the order of their ids."""
 
     def __init__(self, backend: BackendBase, database: Database) -> None:
         super().__init__(backend, database)

@@ -25,14 +25,14 @@ TAKE_OVER = """
         AND (stored.fingerprint IS NULL OR excluded.fingerprint IS NULL
             OR stored.fingerprint = excluded.fingerprint)
 """
-"""Behind an INSERT into the table AS stored: as `transitions.key_taken`."""
+"""Follows an INSERT INTO … AS stored; does the same as `transitions.key_taken`."""
 
 OVERWRITE = """
     ON CONFLICT (key) DO UPDATE
     SET saved_at = excluded.saved_at, completed = TRUE, value = excluded.value,
         fingerprint = NULL, token = NULL, lease_until = NULL
 """
-"""Behind an INSERT: as `transitions.key_put`."""
+"""Follows an INSERT; does the same as `transitions.key_put`."""
 
 
 class IdempotencyStatements:
@@ -76,7 +76,7 @@ class SqlIdempotencyStore(SqlStore):
     ) -> IdempotencyRow:
         claim = KeyClaim(key, fingerprint, token, lease_until, now)
         params = self._claim_params(claim)
-        # A key that is there already is not written to, nor locked, just to find that out.
+        # DO NOTHING first: unlike DO UPDATE it does not lock the row of a key that exists.
         if self._database.execute(self._sql.claim_new, params):
             return _taken(claim, fingerprint)
         for _ in range(_ROUNDS):
@@ -86,7 +86,10 @@ class SqlIdempotencyStore(SqlStore):
             taken = self._database.returning(self._sql.claim, params)
             if taken:
                 return _taken(claim, taken[0][0])
-        raise StorageUnavailable("the idempotency key is being claimed and given up all the time: try again")
+        raise StorageUnavailable(
+            f"the idempotency key {key!r} was claimed and abandoned by others in each of {_ROUNDS} attempts: "
+            "try again"
+        )
 
     def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
         def claimed(connection: Executor, claim: KeyClaim) -> IdempotencyRow | None:
@@ -151,5 +154,5 @@ class SqlIdempotencyStore(SqlStore):
 
 
 def _taken(claim: KeyClaim, fingerprint: str | None) -> IdempotencyRow:
-    """The row of a key that this claim got; its fingerprint may be that of an earlier claim."""
+    """The row of a key that this claim has taken; its fingerprint may be that of an earlier claim."""
     return IdempotencyRow(claim.key, False, None, claim.now, fingerprint, claim.token, claim.lease_until)

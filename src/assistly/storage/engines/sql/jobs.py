@@ -1,4 +1,4 @@
-"""The queue, but for `insert`, `claim`, `extend` and `settle`, which each engine writes out for itself."""
+"""The queue, except `insert`, `claim`, `extend` and `settle`, which each engine has in its own SQL."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ JOB_FIELDS = [field.name for field in fields(Job)]
 JOB_COLUMNS = ", ".join(JOB_FIELDS)
 """The columns that `SqlJobStore._job` decodes: the fields of a job, in their order."""
 
-# Partial indexes serve a statement that repeats their condition as it is written there.
+# A statement can use a partial index if it repeats the index's condition word for word.
 WAITING = "status IN ('scheduled', 'retrying')"
 PROCESSING = "attention_at IS NOT NULL AND status = 'processing'"
 
-# The planner cannot use an index of the waiting or held jobs for this one: to find a job by its id there
-# takes a walk past all that were settled since the last vacuum.
+# Written so that the planner cannot use a partial index on active jobs, where looking up an id would walk
+# past the entries of all jobs settled since the last vacuum. It uses the primary key instead.
 HELD = "CASE status WHEN 'processing' THEN TRUE ELSE FALSE END"
 STATUS_BEFORE_CLAIM = "CASE WHEN retries > 0 THEN 'retrying' ELSE 'scheduled' END"
 
-# Few jobs have one of these. Whatever the statistics say, they are found by their index.
+# Few jobs have one of these statuses: they are found by the partial index, whatever the statistics say.
 _FEW = {
     JobStatus.SCHEDULED: WAITING,
     JobStatus.RETRYING: WAITING,
@@ -41,7 +41,7 @@ _STATUSES = {str(status): status for status in JobStatus}
 
 
 class JobStatements:
-    """The column `attention_at` holds what `transitions.check_at` says."""
+    """The statements on jobs. The column `attention_at` holds the result of `transitions.check_at`."""
 
     def __init__(self, d: Dialect) -> None:
         self._d = d
@@ -130,7 +130,7 @@ class JobStatements:
 
 
 class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
-    """A `JobStore`, but for `insert`, `claim`, `extend` and `settle`."""
+    """A `JobStore`, except `insert`, `claim`, `extend` and `settle`."""
 
     def __init__(self, backend: BackendBase, database: Database) -> None:
         super().__init__(backend, database)
@@ -246,7 +246,9 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
         ) = row  # fmt: skip
         known = _STATUSES.get(status)
         if known is None:
-            raise StorageCorrupt(f"the job {id} has the status {status!r}, which is none of the queue's")
+            raise StorageCorrupt(
+                f"job {id} has the status {status!r}, and only {', '.join(JobStatus)} are valid"
+            )
         time = self._time
         return Job(
             id,
@@ -277,7 +279,7 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
         )
 
     def _columns(self, job: Job) -> dict[str, Any]:
-        """All columns of a job, as they are stored."""
+        """The values of all columns of a job."""
         columns: dict[str, Any] = {}
         for name in JOB_FIELDS:
             value = getattr(job, name)
@@ -291,7 +293,7 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
 
 
 def in_microseconds(duration: timedelta | None) -> int | None:
-    """As the column `max_lateness` holds it."""
+    """The value of the column `max_lateness`."""
     return None if duration is None else duration // timedelta(microseconds=1)
 
 

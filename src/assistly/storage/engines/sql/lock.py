@@ -15,8 +15,8 @@ _COLUMNS = "name, owner_id, fence, held_since, held_until"
 
 
 class LockStatements:
-    """`held_since` and `held_until` decide; `acquired_at` and `expires_at` hold the same in milliseconds,
-    for the system that the schema comes from."""
+    """The statements on locks. The columns `held_since` and `held_until` decide; `acquired_at` and
+    `expires_at` hold the same times in milliseconds, for the system that the schema comes from."""
 
     def __init__(self, d: Dialect) -> None:
         p, table = d.p, f"{d.t}worker_lock"
@@ -74,7 +74,9 @@ class SqlLockStore(SqlStore):
             lock = self._write_one(self._sql.create, params, self._lock)
             if lock is not None:
                 return lock
-        raise StorageUnavailable("the lock is being taken and released all the time: try again")
+        raise StorageUnavailable(
+            f"the lock {name!r} was taken and released by others in each of {_ROUNDS} attempts: try again"
+        )
 
     def renew(
         self, name: str, owner_id: str, fence: int, *, expires_at: datetime, now: datetime

@@ -1,4 +1,4 @@
-"""Finding the migrations, and applying those that a database lacks."""
+"""Finds the migrations, and applies those that a database lacks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from ...errors import (
 PACKAGE = "assistly.storage.migrations"
 _FILE = re.compile(r"\d{3}_[a-z0-9_]+_(?P<engine>[a-z0-9]+)\.sql")
 
+# Errors that are not caused by the statements of a migration.
 _NOT_THE_FILE = (ConfigurationError, OutcomeUnknown, StorageClosed, StorageUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file. Its names are unqualified: the engine decides which schema they are in."""
+    """One file of SQL. Its table names are unqualified: the engine chooses the schema."""
 
     name: str
     sql: str
@@ -41,18 +42,18 @@ class MigrationTarget(Protocol):
     """
 
     def applied(self) -> Mapping[str, str]:
-        """Checksums by name; empty where the table is missing. Only reads."""
+        """The checksums of the applied migrations by name; empty if the table is missing. Only reads."""
 
     def apply(self, migration: Migration) -> bool:
-        """Run and record it, in one transaction and under a lock that other processes respect.
+        """Run and record a migration, in one transaction and under a lock against other processes.
 
-        False, and nothing done, if it turns out under the lock that it is recorded already.
+        False, and nothing is done, if another process has applied it before the lock was free.
         """
 
 
 @functools.cache
 def discover(engine: str) -> tuple[Migration, ...]:
-    """The migrations of `engine`, in the order in which they are applied."""
+    """Return the migrations of `engine`, in the order in which they are applied."""
     found = []
     for entry in resources.files(PACKAGE).iterdir():
         match = _FILE.fullmatch(entry.name)
@@ -65,7 +66,10 @@ def discover(engine: str) -> tuple[Migration, ...]:
 
 
 def pending(migrations: Sequence[Migration], applied: Mapping[str, str]) -> list[Migration]:
-    """Those that are not applied yet, unless the database and the code do not go together."""
+    """Return the migrations that are not applied yet.
+
+    Raises MigrationError if the database has an unknown migration, or one with another checksum.
+    """
     known = {migration.name: migration for migration in migrations}
     for name in sorted(applied):
         if name not in known:
@@ -82,7 +86,7 @@ def pending(migrations: Sequence[Migration], applied: Mapping[str, str]) -> list
 
 
 def migrate(target: MigrationTarget, migrations: Sequence[Migration]) -> list[str]:
-    """Apply what is pending; the names of those that this call applied. Without any, it only reads."""
+    """Apply the pending migrations; return the names of those applied. If none is pending, it only reads."""
     return [
         migration.name for migration in pending(migrations, target.applied()) if _apply(target, migration)
     ]
@@ -98,7 +102,7 @@ def _apply(target: MigrationTarget, migration: Migration) -> bool:
 
 
 def require_current(target: MigrationTarget, migrations: Sequence[Migration]) -> None:
-    """Raise MigrationError where something is pending."""
+    """Raise MigrationError if a migration is pending."""
     missing = pending(migrations, target.applied())
     if missing:
         names = ", ".join(migration.name for migration in missing)

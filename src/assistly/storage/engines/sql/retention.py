@@ -16,7 +16,7 @@ _LATEST = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class PrunedTable:
-    """`key` identifies a row, `time` is the column that its age is told by."""
+    """A table to prune: `key` is the column that identifies a row, `time` the one that gives its age."""
 
     name: str
     key: str
@@ -59,7 +59,10 @@ class RetentionStatements:
         """
 
     def delete(self, table: PrunedTable, condition: str, order: str, limit: int) -> str:
-        """The condition is repeated outside: a row may have changed while the delete waited for it."""
+        """Delete the first `limit` rows by `order`.
+
+        The condition is repeated outside the subquery, since a row may change while the delete waits for it.
+        """
         condition = f"{condition} AND {table.condition}"
         name = f"{self._d.t}{table.name}"
         first = f"SELECT {table.key} FROM {name} WHERE {condition} ORDER BY {order} LIMIT {limit:d}"
@@ -100,7 +103,7 @@ class SqlRetentionStore(SqlStore):
         return self._delete(table, self._sql.up_to_edge(table), f"{table.time}, seq", params, limit)
 
     def _delete(self, table: PrunedTable, condition: str, order: str, params: Params, limit: int) -> int:
-        """The first `limit` rows of that order."""
+        """Delete the first `limit` rows by `order`; return how many."""
         return self._database.execute(self._sql.delete(table, condition, order, limit), params)
 
 

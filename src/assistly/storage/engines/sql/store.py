@@ -1,4 +1,4 @@
-"""What the SQL stores have in common."""
+"""The base class of the SQL stores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Since the epoch."""
+    """Microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
@@ -26,12 +26,12 @@ def from_microseconds(value: int) -> datetime:
 
 
 def where(conditions: Sequence[str]) -> str:
-    """The WHERE clause of all these conditions."""
+    """The WHERE clause for all these conditions; empty for none."""
     return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 class SqlStore(StoreBase[BackendBase]):
-    """`_bind` encodes a time; `_time` and `_json` decode a column."""
+    """A store over a `Database`. `_bind` encodes a time; `_time` and `_json` decode a column."""
 
     def __init__(self, backend: BackendBase, database: Database) -> None:
         super().__init__(backend)
@@ -52,6 +52,6 @@ class SqlStore(StoreBase[BackendBase]):
         return [decode(row) for row in self._database.select(statement, params)]
 
     def _write_one(self, statement: str, params: Params, decode: Callable[[Row], T]) -> T | None:
-        """One statement that returns the row that it wrote, if it wrote one."""
+        """Run a statement that returns the row that it wrote; None if it wrote none."""
         rows = self._database.returning(statement, params)
         return decode(rows[0]) if rows else None
