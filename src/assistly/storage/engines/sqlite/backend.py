@@ -18,12 +18,14 @@ _FORK_SECONDS = 1.0
 
 
 class SqliteBackend(SqlBackend, forks.ForkAware):
-    """All processes that give the same path share the file.
+    """Storage in the SQLite file `path`, which threads and processes share.
 
-    `busy_timeout` is how long a write waits for the writes of others. No connection is open while the
-    process forks: a fork waits up to a second for calls in other threads. In a child that inherits an
-    open connection to the file all the same, since a transaction was open for one, every call raises
-    StorageUnavailable.
+    `busy_timeout` is how long a write waits for other writes (default: 10 seconds). With `auto_migrate` the
+    first use applies pending migrations. A fork closes all connections first, and waits up to a second for
+    calls in other threads. If a connection is still open at the fork, because of a transaction for example,
+    every call in the child raises StorageUnavailable.
+
+    Raises ConfigurationError for a path that is not that of a file, and for SQLite before 3.37.
     """
 
     def __init__(
@@ -45,11 +47,11 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
     def before_fork(self) -> None:
         try:
             check_outside(self)
-            patience = _FORK_SECONDS
+            timeout = _FORK_SECONDS
         except TransactionOpen:
-            # It is the forking thread's own, and so cannot end meanwhile.
-            patience = 0
-        self._file.before_fork(patience)
+            # The transaction is the forking thread's own, so waiting for its end is pointless.
+            timeout = 0
+        self._file.before_fork(timeout)
 
     def after_fork_in_parent(self) -> None:
         self._file.after_fork_in_parent()

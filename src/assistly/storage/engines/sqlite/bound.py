@@ -1,4 +1,4 @@
-"""The caller's own connection."""
+"""Connections that the caller owns and has bound."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _REFUSALS: tuple[type[Exception], ...] = (StorageError, *DRIVER_ERRORS)
 
 
 class BoundConnection(Connection):
-    """However the caller has set it up, rows are tuples of str here."""
+    """A caller's connection. Rows are tuples and text is str, whatever factories the caller has set."""
 
     def __init__(self, raw: Any, name: str) -> None:
         super().__init__(raw, name)
         self._cursor.row_factory = None
 
     def begin_if_implicit(self) -> None:
-        """Begin the transaction that the driver would begin by itself: to commit it is the caller's."""
+        """Begin the transaction that the driver would begin before a write by the caller, who commits it."""
         legacy = getattr(self.raw, "autocommit", _LEGACY) == _LEGACY
         level = self.raw.isolation_level
         if legacy and level is not None and not self.in_transaction:
@@ -39,7 +39,10 @@ class BoundConnection(Connection):
 
 
 def bound(raw: Any, name: str) -> BoundConnection:
-    """Raises InvalidValue for what is no open connection of the SQLite that this engine uses."""
+    """Return the bound connection.
+
+    Raises InvalidValue unless `raw` is an open connection of the copy of SQLite that this engine uses.
+    """
     if not isinstance(raw, sqlite3.Connection):
         if isinstance(raw, stdlib_sqlite3.Connection):
             raise InvalidValue(
@@ -52,5 +55,7 @@ def bound(raw: Any, name: str) -> BoundConnection:
         connection = BoundConnection(raw, name)
         connection.row("SELECT 1")
     except _REFUSALS as error:
-        raise InvalidValue(f"connection must be open, and usable in this thread: {error}") from error
+        raise InvalidValue(
+            f"connection must be open, and usable in this thread (check_same_thread=False): {error}"
+        ) from error
     return connection

@@ -15,9 +15,9 @@ Values = Params | Sequence[Any]
 
 
 class Connection:
-    """An `Executor`. Every statement is read to its end, which is when it takes effect.
+    """An `Executor`. All rows of a statement are fetched, since it takes effect only with the last one.
 
-    Values may also be given by their places.
+    Parameters may be a mapping, or a sequence for positional placeholders.
     """
 
     def __init__(self, raw: Any, name: str) -> None:
@@ -50,7 +50,7 @@ class Connection:
         return changed
 
     def insert(self, statement: str, values: Values) -> int:
-        """The id of the new row; 0 if there is none."""
+        """Run an INSERT of one row; return its id, or 0 if no row was inserted."""
         try:
             cursor = self._cursor.execute(statement, values)
         except DRIVER_ERRORS as error:
@@ -69,14 +69,14 @@ class Connection:
         self.raw.close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: use it no more, and never close it, which would change the parent's file."""
+        """In a forked child: never use or close it again, since both would change the parent's file."""
         forks.keep_for_ever(self.raw)
         forks.keep_for_ever(self._cursor)
         self.raw = self._cursor = _InheritedConnection()
 
 
 class _InheritedConnection:
-    """In a child, in the place of a connection of its parent."""
+    """Replaces a connection that a forked child has inherited."""
 
     def close(self) -> None:
         pass

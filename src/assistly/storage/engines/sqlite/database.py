@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class SqliteDatabase:
-    """A file, its pool, and what a fork does to them."""
+    """A `Database` on a file: its pool of connections, its schema, and its behaviour at forks."""
 
     dialect = DIALECT
     writers = 1
@@ -46,7 +46,7 @@ class SqliteDatabase:
         finally:
             self._pool.give_back(connection)
 
-    # Each statement outside a transaction is one of its own.
+    # Outside a transaction, SQLite commits each statement by itself.
     returning = select
 
     def execute(self, statement: str, params: Values) -> int:
@@ -57,7 +57,7 @@ class SqliteDatabase:
             self._pool.give_back(connection)
 
     def insert(self, statement: str, values: Values) -> int:
-        """One INSERT of one row: its id; 0 if there is none."""
+        """Run an INSERT of one row; return its id, or 0 if no row was inserted."""
         connection = self._pool.borrow()
         try:
             return connection.insert(statement, values)
@@ -116,9 +116,9 @@ class SqliteDatabase:
     def close(self) -> None:
         self._close()
 
-    def before_fork(self, patience: float) -> None:
-        """Close every connection, waiting up to `patience` seconds for those that are in use."""
-        self._pool.before_fork(patience)
+    def before_fork(self, timeout: float) -> None:
+        """Close every connection, waiting up to `timeout` seconds for those that are in use."""
+        self._pool.before_fork(timeout)
         self._watch.before_fork()
 
     def after_fork_in_parent(self) -> None:
@@ -135,7 +135,7 @@ class SqliteDatabase:
 
 
 class _Schema:
-    """Makes the schema ready on first use. One that failed leaves no trace: the next one tries again."""
+    """Prepares the schema on first use. If that fails, the next use tries again."""
 
     def __init__(self, *, auto_migrate: bool) -> None:
         self._auto_migrate = auto_migrate
@@ -154,7 +154,7 @@ class _Schema:
             self.is_ready = True
 
     def after_fork_in_child(self) -> None:
-        """Another thread may have held it."""
+        """Replace the lock, which another thread may have held."""
         self._lock = threading.Lock()
 
 

@@ -1,4 +1,4 @@
-"""Times as microseconds, JSON and lists as text."""
+"""The SQL dialect of SQLite: times are microseconds, JSON and lists are text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..sql.store import from_microseconds, to_microseconds
 
 
 class SqliteDialect(Dialect):
-    """Statements that SQLite alone runs are constants: the prefix is always the same."""
+    """The dialect. The prefix of tables is constant, so statements for SQLite alone can be constants."""
 
-    # Written so, since SQLite builds a table of a list of three for each row.
+    # Not `status IN` the three others: SQLite would build a temporary table for that list for each row.
     active = "status NOT IN ('posted', 'dead_letter')"
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class SqliteDialect(Dialect):
     def bind_list(self, values: Sequence[Any]) -> str:
         return json.dumps(list(values), ensure_ascii=False)
 
-    # The rows of a batch have most of their times in common.
+    # Cached, since most times in the rows of a batch are equal.
     time = staticmethod(lru_cache(maxsize=4096)(from_microseconds))
 
     def json(self, value: str | None) -> Any:

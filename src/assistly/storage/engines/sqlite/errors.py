@@ -1,4 +1,4 @@
-"""SQLite's result codes in the words of `assistly.storage.errors`."""
+"""Converts SQLite's result codes to the errors of `assistly.storage.errors`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...errors import (
 )
 from .driver import sqlite3
 
-# sqlite-utils prefers pysqlite3, whose exceptions are its own; a bound connection may be of either.
+# sqlite-utils prefers pysqlite3, which has exception classes of its own; a bound connection may be of either.
 DRIVER_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, stdlib_sqlite3.Error, OverflowError)
 
 _BY_CODE: dict[int, tuple[type[StorageError], str]] = {
@@ -40,7 +40,7 @@ _SCHEMA = "its tables are not those of this version: run `assistly migrate`"
 
 
 def translate(error: Exception, name: str) -> StorageError:
-    """`name` says which database, for a person."""
+    """Return the error to raise. `name` is the database in messages."""
     if isinstance(error, OverflowError):
         return InvalidValue("a number does not fit into 64 bits")
     code = getattr(error, "sqlite_errorcode", None)

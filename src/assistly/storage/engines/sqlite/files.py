@@ -1,4 +1,4 @@
-"""Where the database file is, and how connections to it are opened."""
+"""The database file, and how connections to it are opened."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from .errors import DRIVER_ERRORS, translate
 _OLDEST = (3, 37, 0)
 _CACHED_STATEMENTS = 256
 _creating = threading.Lock()
+# Lack of disk space or file handles, which may pass.
 _SHORTAGES = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """The absolute path, which a later `chdir` leaves alone.
+    """Return the absolute path, so that a later `chdir` does not change it.
 
-    Raises ConfigurationError for what SQLite would take for something else than a file that is shared and
-    kept.
+    Raises ConfigurationError for a path that SQLite would not take for a file that is shared and kept, such
+    as ":memory:".
     """
     try:
         text = os.fspath(path)
@@ -39,14 +40,15 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         raise ConfigurationError(f"SQLITE_PATH: {path!r} is not the path of a file")
     if text == ":memory:":
         raise ConfigurationError(
-            "SQLITE_PATH: ':memory:' is not shared between connections; for a storage that is gone "
-            "at the end use STORAGE_ENGINE=memory"
+            "SQLITE_PATH: ':memory:' is not shared between connections; for a storage that ends with "
+            "the process use STORAGE_ENGINE=memory"
         )
     try:
         return Path(text).absolute()
     except OSError as error:
         raise ConfigurationError(
-            f"SQLITE_PATH: {text!r} is relative to a folder that is gone: {error.strerror}"
+            f"SQLITE_PATH: {text!r} is relative to a working directory that no longer exists "
+            f"({error.strerror}): give an absolute path"
         ) from error
 
 
@@ -84,7 +86,7 @@ class DatabaseFile:
         return Connection(raw, str(self.path))
 
     def after_fork_in_child(self) -> None:
-        """Threads that are not here may have been creating the file."""
+        """Replace the lock, which a thread of the parent may have held while it created the file."""
         global _creating
         _creating = threading.Lock()
         inherited.note_fork(self.path)
@@ -92,8 +94,8 @@ class DatabaseFile:
     def _make_file(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # To close the file drops the locks that other connections of this process have on it: so none
-            # is opened before that.
+            # Closing any descriptor of a file drops this process's locks on it, so the file is created before
+            # SQLite opens it.
             with _creating, suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             mode = self.path.stat().st_mode
@@ -121,7 +123,7 @@ class DatabaseFile:
             raise
 
     def _switch_to_wal(self, database: sqlite_utils.Database) -> None:
-        """The switch needs the file alone, and SQLite does not wait for that by itself."""
+        """Switch to WAL mode, which needs exclusive access: SQLite's busy timeout does not apply to that."""
         deadline = time.monotonic() + self._busy_seconds
         while True:
             try:

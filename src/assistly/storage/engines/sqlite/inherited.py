@@ -1,11 +1,10 @@
-"""Files that this process may not use, since a connection to them was open when it was forked.
+"""Files that a forked child must not use, because a connection to them was open at the fork.
 
-SQLite keeps the locks that a process holds in a table of its own, and a child inherits that table as it
-was. As long as a connection of the parent's is in it, a connection that the child opens to the same file
-believes that the process has its locks already, and takes none from the operating system: the parent, or
-any other process, then takes the log of the child's commits for its own to remove. Nothing in the child
-can repair that, so it must not use the file at all. Where every connection was closed before the fork the
-table is empty, and the child begins like any new process.
+SQLite keeps the locks of a process in a table in memory, and a child inherits a copy. If the parent had a
+connection to a file, that copy says that the process holds the file's locks, and a connection that the
+child opens takes none from the operating system. The parent, or any other process, may then delete the
+write-ahead log with the child's commits. The child cannot repair this, so it must not use the file at all.
+If every connection was closed before the fork, the table is empty, and the child works like a new process.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _unsafe: set[tuple[int, int]] = set()
 
 
 def note_fork(path: Path) -> None:
-    """In a child, before it opens anything: see whether a connection to the file came along."""
+    """In a child, before it opens a connection: remember the file as unsafe if it inherited an open one."""
     with suppress(OSError):
         found = path.stat()
         if (found.st_dev, found.st_ino) in set(_open_files()):
@@ -41,7 +40,7 @@ def check(path: Path) -> None:
             raise StorageUnavailable(
                 f"the SQLite file {str(path)!r} cannot be used in this process: when it was forked, a "
                 "connection to the file was open in the parent (a transaction, a call in another thread, or "
-                "a connection of the application's own), and SQLite's locks do not work here since. Fork "
+                "a connection of the application's own), so SQLite's locks do not work here. Fork "
                 "outside transactions and with such connections closed, or start the process with 'spawn'"
             )
 

@@ -35,7 +35,7 @@ _MAKE_GAP_INDEX = f"""
     WHERE {DIALECT.active}
 """
 
-# After the newest there is, and after the newest there was.
+# Above all ids that are stored, and above the highest one that was deleted.
 _NEXT_ID = """
     SELECT max(deleted_id, coalesce((SELECT max(id) FROM assistly_queue_jobs), 0)) + 1
     FROM assistly_queue_newest WHERE one = 1
@@ -159,7 +159,7 @@ class SqliteJobStore(SqlJobStore):
     _database: SqliteDatabase | PinnedConnection
 
     def prepare_gap_checks(self) -> None:
-        """The index costs each insert a fifth, so it is there once somebody asks: docs/decisions/0015."""
+        """Create the index on first use: it makes each insert a fifth slower (docs/decisions/0015)."""
         self._database.read(lambda connection: connection.execute(_MAKE_GAP_INDEX))
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:  # noqa: ARG002  (the lock is the file's)
@@ -209,7 +209,7 @@ class SqliteJobStore(SqlJobStore):
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
-        """The posted ones of a batch are one statement for each claim number, which is 1 for most."""
+        """Settle a batch: posted jobs with one statement for each claim number (mostly 1), others singly."""
         if len(settlements) == 1:
             (one,) = settlements
             params = _end_of_claim(one, now, expired_only)
@@ -244,7 +244,7 @@ class SqliteJobStore(SqlJobStore):
         return results
 
     def _posted(self, one: Settlement, now: datetime, publish_started_at: int | None, metadata: str) -> Job:
-        """The rest is as its holder has it: to read it again takes as long as the update itself."""
+        """The posted job. Most fields are copied from the holder's record: reading all doubles the time."""
         job = one.job
         return Job(
             job.id,
@@ -275,7 +275,8 @@ class SqliteJobStore(SqlJobStore):
         )
 
     def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
-        """Nobody else writes meanwhile: keys that are free stay free, and ids follow each other."""
+        """Insert several drafts. The transaction excludes other writers, so free keys stay free, and ids are
+        consecutive."""
         at = to_microseconds(now)
 
         def work(connection: Connection) -> dict[int, int]:
@@ -294,7 +295,7 @@ class SqliteJobStore(SqlJobStore):
         ]
 
     def _free(self, connection: Connection, drafts: Sequence[JobDraft]) -> list[int]:
-        """The places of the drafts whose keys are not taken, in the table or earlier in the batch."""
+        """The indexes of the drafts whose keys are not taken, in the table or earlier in the batch."""
         keys = {
             draft.idempotency_key: place
             for place, draft in reversed([*enumerate(drafts)])
@@ -330,7 +331,7 @@ def _values(draft: JobDraft, now: int) -> tuple[Any, ...]:
 
 
 def _end_of_claim(one: Settlement, now: datetime, expired_only: bool) -> dict[str, Any]:
-    """What the statements that settle one job take; each has some of these."""
+    """The parameters of the statements that settle one job. Each uses some of them."""
     return {
         "id": one.id,
         "claim": one.claim,

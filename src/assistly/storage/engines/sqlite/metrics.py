@@ -15,7 +15,7 @@ _SAVE = """
 
 
 class SqliteMetricStore(SqlMetricStore):
-    """A `MetricStore`. Sums are made here, since they may outgrow the numbers of SQLite."""
+    """A `MetricStore`. Python adds the numbers up, since sums may exceed the integers of SQLite."""
 
     def increment_many(self, by_name: Mapping[str, int]) -> None:
         def change(payload: dict[str, Any]) -> None:

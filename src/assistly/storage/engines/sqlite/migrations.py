@@ -54,7 +54,7 @@ class SqliteMigrations:
 
 
 def statements(script: str) -> Iterator[str]:
-    """One by one: `executescript` would commit the transaction that they are to run in."""
+    """Split a script into statements, since `executescript` would commit the open transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

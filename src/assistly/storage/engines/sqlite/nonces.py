@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..sql.nonces import SqlNonceStore
 
-# WHERE keeps the parser from taking ON for a join.
+# Without WHERE the parser would take ON for that of a join.
 _REGISTER_MANY = """
     INSERT INTO assistly_nonces (nonce, timestamp_ms) SELECT key, value FROM json_each(:nonces) WHERE TRUE
     ON CONFLICT (nonce) DO NOTHING

@@ -1,4 +1,4 @@
-"""Connections that are lent for one call or one transaction, and are closed while the process forks."""
+"""A pool of connections, all of which are closed before the process forks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_IDLE = 16
 
 
 class SqlitePool:
-    """Idle connections; the one given back last is lent first. As many are lent as are asked for.
+    """A pool without a limit. The connection that was given back last is lent first; 16 idle ones are kept.
 
     `prepare` is called with each new connection; if it raises, the connection is closed.
     """
@@ -35,7 +35,7 @@ class SqlitePool:
         self._changed = threading.Condition(self._lock)
 
     def borrow(self) -> Connection:
-        """A connection for the caller alone, until it is given back."""
+        """Lend a connection to the caller, until it is given back. Raises StorageClosed."""
         with self._lock:
             if self._forks:
                 self._wait_for_forks()
@@ -54,7 +54,7 @@ class SqlitePool:
         return connection
 
     def borrow_new(self) -> Connection:
-        """A connection that has just been opened, and is not prepared."""
+        """Lend a new connection, without preparing it. Raises StorageClosed."""
         with self.use():
             if self.closed:
                 raise StorageClosed("the storage is closed")
@@ -65,7 +65,7 @@ class SqlitePool:
             return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Also from another thread than it was lent to."""
+        """Take a connection back, from any thread. One that is in a transaction is closed."""
         with self._lock:
             if connection not in self._lent:
                 return
@@ -78,7 +78,7 @@ class SqlitePool:
                     self._changed.notify_all()
 
     def discard(self, connection: Connection) -> None:
-        """Give it back, and let nobody else have it."""
+        """Take a connection back and close it."""
         with self._lock:
             connection.close()
             self._lent.discard(connection)
@@ -86,7 +86,7 @@ class SqlitePool:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """The file is used inside the block: a fork waits for its end, and the block for that of a fork."""
+        """Use the file inside the block: a fork waits for the block to end, and the block for a fork."""
         changed = self._changed
         with changed:
             self._wait_for_forks()
@@ -94,23 +94,23 @@ class SqlitePool:
         try:
             yield
         finally:
-            # In a child that was forked inside the block there is nothing to end.
+            # A child that was forked inside the block starts with no uses.
             if changed is self._changed:
                 with changed:
                     self._uses -= 1
                     changed.notify_all()
 
     def close(self) -> None:
-        """Connections that are lent are closed when they are given back."""
+        """Close the idle connections now, and lent ones when they are given back."""
         with self._changed:
             self.closed = True
             self._close_idle()
 
-    def before_fork(self, patience: float) -> None:
-        """Lend none until `after_fork_in_parent`, and close all that come back within `patience` seconds."""
+    def before_fork(self, timeout: float) -> None:
+        """Lend none until `after_fork_in_parent`; close those given back within `timeout` seconds."""
         with self._changed:
             self._forks += 1
-            self._changed.wait_for(lambda: not self._lent and not self._uses, patience)
+            self._changed.wait_for(lambda: not self._lent and not self._uses, timeout)
             self._close_idle()
 
     def after_fork_in_parent(self) -> None:
@@ -120,7 +120,7 @@ class SqlitePool:
             self._changed.notify_all()
 
     def after_fork_in_child(self) -> None:
-        """Start without connections; those that could not be closed stay the parent's."""
+        """Start without connections; never use those that could not be closed, which are the parent's."""
         for connection in (*self._idle, *self._lent):
             connection.leave_to_parent()
         self._start()

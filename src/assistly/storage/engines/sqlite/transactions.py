@@ -1,4 +1,4 @@
-"""What runs on one connection: transactions, savepoints and bound connections."""
+"""Databases on one connection: in a transaction, or on a bound connection."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ T = TypeVar("T")
 
 @contextmanager
 def atomic(connection: Connection) -> Iterator[None]:
-    """A transaction around the block, or a savepoint where the connection is in one."""
+    """Run the block in a transaction, or in a savepoint if the connection is in a transaction."""
     with _savepoint(connection) if connection.in_transaction else _transaction(connection):
         yield
 
 
 @contextmanager
 def _transaction(connection: Connection) -> Iterator[None]:
-    # A deferred one that reads first and writes later fails at once when another connection wrote
-    # meanwhile, however long the busy timeout is.
+    # Not a deferred one: if it reads first, and another connection writes before it does, its write fails at
+    # once, whatever the busy timeout.
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -45,7 +45,7 @@ def _savepoint(connection: Connection) -> Iterator[None]:
         yield
         connection.execute("RELEASE assistly_savepoint")
     except BaseException:
-        # Without a transaction SQLite has undone all of it by itself: the disk is full, for one.
+        # After some errors, such as a full disk, SQLite has rolled back the whole transaction by itself.
         with suppress(StorageError):
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO assistly_savepoint")
@@ -54,7 +54,7 @@ def _savepoint(connection: Connection) -> Iterator[None]:
 
 
 class PinnedConnection:
-    """A `Database` on one connection, which is in a transaction. One call is made at a time."""
+    """A `Database` on one connection, which is in a transaction. `Storage` serializes the calls."""
 
     dialect = DIALECT
     writers = 0
@@ -64,7 +64,7 @@ class PinnedConnection:
         self._pool = pool
 
     def check(self) -> None:
-        """Raise if the transaction is not open any more."""
+        """Raise StorageClosed or StorageUnavailable if the transaction is no longer open."""
         if self._pool.closed:
             raise StorageClosed("the storage was closed: the transaction was undone")
         if not self._connection.in_transaction:
@@ -113,11 +113,11 @@ class PinnedConnection:
         return datetime.now(UTC)
 
     def migrate(self) -> list[str]:
-        """The schema was made ready before the transaction began."""
+        """Nothing is pending: the schema was prepared before the transaction began."""
         return []
 
     def wait(self, timeout: float) -> None:
-        """Never called: nobody waits for jobs inside a transaction."""
+        """Never called: inside a transaction, the stores poll."""
 
     def close(self) -> None:
         """The block ends the transaction."""
@@ -127,14 +127,14 @@ class PinnedConnection:
 
 
 class BoundDatabase(PinnedConnection):
-    """On the caller's connection. A transaction that the caller has begun is the caller's to commit."""
+    """A `Database` on a bound connection. The caller commits or rolls back."""
 
     def __init__(self, connection: BoundConnection, pool: SqlitePool) -> None:
         super().__init__(connection, pool)
         self._begin_if_implicit = connection.begin_if_implicit
 
     def check(self) -> None:
-        """Outside a transaction each statement is one of its own."""
+        """Nothing to check: the caller's connection need not be in a transaction."""
 
     def _before_write(self) -> None:
         self._begin_if_implicit()

@@ -1,4 +1,4 @@
-"""Noticing what other connections commit, in this process or another."""
+"""Notices commits of other connections, in this process or another."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ...errors import StorageError
 from .connections import Connection
 from .pool import SqlitePool
 
-_INTERVAL = 0.02
+_POLL_SECONDS = 0.02
 
 
 class ChangeWatch:
-    """Asks SQLite for its change counter, over one connection for all threads that wait."""
+    """Polls SQLite's change counter (PRAGMA data_version) on one connection, for all waiting threads."""
 
     def __init__(self, pool: SqlitePool) -> None:
         self._pool = pool
@@ -27,7 +27,10 @@ class ChangeWatch:
         self._changes = 0
 
     def wait(self, timeout: float) -> None:
-        """Return when something changed since this thread's last `wait` did; at once the first time."""
+        """Return when the file has changed since the last `wait` of this thread, or after `timeout` seconds.
+
+        The first call of a thread returns at once.
+        """
         until = time.monotonic() + timeout
         while True:
             changes = self._count()
@@ -37,21 +40,21 @@ class ChangeWatch:
             left = until - time.monotonic()
             if left <= 0:
                 return
-            time.sleep(min(left, _INTERVAL))
+            time.sleep(min(left, _POLL_SECONDS))
 
     def close(self) -> None:
-        """To be called when the pool is closed."""
+        """Close the connection. Call it after the pool's `close`."""
         with self._pool.use(), self._lock:
             self._disconnect()
 
     def before_fork(self) -> None:
-        """To be called after the pool's."""
+        """Close the connection. Call it after the pool's `before_fork`."""
         if self._lock.acquire(blocking=False):
             self._disconnect()
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
-        """To be called after the pool's."""
+        """Start without a connection. Call it after the pool's `after_fork_in_child`."""
         if self._connection is not None:
             self._connection.leave_to_parent()
             self._connection = None
@@ -60,10 +63,10 @@ class ChangeWatch:
     def _count(self) -> int:
         with self._pool.use(), self._lock:
             if not self._pool.closed:
-                self._look()
+                self._poll()
             return self._changes
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         if self._connection is None:
             self._connection = self._pool.file.connect()
             self._version = None
