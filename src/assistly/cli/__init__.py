@@ -51,7 +51,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command in `sys.argv`. A StorageError becomes one line on the error stream, and exit code 1."""
+    """Run the command in `sys.argv`. A StorageError is printed as one line on stderr; the exit code is 1."""
     from assistly.storage.errors import StorageError
 
     for stream in (sys.stdout, sys.stderr):

@@ -44,7 +44,7 @@ def conformance(
         )
     from assistly.storage.testing import conformance as suite
 
-    # A console script does not see modules beside the caller, as `python -m` does.
+    # So that engines in the working directory can be imported, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
     settings = dict(_key_and_value(text) for text in setting) if setting else None
     reports = [suite.run(engine, settings=settings, select=select) for engine in engines]
@@ -58,5 +58,5 @@ def conformance(
 def _key_and_value(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise typer.BadParameter(f"a setting is KEY=VALUE, and not {text!r}")
+        raise typer.BadParameter(f"--setting takes KEY=VALUE; got {text!r}")
     return key, value

@@ -11,7 +11,7 @@ from .tables import print_table
 
 
 def migrate() -> None:
-    """Apply the pending migrations, also where STORAGE_AUTO_MIGRATE is false."""
+    """Apply the pending migrations, even if STORAGE_AUTO_MIGRATE is false."""
     from assistly.storage.factory import build_storage
     from assistly.storage.settings import load_settings
 
@@ -37,15 +37,15 @@ def prune(
         if report.ran and storage.worker_maintains:
             storage.maintain()
     if not report.ran:
-        typer.echo("nothing done: the last prune was less than a minute ago (--force does it anyway)")
+        typer.echo("nothing done: the last prune was less than a minute ago (--force prunes anyway)")
         return
     print_table((), [(kind, f"{count} deleted") for kind, count in asdict(report).items() if kind != "ran"])
 
 
 def maintain() -> None:
-    """Vacuum the table of jobs on Postgres, if that is worth it. Other engines need no maintenance.
+    """Vacuum the table of jobs on Postgres, if it is due. Other engines need no maintenance.
 
-    Workers do it once a minute. It is for cron where no worker runs, or with STORAGE_VACUUM=off.
+    Workers do it once a minute. Run it from cron if no worker runs, or with STORAGE_VACUUM=off.
     """
     with open_environment() as storage:
         storage.maintain()

@@ -1,4 +1,4 @@
-"""The storage that commands work on."""
+"""Opens the storage for a command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def open_environment() -> Storage:
-    """The storage of the environment. Drivers load here, so that `assistly --help` is fast."""
+    """Open the storage that the environment describes. It imports here, so that `--help` is fast."""
     from assistly.storage.factory import open_storage
 
     return open_storage(auto_prune=False)

@@ -1,4 +1,4 @@
-"""How commands print: plain tables, and text without control characters."""
+"""Prints plain tables and times, without control characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Without columns, a table without a head. Control characters are replaced: they drive the terminal."""
+    """Print rows, below a header if there are `columns`. Control characters are replaced, since stored text
+    could control the terminal with them."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -25,11 +26,11 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
 
 
 def shown_time(time: datetime) -> str:
-    """With seconds and an offset."""
+    """The time with seconds and its offset from UTC."""
     return time.isoformat(sep=" ", timespec="seconds")
 
 
 def shortened(text: str, width: int) -> str:
-    """On one line, and cut to `width` characters."""
+    """The text on one line, cut to `width` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"

@@ -94,7 +94,7 @@ def _publishers(given: Sequence[str], secret: str | None) -> dict[str, Publisher
 
     from assistly.worker.publishers import load_publisher
 
-    # Modules in the working directory are found, as with `python -m`.
+    # So that publishers in the working directory can be imported, as with `python -m`.
     if "" not in sys.path:
         sys.path.insert(0, "")
     publishers: dict[str, Publisher] = {}

@@ -1,4 +1,4 @@
-"""The application: a webhook, decisions on approvals, and an operator who looks after dead letters."""
+"""The application: a webhook handler, decisions on approvals, and a review of dead letters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LATE = timedelta(hours=3)
 
 
 def handle_webhook(storage: Storage, clock: SimulatedClock, request: WebhookRequest) -> None:
-    """Refuse what is forged or repeated; run the command, unless it was run before."""
+    """Refuse forged and replayed requests; run the command of any other, unless it was run before."""
     storage.metrics.increment("requestCount")
     storage.metrics.observe_latency(request.handled_in_ms)
     refusal = _refusal(storage, clock, request)
@@ -62,7 +62,7 @@ def _run(storage: Storage, request: WebhookRequest) -> Json:
 
 
 def schedule_post(tx: Storage, post: CalendarPost) -> None:
-    """At its time, or in the next free slot of the platform."""
+    """Schedule a post at its time, or in the next free slot of the platform."""
     at = post.at
     while True:
         try:
@@ -85,7 +85,10 @@ def schedule_post(tx: Storage, post: CalendarPost) -> None:
 
 
 def planned_decisions(storage: Storage) -> Iterator[tuple[datetime, str, str]]:
-    """When, which approval, and how: every fifth decision comes too late, every fourth post is rejected."""
+    """Yield the time, approval id and status of each decision.
+
+    Every fifth decision is too late, and every fourth post is rejected.
+    """
     pending = pages(lambda last: storage.approvals.list(status="pending", before=last, limit=1000))
     posts = sorted(map(_post, pending), key=lambda post: (post.at, post.command))
     for number, post in enumerate(posts, start=1):
@@ -94,7 +97,7 @@ def planned_decisions(storage: Storage) -> Iterator[tuple[datetime, str, str]]:
 
 
 def decide(storage: Storage, id: str, status: str, by: str = "carla") -> None:
-    """Decide, and schedule an approved post, in one transaction."""
+    """Decide on an approval, and schedule the post if it is approved, in one transaction."""
     try:
         with storage.transaction() as tx:
             approval = tx.approvals.decide(id, status, patch={"by": by})
@@ -106,7 +109,7 @@ def decide(storage: Storage, id: str, status: str, by: str = "carla") -> None:
 
 
 def decide_at_once(storage: Storage, id: str, status: str) -> None:
-    """Two reviewers decide on threads of their own at the same time: one of them is too late."""
+    """Let two reviewers decide at the same time, in two threads. One of them is too late."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(partial(decide, storage, id, status), ("ana", "ben")))
 
@@ -117,7 +120,10 @@ def _post(approval: Approval) -> CalendarPost:
 
 
 def review_dead_letters(storage: Storage, platforms: FlakyPlatforms) -> int:
-    """Repair the platforms, and replay or close what was not rejected or too late; how many that were."""
+    """Repair the platforms, then replay or close the dead letters that were neither rejected nor too late.
+
+    Returns how many were replayed or closed.
+    """
     platforms.repair()
     remote_ids = {publication.command: publication.remote_id for publication in platforms.publications}
     dead = pages(lambda last: storage.queue.dead_letters(after=last, limit=1000))

@@ -3,9 +3,9 @@
     {"command": "spring-sale", "user": "maria", "platform": "mastodon",
      "at": "2026-03-02T08:30:00+01:00", "content": "…"}
 
-`command` names the post; a line that repeats a name, with the same post, is a command that was sent twice.
-`approval` (true: a person must agree first), `valid_minutes` (after that it is too late to publish it) and
-`tags` are optional. The whole file is checked before any of it is used.
+`command` names the post. A second line with the same name and post is a command that was sent twice.
+`approval` (true: a person must approve it first), `valid_minutes` (how long after `at` it may be published)
+and `tags` are optional. The whole file is validated before any of it is used.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ class CalendarPost(BaseModel):
 
 
 def shipped_calendar() -> Path:
-    """The one beside the examples."""
+    """The path of the calendar in the package."""
     return Path(str(files("assistly.examples") / "posts.jsonl"))
 
 
 def read_calendar(path: Path) -> list[CalendarPost]:
-    """Every line of the file, or InvalidValue that names the bad ones."""
+    """Return the posts of a calendar file. Raises InvalidValue, which names the first wrong lines."""
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:

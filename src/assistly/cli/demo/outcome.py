@@ -1,4 +1,4 @@
-"""What came of a demo: the storage compared with the calendar and the platforms' own record."""
+"""The outcome of a demo: the stored data, compared with the calendar and the platforms' publications."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def pages(read: Callable[[Any], Sequence[T]]) -> Iterator[T]:
-    """All records. `read` is called with None, and then with the last record of each page."""
+    """Yield all records. `read` is called with None, then with the last record of each page."""
     page = read(None)
     while page:
         yield from page
@@ -25,7 +25,7 @@ def pages(read: Callable[[Any], Sequence[T]]) -> Iterator[T]:
 
 @dataclass(frozen=True, slots=True)
 class StoredData:
-    """What a storage holds."""
+    """All records of a storage that the demo checks."""
 
     counts: dict[JobStatus, int]
     jobs: Sequence[Job]
@@ -48,7 +48,11 @@ class StoredData:
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
-    """`latency` is what the metrics held at the start, and `kept` what the prune at the end left."""
+    """The outcome of a run.
+
+    `latency` is that of the metrics before the run, `stored` the data after it, `pruned` the report of a
+    prune a week later, and `kept` the data after that.
+    """
 
     posts: Sequence[CalendarPost]
     publications: Sequence[Publication]
@@ -64,7 +68,7 @@ class DemoOutcome:
 
     @property
     def checks(self) -> dict[str, list[str]]:
-        """What is wrong, by the name of the check."""
+        """The problems found, by the name of the check."""
         repeats = len(self.posts) - len(self.commands)
         return {
             "no post doubled": [*self._doubled()],
@@ -80,7 +84,7 @@ class DemoOutcome:
         return not any(self.checks.values())
 
     def as_json(self) -> dict[str, Any]:
-        """What `assistly demo --json` prints."""
+        """The object that `assistly demo --json` prints."""
         reasons = (job.dead_letter_reason for job in self.stored.jobs)
         counters, latency = self.stored.metrics.counters, self.stored.metrics.latency
         requests, total_ms = latency.count - self.latency.count, latency.total_ms - self.latency.total_ms
@@ -109,7 +113,7 @@ class DemoOutcome:
                 yield f"{command} was published {times} times"
 
     def _lost(self) -> Iterator[str]:
-        """Each command has one end: posted, dead, rejected, or found on the platform by the operator."""
+        """Commands that did not end once: posted, dead, rejected, or confirmed by the operator."""
         ends: dict[str, list[str]] = {command: [] for command in self.commands}
         for job in self.stored.jobs:
             ends.setdefault(job.idempotency_key or f"job {job.id}", []).append(job.status)
@@ -136,7 +140,7 @@ class DemoOutcome:
             yield f"{command} is not stored as it was published"
 
     def _badly_pruned(self) -> Iterator[str]:
-        """The nonces, one for each line, are too old by then; no job is."""
+        """Check the prune: all nonces (one for each line) are too old, and no job is."""
         yield from _expect(len(self.stored.approvals), self.pruned.approvals + len(self.kept.approvals))
         yield from _expect(len(self.posts), self.pruned.nonces)
         if self.kept.counts != self.stored.counts:

@@ -1,4 +1,4 @@
-"""A database of the demo's own, on the engine of the environment."""
+"""A separate database for the demo, on the engine of the environment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def demo_storage(clock: Clock, *, keep: bool) -> Iterator[tuple[Storage, str, str]]:
-    """An empty storage, where it is, and what becomes of it. Raises Conflict where there is other data."""
+    """Yield an empty storage, the name of its place, and what happens to it afterwards.
+
+    Raises Conflict if the database holds data of something else, or another demo is running in it.
+    """
     with ExitStack() as stack:
         settings, place, afterwards = _place(stack, keep=keep)
         storage = stack.enter_context(open_storage(clock=clock, auto_prune=False, **_SETTINGS | settings))
@@ -43,7 +46,7 @@ def demo_storage(clock: Clock, *, keep: bool) -> Iterator[tuple[Storage, str, st
 
 
 def _place(stack: ExitStack, *, keep: bool) -> tuple[dict[str, Any], str, str]:
-    """The keywords for `open_storage`, the name of the place, and what becomes of it."""
+    """The keywords for `open_storage`, the name of the place, and what happens to it afterwards."""
     settings = load_settings()
     engine, again = settings.engine, "the next demo empties it"
     if engine == "sqlite" and "sqlite_path" not in settings.model_fields_set:
@@ -69,7 +72,7 @@ def _place(stack: ExitStack, *, keep: bool) -> tuple[dict[str, Any], str, str]:
 
 
 def _clear(storage: Storage, place: str) -> None:
-    """Delete what an earlier demo left."""
+    """Delete the data of an earlier demo."""
     stores: list[Any] = [storage.queue, storage.sessions, storage.approvals, storage.events]
     has_records = storage.snapshots.list() or any(store.list(limit=1) for store in stores)
     if storage.snapshots.get(_MARKER) is None and (has_records or storage.metrics.read().counters):

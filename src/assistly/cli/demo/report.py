@@ -1,4 +1,4 @@
-"""What the demo shows: progress while it runs, a table when it is done."""
+"""The output of the demo: progress while it runs, then a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .outcome import DemoOutcome
 
 
 def live_progress(*, quiet: bool) -> Progress:
-    """Bars on the error stream, if that is a terminal."""
+    """Progress bars on stderr, if that is a terminal."""
     console = Console(stderr=True, highlight=False, markup=False)
     console.quiet = quiet or not console.is_terminal
     columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -20,7 +20,7 @@ def live_progress(*, quiet: bool) -> Progress:
 
 
 def print_outcome(outcome: DemoOutcome, place: str, afterwards: str, *, as_json: bool) -> None:
-    """The figures, what went wrong, and the verdict on the last line; or all that as JSON."""
+    """Print the figures, the problems, and the verdict on the last line; or all of it as JSON."""
     if as_json:
         print(json.dumps(outcome.as_json(), indent=2, ensure_ascii=False))
         return

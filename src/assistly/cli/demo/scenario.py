@@ -1,4 +1,4 @@
-"""What happens in the demo: webhooks, decisions, publishing with a worker killed half-way, retention."""
+"""The course of the demo: webhooks, decisions, publishing (one worker is killed), and a prune at the end."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _AFTER = timedelta(days=7)
 
 
 def start_of(posts: Sequence[CalendarPost]) -> datetime:
-    """When the clock of the demo starts."""
+    """The time at which the clock of the demo starts."""
     return min(post.at for post in posts) - _BEFORE
 
 
 class Scenario:
-    """One run, on an empty storage."""
+    """One run of the demo, on an empty storage."""
 
     def __init__(
         self, storage: Storage, clock: SimulatedClock, posts: Sequence[CalendarPost], progress: Progress
@@ -43,7 +43,7 @@ class Scenario:
         self._killed = False
 
     def run(self) -> DemoOutcome:
-        """From the first webhook to the prune at the end."""
+        """Run the demo, and return its outcome."""
         latency = self._storage.metrics.read().latency
         attacks = self._receive_webhooks()
         for number, (at, id, status) in enumerate(planned_decisions(self._storage)):
@@ -59,7 +59,7 @@ class Scenario:
         return DemoOutcome(self._posts, publications, attacks, latency, stored, pruned, kept)
 
     def _receive_webhooks(self) -> int:
-        """How many attacks there were."""
+        """Handle all webhooks, and return how many of them were attacks."""
         pause = min(_PAUSE, _INTAKE / len(self._posts))
         requests = self._progress.track(
             webhook_requests(self._posts, self._clock, pause), description="webhooks", total=len(self._posts)
@@ -86,7 +86,7 @@ class Scenario:
                 self._tell(f"the operator settled {handled} dead letters")
 
     def _next_time(self) -> datetime | None:
-        """When a job falls due, a lease runs out or something on the agenda is to be done."""
+        """The next time at which a job falls due, a lease runs out, or an entry of the agenda is due."""
         claimed = self._storage.queue.list(status=JobStatus.PROCESSING, limit=1000)
         times = [self._storage.queue.next_due_at(), *(job.lease_until for job in claimed)]
         times += [at for at, _ in self._agenda]

@@ -1,4 +1,4 @@
-"""What surrounds the storage, simulated and the same on every run: time, webhooks, platforms, workers."""
+"""Simulations of time, webhooks, platforms and workers, the same on every run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BATCH = 5
 
 @dataclass
 class SimulatedClock:
-    """Stands still unless it is set."""
+    """A clock that stands still unless it is set."""
 
     now: datetime
 
@@ -55,7 +55,10 @@ class WebhookRequest:
 def webhook_requests(
     posts: Iterable[CalendarPost], clock: SimulatedClock, pause: timedelta
 ) -> Iterator[WebhookRequest]:
-    """One for each line of the calendar; now and then it comes again, or its signature with another nonce."""
+    """Yield a request for each line of the calendar.
+
+    Every 20th is followed by an attack: the same request again, or its signature with another nonce.
+    """
     numbers = random.Random(_SEED)
     for number, post in enumerate(posts):
         clock.now += pause
@@ -69,7 +72,10 @@ def webhook_requests(
 
 
 class Fault(NamedTuple):
-    """What a platform does with a share of the posts, so many times or (None) until it is repaired."""
+    """An error that a platform raises for a share of the posts, `times` times or (None) until it is repaired.
+
+    With `publishes` it publishes the post before it raises the error.
+    """
 
     share: float
     times: int | None
@@ -91,7 +97,7 @@ FAULTS = (
 
 
 def plan_faults(commands: Iterable[str]) -> dict[str, Fault]:
-    """A fixed share of each fault, and at least one of each as long as there are commands left."""
+    """Assign each fault to its share of the commands, and at least to one while there are enough commands."""
     shuffled = sorted(commands)
     random.Random(_SEED).shuffle(shuffled)
     total = len(shuffled)
@@ -110,7 +116,7 @@ class Publication(NamedTuple):
 
 
 class FlakyPlatforms:
-    """They accept whatever they are sent, also the same post twice: that is what must not happen."""
+    """Platforms with faults. They publish a post as often as it is sent, so that double posts are noticed."""
 
     def __init__(self, clock: SimulatedClock, faults: Mapping[str, Fault]) -> None:
         self.publications: list[Publication] = []
@@ -119,7 +125,10 @@ class FlakyPlatforms:
         self._calls: Counter[str] = Counter()
 
     def publish(self, job: Job) -> str:
-        """The remote id. Raises Retry, Permanent, Unknown, or ConnectionError where nothing was published."""
+        """Publish a job, and return its remote id.
+
+        Raises Retry, Permanent or Unknown, or ConnectionError if nothing was published.
+        """
         self.clock.now += _CALL_TAKES
         command = job.idempotency_key or ""
         fault = self._faults.get(command)
@@ -140,7 +149,7 @@ class FlakyPlatforms:
 
 
 class SimulatedWorker:
-    """A worker that can be killed: `assistly.worker.Worker` works on real threads in real time."""
+    """A worker that can be killed, in simulated time. `assistly.worker.Worker` uses threads and real time."""
 
     def __init__(self, name: str, storage: Storage, platforms: FlakyPlatforms) -> None:
         self.name = name
@@ -149,7 +158,7 @@ class SimulatedWorker:
         self._platforms = platforms
 
     def claim(self) -> None:
-        """Claim due jobs; with the worker lock, first take back what killed workers had claimed."""
+        """Claim due jobs; the holder of the worker lock first takes back the claims of killed workers."""
         queue = self._storage.queue
         if self._storage.lock.acquire(self.name):
             for job in queue.rescue_expired():
@@ -158,7 +167,7 @@ class SimulatedWorker:
         self.claimed = queue.claim_due(worker_id=self.name, limit=_BATCH, lease=_LEASE)
 
     def publish(self) -> None:
-        """Publish what was claimed, and settle it."""
+        """Publish the claimed jobs, and settle them."""
         claimed, self.claimed = self.claimed, []
         outcomes = [outcome for job in claimed if (outcome := self._publish(job)) is not None]
         snoozed = {outcome.job.id for outcome in outcomes if isinstance(outcome, Snoozed)}
@@ -167,14 +176,14 @@ class SimulatedWorker:
             self._log("job_snoozed" if job.id in snoozed else failed, job)
 
     def die(self) -> None:
-        """Publish the first job, and be gone before anything is settled."""
+        """Publish the first job, and end without settling any."""
         first = self._storage.queue.begin_publish(self.claimed[0])
         self._log("worker_killed", first)
         with suppress(Retry, Permanent, Unknown, ConnectionError):
             self._platforms.publish(first)
 
     def _publish(self, job: Job) -> Outcome | None:
-        """What is to be settled; None if that has been done, or if only the lease can end it."""
+        """Publish a job; return its outcome, or None if it is settled already or its answer was lost."""
         job = self._storage.queue.begin_publish(job)
         try:
             remote_id = self._platforms.publish(job)
