@@ -709,6 +709,9 @@ class TestAsyncWorker:
         {"poll": 0},
         {"grace": -1},
         {"pause": "1"},
+        {"retry": 5},
+        {"retry": {"x": timedelta(minutes=5)}},
+        {"clock": 1.0},
     ],
 )
 def test_the_options_are_checked(storage: Storage, bad: dict[str, Any]) -> None:

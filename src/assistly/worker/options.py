@@ -98,8 +98,8 @@ def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerO
         poll=poll,
         grace=check.seconds("grace", options["grace"]),
         pause=check.seconds("pause", options["pause"]),
-        retry=options["retry"],
-        clock=options["clock"],
+        retry=_checked_retry(options["retry"]),
+        clock=_checked_clock(options["clock"]),
     )
 
 
@@ -144,3 +144,19 @@ def _checked_heartbeat(heartbeat: timedelta | None, lease: timedelta) -> timedel
     if check.duration("heartbeat", heartbeat, zero=False) >= lease:
         raise InvalidValue(f"heartbeat must be shorter than the lease of {lease}, not {heartbeat}")
     return heartbeat
+
+
+def _checked_retry(retry: object) -> RetryPolicy | Mapping[str, RetryPolicy] | None:
+    if retry is None or isinstance(retry, RetryPolicy):
+        return retry
+    if not isinstance(retry, Mapping):
+        raise check.wrong_type("retry", "a RetryPolicy, or a mapping of platforms to them", retry)
+    for platform, policy in retry.items():
+        check.instance(f"retry[{platform!r}]", policy, RetryPolicy)
+    return dict(retry)
+
+
+def _checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
+    if not callable(clock):
+        raise check.wrong_type("clock", "callable", clock)
+    return clock
