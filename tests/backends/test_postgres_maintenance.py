@@ -37,7 +37,7 @@ def jobs(postgres: Storage, aside: psycopg.Connection[Any]) -> psycopg.Connectio
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "_DEAD", 100)
+    monkeypatch.setattr(maintenance, "_DEAD_ROWS", 100)
 
 
 def drain(storage: Storage, jobs: int = 100) -> None:
@@ -101,10 +101,10 @@ def test_a_large_table_takes_more_of_them(
 ) -> None:
     jobs.execute("ANALYZE assistly_queue_jobs")
     make_dead_rows(jobs, 3)
-    monkeypatch.setattr(maintenance, "_DEAD_PER_ROW", 10)
+    monkeypatch.setattr(maintenance, "_DEAD_SHARE", 10)
     postgres.maintain()
     assert vacuums(jobs) == 0
-    monkeypatch.setattr(maintenance, "_DEAD_PER_ROW", 0.1)
+    monkeypatch.setattr(maintenance, "_DEAD_SHARE", 0.1)
     postgres.maintain()
     assert vacuums(jobs) == 1
 

@@ -1,4 +1,4 @@
-"""How values travel to and from the server."""
+"""Conversion of values for the server, and of results from it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def to_binary(moment: datetime) -> int:
-    """What the binary format of a timestamptz holds."""
+    """Encode a time as the binary format of timestamptz does: microseconds since 2000."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 class JsonbLoader(Loader):
-    """The standard decoder, whatever the application registered for its own connections."""
+    """Decodes jsonb with the standard decoder, whatever the application has registered with psycopg."""
 
     format = Format.BINARY
 
@@ -40,7 +40,8 @@ class JsonbLoader(Loader):
 
 
 class UtcLoader(Loader):
-    """For sessions in another time zone, where the driver's loader overflows near year 9999."""
+    """Decodes timestamptz in UTC, for sessions in another time zone: there the driver's loader overflows near
+    the year 9999."""
 
     format = Format.BINARY
 
@@ -49,9 +50,9 @@ class UtcLoader(Loader):
 
 
 def adapt(context: AdaptContext) -> None:
-    """Give this context the types that the statements rely on."""
+    """Register the loaders and dumpers that the statements need."""
     adapters = context.adapters
     adapters.register_loader("jsonb", JsonbLoader)
-    # Of one size, so that a statement is prepared once and not once for each size of number.
+    # All ints as int8: the driver would prepare a statement once for each size of integer.
     adapters.register_dumper(int, Int8BinaryDumper)
     adapters.register_dumper(int, Int8Dumper)

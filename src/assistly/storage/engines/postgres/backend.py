@@ -25,17 +25,18 @@ _STORES = SqlStores(
 class PostgresBackend(SqlBackend):
     """Storage in the schema `schema` of a PostgreSQL server, from version 15.
 
-    `database_url` is any libpq URL or connection string, and `pool_size` how many connections are open
-    at most, besides one for notifications. Nothing connects before the first use.
+    `database_url` is any libpq URL or connection string. `pool_size` is the most connections open at once
+    (default: 10), besides one for notifications and one for maintenance. It connects on the first use, which
+    with `auto_migrate` also applies pending migrations.
 
-    `prepare_threshold` is how often a statement runs on a connection before it is prepared there; None:
-    never. Behind a pooler that shares sessions none is prepared in any case.
+    `prepare_threshold` is how often a statement runs on a connection before it is prepared there (default:
+    2; None: never). Behind a pooler that shares sessions, none is prepared in any case.
 
-    `fast_path` sends statements to libpq without the driver's cursor. None, the default, does so with
-    versions of psycopg that it is tested with (3.3), unless a tracer has patched the driver or its
-    cursors; False never does.
+    `fast_path` sends statements to libpq without the driver's cursor. None, the default, does so with the
+    versions of psycopg that it is tested with (3.3), unless a tracer has patched the driver or its cursors;
+    True always does, False never.
 
-    Raises ConfigurationError for a bad URL, pool size or schema.
+    Raises ConfigurationError for a wrong URL, pool size or schema.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class PostgresBackend(SqlBackend):
         self._maintenance.run()
 
     def close(self) -> None:
-        """Give every connection back; a vacuum under way is cancelled."""
+        """Close all connections, and cancel a vacuum in progress."""
         self._maintenance.close()
         super().close()
 

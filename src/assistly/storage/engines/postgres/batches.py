@@ -1,4 +1,4 @@
-"""Cutting batches to sizes that one statement can carry."""
+"""Cuts batches to sizes that one statement can hold."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _CHARACTERS = 16 * 2**20
 
 
 def chunks(items: Sequence[T], length: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """Yield runs of at most 10,000 items and 16 Mi characters (more only if one item alone has more)."""
     start = total = 0
     for index, item in enumerate(items):
         size = length(item)

@@ -1,4 +1,4 @@
-"""Many new jobs: copied in blocks, so that the server stores one while the next is made."""
+"""Inserts many jobs with COPY, in blocks: the server stores one while the next is encoded."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _JSON_VERSION = b"\x01"
 
 class BulkStatements:
     def __init__(self, d: PostgresDialect) -> None:
-        # The ids themselves are sent only if others took some in between. In FROM, the series would be
-        # stored first.
+        # The ids are returned only if other sessions took some in between. The series is in the SELECT list,
+        # since in FROM the server would materialize it first.
         self.reserve_ids = """
             WITH reserved AS MATERIALIZED (
                 SELECT array_agg(nextval((SELECT pg_get_serial_sequence(%(jobs)s, 'id')::regclass))) AS ids
@@ -51,22 +51,22 @@ class BulkStatements:
 def copy_jobs(
     executor: PostgresExecutor, sql: BulkStatements, table: str, drafts: Sequence[JobDraft], now: datetime
 ) -> list[Job]:
-    """Insert drafts without keys, which COPY could not look up."""
+    """Insert drafts that have no idempotency keys: COPY knows no ON CONFLICT."""
     ((first, gapped),) = executor.rows(sql.reserve_ids, {"jobs": table, "count": len(drafts)})
     ids: Sequence[int] = gapped or range(first, first + len(drafts))
     jobs: list[Job] = []
     with executor.copying(sql.copy) as send:
         send(_BEGIN)
         for start in range(0, len(drafts), _BLOCK):
-            block, places = drafts[start : start + _BLOCK], ids[start : start + _BLOCK]
-            send(_rows(block, places, now))
-            jobs += [transitions.new(draft, id, now) for draft, id in zip(block, places, strict=True)]
+            block, block_ids = drafts[start : start + _BLOCK], ids[start : start + _BLOCK]
+            send(_rows(block, block_ids, now))
+            jobs += [transitions.new(draft, id, now) for draft, id in zip(block, block_ids, strict=True)]
         send(_END)
     return jobs
 
 
 def _rows(drafts: Iterable[JobDraft], ids: Iterable[int], now: datetime) -> bytes:
-    """Spelled here: the driver's `write_row` takes several times as long."""
+    """Encode rows for COPY. The driver's `write_row` takes several times as long."""
     created = to_binary(now)
     parts: list[bytes] = []
     for id, draft in zip(ids, drafts, strict=True):

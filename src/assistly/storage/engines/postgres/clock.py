@@ -1,4 +1,4 @@
-"""The server's clock, without asking for it each time."""
+"""The server's clock, without a round trip for each reading."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import NamedTuple
 
 from ...errors import StorageError
 
-_EVERY = 1.0
-# More than that is no error of ours: the server's clock was set.
-_CORRECTION = timedelta(seconds=0.1)
-_TICKS = getattr(time, "CLOCK_BOOTTIME", None)
+_SYNC_SECONDS = 1.0
+# A larger correction is not a measuring error: the server's clock was set.
+_LARGEST_CORRECTION = timedelta(seconds=0.1)
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
-ticks: Callable[[], float] = time.monotonic if _TICKS is None else partial(time.clock_gettime, _TICKS)
-"""Seconds that go on while the machine sleeps, where the system can tell."""
+ticks: Callable[[], float] = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
+"""Seconds of a monotonic clock; on Linux one that also counts while the machine is suspended."""
 
 Ask = Callable[[], tuple[float, datetime]]
-"""When the question left, by `ticks`, and the server's answer."""
+"""Asks the server for its time. Returns the `ticks` before the query was sent, and the answer."""
 
 
 class _Anchor(NamedTuple):
-    """What the server answered, and when, by `ticks`; no time before `least` is told."""
+    """An answer of the server, and the `ticks` of that time. `now` returns no time before `least`."""
 
     at: float
     answer: datetime
@@ -31,23 +31,23 @@ class _Anchor(NamedTuple):
 
 
 class ServerClock:
-    """What `clock_timestamp()` says on the server, so that hosts with skewed clocks agree.
+    """The time of `clock_timestamp()` on the server, so that hosts with skewed clocks agree.
 
-    Asking costs a round trip, as much as many an operation. So it is asked once a second at
-    most, and in between the time passed since is added from a clock that nobody can set. The
-    answer is taken for the middle of the round trip: the error is at most half of it plus what
-    two quartzes drift apart in a second (some 50 µs). Where a later answer corrects that, time
-    stands still until it is right, so that a job that was scheduled now is due at the next call.
-    It goes back only where the server's own clock was set back.
+    A query for it takes as long as an operation. So the server is asked at most once a second; in between,
+    the time since the answer is measured with a monotonic clock. The answer is taken as the time in the
+    middle of the round trip, so the error is at most half a round trip, plus the drift of two clocks in a
+    second (some 50 µs). If a later answer shows that the clock was ahead, it stands still until the time is
+    right, so that a job scheduled for now is due at the next call. It goes back only if the server's own
+    clock was set back.
     """
 
     def __init__(self) -> None:
         self._anchor: _Anchor | None = None
 
     def now(self, ask: Ask) -> datetime:
-        """The server's time; `ask` is called if it was last called a second ago or more."""
+        """Return the server's time. `ask` is called if the last answer is a second old or more."""
         anchor = self._anchor
-        if anchor is None or not 0 <= ticks() - anchor.at < _EVERY:
+        if anchor is None or not 0 <= ticks() - anchor.at < _SYNC_SECONDS:
             anchor = self._sync(ask)
         return max(anchor.least, anchor.answer + timedelta(0, ticks() - anchor.at))
 
@@ -56,7 +56,7 @@ class ServerClock:
         try:
             before, answer = ask()
         except StorageError:
-            # What comes next will meet the same trouble, and say it better than a clock does.
+            # The operation that needs the time will raise a more useful error, unless it succeeds.
             if previous is None:
                 raise
             return previous
@@ -64,7 +64,7 @@ class ServerClock:
         least = answer
         if previous is not None:
             expected = previous.answer + timedelta(0, at - previous.at)
-            if timedelta(0) < expected - answer < _CORRECTION:
+            if timedelta(0) < expected - answer < _LARGEST_CORRECTION:
                 least = expected
         anchor = self._anchor = _Anchor(at, answer, least)
         return anchor

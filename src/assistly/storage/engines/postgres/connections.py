@@ -1,4 +1,4 @@
-"""Opening connections of our own, and telling whether one still works."""
+"""Opens the connections of the pool, and checks whether they still work."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .executor import CursorExecutor, PostgresExecutor
 from .polling import poll_readable
 from .wire import LibpqExecutor, supports
 
-# To look this up in its class takes longer than to ask libpq.
+# A global, since looking up a member of the enumeration takes longer than the call of libpq.
 _OK = ConnStatus.OK
 
-# Each statement has its index, whatever the statistics say of a table that is empty at noon and full at
-# one: docs/decisions/0016. Only where the server process is the one that the connection was told of: a
-# pooler lends its sessions to others, who would find them with our settings.
+# Make the planner use the index that each statement has, whatever the statistics of a table that fills and
+# empties within minutes say: docs/decisions/0016. Nothing is set if the server process is not the one that
+# the connection was opened to: then a pooler shares its sessions, and other clients would get these settings.
 _CONFIGURE = """
 SELECT pg_catalog.set_config(name, value, FALSE)
 FROM (VALUES ('TimeZone', 'UTC'), ('enable_bitmapscan', 'off'), ('enable_seqscan', 'off'),
@@ -32,7 +32,11 @@ WHERE pg_catalog.pg_backend_pid() = %s
 
 
 class PooledConnection:
-    """A connection with its executor. `readable` tells whether something came, within milliseconds."""
+    """A connection with its executor.
+
+    `readable` waits for input from the server, for up to that many milliseconds. `generation` is that of
+    the process that opened the connection (`forks.generation`); `age` is used by the pool.
+    """
 
     __slots__ = ("age", "connection", "executor", "generation", "link", "readable")
 
@@ -46,9 +50,10 @@ class PooledConnection:
 
     @property
     def is_alive(self) -> bool:
-        """Without a round trip: a server that went away has left an end of file in the socket.
+        """Whether the connection works, checked without a round trip.
 
-        What else may wait there are notices. They are read, and then nothing more may follow.
+        A server that closed the connection has left an end of file in the socket. Other input can only be
+        notices: they are read, and then the socket must be empty.
         """
         for _ in range(4):
             if self.link.status != _OK:
@@ -62,7 +67,7 @@ class PooledConnection:
         return False
 
     def close(self) -> None:
-        """Close it. After a fork it is only kept: the child has the same socket as its parent."""
+        """Close the connection. In a forked child keep it open: the socket is shared with the parent."""
         if self.generation == forks.generation():
             self.connection.close()
         else:
@@ -75,9 +80,10 @@ def is_broken(connection: psycopg.Connection[Any]) -> bool:
 
 
 def raw_connection(target: Target, **options: Any) -> psycopg.Connection[Any]:
-    """A connection in autocommit. Raises our own errors, without the password."""
+    """Open a connection in autocommit mode. Raises StorageUnavailable or ConfigurationError, without the
+    password in the message."""
     try:
-        # By its public name, which tracers replace.
+        # Called by its public name, which tracers replace.
         return psycopg.connect(target.text, autocommit=True, **options)
     except psycopg.Error as error:
         problem = connect_problem(target.redact(" ".join(str(error).split())))
@@ -85,10 +91,9 @@ def raw_connection(target: Target, **options: Any) -> psycopg.Connection[Any]:
 
 
 def connect(target: Target, *, prepare_threshold: int | None, fast_path: bool | None) -> PooledConnection:
-    """A new connection, ready for the statements of the stores.
+    """Open a connection that is ready for the statements of the stores.
 
-    `fast_path`: whether they go to libpq without a cursor; None where the driver is one that this was
-    tested with, and nobody watches its cursors.
+    `fast_path` and `prepare_threshold`: see `PostgresBackend`.
     """
     connection = raw_connection(target, prepare_threshold=prepare_threshold)
     try:
@@ -103,11 +108,13 @@ def connect(target: Target, *, prepare_threshold: int | None, fast_path: bool | 
 def _configured(connection: psycopg.Connection[Any], fast_path: bool | None) -> PostgresExecutor:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
-        raise ConfigurationError(f"the database has the encoding {encoding}: it must have UTF8")
+        raise ConfigurationError(
+            f"the database has the encoding {encoding}, and must have UTF8: create one with ENCODING 'UTF8'"
+        )
     settings = connection.execute(_CONFIGURE, [connection.info.backend_pid], prepare=False).fetchall()
     adapt(connection)
     if not settings:
-        # A session that a pooler lends may hold statements that other clients have prepared.
+        # A session that a pooler shares may hold statements that other clients have prepared.
         connection.prepare_threshold = None
         connection.adapters.register_loader("timestamptz", UtcLoader)
     is_fast = supports(connection) if fast_path is None else fast_path

@@ -1,4 +1,4 @@
-"""Reading a database URL without ever repeating its password."""
+"""Reads a database URL, and keeps its password out of messages."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Target:
 
     @classmethod
     def parse(cls, database_url: str) -> Target:
+        """Read a URL or connection string, and add defaults. Raises ConfigurationError, without the URL."""
         given = _parse(database_url)
         defaults = {
             "connect_timeout": os.environ.get("PGCONNECT_TIMEOUT", "3"),
@@ -38,9 +39,11 @@ class Target:
         )
 
     def reveals(self, text: str) -> bool:
+        """Whether `text` contains a secret."""
         return any(secret in text for secret in self.secrets)
 
     def redact(self, text: str) -> str:
+        """Replace the secrets in `text` with asterisks."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
@@ -78,6 +81,7 @@ def _label(given: dict[str, str]) -> str:
 
 
 def check_schema(schema: str) -> str:
+    """Return `schema` if it can be the name of one. Raises ConfigurationError otherwise."""
     if not isinstance(schema, str) or not schema or "\0" in schema:
         problem = "it takes a name, without NUL characters"
     elif len(schema.encode(errors="surrogatepass")) > _NAME_LIMIT:

@@ -1,4 +1,4 @@
-"""The `Database` of Postgres: which connection runs a piece of work, and how often it may be tried."""
+"""The `Database` of Postgres: borrows connections for calls, and decides which calls are retried."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CONFLICT_RETRIES = 8
 
 
 class PostgresDatabase(forks.ForkAware):
-    """Each call borrows a connection. Its statement commits itself, unless the call is a transaction."""
+    """A `Database` that borrows a connection for each call. Outside transactions it is in autocommit."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class PostgresDatabase(forks.ForkAware):
         self._auto_migrate = auto_migrate
         self._is_ready = False
         self._migrating = threading.Lock()
-        # Of a storage that nobody closes, when it is collected or the interpreter ends.
+        # Also called when a storage that was never closed is collected, or the interpreter ends.
         self._close = weakref.finalize(self, _close, self._wakeups, self._pool)
         forks.register(self)
 
@@ -134,11 +134,11 @@ class PostgresDatabase(forks.ForkAware):
         return True
 
     def after_fork_in_child(self) -> None:
-        """Another thread may have held it."""
+        """Replace the lock, which another thread may have held."""
         self._migrating = threading.Lock()
 
     def _make_ready(self) -> None:
-        """A first use that failed leaves no trace: the next one tries again."""
+        """Prepare the schema on first use. If that fails, the next use tries again."""
         if not self._is_ready:
             self._try(self._check_schema)
 
@@ -154,7 +154,7 @@ class PostgresDatabase(forks.ForkAware):
         return SchemaTarget(executor, self.dialect)
 
     def _begin(self, *, again: bool = True) -> PooledConnection:
-        """A connection with a transaction open. Where a connection turns out dead, another one is tried."""
+        """Borrow a connection, and begin a transaction. If the connection is dead, try once with another."""
         connection = self._pool.take()
         try:
             begin(connection.executor)
@@ -170,13 +170,17 @@ class PostgresDatabase(forks.ForkAware):
         return self._begin(again=False)
 
     def _run(self, work: Callable[[PostgresExecutor], T], *, commits: bool = False) -> T:
-        """`commits`: the work's one statement commits itself, so that it must not be repeated blindly."""
+        """Call `work` on a borrowed connection, and retry it if that is safe.
+
+        `commits`: `work` is one statement in autocommit. If the connection breaks during it, the write may
+        have been stored, so it is not retried: OutcomeUnknown is raised.
+        """
         if not self._is_ready:
             self._make_ready()
         return self._try(work, commits=commits)
 
     def _try(self, work: Callable[[PostgresExecutor], T], *, commits: bool = False) -> T:
-        """As `_run`, whether the schema is ready or not."""
+        """As `_run`, but without preparing the schema first."""
         attempt = 0
         while True:
             connection = self._pool.take()
@@ -192,7 +196,7 @@ class PostgresDatabase(forks.ForkAware):
     def _pause_after(
         self, error: psycopg.Error, connection: PooledConnection, attempt: int, *, commits: bool
     ) -> float:
-        """Seconds until it may be tried again; else it raises the error."""
+        """Return the seconds to wait before a retry. If none is allowed, raise the error."""
         broken = is_broken(connection.connection)
         useless = broken or is_read_only(error)
         if useless:

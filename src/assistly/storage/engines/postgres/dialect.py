@@ -1,4 +1,4 @@
-"""How statements, times and JSON look to Postgres."""
+"""The SQL dialect of Postgres, and the names and lock keys used in statements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..sql.dialect import Dialect
 
 
 class PostgresDialect(Dialect):
-    """The driver does most of the work: times arrive in UTC, and jsonb decoded."""
+    """The dialect. Values need no conversion: the driver returns times in UTC, and jsonb decoded."""
 
     text = "::text"
     bigint = "::bigint"
@@ -25,7 +25,7 @@ class PostgresDialect(Dialect):
     def __init__(self, schema: str) -> None:
         self.schema = schema
         self.quoted_schema = quote(schema)
-        # Doubled, since a percent sign begins a parameter.
+        # In a statement with parameters, a percent sign is doubled.
         doubled = self.quoted_schema.replace("%", "%%")
         super().__init__(f"{doubled}.assistly_", "%({})s")
 
@@ -49,12 +49,12 @@ class PostgresDialect(Dialect):
 
 
 def quote(name: str) -> str:
-    """The name as an identifier in SQL."""
+    """Quote a name as an SQL identifier."""
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
 
 
 def lock_key(*parts: str) -> int:
-    """The key of an advisory lock; those of other schemas and purposes differ."""
+    """The key of an advisory lock: a hash of its purpose, the schema and so on."""
     text = "\0".join(("assistly", *parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)

@@ -1,4 +1,4 @@
-"""The one table from what Postgres says to the errors of this package."""
+"""Converts the errors of Postgres and of the driver to those of this package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BY_STATE: dict[str, tuple[type[StorageError], str]] = {
     ),
     "26000": (
         ConfigurationError,
-        "a pooler in between loses prepared statements",
+        "a pooler in between loses prepared statements: pass prepare_threshold=None",
     ),
     "3D000": (ConfigurationError, "the database does not exist"),
     "3F000": (MigrationError, "the schema is missing: run `assistly migrate`"),
@@ -47,8 +47,8 @@ _BY_STATE: dict[str, tuple[type[StorageError], str]] = {
 }
 _BY_CLASS: dict[str, tuple[type[StorageError], str]] = {
     "08": (StorageUnavailable, "the connection to the server failed"),
-    "22": (StorageCorrupt, "a stored value is not what it must be"),
-    "23": (StorageCorrupt, "a constraint that this package does not know refused it"),
+    "22": (StorageCorrupt, "a stored value has a wrong form"),
+    "23": (StorageCorrupt, "a constraint that this package does not know was violated"),
     "25": (StorageUnavailable, "the transaction ended early"),
     "28": (ConfigurationError, "the server refused the user or the password"),
     "40": (StorageUnavailable, "the server undid the transaction"),
@@ -61,7 +61,7 @@ _BY_CLASS: dict[str, tuple[type[StorageError], str]] = {
     "XX002": (StorageCorrupt, "the server found a corrupt index"),
 }
 
-# The server ends a session with these only where no commit is half-way.
+# The server never ends a session with one of these in the middle of a commit.
 _ENDED_BEFORE_COMMIT = frozenset({"57P01", "57P05", "25P03", "25P04"})
 
 _SETTING_PROBLEM = re.compile(
@@ -73,7 +73,7 @@ _SETTING_PROBLEM = re.compile(
 
 
 def translate(error: psycopg.Error) -> StorageError:
-    """Our error for a failed statement."""
+    """Return the error to raise for a failed statement."""
     state = error.sqlstate or ""
     kind, text = (
         _BY_STATE.get(state) or _BY_CLASS.get(state) or _BY_CLASS.get(state[:2]) or _without_state(error)
@@ -82,28 +82,32 @@ def translate(error: psycopg.Error) -> StorageError:
 
 
 def unknown_outcome(error: psycopg.Error) -> OutcomeUnknown:
-    return OutcomeUnknown(f"the connection broke during a write, which may have landed: {_first_line(error)}")
+    """Return the error to raise if the connection broke during a commit."""
+    return OutcomeUnknown(
+        f"the connection broke during a write, which may have been stored (read before you repeat it): "
+        f"{_first_line(error)}"
+    )
 
 
 def connect_problem(text: str) -> StorageError:
-    """Our error for a connection that could not be made; the server sends no sqlstate for that."""
+    """Return the error to raise if connecting failed. The text decides, since libpq reports no sqlstate."""
     if _SETTING_PROBLEM.search(text):
         return ConfigurationError(f"DATABASE_URL does not work: {text}")
     return StorageUnavailable(f"cannot connect to Postgres: {text}")
 
 
 def is_conflict(error: psycopg.Error) -> bool:
-    """Whether the same work may succeed at once: deadlocks and serialization failures."""
+    """Whether it is a deadlock or a serialization failure, after which a retry may succeed at once."""
     return error.sqlstate in {"40P01", "40001"}
 
 
 def is_read_only(error: psycopg.Error) -> bool:
-    """Whether the server takes no writes now, as one that has become a standby."""
+    """Whether the server accepts no writes now, because it has become a standby for example."""
     return error.sqlstate == "25006"
 
 
 def nothing_committed(error: psycopg.Error) -> bool:
-    """Whether a broken connection's last statement certainly left no trace."""
+    """Whether the last statement on a connection that broke was certainly not committed."""
     return error.sqlstate in _ENDED_BEFORE_COMMIT
 
 

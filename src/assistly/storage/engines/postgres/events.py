@@ -1,4 +1,4 @@
-"""Events whose readers miss none, although ids become visible out of order."""
+"""The event log. Its readers miss no event, although ids may become visible out of order."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .batches import chunks
 from .dialect import PostgresDialect, lock_key
 from .server import PostgresWork
 
-_PATIENCE = "50ms"
+_GATE_TIMEOUT = "50ms"
 _SPAN = 10_000
 
 
 class PostgresEventStatements:
-    """The gate's lock comes before the ids: a default is evaluated for a row that the gate let through."""
+    """The statements on events. An INSERT selects from `gate`, so it takes the lock before it gets ids."""
 
     def __init__(self, d: PostgresDialect) -> None:
         table = f"{d.t}events"
         gate = "WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%(gate)s::bigint))"
-        # An equation in place of the two comparisons would let a generic plan walk the ids of all types.
+        # With `event_type =` instead, a generic plan might walk the ids of all types.
         of_type = "(event_type, id) > (%(event_type)s, %(id)s) AND event_type <= %(event_type)s"
         self.append_one = f"""
             {gate}
@@ -72,7 +72,7 @@ class PostgresEventStatements:
         """
 
     def counted_page_of_type(self, limit: int) -> str:
-        """Page and count in one statement: of two, the second would see more than the first."""
+        """A page, and how many events of any type its range of ids holds, in one snapshot."""
         return f"""
             WITH page AS MATERIALIZED ({self._first_of_type} LIMIT {limit:d})
             SELECT {EVENT_COLUMNS}, (SELECT count(*) FROM ({self._spanned}) AS spanned)
@@ -84,12 +84,13 @@ _ENDLESS = 2**63 - 1
 
 
 class PostgresEventStore(SqlEventStore):
-    """A row gets its id before it is committed, so a lower id may appear after a higher one.
+    """An `EventStore`.
 
-    Whoever appends holds a lock, shared with all others who append, from before it gets ids until
-    its commit. A reader that finds ids missing takes the lock alone for a moment: then nobody is
-    between the two, and what is missing below the newest id will never come. Where it cannot get
-    the lock it returns what precedes the first missing id.
+    A row gets its id before it is committed, so a lower id may appear after a higher one. So each append
+    holds a shared advisory lock, the gate, from before it gets ids until its commit. A reader that finds
+    gaps in the ids takes the lock exclusively: at that time no append is between the two, and ids that are
+    missing below the newest one will never appear. If it cannot get the lock within 50 ms, it returns the
+    events before the first gap.
     """
 
     def __init__(self, backend: BackendBase, database: PostgresWork) -> None:
@@ -133,7 +134,7 @@ class PostgresEventStore(SqlEventStore):
         return self._own.append_many, params
 
     def _whole_page(self, id: int, event_type: str | None, limit: int) -> Sequence[Row] | None:
-        """The page, if no id is missing between it and `id`."""
+        """The page if no id is missing after `id` up to its last one, else None."""
         if event_type is None:
             rows = self._page(id, None, limit, _ENDLESS)
             return rows if not rows or rows[-1][0] == id + len(rows) else None
@@ -151,7 +152,7 @@ class PostgresEventStore(SqlEventStore):
         return self._database.select(f"{page} LIMIT {limit:d}", params)
 
     def _horizon(self, id: int) -> int:
-        """An id up to which nothing can appear any more."""
+        """An id up to which no further event can appear."""
         if self._postgres.sees_later_commits():
             newest = self._postgres.rolled_back(self._newest_settled)
             if newest is not None:
@@ -168,10 +169,10 @@ class PostgresEventStore(SqlEventStore):
     def _take_gate(self, connection: Executor) -> bool:
         params = {"gate": self._gate}
         (on_standby, taken) = connection.rows(self._own.try_gate, params)[0]
-        # A standby knows nothing of the locks on its primary.
+        # A standby does not see the locks on its primary.
         if on_standby or taken:
             return cast("bool", taken and not on_standby)
-        connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+        connection.execute(f"SET LOCAL lock_timeout = '{_GATE_TIMEOUT}'")
         try:
             connection.execute(self._own.wait_for_gate, params)
         except psycopg.errors.LockNotAvailable:

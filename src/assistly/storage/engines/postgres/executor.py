@@ -1,4 +1,4 @@
-"""Statements on one connection."""
+"""Runs statements on one connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_PARAMS: Params = MappingProxyType({})
 
 
 class PostgresExecutor(ABC):
-    """Results come in binary, so that neither time zone nor date style of the session matters."""
+    """An `Executor`. Results are binary, so that time zone and date style of the session do not matter."""
 
     __slots__ = ("connection",)
 
@@ -27,33 +27,33 @@ class PostgresExecutor(ABC):
 
     @abstractmethod
     def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:
-        """The rows that the statement returns."""
+        """Run a statement; return its rows."""
 
     @abstractmethod
     def row(self, statement: str, params: Params = NO_PARAMS) -> Row | None:
-        """The first row that the statement returns."""
+        """Run a statement; return its first row, or None."""
 
     @abstractmethod
     def execute(self, statement: str, params: Params = NO_PARAMS) -> int:
-        """How many rows the statement changes."""
+        """Run a statement; return the number of rows that it changed."""
 
     @abstractmethod
     def command(self, text: str) -> str:
-        """Run `text` unprepared, without parameters; the command tag."""
+        """Run `text` unprepared and without parameters; return the command tag."""
 
     @contextmanager
     def copying(self, statement: str) -> Iterator[Callable[[bytes], None]]:
-        """Yields what takes the bytes of a COPY … FROM STDIN."""
+        """Run a COPY … FROM STDIN, and yield the function that sends its data."""
         with self.cursor() as cursor, cursor.copy(statement) as copy:
             yield copy.write
 
     def cursor(self) -> psycopg.Cursor[Row]:
-        """A cursor of the connection, whose rows are tuples."""
+        """A new cursor, whose rows are tuples."""
         return self.connection.cursor(row_factory=tuple_row)
 
 
 class CursorExecutor(PostgresExecutor):
-    """Through the driver's cursor, as any program does it."""
+    """Runs statements with a cursor of the driver."""
 
     __slots__ = ("_cursor",)
 
@@ -66,7 +66,7 @@ class CursorExecutor(PostgresExecutor):
         cursor.execute(statement, params, binary=True)
         found = cursor.fetchall()
         if len(found) > 1:
-            # A cursor holds its last result until the next one.
+            # A cursor keeps its last result in memory, so after a large one it is replaced.
             self._cursor = self.cursor()
         return found
 
@@ -84,7 +84,7 @@ class CursorExecutor(PostgresExecutor):
 
 
 class BoundExecutor(CursorExecutor):
-    """On a caller's connection, whatever its row factory, cursor class, types and time zone."""
+    """Runs statements on a caller's connection, whatever row factory, cursor class and types it has."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Idempotency keys in batches: numbered in the order given, locked in the order of the keys."""
+"""Idempotency keys, with one statement for a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .server import PostgresWork
 
 
 class PostgresIdempotencyStatements:
-    """What comes first gets the lower number; rows are locked in one order, to avoid deadlocks."""
+    """The statements for batches. `seq` follows the order of the batch; rows are locked in the order of the
+    keys, to avoid deadlocks."""
 
     def __init__(self, d: PostgresDialect) -> None:
         table = f"{d.t}idempotency"
@@ -62,6 +63,8 @@ class PostgresIdempotencyStatements:
 
 
 class PostgresIdempotencyStore(SqlIdempotencyStore):
+    """An `IdempotencyStore`."""
+
     def __init__(self, backend: BackendBase, database: PostgresWork) -> None:
         super().__init__(backend, database)
         self._own = database.dialect.statements(PostgresIdempotencyStatements)
@@ -80,7 +83,7 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
         found = {row.key: row for row in map(self._row, rows)}
         held = [claim.key for claim in claims if claim.key not in found]
         if held:
-            # Those that were taken are taken: that the others cannot be read must not hide it.
+            # The keys in `found` have been taken, so an error of this query must not fail the whole call.
             with suppress(StorageUnavailable):
                 rows = self._database.select(self._own.rows, {"keys": held})
                 found |= {row.key: row for row in map(self._row, rows)}

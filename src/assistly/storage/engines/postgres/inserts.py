@@ -1,4 +1,4 @@
-"""New jobs. The server is asked for their ids only: the rest is what was sent."""
+"""Inserts new jobs. Only the ids are returned by the server; the other fields are known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNLESS_KEY_IS_TAKEN = "ON CONFLICT (idempotency_key) WHERE idempotency_key IS N
 class InsertStatements:
     def __init__(self, d: PostgresDialect) -> None:
         table = f"{d.t}queue_jobs"
-        # While the server's queue of notifications is full, a commit that adds to it fails.
+        # No notification if the server's queue of them is half full: once it is full, the commit would fail.
         self.insert = f"""
             INSERT INTO {table} (
                 status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, retries,
@@ -32,8 +32,8 @@ class InsertStatements:
                 THEN pg_catalog.pg_notify(%(channel)s, '') IS NULL
             END
         """
-        # Ids in the order of the drafts; rows in the order of their keys, which keeps batches that share
-        # some from a deadlock.
+        # Ids follow the order of the drafts. Rows are inserted in the order of their keys, to avoid deadlocks
+        # between batches that have some in common.
         self.insert_many = f"""
             WITH sequence AS MATERIALIZED (SELECT pg_get_serial_sequence(%(jobs)s, 'id')::regclass AS name),
             numbered AS MATERIALIZED (
@@ -63,7 +63,7 @@ class InsertStatements:
 
 
 def drafts_json(drafts: Sequence[JobDraft]) -> str:
-    """The drafts as `insert_many` takes them."""
+    """Encode the drafts as the parameter of `insert_many`."""
     return f"[{','.join(map(_draft_json, drafts))}]"
 
 
@@ -80,7 +80,7 @@ def _draft_json(draft: JobDraft) -> str:
 
 
 def ids_of(drafts: Sequence[JobDraft], rows: Sequence[tuple[int, str | None]]) -> Iterator[int | None]:
-    """The id of each draft, from the rows that were inserted, by id; None where its key is taken."""
+    """Yield the id of each draft, or None if its key was taken. `rows` are the inserted ones, by id."""
     inserted = {key for _, key in rows}
     remaining = iter(rows)
     for draft in drafts:

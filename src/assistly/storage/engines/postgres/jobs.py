@@ -31,19 +31,19 @@ from .inserts import InsertStatements, drafts_json, ids_of
 from .server import PostgresWork
 from .wakeups import POLL_SECONDS
 
-# What falls due later is seen by the next poll.
+# A job that falls due later is found by the next poll, so it needs no notification.
 _SOON = timedelta(seconds=2 * POLL_SECONDS)
 _in_order = attrgetter("due_at", "id")
 
 
 class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
-    """The column `attention_at` holds what `transitions.check_at` says."""
+    """The statements on jobs. The column `attention_at` holds the result of `transitions.check_at`."""
 
     def __init__(self, d: PostgresDialect) -> None:
         JobStatements.__init__(self, d)
         InsertStatements.__init__(self, d)
         BulkStatements.__init__(self, d)
-        # In the order of the array, which keeps two callers from a deadlock.
+        # Locked in the order of the array, to avoid deadlocks.
         self.lock_platforms = "SELECT pg_advisory_xact_lock(key) FROM unnest(%(keys)s::bigint[]) AS key"
         self.post = f"""
             UPDATE {self.table}
@@ -122,9 +122,9 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
         """
 
     def claim(self, *, of_platforms: bool, unless_overdue: bool, limit: int) -> str:
-        """The limit is a literal: the plan of a prepared statement depends on it."""
+        """The limit is a literal, since the plan of a prepared statement depends on it."""
         platforms = self.of_platforms if of_platforms else ""
-        # Not with EXISTS: in the hope of a first row soon, that may become a scan of the table.
+        # Not EXISTS: the planner may choose a table scan for it, expecting to find a row early.
         nothing_is_overdue = f"""
             AND (
                 SELECT id FROM {self.table}
@@ -228,8 +228,8 @@ class PostgresJobStore(SqlJobStore):
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         if not self._postgres.sees_later_commits():
             raise InvalidValue(
-                "min_gap takes a READ COMMITTED transaction: in the connection's isolation level the "
-                "jobs that others schedule meanwhile cannot be seen"
+                "min_gap needs a READ COMMITTED transaction: in the isolation level of this connection, jobs "
+                "that others have just scheduled cannot be seen"
             )
         keys = sorted({lock_key("platform", self._schema, platform) for platform in platforms})
         self._database.select(self._sql.lock_platforms, {"keys": keys})
@@ -291,7 +291,7 @@ class PostgresJobStore(SqlJobStore):
     def _settle_many(
         self, settlements: Sequence[Settlement], now: datetime, expired_only: bool
     ) -> list[Job | None]:
-        """One statement for each kind. The second settlement of a claim is lost."""
+        """Settle with one statement for each kind. The second settlement of a claim gets None."""
         places: dict[tuple[int, int], int] = {}
         groups: defaultdict[str, list[Settlement]] = defaultdict(list)
         for place, one in enumerate(settlements):
@@ -311,7 +311,7 @@ class PostgresJobStore(SqlJobStore):
     def _settle_step(
         self, kind: str, group: list[Settlement], now: datetime, expired_only: bool
     ) -> tuple[str, dict[str, Any]]:
-        """Rows are locked by id, which keeps two batches that share some from a deadlock."""
+        """The statement and parameters for one kind. Rows are locked by id, to avoid deadlocks."""
         sql = self._sql
         group.sort(key=lambda one: one.id)
         params: dict[str, Any] = {
@@ -336,7 +336,7 @@ class PostgresJobStore(SqlJobStore):
         }
 
     def _notify(self, jobs: Iterable[Job | None]) -> None:
-        """Wake the waiters if one of these, just changed, is due soon."""
+        """Wake waiting workers if one of these jobs, which have just changed, is due soon."""
         if any(
             job is not None and job.status in transitions.WAITING and job.due_at - job.updated_at <= _SOON
             for job in jobs

@@ -1,4 +1,4 @@
-"""Vacuuming the table of jobs once that is worth it: docs/decisions/0022."""
+"""Vacuums the table of jobs when dead rows slow claims down: docs/decisions/0022."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .errors import translate
 
 APPLICATION_NAME = "assistly maintenance"
 
-# A claim walks past each entry that is dead since the last vacuum, at 14 ns. A vacuum takes 10 ms of
+# A claim walks past each index entry that died since the last vacuum, at 14 ns. A vacuum takes 10 ms of
 # processor time, and 70 ms more for each million rows, whose indexes it reads.
-_DEAD = 2_000
-_DEAD_PER_ROW = 0.01
+_DEAD_ROWS = 2_000
+_DEAD_SHARE = 0.01
 _CANCEL_SECONDS = 1.0
 
 _STATISTICS = """
@@ -26,31 +26,32 @@ SELECT n_dead_tup, greatest(reltuples, 0)
 FROM pg_catalog.pg_stat_all_tables JOIN pg_catalog.pg_class ON pg_class.oid = relid
 WHERE relid = pg_catalog.to_regclass(%s)
 """
-# As gentle as autovacuum; not in a session that a pooler lends to others.
-_GENTLY = (
+# Throttle the vacuum as autovacuum is. Nothing is set in a session that a pooler shares.
+_THROTTLE = (
     "SELECT pg_catalog.set_config('vacuum_cost_delay', '2ms', FALSE) WHERE pg_catalog.pg_backend_pid() = %s"
 )
-# Waits for nobody; does not truncate, which would lock readers out; without parallel workers.
+# Does not wait for locks, does not truncate (which would block readers), uses no parallel workers.
 _VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE OFF, PARALLEL 0) {table}"
 
 
 class Maintenance:
-    """Claims begin at the front of their index, and walk past the entries of all jobs claimed before.
+    """Vacuums the table if it has at least 2,000 dead rows, plus 1 % of all rows.
 
-    Whether a vacuum is worth it is decided by what the server counts: the processes that claim and the
-    one that maintains may not be the same. It has a connection of its own, for as long as it takes.
+    A claim starts at the front of its index, and walks past the dead entries of all jobs claimed before.
+    The numbers are those of the server's statistics, since other processes claim, too. Each run opens a
+    connection of its own.
     """
 
     def __init__(self, target: Target, table: str) -> None:
         self._target = target
         self._table = table
-        self._kept = 0
+        self._unremovable = 0
         self._generation = 0
         self._connection: psycopg.Connection[Any] | None = None
         self._is_closed = False
 
     def run(self) -> None:
-        """Vacuum if enough rows are dead. Where the role may not, the server skips it with a warning."""
+        """Vacuum if enough rows are dead. If the role lacks the privilege, the server only warns."""
         if self._is_closed:
             raise StorageClosed("the storage is closed")
         connection = raw_connection(self._target, prepare_threshold=None, application_name=APPLICATION_NAME)
@@ -66,7 +67,7 @@ class Maintenance:
             self._connection = None
 
     def close(self) -> None:
-        """Cancel a vacuum under way, but for one of a parent's process."""
+        """Cancel a vacuum in progress, unless it is one of the parent process."""
         self._is_closed = True
         connection = self._connection
         if connection is not None and self._generation == forks.generation():
@@ -75,14 +76,14 @@ class Maintenance:
 
     def _is_worth_it(self, connection: psycopg.Connection[Any]) -> bool:
         dead, rows = self._statistics(connection)
-        # What an old transaction has kept from being vacuumed last time is no reason to try again.
-        self._kept = min(self._kept, dead)
-        return dead - self._kept >= _DEAD + _DEAD_PER_ROW * rows
+        # Rows that the last vacuum could not remove, because of an old transaction, do not count.
+        self._unremovable = min(self._unremovable, dead)
+        return dead - self._unremovable >= _DEAD_ROWS + _DEAD_SHARE * rows
 
     def _vacuum(self, connection: psycopg.Connection[Any]) -> None:
-        connection.execute(_GENTLY, [connection.info.backend_pid])
+        connection.execute(_THROTTLE, [connection.info.backend_pid])
         connection.execute(_VACUUM.format(table=self._table).encode())
-        self._kept, _ = self._statistics(connection)
+        self._unremovable, _ = self._statistics(connection)
 
     def _statistics(self, connection: psycopg.Connection[Any]) -> tuple[int, float]:
         row = connection.execute(_STATISTICS, [self._table]).fetchone()

@@ -13,7 +13,7 @@ _ROWS = 32
 
 
 class PostgresMetricStatements:
-    """Sums are numeric and not bigint, which they may outgrow."""
+    """The statements on metrics. Sums are numeric, since they may exceed bigint."""
 
     def __init__(self, d: Dialect) -> None:
         upsert = f"INSERT INTO {d.t}metrics AS stored (id, payload, updated_at)"
@@ -63,7 +63,7 @@ class PostgresMetricStatements:
 
 
 class PostgresMetricStore(SqlMetricStore):
-    """Each thread has its row, or nearly: writers on many connections do not queue up."""
+    """A `MetricStore`. Threads are spread over 32 rows, so that concurrent writers rarely wait for a lock."""
 
     def increment(self, name: str, by: int) -> None:
         self._upsert(self._own.increment, {"name": name, "by": by})

@@ -1,4 +1,4 @@
-"""A schema that migrations are applied to."""
+"""Applies migrations to a schema."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .dialect import PostgresDialect, lock_key
 from .errors import translate
 from .executor import PostgresExecutor
 
-# Plain queries: to_regclass answers from a cache, which may not know yet what was committed
-# while this transaction waited for its turn.
+# Not to_regclass, which reads a cache: that may lack tables committed while this transaction waited for the
+# lock.
 _NAMESPACE = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s"
 _TABLE = """
 SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -22,7 +22,7 @@ WHERE n.nspname = %(schema)s AND c.relname = 'assistly_migrations'
 
 
 class SchemaTarget:
-    """Reads before it writes: a role that may not create anything can use a schema that is current."""
+    """A `MigrationTarget`. It reads first: a role without the CREATE privilege can use a current schema."""
 
     def __init__(self, executor: PostgresExecutor, dialect: PostgresDialect) -> None:
         self._executor = executor
@@ -39,7 +39,7 @@ class SchemaTarget:
 
     def apply(self, migration: Migration) -> bool:
         with self._connection.transaction():
-            self._take_turn()
+            self._lock()
             if migration.name in self.applied():
                 return False
             self._prepare()
@@ -48,9 +48,9 @@ class SchemaTarget:
         return True
 
     def _run(self, migration: Migration) -> None:
-        """In one message, as psql -f would send it, and so without parameters.
+        """Run all statements of the file with one simple query, which allows several.
 
-        What is not the file's fault stays the driver's error: it may go well a second time.
+        Errors that the file does not cause stay those of the driver, so that the call can be retried.
         """
         try:
             self._connection.execute(migration.sql.encode())
@@ -60,8 +60,8 @@ class SchemaTarget:
                 raise
             raise problem from error
 
-    def _take_turn(self) -> None:
-        """The limits that suit a query do not suit a migration, nor waiting for another's."""
+    def _lock(self) -> None:
+        """Wait for the lock on migrations, without the time limits that the role or database may set."""
         command = self._executor.command
         command("SET LOCAL statement_timeout = 0")
         command("SET LOCAL lock_timeout = 0")

@@ -1,4 +1,4 @@
-"""Waiting for what a server sends."""
+"""Waiting until a socket is readable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 
 def poll_readable(descriptor: int) -> Callable[[int], object]:
-    """Whether the descriptor can be read, or is closed, after at most so many milliseconds."""
+    """Return a function that waits up to so many milliseconds for the descriptor to be readable or closed.
+
+    Its result is true if it is.
+    """
     if not hasattr(select, "poll"):
         return lambda most: select.select([descriptor], [], [], most / 1000)[0]
     poll = select.poll()

@@ -1,4 +1,4 @@
-"""Lending connections: docs/decisions/0021."""
+"""A pool of connections: docs/decisions/0021."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from ... import forks
 from ...errors import StorageClosed, StorageError, StorageUnavailable
 from .connections import PooledConnection
 
-PATIENCE = 4.5
+TAKE_SECONDS = 4.5
 """Seconds that a caller waits for a connection."""
 
-# To look this up in its class takes longer than to ask libpq.
+# A global, since looking up a member of the enumeration takes longer than the call of libpq.
 _IDLE = TransactionStatus.IDLE
 
-_Place = queue.SimpleQueue[PooledConnection | None]
+# The mailbox of a waiting caller: it gets a connection, or None if it may open one.
+_Waiter = queue.SimpleQueue[PooledConnection | None]
 
 
 class Pool(forks.ForkAware):
     """At most `size` connections, opened when they are needed, each lent to one caller at a time.
 
-    The one given back last is lent first. Callers who find none wait in a line. There are no threads but
-    one for each attempt to connect, which has no time limit of its own while a host name is looked up.
+    The connection that was given back last is lent first. When none is free, callers are served in the order
+    in which they came. Each attempt to connect runs in a thread of its own, since libpq's look-up of a host
+    name has no time limit; there are no other threads.
     """
 
     def __init__(self, connect: Callable[[], PooledConnection], size: int, label: str) -> None:
@@ -40,42 +42,44 @@ class Pool(forks.ForkAware):
 
     def _reset(self) -> None:
         self._generation = forks.generation()
-        # Reentrant: the collector may close a forgotten pool while this thread is inside.
+        # Reentrant: the collector may close the pool of a forgotten storage while this thread is inside.
         self._lock = threading.RLock()
         self._idle: list[PooledConnection] = []
-        self._waiting: deque[_Place] = deque()
-        self._places = self._size
+        self._waiting: deque[_Waiter] = deque()
+        self._may_open = self._size
+        """How many further connections may be opened."""
         self._age = 0
+        """How often `close_idle` was called. Older connections are closed when they are given back."""
 
-    def take(self, patience: float = PATIENCE) -> PooledConnection:
-        """A live connection, within `patience` seconds. Raises StorageUnavailable and StorageClosed."""
+    def take(self, timeout: float = TAKE_SECONDS) -> PooledConnection:
+        """Lend a live connection, within `timeout` seconds. Raises StorageUnavailable or StorageClosed."""
         deadline = 0.0
         while True:
-            connection = place = None
+            connection = waiter = None
             with self._lock:
                 if self.is_closed:
                     raise StorageClosed("the storage is closed")
                 if self._idle:
                     connection = self._idle.pop()
-                elif self._places:
-                    self._places -= 1
+                elif self._may_open:
+                    self._may_open -= 1
                 else:
-                    place = _Place()
-                    self._waiting.append(place)
+                    waiter = _Waiter()
+                    self._waiting.append(waiter)
             if connection is None:
-                deadline = deadline or monotonic() + patience
-                if place is not None:
-                    connection = self._wait(place, deadline)
+                deadline = deadline or monotonic() + timeout
+                if waiter is not None:
+                    connection = self._wait(waiter, deadline)
                 if connection is None:
                     return self._open(deadline)
-            # Nothing to read, as nearly always: then it is alive.
+            # Usually there is nothing to read: then the connection is alive.
             if not connection.readable(0) or connection.is_alive:
                 return connection
             self.close_idle()
             self._free(connection)
 
     def give_back(self, connection: PooledConnection) -> None:
-        """Lend it to the next caller; close it if it is in a transaction, broken, or not to be trusted."""
+        """Take a connection back. It is closed if in a transaction, broken, or older than `close_idle`."""
         if connection.generation != self._generation:
             connection.close()
             return
@@ -90,25 +94,25 @@ class Pool(forks.ForkAware):
         self._free(connection)
 
     def close_idle(self) -> None:
-        """A connection broke: close those that are idle, and those in use once they come back."""
+        """After a connection broke, close the idle ones, and those in use when they are given back."""
         with self._lock:
             self._age += 1
             idle, self._idle = self._idle, []
-            self._places += len(idle)
+            self._may_open += len(idle)
         for connection in idle:
             connection.close()
 
     def close(self) -> None:
-        """Close the idle connections, and those in use once they come back."""
+        """Close the idle connections, and those in use when they are given back."""
         with self._lock:
             self.is_closed = True
             waiting, self._waiting = self._waiting, deque()
-        for place in waiting:
-            place.put(None)
+        for waiter in waiting:
+            waiter.put(None)
         self.close_idle()
 
     def after_fork_in_child(self) -> None:
-        """The sockets are the parent's: they are neither used nor closed here."""
+        """Start without connections: the sockets are the parent's, and neither used nor closed here."""
         forks.keep_for_ever(self._idle)
         self._reset()
 
@@ -117,27 +121,28 @@ class Pool(forks.ForkAware):
         """How many callers wait for a connection."""
         return len(self._waiting)
 
-    def _wait(self, place: _Place, deadline: float) -> PooledConnection | None:
-        """None if the caller may open one."""
+    def _wait(self, waiter: _Waiter, deadline: float) -> PooledConnection | None:
+        """Wait for a connection; None if the caller may open one."""
         try:
-            return place.get(timeout=max(0.0, deadline - monotonic()))
+            return waiter.get(timeout=max(0.0, deadline - monotonic()))
         except BaseException as error:
             with self._lock:
-                is_in_line = place in self._waiting
-                if is_in_line:
-                    self._waiting.remove(place)
-            is_late = isinstance(error, queue.Empty)
-            if is_late and is_in_line:
+                still_waits = waiter in self._waiting
+                if still_waits:
+                    self._waiting.remove(waiter)
+            has_timed_out = isinstance(error, queue.Empty)
+            if has_timed_out and still_waits:
                 raise StorageUnavailable(
-                    f"all {self._size} connections are in use, and none came back within {PATIENCE} s: "
+                    f"all {self._size} connections are in use, and none came back within {TAKE_SECONDS} s: "
                     "raise STORAGE_POOL_SIZE, or keep transactions short"
                 ) from None
-            handed = None if is_in_line else place.get()
-            if is_late:
+            # Served between the exception and the lock.
+            handed = None if still_waits else waiter.get()
+            if has_timed_out:
                 return handed
             if handed is not None:
                 self.give_back(handed)
-            elif not is_in_line:
+            elif not still_waits:
                 self._free(None)
             raise
 
@@ -148,7 +153,7 @@ class Pool(forks.ForkAware):
         try:
             outcome = attempt.outcome(max(0.0, deadline - monotonic()))
         except queue.Empty:
-            raise StorageUnavailable(f"no connection to {self._label} within {PATIENCE} s") from None
+            raise StorageUnavailable(f"no connection to {self._label} within {TAKE_SECONDS} s") from None
         if isinstance(outcome, PooledConnection):
             return outcome
         if isinstance(outcome, StorageError):
@@ -168,11 +173,11 @@ class Pool(forks.ForkAware):
             if self._waiting:
                 self._waiting.popleft().put(None)
             else:
-                self._places += 1
+                self._may_open += 1
 
 
 class _Attempt:
-    """An attempt to connect, in a thread of its own. One that succeeds too late is kept for others."""
+    """An attempt to connect, in a thread of its own. If it succeeds late, the pool gets the connection."""
 
     def __init__(
         self,
@@ -189,7 +194,7 @@ class _Attempt:
         self._outcomes: queue.SimpleQueue[PooledConnection | Exception] = queue.SimpleQueue()
 
     def outcome(self, timeout: float) -> PooledConnection | Exception:
-        """Raises queue.Empty after `timeout` seconds."""
+        """Return the connection or the error. Raises queue.Empty after `timeout` seconds."""
         try:
             self._start()
             return self._outcomes.get(timeout=timeout)
@@ -207,7 +212,7 @@ class _Attempt:
         try:
             thread.start()
         except RuntimeError:
-            # There are no more threads to be had, or the interpreter is ending.
+            # No thread can be started, because of a limit or the end of the interpreter.
             self._run()
 
     def _run(self) -> None:

@@ -10,10 +10,11 @@ from ..sql.retention import PrunedTable, SqlRetentionStore
 
 
 class PostgresRetentionStore(SqlRetentionStore):
-    """Deletes rows by their place, which takes no second index.
+    """Deletes rows by ctid, without a lookup in a second index.
 
-    The index by time goes on naming what was deleted, until VACUUM comes by; while a transaction is
-    open anywhere, nothing can be skipped. So a batch begins where this thread's last one ended.
+    The index by time keeps the entries of deleted rows until they are vacuumed, and an old transaction can
+    keep them for long. So that a batch need not walk past them, it starts at the time where this thread's
+    last batch ended.
     """
 
     def __init__(self, backend: BackendBase, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""What the stores need of Postgres besides the statements that all SQL engines have."""
+"""The parts of a Postgres database that its stores need besides `Database`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One schema on one server, and what a process has to do with it."""
+    """The state of one process for one schema on one server."""
 
     dialect: PostgresDialect
     clock: ServerClock
@@ -27,7 +27,7 @@ class Server:
 
 
 class PostgresWork(Database, Protocol):
-    """A `Database` of this engine: the one that borrows connections, or the one of a transaction."""
+    """The `Database` of this engine, as its stores use it: `PostgresDatabase` or `PostgresTransaction`."""
 
     @property
     def server(self) -> Server: ...
@@ -42,13 +42,14 @@ class PostgresWork(Database, Protocol):
     def in_transaction(self, work: Callable[[PostgresExecutor], T]) -> T: ...
 
     def rolled_back(self, work: Callable[[PostgresExecutor], T]) -> T:
-        """A transaction, or a savepoint, that is always undone: locks taken in it are free again."""
+        """Call `work` in a transaction or savepoint that is always rolled back, which releases its locks."""
 
     def notify_of_jobs(self) -> None:
-        """Wake those who wait for jobs, once what this database has written is committed."""
+        """Wake the waiting workers after the commit of the current transaction, or now if there is none."""
 
     def may_notify_at_once(self) -> bool:
-        """Whether the next statement is to do so itself: it commits itself, and none did just now."""
+        """Whether the next statement should send the notification: it is in autocommit, and the last
+        notification was more than 10 ms ago."""
 
     def sees_later_commits(self) -> bool:
-        """Whether each statement sees what others committed before it. Not in REPEATABLE READ."""
+        """Whether each statement sees the commits before it, as in READ COMMITTED."""

@@ -1,4 +1,4 @@
-"""Transactions: how they begin and end, and the `Database` on the connection of one."""
+"""How transactions begin and end, and the `Database` on the connection of one."""
 
 from __future__ import annotations
 
@@ -29,19 +29,22 @@ _SAVEPOINT = "assistly"
 
 
 def commits_itself(connection: psycopg.Connection[Any]) -> bool:
-    """Whether a statement sent now would be a transaction of its own."""
+    """Whether a statement would be committed by itself: in autocommit, outside a transaction."""
     return connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 def begin(executor: PostgresExecutor) -> bool:
-    """Begin a transaction, or a savepoint where one is open; whether it is a transaction."""
+    """Begin a transaction and return True; if one is open, begin a savepoint and return False."""
     is_outermost = commits_itself(executor.connection)
     executor.command(_BEGIN if is_outermost else f"SAVEPOINT {_SAVEPOINT}")
     return is_outermost
 
 
 def commit(executor: PostgresExecutor, is_outermost: bool) -> None:
-    """End what `begin` began. Raises OutcomeUnknown where the connection broke meanwhile."""
+    """Commit the transaction, or release the savepoint, that `begin` began.
+
+    Raises OutcomeUnknown if the connection breaks during the commit.
+    """
     if not is_outermost:
         try:
             executor.command(f"RELEASE SAVEPOINT {_SAVEPOINT}")
@@ -60,7 +63,7 @@ def commit(executor: PostgresExecutor, is_outermost: bool) -> None:
 
 
 def roll_back(executor: PostgresExecutor, is_outermost: bool) -> None:
-    """Undo what was done since `begin`. Its own errors are suppressed: the caller raises the first one."""
+    """Roll back to `begin`. Its own errors are suppressed, since the caller raises the original one."""
     with suppress(psycopg.Error):
         if is_outermost:
             executor.command("ROLLBACK")
@@ -70,7 +73,7 @@ def roll_back(executor: PostgresExecutor, is_outermost: bool) -> None:
 
 
 def run(executor: PostgresExecutor, work: Callable[[PostgresExecutor], T], *, keep: bool = True) -> T:
-    """Run the work in a transaction or a savepoint; undo it after an exception, or unless `keep`."""
+    """Call `work` in a transaction or a savepoint. Roll back after an exception, or if `keep` is False."""
     is_outermost = begin(executor)
     try:
         result = work(executor)
@@ -85,7 +88,7 @@ def run(executor: PostgresExecutor, work: Callable[[PostgresExecutor], T], *, ke
 
 
 def ask_time(executor: PostgresExecutor) -> tuple[float, datetime]:
-    """As `clock.Ask`."""
+    """Ask the server for its time; see `clock.Ask`."""
     before = ticks()
     answer: datetime
     (answer,) = executor.rows("SELECT pg_catalog.clock_timestamp()")[0]
@@ -93,9 +96,9 @@ def ask_time(executor: PostgresExecutor) -> tuple[float, datetime]:
 
 
 class PostgresTransaction:
-    """A `Database` on one connection: of a transaction, or one that a caller has bound.
+    """A `Database` on one connection: that of a transaction, or one that a caller has bound.
 
-    `Storage` makes the calls on it one at a time, and none after its end.
+    `Storage` serializes the calls on it, and makes none after its end.
     """
 
     writers = 0
@@ -139,7 +142,7 @@ class PostgresTransaction:
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
-        """A savepoint; on a bound connection in autocommit, a transaction."""
+        """Begin a savepoint; on a bound connection in autocommit, a transaction."""
         with self.entered() as executor:
             is_outermost = begin(executor)
         try:
@@ -158,7 +161,7 @@ class PostgresTransaction:
         return self.server.clock.now(lambda: self.read(ask_time))
 
     def migrate(self) -> list[str]:
-        """Nothing is pending: the schema was made ready before."""
+        """Nothing is pending: the schema was prepared before the transaction began."""
         self._check()
         return []
 
@@ -166,7 +169,7 @@ class PostgresTransaction:
         self.server.wakeups.wait(timeout)
 
     def close(self) -> None:
-        """Nothing: it ends with its block, or with the caller's connection."""
+        """Nothing to close: the transaction ends with its block, or with the caller's connection."""
 
     def notify_of_jobs(self) -> None:
         if not self._is_bound:
@@ -174,7 +177,7 @@ class PostgresTransaction:
         elif commits_itself(self._executor.connection):
             self.server.wakeups.notify()
         else:
-            # Delivered when the caller commits, and once however often it is sent before.
+            # The server delivers it when the caller commits, and only once, however often it is sent.
             self.read(lambda executor: executor.rows(NOTIFY, {"channel": self.server.wakeups.channel}))
 
     def may_notify_at_once(self) -> bool:
@@ -188,7 +191,7 @@ class PostgresTransaction:
 
     @property
     def is_usable(self) -> bool:
-        """Not in a forked child, which has the same socket as its parent, and not after `close`."""
+        """False in a forked child, which shares the socket with its parent, and after `close`."""
         return self._generation == forks.generation() and not self.server.pool.is_closed
 
     def _check(self) -> None:
@@ -217,12 +220,15 @@ def check_pipeline(connection: psycopg.Connection[Any]) -> None:
 
 
 def bound(server: Server, connection: Any) -> PostgresTransaction:
-    """On a caller's connection. Raises InvalidValue for one that cannot be used."""
+    """Return the database on a caller's connection. Raises InvalidValue for one that cannot be used."""
     if not isinstance(connection, psycopg.Connection):
         raise InvalidValue(f"connection must be a psycopg.Connection, not {type(connection).__name__}")
     if connection.closed:
-        raise InvalidValue("connection is closed")
+        raise InvalidValue("connection is closed: bind an open one")
     check_pipeline(connection)
     if (encoding := connection.info.encoding) != "utf-8":
-        raise InvalidValue(f"connection has the client encoding {encoding}: it must have UTF8")
+        raise InvalidValue(
+            f"connection has the client encoding {encoding}, and must have UTF8: "
+            "open it with client_encoding=UTF8"
+        )
     return PostgresTransaction(server, BoundExecutor(connection), is_bound=True)

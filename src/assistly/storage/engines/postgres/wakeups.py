@@ -1,4 +1,4 @@
-"""Waking the threads that wait for jobs, by LISTEN and NOTIFY: docs/decisions/0020."""
+"""Wakes the threads that wait for jobs, with LISTEN and NOTIFY: docs/decisions/0020."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .dialect import quote
 APPLICATION_NAME = "assistly wake-ups"
 
 POLL_SECONDS = 1.0
-"""How long a waiter sleeps at most: what no notification told of, it sees then."""
+"""Seconds that a waiting thread sleeps at most, so that it also finds jobs without a notification."""
 
 QUIET = 0.01
-"""Seconds without a job that is due, after which the statement that adds one notifies by itself."""
+"""If the last due job was added longer ago than this (seconds), the INSERT itself sends the notification."""
 
 INTERVAL = 0.05
-"""Seconds between two notifications else: their commits take a lock of the whole server."""
+"""Seconds between other notifications: a commit with one takes a lock of the whole server."""
 
 NOTIFY = "SELECT pg_catalog.pg_notify(%(channel)s, '')"
 
@@ -34,17 +34,17 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _JOIN_SECONDS = 1.0
 
-# Unlike epoll it keeps no state in the kernel, which could take a new descriptor for a closed one.
+# Not epoll, whose state in the kernel could confuse a new descriptor with a closed one of the same number.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 def channel(schema: str) -> str:
-    """The name that the processes on one schema notify each other under, short enough for Postgres."""
+    """The notification channel of a schema. The name is a hash, since Postgres limits it to 63 bytes."""
     return f"assistly_jobs_{hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()}"
 
 
 class Waker:
-    """Ends another thread's wait for a descriptor (a self-pipe)."""
+    """A self-pipe: lets a thread wait for a descriptor until another thread calls `wake`."""
 
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair()
@@ -52,13 +52,13 @@ class Waker:
         self._sender.setblocking(False)
 
     def wake(self) -> None:
-        """End the wait under way, or the next one."""
-        # A full buffer ends it already; a closed socket has nobody waiting.
+        """End the current `wait`, or the next one."""
+        # If the buffer is full, the wait ends anyway; if the socket is closed, no thread waits.
         with suppress(OSError):
             self._sender.send(b"\0")
 
     def wait(self, timeout: float | None, descriptor: int | None = None) -> None:
-        """Return after `wake`, when the descriptor can be read, or after `timeout` seconds."""
+        """Return after `wake`, when the descriptor is readable, or after `timeout` seconds (None: never)."""
         with _Selector() as selector:
             selector.register(self._receiver, selectors.EVENT_READ)
             if descriptor is not None:
@@ -74,10 +74,10 @@ class Waker:
 
 
 class Wakeups(forks.ForkAware):
-    """Notifies all processes of jobs that became due, and lets threads wait for that.
+    """Notifies all processes of due jobs, and lets threads wait for such notifications.
 
-    Both are done by one thread with a connection of its own, which begin with the first use. While the
-    connection is down, waiters poll once a second.
+    One thread does both, on a connection of its own. It starts with the first use. While the connection is
+    down, waiting threads poll once a second.
     """
 
     def __init__(self, target: Target, schema: str) -> None:
@@ -100,9 +100,9 @@ class Wakeups(forks.ForkAware):
         self._connection: psycopg.Connection[Any] | None = None
 
     def notify(self) -> None:
-        """Send a notification soon. To be called after the commit of what it tells of."""
+        """Send a notification soon. Call it after the commit of the jobs."""
         self._called_at = monotonic()
-        # The thread resets this before it sends, so what is pending comes after that commit.
+        # The thread clears the flag before it sends, so a pending notification is sent after that commit.
         if self._is_pending and self._waker is not None:
             return
         with self._condition:
@@ -110,7 +110,7 @@ class Wakeups(forks.ForkAware):
             self._wake()
 
     def may_notify(self) -> bool:
-        """Whether the caller's statement is to send the notification itself: in a stream it is not."""
+        """Whether the caller's INSERT should send the notification itself: not if one follows another."""
         now = monotonic()
         if now - self._called_at < QUIET:
             return False
@@ -118,7 +118,7 @@ class Wakeups(forks.ForkAware):
         return True
 
     def mark_seen(self) -> None:
-        """To be called by a thread before it looks at the jobs: `wait` is about later changes."""
+        """Call it before reading the jobs: the next `wait` of this thread ends with a later change."""
         self._seen.changes = self._changes
 
     def wait(self, timeout: float) -> None:
@@ -135,7 +135,7 @@ class Wakeups(forks.ForkAware):
             )
 
     def close(self) -> None:
-        """End the thread, once it has sent what is pending, and all waits. Takes a second at most."""
+        """End all waits, and the thread after it has sent a pending notification. Takes a second at most."""
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
@@ -146,7 +146,7 @@ class Wakeups(forks.ForkAware):
             thread.join(_JOIN_SECONDS)
 
     def after_fork_in_child(self) -> None:
-        """The thread is not there, and the connection is the parent's."""
+        """Start again without the thread, which does not exist here, and without the parent's connection."""
         forks.keep_for_ever((self._waker, self._connection))
         self._reset()
 
@@ -159,7 +159,7 @@ class Wakeups(forks.ForkAware):
             try:
                 thread.start()
             except RuntimeError:
-                # There are no threads to be had: waiters poll, and the next call tries again.
+                # No thread can be started: waiting threads poll, and the next call tries again.
                 waker.close()
             else:
                 self._thread, self._waker = thread, waker
@@ -176,13 +176,13 @@ class Wakeups(forks.ForkAware):
                     break
                 lasted = monotonic() - began > _LONGEST_PAUSE
                 pause = _FIRST_PAUSE if lasted else min(2 * pause, _LONGEST_PAUSE)
-                self._rest(waker, pause)
+                self._pause(waker, pause)
         finally:
             self._changed(is_listening=False)
             waker.close()
 
-    def _rest(self, waker: Waker, pause: float) -> None:
-        until = monotonic() + pause
+    def _pause(self, waker: Waker, seconds: float) -> None:
+        until = monotonic() + seconds
         while not self._is_closed and (left := until - monotonic()) > 0:
             waker.wait(left)
 
@@ -206,7 +206,7 @@ class Wakeups(forks.ForkAware):
                 self._changed()
 
     def _send_pending(self, connection: psycopg.Connection[Any]) -> float | None:
-        """Send the notification if there is one and its time has come; else the seconds until then."""
+        """Send a pending notification, or return the seconds until it may be sent; else None."""
         if not self._is_pending:
             return None
         left = self._notified_at + INTERVAL - monotonic()

@@ -1,4 +1,4 @@
-"""Statements sent through libpq itself: docs/decisions/0013 says why, and what a cursor costs."""
+"""Runs statements with libpq directly: docs/decisions/0013 says why, and what a cursor costs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .polling import poll_readable
 
 _TESTED = ((3, 3), (3, 4))
 _MOST_STATEMENTS = 400
-_CANCEL_PATIENCE = 5.0
-# Milliseconds. A signal that another thread was given shows between two naps only.
-_NAP = 100
-# What an enumeration is asked for takes as long as libpq does for half a statement.
+_CANCEL_SECONDS = 5.0
+# Milliseconds. Python handles a signal that another thread received only between two polls.
+_POLL_MILLISECONDS = 100
+# A global, since looking up a member of the enumeration takes as long as half a statement in libpq.
 _BINARY = Format.BINARY
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
 
 
 def supports(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the driver is one that this was tested with, and no tracer watches its cursors.
+    """Whether this code was tested with the version of the driver, and no tracer has patched it.
 
-    Tracers replace the classes or methods of the driver, or the cursor class of a connection. They copy
-    the names of what they wrap.
+    Tracers replace the classes or functions of the driver, or the cursor class of a connection. Their
+    wrappers copy the names of the originals, but have `__wrapped__`, or another module.
     """
     version = tuple(map(int, psycopg.__version__.split(".")[:2]))
     return (
@@ -52,7 +52,7 @@ def _is_the_drivers(function: Callable[..., Any], module: str) -> bool:
 
 
 class _Positional(NamedTuple):
-    """A statement as the server takes it: `$1` for the first value that `pick` picks, and so on."""
+    """A statement in the server's form: `$1` is the first of the values that `pick` returns, and so on."""
 
     text: bytes
     pick: Callable[[Params], tuple[Any, ...]]
@@ -60,7 +60,7 @@ class _Positional(NamedTuple):
 
 
 class _Numbers(dict[str, str]):
-    """`$1` for the name that is looked up first, and so on."""
+    """The placeholder for each name: `$1` for the first one that is looked up, and so on."""
 
     def __missing__(self, name: str) -> str:
         number = self[name] = f"${len(self) + 1}"
@@ -83,7 +83,7 @@ def _picker(*names: str) -> Callable[[Params], tuple[Any, ...]]:
 class _Known:
     """A statement that ran on this connection, with parameters of certain types.
 
-    `columns` decodes its results: what each column is gets looked up for the first of them only.
+    `columns` decodes its results; the loaders are looked up for the first result only.
     """
 
     __slots__ = ("columns", "has_columns", "name", "runs")
@@ -101,12 +101,12 @@ class _Known:
         try:
             return columns.load_rows(0, result.ntuples, tuple)
         finally:
-            # Or it would be kept until the next one.
+            # Free the result, which would otherwise be kept until the next one.
             columns.set_pgresult(None, set_loaders=False)
 
 
 class LibpqExecutor(PostgresExecutor):
-    """On a connection of ours: in autocommit, without pipelines, and one thread at a time."""
+    """Runs statements on a connection of the pool: in autocommit, without pipelines, one thread at a time."""
 
     __slots__ = ("_known", "_link", "_parameters", "_readable")
 
@@ -159,7 +159,8 @@ class LibpqExecutor(PostgresExecutor):
         if threshold is None or known.runs < threshold:
             known.runs += 1
             return False
-        # Not a counter: where a pooler lends the session to others, that would be a statement of theirs.
+        # The name is a hash of the statement. With a counter, a session that a pooler shares could hold
+        # another client's statement under that name.
         named = hashlib.blake2b(text + repr(types).encode(), digest_size=12)
         name = b"assistly_" + named.hexdigest().encode()
         self._link.send_prepare(name, text, types)
@@ -171,7 +172,7 @@ class LibpqExecutor(PostgresExecutor):
         try:
             answers = self._receive()
         except BaseException:
-            self._give_up()
+            self._cancel()
             raise
         for answer in answers:
             if answer.status not in _DONE:
@@ -179,7 +180,7 @@ class LibpqExecutor(PostgresExecutor):
         return answers
 
     def _receive(self) -> list[PGresult]:
-        """All that comes until the server is ready for the next statement."""
+        """Receive all results until the server is ready for the next statement."""
         link, readable = self._link, self._readable
         while link.flush():
             _wait_to_send(link.socket)
@@ -187,24 +188,24 @@ class LibpqExecutor(PostgresExecutor):
         answers: list[PGresult] = []
         while True:
             while link.is_busy():
-                if readable(_NAP):
+                if readable(_POLL_MILLISECONDS):
                     link.consume_input()
             answer = link.get_result()
             if answer is None:
                 return answers
             answers.append(answer)
 
-    def _give_up(self) -> None:
-        """Interrupted, by Ctrl-C say: the server must not go on with what nobody waits for."""
+    def _cancel(self) -> None:
+        """Cancel the statement after an interrupt (Ctrl-C, for example), so that the server stops it."""
         if self._link.transaction_status == TransactionStatus.ACTIVE:
-            # Where that fails, the pool closes the connection.
+            # If that fails, the pool closes the connection.
             with suppress(psycopg.Error):
-                self.connection.cancel_safe(timeout=_CANCEL_PATIENCE)
+                self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
                 self._receive()
 
 
 def _wait_to_send(descriptor: int) -> None:
-    """Or to read: a server that cannot get rid of its answers takes nothing in."""
+    """Wait until the socket is writable, or readable: a server may send answers before it reads on."""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ | selectors.EVENT_WRITE)
         selector.select()
