@@ -1,4 +1,4 @@
-"""The contract suite: what an engine proves itself with.
+"""The contract suite, which every engine must pass.
 
     from assistly.storage.testing import StorageContract
 
@@ -11,25 +11,25 @@
 
 Needs pytest and hypothesis: `pip install 'assistly[contract]'`. The classes, and their fixtures:
 
-- `StorageContract`: everything that callers see. `backend`, of any scope: the suite empties it before
-  each test, and deletes all that is in it.
+- `StorageContract`: all operations. `backend`, of any scope: the suite deletes all its data before each test.
 - `LifecycleContract`: opening and closing. `new_backend`: a function that opens a new, empty engine.
-- `ForkContract`: what a forked child does with a storage. `backend`; for an engine with `multi_process` also
-  `engine_spec` and `new_engine_spec`.
-- `ProcessContract`: what processes see of each other. `backend` and `engine_spec`.
-- `RaceContract`: threads and processes that want the same thing. `backend` and `engine_spec`.
-- `MachineContract`: random programs, beside a model. `backend` and, for a durable engine, `engine_spec`.
+- `ForkContract`: storages in a forked child. `backend`; for an engine with `multi_process` also `engine_spec`
+  and `new_engine_spec`.
+- `ProcessContract`: several processes on the same data. `backend` and `engine_spec`.
+- `RaceContract`: threads and processes that compete. `backend` and `engine_spec`.
+- `MachineContract`: random programs, compared with a model. `backend` and, for a durable engine,
+  `engine_spec`.
 
 `engine_spec` is an `EngineSpec`: a picklable description that opens another backend on the data of
 `backend`, in this process or another. `new_engine_spec` is a function that returns one for new, empty data
 that nothing has opened yet. Tests are skipped by what the engine declares (`in_process`,
 `durable`, `multi_process`), never by its name.
 
-A machine that fails looks for the smallest program that does, which takes minutes. For the first days of
-an engine set HYPOTHESIS_PROFILE=first: machines and properties then stop at the first failure they meet.
-`ci` runs the same examples each time, and `thorough` runs twenty times as many.
+When a machine fails, Hypothesis searches for the smallest program that fails, which takes minutes. While you
+write an engine, set HYPOTHESIS_PROFILE=first: machines and properties then stop at the first failure. `ci`
+runs the same examples each time, and `thorough` runs twenty times as many.
 
-`assistly.storage.testing.conformance` runs all of it against an engine, and reports.
+`assistly.storage.testing.conformance` runs all of it on an engine, and reports.
 """
 
 from __future__ import annotations

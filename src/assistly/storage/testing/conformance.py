@@ -1,12 +1,12 @@
-"""Run the whole suite on an engine, and report what it found.
+"""Runs the whole suite on an engine, and reports the results.
 
     report = run("memory")
     print(render(report))
     sys.exit(0 if report.passed else 1)
 
-The suite runs in a pytest of its own. The engine gets places of its own: a temporary file for SQLite, new
-schemas for Postgres (they stay; their names begin with `assistly_conformance`), and what `settings` say for
-a plug-in. Everything that is stored in these places is deleted.
+The suite runs in a separate pytest process, on separate data: a temporary file for SQLite, new schemas for
+Postgres (which stay; their names begin with `assistly_conformance`), and the `settings` for a plug-in. All
+data that is stored there is deleted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..errors import ConfigurationError
 from .engine_spec import EngineSpec
 
 ENVIRONMENT = "ASSISTLY_CONFORMANCE"
-"""The variable that tells the pytest of a run what to test."""
+"""The environment variable that passes the configuration of a run to its pytest process."""
 
 _PLACES: dict[str, dict[str, str]] = {
     "memory": {},
@@ -42,7 +42,7 @@ _PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "assistly.storage.testing.confo
 
 @dataclass(frozen=True)
 class Traits:
-    """What an engine declares."""
+    """The traits that an engine declares; see `StorageBackend`."""
 
     protocol_version: int
     in_process: bool
@@ -53,7 +53,7 @@ class Traits:
 
     @classmethod
     def of(cls, backend: StorageBackend) -> Traits:
-        """What this engine declares."""
+        """The traits of this engine."""
         return cls(
             backend.protocol_version,
             backend.in_process,
@@ -66,7 +66,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class FailedTest:
-    """A test that failed, and the first line of what it says."""
+    """A test that failed, and the first line of its message."""
 
     test: str
     message: str
@@ -74,7 +74,7 @@ class FailedTest:
 
 @dataclass(frozen=True)
 class ContractResult:
-    """What became of the tests of one contract class; `reasons` says why some were skipped."""
+    """The results of the tests of one contract class. `reasons` says why tests were skipped."""
 
     contract: str
     passed: int
@@ -86,7 +86,7 @@ class ContractResult:
 
 @dataclass(frozen=True)
 class ConformanceReport:
-    """`trouble` says why the run did not come to its end; None if it did."""
+    """The results of a run. `trouble` says why it was not completed; None if it was."""
 
     engine: str
     traits: Traits
@@ -96,16 +96,16 @@ class ConformanceReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every test passed, or was skipped for a trait, and the run came to its end."""
+        """Whether the run was completed, and every test passed or was skipped because of a trait."""
         return self.trouble is None and not self.failures and any(one.passed for one in self.contracts)
 
     @property
     def failures(self) -> list[FailedTest]:
-        """Of all contracts."""
+        """The failed tests of all contracts."""
         return [failure for one in self.contracts for failure in one.failures]
 
     def count(self, outcome: str) -> int:
-        """How many tests have `passed`, `failed` or were `skipped`."""
+        """How many tests have the outcome `passed`, `failed` or `skipped`."""
         if outcome == "failed":
             return len(self.failures)
         return sum(getattr(one, outcome) for one in self.contracts)
@@ -113,7 +113,7 @@ class ConformanceReport:
 
 @dataclass(frozen=True)
 class EnginePlaces:
-    """An engine, and how each set of data is told apart.
+    """An engine, and the settings that give each test a set of data of its own.
 
     `settings` are keywords of `open_storage`. `{place}` in a value stands for a new folder, `{name}` for a
     new name of letters, digits and underscores. Without either there is only one set of data.
@@ -125,7 +125,7 @@ class EnginePlaces:
 
     @property
     def are_many(self) -> bool:
-        """Whether new, empty sets of data can be had."""
+        """Whether `new` names another set of data on each call."""
         texts = self.settings.values()
         return (
             self._is_factory or self.engine == "memory" or any(re.search("{place}|{name}", t) for t in texts)
@@ -136,7 +136,7 @@ class EnginePlaces:
         return ":" in self.engine
 
     def new(self) -> EngineSpec:
-        """Names a new set of data; where there is only one, that one."""
+        """Return the description of a new set of data, or of the only one."""
         name = uuid4().hex[:12]
         place = Path(self.folder) / name
         place.mkdir(parents=True)
@@ -150,7 +150,7 @@ class EnginePlaces:
 
 
 def open_by_name(engine: str, settings: Mapping[str, str]) -> StorageBackend:
-    """The engine as `open_storage` would open it."""
+    """Open an engine as `open_storage` does."""
     from ..factory import open_backend
     from ..settings import load_settings
 
@@ -165,12 +165,12 @@ def run(
     select: str | None = None,
     timeout: float = _TIMEOUT,
 ) -> ConformanceReport:
-    """Test an engine; minutes later, what came of it.
+    """Run the suite on an engine, which takes minutes, and return the report.
 
     `engine` is a name as in STORAGE_ENGINE, or `module:callable`: that is called with the path of a folder,
-    and returns an engine whose data is in that folder. `settings` are those of a plug-in, with places as
-    `EnginePlaces` has them. `select` is an expression of pytest's `-k`. After `timeout` seconds the run is
-    stopped. HYPOTHESIS_PROFILE is `first` where it is not set.
+    and returns an engine whose data is in that folder. `settings` are those of a plug-in, in the form of
+    `EnginePlaces`. `select` is an expression for pytest's `-k`. After `timeout` seconds (default: 1800) the
+    run is stopped. The default of HYPOTHESIS_PROFILE is `first`.
 
     Raises ConfigurationError if the engine cannot be opened, or holds data already.
     """
@@ -187,7 +187,10 @@ def run(
 
 
 def _inspect(spec: EngineSpec) -> Traits:
-    """Refuse an engine that cannot be opened, or holds anything: the suite deletes it."""
+    """Return the traits of an engine.
+
+    Raises ConfigurationError if it cannot be opened, or holds data, which the suite would delete.
+    """
     try:
         backend = spec.open()
     except (ImportError, AttributeError) as error:
@@ -213,7 +216,7 @@ def _inspect(spec: EngineSpec) -> Traits:
 
 
 def _run_pytest(places: EnginePlaces, outcomes: Path, select: str | None, timeout: float) -> str | None:
-    """Why it did not come to its end; None if it did."""
+    """Run pytest. Return why it was not completed, or None if it was."""
     folder = Path(places.folder)
     ini = folder / "pytest.ini"
     ini.write_text("[pytest]\n", encoding="utf-8")
@@ -260,7 +263,7 @@ def _result(contract: str, outcomes: Sequence[Mapping[str, Any]]) -> ContractRes
 
 
 def render(report: ConformanceReport) -> str:
-    """The report as a text of several lines."""
+    """Return the report as text."""
     counts = ", ".join(f"{report.count(kind)} {kind}" for kind in ("passed", "failed", "skipped"))
     verdict = "conforms" if report.passed else "does not conform"
     lines = [
@@ -290,7 +293,7 @@ def _declared(traits: Traits) -> list[str]:
 
 
 def markdown(reports: Sequence[ConformanceReport]) -> str:
-    """The matrix of engines and contracts, as a page."""
+    """Return the reports as a page of Markdown: a table of engines and contracts."""
     engines = [report.engine for report in reports]
     lines = [
         "# Conformance",

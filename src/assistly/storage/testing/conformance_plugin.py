@@ -1,4 +1,4 @@
-"""The plug-in of pytest that writes down what becomes of each test, for `conformance`."""
+"""A pytest plug-in that writes the outcome of each test to a file, for `conformance`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .conformance import ENVIRONMENT
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """One line for each test: of its call, or of the step that kept it from being called."""
+    """Write one line for each test: the outcome of its call, or of the step that failed before the call."""
     if report.when != "call" and report.outcome == "passed":
         return
     kind, _, test = report.nodeid.rpartition("::")

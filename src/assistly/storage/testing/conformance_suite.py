@@ -1,4 +1,4 @@
-"""The suite as `conformance` runs it: one test class for each contract, on the engine that it names."""
+"""The test file that `conformance` runs: a class for each contract, on the engine of the configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _has_tests(kind: type) -> bool:
 
 
 def title(contract: type) -> str:
-    """How reports call a contract."""
+    """The name of a contract in reports."""
     return contract.__name__.removesuffix("Contract")
 
 

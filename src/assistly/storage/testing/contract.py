@@ -64,4 +64,4 @@ class StorageContract(
     LookAheadContract,
     WakeUpContract,
 ):
-    """All that CONTRACT asks of an engine, but for opening and closing: see LifecycleContract."""
+    """The contract of all operations. `LifecycleContract` covers opening and closing."""

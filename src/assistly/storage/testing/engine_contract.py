@@ -1,4 +1,4 @@
-"""What an engine owes to the stores above it, and no caller of theirs sees directly."""
+"""The guarantees of the engine protocol that callers of the stores do not see directly."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from .fixtures import (
 )
 from .strategies import near
 
-_PATIENCE = 10.0
-"""Seconds within which a wait must end. It is far below what it may last without a change."""
+_TIMEOUT = 10.0
+"""Seconds within which a wait must end after a change. Without one it would last far longer."""
 
 _LONG = 60.0
 
@@ -99,7 +99,7 @@ _COLUMNS: dict[str, Any] = {
 
 
 class SavingContract(Contract):
-    """`save` replaces all of a job, and what it is found by."""
+    """`save` replaces all fields of a job, and its index entries."""
 
     def _saved(self, backend: StorageBackend, id: int, **changes: Any) -> Job:
         with backend.transaction() as tx:
@@ -190,7 +190,7 @@ class SavingContract(Contract):
 
 
 class LookAheadContract(Contract):
-    """`waiting`, `late`, `expired` and what `claim` and `dead_letter_late` make of them."""
+    """`waiting`, `late` and `expired`, and how `claim` and `dead_letter_late` use them."""
 
     def test_waiting_jobs_come_by_their_due_time(self, backend: StorageBackend, storage: Storage) -> None:
         again = retrying(storage, retry_at=START + HOUR)
@@ -379,9 +379,9 @@ class WakeUpContract(Contract):
             backend.jobs.wait(_LONG)
 
         waiter = on_a_thread(look_and_wait)
-        assert looked.wait(_PATIENCE)
+        assert looked.wait(_TIMEOUT)
         yield looked
-        waiter.result(_PATIENCE)
+        waiter.result(_TIMEOUT)
 
     @pytest.mark.parametrize("arrival", _ARRIVALS)
     def test_a_wait_ends_when_a_job_comes(
@@ -408,31 +408,31 @@ class WakeUpContract(Contract):
             backend.jobs.wait(_LONG)
 
         waiter = on_a_thread(look_and_wait)
-        assert looked.wait(_PATIENCE)
+        assert looked.wait(_TIMEOUT)
         happen(storage, prepared)
         changed.set()
-        waiter.result(_PATIENCE)
+        waiter.result(_TIMEOUT)
 
     def test_a_wait_without_a_look(self, backend: StorageBackend, storage: Storage) -> None:
         """A job that was there before counts as a change."""
         storage.queue.schedule("x", "a")
-        on_a_thread(lambda: backend.jobs.wait(_LONG)).result(_PATIENCE)
+        on_a_thread(lambda: backend.jobs.wait(_LONG)).result(_TIMEOUT)
 
     def test_a_wait_ends_by_itself(self, backend: StorageBackend, storage: Storage) -> None:
         backend.jobs.next_due_at()
-        on_a_thread(lambda: backend.jobs.wait(0.01)).result(_PATIENCE)
+        on_a_thread(lambda: backend.jobs.wait(0.01)).result(_TIMEOUT)
 
     def test_every_waiter_hears_of_it(self, backend: StorageBackend, storage: Storage) -> None:
         waiters = [on_a_thread(lambda: storage.queue.wait(_LONG)) for _ in range(3)]
         storage.queue.schedule("x", "a")
-        assert [waiter.result(_PATIENCE) for waiter in waiters] == [True] * 3
+        assert [waiter.result(_TIMEOUT) for waiter in waiters] == [True] * 3
 
     def test_a_job_that_falls_due_ends_the_wait(self, backend: StorageBackend) -> None:
         empty(backend)
         storage = open_for_test(backend, None)
         storage.queue.schedule("x", "a", storage.queue.schedule("y", "b").created_at + SECOND)
         claim_one(storage)
-        assert on_a_thread(lambda: storage.queue.wait(_LONG)).result(_PATIENCE) is True
+        assert on_a_thread(lambda: storage.queue.wait(_LONG)).result(_TIMEOUT) is True
 
     def test_a_lease_does_not_end_the_wait(self, storage: Storage, clock: FakeClock) -> None:
         held(storage)

@@ -1,4 +1,4 @@
-"""How another process opens the data that a test uses."""
+"""Descriptions with which another process opens the data of a test."""
 
 from __future__ import annotations
 

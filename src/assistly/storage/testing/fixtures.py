@@ -1,4 +1,4 @@
-"""What every contract class shares: the fake clock, the fixtures, and how to empty an engine."""
+"""Helpers of all contract classes: a fake clock, fixtures, jobs in each state, and emptying an engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _names = count(1)
 
 
 class FakeClock:
-    """A clock that stands still until it is told to move."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self, time: datetime = START) -> None:
         self.time = time
@@ -65,11 +65,11 @@ class Contract:
     Where its data can be opened by several processes, or outlives its backend, it adds `engine_spec`
     and `new_engine_spec`.
 
-    `backend` may live as long as it likes: each test, and each Hypothesis example, empties it.
+    `backend` may have any scope: each test, and each Hypothesis example, empties it first.
     """
 
     def __init_subclass__(cls) -> None:
-        """Two bases with a test of one name would silently run only one of them."""
+        """Refuse two bases with tests of the same name, of which only one would run."""
         super().__init_subclass__()
         owners: dict[str, type] = {}
         for owner in cls.__mro__:
@@ -115,19 +115,19 @@ def needs_durability(backend: StorageBackend, spec: T | None) -> T:
 def _given(spec: T | None, trait: str) -> T:
     if spec is None:
         pytest.fail(
-            f"an engine with {trait} has to be given the fixtures `engine_spec` and `new_engine_spec`",
+            f"an engine with {trait} needs the fixtures `engine_spec` and `new_engine_spec`: define them",
             pytrace=False,
         )
     return spec
 
 
 def open_for_test(backend: StorageBackend, clock: Clock | None, **settings: Any) -> Storage:
-    """A storage that prunes only when it is told to."""
+    """A storage without automatic pruning."""
     return Storage(backend, clock=clock, auto_prune=False, **settings)
 
 
 def examples(count: int, *, steps: int = 30) -> settings:
-    """Settings for one property, as HYPOTHESIS_PROFILE says: see `assistly.storage.testing`."""
+    """Settings of Hypothesis for one property; HYPOTHESIS_PROFILE: see `assistly.storage.testing`."""
     profile = os.environ.get("HYPOTHESIS_PROFILE", "")
     shrinking = () if profile == "first" else (Phase.target, Phase.shrink)
     return settings(
@@ -150,7 +150,7 @@ def fresh_name(prefix: str = "name") -> str:
 
 
 def empty(backend: StorageBackend) -> None:
-    """Delete all that can be deleted, by means that every engine has, and forget the last prune."""
+    """Delete all data that the protocol can delete, and the time of the last prune."""
     with backend.transaction() as tx:
         while jobs := tx.jobs.list(status=None, platform=None, after=0, limit=_BATCH):
             for job in jobs:
@@ -177,7 +177,7 @@ def _empty_the_aged(backend: StorageBackend) -> None:
 
 
 def claim_one(storage: Storage, *, worker_id: str = "worker-1", lease: timedelta = LEASE) -> Job:
-    """The one job that is due."""
+    """Claim the only job that is due."""
     jobs = storage.queue.claim_due(worker_id=worker_id, lease=lease)
     assert len(jobs) == 1, f"one job should be due, not {len(jobs)}"
     return jobs[0]
@@ -192,7 +192,7 @@ def held(storage: Storage, *, worker_id: str = "worker-1", lease: timedelta = LE
 
 
 def dead(storage: Storage, *, error: str = "refused", **fields: Any) -> Job:
-    """A job among the dead letters."""
+    """A job that has just become a dead letter."""
     return storage.queue.mark_failed(held(storage, **fields), error, retryable=False)
 
 
@@ -205,7 +205,7 @@ def retrying(storage: Storage, *, retry_at: datetime | None = None, **fields: An
 
 
 def census(storage: Storage) -> dict[str, Any]:
-    """All that can be listed, to show that a refused call changed nothing."""
+    """All data that can be listed: two calls show whether a call between them changed anything."""
     return {
         "jobs": list(storage.queue.list(limit=_BATCH)),
         "sessions": list(storage.sessions.list(limit=_BATCH)),
@@ -245,7 +245,7 @@ def on_a_thread(work: Callable[[], T], *, inherit: bool = False) -> Future[T]:
 
 
 def together(count: int, work: Callable[[int], T]) -> list[T]:
-    """Run `work(0)` to `work(count - 1)` in as many threads that start at one moment."""
+    """Run `work(0)` to `work(count - 1)` in as many threads, which start at the same time."""
     barrier = Barrier(count)
     results: dict[int, T] = {}
     errors: list[BaseException] = []

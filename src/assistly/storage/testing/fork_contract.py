@@ -1,4 +1,4 @@
-"""What a forked child may do with the storage that it inherits, and what it cannot do to its parent's."""
+"""A forked child can use the storage that it inherits, or is refused, and does not harm the parent's."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from .fixtures import (
     open_for_test,
     undone,
 )
-from .forking import PATIENCE, ForkedChild, needs_fork
+from .forking import TIMEOUT, ForkedChild, needs_fork
 
 REFUSED = "refused"
 
 _AT_ONCE = 8.0
-"""Seconds for two refusals. It is far below what waiting for two locks takes."""
+"""Seconds in which two calls must be refused. Waiting for two locks would take far longer."""
 
 
 def _unless_refused(call: Callable[[], Any]) -> Any:
-    """What the call returns, or REFUSED. An engine that refuses a child does so at once, and for good."""
+    """Return the result of the call, or REFUSED. A child must be refused at once, and on every call."""
     began = time.monotonic()
     try:
         return call()
@@ -63,9 +63,9 @@ def _claimed_one_by_one(storage: Storage, worker: str) -> list[int]:
 class ForkContract(Contract):
     """Every test forks a real child.
 
-    A child of an engine that shares data between processes (`multi_process`) works on the same data; that
-    of an engine in memory on a copy. Only where a transaction or a write was under way at the fork may
-    the child be refused: with StorageUnavailable, at once and for good.
+    With an engine that shares data between processes (`multi_process`) the child works on the same data, with
+    an engine in memory on a copy. A child may be refused only if a transaction or a write was in progress at
+    the fork: with StorageUnavailable, at once and on every call.
     """
 
     @pytest.fixture
@@ -208,11 +208,11 @@ class ForkContract(Contract):
             with storage.transaction() as tx:
                 tx.nonces.register("inside")
                 inside.set()
-                assert leave.wait(PATIENCE)
+                assert leave.wait(TIMEOUT)
                 tx.nonces.register("after")
 
         transaction = on_a_thread(transact)
-        assert inside.wait(PATIENCE)
+        assert inside.wait(TIMEOUT)
 
         def work(pipe: Connection) -> Any:
             seen = _unless_refused(lambda: storage.nonces.seen("inside"))
@@ -223,7 +223,7 @@ class ForkContract(Contract):
         child = ForkedChild(work)
         child.receive()
         leave.set()
-        transaction.result(PATIENCE)
+        transaction.result(TIMEOUT)
         child.send("ended")
         seen, registered = child.result()
         assert seen in (False, REFUSED)
@@ -256,7 +256,7 @@ class ForkContract(Contract):
             answers.append(child.result())
         stop.set()
         for writer in writers:
-            writer.result(PATIENCE)
+            writer.result(TIMEOUT)
         assert all(storage.nonces.seen(nonce) for own in written for nonce in own)
         for number, answer in enumerate(answers):
             assert answer in ([True] * 5, REFUSED)
@@ -304,7 +304,7 @@ class ForkContract(Contract):
         def work(_: Connection) -> tuple[bool, bool]:
             nothing = storage.queue.wait(0)
             storage.queue.schedule("x", "a", START)
-            return nothing, storage.queue.wait(PATIENCE)
+            return nothing, storage.queue.wait(TIMEOUT)
 
         assert ForkedChild(work).result() == (False, True)
 
@@ -346,7 +346,7 @@ class ForkContract(Contract):
         """As a program does that goes to the background."""
 
         def background(pipe: Connection, parent: int, inherited: Storage) -> list[int]:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + TIMEOUT
             while os.getppid() == parent:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Forked children that do something and report it."""
+"""Forked children that run a function and report its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds until a child that does not answer is killed."""
 
 needs_fork = pytest.mark.skipif(
@@ -32,7 +32,7 @@ class ForkedChild(Generic[T]):
     def __init__(self, work: Callable[[Connection], T]) -> None:
         self._pipe, theirs = Pipe()
         with warnings.catch_warnings():
-            # Whether other threads run is the point of some of these tests.
+            # Python warns of forks while other threads run, which some tests do on purpose.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
@@ -41,20 +41,20 @@ class ForkedChild(Generic[T]):
         theirs.close()
 
     def send(self, message: Any) -> None:
-        """To the child, which reads it from its pipe."""
+        """Send a message to the pipe of the child."""
         self._pipe.send(message)
 
-    def receive(self, timeout: float = PATIENCE) -> Any:
-        """What the child has sent; fails if nothing comes."""
+    def receive(self, timeout: float = TIMEOUT) -> Any:
+        """Return the next message of the child. Fails the test if none comes."""
         if self._pipe.poll(timeout):
             with suppress(EOFError):
                 return self._pipe.recv()
-            pytest.fail("the forked child ended without a word", pytrace=False)
+            pytest.fail("the forked child ended without an answer", pytrace=False)
         os.kill(self.pid, signal.SIGKILL)
         pytest.fail(f"the forked child hung for {timeout:.0f} seconds, and was killed", pytrace=False)
 
-    def result(self, timeout: float = PATIENCE) -> T:
-        """What `work` returned; fails with the child's traceback if it raised."""
+    def result(self, timeout: float = TIMEOUT) -> T:
+        """Return the result of `work`. Fails the test with the child's traceback if it raised."""
         try:
             kind, value = self.receive(timeout)
         finally:
@@ -64,8 +64,8 @@ class ForkedChild(Generic[T]):
         result: T = value
         return result
 
-    def join(self, timeout: float = PATIENCE) -> None:
-        """Wait until the child has ended; kill it if it does not."""
+    def join(self, timeout: float = TIMEOUT) -> None:
+        """Wait until the child has ended; kill it after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
             if time.monotonic() > deadline:
@@ -75,7 +75,7 @@ class ForkedChild(Generic[T]):
 
 
 def _run(work: Callable[[Connection], Any], pipe: Connection) -> None:
-    """In the child. It never returns into the test that forked it."""
+    """Run `work` in the child, then end the process, without returning into the test."""
     try:
         try:
             answer: tuple[str, Any] = "result", work(pipe)

@@ -1,4 +1,4 @@
-"""JSON values: what is refused, and that the rest comes back equal in value and in type."""
+"""JSON values: which ones are refused, and that all others come back equal in value and in type."""
 
 from __future__ import annotations
 

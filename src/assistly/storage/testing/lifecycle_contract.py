@@ -1,4 +1,4 @@
-"""Opening, closing and asking how an engine is."""
+"""Opening, closing, `ping`, `migrate` and so on."""
 
 from __future__ import annotations
 

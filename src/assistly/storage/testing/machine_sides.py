@@ -75,6 +75,15 @@ class Undone(Exception):
     """Raised to roll a transaction back."""
 
 
+def _with_causes(error: BaseException | None) -> str:
+    """What an error says, and what each of its causes says, a line for each."""
+    lines = []
+    while error is not None:
+        lines.append(f"\n{'from' if lines else 'it raised'} {type(error).__name__}: {error}")
+        error = error.__cause__
+    return "".join(lines)
+
+
 def _key(record: Any) -> Key:
     kind = type(record)
     return kind, record.name if kind is WorkerLock else "", getattr(record, _NUMBER[kind])
@@ -114,7 +123,7 @@ class Side:
             )
 
     def refuses_outside(self) -> None:
-        """While a transaction is open, the storages around it may not be called."""
+        """Assert that, while a transaction is open, the storages around it raise TransactionOpen."""
         for api in self.apis[:-1]:
             if not isinstance(api, Model):
                 assert isinstance(self._used(api), TransactionOpen), (
@@ -242,7 +251,10 @@ class LockstepMachine(RuleBasedStateMachine):
             if new:
                 side.learn(answers[0], answer)
             told = side.common(answer)
-            assert told == expected, f"{side.name} says\n  {told!r}\nand should say\n  {expected!r}"
+            if told != expected:
+                said = f"{side.name} says\n  {told!r}\nand should say\n  {expected!r}"
+                error = answer if isinstance(answer, Exception) else None
+                raise AssertionError(f"{said}{_with_causes(error)}") from error
             if isinstance(answer, StorageError):
                 side.numbers = numbers
         return answers

@@ -1,4 +1,4 @@
-"""The contract, told as plainly as Python can: lists and dicts, searched from end to end.
+"""The model: the contract in the simplest possible Python, lists and dicts that are searched from end to end.
 
 `Model` has the methods of `Storage` with the same names and arguments, and nothing of its
 code. It knows one caller at a time and no database. The state machines drive an engine and

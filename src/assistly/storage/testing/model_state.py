@@ -1,4 +1,4 @@
-"""What the parts of the model share: the tables, the clock, the numbers, and how values are copied."""
+"""The state of the model: its tables, clock and ids, and copies of values."""
 
 from __future__ import annotations
 

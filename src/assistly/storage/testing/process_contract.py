@@ -1,4 +1,4 @@
-"""What several processes see of each other, and what is left of one that ends."""
+"""Several processes on the same data see each other's commits, and none harms the data when it ends."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from .fixtures import (
     open_for_test,
 )
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 def _serve(spec: EngineSpec, pipe: Connection) -> None:
-    """In the other process: call what is asked for, until there is no more."""
+    """In the other process: call the functions that come through the pipe, until None comes."""
     clock = FakeClock()
     with open_for_test(spec.open(), clock) as storage:
         while (order := pipe.recv()) is not None:
@@ -59,11 +59,11 @@ class OtherProcess:
         theirs.close()
 
     def start(self, work: Callable[..., Any], *args: Any) -> None:
-        """Have a module's function called there, with the storage first."""
+        """Call a module-level function in the other process, with its storage as the first argument."""
         self._pipe.send((work, args))
 
-    def answer(self, timeout: float = PATIENCE) -> Any:
-        """What the function returned or raised."""
+    def answer(self, timeout: float = TIMEOUT) -> Any:
+        """Return the result of the function, or raise its exception."""
         assert self._pipe.poll(timeout), "the other process hangs"
         kind, value = self._pipe.recv()
         if kind == "error":
@@ -76,16 +76,16 @@ class OtherProcess:
         return self.answer()
 
     def kill(self) -> None:
-        """As a power failure would."""
+        """Kill the process without warning."""
         assert self.process.pid is not None
         os.kill(self.process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.process.join(PATIENCE)
+        self.process.join(TIMEOUT)
 
     def stop(self) -> None:
-        """Let it close its storage and end."""
+        """Close the storage of the process, and end it."""
         with suppress(BrokenPipeError, OSError):
             self._pipe.send(None)
-        self.process.join(PATIENCE)
+        self.process.join(TIMEOUT)
         self.process.kill()
         self._pipe.close()
 
@@ -128,8 +128,8 @@ def _wait(storage: Storage, timeout: float) -> bool:
     return storage.queue.wait(timeout)
 
 
-def _wait_after_a_word(storage: Storage, timeout: float, path: str) -> bool:
-    """Look, say so in a file, then wait."""
+def _wait_and_say_so(storage: Storage, timeout: float, path: str) -> bool:
+    """Read the next due time, create the file as a sign of that, then wait."""
     storage.queue.next_due_at()
     Path(path).touch()
     return storage.queue.wait(timeout)
@@ -186,17 +186,17 @@ class ProcessContract(Contract):
     ) -> None:
         storage.queue.next_due_at()
         looked = tmp_path / "looked"
-        other.start(_wait_after_a_word, PATIENCE, str(looked))
+        other.start(_wait_and_say_so, TIMEOUT, str(looked))
         _until(looked.exists)
         storage.queue.schedule("x", "a")
-        assert other.answer(PATIENCE / 2) is True
+        assert other.answer(TIMEOUT / 2) is True
 
     def test_a_job_is_waited_for_beside_other_writers(self, storage: Storage, other: OtherProcess) -> None:
-        other.start(_wait, PATIENCE)
+        other.start(_wait, TIMEOUT)
         for n in range(20):
             storage.nonces.register(f"nonce {n}")
         storage.queue.schedule("x", "a")
-        assert other.answer(PATIENCE / 2) is True
+        assert other.answer(TIMEOUT / 2) is True
 
     def test_a_job_that_another_holds(self, storage: Storage, other: OtherProcess) -> None:
         job = other.call(_hold)
@@ -270,7 +270,7 @@ class ProcessContract(Contract):
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    tick, deadline = Event(), monotonic() + PATIENCE
+    tick, deadline = Event(), monotonic() + TIMEOUT
     while not condition():
         assert monotonic() < deadline, "it did not happen in time"
         tick.wait(0.002)

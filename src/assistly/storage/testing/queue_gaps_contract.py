@@ -1,4 +1,4 @@
-"""The least gap between the jobs of one platform."""
+"""`min_gap`, the least time between two jobs of a platform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases that run out, dead letters and replays."""
+"""Expired leases, dead letters and replays."""
 
 from __future__ import annotations
 

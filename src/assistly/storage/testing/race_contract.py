@@ -1,4 +1,4 @@
-"""Races for one thing: exactly one racer wins, the others hear of it, and nothing is lost."""
+"""Races between threads and processes: exactly one wins, the others get the right answer, nothing is lost."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PROCESSES = 4
 
 
 def rounds(answers: Sequence[Sequence[T]]) -> list[tuple[T, ...]]:
-    """For each round, what each racer answered."""
+    """The answers of all racers, by round."""
     return [*zip(*answers, strict=True)]
 
 
 def one_winner(answers: Sequence[T | E], error: type[E]) -> tuple[T, list[E]]:
-    """What the only one got that was not refused, and the errors of the others."""
+    """The answer of the only racer that was not refused, and the errors of the others."""
     refused = [answer for answer in answers if isinstance(answer, error)]
     won = [answer for answer in answers if not isinstance(answer, error)]
     assert len(won) == 1, f"{len(won)} won, one should"

@@ -10,7 +10,7 @@ from random import Random
 from ..records import Event
 from ..storage import Storage
 from .fixtures import Undo
-from .races import PATIENCE, Racer
+from .races import TIMEOUT, Racer
 
 SINGLE = "single"
 BATCH = "batch"
@@ -21,7 +21,7 @@ _MOST_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Written:
-    """What was committed."""
+    """The committed events."""
 
     events: list[Event]
 
@@ -46,7 +46,7 @@ def _follow(storage: Storage, event_type: str | None, writers: int, limit: int) 
     """Until each writer's last event was seen: whatever was committed before has come by then."""
     seen: list[Event] = []
     ended = 0
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while ended < writers:
         page = storage.events.read_after(seen[-1] if seen else 0, event_type=event_type, limit=limit)
         seen += page

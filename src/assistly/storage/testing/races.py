@@ -1,4 +1,4 @@
-"""Races: racers that start at one moment, as threads of this process or as processes of their own."""
+"""Races between threads of this process, or between processes, which start at the same time."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ E = TypeVar("E", bound=StorageError)
 Item = TypeVar("Item")
 Args = TypeVarTuple("Args")
 
-PATIENCE = 30.0
-"""Seconds until a racer that does not come, or does not answer, is given up."""
+TIMEOUT = 30.0
+"""Seconds to wait for a racer at a barrier, or for its answer."""
 
-_LONGER = 2 * PATIENCE
+_LONGER = 2 * TIMEOUT
 _SWITCH_INTERVAL = 1e-5
 
 
 def standing_clock() -> datetime:
-    """The time of all racers."""
+    """The clock of all racers, which stands still."""
     return START
 
 
@@ -53,11 +53,11 @@ class Racer:
 
     @property
     def name(self) -> str:
-        """Of its own."""
+        """A name that no other racer has."""
         return f"racer-{self.number}"
 
     def rounds(self, items: Iterable[Item], turn: Callable[[Item], T]) -> list[T]:
-        """A turn for each item, which all racers begin together."""
+        """Call `turn` with each item, at the same time as all other racers; return the answers."""
         answers: list[T] = []
         for item in items:
             self.meet()
@@ -66,7 +66,7 @@ class Racer:
 
 
 def caught(kind: type[E], call: Callable[[], T]) -> T | E:
-    """What the call returns, or this error of it."""
+    """Return the result of the call, or its error if that is of this class."""
     try:
         return call()
     except kind as error:
@@ -75,7 +75,7 @@ def caught(kind: type[E], call: Callable[[], T]) -> T | E:
 
 @dataclass(frozen=True)
 class RacerFailure:
-    """`waited` is True for one that only waited in vain for another, which failed."""
+    """A racer failed. `waited`: it only waited for another one, which failed."""
 
     number: int
     report: str
@@ -83,11 +83,11 @@ class RacerFailure:
 
 
 class RacerGone(RacerFailure):
-    """The process has ended."""
+    """The process of a racer has ended."""
 
 
 class AnyBarrier(Protocol):
-    """What the barriers of threads and of processes have in common."""
+    """The methods that the barriers of threads and of processes share."""
 
     def wait(self, timeout: float | None = None) -> int: ...
 
@@ -97,8 +97,8 @@ class AnyBarrier(Protocol):
 def run_racer(
     storage: Storage, number: int, size: int, barrier: AnyBarrier, action: Callable[..., Any], *args: Any
 ) -> Any:
-    """The answer of the action, or a RacerFailure. One that fails lets the others go."""
-    racer = Racer(storage, number, size, lambda: barrier.wait(PATIENCE))
+    """Call the action as a racer. Return its answer, or a RacerFailure, which also breaks the barrier."""
+    racer = Racer(storage, number, size, lambda: barrier.wait(TIMEOUT))
     try:
         racer.meet()
         return action(racer, *args)
@@ -110,14 +110,14 @@ def run_racer(
 
 
 class Race(ABC):
-    """`storage` is the test's own, to prepare a race and to look at what came of it."""
+    """A race of `size` racers. The test uses `storage` to prepare it, and to check the results."""
 
     def __init__(self, backend: StorageBackend, size: int) -> None:
         self.storage: Storage = open_for_test(backend, standing_clock)
         self.size = size
 
     def run(self, action: Callable[[Racer, *Args], T], *args: *Args) -> list[T]:
-        """What the action of each racer returned. They begin at one moment."""
+        """Run the action in all racers at the same time; return their answers. Fails if one fails."""
         answers = self._answers(action, args)
         failures = [answer for answer in answers if isinstance(answer, RacerFailure)]
         if failures:
@@ -130,7 +130,7 @@ class Race(ABC):
 
 
 class ThreadRace(Race):
-    """All racers on the one storage."""
+    """A race of threads on one storage."""
 
     def _answers(self, action: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
         barrier = threading.Barrier(self.size)
@@ -151,7 +151,7 @@ class ThreadRace(Race):
 
 @contextmanager
 def _switching_often() -> Iterator[None]:
-    """Operations of microseconds would else each run as if alone."""
+    """Switch threads more often: otherwise short operations would not be interrupted by other threads."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
@@ -161,9 +161,9 @@ def _switching_often() -> Iterator[None]:
 
 
 class RaceProcesses:
-    """Processes that run one action after the other, each on storages of its own.
+    """Processes that run the races of many tests, each on storages of its own.
 
-    They are started at the first race: that takes longer than many races.
+    They are started at the first race and kept, since starting them takes longer than many races.
     """
 
     def __init__(self, size: int) -> None:
@@ -174,7 +174,7 @@ class RaceProcesses:
         self._processes: list[SpawnProcess] = []
 
     def answers(self, spec: EngineSpec, action: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
-        """The answer of each process, or a RacerFailure."""
+        """Run the action in all processes; return the answer or a RacerFailure of each."""
         if not self._processes:
             self._start()
         elif self._barrier.broken:
@@ -188,12 +188,12 @@ class RaceProcesses:
         return answers
 
     def stop(self) -> None:
-        """End the processes; the next race starts others."""
+        """End the processes. The next race starts new ones."""
         for pipe in self._pipes:
             with suppress(BrokenPipeError):
                 pipe.send(None)
         for process in self._processes:
-            process.join(PATIENCE)
+            process.join(TIMEOUT)
             process.kill()
         for pipe in self._pipes:
             pipe.close()
@@ -223,7 +223,7 @@ class RaceProcesses:
 
 
 class ProcessRace(Race):
-    """Each racer in a process of its own."""
+    """A race of processes."""
 
     def __init__(self, backend: StorageBackend, processes: RaceProcesses, spec: EngineSpec) -> None:
         super().__init__(backend, processes.size)
@@ -235,7 +235,7 @@ class ProcessRace(Race):
 
 
 def _serve(orders: Connection, barrier: AnyBarrier, number: int, size: int) -> None:
-    """Run what is ordered until there is no more; a storage stays open for the next race."""
+    """Run actions from the pipe until None comes. Storages stay open for the next race."""
     storages: dict[str, Storage] = {}
     with ExitStack() as stack:
         while (order := orders.recv()) is not None:

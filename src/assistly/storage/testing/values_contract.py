@@ -1,4 +1,4 @@
-"""What every call accepts and refuses as text and as a time."""
+"""Texts and times as arguments: which values every call accepts, and which it refuses."""
 
 from __future__ import annotations
 
