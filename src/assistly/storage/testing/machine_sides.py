@@ -77,7 +77,7 @@ class Undone(Exception):
 
 def _with_causes(error: BaseException | None) -> str:
     """What an error says, and what each of its causes says, a line for each."""
-    lines = []
+    lines: list[str] = []
     while error is not None:
         lines.append(f"\n{'from' if lines else 'it raised'} {type(error).__name__}: {error}")
         error = error.__cause__
