@@ -238,10 +238,6 @@ class NaiveBackend(BackendBase):
             database.restore(before)
             raise
 
-    def migrate(self) -> list[str]:
-        self.database.check_open()
-        return []
-
     def close(self) -> None:
         if self.is_root:
             self.database.closed = True

@@ -64,11 +64,13 @@ class BackendBase(ABC):
         self.nonces.seen("ping")
 
     def migrate(self) -> list[str]:
-        """Nothing to apply."""
+        """Ping, and apply nothing. An engine with migrations overrides it."""
+        self.ping()
         return []
 
-    def maintain(self) -> None:  # noqa: B027 - it may stay empty
-        """Nothing to clean up."""
+    def maintain(self) -> None:
+        """Ping, which fails after `close`. By default there is nothing to clean up."""
+        self.ping()
 
     def bind(self, connection: Any) -> BackendBase:
         """Raise InvalidValue: by default an engine has no connections to bind."""
@@ -78,7 +80,11 @@ class BackendBase(ABC):
 
 
 class StoreBase(Generic[B]):
-    """A store of `backend`, which may be the backend of a transaction."""
+    """A store of `backend`, which may be the backend of a transaction.
+
+    An author's store finds the backend in `self._backend`. Its constructor takes the backend, and may take
+    more.
+    """
 
     attribute: ClassVar[str]
     """The attribute of a backend that holds this kind of store."""
@@ -88,7 +94,7 @@ class StoreBase(Generic[B]):
 
     @contextmanager
     def _atomic(self) -> Iterator[Self]:
-        """The store of this kind inside a transaction around the block."""
+        """Begin a transaction (in one, a savepoint) for the block, and give the store of this kind in it."""
         with self._backend.transaction() as tx:
             store: Self = getattr(tx, self.attribute)
             yield store

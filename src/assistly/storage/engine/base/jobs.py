@@ -26,32 +26,41 @@ class JobStoreBase(StoreBase[B], ABC):
     attribute = "jobs"
 
     @abstractmethod
-    def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]: ...
+    def insert(self, drafts: Sequence[JobDraft], *, now: datetime) -> Sequence[Job | None]:
+        """Insert jobs in order; None for a draft whose key is taken, in the table or in the batch."""
 
     @abstractmethod
     def in_window(
         self, platform: str, earliest: datetime, latest: datetime, *, exclude: int | None = None
-    ) -> Job | None: ...
+    ) -> Job | None:
+        """The scheduled, retrying or processing job with earliest <= scheduled_at <= latest that is first
+        by (scheduled_at, id)."""
 
     @abstractmethod
-    def by_key(self, idempotency_key: str) -> Job | None: ...
+    def by_key(self, idempotency_key: str) -> Job | None:
+        """The job with this idempotency key, or None."""
 
     @abstractmethod
-    def get(self, id: int, *, lock: bool = False) -> Job | None: ...
+    def get(self, id: int, *, lock: bool = False) -> Job | None:
+        """The job with this id, or None. `lock`: others cannot change it until the transaction ends."""
 
     @abstractmethod
-    def save(self, job: Job) -> None: ...
+    def save(self, job: Job) -> None:
+        """Replace the stored job of this id, which the enclosing transaction has locked."""
 
     @abstractmethod
     def list(
         self, *, status: JobStatus | None, platform: str | None, after: int, limit: int
-    ) -> Sequence[Job]: ...
+    ) -> Sequence[Job]:
+        """Jobs with id > after, by id."""
 
     @abstractmethod
-    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]: ...
+    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
+        """The number of jobs by status. Statuses without jobs may be missing, and posted if not asked for."""
 
     @abstractmethod
-    def remove(self, id: int) -> bool: ...
+    def remove(self, id: int) -> bool:
+        """Delete the job in any status. False if there is none."""
 
     @abstractmethod
     def waiting(
@@ -61,13 +70,16 @@ class JobStoreBase(StoreBase[B], ABC):
         platforms: Sequence[str] | None,
         after: tuple[datetime, int] | None,
         limit: int,
-    ) -> Sequence[Job]: ...
+    ) -> Sequence[Job]:
+        """Waiting jobs by (due_at, id), with due_at <= until (None: all) and (due_at, id) > after."""
 
     @abstractmethod
-    def late(self, *, limit: int, platforms: Sequence[str] | None, now: datetime) -> Sequence[Job]: ...
+    def late(self, *, limit: int, platforms: Sequence[str] | None, now: datetime) -> Sequence[Job]:
+        """The first late jobs, by (scheduled_at + max_lateness, id). Changes nothing."""
 
     @abstractmethod
-    def expired(self, *, limit: int, now: datetime) -> Sequence[Job]: ...
+    def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
+        """Processing jobs with lease_until <= now, by (lease_until, id). Changes nothing."""
 
     def prepare_gap_checks(self) -> None:
         """Nothing to prepare."""

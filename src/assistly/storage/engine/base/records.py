@@ -20,17 +20,20 @@ class SessionStoreBase(StoreBase[B], ABC):
     attribute = "sessions"
 
     @abstractmethod
-    def get(self, user_id: str, *, lock: bool = False) -> Session | None: ...
+    def get(self, user_id: str, *, lock: bool = False) -> Session | None:
+        """The session, or None. With `lock` others cannot change it until the enclosing transaction ends."""
 
     @abstractmethod
     def save(self, user_id: str, data: JsonText, *, version: int, now: datetime) -> Session:
         """Insert or replace."""
 
     @abstractmethod
-    def delete(self, user_id: str) -> bool: ...
+    def delete(self, user_id: str) -> bool:
+        """Delete the session. False if there is none."""
 
     @abstractmethod
-    def list(self, *, after: str | None, limit: int) -> Sequence[Session]: ...
+    def list(self, *, after: str | None, limit: int) -> Sequence[Session]:
+        """Sessions with user_id > after, by user_id."""
 
     def put(
         self, user_id: str, data: JsonText, *, expected_version: int | None, now: datetime
@@ -50,10 +53,12 @@ class ApprovalStoreBase(StoreBase[B], ABC):
     attribute = "approvals"
 
     @abstractmethod
-    def add(self, id: str, payload: JsonText, *, status: str, created_at: datetime) -> Approval | None: ...
+    def add(self, id: str, payload: JsonText, *, status: str, created_at: datetime) -> Approval | None:
+        """Insert an approval; None if the id is taken."""
 
     @abstractmethod
-    def get(self, id: str, *, lock: bool = False) -> Approval | None: ...
+    def get(self, id: str, *, lock: bool = False) -> Approval | None:
+        """The approval, or None. With `lock` others cannot change it until the enclosing transaction ends."""
 
     @abstractmethod
     def save(self, approval: Approval) -> None:
@@ -62,7 +67,8 @@ class ApprovalStoreBase(StoreBase[B], ABC):
     @abstractmethod
     def list(
         self, *, status: str | None, before: tuple[datetime, int] | None, limit: int
-    ) -> Sequence[Approval]: ...
+    ) -> Sequence[Approval]:
+        """Approvals by (created_at, sequence), newest first, below `before`."""
 
     def decide(
         self, id: str, status: str, *, expected: str, payload: JsonText | None, now: datetime
@@ -169,10 +175,12 @@ class NonceStoreBase(StoreBase[B], ABC):
     attribute = "nonces"
 
     @abstractmethod
-    def register(self, nonce: str, timestamp_ms: int) -> bool: ...
+    def register(self, nonce: str, timestamp_ms: int) -> bool:
+        """Store the nonce; False if it is stored already."""
 
     @abstractmethod
-    def seen(self, nonce: str) -> bool: ...
+    def seen(self, nonce: str) -> bool:
+        """Whether the nonce is stored."""
 
     def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
         """One after the other, in one transaction."""
@@ -186,13 +194,16 @@ class MetricStoreBase(StoreBase[B], ABC):
     attribute = "metrics"
 
     @abstractmethod
-    def increment_many(self, by_name: Mapping[str, int]) -> None: ...
+    def increment_many(self, by_name: Mapping[str, int]) -> None:
+        """Add a number to each of several counters: all or nothing."""
 
     @abstractmethod
-    def observe_latencies(self, count: int, total: int, longest: int) -> None: ...
+    def observe_latencies(self, count: int, total: int, longest: int) -> None:
+        """Add `count` requests: the sum of their durations and the longest one, in nanoseconds."""
 
     @abstractmethod
-    def read(self) -> Metrics: ...
+    def read(self) -> Metrics:
+        """All metrics. Sums are kept in whole nanoseconds, and converted to milliseconds here."""
 
     def increment(self, name: str, by: int) -> None:
         """A batch of one."""
@@ -263,15 +274,18 @@ class EventStoreBase(StoreBase[B], ABC):
     attribute = "events"
 
     @abstractmethod
-    def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]: ...
+    def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]:
+        """Insert (event_type, payload, created_at): all or nothing, in order."""
 
     @abstractmethod
     def list(
         self, *, event_type: str | None, before: tuple[datetime, int] | None, limit: int
-    ) -> Sequence[Event]: ...
+    ) -> Sequence[Event]:
+        """Events by (created_at, id), newest first, below `before`."""
 
     @abstractmethod
-    def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]: ...
+    def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]:
+        """Events with a higher id, by id. No event with a lower id than a returned one may appear later."""
 
     def get(self, id: int) -> Event | None:
         """From `read_after`, for an engine that holds no event back."""
@@ -285,13 +299,16 @@ class SnapshotStoreBase(StoreBase[B], ABC):
     attribute = "snapshots"
 
     @abstractmethod
-    def put(self, kind: str, payload: JsonText, *, now: datetime) -> Snapshot: ...
+    def put(self, kind: str, payload: JsonText, *, now: datetime) -> Snapshot:
+        """Insert or replace."""
 
     @abstractmethod
-    def get(self, kind: str) -> Snapshot | None: ...
+    def get(self, kind: str) -> Snapshot | None:
+        """The snapshot of this kind, or None."""
 
     @abstractmethod
-    def list(self) -> Sequence[Snapshot]: ...
+    def list(self) -> Sequence[Snapshot]:
+        """All snapshots, by kind."""
 
 
 class RetentionStoreBase(StoreBase[B], ABC):
@@ -308,13 +325,19 @@ class RetentionStoreBase(StoreBase[B], ABC):
         """Store the time of the last prune, or delete it with None."""
 
     @abstractmethod
-    def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int: ...
+    def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
+        """Delete rows with time < cutoff, oldest first, at most `limit`; return how many.
+
+        The protocol says which time counts for each kind.
+        """
 
     @abstractmethod
-    def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None: ...
+    def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
+        """The (time, insertion) of the newest row beyond the newest `cap`; None if there is none."""
 
     @abstractmethod
-    def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int: ...
+    def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
+        """Delete rows with (time, insertion) <= edge, at most `limit`; return how many."""
 
     def begin_prune(self, *, now: datetime, interval: timedelta) -> bool:
         """From `stamp` and `set_stamp`."""
