@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ENGINES = ROOT / "examples" / "engines"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGE_FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 SOURCES = ["pyproject.toml", "README.md", "LICENSE", *PACKAGE_FOLDERS.values()]
@@ -78,14 +79,14 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 def files_on_disk() -> set[str]:
-    """By the names that they have in the wheel."""
+    """By the names that they have in the wheel. Engines of third parties are packages of their own."""
     folders = {ROOT / folder: package for package, folder in PACKAGE_FOLDERS.items() if package}
     folders[ROOT / "src" / "assistly"] = "assistly"
     return {
         (Path(*package.split(".")) / path.relative_to(folder)).as_posix()
         for folder, package in folders.items()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and path.suffix != ".pyc" and ENGINES not in path.parents
     }
 
 
