@@ -324,6 +324,23 @@ class TestRetries:
             ExponentialRetry(**bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("answer", [ValueError("no answer"), START.replace(tzinfo=None)])
+def test_a_retry_policy_that_fails_leaves_the_delay_to_the_storages_own(
+    storage: Storage, answer: Exception | datetime
+) -> None:
+    class Broken(RetryPolicy):
+        def next_attempt(self, now: datetime, job: Job) -> datetime:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    job = storage.queue.schedule("x", "a")
+    drained(storage, raising(OSError("refused")), retry=Broken())
+    failed = stored(storage, job)
+    assert failed.status is JobStatus.RETRYING
+    assert failed.publish_started_at is None
+
+
 class TestLimits:
     def test_no_more_than_concurrency(self, storage: Storage) -> None:
         at_once = _MostAtOnce()

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from assistly.storage import records
 from assistly.storage.errors import InvalidValue
 from assistly.storage.records import Failed, Job, JobStatus, Outcome, Posted, Released, Snoozed
-from assistly.storage.validation import later, optional_name
+from assistly.storage.validation import later, optional_name, utc
 
 from .claimed_jobs import ClaimedJob, ClaimedJobs
 from .counts import JobCounts
@@ -93,7 +93,13 @@ class JobProcessor:
 
     def _retry_at(self, job: Job, began: float) -> datetime | None:
         policy = self._options.retry_policy(job.platform)
-        return None if policy is None else policy.next_attempt(self._storage_time(job, began), job)
+        if policy is None:
+            return None
+        try:
+            return utc("next_attempt", policy.next_attempt(self._storage_time(job, began), job))
+        except Exception:  # noqa: BLE001 - the publisher said that nothing was published
+            logger.exception("job %d: the worker's retry policy failed; the storage's own decides", job.id)
+            return None
 
     def _storage_time(self, job: Job, since: float, ahead: float = 0.0) -> datetime:
         """The time `ahead` seconds from now by the storage's clock, which may differ from this machine's.
