@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from assistly.storage import MemoryBackend, StorageBackend
+from assistly.storage.engines.memory import _MemoryStore
 from assistly.storage.testing import (
     ForkContract,
     LifecycleContract,
     MachineContract,
+    OrderedStoreContract,
     ProcessContract,
     RaceContract,
     StorageContract,
@@ -30,6 +32,12 @@ class TestMemoryLifecycle(LifecycleContract):
     @pytest.fixture
     def new_backend(self) -> Callable[[], StorageBackend]:
         return MemoryBackend
+
+
+class TestMemoryStore(OrderedStoreContract):
+    @pytest.fixture
+    def new_store(self) -> Callable[[], _MemoryStore]:
+        return _MemoryStore
 
 
 class TestMemoryForks(ForkContract):

@@ -13,7 +13,13 @@ import pytest
 
 from assistly.storage import StorageBackend, engine
 from assistly.storage.engine import base
-from assistly.storage.testing import ForkContract, LifecycleContract, MachineContract, StorageContract
+from assistly.storage.testing import (
+    ForkContract,
+    LifecycleContract,
+    MachineContract,
+    OrderedStoreContract,
+    StorageContract,
+)
 from assistly.storage.testing.names_contract import LongNamesContract
 
 GUIDE = Path(__file__).parents[2] / "docs" / "engines.md"
@@ -51,6 +57,13 @@ class TestShelfLifecycle(LifecycleContract):
     def new_backend(self, shelf: Any) -> Callable[[], StorageBackend]:
         backend: Callable[[], StorageBackend] = shelf.ShelfBackend
         return backend
+
+
+class TestShelfStore(OrderedStoreContract):
+    @pytest.fixture
+    def new_store(self, shelf: Any) -> Callable[[], engine.OrderedStore[Any]]:
+        make: Callable[[], engine.OrderedStore[Any]] = shelf.ShelfStore
+        return make
 
 
 class TestShelfForks(ForkContract):

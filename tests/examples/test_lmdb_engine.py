@@ -24,11 +24,13 @@ from assistly.storage import (
     StorageUnavailable,
     open_storage,
 )
+from assistly.storage.engine import OrderedStore
 from assistly.storage.testing import (
     EngineSpec,
     ForkContract,
     LifecycleContract,
     MachineContract,
+    OrderedStoreContract,
     ProcessContract,
     RaceContract,
     StorageContract,
@@ -97,6 +99,12 @@ class TestLmdbLifecycle(LifecycleContract):
     def new_backend(self, package: Any, tmp_path: Path) -> Callable[[], StorageBackend]:
         numbers = count()
         return lambda: package.LmdbBackend(tmp_path / str(next(numbers)))
+
+
+class TestLmdbStore(OrderedStoreContract):
+    @pytest.fixture
+    def new_store(self, package: Any, tmp_path: Path) -> Callable[[], OrderedStore[Any]]:
+        return lambda: package.LmdbStore(tmp_path / "store", 2**28)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -48,6 +48,7 @@ from .lifecycle_contract import LifecycleContract  # noqa: E402
 from .machines import MachineContract  # noqa: E402
 from .process_contract import ProcessContract  # noqa: E402
 from .race_contract import RaceContract  # noqa: E402
+from .store_contract import OrderedStoreContract  # noqa: E402
 
 __all__ = [
     "Contract",
@@ -56,6 +57,7 @@ __all__ = [
     "ForkContract",
     "LifecycleContract",
     "MachineContract",
+    "OrderedStoreContract",
     "ProcessContract",
     "RaceContract",
     "StorageContract",
