@@ -21,14 +21,20 @@ FACTORY = "assistly.storage:SqliteBackend"
 
 
 @pytest.fixture(scope="module")
-def sqlite_spec(tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
+def engine_spec(tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
     path = tmp_path_factory.mktemp("sqlite") / "contract.db"
     return EngineSpec(FACTORY, (str(path),))
 
 
+@pytest.fixture
+def new_engine_spec(tmp_path: Path) -> Callable[[], EngineSpec]:
+    numbers = count()
+    return lambda: EngineSpec(FACTORY, (str(tmp_path / f"new-{next(numbers)}.db"),))
+
+
 @pytest.fixture(scope="module")
-def backend(sqlite_spec: EngineSpec) -> Iterator[StorageBackend]:
-    backend = sqlite_spec.open()
+def backend(engine_spec: EngineSpec) -> Iterator[StorageBackend]:
+    backend = engine_spec.open()
     yield backend
     backend.close()
 
@@ -44,30 +50,17 @@ class TestSqliteLifecycle(LifecycleContract):
         return lambda: SqliteBackend(tmp_path / f"{next(numbers)}.db")
 
 
-class SqliteFile:
-    """The file of the module's backend, opened again."""
-
-    @pytest.fixture
-    def engine_spec(self, sqlite_spec: EngineSpec) -> EngineSpec:
-        return sqlite_spec
-
-    @pytest.fixture
-    def new_engine_spec(self, tmp_path: Path) -> Callable[[], EngineSpec]:
-        numbers = count()
-        return lambda: EngineSpec(FACTORY, (str(tmp_path / f"{next(numbers)}.db"),))
-
-
-class TestSqliteForks(SqliteFile, ForkContract):
+class TestSqliteForks(ForkContract):
     pass
 
 
-class TestSqliteProcesses(SqliteFile, ProcessContract):
+class TestSqliteProcesses(ProcessContract):
     pass
 
 
-class TestSqliteRaces(SqliteFile, RaceContract):
+class TestSqliteRaces(RaceContract):
     pass
 
 
-class TestSqliteMachines(SqliteFile, MachineContract):
+class TestSqliteMachines(MachineContract):
     pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -295,6 +296,17 @@ class CommitsThoughClosed(NaiveEngine):
         def check_open(self) -> None:
             if self.before is None:
                 super().check_open()
+
+
+class CloseKeepsFilesOpen(NaiveEngine):
+    def __init__(self, parent: NaiveBackend | None = None) -> None:
+        super().__init__(parent)
+        self.file = os.open(os.devnull, os.O_RDONLY) if parent is None else None
+
+
+class MaintainsThoughClosed(NaiveEngine):
+    def maintain(self) -> None:
+        """Nothing."""
 
 
 class KnowsNoForks(NaiveEngine):

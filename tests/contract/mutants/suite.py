@@ -70,6 +70,8 @@ CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
     catalog.CallsOfTheThreadJoin: TransactionThreadsContract,
     catalog.TransactionsBelongToTheirThread: TransactionThreadsContract,
     catalog.CommitsThoughClosed: LifecycleContract,
+    catalog.CloseKeepsFilesOpen: LifecycleContract,
+    catalog.MaintainsThoughClosed: LifecycleContract,
     catalog.KnowsNoForks: ForkContract,
     catalog.ChildSeesWhatIsNotCommitted: ForkContract,
     **dict.fromkeys(catalog.CUTTING, LongNamesContract),

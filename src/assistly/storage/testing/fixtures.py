@@ -60,10 +60,10 @@ class FakeClock:
 
 
 class Contract:
-    """The base of the contract classes. A subclass for an engine adds one fixture, `backend`.
+    """The base of the contract classes. They need one fixture, `backend`, in the class or outside of it.
 
-    Where its data can be opened by several processes, or outlives its backend, it adds `engine_spec`
-    and `new_engine_spec`.
+    An engine whose data can be opened by several processes, or outlives its backend, also needs
+    `engine_spec` and `new_engine_spec`. No class of the suite defines these three.
 
     `backend` may have any scope: each test, and each Hypothesis example, empties it first.
     """
@@ -79,14 +79,16 @@ class Contract:
                     raise TypeError(f"{first.__name__}.{name} hides the one of {owner.__name__}: rename it")
 
     @pytest.fixture
-    def engine_spec(self) -> EngineSpec | None:
-        """How another process opens the data of `backend`; an engine with `multi_process` overrides it."""
-        return None
+    def maybe_spec(self, request: pytest.FixtureRequest) -> EngineSpec | None:
+        """The fixture `engine_spec`, wherever it is defined; None if it is not."""
+        spec: EngineSpec | None = _fixture_or_none(request, "engine_spec")
+        return spec
 
     @pytest.fixture
-    def new_engine_spec(self) -> Callable[[], EngineSpec] | None:
-        """A function that names new, empty data; overridden as `engine_spec` is."""
-        return None
+    def maybe_new_spec(self, request: pytest.FixtureRequest) -> Callable[[], EngineSpec] | None:
+        """The fixture `new_engine_spec`, wherever it is defined; None if it is not."""
+        make: Callable[[], EngineSpec] | None = _fixture_or_none(request, "new_engine_spec")
+        return make
 
     @pytest.fixture
     def clock(self) -> FakeClock:
@@ -96,6 +98,15 @@ class Contract:
     def storage(self, backend: StorageBackend, clock: FakeClock) -> Storage:
         empty(backend)
         return open_for_test(backend, clock)
+
+
+def _fixture_or_none(request: pytest.FixtureRequest, name: str) -> Any:
+    try:
+        return request.getfixturevalue(name)
+    except pytest.FixtureLookupError as error:
+        if error.argname != name:
+            raise
+        return None
 
 
 def needs_processes(backend: StorageBackend, spec: T | None) -> T:

@@ -125,9 +125,9 @@ class ForkContract(Contract):
         assert child.result() == (20 if shared else 10)
 
     def test_no_job_goes_to_both(
-        self, backend: StorageBackend, storage: Storage, engine_spec: EngineSpec | None
+        self, backend: StorageBackend, storage: Storage, maybe_spec: EngineSpec | None
     ) -> None:
-        needs_processes(backend, engine_spec)
+        needs_processes(backend, maybe_spec)
         jobs = storage.queue.schedule_many(NewJob("x", "a") for _ in range(40))
         storage.queue.get(jobs[0].id)
 
@@ -310,11 +310,11 @@ class ForkContract(Contract):
 
     @pytest.fixture
     def unopened(
-        self, backend: StorageBackend, new_engine_spec: Callable[[], EngineSpec] | None
+        self, backend: StorageBackend, maybe_new_spec: Callable[[], EngineSpec] | None
     ) -> EngineSpec:
         """Data that no other connection keeps open."""
-        needs_processes(backend, new_engine_spec)
-        return needs_durability(backend, new_engine_spec)()
+        needs_processes(backend, maybe_new_spec)
+        return needs_durability(backend, maybe_new_spec)()
 
     def test_the_parent_closes_first(self, unopened: EngineSpec, clock: FakeClock) -> None:
         """And another storage of the parent's opens and closes the same data meanwhile."""

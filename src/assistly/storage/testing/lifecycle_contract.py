@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 
 from ..engine.protocol import StorageBackend
-from ..errors import StorageClosed
+from ..errors import InvalidValue, StorageClosed
 from ..records import Job, Latency, Metrics
 from ..storage import Storage
 from .fixtures import HOUR, START, Contract, FakeClock, Undo, open_for_test
 
 MakeBackend = Callable[[], StorageBackend]
+
+_DESCRIPTORS = Path("/proc/self/fd")
+_MANY = 20
+
+
+def _open_files() -> int:
+    return sum(1 for _ in _DESCRIPTORS.iterdir())
+
 
 _CALLS: dict[str, Callable[[Storage], Any]] = {
     "queue": lambda storage: storage.queue.get(1),
@@ -31,6 +40,9 @@ _CALLS: dict[str, Callable[[Storage], Any]] = {
     "prune": lambda storage: storage.prune(),
     "ping": lambda storage: storage.ping(),
     "migrate": lambda storage: storage.migrate(),
+    "maintain": lambda storage: storage.maintain(),
+    "wait": lambda storage: storage.queue.wait(0),
+    "bind": lambda storage: storage.bind(object()),
     "transaction": lambda storage: storage.transaction().__enter__(),
 }
 
@@ -38,26 +50,49 @@ _CALLS: dict[str, Callable[[Storage], Any]] = {
 class LifecycleContract(Contract):
     """Needs a second fixture: `new_backend`, which returns a function that opens a new, empty engine."""
 
-    def test_a_closed_storage(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+    @pytest.mark.parametrize("call", _CALLS)
+    def test_a_closed_storage(self, new_backend: MakeBackend, clock: FakeClock, call: str) -> None:
         storage = open_for_test(new_backend(), clock)
         storage.sessions.put("user", 1)
         storage.close()
         storage.close()
-        for call in _CALLS.values():
-            with pytest.raises(StorageClosed):
-                call(storage)
+        with pytest.raises(StorageClosed):
+            _CALLS[call](storage)
+
+    def test_the_block_of_a_closed_storage(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+        storage = open_for_test(new_backend(), clock)
+        storage.close()
         with pytest.raises(StorageClosed), storage:
             pass
 
-    def test_a_closed_engine(self, new_backend: MakeBackend, clock: FakeClock) -> None:
+    @pytest.mark.parametrize("call", _CALLS)
+    def test_a_closed_engine(self, new_backend: MakeBackend, clock: FakeClock, call: str) -> None:
         backend = new_backend()
         storage = open_for_test(backend, clock)
         storage.sessions.put("user", 1)
         backend.close()
         backend.close()
-        for call in _CALLS.values():
-            with pytest.raises(StorageClosed):
-                call(storage)
+        # An argument that is wrong anyway may be refused first.
+        refusals = (StorageClosed, InvalidValue) if call == "bind" else StorageClosed
+        with pytest.raises(refusals):
+            _CALLS[call](storage)
+
+    @pytest.mark.skipif(not _DESCRIPTORS.exists(), reason="open files are counted in /proc, on Linux only")
+    def test_closing_gives_files_and_connections_back(
+        self, new_backend: MakeBackend, clock: FakeClock
+    ) -> None:
+        """Not only when the closed storage is collected."""
+        kept = [self._used_and_closed(new_backend(), clock)]
+        before = _open_files()
+        kept += [self._used_and_closed(new_backend(), clock) for _ in range(_MANY)]
+        assert _open_files() - before < _MANY, "each closed storage leaves files or connections open"
+
+    def _used_and_closed(self, backend: StorageBackend, clock: FakeClock) -> Storage:
+        storage = open_for_test(backend, clock)
+        storage.sessions.put("user", 1)
+        storage.queue.wait(0)
+        storage.close()
+        return storage
 
     def test_closing_the_storage_inside_a_transaction(
         self, new_backend: MakeBackend, clock: FakeClock

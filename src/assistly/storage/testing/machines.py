@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from ..engine.protocol import StorageBackend
 from .engine_spec import EngineSpec
-from .fixtures import examples, needs_durability
+from .fixtures import Contract, examples, needs_durability
 from .machine_queue import QueueMachine
 from .machine_records import ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine, SessionMachine
 from .machine_sides import Engine, LockstepMachine
@@ -46,7 +46,7 @@ def run_machine(machine: type[LockstepMachine], *engines: Engine, settings: hypo
     run_state_machine_as_test(lambda: machine(*engines), settings=settings)  # type: ignore[arg-type]
 
 
-class MachineContract:
+class MachineContract(Contract):
     """The machines as tests, for an engine that gives a fixture `backend`.
 
     They open a durable engine again now and then, by its `engine_spec`.
@@ -55,13 +55,8 @@ class MachineContract:
     MACHINE_EXAMPLES = 25
 
     @pytest.fixture
-    def engine_spec(self) -> EngineSpec | None:
-        """How the data of `backend` is opened again; a durable engine overrides it."""
-        return None
-
-    @pytest.fixture
-    def engine(self, backend: StorageBackend, engine_spec: EngineSpec | None) -> Engine:
-        reopened = needs_durability(backend, engine_spec).open if backend.durable else None
+    def engine(self, backend: StorageBackend, maybe_spec: EngineSpec | None) -> Engine:
+        reopened = needs_durability(backend, maybe_spec).open if backend.durable else None
         return Engine(type(backend).__name__, backend, reopened)
 
     def test_queue_machine(self, engine: Engine) -> None:

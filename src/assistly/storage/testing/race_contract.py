@@ -69,13 +69,13 @@ class RacingContract(Contract):
         self,
         request: pytest.FixtureRequest,
         backend: StorageBackend,
-        engine_spec: EngineSpec | None,
+        maybe_spec: EngineSpec | None,
         race_processes: RaceProcesses,
     ) -> Race:
         empty(backend)
         if request.param == "threads":
             return ThreadRace(backend, THREADS)
-        return ProcessRace(backend, race_processes, needs_processes(backend, engine_spec))
+        return ProcessRace(backend, race_processes, needs_processes(backend, maybe_spec))
 
 
 class ClaimRacesContract(RacingContract):
