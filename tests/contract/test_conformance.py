@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assistly.storage import ConfigurationError, StorageBackend
+from assistly.storage import ConfigurationError, MigrationError, Storage, StorageBackend, StorageSettings
 from assistly.storage.plugins import BUILT_IN
 from assistly.storage.testing import StorageContract
 from assistly.storage.testing.conformance import (
@@ -16,6 +16,7 @@ from assistly.storage.testing.conformance import (
     FailedTest,
     Traits,
     markdown,
+    open_by_name,
     render,
     run,
 )
@@ -79,6 +80,55 @@ def test_an_engine_with_a_bug() -> None:
 def test_an_engine_that_holds_data_is_left_alone() -> None:
     with pytest.raises(ConfigurationError, match="metrics already"):
         run(f"{__name__}:open_used")
+
+
+def test_a_second_run_in_the_same_place(tmp_path: Path) -> None:
+    """The suite deletes its records, and knows the metrics and snapshots that it cannot delete."""
+    settings = {"sqlite_path": str(tmp_path / "one.db")}
+    for _ in range(2):
+        report = run("sqlite", settings=settings, select="TestSnapshots or TestMetrics or TestSessions")
+        assert report.passed, render(report)
+    backend = open_by_name("sqlite", settings)
+    assert backend.sessions.list(after=None, limit=1) == []
+    assert backend.metrics.read().counters
+    backend.metrics.increment("somebody else's", 1)
+    backend.close()
+    with pytest.raises(ConfigurationError, match=r"metrics already.* --setting sqlite_path=\{place\}/data"):
+        run("sqlite", settings=settings, select="TestSnapshots")
+
+
+def test_settings_are_converted_like_variables(tmp_path: Path) -> None:
+    path = str(tmp_path / "one.db")
+    backend = open_by_name("sqlite", {"sqlite_path": path, "auto_migrate": "false", "pool_size": "3"})
+    with pytest.raises(MigrationError):
+        backend.ping()
+    backend.close()
+    with pytest.raises(ConfigurationError, match=r"pool_size \(STORAGE_POOL_SIZE\) must be a whole number"):
+        open_by_name("sqlite", {"sqlite_path": path, "pool_size": "many"})
+
+
+def open_with_settings(settings: StorageSettings) -> StorageBackend:
+    assert settings.auto_migrate
+    return NaiveEngine()
+
+
+def open_without_jobs(place: str) -> StorageBackend:
+    engine = NaiveEngine()
+    del engine.jobs
+    return engine
+
+
+def test_a_factory_that_takes_no_folder() -> None:
+    message = "was called with the path of a folder, and raised AttributeError: 'str' object has no attribute"
+    with pytest.raises(ConfigurationError, match=message):
+        run(f"{__name__}:open_with_settings")
+
+
+def test_an_engine_without_a_store() -> None:
+    with pytest.raises(ConfigurationError, match="the engine NaiveEngine has no jobs"):
+        run(f"{__name__}:open_without_jobs")
+    with pytest.raises(ConfigurationError, match="the engine NaiveEngine has no jobs"):
+        Storage(open_without_jobs(""))
 
 
 def test_an_unknown_engine() -> None:

@@ -23,8 +23,8 @@ def conformance(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="A setting of the engine, such as path={place}/data. {place} stands for a new folder, "
-            "{name} for a new name.",
+            help="A setting of the engine as text, such as sqlite_path={place}/data. {place} stands for a "
+            "new folder, {name} for a new name.",
         ),
     ] = None,
     select: Annotated[str | None, typer.Option(help="Run the tests that match, as pytest's -k does.")] = None,
@@ -33,7 +33,8 @@ def conformance(
     """Run the contract suite on engines, and report what passed, their traits and the time.
 
     SQLite and Postgres get places of their own; for others name an empty place in the settings, since the
-    suite deletes everything. The exit code is 0 if everything passed, else 1.
+    suite deletes everything. The new schemas on Postgres stay; drop those whose names begin with
+    assistly_conformance. The exit code is 0 if everything passed, else 1.
     """
     missing = [module for module in ("pytest", "hypothesis") if find_spec(module) is None]
     if missing:

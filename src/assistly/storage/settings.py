@@ -234,20 +234,23 @@ def _optional_days(days: float | None) -> timedelta | None:
     return None if days is None else timedelta(days=days)
 
 
-def load_settings(keywords: Mapping[str, Any] | None = None) -> StorageSettings:
+def load_settings(keywords: Mapping[str, Any] | None = None, *, are_texts: bool = False) -> StorageSettings:
     """Read the settings from these keywords, the environment and `.env`, in this order of precedence.
 
-    The result is of the class that the engine registers. Raises one ConfigurationError that names every
-    wrong or unknown setting.
+    With `are_texts` the keywords are converted like variables of the environment, and an empty one counts
+    as unset. The result is of the class that the engine registers. Raises one ConfigurationError that names
+    every wrong or unknown setting.
     """
     given = keywords or {}
+    if are_texts:
+        given = {name: text for name, text in given.items() if text != ""}
     with _reading_env_file():
         engine = _engine_name(given)
     kind = _settings_class(engine)
     variables = _variables(kind)
     named = {variables[name]: value for name, value in given.items() if name in variables}
     unknown = _unknown(given, variables)
-    wrong = _wrong_keywords(kind, named)
+    wrong = {} if are_texts else _wrong_keywords(kind, named)
     try:
         with _reading_env_file():
             settings = kind(**named)

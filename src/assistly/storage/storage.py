@@ -88,7 +88,7 @@ class Storage:
         auto_prune: bool = True,
         worker_maintains: bool = True,
     ) -> None:
-        _check_protocol(backend)
+        check_engine(backend)
         policies = Policies(retry or RetryPolicy(), retention or RetentionPolicy(), lock_ttl)
         self.worker_maintains = worker_maintains
         self._pruner = Pruner(self._prune_in_background) if auto_prune else None
@@ -227,9 +227,19 @@ def _nothing() -> None:
     pass
 
 
-def _check_protocol(backend: StorageBackend) -> None:
+_MEMBERS = (
+    *("jobs", "sessions", "approvals", "idempotency", "nonces", "metrics", "lock", "events", "snapshots"),
+    *("retention", "in_process", "durable", "multi_process", "binds", "writers"),
+)
+
+
+def check_engine(backend: StorageBackend) -> None:
+    """Raise ConfigurationError for another version of the protocol, and for a missing store or trait."""
     version = getattr(backend, "protocol_version", None)
     if type(version) is int and OLDEST_PROTOCOL_VERSION <= version <= PROTOCOL_VERSION:
+        missing = [name for name in _MEMBERS if not hasattr(backend, name)]
+        if missing:
+            raise ConfigurationError(f"the engine {type(backend).__name__} has no {', no '.join(missing)}")
         return
     raise ConfigurationError(
         f"the engine {type(backend).__name__} was written for version {version} of the engine protocol, and "

@@ -11,6 +11,7 @@ data that is stored there is deleted.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,14 +20,20 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
 from ..engine.protocol import StorageBackend
-from ..errors import ConfigurationError
+from ..engine.values import JsonText
+from ..errors import ConfigurationError, StorageError
+from ..storage import check_engine
 from .engine_spec import EngineSpec
+
+LEFTOVERS = "assistly-conformance"
+"""The kind of the snapshot that a run leaves: a digest of the names of what it could not delete."""
 
 ENVIRONMENT = "ASSISTLY_CONFORMANCE"
 """The environment variable that passes the configuration of a run to its pytest process."""
@@ -150,12 +157,11 @@ class EnginePlaces:
 
 
 def open_by_name(engine: str, settings: Mapping[str, str]) -> StorageBackend:
-    """Open an engine as `open_storage` does."""
+    """Open an engine with settings that are texts, as those of the environment are."""
     from ..factory import open_backend
     from ..settings import load_settings
 
-    keywords: Any = {**settings, "engine": engine}
-    return open_backend(load_settings(keywords))
+    return open_backend(load_settings({**settings, "engine": engine}, are_texts=True))
 
 
 def run(
@@ -168,17 +174,20 @@ def run(
     """Run the suite on an engine, which takes minutes, and return the report.
 
     `engine` is a name as in STORAGE_ENGINE, or `module:callable`: that is called with the path of a folder,
-    and returns an engine whose data is in that folder. `settings` are those of a plug-in, in the form of
-    `EnginePlaces`. `select` is an expression for pytest's `-k`. After `timeout` seconds (default: 1800) the
-    run is stopped. The default of HYPOTHESIS_PROFILE is `first`.
+    and returns an engine whose data is in that folder. `settings` are further settings, in the form of
+    `EnginePlaces`; they are converted like variables of the environment. `select` is an expression for
+    pytest's `-k`. After `timeout` seconds (default: 1800) the run is stopped. The default of
+    HYPOTHESIS_PROFILE is `first`.
 
-    Raises ConfigurationError if the engine cannot be opened, or holds data already.
+    At the end the data is deleted. What cannot be deleted, the metrics and snapshots of the suite, does not
+    keep a later run from using the same place.
+
+    Raises ConfigurationError if the engine cannot be opened, or holds other data already.
     """
     began = time.monotonic()
     with TemporaryDirectory(prefix="assistly-conformance-") as folder:
-        given = _PLACES.get(engine, {}) if settings is None else dict(settings)
-        places = EnginePlaces(engine, given, folder)
-        traits = _inspect(places.new())
+        places = EnginePlaces(engine, {**_PLACES.get(engine, {}), **(settings or {})}, folder)
+        traits = _inspect(places)
         outcomes = Path(folder) / "outcomes.jsonl"
         outcomes.touch()
         trouble = _run_pytest(places, outcomes, select, timeout)
@@ -186,33 +195,73 @@ def run(
     return ConformanceReport(engine, traits, contracts, time.monotonic() - began, trouble)
 
 
-def _inspect(spec: EngineSpec) -> Traits:
+def _inspect(places: EnginePlaces) -> Traits:
     """Return the traits of an engine.
 
     Raises ConfigurationError if it cannot be opened, or holds data, which the suite would delete.
     """
+    backend = _opened(places)
     try:
-        backend = spec.open()
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"the engine {spec.factory} cannot be loaded: {error}") from error
-    try:
+        check_engine(backend)
         found = {
             "jobs": backend.jobs.list(status=None, platform=None, after=0, limit=1),
             "sessions": backend.sessions.list(after=None, limit=1),
             "approvals": backend.approvals.list(status=None, before=None, limit=1),
             "events": backend.events.list(event_type=None, before=None, limit=1),
-            "snapshots": backend.snapshots.list(),
-            "metrics": backend.metrics.read().counters,
+            **({} if _holds_only_leftovers(backend) else _undeletable(backend)),
         }
         kinds = [kind for kind, stored in found.items() if stored]
         if kinds:
             raise ConfigurationError(
                 f"the engine holds {', '.join(kinds)} already, and the suite deletes everything: "
-                "name a place that is empty"
+                f"name an empty place, such as --setting {_place_setting(places)}={{place}}/data"
             )
         return Traits.of(backend)
     finally:
         backend.close()
+
+
+def _opened(places: EnginePlaces) -> StorageBackend:
+    spec = places.new()
+    try:
+        make = spec.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the engine {spec.factory} cannot be loaded: {error}") from error
+    try:
+        return make(*spec.args, **spec.options)
+    except StorageError:
+        raise
+    except Exception as error:
+        given = "the path of a folder" if spec.factory == places.engine else "its settings"
+        raise ConfigurationError(
+            f"the engine {places.engine} was called with {given}, and raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _place_setting(places: EnginePlaces) -> str:
+    """The setting that names the place, as far as one can tell."""
+    return next((name for name in places.settings if re.search("path|folder|dir", name)), "NAME")
+
+
+def _undeletable(backend: StorageBackend) -> dict[str, list[str]]:
+    """The names of what no call deletes."""
+    kinds = (snapshot.kind for snapshot in backend.snapshots.list() if snapshot.kind != LEFTOVERS)
+    return {"snapshots": sorted(kinds), "metrics": sorted(backend.metrics.read().counters)}
+
+
+def _digest(backend: StorageBackend) -> str:
+    return hashlib.sha256(json.dumps(_undeletable(backend)).encode()).hexdigest()
+
+
+def mark_leftovers(backend: StorageBackend) -> None:
+    """Note in the emptied engine that a run of the suite left what is still there."""
+    noted = JsonText(json.dumps(_digest(backend)))
+    backend.snapshots.put(LEFTOVERS, noted, now=datetime.now(UTC))
+
+
+def _holds_only_leftovers(backend: StorageBackend) -> bool:
+    mark = backend.snapshots.get(LEFTOVERS)
+    return mark is not None and mark.payload == _digest(backend)
 
 
 def _run_pytest(places: EnginePlaces, outcomes: Path, select: str | None, timeout: float) -> str | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from ..engine.protocol import StorageBackend
 from . import ForkContract, LifecycleContract, MachineContract, ProcessContract, StorageContract
-from .conformance import ENVIRONMENT, EnginePlaces
+from .conformance import ENVIRONMENT, EnginePlaces, mark_leftovers
 from .engine_spec import EngineSpec
-from .fixtures import Contract
+from .fixtures import Contract, empty
 from .race_contract import RaceContract
 
 
@@ -51,6 +52,10 @@ def session_spec(places: EnginePlaces) -> EngineSpec:
 def backend(session_spec: EngineSpec) -> Iterator[StorageBackend]:
     backend = session_spec.open()
     yield backend
+    # An engine that does not conform may refuse; the report says enough.
+    with suppress(Exception):
+        empty(backend)
+        mark_leftovers(backend)
     backend.close()
 
 

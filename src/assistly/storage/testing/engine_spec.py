@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -21,11 +21,15 @@ class EngineSpec:
     args: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def load(self) -> Callable[..., StorageBackend]:
+        """Import the callable. Raises ImportError or AttributeError if there is none."""
+        module, _, name = self.factory.partition(":")
+        make: Callable[..., StorageBackend] = getattr(import_module(module), name)
+        return make
+
     def open(self) -> StorageBackend:
         """Another backend on the same data, which the caller closes."""
-        module, _, name = self.factory.partition(":")
-        backend: StorageBackend = getattr(import_module(module), name)(*self.args, **self.options)
-        return backend
+        return self.load()(*self.args, **self.options)
 
     @property
     def key(self) -> str:
