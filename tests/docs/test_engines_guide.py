@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from assistly.storage import StorageBackend, engine
+from assistly.storage import StorageBackend, StorageSettings, engine
 from assistly.storage.engine import base
 from assistly.storage.testing import (
     ForkContract,
@@ -94,6 +95,16 @@ def test_the_guides_test_file_is_what_a_reader_needs(shelf: Any) -> None:
         "TestShelfMachines",
     }
     assert type(shelf.open_shelf(None)) is shelf.ShelfBackend
+
+
+def test_the_settings_of_the_guide(shelf: Any) -> None:
+    plugin = import_module("shelf_plugin")
+    fields = {*plugin.ShelfSettings.model_fields} - {*StorageSettings.model_fields}
+    assert fields == {"shelf_path", "shelf_size"}
+    project = tomllib.loads(re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)[0])["project"]
+    for target in (value for group in project["entry-points"].values() for value in group.values()):
+        module, _, name = target.partition(":")
+        assert callable(getattr(import_module(module), name))
 
 
 def test_the_table_of_required_members() -> None:

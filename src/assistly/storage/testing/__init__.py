@@ -19,8 +19,10 @@ Needs pytest and hypothesis: `pip install 'assistly[contract]'`. The classes, an
 - `RaceContract`: threads and processes that compete. `backend` and `engine_spec`.
 - `MachineContract`: random programs, compared with a model. `backend` and, for a durable engine,
   `engine_spec`.
+- `OrderedStoreContract`: the store of a `KeyValueBackend`, without the engine. `new_store`: a function that
+  returns another store on the same data at each call.
 
-`engine_spec` is an `EngineSpec`: a picklable description that opens another backend on the data of
+The fixtures may be defined in the class, in the module or in a `conftest.py`. `engine_spec` is an `EngineSpec`: a picklable description that opens another backend on the data of
 `backend`, in this process or another. `new_engine_spec` is a function that returns one for new, empty data
 that nothing has opened yet. Tests are skipped by what the engine declares (`in_process`,
 `durable`, `multi_process`), never by its name.
