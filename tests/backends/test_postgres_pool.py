@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import _thread
+import dis
 import gc
+import inspect
+import itertools
 import logging
 import os
 import signal
@@ -14,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -22,6 +27,7 @@ import pytest
 from assistly.storage.engines.postgres import PostgresBackend
 from assistly.storage.engines.postgres.connections import PooledConnection, connect
 from assistly.storage.engines.postgres.conninfo import Target
+from assistly.storage.engines.postgres.database import PostgresDatabase
 from assistly.storage.engines.postgres.pool import Pool
 from assistly.storage.errors import StorageClosed, StorageUnavailable
 from assistly.storage.storage import Storage
@@ -29,15 +35,19 @@ from forking import needs_fork
 from waiting import until
 
 PATIENCE = 30.0
+# No signal handler runs before this instruction, the first one after an exception.
+HANDLER = dis.opmap["PUSH_EXC_INFO"]
+ENGINE = Path(inspect.getfile(Pool)).parent
 
 
 @pytest.fixture
 def open_one(database_url: str) -> Iterator[Callable[[], PooledConnection]]:
-    opened: list[PooledConnection] = []
+    opened: list[psycopg.Connection[Any]] = []
 
     def connect_once() -> PooledConnection:
-        opened.append(connect(Target.parse(database_url), prepare_threshold=2, fast_path=None))
-        return opened[-1]
+        connection = connect(Target.parse(database_url), prepare_threshold=2, fast_path=None)
+        opened.append(connection.connection)
+        return connection
 
     yield connect_once
     for connection in opened:
@@ -252,7 +262,8 @@ def test_an_interrupted_caller_leaves_the_line(pool: Pool) -> None:
 
     def interrupt() -> None:
         until(lambda: pool.waiting)
-        _thread.interrupt_main()
+        # Not interrupt_main, which does not wake the thread.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -281,6 +292,83 @@ def test_an_interrupted_attempt_is_kept_for_the_next_caller(
             pool.take(PATIENCE)
         may_connect.set()
         assert pool.take(PATIENCE)
+
+
+def test_a_connection_that_was_dropped_leaves_its_place(pool: Pool) -> None:
+    """As after an exception between two steps of the caller: Ctrl-C, or a task queue's time limit."""
+    lent = [pool.take(), pool.take()]
+    raw = lent[0].connection
+    del lent[0]
+    gc.collect()
+    assert raw.closed
+    assert pool.take(0.1)
+
+
+def test_a_connection_that_was_dropped_leaves_its_place_to_the_first_in_line(pool: Pool) -> None:
+    lent = [pool.take(), pool.take()]
+    with ThreadPoolExecutor(1) as threads:
+        waiter = threads.submit(pool.take, PATIENCE)
+        until(lambda: pool.waiting)
+        del lent[0]
+        gc.collect()
+        assert waiter.result(PATIENCE)
+
+
+class Interrupt(BaseException):
+    pass
+
+
+def interrupt(call: Callable[[], object], step: int) -> bool:
+    """Raise before the given instruction of the engine; return whether the call got that far."""
+    left = step
+    was_raised = False
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left, was_raised
+        if Path(frame.f_code.co_filename).parent != ENGINE:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_code.co_code[frame.f_lasti] != HANDLER:
+            left -= 1
+            if left == 0:
+                was_raised = True
+                raise Interrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return was_raised
+
+
+def read(database: PostgresDatabase) -> None:
+    database.read(lambda executor: executor.row("SELECT 1"))
+
+
+def in_transaction(database: PostgresDatabase) -> None:
+    with database.transaction() as transaction:
+        transaction.select("SELECT 1", {})
+
+
+@pytest.mark.parametrize(("call", "is_new"), [(read, False), (read, True), (in_transaction, False)])
+def test_an_exception_at_any_step_takes_no_place(
+    open_postgres: Callable[..., Storage], call: Callable[[PostgresDatabase], None], is_new: bool
+) -> None:
+    database: Any = open_postgres(pool_size=1)._context.backend._database  # type: ignore[attr-defined]
+    call(database)
+    pool: Pool = database._pool
+    for step in itertools.count(1):
+        if is_new:
+            pool.close_idle()
+        if not interrupt(lambda: call(database), step):
+            break
+        pool.give_back(pool.take(PATIENCE))
+    assert step > 100
 
 
 def test_a_session_that_takes_no_writes_any_more_is_replaced(postgres: Storage) -> None:

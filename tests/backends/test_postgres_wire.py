@@ -188,6 +188,36 @@ def test_a_name_stands_for_one_text_alone(database_url: str) -> None:
     assert all(len(texts) == 1 for texts in names.values())
 
 
+@pytest.mark.parametrize("begin", ["SELECT 1", "BEGIN"])
+def test_an_exception_after_preparing_a_statement(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, begin: str
+) -> None:
+    """Such as Ctrl-C. The statement exists, although its name was not noted."""
+    connection.prepare_threshold = 0
+    fast = LibpqExecutor(connection)
+    answers = fast._answers
+
+    def interrupted(_: LibpqExecutor) -> Any:
+        answers()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LibpqExecutor, "_answers", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fast.rows("SELECT %(value)s", {"value": 1})
+    fast.command(begin)
+    assert fast.rows("SELECT %(value)s", {"value": 1}) == [(1,)]
+
+
+def test_a_statement_that_an_earlier_user_of_the_session_has_prepared(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """As behind a pooler that does not clean a session before it lends it again."""
+    connection.prepare_threshold = 0
+    for _ in range(2):
+        assert LibpqExecutor(connection).rows("SELECT %(value)s", {"value": 1}) == [(1,)]
+
+
 def _replaced(original: Any) -> Any:
     """As a tracer does it."""
 

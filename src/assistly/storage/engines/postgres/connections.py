@@ -13,6 +13,7 @@ from .adapters import UtcLoader, adapt
 from .conninfo import Target
 from .errors import connect_problem
 from .executor import CursorExecutor, PostgresExecutor
+from .places import Place
 from .polling import poll_readable
 from .wire import LibpqExecutor, supports
 
@@ -35,18 +36,19 @@ class PooledConnection:
     """A connection with its executor.
 
     `readable` waits for input from the server, for up to that many milliseconds. `generation` is that of
-    the process that opened the connection (`forks.generation`); `age` is used by the pool.
+    the process that opened the connection (`forks.generation`); `age` and `place` are used by the pool.
     """
 
-    __slots__ = ("age", "connection", "executor", "generation", "link", "readable")
+    __slots__ = ("age", "connection", "executor", "generation", "link", "place", "readable")
 
     def __init__(self, connection: psycopg.Connection[Any], executor: PostgresExecutor) -> None:
         self.connection = connection
+        self.generation = forks.generation()
         self.executor = executor
         self.readable = poll_readable(connection.fileno())
         self.age = 0
+        self.place: Place | None = None
         self.link = connection.pgconn
-        self.generation = forks.generation()
 
     @property
     def is_alive(self) -> bool:
@@ -72,6 +74,10 @@ class PooledConnection:
             self.connection.close()
         else:
             forks.keep_for_ever(self.connection)
+
+    def __del__(self) -> None:
+        if not self.connection.closed:
+            self.close()
 
 
 def is_broken(connection: psycopg.Connection[Any]) -> bool:

@@ -6,6 +6,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 from psycopg.pq import TransactionStatus
@@ -13,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from ... import forks
 from ...errors import StorageClosed, StorageError, StorageUnavailable
 from .connections import PooledConnection
+from .places import Place
 
 TAKE_SECONDS = 4.5
 """Seconds that a caller waits for a connection."""
@@ -20,8 +23,14 @@ TAKE_SECONDS = 4.5
 # A global, since looking up a member of the enumeration takes longer than the call of libpq.
 _IDLE = TransactionStatus.IDLE
 
-# The mailbox of a waiting caller: it gets a connection, or None if it may open one.
-_Waiter = queue.SimpleQueue[PooledConnection | None]
+# Seconds for another thread to put something into the mailbox that it has taken out of the line.
+_HANDOVER_SECONDS = 1.0
+
+
+_Free = PooledConnection | Place
+
+# The mailbox of a waiting caller. None: the pool is closed.
+_Waiter = queue.SimpleQueue[_Free | None]
 
 
 class Pool(forks.ForkAware):
@@ -30,6 +39,9 @@ class Pool(forks.ForkAware):
     The connection that was given back last is lent first. When none is free, callers are served in the order
     in which they came. Each attempt to connect runs in a thread of its own, since libpq's look-up of a host
     name has no time limit; there are no other threads.
+
+    There is no lock: signal handlers and the garbage collector may call any method at any time. Lists and
+    deques change in single steps, and whoever adds something looks for takers afterwards.
     """
 
     def __init__(self, connect: Callable[[], PooledConnection], size: int, label: str) -> None:
@@ -41,74 +53,59 @@ class Pool(forks.ForkAware):
         forks.register(self)
 
     def _reset(self) -> None:
-        self._generation = forks.generation()
-        # Reentrant: the collector may close the pool of a forgotten storage while this thread is inside.
-        self._lock = threading.RLock()
+        self.generation = forks.generation()
         self._idle: list[PooledConnection] = []
+        self._unused = [Place(self) for _ in range(self._size)]
         self._waiting: deque[_Waiter] = deque()
-        self._may_open = self._size
-        """How many further connections may be opened."""
         self._age = 0
         """How often `close_idle` was called. Older connections are closed when they are given back."""
 
     def take(self, timeout: float = TAKE_SECONDS) -> PooledConnection:
-        """Lend a live connection, within `timeout` seconds. Raises StorageUnavailable or StorageClosed."""
+        """Lend a live connection, within `timeout` seconds. Raises StorageUnavailable or StorageClosed.
+
+        A connection that is not given back is closed when it is collected.
+        """
         deadline = 0.0
         while True:
-            connection = waiter = None
-            with self._lock:
-                if self.is_closed:
-                    raise StorageClosed("the storage is closed")
-                if self._idle:
-                    connection = self._idle.pop()
-                elif self._may_open:
-                    self._may_open -= 1
-                else:
-                    waiter = _Waiter()
-                    self._waiting.append(waiter)
-            if connection is None:
+            if self.is_closed:
+                raise StorageClosed("the storage is closed")
+            free = None if self._waiting else self._next()
+            if type(free) is not PooledConnection:
                 deadline = deadline or monotonic() + timeout
-                if waiter is not None:
-                    connection = self._wait(waiter, deadline)
-                if connection is None:
-                    return self._open(deadline)
-            # Usually there is nothing to read: then the connection is alive.
-            if not connection.readable(0) or connection.is_alive:
-                return connection
-            self.close_idle()
-            self._free(connection)
+                free = free or self._wait(deadline)
+                if isinstance(free, Place):
+                    return self._open(free, deadline)
+            if free.age == self._age:
+                # Usually there is nothing to read: then the connection is alive.
+                if not free.readable(0) or free.is_alive:
+                    return free
+                self.close_idle()
+            self._free(free)
 
     def give_back(self, connection: PooledConnection) -> None:
         """Take a connection back. It is closed if in a transaction, broken, or older than `close_idle`."""
-        if connection.generation != self._generation:
+        if connection.generation != self.generation:
             connection.close()
-            return
-        if connection.age == self._age and connection.link.transaction_status == _IDLE:
-            with self._lock:
-                if self._waiting:
-                    self._waiting.popleft().put(connection)
-                    return
-                if not self.is_closed:
-                    self._idle.append(connection)
-                    return
-        self._free(connection)
+        elif connection.age == self._age and connection.link.transaction_status == _IDLE:
+            self._idle.append(connection)
+            if self._waiting:
+                self._serve()
+            if self.is_closed:
+                self.close_idle()
+        else:
+            self._free(connection)
 
     def close_idle(self) -> None:
         """After a connection broke, close the idle ones, and those in use when they are given back."""
-        with self._lock:
-            self._age += 1
-            idle, self._idle = self._idle, []
-            self._may_open += len(idle)
-        for connection in idle:
-            connection.close()
+        self._age += 1
+        with suppress(IndexError):
+            while True:
+                self._free(self._idle.pop())
 
     def close(self) -> None:
         """Close the idle connections, and those in use when they are given back."""
-        with self._lock:
-            self.is_closed = True
-            waiting, self._waiting = self._waiting, deque()
-        for waiter in waiting:
-            waiter.put(None)
+        self.is_closed = True
+        self._serve()
         self.close_idle()
 
     def after_fork_in_child(self) -> None:
@@ -121,35 +118,69 @@ class Pool(forks.ForkAware):
         """How many callers wait for a connection."""
         return len(self._waiting)
 
-    def _wait(self, waiter: _Waiter, deadline: float) -> PooledConnection | None:
-        """Wait for a connection; None if the caller may open one."""
+    def add(self, place: Place) -> None:
+        """Let the next caller open a connection."""
+        self._unused.append(place)
+        if self._waiting:
+            self._serve()
+
+    def _free(self, connection: PooledConnection) -> None:
+        """Close the connection, and let the next caller open one in its place."""
+        connection.close()
+        place, connection.place = connection.place, None
+        if place is not None:
+            self.add(place)
+
+    def _next(self) -> _Free | None:
         try:
-            return waiter.get(timeout=max(0.0, deadline - monotonic()))
+            return self._idle.pop() if self._idle else self._unused.pop()
+        except IndexError:
+            return None
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait."""
+        while self._waiting:
+            free = self._next()
+            if free is None and not self.is_closed:
+                return
+            try:
+                waiter = self._waiting.popleft()
+            except IndexError:
+                # Another thread was faster.
+                if isinstance(free, Place):
+                    self._unused.append(free)
+                elif free is not None:
+                    self._idle.append(free)
+            else:
+                waiter.put(free)
+
+    def _wait(self, deadline: float) -> _Free:
+        waiter = _Waiter()
+        self._waiting.append(waiter)
+        self._serve()
+        try:
+            free = waiter.get(timeout=max(0.0, deadline - monotonic()))
         except BaseException as error:
-            with self._lock:
-                still_waits = waiter in self._waiting
-                if still_waits:
-                    self._waiting.remove(waiter)
-            has_timed_out = isinstance(error, queue.Empty)
-            if has_timed_out and still_waits:
+            patience = 0.0
+            try:
+                self._waiting.remove(waiter)
+            except ValueError:
+                patience = _HANDOVER_SECONDS
+            if not isinstance(error, queue.Empty):
+                raise
+            try:
+                free = waiter.get(timeout=patience)
+            except queue.Empty:
                 raise StorageUnavailable(
                     f"all {self._size} connections are in use, and none came back within {TAKE_SECONDS} s: "
                     "raise STORAGE_POOL_SIZE, or keep transactions short"
                 ) from None
-            # Served between the exception and the lock.
-            handed = None if still_waits else waiter.get()
-            if has_timed_out:
-                return handed
-            if handed is not None:
-                self.give_back(handed)
-            elif not still_waits:
-                self._free(None)
-            raise
-
-    def _open(self, deadline: float) -> PooledConnection:
-        if self.is_closed:
+        if free is None:
             raise StorageClosed("the storage is closed")
-        attempt = _Attempt(self._connected, self._free, self.give_back)
+        return free
+
+    def _open(self, place: Place, deadline: float) -> PooledConnection:
+        attempt = _Attempt(partial(self._connected, place), partial(self.add, place), self.give_back)
         try:
             outcome = attempt.outcome(max(0.0, deadline - monotonic()))
         except queue.Empty:
@@ -160,20 +191,11 @@ class Pool(forks.ForkAware):
             raise outcome
         raise StorageUnavailable(f"cannot connect to {self._label}") from outcome
 
-    def _connected(self) -> PooledConnection:
+    def _connected(self, place: Place) -> PooledConnection:
         connection = self._connect()
         connection.age = self._age
+        connection.place = place
         return connection
-
-    def _free(self, connection: PooledConnection | None) -> None:
-        """Close the connection, and let the next caller open one in its place."""
-        if connection is not None:
-            connection.close()
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().put(None)
-            else:
-                self._may_open += 1
 
 
 class _Attempt:
@@ -182,7 +204,7 @@ class _Attempt:
     def __init__(
         self,
         connect: Callable[[], PooledConnection],
-        failed: Callable[[None], None],
+        failed: Callable[[], None],
         succeeded_late: Callable[[PooledConnection], None],
     ) -> None:
         self._connect = connect
@@ -190,7 +212,6 @@ class _Attempt:
         self._succeeded_late = succeeded_late
         self._lock = threading.Lock()
         self._is_awaited = True
-        self._has_begun = False
         self._outcomes: queue.SimpleQueue[PooledConnection | Exception] = queue.SimpleQueue()
 
     def outcome(self, timeout: float) -> PooledConnection | Exception:
@@ -201,9 +222,7 @@ class _Attempt:
         except BaseException:
             with self._lock:
                 self._is_awaited = False
-            if not self._has_begun:
-                self._failed(None)
-            elif not self._outcomes.empty():
+            if not self._outcomes.empty():
                 self._keep(self._outcomes.get())
             raise
 
@@ -219,11 +238,10 @@ class _Attempt:
         with self._lock:
             if not self._is_awaited:
                 return
-            self._has_begun = True
         try:
             outcome: PooledConnection | Exception = self._connect()
         except BaseException as error:
-            self._failed(None)
+            self._failed()
             if not isinstance(error, Exception):
                 raise
             outcome = error

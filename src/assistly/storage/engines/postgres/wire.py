@@ -108,7 +108,7 @@ class _Known:
 class LibpqExecutor(PostgresExecutor):
     """Runs statements on a connection of the pool: in autocommit, without pipelines, one thread at a time."""
 
-    __slots__ = ("_known", "_link", "_parameters", "_readable")
+    __slots__ = ("_known", "_link", "_parameters", "_readable", "_unsure")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         super().__init__(connection)
@@ -116,6 +116,8 @@ class LibpqExecutor(PostgresExecutor):
         self._readable = poll_readable(connection.fileno())
         self._parameters = Transformer(connection)
         self._known: dict[tuple[bytes, tuple[int, ...] | None], _Known] = {}
+        self._unsure: set[bytes] = set()
+        """The names of statements of which it is not known whether they exist."""
 
     def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:
         result, known = self.run(statement, params)
@@ -140,7 +142,7 @@ class LibpqExecutor(PostgresExecutor):
         values = parameters.dump_sequence(pick(params), formats)
         types = parameters.types
         known = self._known.get((text, types)) or self._new(text, types)
-        if known.name or self._is_worth_preparing(known, text, types):
+        if known.name or self._is_worth_unsure(known, text, types):
             self._link.send_query_prepared(known.name, values, parameters.formats, _BINARY)
         else:
             self._link.send_query_params(text, values, types, parameters.formats, _BINARY)
@@ -150,11 +152,13 @@ class LibpqExecutor(PostgresExecutor):
         if len(self._known) >= _MOST_STATEMENTS:
             oldest = self._known.pop(next(iter(self._known)))
             if oldest.name:
+                self._unsure.add(oldest.name)
                 self.command(f"DEALLOCATE {oldest.name.decode()}")
+                self._unsure.discard(oldest.name)
         known = self._known[text, types] = _Known(self.connection)
         return known
 
-    def _is_worth_preparing(self, known: _Known, text: bytes, types: Sequence[int] | None) -> bool:
+    def _is_worth_unsure(self, known: _Known, text: bytes, types: Sequence[int] | None) -> bool:
         threshold = self.connection.prepare_threshold
         if threshold is None or known.runs < threshold:
             known.runs += 1
@@ -163,10 +167,28 @@ class LibpqExecutor(PostgresExecutor):
         # another client's statement under that name.
         named = hashlib.blake2b(text + repr(types).encode(), digest_size=12)
         name = b"assistly_" + named.hexdigest().encode()
+        if name in self._unsure and self._exists(name):
+            known.name = name
+            return True
+        self._unsure.add(name)
         self._link.send_prepare(name, text, types)
-        self._answers()
+        try:
+            self._answers()
+        except psycopg.errors.DuplicatePreparedStatement:
+            # The session was another client's before. The name stands for the same statement, but the error
+            # has ended a transaction, if one was open.
+            known.name = name
+            if self._link.transaction_status != TransactionStatus.IDLE:
+                raise
         known.name = name
+        self._unsure.discard(name)
         return True
+
+    def _exists(self, name: bytes) -> bool:
+        """Whether the statement was prepared, but Ctrl-C for example kept that from being noted."""
+        query = b"SELECT FROM pg_catalog.pg_prepared_statements WHERE name = $1"
+        self._link.send_query_params(query, [name])
+        return self._answers()[0].ntuples > 0
 
     def _answers(self) -> list[PGresult]:
         try:
