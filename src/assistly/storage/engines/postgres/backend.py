@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from ..sql.backend import SqlBackend, SqlStores
+from .connections import LOCK_TIMEOUT
 from .database import PostgresDatabase
 from .events import PostgresEventStore
 from .idempotency import PostgresIdempotencyStore
@@ -36,6 +39,11 @@ class PostgresBackend(SqlBackend):
     versions of psycopg that it is tested with (3.3), unless a tracer has patched the driver or its cursors;
     True always does, False never.
 
+    `lock_timeout` is how long a call waits for each lock that another transaction holds, before it raises
+    StorageUnavailable (default: 10 seconds; at least a millisecond). A `lock_timeout` that the URL, the role
+    or the database sets is kept instead. Waiting for migrations has no limit. Behind a pooler that shares
+    sessions, the limit holds in transactions only. Bound connections keep theirs.
+
     Raises ConfigurationError for a wrong URL, pool size or schema.
     """
 
@@ -48,6 +56,7 @@ class PostgresBackend(SqlBackend):
         auto_migrate: bool = True,
         prepare_threshold: int | None = 2,
         fast_path: bool | None = None,
+        lock_timeout: timedelta = LOCK_TIMEOUT,
     ) -> None:
         database = PostgresDatabase(
             database_url,
@@ -56,6 +65,7 @@ class PostgresBackend(SqlBackend):
             auto_migrate=auto_migrate,
             prepare_threshold=prepare_threshold,
             fast_path=fast_path,
+            lock_timeout=lock_timeout,
         )
         super().__init__(database, _STORES)
         self._maintenance = Maintenance(

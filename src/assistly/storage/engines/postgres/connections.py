@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -12,10 +13,13 @@ from ...errors import ConfigurationError, StorageUnavailable
 from .adapters import UtcLoader, adapt
 from .conninfo import Target
 from .errors import connect_problem
-from .executor import CursorExecutor, PostgresExecutor
+from .executor import BEGIN, CursorExecutor, PostgresExecutor
 from .places import Place
 from .polling import poll_readable
 from .wire import LibpqExecutor, supports
+
+LOCK_TIMEOUT = timedelta(seconds=10)
+"""How long a statement waits for each lock that another transaction holds, unless the server limits it."""
 
 # A global, since looking up a member of the enumeration takes longer than the call of libpq.
 _OK = ConnStatus.OK
@@ -26,9 +30,17 @@ _OK = ConnStatus.OK
 _CONFIGURE = """
 SELECT pg_catalog.set_config(name, value, FALSE)
 FROM (VALUES ('TimeZone', 'UTC'), ('enable_bitmapscan', 'off'), ('enable_seqscan', 'off'),
-    ('enable_sort', 'off'), ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan')
+    ('enable_sort', 'off'), ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan'),
+    ('lock_timeout', %s)
 ) AS setting (name, value)
 WHERE pg_catalog.pg_backend_pid() = %s
+    AND (name <> 'lock_timeout' OR pg_catalog.current_setting('lock_timeout') = '0')
+"""
+
+# For a session that a pooler shares: sets the limit for the transaction alone.
+_LIMIT_LOCKS = """
+SELECT pg_catalog.set_config('lock_timeout', '{}', TRUE)
+WHERE pg_catalog.current_setting('lock_timeout') = '0'
 """
 
 
@@ -96,14 +108,20 @@ def raw_connection(target: Target, **options: Any) -> psycopg.Connection[Any]:
         raise problem from (None if target.reveals(str(error)) else error)
 
 
-def connect(target: Target, *, prepare_threshold: int | None, fast_path: bool | None) -> PooledConnection:
+def connect(
+    target: Target,
+    *,
+    prepare_threshold: int | None,
+    fast_path: bool | None,
+    lock_timeout: timedelta = LOCK_TIMEOUT,
+) -> PooledConnection:
     """Open a connection that is ready for the statements of the stores.
 
-    `fast_path` and `prepare_threshold`: see `PostgresBackend`.
+    The options: see `PostgresBackend`.
     """
     connection = raw_connection(target, prepare_threshold=prepare_threshold)
     try:
-        return PooledConnection(connection, _configured(connection, fast_path))
+        return PooledConnection(connection, _configured(connection, fast_path, lock_timeout))
     except BaseException as error:
         connection.close()
         if isinstance(error, psycopg.Error):
@@ -111,17 +129,24 @@ def connect(target: Target, *, prepare_threshold: int | None, fast_path: bool | 
         raise
 
 
-def _configured(connection: psycopg.Connection[Any], fast_path: bool | None) -> PostgresExecutor:
+def _configured(
+    connection: psycopg.Connection[Any], fast_path: bool | None, lock_timeout: timedelta
+) -> PostgresExecutor:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise ConfigurationError(
             f"the database has the encoding {encoding}, and must have UTF8: create one with ENCODING 'UTF8'"
         )
-    settings = connection.execute(_CONFIGURE, [connection.info.backend_pid], prepare=False).fetchall()
+    # 0 would mean no limit.
+    limit = f"{max(1, lock_timeout // timedelta(milliseconds=1))}ms"
+    settings = connection.execute(_CONFIGURE, [limit, connection.info.backend_pid], prepare=False).fetchall()
     adapt(connection)
     if not settings:
         # A session that a pooler shares may hold statements that other clients have prepared.
         connection.prepare_threshold = None
         connection.adapters.register_loader("timestamptz", UtcLoader)
     is_fast = supports(connection) if fast_path is None else fast_path
-    return LibpqExecutor(connection) if is_fast else CursorExecutor(connection)
+    executor = LibpqExecutor(connection) if is_fast else CursorExecutor(connection)
+    if not settings:
+        executor.begin = f"{BEGIN}; {_LIMIT_LOCKS.format(limit)}"
+    return executor

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -47,11 +47,18 @@ class PostgresDatabase(forks.ForkAware):
         auto_migrate: bool,
         prepare_threshold: int | None,
         fast_path: bool | None,
+        lock_timeout: timedelta,
     ) -> None:
         if not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1:
             raise ConfigurationError(f"STORAGE_POOL_SIZE is {pool_size!r}: it takes a whole number from 1")
         self.target = Target.parse(database_url)
-        open_one = partial(connect, self.target, prepare_threshold=prepare_threshold, fast_path=fast_path)
+        open_one = partial(
+            connect,
+            self.target,
+            prepare_threshold=prepare_threshold,
+            fast_path=fast_path,
+            lock_timeout=lock_timeout,
+        )
         self.dialect = PostgresDialect(check_schema(schema))
         self._pool = Pool(open_one, pool_size, self.target.label)
         self._wakeups = Wakeups(self.target, schema)

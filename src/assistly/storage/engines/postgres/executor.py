@@ -14,16 +14,19 @@ from psycopg.rows import tuple_row
 from ..sql.database import Params, Row
 from .adapters import UtcLoader, adapt
 
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 NO_PARAMS: Params = MappingProxyType({})
 
 
 class PostgresExecutor(ABC):
     """An `Executor`. Results are binary, so that time zone and date style of the session do not matter."""
 
-    __slots__ = ("connection",)
+    __slots__ = ("begin", "connection")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
+        self.begin = BEGIN
+        """The command that begins a transaction."""
 
     @abstractmethod
     def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:

@@ -23,7 +23,6 @@ from .wakeups import NOTIFY
 
 T = TypeVar("T")
 
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # One name is enough: blocks end in the reverse of the order in which they began.
 _SAVEPOINT = "assistly"
 
@@ -36,7 +35,7 @@ def commits_itself(connection: psycopg.Connection[Any]) -> bool:
 def begin(executor: PostgresExecutor) -> bool:
     """Begin a transaction and return True; if one is open, begin a savepoint and return False."""
     is_outermost = commits_itself(executor.connection)
-    executor.command(_BEGIN if is_outermost else f"SAVEPOINT {_SAVEPOINT}")
+    executor.command(executor.begin if is_outermost else f"SAVEPOINT {_SAVEPOINT}")
     return is_outermost
 
 
