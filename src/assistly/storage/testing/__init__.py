@@ -22,10 +22,11 @@ Needs pytest and hypothesis: `pip install 'assistly[contract]'`. The classes, an
 - `OrderedStoreContract`: the store of a `KeyValueBackend`, without the engine. `new_store`: a function that
   returns another store on the same data at each call.
 
-The fixtures may be defined in the class, in the module or in a `conftest.py`. `engine_spec` is an `EngineSpec`: a picklable description that opens another backend on the data of
-`backend`, in this process or another. `new_engine_spec` is a function that returns one for new, empty data
-that nothing has opened yet. Tests are skipped by what the engine declares (`in_process`,
-`durable`, `multi_process`), never by its name.
+The fixtures may be defined in the class, in the module or in a `conftest.py`. `engine_spec` is an
+`EngineSpec`: a picklable description that opens another backend on the data of `backend`, in this process
+or another. `new_engine_spec` is a function that returns one for new, empty data that nothing has opened
+yet. Tests are skipped by what the engine declares (`in_process`, `durable`, `multi_process`), never by its
+name.
 
 When a machine fails, Hypothesis searches for the smallest program that fails, which takes minutes. While you
 write an engine, set HYPOTHESIS_PROFILE=first: machines and properties then stop at the first failure. `ci`
