@@ -229,10 +229,10 @@ def test_opening_a_connection_is_no_part_of_the_round_trip(
     elapsed = 0.0
     open_one = Pool._open
 
-    def open_slowly(pool: Pool, deadline: float) -> Any:
+    def open_slowly(pool: Pool, *args: Any) -> Any:
         nonlocal elapsed
         elapsed += 0.5
-        return open_one(pool, deadline)
+        return open_one(pool, *args)
 
     for module in ("clock", "transaction"):
         monkeypatch.setattr(f"assistly.storage.engines.postgres.{module}.ticks", lambda: elapsed)

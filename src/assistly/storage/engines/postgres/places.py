@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import weakref
-from typing import Protocol
-
-
-class _Pool(Protocol):
-    generation: int
-
-    def add(self, place: Place) -> None: ...
+from collections.abc import Callable
 
 
 class Place:
-    """The right to have one connection of a pool open.
+    """The right to have one connection of a pool open."""
 
-    Ctrl-C or the time limit of a task queue can raise an exception between any two steps. If that drops a
-    place, or the connection that has it, the pool gets a new one.
+    __slots__ = ("__weakref__",)
+
+
+class Places:
+    """`size` places. One that is no longer held by anybody is replaced.
+
+    Ctrl-C or the time limit of a task queue can raise an exception between any two steps, also in a
+    finalizer. So nothing is counted: a place is in use as long as it exists. `lost` is called when one is
+    lost, unless such an exception prevents that.
     """
 
-    __slots__ = ("_generation", "_pool")
+    def __init__(self, size: int, lost: Callable[[object], None]) -> None:
+        self._lost = lost
+        self._unused = [Place() for _ in range(size)]
+        self._all = [weakref.ref(place, lost) for place in self._unused]
 
-    def __init__(self, pool: _Pool) -> None:
-        self._generation = pool.generation
-        self._pool = weakref.ref(pool)
+    def take(self) -> Place | None:
+        """Return an unused place, or None."""
+        try:
+            return self._unused.pop()
+        except IndexError:
+            return self._replaced()
 
-    def __del__(self) -> None:
-        pool = self._pool()
-        # In a forked child the pool has all its places already.
-        if pool is not None and pool.generation == self._generation:
-            # Not by its name, which is gone when the interpreter ends.
-            pool.add(type(self)(pool))
+    def give_back(self, place: Place) -> None:
+        self._unused.append(place)
+
+    def _replaced(self) -> Place | None:
+        for index, reference in enumerate(self._all):
+            if reference() is None:
+                place = Place()
+                new = weakref.ref(place, self._lost)
+                # No other thread, signal handler or finalizer runs between these two lines.
+                if self._all[index] is reference:
+                    self._all[index] = new
+                    return place
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from ... import forks
 from ...errors import StorageClosed, StorageError, StorageUnavailable
 from .connections import PooledConnection
-from .places import Place
+from .places import Place, Places
 
 TAKE_SECONDS = 4.5
 """Seconds that a caller waits for a connection."""
@@ -49,13 +50,14 @@ class Pool(forks.ForkAware):
         self._size = size
         self._label = label
         self.is_closed = False
+        self._lost = partial(_serve, weakref.ref(self))
         self._reset()
         forks.register(self)
 
     def _reset(self) -> None:
         self.generation = forks.generation()
         self._idle: list[PooledConnection] = []
-        self._unused = [Place(self) for _ in range(self._size)]
+        self._places = Places(self._size, self._lost)
         self._waiting: deque[_Waiter] = deque()
         self._age = 0
         """How often `close_idle` was called. Older connections are closed when they are given back."""
@@ -89,7 +91,7 @@ class Pool(forks.ForkAware):
         elif connection.age == self._age and connection.link.transaction_status == _IDLE:
             self._idle.append(connection)
             if self._waiting:
-                self._serve()
+                self.serve()
             if self.is_closed:
                 self.close_idle()
         else:
@@ -105,7 +107,7 @@ class Pool(forks.ForkAware):
     def close(self) -> None:
         """Close the idle connections, and those in use when they are given back."""
         self.is_closed = True
-        self._serve()
+        self.serve()
         self.close_idle()
 
     def after_fork_in_child(self) -> None:
@@ -120,9 +122,9 @@ class Pool(forks.ForkAware):
 
     def add(self, place: Place) -> None:
         """Let the next caller open a connection."""
-        self._unused.append(place)
+        self._places.give_back(place)
         if self._waiting:
-            self._serve()
+            self.serve()
 
     def _free(self, connection: PooledConnection) -> None:
         """Close the connection, and let the next caller open one in its place."""
@@ -133,11 +135,11 @@ class Pool(forks.ForkAware):
 
     def _next(self) -> _Free | None:
         try:
-            return self._idle.pop() if self._idle else self._unused.pop()
+            return self._idle.pop()
         except IndexError:
-            return None
+            return self._places.take()
 
-    def _serve(self) -> None:
+    def serve(self) -> None:
         """Give what is free to those who wait."""
         while self._waiting:
             free = self._next()
@@ -148,7 +150,7 @@ class Pool(forks.ForkAware):
             except IndexError:
                 # Another thread was faster.
                 if isinstance(free, Place):
-                    self._unused.append(free)
+                    self._places.give_back(free)
                 elif free is not None:
                     self._idle.append(free)
             else:
@@ -157,7 +159,7 @@ class Pool(forks.ForkAware):
     def _wait(self, deadline: float) -> _Free:
         waiter = _Waiter()
         self._waiting.append(waiter)
-        self._serve()
+        self.serve()
         try:
             free = waiter.get(timeout=max(0.0, deadline - monotonic()))
         except BaseException as error:
@@ -169,7 +171,7 @@ class Pool(forks.ForkAware):
             if not isinstance(error, queue.Empty):
                 raise
             try:
-                free = waiter.get(timeout=patience)
+                free = self._next() or waiter.get(timeout=patience)
             except queue.Empty:
                 raise StorageUnavailable(
                     f"all {self._size} connections are in use, and none came back within {TAKE_SECONDS} s: "
@@ -196,6 +198,12 @@ class Pool(forks.ForkAware):
         connection.age = self._age
         connection.place = place
         return connection
+
+
+def _serve(reference: weakref.ref[Pool], _: object) -> None:
+    pool = reference()
+    if pool is not None:
+        pool.serve()
 
 
 class _Attempt:
