@@ -418,8 +418,8 @@ class TestWait:
 class Sleepless(threading.Condition):
     """Notes that somebody wanted to sleep."""
 
-    def __init__(self, lock: Any) -> None:
-        super().__init__(lock)
+    def __init__(self) -> None:
+        super().__init__()
         self.sleeps = 0
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -429,6 +429,6 @@ class Sleepless(threading.Condition):
 
 def slept(backend: MemoryBackend) -> bool:
     """Whether `wait` goes to sleep at all."""
-    condition = backend._changes._condition = Sleepless(backend._changes._lock)
+    condition = backend._changes._condition = Sleepless()
     backend.jobs.wait(0.001)
     return condition.sleeps > 0

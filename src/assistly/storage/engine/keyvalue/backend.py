@@ -22,7 +22,6 @@ from .retention import KeyValueRetention
 from .rows import JsonRows, ObjectRows
 from .scopes import Block, MapScope, PlainBlock, ReadBlock, StepBlock, UndoMap, WriteBlock
 from .waking import Changes
-from .weaklock import WeakLock
 
 LOCK_SECONDS = 10.0
 """How long a write waits for another transaction to end."""
@@ -65,13 +64,15 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         self._store = store
         self._auto_migrate = auto_migrate
         self._longest_key = store.max_key_bytes
-        self._writing = WeakLock()
+        self._writing = threading.Lock()
         self._preparing = threading.Lock()
         self._is_usable = False
         """Whether the store is prepared, and not closed."""
         self._is_closed = False
+        self._open: set[KeyValueTransaction] = set()
         self._jobs_changed = False
         self._changes = Changes(store.version)
+        self._write_block = WriteBlock(self)
         self._set_up(ObjectRows() if store.holds_objects else JsonRows())
         forks.register(self)
 
@@ -86,53 +87,43 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         """End the use of a map that `begin_read` returned."""
         self._store.rollback(map.map if isinstance(map, LongKeys) else map)
 
-    def begin_write(self, block: WriteBlock, *, is_preparing: bool = False) -> OrderedMap:
-        """Begin the only write transaction of this process, and return its map. `end_write` ends it.
-
-        If an exception prevents that, the transaction ends when `block` is collected.
-        """
+    def begin_write(self, *, is_preparing: bool = False) -> OrderedMap:
+        """Begin the only write transaction of this process, and return its map. Pass it to `end_write`."""
         if not (self._is_usable or is_preparing):
             self._prepare(self._auto_migrate)
+        if not self._writing.acquire(timeout=LOCK_SECONDS):
+            raise StorageUnavailable(
+                f"another transaction of this process did not end within {LOCK_SECONDS:g} seconds"
+            )
         try:
-            if not self._writing.acquire(block, LOCK_SECONDS):
-                raise StorageUnavailable(
-                    f"another transaction of this process did not end within {LOCK_SECONDS:g} seconds"
-                )
             if self._is_closed:
                 raise StorageClosed(_CLOSED)
-            self._jobs_changed = False
-            block.map = map = self._store.begin(True)
-            return map if self._longest_key is None else LongKeys(map, self._longest_key)
+            map = self._store.begin(True)
         except BaseException:
-            self.end_write(block, commit=False)
+            self._writing.release()
             raise
+        return map if self._longest_key is None else LongKeys(map, self._longest_key)
 
-    def end_write(self, block: WriteBlock, *, commit: bool) -> None:
-        """End the transaction of `block`.
-
-        Does nothing, or for `commit` raises StorageClosed, if it has ended: `close` ends it, and in a
-        forked child it is the parent's.
-        """
-        lock, changed = self._writing, False
+    def end_write(self, map: OrderedMap, *, commit: bool) -> None:
+        """Commit or roll back the transaction of a map that `begin_write` returned."""
+        changed, self._jobs_changed = self._jobs_changed and commit, False
         try:
-            if not lock.is_held_by(block):
-                if commit:
-                    raise StorageClosed(_CLOSED_UNDER_IT)
-            elif commit:
-                changed = self._jobs_changed
-                self._store.commit(block.map)
-            elif block.map is not None:
-                self._store.rollback(block.map)
+            if isinstance(map, LongKeys):
+                map = map.map
+            if commit:
+                self._store.commit(map)
+            else:
+                self._store.rollback(map)
         finally:
-            lock.release(block)
-            if changed:
-                self._changes.add()
+            self._writing.release()
+        if changed:
+            self._changes.add()
 
     def read(self) -> Block:
         return ReadBlock(self)
 
     def write(self) -> Block:
-        return WriteBlock(self)
+        return self._write_block
 
     def note_look(self) -> None:
         if not self._is_usable:
@@ -150,15 +141,28 @@ class KeyValueBackend(_Stores, forks.ForkAware):
 
     @contextmanager
     def transaction(self) -> Iterator[KeyValueTransaction]:
-        tx = KeyValueTransaction(self)
-        with WriteBlock(self, tx.end) as map:
-            tx.map = UndoMap(map)
+        tx = KeyValueTransaction(self, self.begin_write())
+        self._open.add(tx)
+        try:
             yield tx
-            tx.check()
-            if tx.map.is_torn:
-                raise StorageUnavailable(
-                    "a nested transaction could not be undone by itself, so the whole one was: run it again"
-                )
+        except BaseException:
+            self._end(tx, commit=False)
+            raise
+        self._end(tx, commit=True)
+
+    def _end(self, tx: KeyValueTransaction, *, commit: bool) -> None:
+        try:
+            if commit:
+                tx.check()
+        finally:
+            # `close` and the end of the block compete to end it; in a forked child the set is empty.
+            if tx in self._open:
+                self._open.remove(tx)
+                self.end_write(tx.map.map, commit=commit and not tx.map.is_torn)
+        if commit and tx.map.is_torn:
+            raise StorageUnavailable(
+                "a nested transaction could not be undone by itself, so the whole one was: run it again"
+            )
 
     def now(self) -> datetime:
         if self._is_closed:
@@ -180,17 +184,16 @@ class KeyValueBackend(_Stores, forks.ForkAware):
         if self._is_closed:
             return
         self._is_closed, self._is_usable = True, False
-        block = self._writing.holder
-        if isinstance(block, WriteBlock) and block.close is not None:
-            block.close()
-            self.end_write(block, commit=False)
-        block = WriteBlock(self)
+        for tx in [*self._open]:
+            tx.end(_CLOSED_UNDER_IT)
+            self._end(tx, commit=False)
+        is_alone = self._writing.acquire(timeout=LOCK_SECONDS)
         try:
-            self._writing.acquire(block, LOCK_SECONDS)
             with self._preparing:
                 self._store.close()
         finally:
-            self.end_write(block, commit=False)
+            if is_alone:
+                self._writing.release()
             self._changes.add()
 
     def _prepare(self, may_write: bool) -> list[str]:
@@ -221,16 +224,11 @@ class KeyValueBackend(_Stores, forks.ForkAware):
                 f"the database lacks the migration {_FIRST}, and it is not applied by itself "
                 "(STORAGE_AUTO_MIGRATE is false): run `assistly migrate`"
             )
-        block = WriteBlock(self)
-        try:
-            map = self.begin_write(block, is_preparing=True)
-            is_first = map.get(keys.FORMAT) is None
-            if is_first:
-                map.put(keys.FORMAT, keys.number(FORMAT))
-                self.end_write(block, commit=True)
-            return [_FIRST] if is_first else []
-        finally:
-            self.end_write(block, commit=False)
+        map = self.begin_write(is_preparing=True)
+        is_first = map.get(keys.FORMAT) is None
+        map.put(keys.FORMAT, keys.number(FORMAT))
+        self.end_write(map, commit=is_first)
+        return [_FIRST] if is_first else []
 
     def before_fork(self) -> None:
         self._store.before_fork()
@@ -240,10 +238,11 @@ class KeyValueBackend(_Stores, forks.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Replace locks that other threads may hold, and forget the transactions, which are the parent's."""
-        self._writing = WeakLock()
+        self._writing = threading.Lock()
         self._preparing = threading.Lock()
         self._is_usable = False
         self._jobs_changed = False
+        self._open = set()
         self._changes.renew()
         self._store.after_fork_in_child()
 
@@ -254,12 +253,11 @@ class KeyValueBackend(_Stores, forks.ForkAware):
 class KeyValueTransaction(_Stores):
     """The stores inside a transaction. Each call that writes is a savepoint."""
 
-    map: UndoMap
-
-    def __init__(self, root: KeyValueBackend) -> None:
+    def __init__(self, root: KeyValueBackend, map: OrderedMap) -> None:
         self._root = root
         self._reason: str | None = None
         self._generation = forks.generation()
+        self.map = UndoMap(map)
         self._set_up(root.rows)
 
     def check(self) -> None:
@@ -269,9 +267,9 @@ class KeyValueTransaction(_Stores):
         if self._reason is not None:
             raise StorageClosed(self._reason)
 
-    def end(self) -> None:
-        """Refuse later calls: `KeyValueBackend.close` undoes the transaction."""
-        self._reason = _CLOSED_UNDER_IT
+    def end(self, reason: str) -> None:
+        """Refuse later calls, with this reason."""
+        self._reason = reason
 
     def read(self) -> Block:
         self.check()

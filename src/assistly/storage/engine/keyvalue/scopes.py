@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self
-from weakref import ref
 
 from ..base import BackendBase, StoreBase
 from .ordered import OrderedMap, Value
@@ -21,9 +20,9 @@ class MapOwner(Protocol):
 
     def end_read(self, map: OrderedMap) -> None: ...
 
-    def begin_write(self, block: WriteBlock) -> OrderedMap: ...
+    def begin_write(self) -> OrderedMap: ...
 
-    def end_write(self, block: WriteBlock, *, commit: bool) -> None: ...
+    def end_write(self, map: OrderedMap, *, commit: bool) -> None: ...
 
 
 class Block(Protocol):
@@ -53,25 +52,21 @@ class ReadBlock:
 
 
 class WriteBlock:
-    """A transaction of the store, for one call or for a `KeyValueTransaction`. It holds the write lock."""
+    """A call that is a transaction of its own. One object serves all calls: they write one at a time."""
 
-    map: OrderedMap | None = None
-    """The map of the store."""
-    reference: ref[WriteBlock] | None = None
-    slot = 0
+    __slots__ = ("_backend", "_map")
 
-    def __init__(self, backend: MapOwner, close: Callable[[], None] | None = None) -> None:
+    def __init__(self, backend: MapOwner) -> None:
         self._backend = backend
-        self.close = close
-        """What `KeyValueBackend.close` calls before it undoes the transaction; None: it waits for the end."""
 
     def __enter__(self) -> OrderedMap:
-        return self._backend.begin_write(self)
+        self._map = self._backend.begin_write()
+        return self._map
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._backend.end_write(self, commit=kind is None)
+        self._backend.end_write(self._map, commit=kind is None)
 
 
 class UndoMap:

@@ -18,10 +18,7 @@ class Changes:
 
     def __init__(self, version: Callable[[], int | None]) -> None:
         self._version = version
-        # `with` takes the lock itself: an exception from a signal handler inside a method of the condition
-        # could leave it held.
-        self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
+        self._condition = threading.Condition()
         self._count = 0
         self._seen = threading.local()
 
@@ -31,7 +28,7 @@ class Changes:
 
     def add(self) -> None:
         """Count a commit that changed jobs, and wake the waiting threads."""
-        with self._lock:
+        with self._condition:
             self._count += 1
             self._condition.notify_all()
 
@@ -42,7 +39,7 @@ class Changes:
             return
         count, version = seen
         deadline = time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
-        with self._lock:
+        with self._condition:
             while self._count == count and (left := deadline - time.monotonic()) > 0:
                 if version is None:
                     self._condition.wait(left)
@@ -53,5 +50,4 @@ class Changes:
 
     def renew(self) -> None:
         """In a forked child, replace the lock, which a thread of the parent may have held."""
-        self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
+        self._condition = threading.Condition()
