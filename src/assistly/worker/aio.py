@@ -13,7 +13,7 @@ from assistly.storage.aio import AsyncStorage
 from .options import WorkerOptions
 from .publisher import Publisher
 from .signals import stop_on_signals
-from .threads import start_daemon
+from .threads import Runtime
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class AsyncWorker:
             with suppress(RuntimeError):  # the loop is closed, so nothing awaits this any more
                 loop.call_soon_threadsafe(_finish, done, error)
 
-        start_daemon("assistly-worker", run)
+        Runtime().start("assistly-worker", run)
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from .publisher import Publisher, Unknown
-from .threads import start_daemon
+from .threads import Runtime
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class PublisherCaller:
     """Calls publishers, and awaits coroutines on `loop` (default: a loop of its own, in a thread)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._runtime = runtime
         self._loop = loop
         self._owns_loop = loop is None
         self._mutex = threading.Lock()
@@ -50,7 +51,7 @@ class PublisherCaller:
         with self._mutex:
             if self._loop is None:
                 loop = self._loop = asyncio.new_event_loop()
-                start_daemon("assistly-worker-loop", lambda: _run_loop(loop))
+                self._runtime.start("assistly-worker-loop", lambda: _run_loop(loop))
             return self._loop
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import threading
-import time
 from collections import deque
 from enum import Enum, auto
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TYPE_CHECKING
 
 from assistly.storage.errors import StorageClosed, StorageError
@@ -16,7 +14,7 @@ from .claimed_jobs import ClaimedJob, ClaimedJobs
 from .processing import JobProcessor
 from .slots import PlatformSlots
 from .storage_calls import TRANSIENT, Backoff, RetriedCalls, logger
-from .threads import PeriodicThread, start_daemon
+from .threads import MessageQueue, PeriodicThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from .invocation import PublisherCaller
     from .options import CheckedOptions
     from .pauses import PlatformPauses
+    from .threads import Runtime, Thread
 
 _UPKEEP_SECONDS = 60.0
 _JOIN_SECONDS = 5.0
@@ -50,8 +49,7 @@ class Message(Enum):
     """`Worker.stop` was called."""
 
 
-# `SimpleQueue.put` is reentrant, so a signal handler may call it. A lock could deadlock there.
-Inbox = SimpleQueue[Message | BaseException]
+Inbox = MessageQueue[Message | BaseException]
 
 
 class WorkerLoop:
@@ -59,6 +57,7 @@ class WorkerLoop:
 
     def __init__(
         self,
+        runtime: Runtime,
         storage: Storage,
         options: CheckedOptions,
         caller: PublisherCaller,
@@ -67,12 +66,13 @@ class WorkerLoop:
         is_stopping: Callable[[], bool],
         counts: JobCounts,
     ) -> None:
+        self._runtime = runtime
         self._storage = storage
         self._options = options
         self._pauses = pauses
         self._inbox = inbox
         self._is_stopping = is_stopping
-        self._gave_up = threading.Event()
+        self._gave_up = runtime.event()
         # A slot outlasts the lease of its job, so that a job with a valid lease always has its slot.
         slot_ttl = options.lease + options.heartbeat
         owner_id = f"{options.worker_id[:64]}-{secrets.token_hex(8)}"
@@ -83,13 +83,15 @@ class WorkerLoop:
             options, self._calls, self._claimed_jobs, pauses, caller, is_stopping, counts
         )
         heartbeat = options.heartbeat.total_seconds()
-        self._heartbeat = PeriodicThread("assistly-worker-heartbeat", heartbeat, self._claimed_jobs.heartbeat)
+        self._heartbeat = PeriodicThread(
+            runtime, "assistly-worker-heartbeat", heartbeat, self._claimed_jobs.heartbeat
+        )
         every = min(options.lease.total_seconds(), _UPKEEP_SECONDS)
-        self._upkeep = PeriodicThread("assistly-worker-upkeep", every, self._rescue_and_prune)
-        self._maintenance = PeriodicThread("assistly-worker-maintenance", every, self._maintain)
-        self._waits: SimpleQueue[bool] = SimpleQueue()
-        self._tasks: SimpleQueue[ClaimedJob | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._upkeep = PeriodicThread(runtime, "assistly-worker-upkeep", every, self._rescue_and_prune)
+        self._maintenance = PeriodicThread(runtime, "assistly-worker-maintenance", every, self._maintain)
+        self._waits: MessageQueue[bool] = runtime.queue()
+        self._tasks: MessageQueue[ClaimedJob | None] = runtime.queue()
+        self._threads: list[Thread] = []
         self._groups = deque(_claim_groups(options))
         self._running = 0
         self._is_waiting = False
@@ -98,7 +100,7 @@ class WorkerLoop:
 
     def run(self) -> None:
         """Work until told to stop."""
-        start_daemon("assistly-worker-wait", self._wait_for_jobs)
+        self._runtime.start("assistly-worker-wait", self._wait_for_jobs)
         self._upkeep.start()
         if self._storage.worker_maintains:
             self._maintenance.start()
@@ -170,7 +172,9 @@ class WorkerLoop:
         self._claimed_jobs.add(claimed)
         self._running += 1
         if self._running > len(self._threads):
-            self._threads.append(start_daemon(f"assistly-publisher-{self._running}", self._process_all))
+            self._threads.append(
+                self._runtime.start(f"assistly-publisher-{self._running}", self._process_all)
+            )
         self._tasks.put(claimed)
 
     def _process_all(self) -> None:
@@ -239,10 +243,10 @@ class WorkerLoop:
 
     def _wait_for_jobs(self) -> None:
         while self._waits.get():
-            began = time.monotonic()
+            began = self._runtime.monotonic()
             try:
                 due = self._storage.queue.wait(self._options.poll)
-                slept = time.monotonic() - began > _SLEPT_SECONDS
+                slept = self._runtime.monotonic() - began > _SLEPT_SECONDS
                 message = (Message.DUE if slept else Message.STILL_DUE) if due else Message.NOT_DUE
             except TRANSIENT:
                 message = Message.STILL_DUE

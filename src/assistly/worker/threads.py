@@ -1,30 +1,84 @@
-"""Daemon threads of a worker."""
+"""The threads of a worker, what they wait on, and the time that they read."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
-def start_daemon(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Start a daemon thread."""
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
-    return thread
+class Thread(Protocol):
+    """A thread that was started."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it ends, `timeout` seconds at most."""
+
+
+class ThreadEvent(Protocol):
+    """A flag that threads wait for."""
+
+    def set(self) -> None:
+        """Set the flag, for good."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the flag is set, `timeout` seconds at most; return whether it is."""
+
+
+class MessageQueue(Protocol[T]):
+    """A queue without a bound. `put` is reentrant, so a signal handler may call it."""
+
+    def put(self, item: T) -> None:
+        """Append an item."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Remove and return the first item. Raises `queue.Empty` after `timeout` seconds without one."""
+
+    def empty(self) -> bool:
+        """Whether there is no item now."""
+
+
+class Runtime:
+    """Starts daemon threads, makes what they wait on, and reads the monotonic clock.
+
+    Whatever waits in a worker waits on one of these, so that a subclass can decide which thread runs when.
+    """
+
+    def start(self, name: str, work: Callable[[], None]) -> Thread:
+        """Start a daemon thread."""
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def event(self) -> ThreadEvent:
+        """A flag that is not set."""
+        return threading.Event()
+
+    def queue(self) -> MessageQueue[T]:
+        """An empty queue."""
+        return SimpleQueue()
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+        return time.monotonic()
 
 
 class PeriodicThread:
     """Calls `work` on a daemon thread every `interval` seconds, until it returns False or `stop`."""
 
-    def __init__(self, name: str, interval: float, work: Callable[[], bool]) -> None:
+    def __init__(self, runtime: Runtime, name: str, interval: float, work: Callable[[], bool]) -> None:
+        self._runtime = runtime
         self._name = name
         self._interval = interval
         self._work = work
-        self._stopped = threading.Event()
+        self._stopped = runtime.event()
 
     def start(self) -> None:
         """Start the thread. The first call of `work` comes after one interval."""
-        start_daemon(self._name, self._run)
+        self._runtime.start(self._name, self._run)
 
     def stop(self) -> None:
         """Make no further calls. A call in progress is not waited for."""

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from .counts import JobCounts
@@ -17,6 +16,7 @@ from .options import check_options
 from .pauses import PlatformPauses
 from .publisher import Publisher
 from .signals import stop_on_signals
+from .threads import Runtime
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,6 +39,8 @@ class Worker:
 
     Raises InvalidValue for an option that is wrong.
     """
+
+    _runtime = Runtime()
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class Worker:
         self._counts = JobCounts()
         self._pauses = PlatformPauses(clock)
         self._stopped = False
-        self._inbox: Inbox = SimpleQueue()
+        self._inbox: Inbox = self._runtime.queue()
         self._running = threading.Lock()
 
     @property
@@ -135,12 +137,13 @@ class Worker:
     def _run(self, work: Callable[[WorkerLoop], None], loop: asyncio.AbstractEventLoop | None) -> None:
         if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker is running already")
-        caller = PublisherCaller(loop)
-        inbox: Inbox = SimpleQueue()
+        caller = PublisherCaller(self._runtime, loop)
+        inbox: Inbox = self._runtime.queue()
         self._inbox = inbox
         try:
             work(
                 WorkerLoop(
+                    self._runtime,
                     self._storage,
                     self._options,
                     caller,
