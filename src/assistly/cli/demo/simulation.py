@@ -71,7 +71,7 @@ def webhook_requests(
             yield replace(request, nonce=forged, is_attack=True)
 
 
-class Fault(NamedTuple):
+class PlatformFault(NamedTuple):
     """An error that a platform raises for a share of the posts, `times` times or (None) until it is repaired.
 
     With `publishes` it publishes the post before it raises the error.
@@ -86,22 +86,22 @@ class Fault(NamedTuple):
 _unavailable = partial(ConnectionError, "503: the platform is unavailable")
 _rejected = partial(Permanent, "422: the platform does not allow this content")
 FAULTS = (
-    Fault(0.06, 1, _unavailable),
-    Fault(0.03, 2, _unavailable),
-    Fault(0.04, 1, partial(Retry, after=timedelta(minutes=15))),
-    Fault(0.02, None, _unavailable),
-    Fault(0.01, None, _rejected),
-    Fault(0.005, 1, Unknown, publishes=True),
-    Fault(0.005, 1, Unknown),
+    PlatformFault(0.06, 1, _unavailable),
+    PlatformFault(0.03, 2, _unavailable),
+    PlatformFault(0.04, 1, partial(Retry, after=timedelta(minutes=15))),
+    PlatformFault(0.02, None, _unavailable),
+    PlatformFault(0.01, None, _rejected),
+    PlatformFault(0.005, 1, Unknown, publishes=True),
+    PlatformFault(0.005, 1, Unknown),
 )
 
 
-def plan_faults(commands: Iterable[str]) -> dict[str, Fault]:
+def plan_faults(commands: Iterable[str]) -> dict[str, PlatformFault]:
     """Assign each fault to its share of the commands, and at least to one while there are enough commands."""
     shuffled = sorted(commands)
     random.Random(_SEED).shuffle(shuffled)
     total = len(shuffled)
-    plan: dict[str, Fault] = {}
+    plan: dict[str, PlatformFault] = {}
     for fault in FAULTS:
         for _ in range(min(max(1, round(total * fault.share)), len(shuffled) - 1)):
             plan[shuffled.pop()] = fault
@@ -118,7 +118,7 @@ class Publication(NamedTuple):
 class FlakyPlatforms:
     """Platforms with faults. They publish a post as often as it is sent, so that double posts are noticed."""
 
-    def __init__(self, clock: SimulatedClock, faults: Mapping[str, Fault]) -> None:
+    def __init__(self, clock: SimulatedClock, faults: Mapping[str, PlatformFault]) -> None:
         self.publications: list[Publication] = []
         self.clock = clock
         self._faults = dict(faults)
