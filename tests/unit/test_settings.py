@@ -13,6 +13,7 @@ from assistly.storage.errors import ConfigurationError
 from assistly.storage.retention import RetentionPolicy
 from assistly.storage.retry import RetryPolicy
 from assistly.storage.settings import SettingsKeywords, StorageSettings, load_settings
+from assistly.storage.variables import load_worker_settings
 
 VARIABLES = {
     "STORAGE_ENGINE",
@@ -80,10 +81,11 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     values = dict.fromkeys(VARIABLES, "7") | {"STORAGE_AUTO_MIGRATE": "no", "STORAGE_VACUUM": "off"}
     for variable, value in values.items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("STORAGE_ENGINE", "memory")
     dumped = load_settings().model_dump(mode="json")
     assert dumped.pop("database_url") == "**********"
     assert dumped.pop("auto_migrate") is False
-    assert dumped.pop("vacuum") == "off"
+    assert (dumped.pop("vacuum"), dumped.pop("engine")) == ("off", "memory")
     assert {str(value) for value in dumped.values()} == {"7", "7.0"}
 
 
@@ -218,7 +220,155 @@ def test_passwords_are_never_shown(variable: str, value: str) -> None:
 
 
 def test_repr_hides_the_database_url() -> None:
-    assert "hunter2" not in repr(load_settings({"database_url": "postgres://me:hunter2@host/d"}))
+    keywords = {"engine": "postgres", "database_url": "postgres://me:hunter2@host/d"}
+    assert "hunter2" not in repr(load_settings(keywords))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgres://me:Q@host/d",
+        "postgresql://me:a%20Q@host:5432/d?sslmode=require",
+        "host=h user=me password=Q dbname=d",
+        "host = h password = 'x \\' Q'",
+        "me:Q@host/d",
+        "mysql+pymysql://me:Q@host/d",
+        "sqlite+pysqlcipher://:Q@/x.db",
+    ],
+)
+@pytest.mark.parametrize(
+    "variable", ["SQLITE_PATH", "STORAGE_ENGINE", "STORAGE_SCHEMA", "STORAGE_POOL_SIZE", "STORAGE_VACUUM"]
+)
+def test_no_part_of_an_address_is_shown_wherever_it_was_put(
+    monkeypatch: pytest.MonkeyPatch, variable: str, address: str
+) -> None:
+    monkeypatch.setenv(variable, address)
+    shown = []
+    try:
+        shown.append(repr(load_settings()) if variable != "SQLITE_PATH" else "")
+    except ConfigurationError as error:
+        link: BaseException | None = error
+        while link is not None:
+            shown.append(f"{link} {link!r}")
+            link = link.__cause__ or link.__context__
+    if variable == "STORAGE_SCHEMA" and "://" not in address:
+        return  # the name of a schema may have any characters
+    assert "Q" not in "".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sqlite:///data/x.db", "write the path alone, 'data/x.db'"),
+        ("sqlite:////srv/x.db", "write the path alone, '/srv/x.db'"),
+        ("sqlite+aiosqlite:///x.db?timeout=5", "write the path alone, 'x.db'"),
+        ("sqlite:x.db", "write the path alone, 'x.db'"),
+        ("file:x.db?mode=rwc", "write the path alone, 'x.db'"),
+        ("file:///srv/a%20b.db", "write the path alone, '/srv/a b.db'"),
+        ("file::memory:?cache=shared", "STORAGE_ENGINE=memory"),
+        ("sqlite://", "STORAGE_ENGINE=memory"),
+        (":memory:", "STORAGE_ENGINE=memory"),
+        ("postgres://host/d", "STORAGE_ENGINE=postgres and DATABASE_URL"),
+        ("postgresql+asyncpg://host/d", "STORAGE_ENGINE=postgres and DATABASE_URL"),
+        ("host=h dbname=d", "STORAGE_ENGINE=postgres and DATABASE_URL"),
+        ("mysql://host/d", "give the path of a file"),
+        ("https://host/x.db", "give the path of a file"),
+    ],
+)
+def test_a_url_is_no_path(monkeypatch: pytest.MonkeyPatch, text: str, hint: str) -> None:
+    message = refusal(sqlite_path=text)
+    assert message.startswith("sqlite_path (SQLITE_PATH): ")
+    assert hint in message
+    monkeypatch.setenv("SQLITE_PATH", text)
+    assert hint in refusal()
+
+
+@pytest.mark.parametrize(
+    "text", ["C:\\data\\x.db", "a:b.db", "data/bot:1.db", "~/x.db", "file", "./port=1.db"]
+)
+def test_odd_paths(text: str) -> None:
+    assert load_settings({"sqlite_path": text}).sqlite_path == Path(text)
+
+
+class TestWhichEngine:
+    """DATABASE_URL without STORAGE_ENGINE, or of another scheme than the engine's."""
+
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [
+            ("postgres://me:Q@h/d", "STORAGE_ENGINE=postgres"),
+            ("host=h password=Q", "STORAGE_ENGINE=postgres"),
+            ("sqlite:///x.db", "SQLITE_PATH"),
+            ("mysql://me:Q@h/d", "no engine for mysql://"),
+        ],
+    )
+    def test_it_is_asked(self, monkeypatch: pytest.MonkeyPatch, url: str, words: str) -> None:
+        messages = [refusal(database_url=url)]
+        Path(".env").write_text(f"DATABASE_URL={url!r}\n")
+        messages.append(refusal())
+        Path(".env").unlink()
+        monkeypatch.setenv("DATABASE_URL", url)
+        messages += [refusal(), refusal(sqlite_path="x.db")]
+        monkeypatch.setenv("STORAGE_ENGINE", "")
+        messages.append(refusal())
+        for message in messages:
+            assert "which one is meant?" in message
+            assert words in message
+            assert "STORAGE_ENGINE=sqlite" in message
+            assert "Q" not in message.replace("SQLITE", "").replace("SQLite", "")
+
+    @pytest.mark.parametrize("engine", ["sqlite", "memory"])
+    def test_the_applications_own(self, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+        monkeypatch.setenv("DATABASE_URL", "mysql://me:Q@h/d")
+        assert load_settings({"engine": engine}).engine == engine
+        Path(".env").write_text(f"STORAGE_ENGINE={engine}\n")
+        assert load_settings().engine == engine
+
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [
+            ("mysql://me:Q@h/d", "begins with mysql://"),
+            ("sqlite:///x.db", "STORAGE_ENGINE=sqlite and SQLITE_PATH"),
+            ("postgresql+psycopg://me:Q@h/d", "write postgresql:// instead"),
+        ],
+    )
+    def test_another_scheme(self, url: str, words: str) -> None:
+        message = refusal(engine="postgres", database_url=url)
+        assert message.startswith("DATABASE_URL: ")
+        assert words in message
+        assert "Q" not in message.replace("SQLITE", "").replace("SQLite", "")
+
+    @pytest.mark.parametrize("url", ["postgres://h/d", "POSTGRESQL://h/d", "host=h", "dbname=a://b", " "])
+    def test_what_libpq_takes(self, url: str) -> None:
+        assert load_settings({"engine": "postgres", "database_url": url}).engine == "postgres"
+
+
+class TestWorkerSettings:
+    def test_the_layers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
+        assert load_worker_settings().webhook_secret is None
+        Path(".env").write_text("WEBHOOK_SECRET=of the file\n")
+        secret = load_worker_settings().webhook_secret
+        assert secret is not None
+        assert secret.get_secret_value() == "of the file"
+        assert "of the file" not in repr(load_worker_settings())
+        monkeypatch.setenv("WEBHOOK_SECRET", "of the environment")
+        secret = load_worker_settings().webhook_secret
+        assert secret is not None
+        assert secret.get_secret_value() == "of the environment"
+        monkeypatch.setenv("WEBHOOK_SECRET", "")
+        assert load_worker_settings().webhook_secret is None
+
+    def test_what_cannot_be_read(self) -> None:
+        Path(".env").write_bytes(b"WEBHOOK_SECRET=\xff\n")
+        with pytest.raises(ConfigurationError, match="not UTF-8"):
+            load_worker_settings()
+
+    def test_a_wrong_one_is_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WEBHOOK_SECRET", "hunter2\udcff")
+        with pytest.raises(ConfigurationError, match="WEBHOOK_SECRET must be") as caught:
+            load_worker_settings()
+        assert "hunter2" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text_is_named() -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Unpack
 
 from .errors import ConfigurationError
 from .plugins import ENGINES, engine_names, load_plug_in
-from .settings import SettingsKeywords, StorageSettings, load_settings, shown_setting
+from .settings import SettingsKeywords, StorageSettings, load_settings
 from .storage import Storage
+from .variables import shown_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
