@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -232,7 +233,7 @@ def test_an_exception_that_cannot_be_shown(storage: Storage) -> None:
     assert stored(storage, job).last_error == "Mute"
 
 
-@pytest.mark.parametrize("remote_id", [7, "", "x" * 513, "a\x00", object()])
+@pytest.mark.parametrize("remote_id", ["", "x" * 513, "a\x00", 10**600])
 def test_a_job_with_an_unusable_remote_id_is_posted_all_the_same(storage: Storage, remote_id: Any) -> None:
     job = storage.queue.schedule("x", "hello")
     assert drained(storage, lambda _: remote_id) == {"posted": 1}
@@ -280,10 +281,31 @@ class TestRateLimits:
         assert calls == [jobs[0].id]
         assert stored(storage, jobs[0]).due_at == START + timedelta(seconds=30)
 
-    @pytest.mark.parametrize("after", [-1, float("nan"), "60", True])
-    def test_the_time_is_a_span(self, after: Any) -> None:
-        with pytest.raises(InvalidValue, match="after"):
-            Retry(after=after)
+    @pytest.mark.parametrize(
+        ("after", "seconds"),
+        [
+            (90, 90.0),
+            (MINUTE, 60.0),
+            (Decimal("1.5"), 1.5),
+            (0, 0.0),
+            (-1, 0.0),
+            (-MINUTE, 0.0),
+            (10**400, timedelta.max.total_seconds()),
+            (-(10**400), 0.0),
+            (None, None),
+            (float("nan"), None),
+            (float("inf"), None),
+            (float("-inf"), None),
+            (Decimal("sNaN"), None),
+            ("60", None),
+            (True, None),
+            (START, None),
+        ],
+    )
+    def test_the_time_is_a_span_and_anything_else_counts_as_missing(
+        self, after: Any, seconds: float | None
+    ) -> None:
+        assert Retry(after=after).after == seconds
 
     def test_a_pause_of_ages_does_not_overflow(self, storage: Storage) -> None:
         storage.queue.schedule("x", "hello")

@@ -10,17 +10,23 @@ from typing import Any
 import pytest
 
 from assistly.storage import (
+    ConfigurationError,
+    InvalidValue,
     Job,
     JobStatus,
     MemoryBackend,
     MigrationError,
+    NotFound,
     OutcomeUnknown,
     Posted,
     Storage,
+    StorageClosed,
+    StorageCorrupt,
     StorageUnavailable,
 )
 from assistly.worker import Worker
-from assistly.worker.storage_calls import Backoff, RetriedCalls
+from assistly.worker.storage_calls import Backoff, NotSettled, RetriedCalls
+from waiting import until
 
 Patch = Callable[..., list[str]]
 
@@ -175,14 +181,97 @@ def test_nothing_is_taken_back_while_a_result_waits(
     assert stored.status is JobStatus.POSTED
 
 
-def test_an_error_that_stays_is_left_to_the_lease(storage: Storage, fail: Patch) -> None:
+STAYING = [
+    ConfigurationError("permission denied for table assistly_queue_jobs"),
+    MigrationError("a newer schema"),
+    StorageCorrupt("a value that nobody has written"),
+    NotFound("no such thing"),
+    TypeError("an engine's own mistake"),
+]
+
+
+@pytest.mark.parametrize("method", ["begin_publish", "settle"])
+@pytest.mark.parametrize("error", STAYING)
+def test_a_call_is_repeated_after_any_error_but_a_final_one(
+    storage: Storage, fail: Patch, caplog: pytest.LogCaptureFixture, method: str, error: Exception
+) -> None:
     job = storage.queue.schedule("x", "hello")
-    fail("settle", MigrationError("a newer schema"))
-    assert published(storage) == ([job.id], {"lost": 1})
+    calls = fail(method, error, error)
+    assert published(storage) == ([job.id], {"posted": 1})
+    assert len(calls) == 3
+    assert str(error) in caplog.text
+    assert "claim is lost" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [StorageClosed("closed"), InvalidValue("no such outcome")])
+def test_an_outcome_that_cannot_be_stored_is_not_said_to_be_lost(
+    storage: Storage, fail: Patch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    job = storage.queue.schedule("x", "hello")
+    calls = fail("settle", error)
+    assert published(storage) == ([job.id], {"not stored": 1})
+    assert len(calls) == 1
+    assert f"job {job.id} cannot be settled: {error}" in caplog.text
+    here = f"job {job.id} on x: its outcome is not stored; here it was published as remote-{job.id}"
+    assert here in caplog.text
+    assert "claim is lost" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [StorageClosed("closed"), InvalidValue("no such job")])
+def test_nothing_is_published_after_a_final_error(storage: Storage, fail: Patch, error: Exception) -> None:
+    job = storage.queue.schedule("x", "hello")
+    fail("begin_publish", error)
+    fail("settle", error)
+    assert published(storage)[0] == []
     stored = storage.queue.get(job.id)
     assert stored is not None
-    assert stored.status is JobStatus.PROCESSING
-    assert stored.publish_started_at is not None
+    assert stored.publish_started_at is None
+
+
+def test_an_error_that_stays_is_repeated_until_the_grace_time_ends(
+    storage: Storage, fail: Patch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = storage.queue.schedule("x", "hello")
+    fail("settle", *[ConfigurationError("permission denied")] * 1000)
+    worker = Worker(storage, {"x": lambda _: worker.stop()}, grace=0.1)
+    worker.run()
+    assert worker.counts == {"not stored": 1}
+    assert f"job {job.id} on x: its outcome is not stored; here it was published" in caplog.text
+    assert "claim is lost" not in caplog.text
+
+
+def test_a_worker_waits_an_error_out_while_a_result_has_to_be_stored(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker would end with this error if it had nothing to store."""
+    denied = ConfigurationError("permission denied")
+    settle, settles, raised = storage.queue.settle, [0], threading.Event()
+
+    def failing_settle(*arguments: Any, **options: Any) -> Any:
+        settles[0] += 1
+        if not raised.is_set():
+            raise denied
+        return settle(*arguments, **options)
+
+    def failing_wait(timeout: float) -> bool:
+        until(lambda: settles[0] >= 2)
+        if raised.is_set():
+            return bool(storage.queue.next_due_at())
+        raised.set()
+        raise denied
+
+    monkeypatch.setattr(storage.queue, "settle", failing_settle)
+    monkeypatch.setattr(storage.queue, "wait", failing_wait)
+    storage.queue.schedule("x", "first")
+    worker = Worker(storage, {"x": lambda _: None}, poll=0.01)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    until(lambda: worker.counts == {"posted": 1})
+    storage.queue.schedule("x", "second")
+    until(lambda: worker.counts == {"posted": 2})
+    worker.stop()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_a_worker_that_cannot_claim_goes_on_trying(storage: Storage, fail: Patch) -> None:
@@ -236,5 +325,5 @@ def test_nothing_is_tried_for_ever(storage: Storage, fail: Patch) -> None:
         delays.append(seconds)
         return len(delays) == 4
 
-    assert RetriedCalls(storage.queue, pause).settle(Posted(job)) is None
+    assert RetriedCalls(storage.queue, pause).settle(Posted(job)) is NotSettled.NOT_STORED
     assert delays == [0.05, 0.1, 0.2, 0.4]

@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from assistly.storage.aio import AsyncStorage
+from assistly.storage.storage import Storage
+from assistly.storage.validation import wrong_type
 
 from .options import WorkerOptions
 from .publisher import Publisher
 from .signals import stop_on_signals
 from .threads import Runtime
 from .worker import Worker
-
-if TYPE_CHECKING:
-    from assistly.storage.storage import Storage
 
 
 class AsyncWorker:
@@ -38,6 +37,8 @@ class AsyncWorker:
     ) -> None:
         if isinstance(storage, AsyncStorage):
             storage = storage._storage  # noqa: SLF001 - the worker has threads of its own
+        elif not isinstance(storage, Storage):
+            raise wrong_type("storage", "an AsyncStorage or a Storage", storage)
         self._worker = Worker(storage, publishers, **options)
 
     @property
@@ -49,7 +50,8 @@ class AsyncWorker:
     def counts(self) -> dict[str, int]:
         """The number of jobs by how they ended, over all runs.
 
-        The keys are posted, failed, dead, unknown, snoozed, put back and lost; those with 0 are missing.
+        The keys are posted, failed, dead, unknown, snoozed, put back, lost and not stored; those with 0 are
+        missing.
         """
         return self._worker.counts
 

@@ -5,13 +5,27 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum, auto
 
-from assistly.storage.errors import StorageClosed, StorageError
-from assistly.storage.records import Job
+from assistly.storage.errors import StorageClosed
+from assistly.storage.records import Job, Outcome
 from assistly.storage.stores.queue import Queue
 
 from .slots import PlatformSlots
-from .storage_calls import logger
+from .storage_calls import described, logger
+
+
+class Stage(Enum):
+    """How far a worker is with a job."""
+
+    CLAIMED = auto()
+    """Nothing was published, and no call of `begin_publish` was made."""
+    BEGINNING = auto()
+    """Nothing was published, but the storage may have recorded that publishing began."""
+    PUBLISHING = auto()
+    """The publisher was called."""
+    SETTLING = auto()
+    """The outcome is known, and has to be stored."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +39,9 @@ class ClaimedJob:
     """Seconds of the worker's clock."""
     lost: bool = False
     """Whether the heartbeat has found that the claim is lost."""
+    stage: Stage = Stage.CLAIMED
+    outcome: Outcome | None = None
+    """What has to be stored, in the stage SETTLING."""
 
 
 class ClaimedJobs:
@@ -72,8 +89,8 @@ class ClaimedJobs:
             self._slots.renew()
         except StorageClosed:
             return False
-        except StorageError as error:
-            logger.warning("the heartbeat failed, and will be tried again: %s", error)
+        except Exception as error:  # noqa: BLE001 - without a heartbeat the leases would run out
+            logger.warning("the heartbeat failed, and will be tried again: %s", described(error))
         return True
 
     def _extend(self, claimed: list[ClaimedJob]) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from typing import Literal
 
-Ending = Literal["posted", "failed", "dead", "unknown", "snoozed", "put back", "lost"]
+Ending = Literal["posted", "failed", "dead", "unknown", "snoozed", "put back", "lost", "not stored"]
 
 
 class JobCounts:

@@ -1,14 +1,17 @@
-"""Calls publishers, which may be plain functions or coroutine functions."""
+"""Calls publishers, which may be plain functions or coroutine functions, with a time limit or without."""
 
 from __future__ import annotations
 
 import inspect
 import threading
-from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING
+from collections import Counter
+from concurrent.futures import CancelledError, Future
+from queue import Empty
+from typing import TYPE_CHECKING, Any
 
 from .publisher import Publisher, Unknown
-from .threads import Runtime
+from .publisher_checks import remote_id
+from .storage_calls import logger
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,36 +19,64 @@ if TYPE_CHECKING:
 
     from assistly.storage.records import Job
 
+    from .threads import MessageQueue, Runtime
+
+_MOST_AWAITED = 10
+
+_MOST_ABANDONED = 100
+"""How many calls of a platform may hang beyond the time limit before no more are made."""
+
 
 class PublisherCaller:
-    """Calls publishers, and awaits coroutines on `loop` (default: a loop of its own, in a thread)."""
+    """Calls publishers, and awaits coroutines on `loop` (default: a loop of its own, in a thread).
 
-    def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    A call that takes longer than `time_limit` seconds is abandoned.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        loop: asyncio.AbstractEventLoop | None = None,
+        time_limit: float | None = None,
+    ) -> None:
         self._runtime = runtime
         self._loop = loop
         self._owns_loop = loop is None
+        self._time_limit = time_limit
         self._mutex = threading.Lock()
+        self._idle: list[CallThread] = []
+        self._started = 0
+        self._abandoned: Counter[str] = Counter()
+        self._closed = False
 
-    def call(self, publisher: Publisher, job: Job) -> object:
-        """Return the publisher's result, or raise its exception; Unknown if its coroutine was cancelled."""
-        result = publisher(job)
-        return self._awaited(result) if inspect.isawaitable(result) else result
+    def call(self, publisher: Publisher, job: Job) -> str | None:
+        """Return the remote id, or raise the publisher's exception.
+
+        Raises Unknown if its coroutine was cancelled, if it took longer than the time limit, or if its
+        result is no remote id.
+        """
+        call = PublisherCall(self, publisher, job)
+        if self._time_limit is None:
+            return call.run()
+        return self._limited(call, self._time_limit)
+
+    def is_overrun(self, platform: str) -> bool:
+        """Whether so many abandoned calls of this platform still hang that no more should be made."""
+        with self._mutex:
+            return self._abandoned[platform] >= _MOST_ABANDONED
 
     def close(self) -> None:
-        """Stop the loop and thread of its own, if any, and cancel the coroutines that still run there."""
+        """Stop the threads and the loop of its own, and cancel the coroutines that still run there."""
+        with self._mutex:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for thread in idle:
+            thread.requests.put(None)
         if self._owns_loop and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _awaited(self, result: Awaitable[object]) -> object:
-        import asyncio
-
-        future = asyncio.run_coroutine_threadsafe(_contained(result), self._running_loop())
-        try:
-            return future.result()
-        except CancelledError as error:
-            raise Unknown("the publisher was cancelled") from error
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def running_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that coroutines run on. The first call starts it, if it is of its own."""
         import asyncio
 
         with self._mutex:
@@ -53,6 +84,146 @@ class PublisherCaller:
                 loop = self._loop = asyncio.new_event_loop()
                 self._runtime.start("assistly-worker-loop", lambda: _run_loop(loop))
             return self._loop
+
+    def put_back(self, thread: CallThread) -> None:
+        """Keep a thread for the next call, unless this is closed."""
+        with self._mutex:
+            if not self._closed:
+                self._idle.append(thread)
+                return
+        thread.requests.put(None)
+
+    def note_end(self, call: PublisherCall) -> None:
+        """Note that an abandoned call has ended after all."""
+        with self._mutex:
+            self._abandoned[call.job.platform] -= 1
+
+    def _limited(self, call: PublisherCall, time_limit: float) -> str | None:
+        answers: MessageQueue[str | BaseException | None] = self._runtime.queue()
+        self._thread().requests.put((call, answers))
+        try:
+            answer = answers.get(timeout=time_limit)
+        except Empty:
+            with self._mutex:
+                self._abandoned[call.job.platform] += 1
+            if call.abandon():
+                raise Unknown(f"the publisher took longer than the time limit of {time_limit:g} s") from None
+            self.note_end(call)
+            answer = answers.get()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _thread(self) -> CallThread:
+        with self._mutex:
+            if self._idle:
+                return self._idle.pop()
+            self._started += 1
+            number = self._started
+        thread = CallThread(self, self._runtime.queue())
+        self._runtime.start(f"assistly-publisher-call-{number}", thread.work)
+        return thread
+
+
+class PublisherCall:
+    """One call of a publisher, which may be abandoned."""
+
+    def __init__(self, caller: PublisherCaller, publisher: Publisher, job: Job) -> None:
+        self.job = job
+        self._caller = caller
+        self._publisher = publisher
+        self._mutex = threading.Lock()
+        self._future: Future[Any] | None = None
+        self._has_ended = False
+        self._is_abandoned = False
+
+    def run(self) -> str | None:
+        """Call the publisher, wait for what it returns, and return the remote id."""
+        result: object = self._publisher(self.job)
+        for _ in range(_MOST_AWAITED):
+            if isinstance(result, Future):
+                result = self._result_of(result)
+            elif inspect.isawaitable(result):
+                result = self._result_of(self._scheduled(result))
+            else:
+                return remote_id(result)
+        raise Unknown("the publisher's result has to be awaited again and again")
+
+    def end(self) -> bool:
+        """Note that it has ended; True if it was abandoned before."""
+        with self._mutex:
+            self._has_ended = True
+            return self._is_abandoned
+
+    def abandon(self) -> bool:
+        """Wait for it no longer, and cancel its coroutine; False if it has ended."""
+        with self._mutex:
+            if self._has_ended:
+                return False
+            self._is_abandoned = True
+            future = self._future
+        if future is not None:
+            future.cancel()
+        return True
+
+    def _result_of(self, future: Future[Any]) -> object:
+        with self._mutex:
+            self._future = future
+            is_abandoned = self._is_abandoned
+        if is_abandoned:
+            future.cancel()
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise Unknown("the publisher was cancelled") from error
+
+    def _scheduled(self, result: Awaitable[object]) -> Future[object]:
+        import asyncio
+
+        loop = self._caller.running_loop()
+        if asyncio.isfuture(result):  # which can be awaited on its own loop only
+            loop = result.get_loop()
+            if not (loop.is_running() or result.done()):
+                raise Unknown("the publisher returned a future of an event loop that does not run")
+            if result.done():
+                loop = self._caller.running_loop()
+        return asyncio.run_coroutine_threadsafe(_contained(result), loop)
+
+
+class CallThread:
+    """A thread that makes calls one after the other, until one of them is abandoned."""
+
+    def __init__(
+        self,
+        caller: PublisherCaller,
+        requests: MessageQueue[tuple[PublisherCall, MessageQueue[str | BaseException | None]] | None],
+    ) -> None:
+        self.requests = requests
+        self._caller = caller
+
+    def work(self) -> None:
+        """Make the calls that are put into `requests`, until that is None."""
+        while (request := self.requests.get()) is not None:
+            call, answers = request
+            answer: str | BaseException | None
+            try:
+                answer = call.run()
+            except BaseException as error:  # noqa: BLE001 - raised again where the call is waited for
+                answer = error
+            if call.end():
+                self._caller.note_end(call)
+                _log_late(call.job, answer)
+                return
+            self._caller.put_back(self)
+            answers.put(answer)
+
+
+def _log_late(job: Job, answer: str | BaseException | None) -> None:
+    if isinstance(answer, BaseException):
+        how = f"it raised {type(answer).__name__}: {answer}"
+    else:
+        how = "it was published" if answer is None else f"it was published as {answer}"
+    logger.error("job %d on %s: after its time limit the publisher ended: %s", job.id, job.platform, how)
 
 
 async def _contained(result: Awaitable[object]) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from dataclasses import dataclass
 from enum import Enum, auto
 from queue import Empty
 from typing import TYPE_CHECKING
@@ -12,12 +12,13 @@ from assistly.storage.errors import StorageClosed, StorageError
 
 from .claimed_jobs import ClaimedJob, ClaimedJobs
 from .processing import JobProcessor
+from .shares import ThreadShares
 from .slots import PlatformSlots
-from .storage_calls import TRANSIENT, Backoff, RetriedCalls, logger
+from .storage_calls import TRANSIENT, Backoff, RetriedCalls, described, logger
 from .threads import MessageQueue, PeriodicThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from assistly.storage.records import Job
     from assistly.storage.storage import Storage
@@ -32,13 +33,13 @@ _UPKEEP_SECONDS = 60.0
 _JOIN_SECONDS = 5.0
 # Seconds. A wait that returns sooner than this has found a job that was due already.
 _SLEPT_SECONDS = 0.05
+# Seconds. A platform that had no due job so recently is not claimed for while others have some.
+_EMPTY_SECONDS = 0.02
 
 
 class Message(Enum):
     """A message to the loop from another thread or a signal handler."""
 
-    FINISHED = auto()
-    """A publisher thread has finished its job."""
     DUE = auto()
     """A job became due while the waiting thread slept."""
     STILL_DUE = auto()
@@ -46,14 +47,21 @@ class Message(Enum):
     NOT_DUE = auto()
     """Nothing became due for `poll` seconds."""
     STOP = auto()
-    """`Worker.stop` was called."""
+    """The loop has to end."""
 
 
-Inbox = MessageQueue[Message | BaseException]
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A publisher thread has finished a job of this platform."""
+
+    platform: str
+
+
+Inbox = MessageQueue[Message | Finished | BaseException]
 
 
 class WorkerLoop:
-    """One run of a worker. Other threads only put messages into the inbox."""
+    """The loop of one run of a worker. Other threads only put messages into its inbox."""
 
     def __init__(
         self,
@@ -62,16 +70,15 @@ class WorkerLoop:
         options: CheckedOptions,
         caller: PublisherCaller,
         pauses: PlatformPauses,
-        inbox: Inbox,
-        is_stopping: Callable[[], bool],
         counts: JobCounts,
     ) -> None:
         self._runtime = runtime
         self._storage = storage
         self._options = options
+        self._caller = caller
         self._pauses = pauses
-        self._inbox = inbox
-        self._is_stopping = is_stopping
+        self._inbox: Inbox = runtime.queue()
+        self._must_end = False
         self._gave_up = runtime.event()
         # A slot outlasts the lease of its job, so that a job with a valid lease always has its slot.
         slot_ttl = options.lease + options.heartbeat
@@ -80,7 +87,7 @@ class WorkerLoop:
         self._claimed_jobs = ClaimedJobs(storage.queue, self._slots, options.lease)
         self._calls = RetriedCalls(storage.queue, self._gave_up.wait)
         self._processor = JobProcessor(
-            options, self._calls, self._claimed_jobs, pauses, caller, is_stopping, counts
+            options, self._calls, self._claimed_jobs, pauses, caller, lambda: self._must_end, counts
         )
         heartbeat = options.heartbeat.total_seconds()
         self._heartbeat = PeriodicThread(
@@ -92,36 +99,59 @@ class WorkerLoop:
         self._waits: MessageQueue[bool] = runtime.queue()
         self._tasks: MessageQueue[ClaimedJob | None] = runtime.queue()
         self._threads: list[Thread] = []
-        self._groups = deque(_claim_groups(options))
+        self._shares = ThreadShares(options.platforms, options.concurrency, options.limits)
+        self._found_nothing: dict[str, float] = {}
         self._running = 0
+        self._is_claiming = False
         self._is_waiting = False
         self._nothing_new = False
         self._backoff = Backoff(0.02, 1.0)
 
-    def run(self) -> None:
-        """Work until told to stop."""
+    def run(self, on_end: Callable[[], None]) -> None:
+        """Work until `stop`. Call `on_end` when nothing more is claimed, then wait for the running jobs."""
         self._runtime.start("assistly-worker-wait", self._wait_for_jobs)
         self._upkeep.start()
         if self._storage.worker_maintains:
             self._maintenance.start()
-        self._run(self._loop)
+        self._run(self._loop, on_end)
 
-    def run_until_idle(self) -> None:
+    def run_until_idle(self, on_end: Callable[[], None]) -> None:
         """Work until there is no job that this worker could claim now."""
-        self._run(self._drain)
+        self._run(self._drain, on_end)
 
-    def _run(self, loop: Callable[[], None]) -> None:
+    def stop(self) -> None:
+        """Claim nothing more, and begin no publishing. A signal handler may call this."""
+        self._must_end = True
+        self._inbox.put(Message.STOP)
+
+    def give_up(self) -> None:
+        """Repeat no calls of the storage any more."""
+        self._gave_up.set()
+
+    @property
+    def is_claiming(self) -> bool:
+        """Whether a claim is in progress."""
+        return self._is_claiming
+
+    @property
+    def unfinished(self) -> list[ClaimedJob]:
+        """The jobs that are not settled yet."""
+        return self._claimed_jobs.all()
+
+    def _run(self, loop: Callable[[], None], on_end: Callable[[], None]) -> None:
         self._heartbeat.start()
         try:
             loop()
         finally:
+            self._must_end = True
             self._upkeep.stop()
             self._maintenance.stop()
             self._waits.put(False)
+            on_end()
             self._finish()
 
     def _loop(self) -> None:
-        while not self._is_stopping():
+        while not self._must_end:
             try:
                 claimed = self._claim_all()
             except TRANSIENT as error:
@@ -130,7 +160,7 @@ class WorkerLoop:
             self._rest(found=claimed > 0)
 
     def _drain(self) -> None:
-        while not self._is_stopping() and (self._claim_all() or self._running):
+        while not self._must_end and (self._claim_all() or self._running):
             self._receive(None)
 
     def _claim_all(self) -> int:
@@ -139,30 +169,50 @@ class WorkerLoop:
             # A claim also takes back expired claims, perhaps of jobs whose outcome is about to be stored.
             self._nothing_new = True
             return 0
+        now = self._runtime.monotonic()
+        empty = {name for name, since in self._found_nothing.items() if now - since < _EMPTY_SECONDS}
+        return self._claim_round(empty) or (self._claim_round(()) if empty else 0)
+
+    def _claim_round(self, without: Collection[str]) -> int:
+        """Claim in turn for all platforms that may be given jobs, except for these."""
         claimed = 0
-        self._groups.rotate(1)
-        for group in self._groups:
-            free = min(self._options.concurrency - self._running, self._options.batch)
-            platforms = [platform for platform in group if not self._pauses.remaining(platform)]
-            if free and platforms:
-                claimed += self._claim(platforms, free)
-        return claimed
+        done = {*without, *filter(self._is_closed, self._options.platforms)}
+        while True:
+            platforms, most = self._shares.next_group(done)
+            if not platforms:
+                return claimed
+            most = min(most, self._options.batch)
+            found = self._claim(platforms, most)
+            claimed += found
+            if found < most:
+                done.update(platforms)
+                self._found_nothing.update(dict.fromkeys(platforms, self._runtime.monotonic()))
+
+    def _is_closed(self, platform: str) -> bool:
+        return self._pauses.remaining(platform) > 0 or self._caller.is_overrun(platform)
 
     def _claim(self, platforms: list[str], most: int) -> int:
-        slots: list[str] | None = None
-        if self._slots.are_limited(platforms[0]):
-            slots = self._slots.acquire(platforms[0], most)
-            if not slots:
-                return 0
-            most = len(slots)
-        jobs: list[Job] = []
+        self._is_claiming = True
         try:
-            jobs = self._storage.queue.claim_due(
-                worker_id=self._options.worker_id, limit=most, lease=self._options.lease, platforms=platforms
-            )
+            slots: list[str] | None = None
+            if self._slots.are_limited(platforms[0]):
+                slots = self._slots.acquire(platforms[0], most)
+                if not slots:
+                    return 0
+                most = len(slots)
+            jobs: list[Job] = []
+            try:
+                jobs = self._storage.queue.claim_due(
+                    worker_id=self._options.worker_id,
+                    limit=most,
+                    lease=self._options.lease,
+                    platforms=platforms,
+                )
+            finally:
+                if slots is not None:
+                    self._slots.release(slots[len(jobs) :])
         finally:
-            if slots is not None:
-                self._slots.release(slots[len(jobs) :])
+            self._is_claiming = False
         claimed_at = self._options.clock()
         for number, job in enumerate(jobs):
             self._hand_out(ClaimedJob(job, slots[number] if slots else None, claimed_at))
@@ -170,6 +220,7 @@ class WorkerLoop:
 
     def _hand_out(self, claimed: ClaimedJob) -> None:
         self._claimed_jobs.add(claimed)
+        self._shares.begin(claimed.job.platform)
         self._running += 1
         if self._running > len(self._threads):
             self._threads.append(
@@ -188,7 +239,7 @@ class WorkerLoop:
                 self._claimed_jobs.remove(claimed)
                 if claimed.slot is not None:
                     self._slots.release([claimed.slot])
-                self._inbox.put(Message.FINISHED)
+                self._inbox.put(Finished(claimed.job.platform))
 
     def _rest(self, *, found: bool) -> None:
         """Sleep until there may be a job to claim."""
@@ -228,12 +279,15 @@ class WorkerLoop:
             messages.append(self._take(None))
         return any(message is not Message.NOT_DUE for message in messages)
 
-    def _take(self, timeout: float | None) -> Message:
+    def _take(self, timeout: float | None) -> Message | Finished:
         message = self._inbox.get(timeout=timeout)
         if isinstance(message, BaseException):
-            raise message
-        if message is Message.FINISHED:
+            if not self._must_wait_out(message):
+                raise message
+            message = Message.STILL_DUE
+        if isinstance(message, Finished):
             self._running -= 1
+            self._shares.end(message.platform)
         elif message is not Message.STOP:
             self._is_waiting = False
             self._nothing_new = message is Message.STILL_DUE
@@ -241,9 +295,19 @@ class WorkerLoop:
                 self._backoff.reset()
         return message
 
+    def _must_wait_out(self, error: BaseException) -> bool:
+        """Whether an error of the storage does not end the worker now, since an outcome has to be stored."""
+        if not self._calls.has_unsettled or not isinstance(error, StorageError):
+            return False
+        if isinstance(error, StorageClosed):
+            return False
+        logger.warning("nothing can be claimed now: %s", error)
+        return True
+
     def _wait_for_jobs(self) -> None:
         while self._waits.get():
             began = self._runtime.monotonic()
+            message: Message | BaseException
             try:
                 due = self._storage.queue.wait(self._options.poll)
                 slept = self._runtime.monotonic() - began > _SLEPT_SECONDS
@@ -251,8 +315,7 @@ class WorkerLoop:
             except TRANSIENT:
                 message = Message.STILL_DUE
             except BaseException as error:  # noqa: BLE001 - raised again by the loop
-                self._inbox.put(error)
-                return
+                message = error
             self._inbox.put(message)
 
     def _rescue_and_prune(self) -> bool:
@@ -263,8 +326,8 @@ class WorkerLoop:
             self._storage.prune()
         except StorageClosed:
             return False
-        except StorageError as error:
-            logger.warning("rescuing and pruning failed, and will be tried again: %s", error)
+        except Exception as error:  # noqa: BLE001 - it is tried again
+            logger.warning("rescuing and pruning failed, and will be tried again: %s", described(error))
         return True
 
     def _maintain(self) -> bool:
@@ -273,47 +336,20 @@ class WorkerLoop:
             self._storage.maintain()
         except StorageClosed:
             return False
-        except StorageError as error:
-            logger.warning("maintenance failed, and will be tried again: %s", error)
+        except Exception as error:  # noqa: BLE001 - it is tried again
+            logger.warning("maintenance failed, and will be tried again: %s", described(error))
         return True
 
     def _finish(self) -> None:
-        """Wait for running jobs, for the grace time at most, then end the threads."""
-        deadline = self._options.clock() + self._options.grace
-        try:
-            while self._running and (left := deadline - self._options.clock()) > 0:
-                self._take_while_stopping(left)
-        finally:
-            self._gave_up.set()
-            self._claimed_jobs.end()
-            for _ in self._threads:
-                self._tasks.put(None)
-            self._leave_threads()
-
-    def _take_while_stopping(self, timeout: float) -> None:
-        try:
-            self._take(timeout)
-        except Empty:
-            pass
-        except StorageError as error:
-            logger.warning("while stopping: %s", error)
-
-    def _leave_threads(self) -> None:
-        if not self._running:
-            self._heartbeat.stop()
-            for thread in self._threads:
-                thread.join(timeout=_JOIN_SECONDS)
-            return
-        for claimed in self._claimed_jobs.all():
-            logger.error(
-                "job %d on %s is still being published: its outcome is unknown once its lease runs out",
-                claimed.job.id,
-                claimed.job.platform,
-            )
-
-
-def _claim_groups(options: CheckedOptions) -> list[list[str]]:
-    """Group the platforms for claims: those without a limit together, each with a limit by itself."""
-    free = [platform for platform in options.platforms if platform not in options.limits]
-    limited = [[platform] for platform in options.platforms if platform in options.limits]
-    return [free, *limited] if free else limited
+        """Wait for the running jobs, then end the threads."""
+        while self._running:
+            try:
+                self._take(None)
+            except StorageError as error:
+                logger.warning("while stopping: %s", error)
+        self._claimed_jobs.end()
+        self._heartbeat.stop()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join(timeout=_JOIN_SECONDS)

@@ -8,15 +8,23 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from assistly.storage import validation as check
 from assistly.storage.errors import InvalidValue
 from assistly.storage.retry import RetryPolicy
+from assistly.storage.storage import Storage
 
 from .publisher import Publisher
+from .publisher_checks import publisher_fault
+
+if TYPE_CHECKING:
+    import asyncio
 
 _MOST_AT_ONCE = 1000
+_LONGEST_LEASE = timedelta(days=365)
+# Waiting for longer than some 290 years is an error in Python.
+_LONGEST_WAIT = timedelta(days=36_500).total_seconds()
 
 
 class WorkerOptions(TypedDict, total=False):
@@ -34,17 +42,20 @@ class WorkerOptions(TypedDict, total=False):
     batch: int | None
     """The most jobs in one claim, 1 to 1000. Default: `concurrency`."""
     lease: timedelta
-    """How long a claim outlives a worker that has died. Default: 60 seconds."""
+    """How long a claim outlives a worker that has died, at most a year. Default: 60 seconds."""
     heartbeat: timedelta | None
     """How often the leases of running jobs are extended; shorter than `lease`. Default: a third of it."""
     poll: float | timedelta
     """The longest sleep while no job is due; above 0. Default: 5 seconds."""
     grace: float | timedelta
-    """How long running jobs may go on after `stop`. Default: 30 seconds."""
+    """How long running jobs, and calls of the storage, may go on after `stop`. Default: 30 seconds."""
     pause: float | timedelta
     """How long a platform is paused after a `Retry` without `after`. Default: 60 seconds."""
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
     """When failed jobs are retried: one policy, or one for each platform. Default: the storage's policy."""
+    timeout: float | timedelta | None
+    """How long a publisher may take; above 0. One that takes longer is no longer waited for: the outcome is
+    unknown, its coroutine is cancelled, and its thread ends when the call does. Default: no limit."""
     clock: Callable[[], float]
     """A monotonic clock in seconds, for pauses and the grace time. Default: `time.monotonic`."""
 
@@ -64,6 +75,7 @@ class CheckedOptions:
     grace: float
     pause: float
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
+    timeout: float | None
     clock: Callable[[], float]
 
     @property
@@ -83,10 +95,7 @@ def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerO
     chosen = _chosen_publishers(publishers, options["platforms"])
     worker_id, batch = options["worker_id"], options["batch"]
     concurrency = check.whole("concurrency", options["concurrency"], least=1, most=_MOST_AT_ONCE)
-    lease = check.duration("lease", options["lease"], zero=False)
-    poll = check.seconds("poll", options["poll"])
-    if not poll:
-        raise InvalidValue("poll must be above zero: it is the longest sleep, in seconds")
+    lease = _checked_lease(options["lease"])
     return CheckedOptions(
         worker_id=_new_worker_id() if worker_id is None else check.name("worker_id", worker_id),
         publishers=chosen,
@@ -95,12 +104,51 @@ def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerO
         batch=concurrency if batch is None else check.whole("batch", batch, least=1, most=check.MAX_LIMIT),
         lease=lease,
         heartbeat=_checked_heartbeat(options["heartbeat"], lease),
-        poll=poll,
-        grace=check.seconds("grace", options["grace"]),
-        pause=check.seconds("pause", options["pause"]),
-        retry=_checked_retry(options["retry"]),
+        poll=_seconds_above_zero("poll", options["poll"]),
+        grace=_seconds("grace", options["grace"]),
+        pause=_seconds("pause", options["pause"]),
+        retry=_checked_retry(options["retry"], publishers),
+        timeout=None if options["timeout"] is None else _seconds_above_zero("timeout", options["timeout"]),
         clock=_checked_clock(options["clock"]),
     )
+
+
+def check_storage(storage: object) -> Storage:
+    """Return the storage if a worker can use it. Raises InvalidValue, which says what to pass instead."""
+    if isinstance(storage, Storage):
+        if not storage._context.is_root:  # noqa: SLF001 - nobody else has to know
+            raise InvalidValue(
+                "storage belongs to a transaction or to a bound connection, which would hide what a worker "
+                "stores: pass the storage that it was made from"
+            )
+        return storage
+    kind = type(storage).__name__
+    if kind.endswith("Backend"):
+        raise InvalidValue(f"storage must be a Storage, not the engine itself: pass Storage({kind}(…))")
+    cure = "use AsyncWorker" if "Async" in kind else "open_storage() returns one"
+    raise InvalidValue(f"{check.wrong_type('storage', 'a Storage', storage)}: {cure}")
+
+
+def check_event_loop(loop: object) -> asyncio.AbstractEventLoop:
+    """Return the event loop. Raises InvalidValue if it is none, or is closed."""
+    import asyncio
+
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        raise check.wrong_type("loop", "an event loop of asyncio", loop)
+    if loop.is_closed():
+        raise InvalidValue("loop must not be closed: pass the loop that runs, or none")
+    return loop
+
+
+def _seconds(option: str, value: object) -> float:
+    return min(check.seconds(option, value), _LONGEST_WAIT)
+
+
+def _seconds_above_zero(option: str, value: object) -> float:
+    seconds = _seconds(option, value)
+    if not seconds:
+        raise InvalidValue(f"{option} must be above zero seconds")
+    return seconds
 
 
 def _new_worker_id() -> str:
@@ -113,9 +161,10 @@ def _chosen_publishers(
     if not isinstance(publishers, Mapping):
         raise check.wrong_type("publishers", "a mapping of platforms to publishers", publishers)
     for platform, publisher in publishers.items():
-        check.name("publishers", platform)
-        if not callable(publisher):
-            raise check.wrong_type(f"publishers[{platform!r}]", "callable", publisher)
+        check.name("a platform in publishers", platform)
+        fault = publisher_fault(publisher)
+        if fault is not None:
+            raise InvalidValue(f"publishers[{platform!r}] {fault}")
     wanted = check.names("platforms", platforms)
     chosen = [*publishers] if wanted is None else wanted
     missing = [platform for platform in chosen if platform not in publishers]
@@ -129,13 +178,24 @@ def _chosen_publishers(
 
 
 def _checked_limits(limits: Mapping[str, int] | None, platforms: Iterable[str]) -> dict[str, int]:
+    if limits is None:
+        return {}
+    if not isinstance(limits, Mapping):
+        raise check.wrong_type("platform_concurrency", "a mapping of platforms to numbers", limits)
     known = {*platforms}
-    for platform, limit in (limits or {}).items():
+    for platform, limit in limits.items():
         if platform not in known:
-            raise InvalidValue(f"platform_concurrency names {platform!r}, which has no publisher")
+            raise InvalidValue(f"platform_concurrency names {check.shown(platform)}, which has no publisher")
         check.whole(f"platform_concurrency[{platform!r}]", limit, least=1, most=_MOST_AT_ONCE)
         check.name(f"the lock for {platform!r}", f"publish:{platform}:{limit}")
-    return dict(limits or {})
+    return dict(limits)
+
+
+def _checked_lease(lease: object) -> timedelta:
+    checked = check.duration("lease", lease, zero=False)
+    if checked > _LONGEST_LEASE:
+        raise InvalidValue(f"lease may be at most {_LONGEST_LEASE.days} days, and this is {checked}")
+    return checked
 
 
 def _checked_heartbeat(heartbeat: timedelta | None, lease: timedelta) -> timedelta:
@@ -146,12 +206,16 @@ def _checked_heartbeat(heartbeat: timedelta | None, lease: timedelta) -> timedel
     return heartbeat
 
 
-def _checked_retry(retry: object) -> RetryPolicy | Mapping[str, RetryPolicy] | None:
+def _checked_retry(
+    retry: object, publishers: Mapping[str, Publisher]
+) -> RetryPolicy | Mapping[str, RetryPolicy] | None:
     if retry is None or isinstance(retry, RetryPolicy):
         return retry
     if not isinstance(retry, Mapping):
         raise check.wrong_type("retry", "a RetryPolicy, or a mapping of platforms to them", retry)
     for platform, policy in retry.items():
+        if platform not in publishers:
+            raise InvalidValue(f"retry names {check.shown(platform)}, which has no publisher")
         check.instance(f"retry[{platform!r}]", policy, RetryPolicy)
     return dict(retry)
 
@@ -159,4 +223,9 @@ def _checked_retry(retry: object) -> RetryPolicy | Mapping[str, RetryPolicy] | N
 def _checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
     if not callable(clock):
         raise check.wrong_type("clock", "callable", clock)
+    now = clock()
+    if not isinstance(now, int | float):
+        raise InvalidValue(
+            f"clock must return seconds as a number, as time.monotonic does, not {check.shown(now)}"
+        )
     return clock

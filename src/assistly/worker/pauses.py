@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
+_FIRST_FLOOR = 1.0
+_HIGHEST_FLOOR = 60.0
+
 
 class PlatformPauses:
-    """The pauses of platforms, by the worker's clock. Thread-safe."""
+    """The pauses of platforms after rate limits, by the worker's clock. Thread-safe.
+
+    The n-th rate limit in a row pauses a platform for at least 1, 2, 4, … seconds, up to 60, whatever the
+    platform asked for. A success ends the row.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: dict[str, float] = {}
+        self._in_a_row: dict[str, int] = {}
+        self._counted_at: dict[str, float] = {}
         self._mutex = threading.Lock()
 
-    def add(self, platform: str, seconds: float) -> None:
-        """Pause a platform for at least that many seconds from now on."""
+    def rate_limited(self, platform: str, seconds: float, began: float) -> float:
+        """Pause a platform for `seconds` or more, and return for how long.
+
+        `began` is when the call began. Calls that were under way at the last rate limit do not count again.
+        """
         with self._mutex:
-            self._until[platform] = max(self._clock() + seconds, self._until.get(platform, 0.0))
+            now = self._clock()
+            if self._is_news(platform, began):
+                self._in_a_row[platform] = self._in_a_row.get(platform, 0) + 1
+                self._counted_at[platform] = now
+            # The exponent is bounded, since the row may be long.
+            floor = min(math.ldexp(_FIRST_FLOOR, min(self._in_a_row[platform] - 1, 10)), _HIGHEST_FLOOR)
+            pause = max(seconds, floor)
+            self._until[platform] = max(now + pause, self._until.get(platform, now))
+            return pause
+
+    def succeeded(self, platform: str, began: float) -> None:
+        """End the row of rate limits, unless the call began before the last of them."""
+        with self._mutex:
+            if self._is_news(platform, began):
+                self._in_a_row.pop(platform, None)
+                self._counted_at.pop(platform, None)
 
     def remaining(self, platform: str) -> float:
         """The seconds until the pause of a platform ends; 0 if it is not paused."""
         with self._mutex:
-            return max(0.0, self._until.get(platform, 0.0) - self._clock())
+            if platform not in self._until:
+                return 0.0
+            return max(0.0, self._until[platform] - self._clock())
+
+    def _is_news(self, platform: str, began: float) -> bool:
+        return platform not in self._counted_at or began > self._counted_at[platform]

@@ -10,13 +10,13 @@ from assistly.storage.errors import InvalidValue
 from assistly.storage.records import Failed, Job, JobStatus, Outcome, Posted, Released, Snoozed
 from assistly.storage.validation import later, optional_name, utc
 
-from .claimed_jobs import ClaimedJob, ClaimedJobs
+from .claimed_jobs import ClaimedJob, ClaimedJobs, Stage
 from .counts import JobCounts
 from .invocation import PublisherCaller
 from .options import CheckedOptions
 from .pauses import PlatformPauses
-from .publisher import Permanent, Retry, Unknown
-from .storage_calls import RetriedCalls, logger
+from .publisher import Permanent, Retry, Unknown, pause_seconds
+from .storage_calls import NotSettled, RetriedCalls, logger
 
 _LONGEST_PAUSE = timedelta(days=30).total_seconds()
 _LONGEST_ERROR = 4096
@@ -49,17 +49,25 @@ class JobProcessor:
         if job is None:
             self._put_back(claimed)
             return
+        claimed.stage = Stage.PUBLISHING
         began = self._options.clock()
         outcome = self._publish(job, began)
-        settled = self._calls.settle(outcome)
+        settled = self._settle(claimed, outcome)
         self._report(outcome, settled, self._options.clock() - began)
 
+    def _settle(self, claimed: ClaimedJob, outcome: Outcome) -> Job | NotSettled:
+        claimed.outcome, claimed.stage = outcome, Stage.SETTLING
+        return self._calls.settle(outcome)
+
     def _may_begin(self, claimed: ClaimedJob) -> bool:
-        return (
-            not self._is_stopping()
-            and self._claimed_jobs.holds(claimed)
-            and not self._pauses.remaining(claimed.job.platform)
-        )
+        if (
+            self._is_stopping()
+            or not self._claimed_jobs.holds(claimed)
+            or self._pauses.remaining(claimed.job.platform)
+        ):
+            return False
+        claimed.stage = Stage.BEGINNING
+        return True
 
     def _put_back(self, claimed: ClaimedJob) -> None:
         job, pause = claimed.job, self._pauses.remaining(claimed.job.platform)
@@ -67,7 +75,14 @@ class JobProcessor:
             outcome: Outcome = Snoozed(job, self._storage_time(job, claimed.claimed_at, pause))
         else:
             outcome = Released(job)
-        self._counts.add("put back" if self._calls.settle(outcome) else "lost")
+        settled = self._settle(claimed, outcome)
+        if settled is NotSettled.CLAIM_LOST:
+            self._counts.add("lost")
+        elif settled is NotSettled.NOT_STORED:
+            self._counts.add("not stored")
+            logger.error("job %d on %s was not published, and could not be put back", job.id, job.platform)
+        else:
+            self._counts.add("put back")
 
     def _publish(self, job: Job, began: float) -> Outcome:
         try:
@@ -83,11 +98,13 @@ class JobProcessor:
             return Failed(job, _text(error, named=True), self._retry_at(job, began))
         except BaseException as error:  # noqa: BLE001 - it may come from outside, before or after the request
             return records.Unknown(job, f"the publisher was interrupted by {_text(error, named=True)}")
+        self._pauses.succeeded(job.platform, began)
         return Posted(job, _remote_id(job, value))
 
     def _rate_limited(self, job: Job, error: Retry, began: float) -> Outcome:
-        seconds = min(self._options.pause if error.after is None else error.after, _LONGEST_PAUSE)
-        self._pauses.add(job.platform, seconds)
+        after = pause_seconds(getattr(error, "after", None))  # a subclass may set it to anything
+        asked = min(self._options.pause if after is None else after, _LONGEST_PAUSE)
+        seconds = self._pauses.rate_limited(job.platform, asked, began)
         logger.warning("platform %s is paused for %.1f s: %s", job.platform, seconds, _text(error))
         return Snoozed(job, self._storage_time(job, began, seconds))
 
@@ -108,11 +125,14 @@ class JobProcessor:
         """
         return later(job.updated_at, timedelta(seconds=self._options.clock() - since + ahead))
 
-    def _report(self, outcome: Outcome, job: Job | None, seconds: float) -> None:
+    def _report(self, outcome: Outcome, job: Job | NotSettled, seconds: float) -> None:
         id, platform = outcome.job.id, outcome.job.platform
-        if job is None:
+        if job is NotSettled.CLAIM_LOST:
             self._counts.add("lost")
-            logger.error("job %d on %s: its claim is lost; here it %s", id, platform, _described(outcome))
+            logger.error("job %d on %s: its claim is lost; here it %s", id, platform, ending(outcome))
+        elif job is NotSettled.NOT_STORED:
+            self._counts.add("not stored")
+            logger.error("job %d on %s: its outcome is not stored; here it %s", id, platform, ending(outcome))
         elif job.status is JobStatus.POSTED:
             self._counts.add("posted")
             logger.info("job %d on %s is posted%s (%.3f s)", id, platform, _as(job.remote_id), seconds)
@@ -148,7 +168,8 @@ def _remote_id(job: Job, value: object) -> str | None:
         return None
 
 
-def _described(outcome: Outcome) -> str:
+def ending(outcome: Outcome) -> str:
+    """How a job ended here, to complete "here it …" in the log."""
     if isinstance(outcome, Posted):
         return f"was published{_as(outcome.remote_id)}"
     if isinstance(outcome, Failed | records.Unknown):

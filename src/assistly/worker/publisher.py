@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from datetime import timedelta
+from decimal import Decimal
 
 from assistly.storage.records import Job
-from assistly.storage.validation import seconds
 
-Publisher = Callable[[Job], str | Awaitable[str | None] | None]
-"""Publishes a job and returns its remote id, or None if it has none. It may be a coroutine function.
+RemoteId = str | int | None
+
+Publisher = Callable[[Job], RemoteId | Awaitable[RemoteId] | Future[RemoteId]]
+"""Publishes a job and returns its remote id as a str or an int, or None if it has none.
+
+It is a function, or another object that can be called, and takes the job as its only argument. It may be a
+coroutine function. If it returns an awaitable or a `concurrent.futures.Future`, the worker waits for that,
+and the result is what counts.
 
 Any `Exception` except `Retry`, `Permanent` and `Unknown` means that nothing was published: the attempt has
 failed, and the retry policy decides when the next one is. A publisher that cannot be sure of that, after a
 time-out for example, must raise `Unknown`.
+
+Any other result (True, False, bytes, a dict, a response, a generator) says neither that the job was
+published nor that it was not, so it counts as `Unknown`. A publisher that has failed must raise an exception.
 """
 
 
@@ -23,12 +34,30 @@ class Retry(Exception):
     The worker pauses the platform for `after` (seconds, or a timedelta; default: the worker's `pause`; at
     most 30 days), and the job is claimed again after that. It costs the job no attempt.
 
-    The constructor raises InvalidValue if `after` is negative, or neither a number nor a timedelta.
+    However short `after` is, the first pause lasts for at least 1 second, the next ones in a row for 2, 4, 8
+    and so on, up to 60, until the platform accepts something again. Less than zero counts as zero. What is no
+    time (NaN, an infinity, a text) counts as missing.
     """
 
     def __init__(self, message: str = "rate limited", *, after: float | timedelta | None = None) -> None:
         super().__init__(message)
-        self.after = None if after is None else seconds("after", after)
+        self.after = pause_seconds(after)
+
+
+def pause_seconds(after: object) -> float | None:
+    """A time to wait in seconds, zero or more; None for what is no time."""
+    if isinstance(after, timedelta):
+        seconds = after.total_seconds()
+    elif isinstance(after, int | float | Decimal) and not isinstance(after, bool):
+        try:
+            seconds = float(after)
+        except OverflowError:
+            seconds = timedelta.max.total_seconds() if after > 0 else 0.0
+        except ValueError:
+            return None
+    else:
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 class Permanent(Exception):

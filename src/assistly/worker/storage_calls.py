@@ -5,8 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from enum import Enum, auto
 
-from assistly.storage.errors import ClaimLost, OutcomeUnknown, StorageError, StorageUnavailable
+from assistly.storage.errors import (
+    ClaimLost,
+    InvalidValue,
+    OutcomeUnknown,
+    StorageClosed,
+    StorageError,
+    StorageUnavailable,
+)
 from assistly.storage.records import Job, JobStatus, Outcome, Posted
 from assistly.storage.stores.queue import Queue
 
@@ -15,6 +23,9 @@ logger = logging.getLogger("assistly.worker")
 TRANSIENT = (StorageUnavailable, OutcomeUnknown)
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
+
+# These stay, however often a call is repeated.
+_FINAL = (StorageClosed, InvalidValue)
 
 Sleep = Callable[[float], bool]
 """Sleeps for that many seconds, or until the worker gives up; returns True if it has given up."""
@@ -38,8 +49,17 @@ class Backoff:
         return delay
 
 
+class NotSettled(Enum):
+    """Why an outcome was not stored."""
+
+    CLAIM_LOST = auto()
+    """The claim has ended: it was taken back or settled, or the job was removed."""
+    NOT_STORED = auto()
+    """The storage could not be made to store it."""
+
+
 class RetriedCalls:
-    """`begin_publish` and `settle`, repeated while the storage is unavailable."""
+    """`begin_publish` and `settle`, repeated until the storage has done it or the worker gives up."""
 
     def __init__(self, queue: Queue, sleep: Sleep) -> None:
         self._queue = queue
@@ -54,8 +74,8 @@ class RetriedCalls:
     def begin_publish(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
         """Call `Queue.begin_publish`; None if the job must not be published.
 
-        That is so if the claim is lost, or `may_begin` returns False. The call can be repeated after
-        OutcomeUnknown, since beginning twice under one claim is harmless.
+        That is so if the claim is lost, or `may_begin` returns False. The call can be repeated after any
+        error, since beginning twice under one claim is harmless.
         """
         backoff = Backoff()
         while may_begin():
@@ -64,56 +84,59 @@ class RetriedCalls:
             except ClaimLost as error:
                 logger.info("job %d is not published: %s", job.id, error)
                 return None
-            except TRANSIENT as error:
-                logger.warning("job %d waits to be published: %s", job.id, error)
-                if self._sleep(backoff.next()):
-                    return None
-            except StorageError as error:
+            except _FINAL as error:
                 logger.error("job %d is not published: %s", job.id, error)
+                return None
+            except Exception as error:  # noqa: BLE001 - nothing is published before it is stored
+                logger.warning("job %d waits to be published: %s", job.id, described(error))
+            if self._sleep(backoff.next()):
                 return None
         return None
 
-    def settle(self, outcome: Outcome, now: datetime | None = None) -> Job | None:
-        """Settle a job and return it; None if the claim is lost or the outcome could not be stored."""
+    def settle(self, outcome: Outcome, now: datetime | None = None) -> Job | NotSettled:
+        """Settle a job and return it, or why it could not be settled."""
         try:
             return self._settle(outcome, now)
         finally:
             self._unsettled.discard(outcome.job.id)
 
-    def _settle(self, outcome: Outcome, now: datetime | None) -> Job | None:
+    def _settle(self, outcome: Outcome, now: datetime | None) -> Job | NotSettled:
+        id = outcome.job.id
         backoff = Backoff()
         in_doubt = False
         while True:
             try:
                 settled = self._queue.settle([outcome], now=now)
                 if settled.jobs or not in_doubt:
-                    return settled.jobs[0] if settled.jobs else None
-            except OutcomeUnknown as error:
-                logger.warning("job %d: %s", outcome.job.id, error)
-                in_doubt = True
-            except StorageUnavailable as error:
-                logger.warning("job %d waits to be settled: %s", outcome.job.id, error)
-            except StorageError as error:
-                logger.error("job %d cannot be settled: %s", outcome.job.id, error)
-                return None
-            self._unsettled.add(outcome.job.id)
-            if in_doubt:
-                has_ended, job = self._look_up(outcome)
-                if has_ended:
-                    return job
+                    return settled.jobs[0] if settled.jobs else NotSettled.CLAIM_LOST
+            except _FINAL as error:
+                logger.error("job %d cannot be settled: %s", id, error)
+                return NotSettled.NOT_STORED
+            except Exception as error:  # noqa: BLE001 - the outcome must not get lost
+                # Only an error of the storage promises that nothing was written.
+                in_doubt |= isinstance(error, OutcomeUnknown) or not isinstance(error, StorageError)
+                logger.warning("job %d waits to be settled: %s", id, described(error))
+            self._unsettled.add(id)
+            if in_doubt and (ended := self._look_up(outcome)) is not None:
+                return ended
             if self._sleep(backoff.next()):
-                logger.error("job %d could not be settled within the grace time", outcome.job.id)
-                return None
+                logger.error("job %d could not be settled within the grace time", id)
+                return NotSettled.NOT_STORED
 
-    def _look_up(self, outcome: Outcome) -> tuple[bool, Job | None]:
-        """Return whether the claim has ended, and the job if it ended with this outcome."""
+    def _look_up(self, outcome: Outcome) -> Job | NotSettled | None:
+        """The job if the claim ended with this outcome, CLAIM_LOST if with another; None if it goes on."""
         try:
             current = self._queue.get(outcome.job.id)
-        except StorageError:
-            return False, None
+        except Exception:  # noqa: BLE001 - then it is settled again
+            return None
         if current is None or current.claim != outcome.job.claim:
-            return True, None
+            return NotSettled.CLAIM_LOST
         if current.status is JobStatus.PROCESSING:
-            return False, None
+            return None
         overtaken = isinstance(outcome, Posted) and current.status is not JobStatus.POSTED
-        return True, None if overtaken else current
+        return NotSettled.CLAIM_LOST if overtaken else current
+
+
+def described(error: Exception) -> str:
+    """An error of the storage for the log: its text, and the name of its class if that is not one of ours."""
+    return str(error) if isinstance(error, StorageError) else f"{type(error).__name__}: {error}"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from .counts import JobCounts
 from .invocation import PublisherCaller
-from .loop import Inbox, Message, WorkerLoop
-from .options import check_options
+from .loop import WorkerLoop
+from .options import check_event_loop, check_options, check_storage
 from .pauses import PlatformPauses
 from .publisher import Publisher
 from .signals import stop_on_signals
+from .supervision import WorkerRun
 from .threads import Runtime
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from assistly.storage.retry import RetryPolicy
     from assistly.storage.storage import Storage
+
+
+_Work = Callable[[WorkerLoop, Callable[[], None]], None]
 
 
 class Worker:
@@ -58,9 +62,10 @@ class Worker:
         grace: float | timedelta = 30.0,
         pause: float | timedelta = 60.0,
         retry: RetryPolicy | Mapping[str, RetryPolicy] | None = None,
+        timeout: float | timedelta | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._storage = storage
+        self._storage = check_storage(storage)
         self._options = check_options(
             publishers,
             worker_id=worker_id,
@@ -74,12 +79,13 @@ class Worker:
             grace=grace,
             pause=pause,
             retry=retry,
+            timeout=timeout,
             clock=clock,
         )
         self._counts = JobCounts()
         self._pauses = PlatformPauses(clock)
         self._stopped = False
-        self._inbox: Inbox = self._runtime.queue()
+        self._current: WorkerRun | None = None
         self._running = threading.Lock()
 
     @property
@@ -91,7 +97,8 @@ class Worker:
     def counts(self) -> dict[str, int]:
         """The number of jobs by how they ended, over all runs.
 
-        The keys are posted, failed, dead, unknown, snoozed, put back and lost; those with 0 are missing.
+        The keys are posted, failed, dead, unknown, snoozed, put back, lost and not stored; those with 0 are
+        missing.
         """
         return self._counts.read()
 
@@ -132,27 +139,25 @@ class Worker:
     def stop(self) -> None:
         """Make this and every later `run` return soon. May be called from any thread or signal handler."""
         self._stopped = True
-        self._inbox.put(Message.STOP)
+        current = self._current
+        if current is not None:
+            current.stop()
 
-    def _run(self, work: Callable[[WorkerLoop], None], loop: asyncio.AbstractEventLoop | None) -> None:
+    def _run(self, work: _Work, loop: asyncio.AbstractEventLoop | None) -> None:
+        if loop is not None:
+            check_event_loop(loop)
         if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker is running already")
-        caller = PublisherCaller(self._runtime, loop)
-        inbox: Inbox = self._runtime.queue()
-        self._inbox = inbox
+        caller = PublisherCaller(self._runtime, loop, self._options.timeout)
+        worker_loop = WorkerLoop(
+            self._runtime, self._storage, self._options, caller, self._pauses, self._counts
+        )
         try:
-            work(
-                WorkerLoop(
-                    self._runtime,
-                    self._storage,
-                    self._options,
-                    caller,
-                    self._pauses,
-                    inbox,
-                    lambda: self._stopped,
-                    self._counts,
-                )
-            )
+            self._current = WorkerRun(self._runtime, self._options, worker_loop)
+            if self._stopped:
+                self._current.stop()
+            self._current.run(work)
         finally:
+            self._current = None
             caller.close()
             self._running.release()

@@ -1,0 +1,115 @@
+"""Waits for the loop of a worker, which has a thread of its own, and leaves it behind if it does not end."""
+
+from __future__ import annotations
+
+import contextvars
+from enum import Enum, auto
+from queue import Empty
+from typing import TYPE_CHECKING
+
+from .claimed_jobs import ClaimedJob, Stage
+from .processing import ending
+from .storage_calls import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .loop import WorkerLoop
+    from .options import CheckedOptions
+    from .threads import MessageQueue, Runtime
+
+_LAST_SECONDS = 0.25
+"""How long the calls in progress may take to end once the grace time is over."""
+
+
+class _Note(Enum):
+    ENDING = auto()
+    """The loop has to end, or has ended: the grace time begins."""
+    ENDED = auto()
+    """Nothing of the run is left."""
+
+
+class WorkerRun:
+    """One run of a worker.
+
+    The storage is called on other threads than the one that waits here, so that a storage that does not
+    answer cannot hold the worker longer than its grace time.
+    """
+
+    def __init__(self, runtime: Runtime, options: CheckedOptions, loop: WorkerLoop) -> None:
+        self._runtime = runtime
+        self._options = options
+        self._loop = loop
+        self._inbox: MessageQueue[_Note] = runtime.queue()
+        self._error: BaseException | None = None
+        self._has_ended = False
+
+    def run(self, work: Callable[[WorkerLoop, Callable[[], None]], None]) -> None:
+        """Do the work of the loop. Raises its errors; returns when the grace time is over, whatever hangs."""
+        context = contextvars.copy_context()  # in which the storage knows its open transactions
+        try:
+            self._runtime.start("assistly-worker-claims", lambda: context.run(self._work, work))
+            self._receive(None)
+        finally:
+            self._leave()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Make `run` return within the grace time. A signal handler may call this."""
+        self._loop.stop()
+        self._inbox.put(_Note.ENDING)
+
+    def _work(self, work: Callable[[WorkerLoop, Callable[[], None]], None]) -> None:
+        try:
+            work(self._loop, lambda: self._inbox.put(_Note.ENDING))
+        except BaseException as error:  # noqa: BLE001 - raised again where the run is waited for
+            self._error = error
+        finally:
+            self._inbox.put(_Note.ENDED)
+
+    def _leave(self) -> None:
+        self._loop.stop()
+        self._wait_for_the_end(self._options.grace)
+        if not self._has_ended:
+            self._loop.give_up()
+            self._wait_for_the_end(_LAST_SECONDS)
+        if not self._has_ended:
+            self._report()
+
+    def _wait_for_the_end(self, seconds: float) -> None:
+        deadline = self._options.clock() + seconds
+        while not self._has_ended and (left := deadline - self._options.clock()) > 0:
+            if not self._receive(left):
+                return
+
+    def _receive(self, timeout: float | None) -> bool:
+        try:
+            note = self._inbox.get(timeout=timeout)
+        except Empty:
+            return False
+        self._has_ended |= note is _Note.ENDED
+        return True
+
+    def _report(self) -> None:
+        jobs = self._loop.unfinished
+        for claimed in jobs:
+            logger.error("job %d on %s %s", claimed.job.id, claimed.job.platform, _left_behind(claimed))
+        left = [f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"] if jobs else []
+        if self._loop.is_claiming:
+            left.append("a claim of jobs, which come back when their lease runs out")
+        logger.error(
+            "the worker leaves at the end of its grace time of %g s, and leaves behind: %s",
+            self._options.grace,
+            ", ".join(left) or "calls of the storage that have not returned",
+        )
+
+
+def _left_behind(claimed: ClaimedJob) -> str:
+    if claimed.stage is Stage.PUBLISHING:
+        return "is still being published: its outcome is unknown once its lease runs out"
+    if claimed.stage is Stage.SETTLING and claimed.outcome is not None:
+        return f"waits for the storage, which has not stored its outcome: here it {ending(claimed.outcome)}"
+    if claimed.stage is Stage.BEGINNING:
+        return "waits for the storage, and was not published, whatever is said once its lease runs out"
+    return "was not published: it is retried once its lease runs out"
