@@ -1,0 +1,118 @@
+"""Runs all tests in steps with a name each: `python -m tests`.
+
+The contract suite runs first, once for each engine, and then everything else. `--engine NAME`, which can be
+repeated, runs the contract on those engines alone; `--rest` runs what is not an engine's contract.
+Arguments after `--` are handed to pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+CONTRACTS = {
+    "memory": "tests/contract/test_memory_contract.py",
+    "sqlite": "tests/contract/test_sqlite_contract.py",
+    "postgres": "tests/contract/test_postgres_contract.py",
+    "lmdb": "tests/examples/test_lmdb_engine.py",
+}
+"""The file with the contract of each engine. The others are in the step of the rest."""
+
+_MOST_PROCESSES = 4
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    arguments: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    step: Step
+    code: int
+    seconds: float
+    counts: Counter[str]
+
+
+def contract(engine: str) -> Step:
+    return Step(f"contract on {engine}", [CONTRACTS[engine]])
+
+
+def rest() -> Step:
+    return Step("everything else", ["tests", *(f"--ignore={path}" for path in CONTRACTS.values())])
+
+
+def run(step: Step, options: Sequence[str]) -> Result:
+    print(f"\n=== {step.name} ===", flush=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", *step.arguments, f"--junit-xml={report}", *options]
+        code = subprocess.run(command, check=False).returncode
+        counts = _counts(report) if report.exists() else Counter()
+    return Result(step, code, time.monotonic() - began, counts)
+
+
+def _counts(report: Path) -> Counter[str]:
+    """How many tests passed, failed and were skipped."""
+    counts: Counter[str] = Counter()
+    for suite in ElementTree.parse(report).iter("testsuite"):
+        tests, skipped = int(suite.attrib["tests"]), int(suite.attrib["skipped"])
+        failed = int(suite.attrib["failures"]) + int(suite.attrib["errors"])
+        counts.update(passed=tests - failed - skipped, failed=failed, skipped=skipped)
+    return counts
+
+
+def summary(results: Sequence[Result]) -> str:
+    lines = []
+    total: Counter[str] = Counter()
+    for each in results:
+        verdict = "FAILED" if each.code else "ok"
+        lines.append(f"{verdict:8}{each.step.name:24}{_text(each.counts)} in {each.seconds:.0f} s")
+        total.update(each.counts)
+    seconds = sum(each.seconds for each in results)
+    return "\n".join(["", "=== summary ===", *lines, f"=== {_text(total)} in {seconds:.2f}s ==="])
+
+
+def _text(counts: Counter[str]) -> str:
+    shown = [f"{counts[name]} {name}" for name in ("failed", "passed", "skipped") if counts[name]]
+    return ", ".join(shown) or "no tests"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests", description="Run all tests, in steps.")
+    parser.add_argument(
+        "--engine", action="append", choices=CONTRACTS, help="only the contract on this engine; repeatable"
+    )
+    parser.add_argument("--rest", action="store_true", help="only what is no engine's contract")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=min(os.cpu_count() or 1, _MOST_PROCESSES),
+        help="how many processes run tests at once (default: one for each processor, at most 4)",
+    )
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    given = parser.parse_args(arguments)
+    steps = [contract(engine) for engine in given.engine or ()]
+    if given.rest:
+        steps.append(rest())
+    if not steps:
+        steps = [*(contract(engine) for engine in CONTRACTS), rest()]
+    options = ["-q", "-n", str(given.processes), "--dist", "worksteal", *given.pytest]
+    results = [run(step, options) for step in steps]
+    print(summary(results))
+    return 0 if not any(each.code for each in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
