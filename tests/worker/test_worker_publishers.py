@@ -199,6 +199,11 @@ class TestWebhook:
             ({}, None),
             ({"Retry-After": "120"}, 120.0),
             ({"Retry-After": "0"}, 0.0),
+            ({"Retry-After": "1.5"}, 1.5),
+            ({"Retry-After": "nan"}, None),
+            ({"Retry-After": "1e9"}, None),
+            ({"Retry-After": "\u0663"}, None),
+            ({"Retry-After": "Sun, 01 Mar 99999 12:00:00 GMT"}, None),
             ({"Retry-After": "9" * 400}, 1e9),
             ({"Retry-After": "-5"}, None),
             ({"Retry-After": "soon"}, None),
@@ -210,12 +215,23 @@ class TestWebhook:
                 60.0,
             ),
             ({"Retry-After": "Sun, 01 Mar 2020 12:00:00 GMT"}, 0.0),
+            (
+                {
+                    "Retry-After": "Fri, 31 Dec 9999 23:59:59 -2300",
+                    "Date": "Sun, 01 Mar 2026 12:00:00 GMT",
+                },
+                251_630_017_199.0,
+            ),
         ],
     )
     def test_rate_limits(self, headers: dict[str, str], after: float | None) -> None:
+        encoded = [(name, value.encode()) for name, value in headers.items()]
         with pytest.raises(Retry) as caught:
-            self.post(httpx.Response(429, headers=headers))
+            self.post(httpx.Response(429, headers=encoded))
         assert caught.value.after == after
+        with pytest.raises(ConnectionError if after is None else Retry) as unavailable:
+            self.post(httpx.Response(503, headers=encoded))
+        assert getattr(unavailable.value, "after", None) == after
 
     @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
     def test_what_was_never_sent_has_failed(self, error: Callable[[str], Exception]) -> None:
@@ -265,8 +281,21 @@ class TestWebhook:
         with pytest.raises(ConfigurationError):
             WebhookPublisher(url)
 
+    @pytest.mark.parametrize("secret", ["", "\ud800", b"bytes"])
+    def test_a_secret_that_signs_nothing_is_refused(self, secret: Any) -> None:
+        with pytest.raises(ConfigurationError, match="secret"):
+            WebhookPublisher(URL, secret=secret)
+
 
 class TestSpecs:
+    def test_a_module_that_fails_is_named_with_its_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "failing_publishers.py").write_text("\n1 / 0\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ConfigurationError, match=r"failing_publishers\.py, line 2: ZeroDivisionError"):
+            load_publisher("failing_publishers:publish")
+
     def test_ones_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "my_publishers.py").write_text("class Here:\n    def post(job): return 'mine'\n")
         monkeypatch.syspath_prepend(tmp_path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assistly.storage.errors import ConfigurationError
+
+from ..publisher_checks import publisher_fault
 
 if TYPE_CHECKING:
     from ..publisher import Publisher
@@ -39,14 +42,21 @@ def load_publisher(spec: str, *, webhook_secret: str | None = None) -> Publisher
 
 def _imported(spec: str, module: str, attribute: str) -> Publisher:
     try:
-        found = import_module(module)
+        found: Any = import_module(module)
         for name in attribute.split("."):
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {error}") from error
-    if not callable(found) or isinstance(found, type):
-        raise ConfigurationError(
-            f"the publisher {spec!r} must be a function or another callable, and is {found!r}"[:500]
-        )
+    except Exception as error:
+        raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {_located(error)}") from error
+    fault = publisher_fault(found)
+    if fault is not None:
+        raise ConfigurationError(f"the publisher {spec!r} {fault}"[:500])
     publisher: Publisher = found
     return publisher
+
+
+def _located(error: Exception) -> str:
+    """An exception of the publisher's module, with the line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}, line {last.lineno}: {type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -61,11 +62,12 @@ class WebhookPublisher:
     each attempt, so a receiver that honours it never acts twice. With `secret` the request is signed: see
     `sign`. `timeout` (default: 30) and `connect_timeout` (default: 5) are seconds.
 
-    An answer of 2xx means posted, and `id` in a JSON object is the remote id. 429 is Retry. 5xx, and a
-    connection that cannot be made, are failures that are retried. Any other answer is Permanent. A time-out
-    or a broken connection after the request was sent is Unknown.
+    An answer of 2xx means posted, and `id` in a JSON object is the remote id. 429 is Retry, and so is 503 if
+    it says when to come back. Other answers of 5xx, and a connection that cannot be made, are failures that
+    are retried. Any other answer is Permanent. A time-out or a broken connection after the request was sent
+    is Unknown.
 
-    Raises ConfigurationError for a URL that is not http or https.
+    Raises ConfigurationError for a URL that is not http or https, and for an empty secret.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class WebhookPublisher:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = _checked(url)
-        self._secret = secret
+        self._secret = _checked_secret(secret)
         # No idle connections are kept: one that the server has just closed would look like one that broke
         # after the request was sent.
         self._client = httpx.Client(
@@ -126,6 +128,20 @@ def _checked(url: str) -> httpx.URL:
     return parsed
 
 
+def _checked_secret(secret: str | None) -> str | None:
+    if secret is None:
+        return None
+    try:
+        usable = bool(secret.encode())
+    except (AttributeError, UnicodeEncodeError):
+        usable = False
+    if not usable:
+        raise ConfigurationError(
+            "the secret of the publisher webhook must be a text that is not empty: leave it out to sign nothing"
+        )
+    return secret
+
+
 def _first_bytes(chunks: Iterator[bytes]) -> bytes:
     taken = b""
     for chunk in chunks:
@@ -140,8 +156,9 @@ def _result(response: httpx.Response, answer: bytes) -> str | None:
     if 200 <= status < 300:
         return _remote_id(answer)
     text = f"{status} {response.reason_phrase}: {answer[:200].decode(errors='replace')}"
-    if status == 429:
-        raise Retry(text, after=_retry_after(response.headers))
+    after = _retry_after(response.headers)
+    if status == 429 or (status == 503 and after is not None):
+        raise Retry(text, after=after)
     if status >= 500:
         raise ConnectionError(text)
     raise Permanent(text)
@@ -159,7 +176,7 @@ def _remote_id(answer: bytes) -> str | None:
 def _retry_after(headers: httpx.Headers) -> float | None:
     """The Retry-After header in seconds, or None. A date in it is compared with the server's Date header."""
     value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdecimal():
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
         return min(float(value), 1e9)
     until = _date(value)
     if until is None:
@@ -171,7 +188,7 @@ def _retry_after(headers: httpx.Headers) -> float | None:
 def _date(value: str) -> datetime | None:
     try:
         parsed = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):  # the parser raises all of them
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
