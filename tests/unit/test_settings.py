@@ -22,6 +22,7 @@ VARIABLES = {
     "STORAGE_POOL_SIZE",
     "STORAGE_SCHEMA",
     "STORAGE_AUTO_MIGRATE",
+    "STORAGE_TIMEOUT_SECONDS",
     "STORAGE_VACUUM",
     "RETENTION_APPROVALS_DAYS",
     "RETENTION_MAX_APPROVALS",
@@ -57,6 +58,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert settings.database_url is None
     assert settings.sqlite_path == Path("data/assistly.db")
     assert (settings.pool_size, settings.schema_name, settings.auto_migrate) == (10, "public", True)
+    assert settings.timeout() == timedelta(seconds=30)
     assert settings.vacuum == "worker"
     assert settings.retry_policy() == RetryPolicy(max_retries=3, delay=timedelta(minutes=5))
     assert settings.lock_ttl() == timedelta(seconds=45)
@@ -128,6 +130,9 @@ def test_days_and_minutes_may_be_fractions(monkeypatch: pytest.MonkeyPatch) -> N
         ("STORAGE_POOL_SIZE", "ten"),
         ("STORAGE_POOL_SIZE", "1.5"),
         ("STORAGE_AUTO_MIGRATE", "maybe"),
+        ("STORAGE_TIMEOUT_SECONDS", "0"),
+        ("STORAGE_TIMEOUT_SECONDS", "-1"),
+        ("STORAGE_TIMEOUT_SECONDS", "nan"),
         ("STORAGE_VACUUM", "always"),
         ("STORAGE_SCHEMA", "s" * 64),
         ("SQLITE_PATH", "."),

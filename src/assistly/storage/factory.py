@@ -92,6 +92,7 @@ def _postgres(settings: StorageSettings) -> StorageBackend:
         pool_size=settings.pool_size,
         schema=settings.schema_name,
         auto_migrate=settings.auto_migrate,
+        timeout=settings.timeout(),
     )
 
 

@@ -51,6 +51,7 @@ class SettingsKeywords(TypedDict, total=False):
     pool_size: int
     schema: str
     auto_migrate: bool
+    timeout_seconds: float
     vacuum: Literal["worker", "off"]
     retention_approvals_days: float
     retention_max_approvals: int
@@ -154,6 +155,7 @@ class StorageSettings(_EngineName):
         "STORAGE_SCHEMA", "the name of a Postgres schema: 1 to 63 bytes of text without NUL", "public"
     )
     auto_migrate: bool = setting("STORAGE_AUTO_MIGRATE", "true or false", True)
+    timeout_seconds: _Seconds = setting("STORAGE_TIMEOUT_SECONDS", "a number of seconds above 0", 30)
     vacuum: Literal["worker", "off"] = setting("STORAGE_VACUUM", "worker or off", "worker")
     retention_approvals_days: _Days = setting("RETENTION_APPROVALS_DAYS", _DAYS, 30)
     retention_max_approvals: _Cap = setting("RETENTION_MAX_APPROVALS", _CAP, 5000)
@@ -187,6 +189,10 @@ class StorageSettings(_EngineName):
             events_age=_optional_days(self.retention_events_days),
             sessions_age=_optional_days(self.retention_sessions_days),
         )
+
+    def timeout(self) -> timedelta:
+        """STORAGE_TIMEOUT_SECONDS as a timedelta."""
+        return timedelta(seconds=self.timeout_seconds)
 
     def lock_ttl(self) -> timedelta:
         """SCHEDULE_WORKER_LOCK_SECONDS as a timedelta."""
