@@ -10,6 +10,7 @@ from .database import PostgresDatabase
 from .events import PostgresEventStore
 from .idempotency import PostgresIdempotencyStore
 from .jobs import PostgresJobStore
+from .limits import TIMEOUT
 from .maintenance import Maintenance
 from .metrics import PostgresMetricStore
 from .nonces import PostgresNonceStore
@@ -44,7 +45,11 @@ class PostgresBackend(SqlBackend):
     or the database sets is kept instead. Waiting for migrations has no limit. Behind a pooler that shares
     sessions, the limit holds in transactions only. Bound connections keep theirs.
 
-    Raises ConfigurationError for a wrong URL, pool size or schema.
+    `timeout` is how long a call waits for the server's answers (default: 30 seconds; above 0), on bound
+    connections, too. Then it raises StorageUnavailable, or OutcomeUnknown if the server may still write.
+    docs/operating.md says what has other limits, such as batches.
+
+    Raises ConfigurationError for a wrong URL, pool size, schema or timeout.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class PostgresBackend(SqlBackend):
         prepare_threshold: int | None = 2,
         fast_path: bool | None = None,
         lock_timeout: timedelta = LOCK_TIMEOUT,
+        timeout: timedelta = TIMEOUT,
     ) -> None:
         database = PostgresDatabase(
             database_url,
@@ -66,12 +72,18 @@ class PostgresBackend(SqlBackend):
             prepare_threshold=prepare_threshold,
             fast_path=fast_path,
             lock_timeout=lock_timeout,
+            timeout=timeout,
         )
         super().__init__(database, _STORES)
+        self._ping = database.ping
         self._maintenance = Maintenance(
-            database.target, f"{database.dialect.quoted_schema}.assistly_queue_jobs"
+            database.target, f"{database.dialect.quoted_schema}.assistly_queue_jobs", database.limits
         )
         self._label = f"{database.target.label} schema={schema}"
+
+    def ping(self) -> None:
+        """Make one round trip, in five seconds at most once the schema was prepared."""
+        self._ping(f"SELECT count(*) FROM {self._database.dialect.t}retention")
 
     def maintain(self) -> None:
         """Vacuum the table of jobs, if it holds enough dead rows to slow claims down."""

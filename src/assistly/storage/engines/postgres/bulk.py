@@ -52,15 +52,18 @@ def copy_jobs(
     executor: PostgresExecutor, sql: BulkStatements, table: str, drafts: Sequence[JobDraft], now: datetime
 ) -> list[Job]:
     """Insert drafts that have no idempotency keys: COPY knows no ON CONFLICT."""
-    ((first, gapped),) = executor.rows(sql.reserve_ids, {"jobs": table, "count": len(drafts)})
-    ids: Sequence[int] = gapped or range(first, first + len(drafts))
+    count = len(drafts)
+    ((first, gapped),) = executor.batch(count, sql.reserve_ids, {"jobs": table, "count": count})
+    ids: Sequence[int] = gapped or range(first, first + count)
     jobs: list[Job] = []
     with executor.copying(sql.copy) as send:
         send(_BEGIN)
-        for start in range(0, len(drafts), _BLOCK):
+        for start in range(0, count, _BLOCK):
+            executor.limit.allow(_BLOCK)
             block, block_ids = drafts[start : start + _BLOCK], ids[start : start + _BLOCK]
             send(_rows(block, block_ids, now))
             jobs += [transitions.new(draft, id, now) for draft, id in zip(block, block_ids, strict=True)]
+        executor.limit.allow(count)
         send(_END)
     return jobs
 

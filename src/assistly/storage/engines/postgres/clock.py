@@ -11,6 +11,8 @@ from typing import NamedTuple
 from ...errors import StorageError
 
 _SYNC_SECONDS = 1.0
+# If the server refuses to answer for longer than this, the call that needs the time fails at once.
+_PATIENCE_SECONDS = 0.25
 # A larger correction is not a measuring error: the server's clock was set.
 _LARGEST_CORRECTION = timedelta(seconds=0.1)
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
@@ -53,11 +55,13 @@ class ServerClock:
 
     def _sync(self, ask: Ask) -> _Anchor:
         previous = self._anchor
+        began = ticks()
         try:
             before, answer = ask()
         except StorageError:
-            # The operation that needs the time will raise a more useful error, unless it succeeds.
-            if previous is None:
+            # The operation that needs the time will raise a more useful error, unless it succeeds. But it
+            # should not wait as long once more.
+            if previous is None or ticks() - began > _PATIENCE_SECONDS:
                 raise
             return previous
         at = (before + ticks()) / 2

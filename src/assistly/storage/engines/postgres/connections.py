@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import ConnStatus
 
 from ... import forks
@@ -14,9 +17,13 @@ from .adapters import UtcLoader, adapt
 from .conninfo import Target
 from .errors import connect_problem
 from .executor import BEGIN, CursorExecutor, PostgresExecutor
+from .limits import Limit, Limits
 from .places import Place
 from .polling import poll_readable
 from .wire import LibpqExecutor, supports
+
+CONFIGURE_SECONDS = 3.0
+"""How long the first statement on a new connection may take."""
 
 LOCK_TIMEOUT = timedelta(seconds=10)
 """How long a statement waits for each lock that another transaction holds, unless the server limits it."""
@@ -42,6 +49,47 @@ _LIMIT_LOCKS = """
 SELECT pg_catalog.set_config('lock_timeout', '{}', TRUE)
 WHERE pg_catalog.current_setting('lock_timeout') = '0'
 """
+
+
+# Libpq gives no code for an error of connecting, only its text.
+_FULL = re.compile("too many (clients|connections)|remaining connection slots|no more connections allowed")
+
+# What the driver takes for no limit, or for one below two seconds.
+_ENDLESS_SECONDS = 130
+_LEAST_SECONDS = 2
+_HANDSHAKE_SECONDS = 1.5
+
+
+class ServerIsFull(StorageUnavailable):
+    """The server, a pooler, the database or the role has no connection left. One may come back soon."""
+
+
+class Hosts(NamedTuple):
+    """The hosts of a target, and how many seconds connecting may take with all of them together."""
+
+    text: str
+    seconds: float
+
+    @classmethod
+    def of(cls, target: Target) -> Hosts:
+        """Read the hosts, ports and `connect_timeout` as libpq does."""
+        given = conninfo_to_dict(target.text)
+
+        def listed(name: str, variable: str, default: str) -> list[str]:
+            return str(given.get(name) or os.environ.get(variable) or default).split(",")
+
+        addresses = listed("hostaddr", "PGHOSTADDR", "")
+        hosts = listed("host", "PGHOST", ",".join(addresses))
+        ports = listed("port", "PGPORT", "5432")
+        if len(ports) < len(hosts):
+            ports = ports[:1] * len(hosts)
+        named = (f"{host or 'localhost'}:{port or 5432}" for host, port in zip(hosts, ports, strict=False))
+        try:
+            seconds = int(float(str(given["connect_timeout"])))
+        except ValueError:
+            seconds = _LEAST_SECONDS
+        each = max(seconds, _LEAST_SECONDS) if seconds > 0 else _ENDLESS_SECONDS
+        return cls(", ".join(named), each * len(hosts) + _HANDSHAKE_SECONDS)
 
 
 class PooledConnection:
@@ -105,6 +153,8 @@ def raw_connection(target: Target, **options: Any) -> psycopg.Connection[Any]:
         return psycopg.connect(target.text, autocommit=True, **options)
     except psycopg.Error as error:
         problem = connect_problem(target.redact(" ".join(str(error).split())))
+        if isinstance(problem, StorageUnavailable) and _FULL.search(str(error)):
+            problem = ServerIsFull(str(problem))
         raise problem from (None if target.reveals(str(error)) else error)
 
 
@@ -114,14 +164,18 @@ def connect(
     prepare_threshold: int | None,
     fast_path: bool | None,
     lock_timeout: timedelta = LOCK_TIMEOUT,
+    limits: Limits | None = None,
 ) -> PooledConnection:
     """Open a connection that is ready for the statements of the stores.
 
     The options: see `PostgresBackend`.
     """
     connection = raw_connection(target, prepare_threshold=prepare_threshold)
+    limit = (limits or Limits()).of(connection)
     try:
-        return PooledConnection(connection, _configured(connection, fast_path, lock_timeout))
+        limit.apply()
+        limit.begin(CONFIGURE_SECONDS, cancels=False)
+        return PooledConnection(connection, _configured(connection, limit, fast_path, lock_timeout))
     except BaseException as error:
         connection.close()
         if isinstance(error, psycopg.Error):
@@ -130,7 +184,7 @@ def connect(
 
 
 def _configured(
-    connection: psycopg.Connection[Any], fast_path: bool | None, lock_timeout: timedelta
+    connection: psycopg.Connection[Any], limit: Limit, fast_path: bool | None, lock_timeout: timedelta
 ) -> PostgresExecutor:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
@@ -138,15 +192,17 @@ def _configured(
             f"the database has the encoding {encoding}, and must have UTF8: create one with ENCODING 'UTF8'"
         )
     # 0 would mean no limit.
-    limit = f"{max(1, lock_timeout // timedelta(milliseconds=1))}ms"
-    settings = connection.execute(_CONFIGURE, [limit, connection.info.backend_pid], prepare=False).fetchall()
+    longest = f"{max(1, lock_timeout // timedelta(milliseconds=1))}ms"
+    settings = connection.execute(
+        _CONFIGURE, [longest, connection.info.backend_pid], prepare=False
+    ).fetchall()
     adapt(connection)
     if not settings:
         # A session that a pooler shares may hold statements that other clients have prepared.
         connection.prepare_threshold = None
         connection.adapters.register_loader("timestamptz", UtcLoader)
     is_fast = supports(connection) if fast_path is None else fast_path
-    executor = LibpqExecutor(connection) if is_fast else CursorExecutor(connection)
+    executor = (LibpqExecutor if is_fast else CursorExecutor)(connection, limit)
     if not settings:
-        executor.begin = f"{BEGIN}; {_LIMIT_LOCKS.format(limit)}"
+        executor.begin = f"{BEGIN}; {_LIMIT_LOCKS.format(longest)}"
     return executor

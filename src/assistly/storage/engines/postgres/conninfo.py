@@ -32,6 +32,7 @@ class Target:
             "keepalives_idle": "30",
             "keepalives_interval": "10",
             "keepalives_count": "3",
+            "tcp_user_timeout": "10000",
         }
         secrets = tuple(str(given[name]) for name in _SECRET if given.get(name))
         return cls(

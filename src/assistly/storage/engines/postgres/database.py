@@ -15,15 +15,16 @@ from typing import Any, TypeVar
 import psycopg
 
 from ... import forks
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, StorageClosed, StorageUnavailable
 from ..sql.database import Params, Row
 from ..sql.migrations import discover, migrate, require_current
 from .clock import ServerClock
-from .connections import PooledConnection, connect, is_broken
+from .connections import Hosts, PooledConnection, connect, is_broken
 from .conninfo import Target, check_schema
 from .dialect import PostgresDialect
 from .errors import is_conflict, is_read_only, nothing_committed, translate, unknown_outcome
 from .executor import PostgresExecutor
+from .limits import LONG_SECONDS, PING_SECONDS, LimitExceeded, Limits
 from .migrations import SchemaTarget
 from .pool import Pool
 from .server import Server
@@ -48,9 +49,11 @@ class PostgresDatabase(forks.ForkAware):
         prepare_threshold: int | None,
         fast_path: bool | None,
         lock_timeout: timedelta,
+        timeout: timedelta,
     ) -> None:
         if not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1:
             raise ConfigurationError(f"STORAGE_POOL_SIZE is {pool_size!r}: it takes a whole number from 1")
+        self.limits = Limits(timeout)
         self.target = Target.parse(database_url)
         open_one = partial(
             connect,
@@ -58,17 +61,20 @@ class PostgresDatabase(forks.ForkAware):
             prepare_threshold=prepare_threshold,
             fast_path=fast_path,
             lock_timeout=lock_timeout,
+            limits=self.limits,
         )
         self.dialect = PostgresDialect(check_schema(schema))
-        self._pool = Pool(open_one, pool_size, self.target.label)
+        hosts = Hosts.of(self.target)
+        self._pool = Pool(open_one, pool_size, hosts.text, hosts.seconds)
         self._wakeups = Wakeups(self.target, schema)
-        self.server = Server(self.dialect, ServerClock(), self._pool, self._wakeups)
+        self.server = Server(self.dialect, ServerClock(), self._pool, self._wakeups, self.limits)
         self.writers = pool_size
         self._auto_migrate = auto_migrate
         self._is_ready = False
         self._migrating = threading.Lock()
+        self._failed_checks = 0
         # Also called when a storage that was never closed is collected, or the interpreter ends.
-        self._close = weakref.finalize(self, _close, self._wakeups, self._pool)
+        self._close = weakref.finalize(self, _close, self.limits, self._wakeups, self._pool)
         forks.register(self)
 
     def select(self, statement: str, params: Params) -> list[Row]:
@@ -100,6 +106,9 @@ class PostgresDatabase(forks.ForkAware):
         transaction = PostgresTransaction(self.server, executor, is_bound=False)
         try:
             yield transaction
+        except StorageClosed:
+            # The storage is being closed: closing the connection undoes the transaction without waiting.
+            raise
         except BaseException:
             if transaction.is_usable:
                 roll_back(executor, True)
@@ -119,6 +128,11 @@ class PostgresDatabase(forks.ForkAware):
 
     def now(self) -> datetime:
         return self.server.clock.now(lambda: self._try(ask_time))
+
+    def ping(self, statement: str) -> None:
+        """Run a statement, within five seconds in all unless the schema has to be prepared first."""
+        self._make_ready(PING_SECONDS)
+        self._try(lambda executor: executor.rows(statement), within=PING_SECONDS)
 
     def migrate(self) -> list[str]:
         applied = self._try(lambda executor: migrate(self._schema(executor), discover("postgres")))
@@ -144,18 +158,30 @@ class PostgresDatabase(forks.ForkAware):
         """Replace the lock, which another thread may have held."""
         self._migrating = threading.Lock()
 
-    def _make_ready(self) -> None:
+    def _make_ready(self, seconds: float | None = None) -> None:
         """Prepare the schema on first use. If that fails, the next use tries again."""
         if not self._is_ready:
-            self._try(self._check_schema)
+            check = partial(self._check_schema, patience=seconds or LONG_SECONDS)
+            self._try(check, seconds=seconds)
 
-    def _check_schema(self, executor: PostgresExecutor) -> None:
-        with self._migrating:
+    def _check_schema(self, executor: PostgresExecutor, patience: float) -> None:
+        """A check that fails also ends the ones that have waited for it."""
+        failed_checks = self._failed_checks
+        if not self._migrating.acquire(timeout=patience):
+            raise StorageUnavailable("another thread is still applying the migrations")
+        try:
             if self._is_ready:
                 return
+            if self._failed_checks != failed_checks:
+                raise StorageUnavailable("another thread could not read the schema: try again")
             apply = migrate if self._auto_migrate else require_current
             apply(self._schema(executor), discover("postgres"))
             self._is_ready = True
+        except BaseException:
+            self._failed_checks += 1
+            raise
+        finally:
+            self._migrating.release()
 
     def _schema(self, executor: PostgresExecutor) -> SchemaTarget:
         return SchemaTarget(executor, self.dialect)
@@ -164,16 +190,17 @@ class PostgresDatabase(forks.ForkAware):
         """Borrow a connection, and begin a transaction. If the connection is dead, try once with another."""
         connection = self._pool.take()
         try:
+            connection.executor.limit.begin()
             begin(connection.executor)
         except BaseException as error:
             self._pool.give_back(connection)
             if not isinstance(error, psycopg.Error):
                 raise
-            if not again:
+            self.server.drop_connections()
+            if not again or isinstance(error, LimitExceeded):
                 raise translate(error) from error
         else:
             return connection
-        self._pool.close_idle()
         return self._begin(again=False)
 
     def _run(self, work: Callable[[PostgresExecutor], T], *, commits: bool = False) -> T:
@@ -186,12 +213,27 @@ class PostgresDatabase(forks.ForkAware):
             self._make_ready()
         return self._try(work, commits=commits)
 
-    def _try(self, work: Callable[[PostgresExecutor], T], *, commits: bool = False) -> T:
-        """As `_run`, but without preparing the schema first."""
+    def _try(
+        self,
+        work: Callable[[PostgresExecutor], T],
+        *,
+        commits: bool = False,
+        seconds: float | None = None,
+        within: float | None = None,
+    ) -> T:
+        """As `_run`, but without preparing the schema first.
+
+        `seconds` limits the time after a connection was found, `within` the time in all (None: only the
+        limits of the storage).
+        """
         attempt = 0
+        deadline = 0.0 if within is None else time.monotonic() + within
         while True:
-            connection = self._pool.take()
+            connection = self._pool.take(None if within is None else max(0.0, deadline - time.monotonic()))
+            limit = connection.executor.limit
             try:
+                limit.begin(seconds if within is None else within)
+                deadline = limit.deadline = min(limit.deadline, deadline or limit.deadline)
                 return work(connection.executor)
             except psycopg.Error as error:
                 pause = self._pause_after(error, connection, attempt, commits=commits)
@@ -207,7 +249,7 @@ class PostgresDatabase(forks.ForkAware):
         broken = is_broken(connection.connection)
         useless = broken or is_read_only(error)
         if useless:
-            self._pool.close_idle()
+            self.server.drop_connections()
         if broken and commits and not nothing_committed(error):
             raise unknown_outcome(error) from error
         if attempt >= _retries(error, useless=useless):
@@ -216,11 +258,14 @@ class PostgresDatabase(forks.ForkAware):
 
 
 def _retries(error: psycopg.Error, *, useless: bool) -> int:
+    if isinstance(error, LimitExceeded):
+        return 0
     if useless:
         return 1
     return _CONFLICT_RETRIES if is_conflict(error) else 0
 
 
-def _close(wakeups: Wakeups, pool: Pool) -> None:
+def _close(limits: Limits, wakeups: Wakeups, pool: Pool) -> None:
+    limits.close()
     wakeups.close()
     pool.close()

@@ -16,6 +16,7 @@ from ...errors import (
     StorageUnavailable,
     TransactionAborted,
 )
+from .limits import LimitExceeded
 
 _BY_STATE: dict[str, tuple[type[StorageError], str]] = {
     "22003": (InvalidValue, "a number is out of range"),
@@ -74,6 +75,8 @@ _SETTING_PROBLEM = re.compile(
 
 def translate(error: psycopg.Error) -> StorageError:
     """Return the error to raise for a failed statement."""
+    if isinstance(error, LimitExceeded):
+        return StorageUnavailable(str(error))
     state = error.sqlstate or ""
     kind, text = (
         _BY_STATE.get(state) or _BY_CLASS.get(state) or _BY_CLASS.get(state[:2]) or _without_state(error)

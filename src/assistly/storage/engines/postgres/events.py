@@ -16,6 +16,7 @@ from ..sql.database import Executor, Row
 from ..sql.events import EVENT_COLUMNS, SqlEventStore
 from .batches import chunks
 from .dialect import PostgresDialect, lock_key
+from .executor import PostgresExecutor
 from .server import PostgresWork
 
 _GATE_TIMEOUT = "50ms"
@@ -101,14 +102,16 @@ class PostgresEventStore(SqlEventStore):
 
     def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]:
         steps = [
-            self._append_one(*chunk[0]) if len(chunk) == 1 else self._append_many(chunk)
+            (len(chunk), *(self._append_one(*chunk[0]) if len(chunk) == 1 else self._append_many(chunk)))
             for chunk in chunks(events, lambda event: len(event[1]))
         ]
 
-        def work(connection: Executor) -> list[Row]:
-            return [row for statement, params in steps for row in connection.rows(statement, params)]
+        def work(executor: PostgresExecutor) -> list[Row]:
+            return [
+                row for count, statement, params in steps for row in executor.batch(count, statement, params)
+            ]
 
-        rows = self._database.autocommit(work) if len(steps) < 2 else self._database.in_transaction(work)
+        rows = self._postgres.autocommit(work) if len(steps) < 2 else self._postgres.in_transaction(work)
         return [self._event(row) for row in sorted(rows, key=itemgetter(0))]
 
     def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]:

@@ -13,18 +13,23 @@ from psycopg.rows import tuple_row
 
 from ..sql.database import Params, Row
 from .adapters import UtcLoader, adapt
+from .limits import Limit
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 NO_PARAMS: Params = MappingProxyType({})
 
 
 class PostgresExecutor(ABC):
-    """An `Executor`. Results are binary, so that time zone and date style of the session do not matter."""
+    """An `Executor`. Results are binary, so that time zone and date style of the session do not matter.
 
-    __slots__ = ("begin", "connection")
+    `limit` says how long it waits for the server (default: without a limit).
+    """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    __slots__ = ("begin", "connection", "limit")
+
+    def __init__(self, connection: psycopg.Connection[Any], limit: Limit | None = None) -> None:
         self.connection = connection
+        self.limit = limit or Limit(connection)
         self.begin = BEGIN
         """The command that begins a transaction."""
 
@@ -39,6 +44,11 @@ class PostgresExecutor(ABC):
     @abstractmethod
     def execute(self, statement: str, params: Params = NO_PARAMS) -> int:
         """Run a statement; return the number of rows that it changed."""
+
+    def batch(self, records: int, statement: str, params: Params) -> list[Row]:
+        """Run a statement for so many records, which may take longer if they are many; return its rows."""
+        self.limit.allow(records)
+        return self.rows(statement, params)
 
     @abstractmethod
     def command(self, text: str) -> str:
@@ -60,8 +70,8 @@ class CursorExecutor(PostgresExecutor):
 
     __slots__ = ("_cursor",)
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: psycopg.Connection[Any], limit: Limit | None = None) -> None:
+        super().__init__(connection, limit)
         self._cursor = self.cursor()
 
     def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:

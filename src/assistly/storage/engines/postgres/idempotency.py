@@ -10,10 +10,11 @@ from typing import Any
 from ...engine.base import BackendBase
 from ...engine.values import IdempotencyRow, JsonText, KeyClaim
 from ...errors import StorageUnavailable
-from ..sql.database import Executor, Row
+from ..sql.database import Row
 from ..sql.idempotency import KEY_COLUMNS, OVERWRITE, TAKE_OVER, SqlIdempotencyStore
 from .batches import chunks
 from .dialect import PostgresDialect
+from .executor import PostgresExecutor
 from .server import PostgresWork
 
 
@@ -67,6 +68,7 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
 
     def __init__(self, backend: BackendBase, database: PostgresWork) -> None:
         super().__init__(backend, database)
+        self._postgres = database
         self._own = database.dialect.statements(PostgresIdempotencyStatements)
         self._table = f"{database.dialect.quoted_schema}.assistly_idempotency"
 
@@ -79,7 +81,9 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
             "leases": [claim.lease_until for claim in claims],
             "nows": [claim.now for claim in claims],
         }
-        rows: Sequence[Row] = self._database.returning(self._own.claim_many, params)
+        rows: Sequence[Row] = self._postgres.autocommit(
+            lambda executor: executor.batch(len(claims), self._own.claim_many, params)
+        )
         found = {row.key: row for row in map(self._row, rows)}
         held = [claim.key for claim in claims if claim.key not in found]
         if held:
@@ -92,11 +96,12 @@ class PostgresIdempotencyStore(SqlIdempotencyStore):
     def put_many(self, results: Sequence[tuple[str, JsonText, datetime]]) -> None:
         batches = [self._batch(chunk) for chunk in chunks(results, lambda result: len(result[1]))]
 
-        def work(connection: Executor) -> None:
+        def work(executor: PostgresExecutor) -> None:
             for params in batches:
-                connection.execute(self._own.put_many, params)
+                executor.limit.allow(len(params["keys"]))
+                executor.execute(self._own.put_many, params)
 
-        (self._database.autocommit if len(batches) == 1 else self._database.in_transaction)(work)
+        (self._postgres.autocommit if len(batches) == 1 else self._postgres.in_transaction)(work)
 
     def _batch(self, results: Sequence[tuple[str, JsonText, datetime]]) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from ...engine.base import BackendBase
 from ...engine.values import ATTEMPT_ERROR_LENGTH, KEPT_ATTEMPTS, JobDraft, Settlement
 from ...errors import InvalidValue
 from ...records import Job
-from ..sql.database import Executor, Row
+from ..sql.database import Row
 from ..sql.jobs import (
     HELD,
     JOB_COLUMNS,
@@ -27,6 +28,7 @@ from ..sql.store import to_microseconds
 from .batches import chunks
 from .bulk import WORTH_COPYING, BulkStatements, copy_jobs
 from .dialect import PostgresDialect, lock_key
+from .executor import PostgresExecutor
 from .inserts import InsertStatements, drafts_json, ids_of
 from .server import PostgresWork
 from .wakeups import POLL_SECONDS
@@ -205,7 +207,10 @@ class PostgresJobStore(SqlJobStore):
             return []
         ids, fences = zip(*sorted(set(claims)), strict=True)
         params = {"ids": [*ids], "claims": [*fences], "lease_until": lease_until, "now": now}
-        jobs = [self._job(row) for row in self._database.returning(self._sql.extend_many, params)]
+        rows = self._postgres.autocommit(
+            lambda executor: executor.batch(len(ids), self._sql.extend_many, params)
+        )
+        jobs = map(self._job, rows)
         return sorted(jobs, key=attrgetter("id"))
 
     def settle(
@@ -220,7 +225,16 @@ class PostgresJobStore(SqlJobStore):
     def replay_many(
         self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
     ) -> int:
-        count = super().replay_many(platform=platform, limit=limit, scheduled_at=scheduled_at, now=now)
+        statement = self._sql.replay_many(of_platform=platform is not None, limit=limit)
+        params: dict[str, Any] = {"scheduled_at": scheduled_at, "now": now}
+        if platform is not None:
+            params["platform"] = platform
+
+        def work(executor: PostgresExecutor) -> int:
+            executor.limit.allow(sys.maxsize if limit is None else limit)
+            return executor.execute(statement, params)
+
+        count = self._postgres.autocommit(work)
         if count and scheduled_at - now <= _SOON:
             self._postgres.notify_of_jobs()
         return count
@@ -263,16 +277,18 @@ class PostgresJobStore(SqlJobStore):
     def _insert_many(self, drafts: Sequence[JobDraft], now: datetime) -> list[Job | None]:
         batches = [*chunks(drafts, lambda draft: len(draft.content) + len(draft.metadata))]
 
-        def work(executor: Executor) -> list[Row]:
+        def work(executor: PostgresExecutor) -> list[Row]:
             return [
                 row
                 for batch in batches
-                for row in executor.rows(
-                    self._sql.insert_many, {"drafts": drafts_json(batch), "now": now, "jobs": self._table}
+                for row in executor.batch(
+                    len(batch),
+                    self._sql.insert_many,
+                    {"drafts": drafts_json(batch), "now": now, "jobs": self._table},
                 )
             ]
 
-        rows = self._database.autocommit(work) if len(batches) == 1 else self._database.in_transaction(work)
+        rows = self._postgres.autocommit(work) if len(batches) == 1 else self._postgres.in_transaction(work)
         return [
             None if id is None else transitions.new(draft, id, now)
             for id, draft in zip(ids_of(drafts, sorted(rows)), drafts, strict=True)
@@ -299,10 +315,14 @@ class PostgresJobStore(SqlJobStore):
                 groups[one.kind].append(one)
         steps = [self._settle_step(kind, group, now, expired_only) for kind, group in sorted(groups.items())]
 
-        def work(executor: Executor) -> list[Row]:
-            return [row for statement, params in steps for row in executor.rows(statement, params)]
+        def work(executor: PostgresExecutor) -> list[Row]:
+            return [
+                row
+                for statement, params in steps
+                for row in executor.batch(len(params["ids"]), statement, params)
+            ]
 
-        rows = self._database.autocommit(work) if len(steps) == 1 else self._database.in_transaction(work)
+        rows = self._postgres.autocommit(work) if len(steps) == 1 else self._postgres.in_transaction(work)
         jobs: list[Job | None] = [None] * len(settlements)
         for job in map(self._job, rows):
             jobs[places[job.id, job.claim]] = job

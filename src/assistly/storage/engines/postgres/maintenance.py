@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -12,6 +12,7 @@ from ...errors import StorageClosed
 from .connections import raw_connection
 from .conninfo import Target
 from .errors import translate
+from .limits import CANCEL_SECONDS, LONG_SECONDS, Limit, Limits
 
 APPLICATION_NAME = "assistly maintenance"
 
@@ -19,7 +20,6 @@ APPLICATION_NAME = "assistly maintenance"
 # processor time, and 70 ms more for each million rows, whose indexes it reads.
 _DEAD_ROWS = 2_000
 _DEAD_SHARE = 0.01
-_CANCEL_SECONDS = 1.0
 
 _STATISTICS = """
 SELECT n_dead_tup, greatest(reltuples, 0)
@@ -42,12 +42,13 @@ class Maintenance:
     connection of its own.
     """
 
-    def __init__(self, target: Target, table: str) -> None:
+    def __init__(self, target: Target, table: str, limits: Limits) -> None:
         self._target = target
         self._table = table
+        self._limits = limits
         self._unremovable = 0
         self._generation = 0
-        self._connection: psycopg.Connection[Any] | None = None
+        self._limit: Limit | None = None
         self._is_closed = False
 
     def run(self) -> None:
@@ -56,23 +57,26 @@ class Maintenance:
             raise StorageClosed("the storage is closed")
         connection = raw_connection(self._target, prepare_threshold=None, application_name=APPLICATION_NAME)
         self._generation = forks.generation()
+        limit = self._limit = self._limits.of(connection)
         try:
-            with closing(connection) as self._connection:
-                if self._is_worth_it(self._connection):
-                    self._vacuum(self._connection)
+            with closing(connection):
+                limit.apply()
+                limit.begin()
+                if self._is_worth_it(connection):
+                    self._vacuum(connection, limit)
         except psycopg.Error as error:
             if not self._is_closed:
                 raise translate(error) from error
         finally:
-            self._connection = None
+            self._limit = None
 
     def close(self) -> None:
         """Cancel a vacuum in progress, unless it is one of the parent process."""
         self._is_closed = True
-        connection = self._connection
-        if connection is not None and self._generation == forks.generation():
-            with suppress(psycopg.Error):
-                connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        limit = self._limit
+        if limit is not None and self._generation == forks.generation():
+            limit.cancel()
+            limit.shorten(CANCEL_SECONDS)
 
     def _is_worth_it(self, connection: psycopg.Connection[Any]) -> bool:
         dead, rows = self._statistics(connection)
@@ -80,8 +84,9 @@ class Maintenance:
         self._unremovable = min(self._unremovable, dead)
         return dead - self._unremovable >= _DEAD_ROWS + _DEAD_SHARE * rows
 
-    def _vacuum(self, connection: psycopg.Connection[Any]) -> None:
+    def _vacuum(self, connection: psycopg.Connection[Any], limit: Limit) -> None:
         connection.execute(_THROTTLE, [connection.info.backend_pid])
+        limit.begin(LONG_SECONDS)
         connection.execute(_VACUUM.format(table=self._table).encode())
         self._unremovable, _ = self._statistics(connection)
 

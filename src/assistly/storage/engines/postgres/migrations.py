@@ -11,6 +11,7 @@ from ..sql.migrations import Migration
 from .dialect import PostgresDialect, lock_key
 from .errors import translate
 from .executor import PostgresExecutor
+from .limits import LONG_SECONDS
 
 # Not to_regclass, which reads a cache: that may lack tables committed while this transaction waited for the
 # lock.
@@ -38,6 +39,7 @@ class SchemaTarget:
         return dict(self._executor.rows(self._select))
 
     def apply(self, migration: Migration) -> bool:
+        self._executor.limit.begin(LONG_SECONDS)
         with self._connection.transaction():
             self._lock()
             if migration.name in self.applied():

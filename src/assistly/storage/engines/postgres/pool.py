@@ -15,14 +15,18 @@ from psycopg.pq import TransactionStatus
 
 from ... import forks
 from ...errors import StorageClosed, StorageError, StorageUnavailable
-from .connections import PooledConnection
+from .connections import PooledConnection, ServerIsFull
 from .places import Place, Places
 
 TAKE_SECONDS = 4.5
-"""Seconds that a caller waits for a connection."""
+"""Seconds that a caller waits for a connection, unless connecting to all hosts may take longer."""
 
 # A global, since looking up a member of the enumeration takes longer than the call of libpq.
 _IDLE = TransactionStatus.IDLE
+
+# Seconds before another attempt to connect to a server that has no connection left.
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
 
 # Seconds for another thread to put something into the mailbox that it has taken out of the line.
 _HANDOVER_SECONDS = 1.0
@@ -39,16 +43,24 @@ class Pool(forks.ForkAware):
 
     The connection that was given back last is lent first. When none is free, callers are served in the order
     in which they came. Each attempt to connect runs in a thread of its own, since libpq's look-up of a host
-    name has no time limit; there are no other threads.
+    name has no time limit; there are no other threads. If the server has no connection left, callers wait for
+    those of others in the pool, and one tries again to connect now and then.
 
     There is no lock: signal handlers and the garbage collector may call any method at any time. Lists and
     deques change in single steps, and whoever adds something looks for takers afterwards.
     """
 
-    def __init__(self, connect: Callable[[], PooledConnection], size: int, label: str) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], PooledConnection],
+        size: int,
+        label: str,
+        seconds: float = TAKE_SECONDS,
+    ) -> None:
         self._connect = connect
         self._size = size
         self._label = label
+        self._seconds = max(seconds, TAKE_SECONDS)
         self.is_closed = False
         self._lost = partial(_serve, weakref.ref(self))
         self._reset()
@@ -59,10 +71,15 @@ class Pool(forks.ForkAware):
         self._idle: list[PooledConnection] = []
         self._places = Places(self._size, self._lost)
         self._waiting: deque[_Waiter] = deque()
+        self._attempts: list[None] = []
+        """One for each attempt to connect that is under way."""
+        self._full: str | None = None
+        """What the server has said, if it had no connection left when one was last opened."""
+        self._pause = self._connects_at = 0.0
         self._age = 0
         """How often `close_idle` was called. Older connections are closed when they are given back."""
 
-    def take(self, timeout: float = TAKE_SECONDS) -> PooledConnection:
+    def take(self, timeout: float | None = None) -> PooledConnection:
         """Lend a live connection, within `timeout` seconds. Raises StorageUnavailable or StorageClosed.
 
         A connection that is not given back is closed when it is collected.
@@ -73,10 +90,16 @@ class Pool(forks.ForkAware):
                 raise StorageClosed("the storage is closed")
             free = None if self._waiting else self._next()
             if type(free) is not PooledConnection:
-                deadline = deadline or monotonic() + timeout
-                free = free or self._wait(deadline)
+                seconds = self._seconds if timeout is None else timeout
+                deadline = deadline or monotonic() + seconds
+                free = free or self._wait(deadline, seconds)
                 if isinstance(free, Place):
-                    return self._open(free, deadline)
+                    opened = self._open(free, deadline, seconds)
+                    if opened is not None:
+                        return opened
+                    if monotonic() > deadline:
+                        raise self._no_connection(seconds)
+                    continue
             if free.age == self._age:
                 # Usually there is nothing to read: then the connection is alive.
                 if not free.readable(0) or free.is_alive:
@@ -137,6 +160,8 @@ class Pool(forks.ForkAware):
         try:
             return self._idle.pop()
         except IndexError:
+            if self._full is not None and monotonic() < self._connects_at:
+                return None
             return self._places.take()
 
     def serve(self) -> None:
@@ -156,12 +181,12 @@ class Pool(forks.ForkAware):
             else:
                 waiter.put(free)
 
-    def _wait(self, deadline: float) -> _Free:
+    def _wait(self, deadline: float, seconds: float) -> _Free:
         waiter = _Waiter()
         self._waiting.append(waiter)
         self.serve()
         try:
-            free = waiter.get(timeout=max(0.0, deadline - monotonic()))
+            free = self._receive(waiter, deadline)
         except BaseException as error:
             patience = 0.0
             try:
@@ -173,31 +198,78 @@ class Pool(forks.ForkAware):
             try:
                 free = self._next() or waiter.get(timeout=patience)
             except queue.Empty:
-                raise StorageUnavailable(
-                    f"all {self._size} connections are in use, and none came back within {TAKE_SECONDS} s: "
-                    "raise STORAGE_POOL_SIZE, or keep transactions short"
-                ) from None
+                raise self._no_connection(seconds) from None
         if free is None:
             raise StorageClosed("the storage is closed")
         return free
 
-    def _open(self, place: Place, deadline: float) -> PooledConnection:
+    def _receive(self, waiter: _Waiter, deadline: float) -> _Free | None:
+        """Wait until the waiter is served. While the server is full, let the first in line try to connect."""
+        while True:
+            now = monotonic()
+            until = deadline
+            if self._full is not None:
+                next_try = self._connects_at if self._connects_at > now else now + _LONGEST_PAUSE
+                until = min(deadline, next_try)
+            try:
+                return waiter.get(timeout=max(0.0, until - now))
+            except queue.Empty:
+                if until == deadline:
+                    raise
+                self.serve()
+
+    def _no_connection(self, seconds: float) -> StorageUnavailable:
+        """The error for a caller that has waited for so many seconds in vain."""
+        if self._full is not None:
+            return StorageUnavailable(f"no connection became free within {seconds:g} s: {self._full}")
+        if self._attempts:
+            return self._no_answer(seconds)
+        return StorageUnavailable(
+            f"all {self._size} connections are in use, and none came back within {seconds:g} s: "
+            "raise STORAGE_POOL_SIZE, or keep transactions short"
+        )
+
+    def _no_answer(self, seconds: float) -> StorageUnavailable:
+        return StorageUnavailable(f"no connection to {self._label} within {seconds:g} s")
+
+    def _open(self, place: Place, deadline: float, seconds: float) -> PooledConnection | None:
+        """Open a connection. None: the server has none left now."""
         attempt = _Attempt(partial(self._connected, place), partial(self.add, place), self.give_back)
         try:
             outcome = attempt.outcome(max(0.0, deadline - monotonic()))
         except queue.Empty:
-            raise StorageUnavailable(f"no connection to {self._label} within {TAKE_SECONDS} s") from None
+            raise self._no_answer(seconds) from None
         if isinstance(outcome, PooledConnection):
             return outcome
+        if isinstance(outcome, ServerIsFull):
+            return None
         if isinstance(outcome, StorageError):
             raise outcome
         raise StorageUnavailable(f"cannot connect to {self._label}") from outcome
 
     def _connected(self, place: Place) -> PooledConnection:
-        connection = self._connect()
+        self._attempts.append(None)
+        try:
+            connection = self._connect()
+        except ServerIsFull as error:
+            self._note_full(str(error))
+            raise
+        except BaseException:
+            self._full = None
+            raise
+        finally:
+            self._attempts.pop()
+        self._full, self._pause = None, 0.0
         connection.age = self._age
         connection.place = place
         return connection
+
+    def _note_full(self, text: str) -> None:
+        now = monotonic()
+        if now >= self._connects_at:
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._connects_at = now + self._pause
+        self._full = text
 
 
 def _serve(reference: weakref.ref[Pool], _: object) -> None:

@@ -10,6 +10,7 @@ from ..sql.database import Database
 from .clock import ServerClock
 from .dialect import PostgresDialect
 from .executor import PostgresExecutor
+from .limits import Limits
 from .pool import Pool
 from .wakeups import Wakeups
 
@@ -24,6 +25,13 @@ class Server:
     clock: ServerClock
     pool: Pool
     wakeups: Wakeups
+    limits: Limits
+
+    def drop_connections(self) -> None:
+        """Replace all connections, after one of them turned out to be of no use: those in use when they come
+        back."""
+        self.pool.close_idle()
+        self.wakeups.reconnect()
 
 
 class PostgresWork(Database, Protocol):

@@ -16,8 +16,9 @@ from ..sql.database import Params, Row
 from .clock import ticks
 from .connections import is_broken
 from .dialect import PostgresDialect
-from .errors import nothing_committed, translate, unknown_outcome
+from .errors import is_read_only, nothing_committed, translate, unknown_outcome
 from .executor import BoundExecutor, PostgresExecutor
+from .limits import ROLLBACK_SECONDS
 from .server import Server
 from .wakeups import NOTIFY
 
@@ -62,11 +63,16 @@ def commit(executor: PostgresExecutor, is_outermost: bool) -> None:
 
 
 def roll_back(executor: PostgresExecutor, is_outermost: bool) -> None:
-    """Roll back to `begin`. Its own errors are suppressed, since the caller raises the original one."""
+    """Roll back to `begin`. Its own errors are suppressed, since the caller raises the original one.
+
+    A server that does not roll back within a second does so when it finds the connection closed.
+    """
     with suppress(psycopg.Error):
         if is_outermost:
+            executor.limit.begin(ROLLBACK_SECONDS, cancels=False)
             executor.command("ROLLBACK")
         else:
+            executor.limit.begin()
             executor.command(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
             executor.command(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
@@ -146,9 +152,10 @@ class PostgresTransaction:
             is_outermost = begin(executor)
         try:
             yield self
-        except BaseException:
-            if self.is_usable:
-                roll_back(executor, is_outermost)
+        except BaseException as error:
+            if self.is_usable and (self._is_bound or not isinstance(error, StorageClosed)):
+                with self._limited():
+                    roll_back(executor, is_outermost)
             raise
         with self.entered():
             commit(executor, is_outermost)
@@ -205,11 +212,27 @@ class PostgresTransaction:
     def entered(self, *, commits: bool = False) -> Iterator[PostgresExecutor]:
         self._check()
         try:
-            yield self._executor
+            with self._limited() as executor:
+                yield executor
         except psycopg.Error as error:
-            if commits and is_broken(self._executor.connection) and not nothing_committed(error):
+            broken = is_broken(self._executor.connection)
+            if (broken or is_read_only(error)) and not self._is_bound:
+                self.server.drop_connections()
+            if commits and broken and not nothing_committed(error):
                 raise unknown_outcome(error) from error
             raise translate(error) from error
+
+    @contextmanager
+    def _limited(self) -> Iterator[PostgresExecutor]:
+        limit = self._executor.limit
+        limit.begin()
+        if self._is_bound:
+            limit.apply()
+        try:
+            yield self._executor
+        finally:
+            if self._is_bound:
+                limit.withdraw()
 
 
 def check_pipeline(connection: psycopg.Connection[Any]) -> None:
@@ -230,4 +253,5 @@ def bound(server: Server, connection: Any) -> PostgresTransaction:
             f"connection has the client encoding {encoding}, and must have UTF8: "
             "open it with client_encoding=UTF8"
         )
-    return PostgresTransaction(server, BoundExecutor(connection), is_bound=True)
+    executor = BoundExecutor(connection, server.limits.of(connection))
+    return PostgresTransaction(server, executor, is_bound=True)

@@ -16,6 +16,7 @@ from ... import forks
 from ...errors import StorageClosed
 from .conninfo import Target
 from .dialect import quote
+from .limits import Limit
 
 APPLICATION_NAME = "assistly wake-ups"
 
@@ -33,6 +34,7 @@ NOTIFY = "SELECT pg_catalog.pg_notify(%(channel)s, '')"
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _JOIN_SECONDS = 1.0
+_ANSWER_SECONDS = 3.0
 
 # Not epoll, whose state in the kernel could confuse a new descriptor with a closed one of the same number.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -94,6 +96,7 @@ class Wakeups(forks.ForkAware):
         self._is_pending = False
         self._called_at = self._notified_at = -INTERVAL
         self._is_awaited = False
+        self._reconnects = False
         self.is_listening = False
         self._thread: threading.Thread | None = None
         self._waker: Waker | None = None
@@ -134,6 +137,13 @@ class Wakeups(forks.ForkAware):
                 lambda: self._is_closed or self._changes != seen, min(timeout, POLL_SECONDS)
             )
 
+    def reconnect(self) -> None:
+        """Open another connection soon, since the server of this one may be of no use any more."""
+        self._reconnects = True
+        waker = self._waker
+        if waker is not None:
+            waker.wake()
+
     def close(self) -> None:
         """End all waits, and the thread after it has sent a pending notification. Takes a second at most."""
         with self._condition:
@@ -169,6 +179,7 @@ class Wakeups(forks.ForkAware):
         try:
             while not self._is_closed or self._is_pending:
                 began = monotonic()
+                self._reconnects = False
                 with suppress(psycopg.Error, OSError), closing(self._connect()) as self._connection:
                     self._serve(self._connection, waker)
                 self._changed(is_listening=False)
@@ -193,7 +204,10 @@ class Wakeups(forks.ForkAware):
 
     def _serve(self, connection: psycopg.Connection[Any], waker: Waker) -> None:
         connection.add_notify_handler(lambda _: self._changed())
-        while True:
+        limit = Limit(connection)
+        limit.apply()
+        while not self._reconnects:
+            limit.begin(_ANSWER_SECONDS, cancels=False)
             if self._is_awaited and not self.is_listening:
                 connection.execute(f"LISTEN {quote(self.channel)}")
                 self._changed(is_listening=True)

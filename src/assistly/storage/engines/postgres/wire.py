@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from operator import itemgetter
+from time import monotonic
 from typing import Any, NamedTuple
 
 import psycopg
@@ -18,11 +19,11 @@ from psycopg.pq.abc import PGresult
 
 from ..sql.database import Params, Row
 from .executor import NO_PARAMS, PostgresExecutor
+from .limits import CANCEL_SECONDS, Limit
 from .polling import poll_readable
 
 _TESTED = ((3, 3), (3, 4))
 _MOST_STATEMENTS = 400
-_CANCEL_SECONDS = 5.0
 # Milliseconds. Python handles a signal that another thread received only between two polls.
 _POLL_MILLISECONDS = 100
 # A global, since looking up a member of the enumeration takes as long as half a statement in libpq.
@@ -110,8 +111,8 @@ class LibpqExecutor(PostgresExecutor):
 
     __slots__ = ("_known", "_link", "_parameters", "_readable", "_unsure")
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: psycopg.Connection[Any], limit: Limit | None = None) -> None:
+        super().__init__(connection, limit)
         self._link = connection.pgconn
         self._readable = poll_readable(connection.fileno())
         self._parameters = Transformer(connection)
@@ -198,18 +199,24 @@ class LibpqExecutor(PostgresExecutor):
             raise
         for answer in answers:
             if answer.status not in _DONE:
-                raise error_from_result(answer)
+                error = error_from_result(answer)
+                self.limit.check(error)
+                raise error
         return answers
 
     def _receive(self) -> list[PGresult]:
-        """Receive all results until the server is ready for the next statement."""
-        link, readable = self._link, self._readable
+        """Receive all results until the server is ready for the next statement, within the limit."""
+        link, readable, limit = self._link, self._readable, self.limit
         while link.flush():
+            if monotonic() > limit.deadline:
+                limit.expire()
             _wait_to_send(link.socket)
             link.consume_input()
         answers: list[PGresult] = []
         while True:
             while link.is_busy():
+                if monotonic() > limit.deadline:
+                    limit.expire()
                 if readable(_POLL_MILLISECONDS):
                     link.consume_input()
             answer = link.get_result()
@@ -222,12 +229,14 @@ class LibpqExecutor(PostgresExecutor):
         if self._link.transaction_status == TransactionStatus.ACTIVE:
             # If that fails, the pool closes the connection.
             with suppress(psycopg.Error):
-                self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
-                self._receive()
+                self.limit.begin(CANCEL_SECONDS, cancels=False)
+                if self.limit.cancel():
+                    self._receive()
+            self.limit.begin()
 
 
 def _wait_to_send(descriptor: int) -> None:
     """Wait until the socket is writable, or readable: a server may send answers before it reads on."""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ | selectors.EVENT_WRITE)
-        selector.select()
+        selector.select(_POLL_MILLISECONDS / 1000)
