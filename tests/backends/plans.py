@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -73,10 +73,10 @@ _OTHERS = [
 ]
 
 
-def fill_statements(*, prefix: str, time: str) -> Iterator[str]:
+def fill_statements(*, prefix: str, time: str, rows: int = ROWS) -> Iterator[str]:
     """`time` is SQL for so many seconds after NOW."""
     numbers = (
-        f"WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {ROWS}) "
+        f"WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows}) "
     )
     for template in (_QUEUE, *_OTHERS):
         text = template.replace("{t}", prefix).replace("MS", str(int(NOW.timestamp()) * 1000))
@@ -290,16 +290,30 @@ def fill_sqlite(backend: SqliteBackend) -> None:
         database.in_transaction(fill)
 
 
-def fill_postgres(url: str, schema: str) -> None:
+def fill_postgres(
+    url: str, schema: str, *, rows: int = ROWS, analyzed: Literal["never", "empty", "full"] = "full"
+) -> None:
+    """`analyzed`: when the tables were vacuumed and analyzed, if ever; nothing else does that."""
     backend = PostgresBackend(url, schema=schema)
     backend.migrate()
     backend.close()
     time = f"(timestamptz '{NOW.isoformat()}' + ({{}}) * interval '1 second')"
     with psycopg.connect(url, autocommit=True) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [schema])
+        names = [f'"{schema}".{name}' for (name,) in tables.fetchall()]
+        if analyzed != "full":
+            for name in names:
+                connection.execute(f"ALTER TABLE {name} SET (autovacuum_enabled = off)".encode())
+        if analyzed == "empty":
+            _vacuum(connection, names)
         # Index-only scans need pages that VACUUM may mark, and it leaves those of commits not yet flushed.
         connection.execute("SET synchronous_commit = on")
-        for statement in fill_statements(prefix=f'"{schema}".assistly_', time=time):
+        for statement in fill_statements(prefix=f'"{schema}".assistly_', time=time, rows=rows):
             connection.execute(statement.encode())
-        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [schema])
-        for (table,) in tables.fetchall():
-            connection.execute(f'VACUUM ANALYZE "{schema}".{table}'.encode())
+        if analyzed == "full":
+            _vacuum(connection, names)
+
+
+def _vacuum(connection: psycopg.Connection[Any], tables: Sequence[str]) -> None:
+    for table in tables:
+        connection.execute(f"VACUUM ANALYZE {table}".encode())

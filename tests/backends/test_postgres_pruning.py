@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from itertools import takewhile
+from typing import Any, Literal
 
+import psycopg
 import pytest
 
 from assistly.storage import PostgresBackend, Storage
+from assistly.storage.engine.protocol import RetentionStore
+from assistly.storage.engine.values import PrunedByAge, PrunedByCap
+from backends.plans import NOW as FILLED_AT
+from backends.plans import fill_postgres
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -82,3 +92,92 @@ def test_other_kinds_have_theirs(storage: Storage) -> None:
     assert retention.delete_older("nonces", NOW, limit=1) == 1
     assert retention.delete_older("sessions", NOW + HOUR, limit=1) == 1
     assert delete_events(storage, 1) == 1
+
+
+ROWS = 6_000
+BATCH = 500
+ENTRIES_READ = """
+SELECT named.relname, sum(pg_stat_get_xact_tuples_returned(counted.oid))::bigint
+FROM pg_class AS counted
+LEFT JOIN pg_index ON indexrelid = counted.oid
+JOIN pg_class AS named ON named.oid = coalesce(indrelid, counted.oid)
+WHERE counted.relnamespace = %s::regnamespace AND counted.relkind IN ('r', 'i')
+GROUP BY named.relname
+"""
+"""How many index entries and table rows scans have read in the current transaction, by table."""
+
+BY_AGE: dict[PrunedByAge, str] = {
+    "approvals": "assistly_approvals",
+    "idempotency": "assistly_idempotency",
+    "nonces": "assistly_nonces",
+    "posted": "assistly_queue_jobs",
+    "events": "assistly_events",
+    "sessions": "assistly_sessions",
+}
+BY_CAP: dict[PrunedByCap, str] = {"approvals": "assistly_approvals", "idempotency": "assistly_idempotency"}
+
+
+Analyzed = Literal["never", "empty", "full"]
+
+
+@pytest.fixture(scope="module")
+def filled(database_url: str, new_schema: Callable[[], str]) -> Callable[[Analyzed], str]:
+    """Gives a schema whose tables were analyzed never, while they were empty, or when they were full."""
+
+    @cache
+    def fill(analyzed: Analyzed) -> str:
+        schema = new_schema()
+        fill_postgres(database_url, schema, rows=ROWS, analyzed=analyzed)
+        return schema
+
+    return fill
+
+
+@pytest.fixture(params=[("own", "never"), ("own", "empty"), ("own", "full"), ("bound", "full")])
+def pruned(
+    request: pytest.FixtureRequest, database_url: str, filled: Callable[[Analyzed], str]
+) -> Iterator[tuple[RetentionStore, psycopg.Connection[Any], str]]:
+    """In a transaction that is rolled back: on a connection of the pool, or on a caller's, which has none of
+    its settings."""
+    whose, analyzed = request.param
+    schema = filled(analyzed)
+    with Storage(PostgresBackend(database_url, pool_size=1, schema=schema), auto_prune=False) as storage:
+        if whose == "bound":
+            with psycopg.connect(database_url) as connection:
+                yield storage.bind(connection)._context.backend.retention, connection, schema
+                connection.rollback()
+        else:
+            with suppress(ZeroDivisionError), storage.transaction() as tx:
+                retention: Any = tx._context.backend.retention
+                yield retention, retention._database._executor.connection, schema
+                raise ZeroDivisionError
+
+
+def entries_read(connection: psycopg.Connection[Any], schema: str) -> Counter[str]:
+    return Counter(dict(connection.execute(ENTRIES_READ, [schema]).fetchall()))
+
+
+@pytest.mark.parametrize("by", ["age", "cap"])
+def test_pruning_reads_little_more_than_it_deletes(
+    pruned: tuple[RetentionStore, psycopg.Connection[Any], str], by: str
+) -> None:
+    """The rows that earlier batches deleted stay in the indexes, since the transaction is open."""
+    retention, connection, schema = pruned
+    later = FILLED_AT + timedelta(days=1)
+
+    def check(table: str, expected: float, delete: Callable[[], int]) -> None:
+        before = entries_read(connection, schema)[table]
+        deleted = sum(takewhile(bool, iter(delete, -1)))
+        read = entries_read(connection, schema)[table] - before
+        assert deleted >= expected
+        assert read <= 2 * deleted + BATCH, (table, read, deleted)
+
+    if by == "age":
+        for kind, table in BY_AGE.items():
+            delete = partial(retention.delete_older, kind, later, limit=BATCH)
+            check(table, ROWS / 2 if kind == "posted" else ROWS, delete)
+        return
+    for capped, table in BY_CAP.items():
+        edge = retention.newest_beyond(capped, ROWS // 3)
+        assert edge is not None
+        check(table, ROWS * 2 // 3, partial(retention.delete_up_to, capped, edge, limit=BATCH))
