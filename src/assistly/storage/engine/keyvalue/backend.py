@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ... import forks
-from ...errors import MigrationError, StorageClosed, StorageUnavailable
+from ...errors import MigrationError, OutcomeUnknown, StorageClosed, StorageUnavailable
 from . import keys
 from .coordination import KeyValueIdempotency, KeyValueLocks, KeyValueNonces
 from .documents import KeyValueApprovals, KeyValueSessions, KeyValueSnapshots
@@ -225,9 +225,17 @@ class KeyValueBackend(_Stores, forks.ForkAware):
                 "(STORAGE_AUTO_MIGRATE is false): run `assistly migrate`"
             )
         map = self.begin_write(is_preparing=True)
-        is_first = map.get(keys.FORMAT) is None
-        map.put(keys.FORMAT, keys.number(FORMAT))
-        self.end_write(map, commit=is_first)
+        try:
+            is_first = map.get(keys.FORMAT) is None
+            map.put(keys.FORMAT, keys.number(FORMAT))
+        except BaseException:
+            self.end_write(map, commit=False)
+            raise
+        try:
+            self.end_write(map, commit=is_first)
+        except OutcomeUnknown as error:
+            # Of the call that needed the format, nothing was written.
+            raise StorageUnavailable(f"the new store may not be prepared yet, try again: {error}") from error
         return [_FIRST] if is_first else []
 
     def before_fork(self) -> None:
