@@ -286,6 +286,12 @@ def prune(environment: Environment) -> Iterator[Measure]:
             yield postgres_prune.pruning(connection, prune_forced)
 
 
+@contextmanager
+def prune_nonces(environment: Environment) -> Iterator[Measure]:
+    with _on_postgres(environment) as (storage, connection):
+        yield postgres_prune.pruning_nonces(connection, lambda: storage.prune(force=True).nonces)
+
+
 class _TimedStore:
     """Times the calls of a store; each is one statement."""
 

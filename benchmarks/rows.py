@@ -247,6 +247,15 @@ _PRUNE = Row(
     sized((1, 3, 5)),
 )
 
+_PRUNE_NONCES = Row(
+    "pg-prune-nonces",
+    "prune old nonces, Postgres",
+    (Figure("nonces/s"), Figure("times as long for each, against a tenth of them", more_is_better=False)),
+    sized((60, 100_000, 1_000_000)),
+    _contenders(postgres_prune.nonces_floor, ours.prune_nonces),
+    sized((1, 3, 5)),
+)
+
 _CALLS = {1: (20, 500, 2000), 10: (20, 1000, 5000), 50: (100, 2000, 10_000)}
 _CALLERS = {1: "1 caller", 10: "10 callers at once", 50: "50 callers at once"}
 _AWAIT_NONCES = tuple(
@@ -327,7 +336,8 @@ def _over_network(one: Row) -> Row:
 
 
 _SOCKET = [
-    _with_peers(one) for one in (*_QUEUE, *_WORKER, *_KEYS, *_LOCAL, _PRUNE, *_AWAIT_NONCES, *_PROCESSES)
+    _with_peers(one)
+    for one in (*_QUEUE, *_WORKER, *_KEYS, *_LOCAL, _PRUNE, _PRUNE_NONCES, *_AWAIT_NONCES, *_PROCESSES)
 ]
 _AWAY = ("pg-enqueue", "pg-drain-one", "pg-nonce", "pg-key", "await-nonce-50")
 

@@ -46,6 +46,7 @@ THRESHOLDS: Mapping[str, tuple[Threshold, ...]] = {
     "memory-schedule": (Threshold(),),
     "memory-drain": (Threshold(),),
     "pg-prune": (Threshold(0.50), Threshold(value=50)),
+    "pg-prune-nonces": (Threshold(), Threshold(value=2)),
     "await-nonce-1": (Threshold(0.80, peers=2),),
     "await-nonce-10": (Threshold(2, peers=2),),
     "await-nonce-50": (Threshold(5, peers=2),),

@@ -36,7 +36,7 @@ SESSION = '{"drafts": ["Fresh bread at seven."]}'
 
 
 @contextmanager
-def _tables(environment: Environment) -> Iterator[tuple[str, Connection]]:
+def keys_tables(environment: Environment) -> Iterator[tuple[str, Connection]]:
     with environment.new_schema() as schema, connected(environment.database_url, schema) as connection:
         connection.execute(schema_script("postgres").encode())
         yield schema, connection
@@ -44,7 +44,7 @@ def _tables(environment: Environment) -> Iterator[tuple[str, Connection]]:
 
 @contextmanager
 def put_nonce(environment: Environment) -> Iterator[Measure]:
-    with _tables(environment) as (_, connection), connection.cursor() as cursor:
+    with keys_tables(environment) as (_, connection), connection.cursor() as cursor:
 
         def put(number: int) -> bool:
             return cursor.execute(_NONCE, (nonce(number), now_ms()), prepare=True).rowcount > 0
@@ -54,7 +54,7 @@ def put_nonce(environment: Environment) -> Iterator[Measure]:
 
 @contextmanager
 def put_nonces(environment: Environment) -> Iterator[Measure]:
-    with _tables(environment) as (_, connection), connection.cursor() as cursor:
+    with keys_tables(environment) as (_, connection), connection.cursor() as cursor:
         numbers = Numbers()
 
         def put(batch: list[str]) -> int:
@@ -68,7 +68,7 @@ def put_nonces(environment: Environment) -> Iterator[Measure]:
 
 @contextmanager
 def claim_key(environment: Environment) -> Iterator[Measure]:
-    with _tables(environment) as (_, connection), connection.cursor() as cursor:
+    with keys_tables(environment) as (_, connection), connection.cursor() as cursor:
 
         def claim(number: int) -> bool:
             return cursor.execute(_KEY, (nonce(number), number), prepare=True).rowcount > 0
@@ -95,7 +95,7 @@ def _awaited(
     """psycopg's own pool, and one prepared statement in autocommit for each call."""
     from psycopg_pool import AsyncConnectionPool
 
-    with _tables(environment) as (schema, _), asyncio.Runner() as runner:
+    with keys_tables(environment) as (schema, _), asyncio.Runner() as runner:
         pool = AsyncConnectionPool(
             environment.database_url,
             kwargs={"autocommit": True, "options": f"-c search_path={schema}"},

@@ -1,4 +1,5 @@
-"""Delete old finished jobs: one DELETE. It is what anybody would write, and one long statement."""
+"""Delete old finished jobs, or old nonces: one DELETE. It is what anybody would write, and one long
+statement."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..model import Environment, Measure
 from .postgres_jobs import CONTRACT, Connection, jobs_table
+from .postgres_keys import keys_tables
 
 AGE = timedelta(days=1)
 _DELETE = "DELETE FROM assistly_queue_jobs WHERE status = 'posted' AND posted_at < %s"
@@ -58,5 +60,48 @@ def pruning(connection: Connection, prune: Callable[[], tuple[int, float]]) -> M
         if deleted != count:
             raise AssertionError(f"{deleted} of {count} rows were deleted")
         return count / seconds, longest * 1e3
+
+    return measure
+
+
+_TENTH = 10
+_FILL_NONCES = """
+INSERT INTO assistly_nonces (nonce, timestamp_ms)
+SELECT 'nonce ' || number, number FROM generate_series(1, %s) AS number
+"""
+_DELETE_NONCES = "DELETE FROM assistly_nonces WHERE timestamp_ms < %s"
+
+
+@contextmanager
+def nonces_floor(environment: Environment) -> Iterator[Measure]:
+    with keys_tables(environment) as (_, connection):
+
+        def delete() -> int:
+            before = round((datetime.now(UTC) - AGE).timestamp() * 1e3)
+            return connection.execute(_DELETE_NONCES, (before,), prepare=True).rowcount
+
+        yield pruning_nonces(connection, delete)
+
+
+def pruning_nonces(connection: Connection, prune: Callable[[], int]) -> Measure:
+    """Nonces per second, and how many times as long one of them takes as with a tenth of them.
+
+    `prune` deletes all nonces and returns how many there were. The table has just been analyzed.
+    """
+
+    def rate(count: int) -> float:
+        connection.execute(_FILL_NONCES, (count,))
+        connection.execute("VACUUM (ANALYZE) assistly_nonces")
+        began = time.perf_counter()
+        deleted = prune()
+        seconds = time.perf_counter() - began
+        if deleted != count:
+            raise AssertionError(f"{deleted} of {count} nonces were deleted")
+        return count / seconds
+
+    def measure(count: int) -> tuple[float, float]:
+        few = rate(count // _TENTH)
+        many = rate(count)
+        return many, few / many
 
     return measure

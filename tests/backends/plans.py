@@ -101,6 +101,7 @@ class Watch(ABC):
     """Explains each statement just before it runs."""
 
     most_work: int
+    most_work_of_a_row: int
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
@@ -126,6 +127,7 @@ class SqliteWatch(Watch):
     """Work is counted in steps of the virtual machine: about ten for a row that is looked at."""
 
     most_work = 40_000
+    most_work_of_a_row = 25
     _tick = 100
 
     def _install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +177,7 @@ class PostgresWatch(Watch):
     """
 
     most_work = 2_000
+    most_work_of_a_row = 4
     _times = 6
 
     def _install(self, monkeypatch: pytest.MonkeyPatch) -> None:
