@@ -93,6 +93,16 @@ class TestFile:
         with connect(path) as raw:
             assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
+    def test_a_commit_outlives_the_process_and_a_checkpoint_the_machine(self, backend: SqliteBackend) -> None:
+        """With less than NORMAL, a checkpoint writes before the log is on the disk, and may tear the file."""
+        database: Any = backend._database
+        with backend.transaction() as tx:
+            levels = [
+                database.read(lambda connection: connection.rows("PRAGMA synchronous")),
+                tx._database.read(lambda connection: connection.rows("PRAGMA synchronous")),  # type: ignore[attr-defined]
+            ]
+        assert levels == [[(1,)]] * 2
+
     def test_closing_leaves_one_file(self, path: Path) -> None:
         with closing(SqliteBackend(path)) as backend:
             backend.nonces.register("n", 1)

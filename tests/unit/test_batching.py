@@ -468,10 +468,11 @@ def test_every_kind_of_call_is_batched(storage: Storage, blocked: Callable[[], A
     assert [event.payload for event in events] == [0, 1, 2, 3]
     before = storage.metrics.read().latency
     check(storage.metrics._incrementing, lambda n: storage.metrics.increment(str(n % 2), n))
-    check(storage.metrics._observing, storage.metrics.observe_latency)
+    check(storage.metrics._observing, lambda n: storage.metrics.observe_latency(n * 3 % 4))
     after = storage.metrics.read()
     assert after.counters == {"0": 2, "1": 4}
     assert (after.latency.count - before.count, after.latency.total_ms) == (4, before.total_ms + 6)
+    assert after.latency.max_ms == 3
     jobs = check(storage.queue._scheduler.batched, lambda n: storage.queue.schedule("x", str(n)))
     assert storage.queue.list() == jobs
     assert [job.content for job in jobs] == ["0", "1", "2", "3"]

@@ -251,6 +251,10 @@ class IdempotencyFenceContract(Contract):
         assert [claim.state for claim in claims].count(ClaimState.IN_PROGRESS) == 3
 
 
+class _Interrupt(BaseException):
+    """As KeyboardInterrupt, which an event loop would not survive."""
+
+
 class RunOnceContract(Contract):
     def test_runs_once(self, storage: Storage) -> None:
         runs: list[int] = []
@@ -277,6 +281,14 @@ class RunOnceContract(Contract):
             storage.idempotency.run_once("key", function, fingerprint="print")
         assert storage.idempotency.get("key") is None
         assert storage.idempotency.run_once("key", lambda: 1, fingerprint="other") == 1
+
+    def test_an_interrupt_frees_the_key(self, storage: Storage) -> None:
+        def function() -> Any:
+            raise _Interrupt
+
+        with pytest.raises(_Interrupt):
+            storage.idempotency.run_once("key", function)
+        assert storage.idempotency.run_once("key", lambda: 1) == 1
 
     def test_a_result_that_is_no_json_frees_the_key(self, storage: Storage) -> None:
         with pytest.raises(InvalidValue):

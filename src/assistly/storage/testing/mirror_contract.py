@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ..engine.protocol import StorageBackend
@@ -46,21 +48,40 @@ class MirrorContract(Contract):
 
 def _check(source: Storage, target: Storage) -> None:
     posted(source)
-    dead(source)
+    letter = dead(source)
     source.sessions.put("user", {"n": 1})
     source.events.append_many([("a", {"n": 1}, START - DAY), ("b", None), ("a", [1.0])])
-    mirror(source, target)
-    for kind in _KINDS:
-        assert target.snapshots.get(kind) is not None, kind
-    assert _told(target) == _told(source)
-    mirror(source, target)
-    assert _told(target) == _told(source)
+    _check_snapshots(source, target, dead_letters=[letter.id], waiting=[])
+    _check_snapshots(source, target, dead_letters=[letter.id], waiting=[])
     source.events.append("c", "new", created_at=START - 2 * DAY)
-    before = {kind: target.snapshots.get(kind) for kind in _KINDS}
-    source.queue.schedule("x", "a")
+    source.sessions.put("another user", [2])
+    job = source.queue.schedule("x", "a", START + DAY)
+    _check_snapshots(source, target, dead_letters=[letter.id], waiting=[job.id])
+
+
+def _check_snapshots(
+    source: Storage, target: Storage, *, dead_letters: list[int], waiting: list[int]
+) -> None:
     mirror(source, target)
     assert _told(target) == _told(source)
-    assert target.snapshots.get("queue") != before["queue"]
+    queue, state, logs = (_payload(target, kind) for kind in _KINDS)
+    assert queue["counts"] == {str(status): count for status, count in source.queue.counts().items()}
+    assert [job["id"] for job in queue["dead_letters"]["records"]] == dead_letters
+    assert [job["id"] for job in queue["waiting"]["records"]] == waiting
+    assert [(session["user_id"], session["data"]) for session in state["sessions"]["records"]] == [
+        (session.user_id, session.data) for session in source.sessions.list()
+    ]
+    newest_first = source.events.list()
+    assert logs["last_event_id"] == max(event.id for event in newest_first)
+    assert [event["payload"] for event in logs["events"]["records"]] == [
+        event.payload for event in newest_first
+    ]
+
+
+def _payload(storage: Storage, kind: str) -> Any:
+    snapshot = storage.snapshots.get(kind)
+    assert snapshot is not None
+    return snapshot.payload
 
 
 def _told(storage: Storage) -> list[tuple[object, ...]]:

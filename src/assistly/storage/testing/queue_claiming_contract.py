@@ -16,7 +16,6 @@ from ..records import Failed, Job, JobStatus, NewJob, Posted, Released, Settled,
 from ..storage import Storage
 from .fixtures import (
     DAY,
-    END_OF_TIME,
     HOUR,
     LEASE,
     MINUTE,
@@ -227,95 +226,6 @@ class QueueClaimingContract(Contract):
         assert left == {job.id for job in jobs} - {job.id for job in taken}
 
 
-class QueueLatenessContract(Contract):
-    def test_later_than_allowed_is_never_handed_out(self, storage: Storage, clock: FakeClock) -> None:
-        job = storage.queue.schedule("x", "a", START, max_lateness=HOUR)
-        late = clock.advance(HOUR + TICK)
-        assert storage.queue.claim_due(worker_id="w") == []
-        missed = storage.queue.get(job.id)
-        assert missed is not None
-        assert missed.status is JobStatus.DEAD_LETTER
-        assert missed.dead_letter_reason is not None
-        assert missed.dead_letter_reason.startswith("missed: ")
-        assert missed.dead_letter_at == missed.updated_at == late
-        assert (missed.retries, missed.attempts, missed.last_error) == (0, (), None)
-        assert (missed.worker_id, missed.lease_until, missed.next_retry_at) == (None, None, None)
-        assert storage.queue.dead_letters() == [missed]
-
-    def test_exactly_as_late_as_allowed_is_handed_out(self, storage: Storage, clock: FakeClock) -> None:
-        job = storage.queue.schedule("x", "a", START, max_lateness=HOUR)
-        clock.advance(HOUR)
-        assert claim_one(storage).id == job.id
-
-    def test_no_lateness_at_all(self, storage: Storage) -> None:
-        jobs = [
-            storage.queue.schedule("x", "a", START + n * TICK, max_lateness=timedelta(0)) for n in range(2)
-        ]
-        assert [job.id for job in storage.queue.claim_due(worker_id="w", now=START + TICK)] == [jobs[1].id]
-        assert [job.id for job in storage.queue.dead_letters()] == [jobs[0].id]
-
-    def test_lateness_counts_from_the_scheduled_time(self, storage: Storage) -> None:
-        failed = retrying(storage, retry_at=START + HOUR, max_lateness=HOUR - TICK)
-        assert storage.queue.claim_due(worker_id="w", now=START + HOUR) == []
-        missed = storage.queue.get(failed.id)
-        assert missed is not None
-        assert missed.status is JobStatus.DEAD_LETTER
-        assert (missed.retries, missed.last_error, missed.attempts) == (1, "busy", failed.attempts)
-
-    def test_a_job_that_is_not_due_is_not_missed(self, storage: Storage) -> None:
-        failed = retrying(storage, retry_at=START + DAY, max_lateness=HOUR)
-        assert storage.queue.claim_due(worker_id="w", now=START + DAY - TICK) == []
-        assert storage.queue.get(failed.id) == failed
-
-    def test_without_a_bound_nothing_is_missed(self, storage: Storage) -> None:
-        job = storage.queue.schedule("x", "a", START - 9999 * DAY)
-        assert claim_one(storage).id == job.id
-
-    def test_a_bound_beyond_the_calendar(self, storage: Storage) -> None:
-        job = storage.queue.schedule("x", "a", END_OF_TIME, max_lateness=9999 * 365 * DAY)
-        (claimed,) = storage.queue.claim_due(worker_id="w", now=END_OF_TIME)
-        assert (claimed.id, claimed.max_lateness) == (job.id, job.max_lateness)
-
-    def test_the_longest_timedelta_is_kept_or_refused(self, storage: Storage) -> None:
-        try:
-            job = storage.queue.schedule("x", "a", max_lateness=timedelta.max)
-        except InvalidValue:
-            assert storage.queue.list() == []
-        else:
-            assert job.max_lateness == timedelta.max
-            assert claim_one(storage).id == job.id
-
-    def test_a_held_job_is_not_missed(self, storage: Storage) -> None:
-        job = held(storage, max_lateness=MINUTE)
-        assert storage.queue.claim_due(worker_id="w", now=START + 2 * MINUTE) == []
-        assert storage.queue.get(job.id) == job
-        assert storage.queue.mark_posted(job, now=START + 2 * MINUTE).status is JobStatus.POSTED
-
-    def test_missed_jobs_do_not_use_the_limit_up(self, storage: Storage) -> None:
-        storage.queue.schedule("x", "a", START - DAY, max_lateness=HOUR)
-        job = storage.queue.schedule("x", "b", START)
-        assert [claimed.id for claimed in storage.queue.claim_due(worker_id="w", limit=1)] == [job.id]
-
-    def test_only_the_chosen_platforms_are_looked_at(self, storage: Storage) -> None:
-        job = storage.queue.schedule("x", "a", START - DAY, max_lateness=HOUR)
-        assert storage.queue.claim_due(worker_id="w", platforms=["y"]) == []
-        assert storage.queue.get(job.id) == job
-
-    def test_each_claim_moves_a_bounded_number_of_late_jobs(self, storage: Storage) -> None:
-        storage.queue.schedule_many(NewJob("x", "a", START - DAY, max_lateness=HOUR) for _ in range(101))
-        assert storage.queue.claim_due(worker_id="w", limit=1000) == []
-        assert len(storage.queue.dead_letters(limit=1000)) == 100
-        assert storage.queue.claim_due(worker_id="w", limit=1000) == []
-        assert len(storage.queue.dead_letters(limit=1000)) == 101
-
-    def test_a_missed_job_can_be_replayed(self, storage: Storage, clock: FakeClock) -> None:
-        job = storage.queue.schedule("x", "a", START, max_lateness=HOUR)
-        clock.advance(DAY)
-        assert storage.queue.claim_due(worker_id="w") == []
-        assert storage.queue.replay(job.id) is not None
-        assert claim_one(storage).id == job.id
-
-
 class QueueLeasesContract(Contract):
     def test_extend_moves_the_end(self, storage: Storage, clock: FakeClock) -> None:
         job = held(storage)
@@ -467,10 +377,26 @@ class QueueFenceContract(Contract):
 
     @pytest.mark.parametrize("ending", _ENDINGS)
     def test_an_older_copy_of_the_job_will_do(self, storage: Storage, ending: str) -> None:
+        """What has changed since then is kept."""
         job = held(storage)
         storage.queue.begin_publish(job)
         storage.queue.extend([job], lease=HOUR)
-        _ENDINGS[ending](storage, job)
+        changed = _ENDINGS[ending](storage, job)
+        assert storage.queue.get(job.id) == changed
+        is_kept = ending in ("begin_publish", "mark_posted")
+        assert changed.publish_started_at == (START if is_kept else None)
+        assert changed.lease_until == (START + HOUR if ending == "begin_publish" else None)
+        assert (changed.claim, changed.content, changed.attempts[1:]) == (job.claim, job.content, ())
+
+    @pytest.mark.parametrize("outcome", _SETTLED)
+    def test_older_copies_of_several_jobs_will_do(self, storage: Storage, outcome: str) -> None:
+        jobs = [held(storage) for _ in range(2)]
+        for job in jobs:
+            storage.queue.begin_publish(job)
+        settled = storage.queue.settle([_SETTLED[outcome](job) for job in jobs])
+        assert settled.jobs == storage.queue.list()
+        began = START if outcome == "posted" else None
+        assert [job.publish_started_at for job in settled.jobs] == [began] * 2
 
     @pytest.mark.parametrize("ending", _ENDINGS)
     @pytest.mark.parametrize("job", [None, 1, "job", {"id": 1}])

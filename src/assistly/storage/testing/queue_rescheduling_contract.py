@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
 from datetime import timedelta, timezone
 from typing import Any
 
@@ -21,9 +22,16 @@ from .fixtures import (
     census,
     dead,
     held,
+    on_a_thread,
     posted,
     retrying,
 )
+
+_TIMEOUT = 30
+"""Seconds within which a sweep ends once no transaction is in its way."""
+
+_SOON = 0.2
+"""Seconds in which a sweep comes as far as it can while a transaction is in its way."""
 
 
 class QueueReschedulingContract(Contract):
@@ -55,6 +63,20 @@ class QueueReschedulingContract(Contract):
         job = storage.queue.snooze(held(storage), START + DAY)
         moved = storage.queue.reschedule(job.id, START + HOUR)
         assert (moved.next_retry_at, moved.due_at) == (None, START + HOUR)
+
+    def test_a_late_job_that_is_just_being_moved_is_not_missed(
+        self, storage: Storage, clock: FakeClock
+    ) -> None:
+        job = storage.queue.schedule("x", "a", START, max_lateness=HOUR)
+        now = clock.advance(DAY)
+        with storage.transaction() as tx:
+            tx.queue.reschedule(job.id, now + HOUR)
+            sweep = on_a_thread(lambda: storage.queue.claim_due(worker_id="w"))
+            wait([sweep], timeout=_SOON)
+        assert sweep.result(_TIMEOUT) == []
+        moved = storage.queue.get(job.id)
+        assert moved is not None
+        assert (moved.status, moved.due_at) == (JobStatus.SCHEDULED, now + HOUR)
 
     def test_an_unknown_job(self, storage: Storage) -> None:
         job = storage.queue.schedule("x", "a")

@@ -326,6 +326,21 @@ class QueueBatchesContract(Contract):
             third = tx.queue.schedule("x", "third")
         assert storage.queue.list() == [job, second, third]
 
+    @pytest.mark.parametrize("size", [1, 2, 120])
+    def test_jobs_of_a_batch_may_be_late_for_as_long_as_others(
+        self, storage: Storage, clock: FakeClock, size: int
+    ) -> None:
+        """The time after which a job is late is stored beside its lateness, and cannot be read."""
+        jobs = storage.queue.schedule_many(NewJob("x", "a", START, max_lateness=HOUR) for _ in range(size))
+        late = storage.queue.schedule_many(
+            NewJob("y", "a", START - TICK, max_lateness=HOUR) for _ in range(size)
+        )
+        clock.advance(HOUR)
+        claimed = storage.queue.claim_due(worker_id="w", limit=1000)
+        storage.queue.claim_due(worker_id="w")
+        assert [job.id for job in claimed] == [job.id for job in jobs]
+        assert [job.id for job in storage.queue.dead_letters(limit=1000)] == [job.id for job in late]
+
     def test_jobs_of_a_long_batch_differ_where_their_new_jobs_do(self, storage: Storage) -> None:
         different: dict[int, dict[str, Any]] = {
             300: {"platform": "y"},

@@ -33,9 +33,13 @@ from .fixtures import (
     census,
     fresh_name,
     held,
+    on_a_thread,
     open_for_test,
     undone,
 )
+
+_SOON = 5.0
+"""Seconds within which a write ends that waits for nothing."""
 
 
 class _Everything:
@@ -179,10 +183,17 @@ class TransactionsContract(Contract):
         assert storage.nonces.seen("b") is True
 
     def test_an_empty_transaction(self, storage: Storage) -> None:
+        storage.sessions.put("user", 1)
+        before = census(storage)
         with storage.transaction():
             pass
         with undone(storage):
             pass
+        with storage.transaction() as tx, tx.transaction():
+            pass
+        assert census(storage) == before
+        # None of them has left a lock behind.
+        assert on_a_thread(lambda: storage.sessions.put("user", 2).version).result(_SOON) == 2
 
     def test_the_exception_comes_out(self, storage: Storage) -> None:
         with pytest.raises(Undo, match="on purpose"), storage.transaction() as tx, tx.transaction():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -12,9 +13,10 @@ from hypothesis import given
 
 from ..engine.protocol import StorageBackend
 from ..errors import InvalidValue
-from ..records import NewJob
+from ..records import NewJob, PruneReport
 from ..storage import Storage
 from .fixtures import (
+    DAY,
     END_OF_TIME,
     HOUR,
     START,
@@ -23,6 +25,7 @@ from .fixtures import (
     Contract,
     FakeClock,
     census,
+    dead,
     empty,
     examples,
     fresh_name,
@@ -200,6 +203,42 @@ _NOT_TIMES: list[Any] = [
 ]
 
 
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def _at(backend: StorageBackend, storage: Storage, clock: FakeClock, call: str, time: datetime | None) -> Any:
+    """What is seen of a call with this time; without one, with the clock's.
+
+    Before it, there is something of every kind that ends a day after START.
+    """
+    at = clock.time
+    empty(backend)
+    clock.reset()
+    dead(storage)
+    held(storage, lease=DAY)
+    storage.queue.schedule("y", "due", START + DAY)
+    storage.lock.acquire("owner", ttl=DAY)
+    storage.nonces.register("old", START - _MILLISECOND)
+    clock.time = at
+    result = _TIME_WRITES[call](storage, time)
+    clock.time = START + DAY
+    after = census(storage)
+    ages = [storage.prune(now=START + 2 * DAY + ms * _MILLISECOND, force=True) for ms in range(2)]
+    return [*_times([result, after, ages])]
+
+
+def _times(value: Any) -> Iterator[Any]:
+    """All times and answers in a value. Ids and fences differ each time."""
+    if value is None or isinstance(value, datetime | bool | str | PruneReport):
+        yield value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _times(getattr(value, field.name))
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _times(item)
+
+
 class TimesContract(Contract):
     @pytest.mark.parametrize("call", _TIME_WRITES)
     def test_bad_times_are_refused(self, storage: Storage, call: str) -> None:
@@ -211,8 +250,15 @@ class TimesContract(Contract):
         assert storage.nonces.seen("nonce") is False
 
     @pytest.mark.parametrize("call", [call for call in _TIME_WRITES if call != "find_conflict"])
-    def test_none_is_the_clocks_time(self, storage: Storage, call: str) -> None:
-        _TIME_WRITES[call](storage, None)
+    def test_none_is_the_clocks_time(
+        self, backend: StorageBackend, storage: Storage, clock: FakeClock, call: str
+    ) -> None:
+        clock.time = START + HOUR
+        early = _at(backend, storage, clock, call, None)
+        clock.time = START + DAY
+        late = _at(backend, storage, clock, call, None)
+        assert late == _at(backend, storage, clock, call, START + DAY)
+        assert late != early
 
     def test_the_clock_is_asked_for_every_call(self, storage: Storage, clock: FakeClock) -> None:
         for _ in range(3):
