@@ -58,6 +58,6 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        app()
+        app(obj=worker.OWNS_PROCESS)
     except StorageError as error:
         sys.exit(f"assistly: {' '.join(str(error).split())}")

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .ending import ProcessEnd
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from assistly.storage.retry import RetryPolicy
     from assistly.storage.settings import StorageSettings
-    from assistly.worker import Publisher
+    from assistly.worker import Publisher, Worker
     from assistly.worker.options import WorkerOptions
+
+OWNS_PROCESS = object()
+"""The `obj` of a command whose process ends with it, so that nothing that hangs may hold the process."""
 
 
 def worker(
+    context: typer.Context,
     publish: Annotated[
         list[str],
         typer.Option(
@@ -35,68 +41,109 @@ def worker(
         float, typer.Option(min=0.1, help="Seconds after which the jobs of a dead worker are taken back.")
     ] = 60,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds for running jobs after the first signal.")
+        float, typer.Option(min=0, help="Seconds for what still runs after the first signal.")
     ] = 30,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            help="How long a publisher may take; then the outcome is unknown. Default: no limit.",
+        ),
+    ] = None,
     poll: Annotated[float, typer.Option(min=0.01, help="The longest sleep, in seconds.")] = 5,
     exponential: Annotated[
         bool, typer.Option("--exponential", help="Double the delay after each failed attempt, up to a day.")
     ] = False,
     worker_id: Annotated[str | None, typer.Option(help="Default: host, process and a random part.")] = None,
     webhook_secret: Annotated[
-        str | None, typer.Option(envvar="WEBHOOK_SECRET", show_envvar=True, help="Signs what webhook sends.")
+        str | None,
+        typer.Option(help="Signs what webhook sends. Default: WEBHOOK_SECRET, which others cannot see."),
     ] = None,
     drain: Annotated[bool, typer.Option("--drain", help="Publish what is due now, then end.")] = False,
 ) -> None:
     """Publish due jobs, until SIGTERM or SIGINT.
 
     The first signal shuts it down gracefully: it claims nothing new, gives running jobs the grace time to
-    finish, and exits with code 0. A second one ends it at once.
+    finish, and exits with code 0, whatever hangs. A second one ends it at once. WEBHOOK_SECRET is read from
+    the environment and `.env`, as the settings of the storage are.
     """
-    from assistly.worker.signals import exit_on_signals
+    from assistly.worker.signals import stop_on_signals
 
     _log_to_stderr()
-    with exit_on_signals():
-        publishers = _publishers(publish, webhook_secret)
+    owns_process = context.obj is OWNS_PROCESS
+    end = ProcessEnd(grace)
+    stop = _Stop(end)
+    with (
+        end.limited(owns_process=owns_process),
+        stop_on_signals(stop, pass_on=False, restore=not owns_process),
+    ):
         options: WorkerOptions = {
             "worker_id": worker_id,
             "concurrency": concurrency,
             "platform_concurrency": _limits(limit or []),
-            "lease": timedelta(seconds=lease),
+            "lease": _duration("--lease", lease),
             "grace": grace,
             "poll": poll,
+            "timeout": timeout,
         }
-        _run(publishers, options, exponential=exponential, drain=drain)
+        publishers = _publishers(publish, webhook_secret)
+        _run(publishers, options, end, stop, exponential=exponential, drain=drain)
+
+
+class _Stop:
+    """What the first signal calls."""
+
+    def __init__(self, end: ProcessEnd) -> None:
+        self.worker: Worker | None = None
+        self._end = end
+
+    def __call__(self) -> None:
+        self._end.begin()
+        if self.worker is None:  # it has claimed nothing yet
+            raise SystemExit(0)
+        self.worker.stop()
 
 
 def _run(
-    publishers: Mapping[str, Publisher], options: WorkerOptions, *, exponential: bool, drain: bool
+    publishers: Mapping[str, Publisher],
+    options: WorkerOptions,
+    end: ProcessEnd,
+    stop: _Stop,
+    *,
+    exponential: bool,
+    drain: bool,
 ) -> None:
     from assistly.storage.factory import build_storage
     from assistly.storage.settings import load_settings
     from assistly.worker import Worker
-    from assistly.worker.signals import stop_on_signals
 
     settings = load_settings()
     if exponential:
         options["retry"] = _exponential(settings)
-    with build_storage(settings) as storage:
-        storage.ping()
-        worker = Worker(storage, publishers, **options)
+    storage = build_storage(settings)
+    end.call(storage.ping)
+    try:
+        worker = stop.worker = Worker(storage, publishers, **options)
         if drain:
-            with stop_on_signals(worker.stop, pass_on=False):
-                worker.run_until_idle()
+            worker.run_until_idle()
         else:
-            worker.run()  # passes a signal on to exit_on_signals
+            worker.run(handle_signals=False)
+    finally:
+        end.close(storage.close)
 
 
 def _publishers(given: Sequence[str], secret: str | None) -> dict[str, Publisher]:
     import sys
 
+    from assistly.storage.variables import load_worker_settings
     from assistly.worker.publishers import load_publisher
 
     # So that publishers in the working directory can be imported, as with `python -m`.
     if "" not in sys.path:
         sys.path.insert(0, "")
+    if secret is None and (configured := load_worker_settings().webhook_secret) is not None:
+        secret = configured.get_secret_value()
     publishers: dict[str, Publisher] = {}
     for text in given:
         platform, spec = _pair("--publish", text, "PLATFORM=PUBLISHER")
@@ -114,6 +161,13 @@ def _limits(given: Sequence[str]) -> dict[str, int]:
             raise typer.BadParameter(f"--limit takes PLATFORM=N; got {text!r}")
         limits[platform] = int(number)
     return limits
+
+
+def _duration(option: str, seconds: float) -> timedelta:
+    try:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        raise typer.BadParameter(f"{option} takes a number of seconds; got {seconds}") from None
 
 
 def _pair(option: str, text: str, form: str) -> tuple[str, str]:

@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+SIGNAL_SECONDS = 0.5
+"""The longest wait of a thread that handles signals: what another thread receives does not wake it."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def stop_on_signals(stop: Callable[[], None], *, pass_on: bool) -> Iterator[None]:
+def stop_on_signals(stop: Callable[[], None], *, pass_on: bool, restore: bool = True) -> Iterator[None]:
     """Inside the block the first SIGTERM or SIGINT calls `stop`, and a second one ends the process at once.
 
     After the block the former handlers are restored. With `pass_on` the signal is then raised again for
-    them, unless the block raised an exception.
+    them, unless the block raised an exception. Without `restore` the handlers stay, for a process that ends.
 
     A signal that is ignored stays ignored, and a handler that was not installed from Python, which could not
     be restored, stays in place. Only the main thread may handle signals: in any other this does nothing.
@@ -48,21 +51,11 @@ def stop_on_signals(stop: Callable[[], None], *, pass_on: bool) -> Iterator[None
                 signal.signal(number, on_signal)
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        if restore:
+            for each, handler in before.items():
+                signal.signal(each, handler)
     if pass_on and received:
         _raise(received[0])
-
-
-@contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Inside the block the first SIGTERM or SIGINT raises SystemExit(0); a second one ends the process."""
-
-    def leave() -> None:
-        raise SystemExit(0)
-
-    with stop_on_signals(leave, pass_on=False):
-        yield
 
 
 def _raise(number: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from enum import Enum, auto
 from queue import Empty
 from typing import TYPE_CHECKING
 
 from .claimed_jobs import ClaimedJob, Stage
 from .processing import ending
+from .signals import SIGNAL_SECONDS
 from .storage_calls import logger
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class WorkerRun:
         context = contextvars.copy_context()  # in which the storage knows its open transactions
         try:
             self._runtime.start("assistly-worker-claims", lambda: context.run(self._work, work))
-            self._receive(None)
+            self._wait_for_a_note()
         finally:
             self._leave()
         if self._error is not None:
@@ -77,11 +79,25 @@ class WorkerRun:
         if not self._has_ended:
             self._report()
 
+    def _wait_for_a_note(self) -> None:
+        """Wait without a limit.
+
+        The system may deliver a signal to any thread, which does not wake the main thread, and only that
+        runs the handlers. So it looks now and then.
+        """
+        is_main = threading.current_thread() is threading.main_thread()
+        while not self._receive(SIGNAL_SECONDS if is_main else None):
+            pass
+
     def _wait_for_the_end(self, seconds: float) -> None:
-        deadline = self._options.clock() + seconds
-        while not self._has_ended and (left := deadline - self._options.clock()) > 0:
-            if not self._receive(left):
+        # By both clocks, since the worker's may be one that stands still.
+        clocks = (self._options.clock, self._runtime.monotonic)
+        deadlines = [clock() + seconds for clock in clocks]
+        while not self._has_ended:
+            left = min(deadline - clock() for clock, deadline in zip(clocks, deadlines, strict=True))
+            if left <= 0:
                 return
+            self._receive(min(left, SIGNAL_SECONDS))
 
     def _receive(self, timeout: float | None) -> bool:
         try:

@@ -137,7 +137,7 @@ def _checked_secret(secret: str | None) -> str | None:
         usable = False
     if not usable:
         raise ConfigurationError(
-            "the secret of the publisher webhook must be a text that is not empty: leave it out to sign nothing"
+            "the secret of the publisher webhook must be a text, and not empty: leave it out to sign nothing"
         )
     return secret
 
