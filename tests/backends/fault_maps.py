@@ -113,6 +113,9 @@ class FaultyKeyValueEngine(FaultyEngine):
         assert self._backend is not None
         assert not self._backend._writing.locked(), "a lock is still held"
 
+    def disconnect(self) -> None:
+        """It has no connections."""
+
     def close(self) -> None:
         if self._backend is not None:
             self._backend.close()

@@ -20,7 +20,8 @@ _CONNECTING = "assistly-connect"
 class DriverFault(NamedTuple):
     """`act` is called with the driver's connection, and raises as the driver would.
 
-    `cuts`: the connection is gone, and no new one can be opened while the fault lasts.
+    `cuts`: the connection is gone, and no new one can be opened while the fault lasts. `counts`: what is
+    counted for it.
     """
 
     name: str
@@ -28,6 +29,7 @@ class DriverFault(NamedTuple):
     when: When = "before"
     lasting: bool = False
     cuts: bool = False
+    counts: str = "statement"
 
     def __str__(self) -> str:
         return f"{self.name} {self.when}{' for good' if self.lasting else ''}"
@@ -54,7 +56,7 @@ class Plan:
 
     def step(self, connection: Any, work: Callable[[], T]) -> T:
         """Run one statement, with the fault if it hits it."""
-        fault = self._hit()
+        fault = self.hit("statement")
         if fault is not None and fault.when == "before":
             fault.act(connection)
         result = work()
@@ -68,9 +70,12 @@ class Plan:
         fault = self._fault
         return fault is not None and fault.cuts and fault.lasting and self._seen >= self._at
 
-    def _hit(self) -> DriverFault | None:
+    def hit(self, kind: str) -> DriverFault | None:
+        """Count a statement, or whatever the fault counts; return the fault if it hits this one."""
         thread = threading.current_thread()
-        if self._fault is None or (thread.ident != self._thread and thread.name != _CONNECTING):
+        if self._fault is None or self._fault.counts != kind:
+            return None
+        if thread.ident != self._thread and thread.name != _CONNECTING:
             return None
         self._seen += 1
         is_hit = self._seen == self._at or (self._fault.lasting and self._seen > self._at)
@@ -92,11 +97,20 @@ class FaultyEngine(ABC):
     def check_idle(self) -> None:
         """Assert that no transaction is left open, and no lock held."""
 
-    def run(self, name: str, fault: DriverFault, at: int) -> bool:
-        """Run an operation on fresh data with a fault at one statement; whether it was reached."""
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Close the connections that are not in use."""
+
+    def run(self, name: str, fault: DriverFault, at: int, *, cold: bool = False) -> bool:
+        """Run an operation on fresh data with a fault at one statement; whether it was reached.
+
+        `cold`: it has to connect first.
+        """
         operation, states = OPERATIONS[name], states_of(name)
         self.empty()
         prepared = operation.prepare(self.storage)
+        if cold:
+            self.disconnect()
         error: Exception | None = None
         self.plan.arm(fault, at)
         try:
@@ -129,12 +143,12 @@ class FaultyEngine(ABC):
             raise
         return reached
 
-    def run_all(self, name: str, fault: DriverFault, dense: int = 16) -> None:
+    def run_all(self, name: str, fault: DriverFault, *, cold: bool = False, dense: int = 16) -> None:
         """Run an operation with a fault at its first statement, at its second, and so on, until none hits.
 
         After the first `dense` statements it leaves out ever more of them, since there can be thousands.
         """
         at = 1
-        while self.run(name, fault, at):
+        while self.run(name, fault, at, cold=cold):
             at = at + 1 if at < dense else at * 3 // 2
-        assert at > 1, f"{name} runs no statement"
+        assert at > 1 or fault.counts != "statement", f"{name} runs no statement"

@@ -14,17 +14,27 @@ import pytest
 from assistly.storage.engines.memory import _MemoryStore
 from backends.fault_maps import MAP_FAULTS, FaultyKeyValueEngine
 from backends.fault_operations import OPERATIONS
+from backends.fault_sqlite import SQLITE_FAULTS, FaultySqliteEngine
 
 EACH = pytest.mark.parametrize("name", OPERATIONS)
 
 
-class TestMemory:
-    @pytest.fixture
-    def engine(self) -> Iterator[FaultyKeyValueEngine]:
-        with closing(FaultyKeyValueEngine(_MemoryStore)) as engine:
-            yield engine
-
-    @EACH
-    def test_each_step_of_the_map(self, engine: FaultyKeyValueEngine, name: str) -> None:
+@EACH
+def test_memory(name: str) -> None:
+    with closing(FaultyKeyValueEngine(_MemoryStore)) as faulty:
         for fault in MAP_FAULTS:
-            engine.run_all(name, fault)
+            faulty.run_all(name, fault)
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultySqliteEngine]:
+    path = tmp_path_factory.mktemp("faults") / "faults.db"
+    with pytest.MonkeyPatch.context() as patches, closing(FaultySqliteEngine(path, patches)) as faulty:
+        yield faulty
+
+
+@EACH
+def test_sqlite(sqlite: FaultySqliteEngine, name: str) -> None:
+    for fault in SQLITE_FAULTS:
+        sqlite.run_all(name, fault)
+    sqlite.run_all(name, SQLITE_FAULTS[0], cold=True)

@@ -46,11 +46,22 @@ def _savepoint(connection: Connection) -> Iterator[None]:
         connection.execute("RELEASE assistly_savepoint")
     except BaseException:
         # After some errors, such as a full disk, SQLite has rolled back the whole transaction by itself.
-        with suppress(StorageError):
-            if connection.in_transaction:
-                connection.execute("ROLLBACK TO assistly_savepoint")
-                connection.execute("RELEASE assistly_savepoint")
+        if connection.in_transaction:
+            _undo_savepoint(connection)
         raise
+
+
+def _undo_savepoint(connection: Connection) -> None:
+    """Roll back to the savepoint. If that fails, roll back everything, so that nothing of it is committed."""
+    try:
+        connection.execute("ROLLBACK TO assistly_savepoint")
+        connection.execute("RELEASE assistly_savepoint")
+    except StorageError as error:
+        with suppress(StorageError):
+            connection.execute("ROLLBACK")
+        raise StorageUnavailable(
+            "a nested transaction could not be undone by itself, so the whole one was: run it again"
+        ) from error
 
 
 class PinnedConnection:
@@ -64,11 +75,12 @@ class PinnedConnection:
         self._pool = pool
 
     def check(self) -> None:
-        """Raise StorageClosed or StorageUnavailable if the transaction is no longer open."""
+        """Raise StorageClosed, StorageCorrupt or StorageUnavailable if the transaction cannot go on."""
         if self._pool.closed:
             raise StorageClosed("the storage was closed: the transaction was undone")
         if not self._connection.in_transaction:
             raise StorageUnavailable("SQLite undid the transaction after an error: begin it again")
+        self._pool.file.identity.check_sometimes()
 
     def select(self, statement: str, params: Values) -> Sequence[Row]:
         self.check()
@@ -134,7 +146,9 @@ class BoundDatabase(PinnedConnection):
         self._begin_if_implicit = connection.begin_if_implicit
 
     def check(self) -> None:
-        """Nothing to check: the caller's connection need not be in a transaction."""
+        """Raise StorageCorrupt if the file was replaced. The connection need not be in a transaction."""
+        self._pool.file.identity.check_sometimes()
 
     def _before_write(self) -> None:
+        self.check()
         self._begin_if_implicit()
