@@ -26,7 +26,7 @@ from .stores.queue import Queue
 from .stores.sessions import Sessions
 from .stores.snapshots import Snapshots
 from .transactions import Guard, Transaction, guarded, opened_by
-from .validation import flag
+from .validation import duration, flag, instance, shown
 
 _LOCK_TTL = timedelta(seconds=45)
 
@@ -44,7 +44,8 @@ class Storage:
     use, on a thread of its own. With `worker_maintains` a `Worker` on it calls `maintain`. Most callers
     want `open_storage`, which reads the settings.
 
-    Raises ConfigurationError for an engine of a protocol version that this package does not support.
+    Raises ConfigurationError for an engine of a protocol version that this package does not support, and
+    InvalidValue for other wrong arguments.
     """
 
     queue: Queue
@@ -89,8 +90,13 @@ class Storage:
         worker_maintains: bool = True,
     ) -> None:
         check_engine(backend)
-        policies = Policies(retry or RetryPolicy(), retention or RetentionPolicy(), lock_ttl)
-        self.worker_maintains = worker_maintains
+        policies = Policies(
+            RetryPolicy() if retry is None else instance("retry", retry, RetryPolicy),
+            RetentionPolicy() if retention is None else instance("retention", retention, RetentionPolicy),
+            duration("lock_ttl", lock_ttl, zero=False),
+        )
+        flag("auto_prune", auto_prune)
+        self.worker_maintains = flag("worker_maintains", worker_maintains)
         self._pruner = Pruner(self._prune_in_background) if auto_prune else None
         on_use = self._pruner.used if self._pruner else _nothing
         self._set_up(backend, Context(backend, as_clock(clock), policies, is_root=True, on_use=on_use), None)
@@ -235,6 +241,9 @@ _MEMBERS = (
 
 def check_engine(backend: StorageBackend) -> None:
     """Raise ConfigurationError for another version of the protocol, and for a missing store or trait."""
+    if isinstance(backend, type) or not hasattr(backend, "protocol_version"):
+        got = f"the class {backend.__name__}" if isinstance(backend, type) else shown(backend)
+        raise ConfigurationError(f"a Storage takes an engine such as MemoryBackend(), not {got}")
     version = getattr(backend, "protocol_version", None)
     if type(version) is int and OLDEST_PROTOCOL_VERSION <= version <= PROTOCOL_VERSION:
         missing = [name for name in _MEMBERS if not hasattr(backend, name)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 from weakref import WeakValueDictionary, ref
 
 from . import forks
@@ -198,6 +198,14 @@ def guarded(backend: StorageBackend, guard: Guard, owner: object = None) -> Stor
     return cast("StorageBackend", _GuardedBackend(backend, guard, owner))
 
 
+def not_entered(name: str, keyword: str) -> StorageClosed:
+    """Return the error for a call on what `transaction()` returned, outside a block."""
+    return StorageClosed(
+        f"the transaction has not begun: write `{keyword} storage.transaction() as tx:`, and "
+        f"use tx.{name} there"
+    )
+
+
 class Transaction(AbstractContextManager[V], Generic[V]):
     """The context manager that `Storage.transaction()` returns; entered once, and left on any thread.
 
@@ -263,6 +271,11 @@ class Transaction(AbstractContextManager[V], Generic[V]):
         except BaseException as error:
             _leave(block, error)
             raise
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_") or not hasattr(self.owner(), name):
+            raise AttributeError(name)
+        raise not_entered(name, "with")
 
     def mark(self) -> None:
         """Note that the calling thread or task is inside this transaction."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from enum import Enum
+from types import CoroutineType
 from typing import Any, NewType, TypeVar
 
 from .errors import InvalidValue
@@ -27,6 +29,7 @@ MAX_ID = 2**63 - 1
 # From here on Python writes a float with an exponent, which Postgres reads as an integer.
 _PLAIN_FLOAT_BELOW = 1e16
 _SHOWN = 60
+_SHOWN_TYPES = (str, int, bool, float, timedelta)
 _BIG_INT = 10**MAX_INT_DIGITS
 _ZERO = timedelta(0)
 _ONE_MICROSECOND = timedelta(microseconds=1)
@@ -39,12 +42,18 @@ _encode = json.JSONEncoder(
 
 def shown(value: object) -> str:
     """Return a value as text for a message: its repr, shortened."""
-    if isinstance(value, str) and len(value) > _SHOWN:
-        return f"{value[:_SHOWN]!r}… ({len(value)} characters)"
-    if isinstance(value, str | int | float | timedelta | datetime | None):
-        text = repr(value) if not isinstance(value, int) or abs(value) < 10**_SHOWN else "a huge int"
-        return text if len(text) <= 2 * _SHOWN else text[: 2 * _SHOWN] + "…"
-    return f"a {type(value).__name__}"
+    kind = type(value)
+    if kind is str and len(value) > _SHOWN:  # type: ignore[arg-type]
+        return f"{value[:_SHOWN]!r}… ({len(value)} characters)"  # type: ignore[index, arg-type]
+    if kind is int and abs(value) >= 10**_SHOWN:  # type: ignore[arg-type]
+        return "a huge int"
+    if value is not None and kind not in _SHOWN_TYPES and not isinstance(value, datetime | Enum):
+        return f"a {kind.__name__}"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - that of a time zone, for example
+        return f"a {kind.__name__}"
+    return text if len(text) <= 2 * _SHOWN else text[: 2 * _SHOWN] + "…"
 
 
 def wrong_type(argument: str, expected: str, value: object) -> InvalidValue:
@@ -90,17 +99,21 @@ def _text(argument: str, value: object, limit: int) -> str:
 
 def utc(argument: str, value: object) -> datetime:
     """An aware datetime, converted to UTC."""
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
     if not isinstance(value, datetime):
         raise wrong_type(argument, "an aware datetime", value)
-    if value.tzinfo is UTC:
-        # A subclass (of pandas or pendulum) may hold more than a datetime, nanoseconds for example.
-        return value if type(value) is datetime else _plain(value)
-    if value.utcoffset() is None:
-        raise InvalidValue(f"{argument} must be an aware datetime; {value!r} is naive: give it a tzinfo")
     try:
-        return _plain(value.astimezone(UTC))
+        if value.utcoffset() is not None:
+            # A subclass (of pandas or pendulum) may hold more than a datetime, nanoseconds for example.
+            return _plain(value.astimezone(UTC))
     except OverflowError:
-        raise InvalidValue(f"{argument} is outside the years 1 to 9999 in UTC: {value!r}") from None
+        raise InvalidValue(f"{argument} is outside the years 1 to 9999 in UTC: {shown(value)}") from None
+    except Exception as error:
+        raise InvalidValue(
+            f"{argument} cannot be converted to UTC ({type(error).__name__}: {error}): {shown(value)}"
+        ) from error
+    raise InvalidValue(f"{argument} must be an aware datetime; {shown(value)} is naive: give it a tzinfo")
 
 
 def _plain(value: datetime) -> datetime:
@@ -118,6 +131,8 @@ def duration(argument: str, value: object, *, zero: bool) -> timedelta:
     """A timedelta above zero; with `zero`, also zero."""
     if not isinstance(value, timedelta):
         raise wrong_type(argument, "a timedelta", value)
+    if type(value) is not timedelta:
+        value = timedelta(value.days, value.seconds, value.microseconds)
     if value < _ZERO or (not zero and not value):
         raise InvalidValue(f"{argument} must be {'zero or more' if zero else 'above zero'}, not {value!r}")
     return value
@@ -184,13 +199,32 @@ def instance(argument: str, value: object, kind: type[T]) -> T:
     return value
 
 
+def function(argument: str, value: object) -> None:
+    """A callable."""
+    if not callable(value):
+        raise wrong_type(argument, "a function", value)
+
+
+def result(argument: str, value: object) -> JsonText:
+    """The canonical text of what the function `argument` returned."""
+    if isinstance(value, CoroutineType):
+        value.close()
+        raise InvalidValue(f"{argument} returned a coroutine: pass a plain function that returns the value")
+    return canonical(f"the result of {argument}", value)
+
+
+def items(argument: str, values: object, what: str) -> Iterable[Any]:
+    """An iterable of `what`, which is not a text, a mapping or bytes."""
+    if isinstance(values, str | bytes | bytearray | Mapping) or not isinstance(values, Iterable):
+        raise wrong_type(argument, f"an iterable of {what}", values)
+    return values
+
+
 def names(argument: str, values: object) -> list[str] | None:
     """Names without duplicates, in code point order; None stands for all."""
     if values is None:
         return None
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise wrong_type(argument, "a collection of str", values)
-    return sorted({name(argument, value) for value in values})
+    return sorted({name(argument, value) for value in items(argument, values, "str")})
 
 
 def later(moment: datetime, by: timedelta) -> datetime:

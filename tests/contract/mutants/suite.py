@@ -19,11 +19,11 @@ from assistly.storage.testing.queue_changes_contract import QueueChangesContract
 from assistly.storage.testing.queue_claiming_contract import (
     QueueClaimingContract,
     QueueFenceContract,
-    QueueLatenessContract,
     QueueLeasesContract,
 )
 from assistly.storage.testing.queue_contract import QueueReadingContract
 from assistly.storage.testing.queue_gaps_contract import QueueGapsContract
+from assistly.storage.testing.queue_lateness_contract import QueueLatenessContract
 from assistly.storage.testing.queue_rescue_contract import QueueDeadLettersContract, QueueRescueContract
 from assistly.storage.testing.retention_contract import (
     PruneOnceAMinuteContract,

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, NoReturn, Unpack
 
 from ..clock import Clock
+from ..errors import InvalidValue
 from ..factory import build_storage
 from ..settings import SettingsKeywords, StorageSettings, load_settings
 from ..storage import Storage
@@ -36,6 +37,14 @@ class AsyncOpening(Awaitable[AsyncStorage]):
         self._load = load
         self._build = build
         self._opened: AsyncStorage | None = None
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_") or not (hasattr(AsyncStorage, name) or name in AsyncStorage.__annotations__):
+            raise AttributeError(name)
+        raise InvalidValue(
+            "the storage is not open: write `async with open_async_storage() as storage:`, and use "
+            f"storage.{name} there"
+        )
 
     def __await__(self) -> Generator[Any, None, AsyncStorage]:
         return self._open().__await__()

@@ -6,13 +6,13 @@ from contextlib import AbstractAsyncContextManager, ExitStack
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from .. import validation as check
 from ..errors import StorageClosed
 from ..records import PruneReport
 from ..storage import Storage
-from ..transactions import Transaction
+from ..transactions import Transaction, not_entered
 from .calls import MAX_THREADS, Calls, InnerCalls, RootCalls
 from .queue import AsyncQueue
 from .stores import (
@@ -170,6 +170,11 @@ class AsyncTransaction(AbstractAsyncContextManager[AsyncStorage]):
         self._inner: InnerCalls | None = None
         self._transaction: Transaction[Storage] | None = None
         self._admission = ExitStack()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_") or not hasattr(self._storage, name):
+            raise AttributeError(name)
+        raise not_entered(name, "async with")
 
     async def __aenter__(self) -> AsyncStorage:
         if self._transaction is not None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+from .. import validation as check
 from ..errors import ClaimLost, InvalidValue
 from ..records import (
     Approval,
@@ -59,12 +60,13 @@ class AsyncSessions(AsyncStore[Sessions], mirrors=Sessions):
         it short, and do not call this storage in it (TransactionOpen). It may run again if two callers create
         one session at once, or after a deadlock. If it raises, nothing is changed and the exception is raised
         again. Raises InvalidValue for an async function, which would keep the session locked while it awaits,
-        and for a result that is not JSON.
+        and for a result that is None or not JSON.
         """
         if _is_async(change):
             raise InvalidValue(
                 "change must be a plain function, not async: it runs while the session is locked"
             )
+        check.function("change", change)
         return await self._run(self._store.update, user_id, change, default=default, now=now)
 
     async def delete(self, user_id: str) -> bool:

@@ -99,7 +99,8 @@ class Approvals:
 
     def _edge(self, before: Approval | str) -> tuple[datetime, int]:
         if isinstance(before, Approval):
-            return before.created_at, before.sequence
+            at = check.utc("before.created_at", before.created_at)
+            return at, check.identity("before.sequence", before.sequence)
         approval = self._context.backend.approvals.get(check.name("before", before))
         if approval is None:
             raise NotFound(f"there is no approval {before!r} to list from: pass the Approval itself")

@@ -38,9 +38,7 @@ class Events:
         self, events: Iterable[NewEvent | tuple[str, Json] | tuple[str, Json, datetime | None]]
     ) -> builtins.list[Event]:
         """Append events in order, all or nothing, and return them. Tuples hold the fields of NewEvent."""
-        if not isinstance(events, Iterable) or isinstance(events, str | bytes):
-            raise check.wrong_type("events", "an iterable of NewEvent", events)
-        requests = [checked(event) for event in events]
+        requests = [checked(event) for event in check.items("events", events, "NewEvent")]
         return _append_batch(self._context, requests, self._context.now(None)) if requests else []
 
     def list(
@@ -65,17 +63,17 @@ class Events:
         append, since an event is held back until no event with a lower id can appear any more. With
         `event_type` only events of this type are read.
         """
-        start = id.id if isinstance(id, Event) else check.identity("id", id)
+        start = check.identity("id", id.id if isinstance(id, Event) else id)
         check.optional_name("event_type", event_type)
         check.limit(limit)
         return [*self._context.backend.events.read_after(start, event_type=event_type, limit=limit)]
 
     def _edge(self, before: Event | int) -> tuple[datetime, int]:
         if isinstance(before, Event):
-            return before.created_at, before.id
+            return check.utc("before.created_at", before.created_at), check.identity("before.id", before.id)
         event = self._context.backend.events.get(check.identity("before", before))
         if event is None:
-            raise NotFound(f"there is no event {before} to list from: pass the Event itself")
+            raise NotFound(f"there is no event {check.shown(before)} to list from: pass the Event itself")
         return event.created_at, event.id
 
 

@@ -72,7 +72,7 @@ class Idempotency:
         Raises ClaimLost if the claim was overtaken, has ended, or its key was removed; nothing is stored
         then. Raises InvalidValue for a value that is not JSON.
         """
-        check.instance("claim", claim, IdempotencyClaim)
+        _checked(claim)
         self._complete(claim, check.canonical("value", value), now=now)
 
     def abandon(self, claim: IdempotencyClaim) -> None:
@@ -80,7 +80,7 @@ class Idempotency:
 
         Raises ClaimLost if the claim was overtaken, has ended, or its key was removed.
         """
-        check.instance("claim", claim, IdempotencyClaim)
+        _checked(claim)
         if not self._context.backend.idempotency.abandon(claim.key, claim.token):
             raise _lost(claim)
 
@@ -102,10 +102,9 @@ class Idempotency:
         Each result is (key, value) or (key, value, saved_at); `saved_at` (default: now) is the time of those
         without one. If a key occurs twice, the last value is stored.
         """
-        if not isinstance(results, Iterable) or isinstance(results, str | bytes):
-            raise check.wrong_type("results", "an iterable of (key, value)", results)
         common = check.optional_utc("saved_at", saved_at)
-        requests = [_one_of_many(result, common) for result in results]
+        given = check.items("results", results, "(key, value)")
+        requests = [_one_of_many(result, common) for result in given]
         return _put_batch(self._context, requests, self._context.now(None)) if requests else []
 
     def get(self, key: str) -> IdempotencyRecord | None:
@@ -127,8 +126,7 @@ class Idempotency:
         (default: 60 seconds) and another caller took the key, IdempotencyMismatch as `claim` does, and
         InvalidValue for a result that is not JSON.
         """
-        if not callable(function):
-            raise check.wrong_type("function", "callable", function)
+        check.function("function", function)
         claim = self.claim(key, fingerprint=fingerprint, lease=lease)
         if claim.state is not ClaimState.ACQUIRED:
             return replayed(claim)
@@ -171,7 +169,7 @@ def put_request(key: str, value: Json, saved_at: datetime | None) -> PutRequest:
 
 def result_text(value: Json) -> check.JsonText:
     """The canonical text of what a function of `run_once` returned."""
-    return check.canonical("the result of function", value)
+    return check.result("function", value)
 
 
 def replayed(claim: IdempotencyClaim) -> Json:
@@ -181,6 +179,12 @@ def replayed(claim: IdempotencyClaim) -> Json:
     raise Conflict(
         f"key {claim.key!r} is held by another caller until {claim.lease_until}: try again after that"
     )
+
+
+def _checked(claim: object) -> None:
+    claim = check.instance("claim", claim, IdempotencyClaim)
+    check.name("claim.key", claim.key)
+    check.whole("claim.token", claim.token, least=0, most=check.MAX_ID)
 
 
 def _new_token() -> int:

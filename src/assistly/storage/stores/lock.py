@@ -47,7 +47,7 @@ class Locks:
 
         Raises LockLost if the lock has expired, was released, or has another owner.
         """
-        check.instance("lock", lock, WorkerLock)
+        _checked(lock)
         held = self._ttl(ttl)
         at = self._context.now(now)
         renewed = self._context.backend.lock.renew(
@@ -62,7 +62,7 @@ class Locks:
 
     def release(self, lock: WorkerLock, *, now: datetime | None = None) -> bool:
         """Free a lock; return False if it had expired, was released before, or has another owner."""
-        check.instance("lock", lock, WorkerLock)
+        _checked(lock)
         return self._context.backend.lock.release(
             lock.name, lock.owner_id, lock.fence, now=self._context.now(now)
         )
@@ -74,3 +74,10 @@ class Locks:
 
     def _ttl(self, ttl: timedelta | None) -> timedelta:
         return self._context.policies.lock_ttl if ttl is None else check.duration("ttl", ttl, zero=False)
+
+
+def _checked(lock: object) -> None:
+    lock = check.instance("lock", lock, WorkerLock)
+    check.name("lock.name", lock.name)
+    check.name("lock.owner_id", lock.owner_id)
+    check.whole("lock.fence", lock.fence, least=0, most=check.MAX_ID)

@@ -41,10 +41,8 @@ class Nonces:
         Each is a nonce or (nonce, timestamp); `timestamp` (default: now) is for those without one. If a nonce
         occurs twice, its second result is False. Raises InvalidValue as `register` does.
         """
-        if not isinstance(nonces, Iterable) or isinstance(nonces, str | bytes):
-            raise check.wrong_type("nonces", "an iterable of nonces", nonces)
         common = check.optional_utc("timestamp", timestamp)
-        requests = [_pair(nonce, common) for nonce in nonces]
+        requests = [_pair(nonce, common) for nonce in check.items("nonces", nonces, "nonces")]
         return _register_batch(self._context, requests, self._context.now(None)) if requests else []
 
     def seen(self, nonce: str) -> bool:

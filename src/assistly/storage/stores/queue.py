@@ -24,11 +24,12 @@ from ..records import (
 )
 from .context import Context
 from .scheduling import Scheduler, checked_gap, raise_conflict
-from .settling import expire, settlement
+from .settling import claimed_job, expire, settlement
 from .waiting import wait
 
 _SWEEP = 100
 DEFAULT_LEASE = timedelta(minutes=5)
+_STATUSES = {str(status): status for status in JobStatus}
 _RESCHEDULABLE = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
 
@@ -231,9 +232,8 @@ class Queue:
 
         A job whose lease has run out, or whose claim was lost, is not changed and not returned.
         """
-        if not isinstance(jobs, Iterable):
-            raise check.wrong_type("jobs", "an iterable of Job", jobs)
-        claims = [(job.id, job.claim) for job in (check.instance("jobs", job, Job) for job in jobs)]
+        held = [claimed_job("jobs", job) for job in check.items("jobs", jobs, "Job")]
+        claims = [(job.id, job.claim) for job in held]
         check.duration("lease", lease, zero=False)
         if not claims:
             return []
@@ -247,7 +247,7 @@ class Queue:
         `outcome unknown: …` instead of being retried, since a retry could publish it twice. Raises
         ClaimLost if the claim was lost or its lease has run out: do not publish then.
         """
-        check.instance("job", job, Job)
+        claimed_job("job", job)
         begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=self._context.now(now))
         if begun is None:
             raise self._lost(job)
@@ -305,9 +305,7 @@ class Queue:
         Jobs whose claim was lost are not changed, and listed by id in the result; the others are settled,
         all or none.
         """
-        if not isinstance(outcomes, Iterable):
-            raise check.wrong_type("outcomes", "an iterable of outcomes", outcomes)
-        batch = [*outcomes]
+        batch = [*check.items("outcomes", outcomes, "outcomes")]
         if not batch:
             return Settled([], [])
         at = self._context.now(now)
@@ -393,14 +391,12 @@ class Queue:
 
 
 def _status(value: object) -> JobStatus:
-    try:
-        return JobStatus(value)  # type: ignore[arg-type]
-    except ValueError:
-        known = ", ".join(JobStatus)
-        raise InvalidValue(f"status must be one of {known}, not {check.shown(value)}") from None
+    if type(value) in (str, JobStatus) and value in _STATUSES:
+        return _STATUSES[value]
+    raise InvalidValue(f"status must be one of {', '.join(JobStatus)}, not {check.shown(value)}")
 
 
 def _after(after: Job | int | None) -> int:
     if after is None:
         return 0
-    return after.id if isinstance(after, Job) else check.identity("after", after)
+    return check.identity("after", after.id if isinstance(after, Job) else after)

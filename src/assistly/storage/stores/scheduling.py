@@ -76,9 +76,8 @@ class Scheduler:
 
     def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None) -> list[Job]:
         """See `Queue.schedule_many`."""
-        if not isinstance(jobs, Iterable):
-            raise check.wrong_type("jobs", "an iterable of NewJob", jobs)
-        requests = [self._one_of_many(index, new) for index, new in enumerate(jobs)]
+        given = check.items("jobs", jobs, "NewJob")
+        requests = [self._one_of_many(index, new) for index, new in enumerate(given)]
         return self._schedule_all(requests, now) if requests else []
 
     def _one_of_many(self, index: int, new: object) -> JobRequest:

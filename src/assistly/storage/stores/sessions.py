@@ -9,7 +9,7 @@ from datetime import datetime
 
 from .. import validation as check
 from ..engine.protocol import StorageBackend
-from ..errors import StorageUnavailable, VersionConflict
+from ..errors import InvalidValue, StorageUnavailable, VersionConflict
 from ..records import Json, Session
 from .context import Context
 
@@ -69,17 +69,22 @@ class Sessions:
         runs inside a transaction that locks the session: keep it short, and do not call this storage in it
         (TransactionOpen). It may run again if two callers create one session at once, or after a deadlock.
         If it raises, nothing is changed and the exception is raised again. Raises InvalidValue for a result
-        that is not JSON.
+        that is not JSON, and for None, which only `put` stores: a function without `return` gives it.
         """
         check.name("user_id", user_id)
+        check.function("change", change)
         fallback = check.canonical("default", default)
 
         def attempt(backend: StorageBackend) -> Session | None:
             session = backend.sessions.get(user_id, lock=True)
             data = change(session.data if session else json.loads(fallback))
+            if data is None:
+                raise InvalidValue(
+                    "change returned None: it must return the new data (`put` stores None, `delete` deletes)"
+                )
             return backend.sessions.put(
                 user_id,
-                check.canonical("the result of change", data),
+                check.result("change", data),
                 expected_version=session.version if session else 0,
                 now=self._context.now(now, backend),
             )

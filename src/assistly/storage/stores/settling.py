@@ -13,11 +13,20 @@ OUTCOME_UNKNOWN = "outcome unknown"
 """The reason of a dead letter with an unknown outcome begins with this and a colon."""
 
 
+def claimed_job(argument: str, value: object) -> Job:
+    """Return a job whose claim can be looked up. Raises InvalidValue for anything else."""
+    job = check.instance(argument, value, Job)
+    check.whole(f"{argument}.id", job.id, least=0, most=check.MAX_ID)
+    check.whole(f"{argument}.claim", job.claim, least=0, most=check.MAX_ID)
+    check.whole(f"{argument}.retries", job.retries, least=0, most=check.MAX_ID)
+    return job
+
+
 def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlement:
     """Return the settlement for an outcome. Raises InvalidValue for a wrong outcome, or a wrong field."""
     if not isinstance(outcome, Outcome):
         raise check.wrong_type("outcomes", "Posted, Failed, Snoozed, Released or Unknown", outcome)
-    job = check.instance("job", outcome.job, Job)
+    job = claimed_job("job", outcome.job)
     if isinstance(outcome, Posted):
         return Settlement("posted", job, remote_id=check.optional_name("remote_id", outcome.remote_id))
     if isinstance(outcome, Failed):

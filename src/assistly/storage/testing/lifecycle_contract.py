@@ -29,7 +29,7 @@ _CALLS: dict[str, Callable[[Storage], Any]] = {
     "queue": lambda storage: storage.queue.get(1),
     "queue.schedule": lambda storage: storage.queue.schedule("x", "a"),
     "sessions": lambda storage: storage.sessions.list(),
-    "sessions.update": lambda storage: storage.sessions.update("user", lambda data: data),
+    "sessions.update": lambda storage: storage.sessions.update("user", lambda _: 1),
     "approvals": lambda storage: storage.approvals.get("id"),
     "idempotency": lambda storage: storage.idempotency.claim("key"),
     "nonces": lambda storage: storage.nonces.register("nonce"),

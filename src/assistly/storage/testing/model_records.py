@@ -11,6 +11,7 @@ from ..errors import (
     ClaimLost,
     Conflict,
     IdempotencyMismatch,
+    InvalidValue,
     LockLost,
     NotFound,
     StatusConflict,
@@ -49,7 +50,10 @@ class ModelSessions:
 
     def update(self, user_id: str, change: Callable[[Json], Json], *, default: Json = None) -> Session:
         current = self.get(user_id)
-        return self.put(user_id, change(current.data if current else copied(default)))
+        data = change(current.data if current else copied(default))
+        if data is None:
+            raise InvalidValue("no data")
+        return self.put(user_id, data)
 
     def delete(self, user_id: str) -> bool:
         return self._state.tables.sessions.pop(user_id, None) is not None

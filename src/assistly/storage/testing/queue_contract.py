@@ -34,10 +34,10 @@ from .queue_changes_contract import QueueChangesContract
 from .queue_claiming_contract import (
     QueueClaimingContract,
     QueueFenceContract,
-    QueueLatenessContract,
     QueueLeasesContract,
 )
 from .queue_gaps_contract import QueueGapsContract
+from .queue_lateness_contract import QueueLatenessContract
 from .queue_rescheduling_contract import QueueReschedulingContract
 from .queue_rescue_contract import QueueDeadLettersContract, QueueRescueContract
 from .queue_scheduling_contract import (

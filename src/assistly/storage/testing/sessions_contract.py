@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -169,9 +170,39 @@ class SessionUpdatesContract(Contract):
 
     def test_without_a_default_it_starts_from_none(self, storage: Storage) -> None:
         seen: list[Any] = []
-        assert storage.sessions.update("user", lambda data: seen.append(data)).data is None
+
+        def change(data: Any) -> Any:
+            seen.append(data)
+            return 1
+
+        assert storage.sessions.update("user", change).data == 1
         assert set(seen) == {None}
-        assert storage.sessions.get("user") == Session("user", None, 1, START)
+        assert storage.sessions.get("user") == Session("user", 1, 1, START)
+
+    def test_a_change_that_returns_nothing_changes_nothing(self, storage: Storage) -> None:
+        """The function changed its copy and forgot `return`. Only `put` stores None."""
+        before = storage.sessions.put("user", {"list": [1]})
+        none = storage.sessions.put("none", None)
+        for change in (lambda data: data["list"].append(2), lambda _: None):
+            with pytest.raises(InvalidValue, match="change returned None"):
+                storage.sessions.update("user", change)
+            with pytest.raises(InvalidValue, match="change returned None"):
+                storage.sessions.update("new", change, default={"list": []})
+        with pytest.raises(InvalidValue, match="change returned None"):
+            storage.sessions.update("none", lambda data: data)
+        assert storage.sessions.list() == [none, before]
+
+    def test_a_change_may_return_its_argument(self, storage: Storage) -> None:
+        def change(data: Any) -> Any:
+            data["list"].append(2)
+            return data
+
+        storage.sessions.put("user", {"list": [1]})
+        assert storage.sessions.update("user", change).data == {"list": [1, 2]}
+        empties: list[Any] = [{}, [], 0, False, ""]
+        for value in empties:
+            storage.sessions.put("user", 1)
+            assert storage.sessions.update("user", partial(_instead, value)).data == value
 
     def test_a_change_that_raises_changes_nothing(self, storage: Storage) -> None:
         before = storage.sessions.put("user", {"list": [1]})
@@ -187,7 +218,9 @@ class SessionUpdatesContract(Contract):
             storage.sessions.update("other", change, default={"list": []})
         assert storage.sessions.list() == [before]
 
-    @pytest.mark.parametrize("data", [(1, 2), {1}, {"n": float("nan")}, {1: "a"}, "\x00"])
+    @pytest.mark.parametrize(
+        "data", [(1, 2), {1}, {"n": float("nan")}, {1: "a"}, "\x00", NotImplemented, iter([1]), len]
+    )
     def test_a_change_must_return_json(self, storage: Storage, data: Any) -> None:
         before = storage.sessions.put("user", 1)
         with pytest.raises(InvalidValue):
@@ -208,3 +241,7 @@ class SessionUpdatesContract(Contract):
         session = storage.sessions.get("user")
         assert session is not None
         assert (session.data, session.version) == (40, 40)
+
+
+def _instead(value: Any, _: Any) -> Any:
+    return value

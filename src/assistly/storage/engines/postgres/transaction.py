@@ -12,6 +12,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from ... import forks
 from ...errors import InvalidValue, StorageClosed, StorageUnavailable
+from ..sql.binding import cannot_be_bound
 from ..sql.database import Params, Row
 from .clock import ticks
 from .connections import is_broken
@@ -244,7 +245,7 @@ def check_pipeline(connection: psycopg.Connection[Any]) -> None:
 def bound(server: Server, connection: Any) -> PostgresTransaction:
     """Return the database on a caller's connection. Raises InvalidValue for one that cannot be used."""
     if not isinstance(connection, psycopg.Connection):
-        raise InvalidValue(f"connection must be a psycopg.Connection, not {type(connection).__name__}")
+        raise cannot_be_bound(connection, psycopg.Connection)
     if connection.closed:
         raise InvalidValue("connection is closed: bind an open one")
     check_pipeline(connection)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from ... import forks
 from ...errors import TransactionOpen
 from ...transactions import check_outside
+from ...validation import duration
 from ..sql.backend import SqlBackend, SqlStores
 from .database import SqliteDatabase
 from .files import checked_path, require_sqlite
@@ -36,6 +37,7 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         busy_timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         require_sqlite()
+        duration("busy_timeout", busy_timeout, zero=True)
         self.path = checked_path(path)
         self._file = SqliteDatabase(self.path, auto_migrate=auto_migrate, busy_timeout=busy_timeout)
         super().__init__(self._file, _STORES)

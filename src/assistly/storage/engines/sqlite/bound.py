@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3 as stdlib_sqlite3
+from contextlib import suppress
 from typing import Any
 
 from ...errors import InvalidValue, StorageError
+from ..sql.binding import cannot_be_bound
 from ..sql.database import Params, Row
 from .connections import Connection, Values
 from .driver import sqlite3
 from .errors import DRIVER_ERRORS
+from .files import DatabaseFile
 
 _NO_PARAMS: Params = {}
 _LEGACY = -1
@@ -50,7 +54,7 @@ def bound(raw: Any, name: str) -> BoundConnection:
                 "SQLite in one process drop each other's locks on a file. Open it with the module "
                 "`sqlite_utils.utils.sqlite3`"
             )
-        raise InvalidValue(f"connection must be an open sqlite3 connection, not {type(raw).__name__}")
+        raise cannot_be_bound(raw, sqlite3.Connection)
     try:
         connection = BoundConnection(raw, name)
         connection.row("SELECT 1")
@@ -59,3 +63,15 @@ def bound(raw: Any, name: str) -> BoundConnection:
             f"connection must be open, and usable in this thread (check_same_thread=False): {error}"
         ) from error
     return connection
+
+
+def check_file(connection: BoundConnection, file: DatabaseFile) -> None:
+    """Raise InvalidValue if the connection is to another file."""
+    path = next((path for _, name, path in connection.rows("PRAGMA database_list") if name == "main"), "")
+    with suppress(OSError):
+        if path and file.identity.is_of(os.stat(path)):  # noqa: PTH116 - a text, as SQLite gives it
+            return
+    raise InvalidValue(
+        f"connection is to {path or ':memory:'!r}, and this storage is in {file.name!r}: "
+        "bind a connection to the same file"
+    )

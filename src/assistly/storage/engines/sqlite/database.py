@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..sql.database import Database, Row
 from ..sql.migrations import discover, migrate, require_current
-from .bound import BoundConnection, bound
+from .bound import BoundConnection, bound, check_file
 from .connections import Connection, Values
 from .dialect import DIALECT
 from .files import DatabaseFile
@@ -31,9 +31,10 @@ class SqliteDatabase:
     writers = 1
 
     def __init__(self, path: Path, *, auto_migrate: bool, busy_timeout: timedelta) -> None:
-        self._name = str(path)
         self._schema = _Schema(auto_migrate=auto_migrate)
-        self._pool = SqlitePool(DatabaseFile(path, busy_timeout), self._schema.make_ready)
+        file = DatabaseFile(path, busy_timeout)
+        self._name = file.name
+        self._pool = SqlitePool(file, self._schema.make_ready)
         self._watch = ChangeWatch(self._pool)
         self._bound: weakref.WeakSet[BoundConnection] = weakref.WeakSet()
         # Of a storage that nobody closes, when it is collected or the interpreter ends.
@@ -46,23 +47,31 @@ class SqliteDatabase:
         finally:
             self._pool.give_back(connection)
 
-    # Outside a transaction, SQLite commits each statement by itself.
-    returning = select
+    # Outside a transaction, SQLite commits each statement by itself. Before a write is acknowledged, the
+    # file is checked: SQLite does not notice that it was replaced.
+    def returning(self, statement: str, params: Values) -> list[Row]:
+        rows = self.select(statement, params)
+        self._pool.check()
+        return rows
 
     def execute(self, statement: str, params: Values) -> int:
         connection = self._pool.borrow()
         try:
-            return connection.execute(statement, params)
+            changed = connection.execute(statement, params)
         finally:
             self._pool.give_back(connection)
+        self._pool.check()
+        return changed
 
     def insert(self, statement: str, values: Values) -> int:
         """Run an INSERT of one row; return its id, or 0 if no row was inserted."""
         connection = self._pool.borrow()
         try:
-            return connection.insert(statement, values)
+            id = connection.insert(statement, values)
         finally:
             self._pool.give_back(connection)
+        self._pool.check()
+        return id
 
     def read(self, work: Callable[[Connection], T]) -> T:
         connection = self._pool.borrow()
@@ -71,15 +80,20 @@ class SqliteDatabase:
         finally:
             self._pool.give_back(connection)
 
-    autocommit = read
+    def autocommit(self, work: Callable[[Connection], T]) -> T:
+        result = self.read(work)
+        self._pool.check()
+        return result
 
     def in_transaction(self, work: Callable[[Connection], T]) -> T:
         connection = self._pool.borrow()
         try:
             with atomic(connection):
-                return work(connection)
+                result = work(connection)
         finally:
             self._pool.give_back(connection)
+        self._pool.check()
+        return result
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
@@ -91,11 +105,13 @@ class SqliteDatabase:
                 pinned.check()
         finally:
             self._pool.give_back(connection)
+        self._pool.check()
 
     def bind(self, connection: Any) -> Database:
         callers = bound(connection, self._name)
-        self._bound.add(callers)
         self._pool.give_back(self._pool.borrow())
+        check_file(callers, self._pool.file)
+        self._bound.add(callers)
         return BoundDatabase(callers, self._pool)
 
     def now(self) -> datetime:
@@ -107,6 +123,7 @@ class SqliteDatabase:
             applied = migrate(SqliteMigrations(connection), discover("sqlite"))
         finally:
             self._pool.give_back(connection)
+        self._pool.check()
         self._schema.is_ready = True
         return applied
 

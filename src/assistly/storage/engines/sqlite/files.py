@@ -13,11 +13,14 @@ from pathlib import Path
 
 import sqlite_utils
 
-from ...errors import ConfigurationError, StorageError, StorageUnavailable
+from ...addresses import path_problem
+from ...errors import ConfigurationError, StorageCorrupt, StorageError, StorageUnavailable
+from ...validation import shown
 from . import inherited
 from .connections import Connection
 from .driver import sqlite3
 from .errors import DRIVER_ERRORS, translate
+from .identity import RESTORE, FileIdentity
 
 _OLDEST = (3, 37, 0)
 _CACHED_STATEMENTS = 256
@@ -27,29 +30,36 @@ _SHORTAGES = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path, so that a later `chdir` does not change it.
+    """Return the absolute path, so that a later `chdir` does not change it. `~` is expanded.
 
-    Raises ConfigurationError for a path that SQLite would not take for a file that is shared and kept, such
-    as ":memory:".
+    Raises ConfigurationError for a URL, and for a path that SQLite would not take for a file that is shared
+    and kept, such as ":memory:".
     """
+    text = path if isinstance(path, str | os.PathLike) else None
+    text = None if text is None else os.fspath(text)
+    if not isinstance(text, str) or not text or not _is_encodable(text):
+        raise ConfigurationError(f"SQLITE_PATH must be the path of a file, not {shown(path)}")
+    problem = path_problem(text)
+    if problem is not None:
+        raise ConfigurationError(f"SQLITE_PATH: {problem}")
     try:
-        text = os.fspath(path)
-    except TypeError:
-        text = None
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise ConfigurationError(f"SQLITE_PATH: {path!r} is not the path of a file")
-    if text == ":memory:":
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
         raise ConfigurationError(
-            "SQLITE_PATH: ':memory:' is not shared between connections; for a storage that ends with "
-            "the process use STORAGE_ENGINE=memory"
-        )
-    try:
-        return Path(text).absolute()
+            f"SQLITE_PATH: the home folder in {text!r} is not known: give an absolute path"
+        ) from None
     except OSError as error:
         raise ConfigurationError(
             f"SQLITE_PATH: {text!r} is relative to a working directory that no longer exists "
             f"({error.strerror}): give an absolute path"
         ) from error
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        return "\0" not in text and bool(os.fsencode(text))
+    except UnicodeError:
+        return False
 
 
 def require_sqlite() -> None:
@@ -66,12 +76,38 @@ class DatabaseFile:
 
     def __init__(self, path: Path, busy_timeout: timedelta) -> None:
         self.path = path
+        self.name = str(path) if str(path).isprintable() else repr(str(path))
+        """The path in messages."""
+        self.identity = FileIdentity(path, self._is_sound)
         self._busy_seconds = busy_timeout.total_seconds()
 
     def connect(self) -> Connection:
-        """A new connection. Raises StorageUnavailable where a fork has made the file unsafe to use."""
+        """A new connection.
+
+        Raises StorageUnavailable where a fork has made the file unsafe to use, and StorageCorrupt if the file
+        is another one than before.
+        """
         inherited.check(self.path)
+        if self.identity.is_known:
+            self.identity.check()
+            return self._open()
         self._make_file()
+        is_doubtful = self._is_newer_than_its_log()
+        connection = self._open()
+        try:
+            if is_doubtful and not _is_consistent(connection):
+                raise StorageCorrupt(
+                    f"the SQLite file {self.name!r} and the write-ahead log beside it, {self.path.name}-wal, "
+                    "do not belong together: the file was restored or replaced after the log was written. "
+                    f"{RESTORE}"
+                )
+            self.identity.note()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self) -> Connection:
         try:
             raw = sqlite3.connect(
                 str(self.path),
@@ -82,8 +118,29 @@ class DatabaseFile:
             )
             self._configure(raw)
         except DRIVER_ERRORS as error:
-            raise translate(error, str(self.path)) from error
-        return Connection(raw, str(self.path))
+            raise translate(error, self.name) from error
+        return Connection(raw, self.name)
+
+    def _is_newer_than_its_log(self) -> bool:
+        """Whether the file changed after its log: by a checkpoint, or because it alone was restored."""
+        try:
+            log = Path(f"{self.path}-wal").stat()
+            return log.st_size > 0 and self.path.stat().st_ctime_ns > log.st_ctime_ns
+        except OSError:
+            return False
+
+    def _is_sound(self) -> bool:
+        """Whether a new connection finds a consistent database. True if that cannot be told now."""
+        try:
+            connection = self._open()
+        except StorageCorrupt:
+            return False
+        except StorageError:
+            return True
+        try:
+            return _is_consistent(connection)
+        finally:
+            connection.close()
 
     def after_fork_in_child(self) -> None:
         """Replace the lock, which a thread of the parent may have held while it created the file."""
@@ -101,15 +158,20 @@ class DatabaseFile:
             mode = self.path.stat().st_mode
         except OSError as error:
             raise self._no_file(error) from error
-        if stat.S_ISDIR(mode):
-            raise ConfigurationError(f"SQLITE_PATH: {str(self.path)!r} is a folder; give the path of a file")
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise ConfigurationError(f"SQLITE_PATH: {self.name!r} is {kind}; give the path of a file")
 
     def _no_file(self, error: OSError) -> StorageError:
         reason = error.strerror or str(error)
         if error.errno in _SHORTAGES:
-            return StorageUnavailable(f"the SQLite file {str(self.path)!r} cannot be created: {reason}")
+            return StorageUnavailable(f"the SQLite file {self.name!r} cannot be created: {reason}")
+        if isinstance(error, FileNotFoundError):
+            reason = "it is a symbolic link to a file that does not exist"
+        elif isinstance(error, FileExistsError):
+            reason = "a folder of the path is a file"
         return ConfigurationError(
-            f"SQLITE_PATH: the file {str(self.path)!r} cannot be opened or created: {reason}. "
+            f"SQLITE_PATH: the file {self.name!r} cannot be opened or created: {reason}. "
             "Give a path in a folder that this user may write to"
         )
 
@@ -136,6 +198,16 @@ class DatabaseFile:
                 break
         if database.journal_mode != "wal":
             raise ConfigurationError(
-                f"SQLITE_PATH: {str(self.path)!r} is on a file system that SQLite cannot share between "
+                f"SQLITE_PATH: {self.name!r} is on a file system that SQLite cannot share between "
                 "processes (no WAL mode there). Give a path on a local disk"
             )
+
+
+def _is_consistent(connection: Connection) -> bool:
+    """Whether SQLite finds no damage. True if it cannot look now, because the file is busy for example."""
+    try:
+        return connection.rows("PRAGMA quick_check(1)") == [("ok",)]
+    except StorageCorrupt:
+        return False
+    except StorageError:
+        return True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from ...errors import StorageClosed
+from ...errors import StorageClosed, StorageCorrupt, StorageError
 from .connections import Connection
 from .files import DatabaseFile
 
@@ -41,6 +41,7 @@ class SqlitePool:
                 self._wait_for_forks()
             if self.closed:
                 raise StorageClosed("the storage is closed")
+            self.check(sometimes=True)
             if self._idle:
                 connection = self._idle.pop()
                 self._lent.add(connection)
@@ -100,10 +101,31 @@ class SqlitePool:
                     self._uses -= 1
                     changed.notify_all()
 
+    def check(self, *, sometimes: bool = False) -> None:
+        """Raise StorageCorrupt if the file is no longer at its path; with `sometimes`, look now and then."""
+        try:
+            self.file.identity.check_sometimes() if sometimes else self.file.identity.check()
+        except StorageCorrupt:
+            self._empty_log()
+            raise
+
+    def _empty_log(self) -> None:
+        """Move what the log holds into the file that was opened, wherever that is now.
+
+        SQLite leaves the log behind if the file has moved, and would apply it to the file that is at the path
+        now. An empty log does no harm there.
+        """
+        with self._lock, suppress(StorageError):
+            if self._idle:
+                self._idle[-1].rows("PRAGMA busy_timeout = 0")
+                self._idle[-1].rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close the idle connections now, and lent ones when they are given back."""
-        with self._changed:
+        with self._changed, suppress(StorageCorrupt):
             self.closed = True
+            self.check()
+        with self._changed:
             self._close_idle()
 
     def before_fork(self, timeout: float) -> None:

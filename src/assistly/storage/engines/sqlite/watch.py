@@ -67,6 +67,7 @@ class ChangeWatch:
             return self._changes
 
     def _poll(self) -> None:
+        self._pool.check(sometimes=True)
         if self._connection is None:
             self._connection = self._pool.file.connect()
             self._version = None

@@ -1,0 +1,50 @@
+"""Words the refusal of what cannot be bound: which class it is, and which of its attributes can be bound."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any
+
+from ...errors import InvalidValue
+
+# Where the wrappers of other libraries keep the driver's connection.
+_WRAPPED = ("connection.driver_connection", "driver_connection", "dbapi_connection", "connection", "conn")
+_HINTS = {
+    "sqlalchemy": ".connection.driver_connection",
+    "django": ".connection",
+    "sqlite_utils": ".conn",
+}
+
+
+def cannot_be_bound(connection: object, expected: type[Any]) -> InvalidValue:
+    """Return the error for a connection that is not one of the class `expected`."""
+    found = connection if isinstance(connection, type) else type(connection)
+    text = f"connection must be a {full_name(expected)}, got {full_name(found)}"
+    attribute = _attribute(connection, expected)
+    if attribute:
+        text += f": pass its {attribute}"
+    elif found.__name__.startswith("Async") or found.__module__.startswith(("aiosqlite", "asyncpg")):
+        text += ": pass a synchronous connection"
+    elif "Pool" in found.__name__:
+        text += ": pass a connection that it lent"
+    else:
+        text += f": open one with {full_name(expected).rpartition('.')[0]}.connect"
+    return InvalidValue(text)
+
+
+def _attribute(connection: object, expected: type[Any]) -> str:
+    for path in _WRAPPED:
+        with suppress(Exception):
+            if isinstance(attrgetter(path)(connection), expected):
+                return f".{path}"
+    return _HINTS.get(type(connection).__module__.partition(".")[0], "")
+
+
+def full_name(kind: type[Any]) -> str:
+    """The name of a class with its module; with the package that exports it, if there is one."""
+    package = kind.__module__.rpartition(".")[0]
+    if package and getattr(sys.modules.get(package), kind.__qualname__, None) is kind:
+        return f"{package}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,97 @@
+"""Notices that a database file was replaced, deleted or truncated while it is open.
+
+SQLite goes on with the file that it has opened, which nobody else sees any more. So the path is compared with
+that file. Only `stat` is used: closing any descriptor of the file would drop this process's locks on it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ...errors import StorageCorrupt
+
+CHECK_SECONDS = 0.5
+"""How often reads check the file. Writes check it each time, before they are acknowledged."""
+
+RESTORE = (
+    "Stop all processes that use it, put the right file in its place, delete the -wal and -shm files beside "
+    "it, and start again"
+)
+"""What to do, in messages."""
+
+
+class FileIdentity:
+    """The file that is open, by device and inode. Once it is lost, every later check fails.
+
+    `is_sound` opens a new connection and tells whether what is there now is a consistent database.
+    """
+
+    def __init__(
+        self, path: Path, is_sound: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path = path
+        self._is_sound = is_sound
+        self._clock = clock
+        self._opened: tuple[int, int] | None = None
+        self._size = 0
+        self._next_check = 0.0
+        self._problem: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the file was opened."""
+        return self._opened is not None
+
+    def is_of(self, found: os.stat_result) -> bool:
+        """Whether this is the file."""
+        return self._opened == (found.st_dev, found.st_ino)
+
+    def note(self) -> None:
+        """Remember the file that was just opened, or check that it is the same one."""
+        if self._opened is None:
+            found = os.stat(self._path)  # noqa: PTH116 - faster, and called by each write
+            self._opened, self._size = (found.st_dev, found.st_ino), found.st_size
+        else:
+            self.check()
+
+    def check_sometimes(self) -> None:
+        """As `check`, but at most every CHECK_SECONDS."""
+        if self._clock() >= self._next_check:
+            self.check()
+
+    def check(self) -> None:
+        """Raise StorageCorrupt if the path no longer leads to the file that was opened."""
+        if self._problem is None:
+            self._problem = self._look()
+        if self._problem is not None:
+            self._next_check = 0.0
+            raise StorageCorrupt(
+                f"the SQLite file {str(self._path)!r} {self._problem} while this storage had it open: what "
+                f"was written since then is not in it. {RESTORE}"
+            )
+        self._next_check = self._clock() + CHECK_SECONDS
+
+    def _look(self) -> str | None:
+        if self._opened is None:
+            return None
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - as above
+            if not self.is_of(found):
+                return "was replaced by another file"
+            if found.st_size < self._size and self._is_truncated():
+                return "was truncated or overwritten"
+        except (FileNotFoundError, NotADirectoryError):
+            return "was deleted or moved"
+        except OSError:
+            # A missing right on the folder, for example: the open file may be the right one.
+            return None
+        self._size = found.st_size
+        return None
+
+    def _is_truncated(self) -> bool:
+        """Whether the file is shorter for another reason than a VACUUM."""
+        size = os.stat(self._path).st_size  # noqa: PTH116 - as above
+        return size < self._size and (size == 0 or not self._is_sound())
