@@ -110,6 +110,8 @@ def _start(name: str, work: Callable[[], None]) -> None:
 
 
 def _say_what_is_left() -> None:
-    threads = [each.name for each in threading.enumerate() if not each.daemon]
-    logger.error("the grace time is over: the process ends, and leaves behind: %s", ", ".join(threads))
+    others = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
+    threads = [name for name in others if not name.startswith("assistly-")]
+    left = f"the threads {', '.join(threads)}" if threads else "calls that do not return"
+    logger.error("the grace time is over: the process ends, and leaves behind: %s", left)
     sys.stdout.flush()

@@ -74,13 +74,13 @@ class RetriedCalls:
     def begin_publish(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
         """Call `Queue.begin_publish`; None if the job must not be published.
 
-        That is so if the claim is lost, or `may_begin` returns False. The call can be repeated after any
+        That is so if the claim is lost, `may_begin` returns False, or the worker has given up. The call can be repeated after any
         error, since beginning twice under one claim is harmless.
         """
         backoff = Backoff()
         while may_begin():
             try:
-                return self._queue.begin_publish(job)
+                begun = self._queue.begin_publish(job)
             except ClaimLost as error:
                 logger.info("job %d is not published: %s", job.id, error)
                 return None
@@ -89,6 +89,8 @@ class RetriedCalls:
                 return None
             except Exception as error:  # noqa: BLE001 - nothing is published before it is stored
                 logger.warning("job %d waits to be published: %s", job.id, described(error))
+            else:
+                return None if self._sleep(0) else begun
             if self._sleep(backoff.next()):
                 return None
         return None
