@@ -63,17 +63,18 @@ def commit(executor: PostgresExecutor, is_outermost: bool) -> None:
         raise StorageUnavailable("an earlier call failed in this transaction: nothing of it was written")
 
 
-def roll_back(executor: PostgresExecutor, is_outermost: bool) -> None:
+def roll_back(executor: PostgresExecutor, is_outermost: bool, seconds: float | None = None) -> None:
     """Roll back to `begin`. Its own errors are suppressed, since the caller raises the original one.
 
-    A server that does not roll back within a second does so when it finds the connection closed.
+    A server that does not roll back within a second does so when it finds the connection closed. `seconds`
+    is the limit for a savepoint (default: that of any call).
     """
     with suppress(psycopg.Error):
         if is_outermost:
             executor.limit.begin(ROLLBACK_SECONDS, cancels=False)
             executor.command("ROLLBACK")
         else:
-            executor.limit.begin()
+            executor.limit.begin(seconds)
             executor.command(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
             executor.command(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
@@ -154,9 +155,11 @@ class PostgresTransaction:
         try:
             yield self
         except BaseException as error:
-            if self.is_usable and (self._is_bound or not isinstance(error, StorageClosed)):
+            if self.is_usable:
                 with self._limited():
-                    roll_back(executor, is_outermost)
+                    # A storage that is being closed does not wait long for a silent server.
+                    is_closing = isinstance(error, StorageClosed) and not self._is_bound
+                    roll_back(executor, is_outermost, ROLLBACK_SECONDS if is_closing else None)
             raise
         with self.entered():
             commit(executor, is_outermost)
