@@ -38,13 +38,12 @@ def variants(status: JobStatus, id: int) -> Iterator[Job]:
     is_held = status is JobStatus.PROCESSING
     is_dead = status is JobStatus.DEAD_LETTER
     may_retry = status in transitions.ACTIVE
-    for retries, retry_in, started, lateness, ends_in, attempts in product(
-        (0, 2),
+    for (retries, attempts), retry_in, started, lateness, ends_in in product(
+        ((0, 1), (2, 20 if is_held else 1)),
         (None, -MINUTE, MINUTE) if may_retry else (None,),
         (None, NOW - 3 * MINUTE),
         (None, MINUTE, timedelta(days=1)),
         (-MINUTE, timedelta(0), MINUTE) if is_held else (None,),
-        (1, 20) if is_held else (1,),
     ):
         scheduled_at = NOW - 10 * MINUTE
         next_retry_at = None if retry_in is None else NOW + retry_in

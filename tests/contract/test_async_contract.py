@@ -238,5 +238,14 @@ class TestAsyncSqlite(OnThreads):
     engine = "sqlite"
 
 
-class TestAsyncPostgres(OnThreads):
+class TestAsyncPostgres(
+    AsyncFixtures,
+    SessionUpdatesContract,
+    RunOnceContract,
+    TransactionErrorsContract,
+    TransactionCallsContract,
+    TransactionThreadsContract,
+):
+    """What depends on the connection that a call gets. The facade itself is tried on the other engines."""
+
     engine = "postgres"

@@ -1,4 +1,7 @@
-"""The contract once more, with every call that can be batched made by the batch statement."""
+"""The contract once more, with every call that can be batched made by the batch statement.
+
+On the engines that batch calls, which memory does not.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assistly.storage import MemoryBackend, OutcomeUnknown, PostgresBackend, SqliteBackend, StorageBackend
+from assistly.storage import OutcomeUnknown, PostgresBackend, SqliteBackend, StorageBackend
 from assistly.storage.batching import RETRY_SINGLY, BatchedCall
 from assistly.storage.errors import StorageError
 from assistly.storage.testing.events_contract import EventReadingContract, EventsContract
@@ -41,11 +44,6 @@ def call_in_a_batch(operation: BatchedCall[Any, Any, Any], request: Any) -> Any:
 @pytest.fixture(autouse=True)
 def always_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BatchedCall, "call", call_in_a_batch)
-
-
-@pytest.fixture(scope="module")
-def memory() -> StorageBackend:
-    return MemoryBackend()
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +82,6 @@ class Batched(
     TransactionsContract,
 ):
     """The kinds of record whose single calls are batched."""
-
-
-class TestBatchedMemory(Batched):
-    engine = "memory"
 
 
 class TestBatchedSqlite(Batched):

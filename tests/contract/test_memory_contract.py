@@ -53,4 +53,4 @@ class TestMemoryRaces(RaceContract):
 
 
 class TestMemoryMachines(MachineContract):
-    MACHINE_EXAMPLES = 40
+    MACHINE_EXAMPLES = 20

@@ -78,4 +78,4 @@ class TestSqliteRaces(RaceContract):
 
 
 class TestSqliteMachines(MachineContract):
-    pass
+    MACHINE_EXAMPLES = 12

@@ -72,7 +72,7 @@ class TestShelfForks(ForkContract):
 
 
 class TestShelfMachines(MachineContract):
-    pass
+    MACHINE_EXAMPLES = 5
 
 
 class TestShortKeys(LongNamesContract):

@@ -121,7 +121,7 @@ class TestLmdbRaces(OnDisk, RaceContract):
 
 
 class TestLmdbMachines(OnDisk, MachineContract):
-    pass
+    MACHINE_EXAMPLES = 10
 
 
 class TestSettings:
