@@ -55,14 +55,14 @@ SQLITE_FAULTS = [
 
 
 def _connection_class(plan: Plan) -> type[Any]:
-    class FaultyCursor(sqlite3.Cursor):  # type: ignore[misc]
+    class FaultyCursor(sqlite3.Cursor):
         def execute(self, sql: str, *params: Any) -> Any:
             return plan.step(self.connection, partial(super().execute, sql, *params))
 
         def executemany(self, sql: str, batch: Any) -> Any:
             return plan.step(self.connection, partial(super().executemany, sql, batch))
 
-    class FaultyConnection(sqlite3.Connection):  # type: ignore[misc]
+    class FaultyConnection(sqlite3.Connection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.set_progress_handler(self._interrupt, _OPCODES)

@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from . import forks
@@ -67,7 +68,9 @@ def prune(
             sessions=by_age("sessions", policy.sessions_age),
         )
     except BaseException:
-        store.reset_prune(now=now)
+        # If that fails, too, the next prune runs after a minute.
+        with suppress(StorageError):
+            store.reset_prune(now=now)
         raise
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .. import validation as check
-from ..errors import ClaimLost, InvalidValue
+from ..errors import InvalidValue, StorageError
 from ..records import (
     Approval,
     ClaimState,
@@ -173,7 +173,7 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
             text = result_text(value)
         except BaseException:
             if claims and claims[0].state is ClaimState.ACQUIRED:
-                with suppress(ClaimLost):
+                with suppress(StorageError):
                     await self._finish(self._store.abandon, claims[0])
             raise
         await self._finish(self._store._complete, claim, text)
