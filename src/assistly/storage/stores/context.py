@@ -107,6 +107,18 @@ class Context(forks.ForkAware):
             return utc("the clock's time", self.clock())
         return (backend or self.idle_backend).now()
 
+    def lease_now(self, given: datetime | None) -> datetime:
+        """The time from which leases, locks and claims are counted: `now`, converted by the engine."""
+        return self.times(given)[1]
+
+    def times(self, given: datetime | None) -> tuple[datetime, datetime]:
+        """`now` and `lease_now`. Only the engine's own time is converted."""
+        now = self.now(given)
+        if given is not None or self.clock is not None:
+            return now, now
+        convert: Callable[[datetime], datetime] | None = getattr(self.idle_backend, "lease_time", None)
+        return now, now if convert is None else convert(now)
+
     def atomically(self, work: Callable[[StorageBackend], T]) -> T:
         """Run `work` in a transaction, and again (5 times at most) if that raises TransactionAborted."""
         for _ in range(_ATTEMPTS - 1):

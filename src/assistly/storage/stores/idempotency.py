@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from .. import validation as check
 from ..batching import RETRY_SINGLY, Answer, BatchedCall, answer_of
 from ..engine.values import IdempotencyRow, KeyClaim
-from ..errors import ClaimLost, Conflict, IdempotencyMismatch
+from ..errors import ClaimLost, Conflict, IdempotencyMismatch, StorageError
 from ..records import ClaimState, IdempotencyClaim, IdempotencyRecord, Json, record
 from .context import Context
 
@@ -134,7 +135,9 @@ class Idempotency:
             value = function()
             text = result_text(value)
         except BaseException:
-            self._context.backend.idempotency.abandon(claim.key, claim.token)
+            # If that fails, the key is free when its lease has run out.
+            with suppress(StorageError):
+                self._context.backend.idempotency.abandon(claim.key, claim.token)
             raise
         self._complete(claim, text)
         return value
@@ -201,7 +204,7 @@ def _one_of_many(result: object, common: datetime | None) -> PutRequest:
 
 def _claim_single(context: Context, request: ClaimRequest) -> IdempotencyClaim:
     backend = context.backend
-    claim = request.at(context.now(request.now))
+    claim = request.at(context.lease_now(request.now))
     row = backend.idempotency.claim(
         claim.key,
         fingerprint=claim.fingerprint,
@@ -212,8 +215,9 @@ def _claim_single(context: Context, request: ClaimRequest) -> IdempotencyClaim:
     return _claim(row, request)
 
 
-def _claim_batch(context: Context, requests: Sequence[ClaimRequest], now: datetime) -> Sequence[Answer]:
+def _claim_batch(context: Context, requests: Sequence[ClaimRequest], _: datetime) -> Sequence[Answer]:
     """Claim a batch of keys. Later claims of the same key are retried singly, after the first one."""
+    now = context.lease_now(None)
     first: dict[str, ClaimRequest] = {}
     for request in requests:
         first.setdefault(request.key, request)

@@ -37,7 +37,7 @@ class Locks:
         check.name("owner_id", owner_id)
         check.name("name", name)
         held = self._ttl(ttl)
-        at = self._context.now(now)
+        at = self._context.lease_now(now)
         return self._context.backend.lock.acquire(name, owner_id, expires_at=check.later(at, held), now=at)
 
     def renew(
@@ -49,7 +49,7 @@ class Locks:
         """
         _checked(lock)
         held = self._ttl(ttl)
-        at = self._context.now(now)
+        at = self._context.lease_now(now)
         renewed = self._context.backend.lock.renew(
             lock.name, lock.owner_id, lock.fence, expires_at=check.later(at, held), now=at
         )
@@ -64,13 +64,13 @@ class Locks:
         """Free a lock; return False if it had expired, was released before, or has another owner."""
         _checked(lock)
         return self._context.backend.lock.release(
-            lock.name, lock.owner_id, lock.fence, now=self._context.now(now)
+            lock.name, lock.owner_id, lock.fence, now=self._context.lease_now(now)
         )
 
     def current(self, name: str = "worker", *, now: datetime | None = None) -> WorkerLock | None:
         """Return the lock if it is held; None if it is free or has expired."""
         check.name("name", name)
-        return self._context.backend.lock.current(name, now=self._context.now(now))
+        return self._context.backend.lock.current(name, now=self._context.lease_now(now))
 
     def _ttl(self, ttl: timedelta | None) -> timedelta:
         return self._context.policies.lock_ttl if ttl is None else check.duration("ttl", ttl, zero=False)

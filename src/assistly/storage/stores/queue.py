@@ -205,9 +205,12 @@ class Queue:
         check.limit(limit)
         check.duration("lease", lease, zero=False)
         wanted = check.names("platforms", platforms)
-        at = self._context.now(now)
-        until = check.later(at, lease)
+        at, leased_at = self._context.times(now)
+        until = check.later(leased_at, lease)
         jobs = self._context.backend.jobs
+        if leased_at != at:
+            # The clock was set back: the claim below does not see which leases have run out since.
+            self._rescue(_SWEEP, at, leased_at)
         claimed = jobs.claim(
             worker_id=worker_id,
             limit=limit,
@@ -217,7 +220,7 @@ class Queue:
             unless_overdue=True,
         )
         if not claimed:
-            self._rescue(_SWEEP, at)
+            self._rescue(_SWEEP, at, leased_at)
             reason = f"missed: later than its max_lateness when it was met at {at.isoformat()}"
             jobs.dead_letter_late(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
             claimed = jobs.claim(
@@ -237,7 +240,7 @@ class Queue:
         check.duration("lease", lease, zero=False)
         if not claims:
             return []
-        at = self._context.now(now)
+        at = self._context.lease_now(now)
         return [*self._context.backend.jobs.extend(claims, lease_until=check.later(at, lease), now=at)]
 
     def begin_publish(self, job: Job, *, now: datetime | None = None) -> Job:
@@ -248,7 +251,7 @@ class Queue:
         ClaimLost if the claim was lost or its lease has run out: do not publish then.
         """
         claimed_job("job", job)
-        begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=self._context.now(now))
+        begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=self._context.lease_now(now))
         if begun is None:
             raise self._lost(job)
         return begun
@@ -322,7 +325,7 @@ class Queue:
         reason `outcome unknown: …`, and a person decides.
         """
         check.limit(limit)
-        return self._rescue(limit, self._context.now(now))
+        return self._rescue(limit, *self._context.times(now))
 
     def dead_letters(
         self, *, platform: str | None = None, after: Job | int | None = None, limit: int = 100
@@ -360,13 +363,13 @@ class Queue:
         """
         return wait(self._context, check.seconds("timeout", timeout))
 
-    def _rescue(self, limit: int, at: datetime) -> builtins.list[Job]:
+    def _rescue(self, limit: int, at: datetime, leased_at: datetime) -> builtins.list[Job]:
         jobs = self._context.backend.jobs
-        expired = jobs.expired(limit=limit, now=at)
+        expired = jobs.expired(limit=limit, now=leased_at)
         if not expired:
             return []
         retry = self._context.policies.retry
-        results = jobs.settle([expire(job, retry, at) for job in expired], now=at, expired_only=True)
+        results = jobs.settle([expire(job, retry, at) for job in expired], now=leased_at, expired_only=True)
         return [job for job in results if job is not None]
 
     def _settle_one(self, outcome: Outcome, now: datetime | None) -> Job:

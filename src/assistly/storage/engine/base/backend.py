@@ -59,6 +59,13 @@ class BackendBase(ABC):
         """The time of this machine's clock."""
         return datetime.now(UTC)
 
+    def lease_time(self, now: datetime) -> datetime:
+        """The time from which leases, locks and claims are counted, where `now` is the engine's time.
+
+        By default the same. An engine overrides it if it knows that its clock was set back.
+        """
+        return now
+
     def ping(self) -> None:
         """Read a nonce, which is one round trip."""
         self.nonces.seen("ping")

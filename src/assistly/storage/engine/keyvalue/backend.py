@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ... import forks
+from ...clock import machine_clock
 from ...errors import MigrationError, OutcomeUnknown, StorageClosed, StorageUnavailable
 from . import keys
 from .coordination import KeyValueIdempotency, KeyValueLocks, KeyValueNonces
@@ -167,7 +168,10 @@ class KeyValueBackend(_Stores, forks.ForkAware):
     def now(self) -> datetime:
         if self._is_closed:
             raise StorageClosed(_CLOSED)
-        return datetime.now(UTC)
+        return machine_clock.now()
+
+    def lease_time(self, now: datetime) -> datetime:
+        return machine_clock.lease_time(now)
 
     def migrate(self) -> list[str]:
         """Prepare an empty store, even if `auto_migrate` is False."""
@@ -286,6 +290,12 @@ class KeyValueTransaction(_Stores):
     def write(self) -> Block:
         self.check()
         return StepBlock(self.map)
+
+    def now(self) -> datetime:
+        return self._root.now()
+
+    def lease_time(self, now: datetime) -> datetime:
+        return self._root.lease_time(now)
 
     def note_look(self) -> None:
         """Nothing to note: `wait` is not called on a transaction."""

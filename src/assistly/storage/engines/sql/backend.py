@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,8 +24,10 @@ from .snapshots import SqlSnapshotStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlStores:
-    """The class of each store. An engine replaces those that it makes faster."""
+    """What an engine replaces: the class of each store, and the clock of leases."""
 
+    lease_time: Callable[[datetime], datetime] | None = None
+    """`BackendBase.lease_time`; None: the default."""
     jobs: type[SqlJobStore]
     nonces: type[SqlNonceStore]
     metrics: type[SqlMetricStore]
@@ -60,6 +62,10 @@ class SqlBackend(BackendBase):
 
     def now(self) -> datetime:
         return self._database.now()
+
+    def lease_time(self, now: datetime) -> datetime:
+        convert = self._stores.lease_time
+        return now if convert is None else convert(now)
 
     def ping(self) -> None:
         self._database.select(f"SELECT count(*) FROM {self._database.dialect.t}retention", {})

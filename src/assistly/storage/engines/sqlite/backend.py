@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from ... import forks
+from ...clock import machine_clock
 from ...errors import TransactionOpen
 from ...transactions import check_outside
 from ...validation import duration
@@ -14,7 +15,12 @@ from .jobs import SqliteJobStore
 from .metrics import SqliteMetricStore
 from .nonces import SqliteNonceStore
 
-_STORES = SqlStores(jobs=SqliteJobStore, metrics=SqliteMetricStore, nonces=SqliteNonceStore)
+_STORES = SqlStores(
+    jobs=SqliteJobStore,
+    metrics=SqliteMetricStore,
+    nonces=SqliteNonceStore,
+    lease_time=machine_clock.lease_time,
+)
 _FORK_SECONDS = 1.0
 
 
@@ -42,9 +48,6 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         self._file = SqliteDatabase(self.path, auto_migrate=auto_migrate, busy_timeout=busy_timeout)
         super().__init__(self._file, _STORES)
         forks.register(self)
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
     def before_fork(self) -> None:
         try:

@@ -6,10 +6,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ...clock import machine_clock
 from ..sql.database import Database, Row
 from ..sql.migrations import discover, migrate, require_current
 from .bound import BoundConnection, bound, check_file
@@ -115,7 +116,7 @@ class SqliteDatabase:
         return BoundDatabase(callers, self._pool)
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return machine_clock.now()
 
     def migrate(self) -> list[str]:
         connection = self._pool.borrow_new()

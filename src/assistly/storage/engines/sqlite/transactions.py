@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
+from ...clock import machine_clock
 from ...errors import StorageClosed, StorageError, StorageUnavailable
 from ..sql.database import Database, Row
 from .bound import BoundConnection
@@ -122,7 +123,7 @@ class PinnedConnection:
         raise StorageError("a transaction has no connections to bind: call `bind` of the storage")
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return machine_clock.now()
 
     def migrate(self) -> list[str]:
         """Nothing is pending: the schema was prepared before the transaction began."""
