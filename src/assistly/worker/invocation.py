@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_AWAITED = 10
 
-_MOST_ABANDONED = 100
+MOST_ABANDONED = 100
 """How many calls of a platform may hang beyond the time limit before no more are made."""
 
 
@@ -63,7 +63,7 @@ class PublisherCaller:
     def is_overrun(self, platform: str) -> bool:
         """Whether so many abandoned calls of this platform still hang that no more should be made."""
         with self._mutex:
-            return self._abandoned[platform] >= _MOST_ABANDONED
+            return self._abandoned[platform] >= MOST_ABANDONED
 
     def close(self) -> None:
         """Stop the threads and the loop of its own, and cancel the coroutines that still run there."""

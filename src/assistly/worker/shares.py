@@ -43,7 +43,7 @@ class ThreadShares:
             if platform not in without and (most := self._allowed(platform))
         }
         group = [platform for platform in allowed if platform not in self._had_turn]
-        if not group:
+        if allowed and not group:
             self._had_turn.clear()
             group = [*allowed]
         group = [platform for platform in group if platform not in self._alone] or group[:1]
