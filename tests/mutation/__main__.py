@@ -1,0 +1,278 @@
+"""Put small faults into the code, one at a time, and see which of them no test notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from fnmatch import fnmatch
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Annotated
+
+import typer
+
+from . import baseline as baselines
+from .copies import Copy, copy_of
+from .edits import Mutant
+from .making import NotApplicable, changed_lines, compiles, from_patch, globs_of, mutants_of, sample
+from .trial import Choice, Result, try_one
+
+ROOT = Path(__file__).parents[2]
+URL_VARIABLE = "ASSISTLY_TEST_DATABASE_URL"
+
+LEFT_OUT = (
+    "tests/contract/test_mutants.py",
+    "tests/contract/test_store_mutants.py",
+    "tests/contract/test_conformance.py",
+    "tests/backends/test_packaging.py",
+    "tests/unit/test_house.py",
+    "tests/unit/test_benchmarks*.py",
+    "tests/unit/test_mutation.py",
+    "tests/docs/*",
+)
+"""Tests of the suite itself, of the text of the sources and of what is not the package."""
+
+
+class Engine(StrEnum):
+    MEMORY = "memory"
+    SQLITE = "sqlite"
+    POSTGRES = "postgres"
+
+
+class Tests(StrEnum):
+    ALL = "all"
+    CONTRACT = "contract"
+
+
+def main(
+    *,
+    engine: Annotated[Engine | None, typer.Option(help="Mutants and tests of this engine alone.")] = None,
+    only: Annotated[Tests, typer.Option(help="`contract`: with tests/contract alone.")] = Tests.ALL,
+    path: Annotated[
+        list[str] | None, typer.Option(help="Mutate these files of src, such as '*/stores/*'.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--sample", min=1, help="Try this many, of each kind in turn.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1)] = 2,
+    since: Annotated[
+        str | None, typer.Option(help="Only lines of src that changed since this revision.")
+    ] = None,
+    mutants: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of patches (unified diffs), each a mutant, in place of those made here.",
+            exists=True,
+        ),
+    ] = None,
+    id: Annotated[
+        list[str] | None, typer.Option(help="Only mutants with these ids, such as '*:_FAIL:sql-*'.")
+    ] = None,
+    limit: Annotated[
+        float, typer.Option(help="Seconds for the tests of one mutant; then it counts as stopped.")
+    ] = 90.0,
+    results: Annotated[Path | None, typer.Option("--json", help="Write the results to this file.")] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="Only list the mutants.")] = False,
+) -> None:
+    """Put small faults into the code, one at a time, and see which of them no test notices.
+
+    It works in a copy in the folder for temporary files. Exit status 1 if a mutant survived, 2 if a patch
+    does not fit.
+    """
+    chosen, unfit = _mutants(engine, path, count, seed, since, mutants, id)
+    if list_only:
+        for mutant in chosen:
+            print(f"{mutant.id}  {mutant.what}")
+        raise typer.Exit
+    with ExitStack() as stack:
+        files = _test_files(engine, only)
+        if engine in (None, Engine.POSTGRES):
+            stack.enter_context(_postgres())
+        copies = [stack.enter_context(_copy(files)) for _ in range(min(jobs, max(1, len(chosen))))]
+        found = [*unfit, *_try_all(chosen, copies, files, engine, limit)]
+    _report(found)
+    if results is not None:
+        results.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
+    outcomes = {one.outcome for one in found}
+    raise typer.Exit(2 if "not applicable" in outcomes else 1 if outcomes & {"survived", "unreached"} else 0)
+
+
+def _mutants(
+    engine: Engine | None,
+    paths: Sequence[str] | None,
+    count: int | None,
+    seed: int,
+    since: str | None,
+    folder: Path | None,
+    ids: Sequence[str] | None,
+) -> tuple[list[Mutant], list[Result]]:
+    if folder is not None:
+        patches = sorted([*folder.glob("*.patch"), *folder.glob("*.diff")])
+        if not patches:
+            raise typer.BadParameter(f"{folder} has no files *.patch or *.diff", param_hint="--mutants")
+        return _from_patches(patches)
+    lines = None if since is None else changed_lines(ROOT, since)
+    made = mutants_of(ROOT, paths or globs_of(engine), lines)
+    if ids:
+        made = [mutant for mutant in made if any(fnmatch(mutant.id, pattern) for pattern in ids)]
+    if count is not None:
+        return sample(made, count, seed), []
+    return [mutant for mutant in made if compiles(mutant)], []
+
+
+def _from_patches(patches: Sequence[Path]) -> tuple[list[Mutant], list[Result]]:
+    fit: list[Mutant] = []
+    unfit: list[Result] = []
+    for patch in patches:
+        try:
+            fit.append(from_patch(ROOT, patch))
+        except NotApplicable as error:
+            unfit.append(Result(patch.name, "", "", "not applicable", "", str(error), 0, 0, 0.0))
+    return fit, unfit
+
+
+def _test_files(engine: Engine | None, only: Tests) -> list[str]:
+    """For one engine without what repeats its tests: through asyncio, in other engines, in lockstep."""
+    folder = ROOT / "tests" / ("contract" if only is Tests.CONTRACT else "")
+    left_out = [*LEFT_OUT, *(f"tests/*_{one.value}*" for one in Engine if engine not in (None, one))]
+    if engine is not None:
+        left_out += ["tests/contract/test_async_*", "tests/contract/thirdparty/*"]
+    if engine is not None and engine is not Engine.POSTGRES:
+        left_out += ["tests/contract/test_lockstep.py"]
+    names = [file.relative_to(ROOT).as_posix() for file in sorted(folder.rglob("test_*.py"))]
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in left_out)]
+
+
+@contextmanager
+def _postgres() -> Iterator[None]:
+    """One server for all, unless the variable names one."""
+    if os.environ.get(URL_VARIABLE):
+        yield
+        return
+    sys.path.insert(0, str(ROOT / "tests"))
+    from postgres_server import TemporaryServer
+
+    server = TemporaryServer()
+    os.environ[URL_VARIABLE] = server.url
+    try:
+        yield
+    finally:
+        del os.environ[URL_VARIABLE]
+        server.close()
+
+
+@contextmanager
+def _copy(files: Sequence[str]) -> Iterator[Copy]:
+    with tempfile.TemporaryDirectory(prefix="assistly-mutation-", ignore_cleanup_errors=True) as folder:
+        copy = Copy(copy_of(ROOT, Path(folder).resolve()), files, os.environ)
+        try:
+            yield copy
+        finally:
+            copy.close()
+
+
+def _concerns(test: str, engine: Engine | None) -> bool:
+    """Not a test that names another engine and not this one."""
+    named = {one for one in Engine if one.value in test.lower()}
+    return engine is None or not named or engine in named
+
+
+def _try_all(
+    mutants: Sequence[Mutant],
+    copies: Sequence[Copy],
+    files: Sequence[str],
+    engine: Engine | None,
+    limit: float,
+) -> list[Result]:
+    if not mutants:
+        return []
+    free: SimpleQueue[Copy] = SimpleQueue()
+    for copy in copies:
+        free.put(copy)
+    with ThreadPoolExecutor(len(copies)) as pool:
+        for _ in pool.map(lambda copy: copy.runner, copies):
+            pass
+        tests = [test for test in copies[0].tests if _concerns(test, engine)]
+        choice = Choice(copies[0].folder, _baseline(copies, files, tests, pool, engine))
+        results: list[Result] = []
+
+        def work(mutant: Mutant) -> None:
+            copy = free.get()
+            try:
+                result = try_one(mutant, copy, choice, limit)
+            finally:
+                free.put(copy)
+            results.append(result)
+            how = f"{result.reason}: {result.by}" if result.outcome == "killed" else ""
+            print(
+                f"{len(results)}/{len(mutants)} {result.outcome} {result.id} ({result.what}) "
+                f"in {result.seconds:.1f} s, {result.tests} of {result.concerned} tests. {how}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+        for _ in pool.map(work, mutants):
+            pass
+    places = {mutant.id: number for number, mutant in enumerate(mutants)}
+    return sorted(results, key=lambda result: places[result.id])
+
+
+def _baseline(
+    copies: Sequence[Copy],
+    files: Sequence[str],
+    tests: Sequence[str],
+    pool: ThreadPoolExecutor,
+    engine: Engine | None,
+) -> baselines.Baseline:
+    """From an earlier run on the same sources, or measured, each copy with a part of the files."""
+    place = baselines.place_for(copies[0].folder, [*files, str(engine)])
+    known = baselines.load(place)
+    if known is not None:
+        return known
+    parts: list[list[str]] = [[] for _ in copies]
+    for file in dict.fromkeys(test.partition("::")[0] for test in tests):
+        min(parts, key=len).extend(test for test in tests if test.partition("::")[0] == file)
+    done: baselines.Baseline = {}
+
+    def run(copy: Copy, part: Sequence[str]) -> None:
+        for test, result in baselines.measure(copy, part):
+            done[test] = result
+            if len(done) % 200 == 0:
+                print(f"without a mutant: {len(done)} of {len(tests)} tests", file=sys.stderr, flush=True)
+
+    for _ in pool.map(run, copies, parts):
+        pass
+    for test, result in done.items():
+        if result.failed:
+            print(f"left out, since it fails without a mutant: {test}", file=sys.stderr, flush=True)
+    baselines.save(place, done)
+    return done
+
+
+def _report(results: Sequence[Result]) -> None:
+    for result in results:
+        if result.outcome != "killed":
+            print(f"{result.outcome}: {result.id}  {result.place}  {result.what}  {result.reason}".rstrip())
+    groups: dict[str, Counter[str]] = {}
+    group_of: Callable[[Result], str] = lambda result: result.place.rpartition("/")[0] or "?"  # noqa: E731
+    for result in results:
+        groups.setdefault(group_of(result), Counter())[result.outcome] += 1
+    total: Counter[str] = Counter(result.outcome for result in results)
+    print(f"\n{'':45} mutants  killed  survived  other    rate")
+    for name, counted in [*sorted(groups.items()), ("all", total)]:
+        number, killed, survived = counted.total(), counted["killed"], counted["survived"]
+        other = number - killed - survived
+        print(f"{name:45} {number:7} {killed:7} {survived:9} {other:6} {killed / number:7.1%}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
