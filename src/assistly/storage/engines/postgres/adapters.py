@@ -9,6 +9,7 @@ from typing import Any
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
+from psycopg.types.array import ListBinaryDumper
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -56,3 +57,5 @@ def adapt(context: AdaptContext) -> None:
     # All ints as int8: the driver would prepare a statement once for each size of integer.
     adapters.register_dumper(int, Int8BinaryDumper)
     adapters.register_dumper(int, Int8Dumper)
+    # In the text of an array, NULL is a string if `array_nulls` is off.
+    adapters.register_dumper(list, ListBinaryDumper)

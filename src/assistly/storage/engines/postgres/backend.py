@@ -83,7 +83,7 @@ class PostgresBackend(SqlBackend):
 
     def ping(self) -> None:
         """Make one round trip, in five seconds at most once the schema was prepared."""
-        self._ping(f"SELECT count(*) FROM {self._database.dialect.t}retention")
+        self._ping(f"SELECT pg_catalog.count(*) FROM {self._database.dialect.t}retention")
 
     def maintain(self) -> None:
         """Vacuum the table of jobs, if it holds enough dead rows to slow claims down."""

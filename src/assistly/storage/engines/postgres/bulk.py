@@ -35,10 +35,15 @@ class BulkStatements:
         # since in FROM the server would materialize it first.
         self.reserve_ids = """
             WITH reserved AS MATERIALIZED (
-                SELECT array_agg(nextval((SELECT pg_get_serial_sequence(%(jobs)s, 'id')::regclass))) AS ids
-                FROM (SELECT generate_series(1, %(count)s)) AS numbers
+                SELECT pg_catalog.array_agg(pg_catalog.nextval((
+                    SELECT pg_catalog.pg_get_serial_sequence(%(jobs)s, 'id')::regclass
+                ))) AS ids
+                FROM (SELECT pg_catalog.generate_series(1, %(count)s)) AS numbers
             )
-            SELECT ids[1], CASE WHEN ids[cardinality(ids)] - ids[1] >= %(count)s THEN ids END FROM reserved
+            SELECT
+                ids[1],
+                CASE WHEN ids[pg_catalog.cardinality(ids)] - ids[1] >= %(count)s THEN ids END
+            FROM reserved
         """
         self.copy = f"""
             COPY {d.t}queue_jobs (

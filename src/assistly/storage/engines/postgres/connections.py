@@ -32,16 +32,26 @@ LOCK_TIMEOUT = timedelta(seconds=10)
 _OK = ConnStatus.OK
 
 # Make the planner use the index that each statement has, whatever the statistics of a table that fills and
-# empties within minutes say: docs/decisions/0016. Nothing is set if the server process is not the one that
-# the connection was opened to: then a pooler shares its sessions, and other clients would get these settings.
+# empties within minutes say: docs/decisions/0016. Undo what the role or the database may have set that
+# changes what statements do; a server whose configuration makes it read-only stays so. Nothing is set if the
+# server process is not the one that the connection was opened to: then a pooler shares its sessions, and
+# other clients would get these settings.
 _CONFIGURE = """
 SELECT pg_catalog.set_config(name, value, FALSE)
 FROM (VALUES ('TimeZone', 'UTC'), ('enable_bitmapscan', 'off'), ('enable_seqscan', 'off'),
     ('enable_sort', 'off'), ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan'),
-    ('lock_timeout', %s)
+    ('default_transaction_isolation', 'read committed'), ('default_transaction_deferrable', 'off'),
+    ('default_transaction_read_only', 'off'), ('lock_timeout', %s)
 ) AS setting (name, value)
 WHERE pg_catalog.pg_backend_pid() = %s
-    AND (name <> 'lock_timeout' OR pg_catalog.current_setting('lock_timeout') = '0')
+    AND CASE name
+        WHEN 'lock_timeout' THEN pg_catalog.current_setting(name) = '0'
+        WHEN 'default_transaction_read_only' THEN pg_catalog.current_setting(name) = 'on' AND (
+            SELECT source IN ('user', 'database', 'database user')
+            FROM pg_catalog.pg_settings WHERE pg_settings.name = 'default_transaction_read_only'
+        )
+        ELSE TRUE
+    END
 """
 
 # For a session that a pooler shares: sets the limit for the transaction alone.

@@ -13,6 +13,7 @@ from ..sql.dialect import Dialect
 class PostgresDialect(Dialect):
     """The dialect. Values need no conversion: the driver returns times in UTC, and jsonb decoded."""
 
+    f = "pg_catalog."
     text = "::text"
     bigint = "::bigint"
     jsonb = "::jsonb"

@@ -28,7 +28,9 @@ class PostgresEventStatements:
 
     def __init__(self, d: PostgresDialect) -> None:
         table = f"{d.t}events"
-        gate = "WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%(gate)s::bigint))"
+        gate = """
+            WITH gate AS MATERIALIZED (SELECT pg_catalog.pg_advisory_xact_lock_shared(%(gate)s::bigint))
+        """
         # With `event_type =` instead, a generic plan might walk the ids of all types.
         of_type = "(event_type, id) > (%(event_type)s, %(id)s) AND event_type <= %(event_type)s"
         self.append_one = f"""
@@ -42,8 +44,9 @@ class PostgresEventStatements:
             INSERT INTO {table} (event_type, payload, created_at)
             SELECT event_type, payload, created_at
             FROM gate, ROWS FROM (
-                unnest(%(event_types)s::text[]), jsonb_array_elements(%(payloads)s::jsonb),
-                unnest(%(created_ats)s::timestamptz[])
+                pg_catalog.unnest(%(event_types)s::text[]),
+                pg_catalog.jsonb_array_elements(%(payloads)s::jsonb),
+                pg_catalog.unnest(%(created_ats)s::timestamptz[])
             ) WITH ORDINALITY AS new (event_type, payload, created_at, place)
             ORDER BY place
             RETURNING {EVENT_COLUMNS}
@@ -59,14 +62,17 @@ class PostgresEventStatements:
             SELECT {EVENT_COLUMNS} FROM {table} WHERE {of_type} ORDER BY event_type, id
         """
         self._spanned = f"""
-            SELECT FROM {table} WHERE id > %(id)s AND id <= (SELECT max(id) FROM page) LIMIT {_SPAN}
+            SELECT FROM {table}
+            WHERE id > %(id)s AND id <= (SELECT pg_catalog.max(id) FROM page) LIMIT {_SPAN}
         """
-        self.try_gate = "SELECT pg_is_in_recovery(), pg_try_advisory_xact_lock(%(gate)s::bigint)"
-        self.wait_for_gate = "SELECT pg_advisory_xact_lock(%(gate)s::bigint)"
-        self.newest = f"SELECT coalesce(max(id), 0) FROM {table}"
+        self.try_gate = """
+            SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_try_advisory_xact_lock(%(gate)s::bigint)
+        """
+        self.wait_for_gate = "SELECT pg_catalog.pg_advisory_xact_lock(%(gate)s::bigint)"
+        self.newest = f"SELECT coalesce(pg_catalog.max(id), 0) FROM {table}"
         self.prefix = f"""
-            SELECT coalesce(max(id), %(id)s) FROM (
-                SELECT id, row_number() OVER (ORDER BY id) AS place
+            SELECT coalesce(pg_catalog.max(id), %(id)s) FROM (
+                SELECT id, pg_catalog.row_number() OVER (ORDER BY id) AS place
                 FROM {table} WHERE id > %(id)s ORDER BY id LIMIT {_SPAN}
             ) AS following
             WHERE id = %(id)s + place
@@ -76,7 +82,7 @@ class PostgresEventStatements:
         """A page, and how many events of any type its range of ids holds, in one snapshot."""
         return f"""
             WITH page AS MATERIALIZED ({self._first_of_type} LIMIT {limit:d})
-            SELECT {EVENT_COLUMNS}, (SELECT count(*) FROM ({self._spanned}) AS spanned)
+            SELECT {EVENT_COLUMNS}, (SELECT pg_catalog.count(*) FROM ({self._spanned}) AS spanned)
             FROM page ORDER BY id
         """
 

@@ -28,10 +28,10 @@ class PostgresIdempotencyStatements:
         def numbered(columns: str, arrays: str) -> str:
             return f"""
                 WITH sequence AS MATERIALIZED (
-                    SELECT pg_get_serial_sequence(%(table)s, 'seq')::regclass AS name
+                    SELECT pg_catalog.pg_get_serial_sequence(%(table)s, 'seq')::regclass AS name
                 ),
                 numbered AS MATERIALIZED (
-                    SELECT nextval(sequence.name) AS seq, given.*
+                    SELECT pg_catalog.nextval(sequence.name) AS seq, given.*
                     FROM sequence, ROWS FROM ({arrays}) WITH ORDINALITY AS given ({columns}, place)
                     ORDER BY place
                 )
@@ -42,8 +42,8 @@ class PostgresIdempotencyStatements:
             %(nows)s::timestamptz[]
         )"""
         results = """
-            unnest(%(keys)s::text[]), jsonb_array_elements(%(values)s::jsonb),
-            unnest(%(saved_ats)s::timestamptz[])
+            pg_catalog.unnest(%(keys)s::text[]), pg_catalog.jsonb_array_elements(%(values)s::jsonb),
+            pg_catalog.unnest(%(saved_ats)s::timestamptz[])
         """
         self.claim_many = f"""
             {numbered("key, fingerprint, token, lease_until, now", claims)}

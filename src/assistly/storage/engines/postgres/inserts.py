@@ -35,10 +35,12 @@ class InsertStatements:
         # Ids follow the order of the drafts. Rows are inserted in the order of their keys, to avoid deadlocks
         # between batches that have some in common.
         self.insert_many = f"""
-            WITH sequence AS MATERIALIZED (SELECT pg_get_serial_sequence(%(jobs)s, 'id')::regclass AS name),
+            WITH sequence AS MATERIALIZED (
+                SELECT pg_catalog.pg_get_serial_sequence(%(jobs)s, 'id')::regclass AS name
+            ),
             numbered AS MATERIALIZED (
-                SELECT nextval(sequence.name) AS id, draft.*
-                FROM sequence, ROWS FROM (jsonb_to_recordset(%(drafts)s::jsonb) AS (
+                SELECT pg_catalog.nextval(sequence.name) AS id, draft.*
+                FROM sequence, ROWS FROM (pg_catalog.jsonb_to_recordset(%(drafts)s::jsonb) AS (
                     platform text, content text, metadata jsonb, scheduled_at timestamptz,
                     max_retries bigint, max_lateness bigint, idempotency_key text
                 )) WITH ORDINALITY AS draft (

@@ -46,7 +46,10 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
         InsertStatements.__init__(self, d)
         BulkStatements.__init__(self, d)
         # Locked in the order of the array, to avoid deadlocks.
-        self.lock_platforms = "SELECT pg_advisory_xact_lock(key) FROM unnest(%(keys)s::bigint[]) AS key"
+        self.lock_platforms = """
+            SELECT pg_catalog.pg_advisory_xact_lock(key)
+            FROM pg_catalog.unnest(%(keys)s::bigint[]) AS key
+        """
         self.post = f"""
             UPDATE {self.table}
             SET status = 'posted', posted_at = %(now)s, remote_id = %(remote_id)s, next_retry_at = NULL,
@@ -75,8 +78,9 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
                 retries = retries + 1,
                 last_error = given.message,
                 attempts = CASE
-                    WHEN jsonb_array_length(attempts) >= {KEPT_ATTEMPTS} THEN attempts - 0 ELSE attempts
-                END || jsonb_build_object(
+                    WHEN pg_catalog.jsonb_array_length(attempts) >= {KEPT_ATTEMPTS} THEN attempts - 0
+                    ELSE attempts
+                END || pg_catalog.jsonb_build_object(
                     'number', retries + 1, 'at', %(now_us)s::bigint, 'worker_id', worker_id,
                     'error', given.attempt_error
                 ),

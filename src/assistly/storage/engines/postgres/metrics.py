@@ -23,38 +23,43 @@ class PostgresMetricStatements:
             {upsert}
             VALUES (
                 %(id)s,
-                jsonb_build_object('counters', jsonb_build_object(%(name)s::text, %(by)s::numeric)),
-                clock_timestamp()
+                pg_catalog.jsonb_build_object(
+                    'counters', pg_catalog.jsonb_build_object(%(name)s::text, %(by)s::numeric)
+                ),
+                pg_catalog.clock_timestamp()
             )
             ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at, payload = stored.payload ||
-                jsonb_build_object('counters', {counters} || jsonb_build_object(
+                pg_catalog.jsonb_build_object('counters', {counters} || pg_catalog.jsonb_build_object(
                     %(name)s::text,
                     coalesce((stored.payload -> 'counters' ->> %(name)s::text)::numeric, 0) + %(by)s::numeric
                 ))
         """
         self.increment_many = f"""
             {upsert}
-            SELECT %(id)s, jsonb_build_object('counters', jsonb_object_agg(name, by)), clock_timestamp()
+            SELECT
+                %(id)s,
+                pg_catalog.jsonb_build_object('counters', pg_catalog.jsonb_object_agg(name, by)),
+                pg_catalog.clock_timestamp()
             FROM unnest(%(names)s::text[], %(bys)s::numeric[]) AS given (name, by)
             ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at, payload = stored.payload ||
-                jsonb_build_object('counters', {counters} || (
-                    SELECT jsonb_object_agg(
+                pg_catalog.jsonb_build_object('counters', {counters} || (
+                    SELECT pg_catalog.jsonb_object_agg(
                         key, coalesce((stored.payload -> 'counters' ->> key)::numeric, 0) + value::numeric
-                    ) FROM jsonb_each_text(excluded.payload -> 'counters')
+                    ) FROM pg_catalog.jsonb_each_text(excluded.payload -> 'counters')
                 ))
         """
         self.observe = f"""
             {upsert}
             VALUES (
                 %(id)s,
-                jsonb_build_object('latency', jsonb_build_object(
+                pg_catalog.jsonb_build_object('latency', pg_catalog.jsonb_build_object(
                     'count', %(count)s::numeric, 'total_ns', %(total)s::numeric,
                     'max_ns', %(longest)s::numeric
                 )),
-                clock_timestamp()
+                pg_catalog.clock_timestamp()
             )
             ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at, payload = stored.payload ||
-                jsonb_build_object('latency', jsonb_build_object(
+                pg_catalog.jsonb_build_object('latency', pg_catalog.jsonb_build_object(
                     'count', coalesce(({latency} ->> 'count')::numeric, 0) + %(count)s::numeric,
                     'total_ns', coalesce(({latency} ->> 'total_ns')::numeric, 0) + %(total)s::numeric,
                     'max_ns', greatest(coalesce(({latency} ->> 'max_ns')::numeric, 0), %(longest)s::numeric)

@@ -68,7 +68,7 @@ class SchemaTarget:
         command("SET LOCAL statement_timeout = 0")
         command("SET LOCAL lock_timeout = 0")
         command("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        self._executor.row(f"SELECT pg_advisory_xact_lock({lock_key('migrations', self._schema)})")
+        self._executor.row(f"SELECT pg_catalog.pg_advisory_xact_lock({lock_key('migrations', self._schema)})")
 
     def _prepare(self) -> None:
         execute = self._executor.command
@@ -77,8 +77,8 @@ class SchemaTarget:
         execute(f"SET LOCAL search_path = {self._quoted}")
         if not self._has_table():
             execute(
-                f"CREATE TABLE {self._quoted}.assistly_migrations (name text PRIMARY KEY, "
-                "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+                f"CREATE TABLE {self._quoted}.assistly_migrations (name text PRIMARY KEY, checksum text "
+                "NOT NULL, applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp())"
             )
 
     def _has_table(self) -> bool:

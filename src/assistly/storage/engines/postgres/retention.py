@@ -35,7 +35,7 @@ class PostgresRetentionStatements:
                     AND CASE WHEN {condition} AND {table.condition} THEN TRUE ELSE FALSE END
                 RETURNING {table.time} AS at
             )
-            SELECT count(*), max(at) FROM gone
+            SELECT pg_catalog.count(*), pg_catalog.max(at) FROM gone
         """
 
 

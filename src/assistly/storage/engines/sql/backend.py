@@ -68,7 +68,8 @@ class SqlBackend(BackendBase):
         return now if convert is None else convert(now)
 
     def ping(self) -> None:
-        self._database.select(f"SELECT count(*) FROM {self._database.dialect.t}retention", {})
+        d = self._database.dialect
+        self._database.select(f"SELECT {d.f}count(*) FROM {d.t}retention", {})
 
     def migrate(self) -> list[str]:
         return self._database.migrate()

@@ -27,6 +27,9 @@ class Dialect(ABC):
     infer the type.
     """
 
+    f = ""
+    """Stands before the names of functions, where another one of that name might be found."""
+
     text = ""
     """A cast to text."""
 

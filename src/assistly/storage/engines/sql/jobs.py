@@ -68,13 +68,13 @@ class JobStatements:
         self.save = f"UPDATE {table} SET {changes} WHERE id = {p.id}"
         self.remove = f"DELETE FROM {table} WHERE id = {p.id}"
         self.count_backlog = f"""
-            SELECT status, count(*) FROM {table} WHERE {WAITING} GROUP BY status
-            UNION ALL SELECT 'processing', count(*) FROM {table} WHERE {PROCESSING}
-            UNION ALL SELECT 'dead_letter', count(*) FROM {table} WHERE status = 'dead_letter'
+            SELECT status, {d.f}count(*) FROM {table} WHERE {WAITING} GROUP BY status
+            UNION ALL SELECT 'processing', {d.f}count(*) FROM {table} WHERE {PROCESSING}
+            UNION ALL SELECT 'dead_letter', {d.f}count(*) FROM {table} WHERE status = 'dead_letter'
         """
         self.counts = f"""
             {self.count_backlog}
-            UNION ALL SELECT 'posted', count(*) FROM {table} WHERE status = 'posted'
+            UNION ALL SELECT 'posted', {d.f}count(*) FROM {table} WHERE status = 'posted'
         """
         self.until = f"AND due_at <= {p.until}"
         self.after_due = f"AND (due_at, id) > ({p.after_due}, {p.after_id})"

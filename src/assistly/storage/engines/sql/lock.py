@@ -37,7 +37,7 @@ class LockStatements:
         """
         self.create = f"""
             INSERT INTO {table} (id, name, owner_id, fence, held_since, held_until, acquired_at, expires_at)
-            SELECT coalesce(max(id), 0) + 1, {p.name}{d.text}, {p.owner_id}{d.text}, 1,
+            SELECT coalesce({d.f}max(id), 0) + 1, {p.name}{d.text}, {p.owner_id}{d.text}, 1,
                 {p.now}{d.timestamp}, {p.expires_at}{d.timestamp},
                 {p.now_ms}{d.bigint}, {p.expires_ms}{d.bigint}
             FROM {table}
