@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from assistly.storage import OutcomeUnknown, Storage, StorageUnavailable
@@ -43,8 +44,9 @@ class Plan:
         self._at = 0
         self._seen = 0
         self._thread = 0
-        self.statement = ""
-        """The command in progress, where the driver tells it."""
+        self._hit: DriverFault | None = None
+        self.command = ""
+        """The command in progress, where it is known."""
 
     def arm(self, fault: DriverFault, at: int) -> None:
         self._fault, self._at, self._seen, self._thread = fault, at, 0, threading.get_ident()
@@ -56,13 +58,31 @@ class Plan:
 
     def step(self, connection: Any, work: Callable[[], T]) -> T:
         """Run one statement, with the fault if it hits it."""
-        fault = self.hit("statement")
-        if fault is not None and fault.when == "before":
-            fault.act(connection)
+        self.begin_step(connection)
         result = work()
+        self.end_step(connection)
+        return result
+
+    def begin_step(self, connection: Any) -> None:
+        """Before a statement, for drivers that send it and receive its answers apart."""
+        self._hit = self.hit("statement")
+        if self._hit is not None and self._hit.when == "before":
+            self._hit.act(connection)
+
+    def end_step(self, connection: Any) -> None:
+        """After the statement that `begin_step` began."""
+        fault, self._hit = self._hit, None
         if fault is not None and fault.when == "after":
             fault.act(connection)
-        return result
+
+    @contextmanager
+    def named(self, command: str) -> Iterator[None]:
+        """While a command runs, say which."""
+        self.command = command
+        try:
+            yield
+        finally:
+            self.command = ""
 
     @property
     def is_down(self) -> bool:

@@ -6,7 +6,7 @@ the next call works.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from assistly.storage.engines.memory import _MemoryStore
 from backends.fault_maps import MAP_FAULTS, FaultyKeyValueEngine
 from backends.fault_operations import OPERATIONS
+from backends.fault_postgres import CUTS, FaultyPostgresEngine, server_errors
 from backends.fault_sqlite import SQLITE_FAULTS, FaultySqliteEngine
 
 EACH = pytest.mark.parametrize("name", OPERATIONS)
@@ -38,3 +39,26 @@ def test_sqlite(sqlite: FaultySqliteEngine, name: str) -> None:
     for fault in SQLITE_FAULTS:
         sqlite.run_all(name, fault)
     sqlite.run_all(name, SQLITE_FAULTS[0], cold=True)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["libpq", "cursor"])
+def postgres(
+    request: pytest.FixtureRequest, database_url: str, new_schema: Callable[[], str]
+) -> Iterator[FaultyPostgresEngine]:
+    with pytest.MonkeyPatch.context() as patches:
+        faulty = FaultyPostgresEngine(database_url, new_schema(), patches, fast_path=request.param)
+        with closing(faulty):
+            yield faulty
+
+
+@EACH
+def test_postgres(postgres: FaultyPostgresEngine, name: str) -> None:
+    for fault in CUTS:
+        postgres.run_all(name, fault)
+    postgres.run_all(name, CUTS[0], cold=True)
+
+
+@EACH
+def test_errors_of_the_server(postgres: FaultyPostgresEngine, name: str) -> None:
+    for fault in server_errors(postgres.plan):
+        postgres.run_all(name, fault)

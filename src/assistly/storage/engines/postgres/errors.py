@@ -117,7 +117,9 @@ def nothing_committed(error: psycopg.Error) -> bool:
 def _without_state(error: psycopg.Error) -> tuple[type[StorageError], str]:
     if error.sqlstate:
         return StorageError, "Postgres refused a statement"
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+    # A DatabaseError of no subclass is an error of libpq's own.
+    of_libpq = type(error) is psycopg.DatabaseError
+    if of_libpq or isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return StorageUnavailable, "the connection to the server failed"
     if isinstance(error, psycopg.DataError):
         return StorageCorrupt, "a stored value cannot be read"
