@@ -15,6 +15,7 @@ import pytest
 from assistly.storage import Storage
 from assistly.storage.engine import JobDraft, JsonText, Settlement, StorageBackend
 from assistly.storage.engine.keyvalue import backend as keyvalue_backend
+from assistly.storage.engines import memory
 from assistly.storage.engines.memory import MemoryBackend
 from assistly.storage.errors import InvalidValue, StorageClosed, StorageUnavailable
 from assistly.storage.records import Job, JobStatus
@@ -192,6 +193,25 @@ class TestTransactions:
                 backend.nonces.register("a", 1)
             tx.nonces.register("b", 1)
         assert [backend.nonces.seen(nonce) for nonce in ("a", "b")] == [False, True]
+
+    def test_nobody_waits_for_ever_for_a_lock_that_was_left_held(
+        self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a KeyboardInterrupt right after it was acquired, which the application caught."""
+        backend.nonces.register("a", 1)
+        monkeypatch.setattr(memory, "LOCK_SECONDS", 0.01)
+        store: Any = backend._store
+        started(store._lock.acquire).result(PATIENCE)
+        calls: list[Callable[[], Any]] = [
+            lambda: backend.nonces.seen("a"),
+            lambda: backend.nonces.register("b", 1),
+            lambda: backend.jobs.counts(),
+        ]
+        for call in calls:
+            with pytest.raises(StorageUnavailable, match="open a new storage"):
+                started(call).result(PATIENCE)
+        with pytest.raises(StorageUnavailable), backend.transaction() as tx:
+            tx.nonces.register("c", 1)
 
     def test_begun_used_and_ended_on_three_threads(self, backend: MemoryBackend) -> None:
         block = backend.transaction()

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 
 from assistly.storage import InvalidValue, Storage, StorageClosed, StorageUnavailable
+from assistly.storage.engines.sql.binding import cannot_be_bound
 from assistly.storage.engines.sqlite import SqliteBackend, bound
 from assistly.storage.engines.sqlite.driver import sqlite3
 
@@ -47,8 +49,139 @@ def test_what_is_no_open_connection(storage: Storage, path: Path) -> None:
     closed = sqlite3.connect(str(path))
     closed.close()
     for bad in (None, "file.db", object(), closed):
-        with pytest.raises(InvalidValue, match="connection"):
+        with pytest.raises(InvalidValue, match="connection must be"):
             storage.bind(bad)
+
+
+def module(name: str, *classes: type) -> None:
+    """As if the classes were those of a library that need not be installed."""
+    for each in classes:
+        each.__module__ = name
+
+
+def test_the_wrapper_of_another_library(storage: Storage, path: Path) -> None:
+    """The message names its class, and the attribute that can be bound."""
+
+    class Connection:
+        """Of SQLAlchemy; its own `connection` is the proxy of the pool."""
+
+        def __init__(self, raw: Any) -> None:
+            self.connection = SimpleNamespace(driver_connection=raw)
+
+    class DatabaseWrapper:
+        """Of Django."""
+
+        def __init__(self, raw: Any) -> None:
+            self.connection = raw
+
+    class Database:
+        """Of sqlite-utils."""
+
+        def __init__(self, raw: Any) -> None:
+            self.conn = raw
+
+    class ConnectionProxy:
+        """Of Django, before its first query."""
+
+        connection = None
+
+    class Session:
+        """Of SQLAlchemy."""
+
+        def connection(self) -> None: ...
+
+    class Fairy:
+        """Of SQLAlchemy's pool."""
+
+        def __init__(self, raw: Any) -> None:
+            self.dbapi_connection = raw
+
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    module("sqlalchemy.engine", Connection, Fairy, Session)
+    module("django.db.backends", DatabaseWrapper, ConnectionProxy)
+    module("sqlite_utils.db", Database)
+    with connect(path) as raw:
+        for wrapper, words in (
+            (Connection(raw), "got sqlalchemy.engine.Connection: pass its .connection.driver_connection"),
+            (Fairy(raw), "pass its .dbapi_connection"),
+            (DatabaseWrapper(raw), "got django.db.backends.DatabaseWrapper: pass its .connection"),
+            (ConnectionProxy(), "pass its .connection, after ensure_connection()"),
+            (Session(), "pass its .connection().connection.driver_connection"),
+            (Database(raw), "got sqlite_utils.db.Database: pass its .conn"),
+            (raw.cursor(), "got sqlite3.Cursor: pass its .connection"),
+        ):
+            with pytest.raises(InvalidValue) as caught:
+                storage.bind(wrapper)
+            assert str(caught.value).startswith("connection must be a sqlite3.Connection, got ")
+            assert words in str(caught.value)
+
+
+def test_what_cannot_be_bound_at_all(storage: Storage) -> None:
+    class Connection:
+        """Of aiosqlite."""
+
+    class ConnectionPool: ...
+
+    class AsyncConnection: ...
+
+    module("aiosqlite.core", Connection)
+    module("sqlalchemy.ext.asyncio", AsyncConnection)
+    for wrong, words in (
+        (Connection(), "got aiosqlite.core.Connection: pass a synchronous connection"),
+        (AsyncConnection(), "pass a synchronous connection"),
+        (ConnectionPool(), "pass a connection that it lent"),
+        (sqlite3.Connection, "open one with sqlite3.connect"),
+        ("file.db", "got builtins.str: open one with sqlite3.connect"),
+    ):
+        with pytest.raises(InvalidValue) as caught:
+            storage.bind(wrong)
+        assert words in str(caught.value)
+
+
+def test_what_the_postgres_engine_says() -> None:
+    class Connection:
+        connection = None
+
+    module("sqlalchemy.engine", Connection)
+    error = str(cannot_be_bound(Connection(), psycopg.Connection))
+    assert error == (
+        "connection must be a psycopg.Connection, got sqlalchemy.engine.Connection: "
+        "pass its .connection.driver_connection"
+    )
+    assert "got psycopg.AsyncConnection: pass a synchronous" in str(
+        cannot_be_bound(object.__new__(psycopg.AsyncConnection), psycopg.Connection)
+    )
+
+
+@pytest.mark.parametrize("other", ["another.db", ":memory:", ""])
+def test_a_connection_to_another_file(storage: Storage, path: Path, other: str) -> None:
+    with closing(sqlite3.connect(path.with_name(other) if other.endswith(".db") else other)) as raw:
+        if other == "another.db":
+            with Storage(SqliteBackend(path.with_name(other)), auto_prune=False) as own:
+                own.ping()
+        with pytest.raises(InvalidValue, match="bind a connection to the same file"):
+            storage.bind(raw)
+
+
+def test_another_path_to_the_same_file(storage: Storage, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    monkeypatch.chdir(path.parent)
+    for same in (link, Path(path.name)):
+        with connect(same) as raw:
+            raw.execute("ATTACH ':memory:' AS other")
+            storage.bind(raw).nonces.register(f"over {same.name}")
+            raw.commit()
+        assert storage.nonces.seen(f"over {same.name}")
+
+
+def test_the_first_use_is_a_bound_one(path: Path) -> None:
+    with connect(path) as raw, Storage(SqliteBackend(path), auto_prune=False) as storage:
+        storage.bind(raw).nonces.register("first")
+        raw.commit()
+        assert storage.nonces.seen("first")
 
 
 def test_a_connection_of_another_thread(storage: Storage, path: Path) -> None:

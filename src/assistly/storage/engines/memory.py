@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from ..engine.keyvalue import BufferedMap, KeyValueBackend, OrderedStore, SortedKeys, Value
 from ..errors import StorageUnavailable
 
+LOCK_SECONDS = 10.0
+"""How long a call waits for another one that reads or commits."""
+
 _FORK_SECONDS = 5.0
 
 
@@ -29,7 +32,7 @@ class _MemoryStore(OrderedStore[BufferedMap]):
 
     def __init__(self) -> None:
         # Reentrant: a scan takes it, since it may sort keys, and a reader that scans holds it already.
-        self._lock = threading.RLock()
+        self._lock = _BoundedLock()
         self._committed = _Committed(self._lock)
         self._writing: BufferedMap | None = None
         self._is_held_for_fork = False
@@ -71,7 +74,7 @@ class _MemoryStore(OrderedStore[BufferedMap]):
             self._committed = _Committed(self._lock)
 
     def before_fork(self) -> None:
-        self._is_held_for_fork = self._lock.acquire(timeout=_FORK_SECONDS)
+        self._is_held_for_fork = self._lock.try_for(_FORK_SECONDS)
 
     def after_fork_in_parent(self) -> None:
         if self._is_held_for_fork:
@@ -79,13 +82,42 @@ class _MemoryStore(OrderedStore[BufferedMap]):
 
     def after_fork_in_child(self) -> None:
         self._is_torn = not self._is_held_for_fork
-        self._lock = self._committed.lock = threading.RLock()
+        self._lock = self._committed.lock = _BoundedLock()
+
+
+class _BoundedLock:
+    """A reentrant lock that nobody waits for longer than LOCK_SECONDS.
+
+    A caught KeyboardInterrupt may have left it held, if it came right after `acquire`.
+    """
+
+    def __init__(self) -> None:
+        lock = threading.RLock()
+        self.release = lock.release
+        self._try = lock.acquire
+
+    def acquire(self) -> None:
+        if not self._try(True, LOCK_SECONDS):
+            raise StorageUnavailable(
+                f"another call of this process did not end within {LOCK_SECONDS:g} seconds: if an exception "
+                "of a signal handler has ended it, open a new storage"
+            )
+
+    def try_for(self, seconds: float) -> bool:
+        """Acquire the lock, and return whether that took no longer than `seconds`."""
+        return self._try(True, seconds)
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class _Committed:
     """The committed data."""
 
-    def __init__(self, lock: threading.RLock) -> None:
+    def __init__(self, lock: _BoundedLock) -> None:
         self.lock = lock
         self._values: dict[bytes, Value] = {}
         self._keys = SortedKeys()

@@ -11,10 +11,13 @@ from ...errors import InvalidValue
 
 # Where the wrappers of other libraries keep the driver's connection.
 _WRAPPED = ("connection.driver_connection", "driver_connection", "dbapi_connection", "connection", "conn")
+# Where that is, if this object has no connection yet or a call is needed: by library and class.
 _HINTS = {
-    "sqlalchemy": ".connection.driver_connection",
-    "django": ".connection",
-    "sqlite_utils": ".conn",
+    ("sqlalchemy", "Session"): ".connection().connection.driver_connection",
+    ("sqlalchemy", "Engine"): ".raw_connection().driver_connection",
+    ("sqlalchemy", "Connection"): ".connection.driver_connection",
+    ("django", "ConnectionProxy"): ".connection, after ensure_connection()",
+    ("django", "DatabaseWrapper"): ".connection, after ensure_connection()",
 }
 
 
@@ -39,12 +42,13 @@ def _attribute(connection: object, expected: type[Any]) -> str:
         with suppress(Exception):
             if isinstance(attrgetter(path)(connection), expected):
                 return f".{path}"
-    return _HINTS.get(type(connection).__module__.partition(".")[0], "")
+    kind = type(connection)
+    return _HINTS.get((kind.__module__.partition(".")[0], kind.__name__), "")
 
 
 def full_name(kind: type[Any]) -> str:
     """The name of a class with its module; with the package that exports it, if there is one."""
     package = kind.__module__.rpartition(".")[0]
-    if package and getattr(sys.modules.get(package), kind.__qualname__, None) is kind:
-        return f"{package}.{kind.__qualname__}"
-    return f"{kind.__module__}.{kind.__qualname__}"
+    if package and getattr(sys.modules.get(package), kind.__name__, None) is kind:
+        return f"{package}.{kind.__name__}"
+    return f"{kind.__module__}.{kind.__name__}"
