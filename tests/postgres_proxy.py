@@ -13,18 +13,23 @@ class Cut(Enum):
     BEFORE = auto()
     AFTER = auto()
     REPLY = auto()
+    HOLD = auto()
 
 
 class Proxy:
-    """`silent` takes connections and never answers."""
+    """`silent` takes connections and never answers, until `forward` is called."""
 
     def __init__(self, server: Path, *, silent: bool = False) -> None:
         self.cuts = 0
+        self._is_closed = False
+        self._may_forward = threading.Event()
+        if not silent:
+            self._may_forward.set()
         self._server = server
-        self._silent = silent
         self._trigger: tuple[bytes, Cut] | None = None
         self._replies: set[socket.socket] = set()
         self._sockets: list[socket.socket] = []
+        self._servers: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -32,6 +37,24 @@ class Proxy:
     def url(self) -> str:
         port = self._listener.getsockname()[1]
         return f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable&gssencmode=disable"
+
+    @property
+    def connections(self) -> int:
+        """How many a client has opened."""
+        return len(self._sockets)
+
+    def hold(self) -> None:
+        """Take whatever either side sends, and forward nothing: as a network that was cut, or a server that
+        was stopped."""
+        self._may_forward.clear()
+
+    def hold_at(self, word: str) -> None:
+        """As `hold`, from the next time on that the client sends this."""
+        self._trigger = (word.encode(), Cut.HOLD)
+
+    def forward(self) -> None:
+        """Forward what was held back, and whatever comes."""
+        self._may_forward.set()
 
     def cut_before(self, word: str) -> None:
         """Once, when the client sends this: it does not reach the server."""
@@ -46,8 +69,11 @@ class Proxy:
         self._trigger = (word.encode(), Cut.REPLY)
 
     def close(self) -> None:
-        for each in (self._listener, *self._sockets):
+        self._is_closed = True
+        for each in (self._listener, *self._sockets, *self._servers):
+            _end(each)
             each.close()
+        self._may_forward.set()
 
     def _accept(self) -> None:
         while True:
@@ -56,20 +82,36 @@ class Proxy:
             except OSError:
                 return
             self._sockets.append(client)
-            if self._silent:
-                continue
-            server = socket.socket(socket.AF_UNIX)
-            self._sockets.append(server)
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        self._may_forward.wait()
+        if self._is_closed:
+            return
+        server = socket.socket(socket.AF_UNIX)
+        self._servers.append(server)
+        if self._is_closed:
+            server.close()
+            return
+        try:
             server.connect(str(self._server))
-            threading.Thread(target=self._to_server, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._to_client, args=(client, server), daemon=True).start()
+        except OSError:
+            _end(client)
+            return
+        threading.Thread(target=self._to_server, args=(client, server), daemon=True).start()
+        threading.Thread(target=self._to_client, args=(client, server), daemon=True).start()
 
     def _to_server(self, client: socket.socket, server: socket.socket) -> None:
         try:
             while data := client.recv(65536):
                 cut = self._cut_at(data)
+                if cut is Cut.HOLD:
+                    self.hold()
+                self._may_forward.wait()
                 if cut is Cut.REPLY:
                     self._replies.add(server)
+                elif cut is Cut.HOLD:
+                    pass
                 elif cut is not None:
                     self.cuts += 1
                     _end(client)
@@ -89,6 +131,7 @@ class Proxy:
                 if server in self._replies:
                     self.cuts += 1
                     return
+                self._may_forward.wait()
                 client.sendall(data)
         except OSError:
             pass

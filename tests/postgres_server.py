@@ -92,6 +92,20 @@ class TemporaryServer:
         for lock in (self._folder / "postmaster.pid", self.socket.with_name(f"{self.socket.name}.lock")):
             lock.unlink()
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """SIGSTOP to all of its processes, and SIGCONT at the end."""
+        postmaster: Any = self._server.get_postmaster_info().process
+        postmaster.suspend()
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
     def close(self) -> None:
         self._server.cleanup()
         self._folder.parent.rmdir()

@@ -30,8 +30,8 @@ from .validation import duration, flag, instance, shown
 
 _LOCK_TTL = timedelta(seconds=45)
 
-ABORT_SECONDS = 5.0
-"""How long `close` waits for a call in progress on a transaction."""
+ABORT_SECONDS = 1.0
+"""How long `close` waits for calls in progress on transactions, in all."""
 
 
 class Storage:
@@ -187,8 +187,9 @@ class Storage:
         self._context.close()
         if self._pruner is not None:
             self._pruner.close()
+        until = time.monotonic() + ABORT_SECONDS
         for transaction in opened_by(self):
-            transaction.abort("the storage was closed", timeout=ABORT_SECONDS)
+            transaction.abort("the storage was closed", timeout=max(0.0, until - time.monotonic()))
         self._close_backend()
 
     def _close_backend(self) -> None:

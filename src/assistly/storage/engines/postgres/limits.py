@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Generator
 from datetime import timedelta
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg.errors import QueryCanceled
@@ -75,16 +75,17 @@ class Limit:
     statement, and leaves a second for the answer; the second time closes the connection.
     """
 
-    __slots__ = ("__weakref__", "_cancels", "_connection", "_is_cancelled", "_limits", "_seconds", "deadline")
+    __slots__ = ("__weakref__", "_cancels", "_connection", "_limits", "_seconds", "deadline", "is_cancelled")
 
     def __init__(self, connection: psycopg.Connection[Any], limits: Limits | None = None) -> None:
         self._connection = connection
         self._limits = limits
         self._seconds = math.inf
         self._cancels = True
-        self._is_cancelled = False
         self.deadline = math.inf
         """In seconds of `time.monotonic`."""
+        self.is_cancelled = False
+        """Whether a statement of the call was cancelled: then the call runs no further one."""
 
     def begin(self, seconds: float | None = None, *, cancels: bool = True) -> None:
         """Begin a call that may take so many seconds from now on (None: the limit of the storage).
@@ -98,7 +99,7 @@ class Limit:
             seconds = min(seconds, CLOSING_SECONDS)
         self._seconds = seconds
         self._cancels = cancels
-        self._is_cancelled = False
+        self.is_cancelled = False
         self.deadline = monotonic() + seconds
 
     def allow(self, records: int) -> None:
@@ -113,7 +114,7 @@ class Limit:
 
     def expire(self) -> None:
         """Cancel the statement. If it was cancelled before, close the connection and raise LimitExceeded."""
-        if self._cancels and not self._is_cancelled:
+        if self._cancels and not self.is_cancelled:
             until = monotonic() + CANCEL_SECONDS
             if self.cancel():
                 self.deadline = until
@@ -124,7 +125,7 @@ class Limit:
 
     def cancel(self) -> bool:
         """Ask the server to cancel the statement. Returns whether it has received that."""
-        self._is_cancelled = True
+        self.is_cancelled = True
         if not psycopg.capabilities.has_cancel_safe():
             # Before libpq 17, nothing limits how long that takes.
             return False
@@ -136,8 +137,13 @@ class Limit:
 
     def check(self, error: psycopg.Error) -> None:
         """Raise LimitExceeded if the error is the answer to `expire`."""
-        if self._is_cancelled and isinstance(error, QueryCanceled):
+        if self.is_cancelled and isinstance(error, QueryCanceled):
             raise LimitExceeded(f"{self._reason()}, and the statement was cancelled") from error
+
+    def refuse(self) -> NoReturn:
+        """Raise LimitExceeded for a further statement of a call, if the last one ended before it could be
+        cancelled."""
+        raise LimitExceeded(f"{self._reason()}, and the call was cancelled")
 
     def _reason(self) -> str:
         limits = self._limits
@@ -168,6 +174,8 @@ class Limit:
 
         The driver resumes it ten times a second, whether the server has answered or not.
         """
+        if self.is_cancelled:
+            self.refuse()
         try:
             awaited = next(generator)
             while True:

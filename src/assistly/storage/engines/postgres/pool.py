@@ -71,8 +71,10 @@ class Pool(forks.ForkAware):
         self._idle: list[PooledConnection] = []
         self._places = Places(self._size, self._lost)
         self._waiting: deque[_Waiter] = deque()
-        self._attempts: list[None] = []
-        """One for each attempt to connect that is under way."""
+        self._attempts: list[_Attempt] = []
+        """The attempts to connect that callers wait for."""
+        self._connecting: list[None] = []
+        """One for each attempt to connect, whether a caller waits for it or not."""
         self._full: str | None = None
         """What the server has said, if it had no connection left when one was last opened."""
         self._pause = self._connects_at = 0.0
@@ -131,6 +133,8 @@ class Pool(forks.ForkAware):
         """Close the idle connections, and those in use when they are given back."""
         self.is_closed = True
         self.serve()
+        for attempt in list(self._attempts):
+            attempt.abandon(StorageClosed("the storage is closed"))
         self.close_idle()
 
     def after_fork_in_child(self) -> None:
@@ -221,24 +225,29 @@ class Pool(forks.ForkAware):
     def _no_connection(self, seconds: float) -> StorageUnavailable:
         """The error for a caller that has waited for so many seconds in vain."""
         if self._full is not None:
-            return StorageUnavailable(f"no connection became free within {seconds:g} s: {self._full}")
-        if self._attempts:
+            return StorageUnavailable(
+                f"no connection became free within {round(seconds, 2):g} s: {self._full}"
+            )
+        if self._connecting:
             return self._no_answer(seconds)
         return StorageUnavailable(
-            f"all {self._size} connections are in use, and none came back within {seconds:g} s: "
+            f"all {self._size} connections are in use, and none came back within {round(seconds, 2):g} s: "
             "raise STORAGE_POOL_SIZE, or keep transactions short"
         )
 
     def _no_answer(self, seconds: float) -> StorageUnavailable:
-        return StorageUnavailable(f"no connection to {self._label} within {seconds:g} s")
+        return StorageUnavailable(f"no connection to {self._label} within {round(seconds, 2):g} s")
 
     def _open(self, place: Place, deadline: float, seconds: float) -> PooledConnection | None:
         """Open a connection. None: the server has none left now."""
         attempt = _Attempt(partial(self._connected, place), partial(self.add, place), self.give_back)
+        self._attempts.append(attempt)
         try:
             outcome = attempt.outcome(max(0.0, deadline - monotonic()))
         except queue.Empty:
             raise self._no_answer(seconds) from None
+        finally:
+            self._attempts.remove(attempt)
         if isinstance(outcome, PooledConnection):
             return outcome
         if isinstance(outcome, ServerIsFull):
@@ -248,7 +257,7 @@ class Pool(forks.ForkAware):
         raise StorageUnavailable(f"cannot connect to {self._label}") from outcome
 
     def _connected(self, place: Place) -> PooledConnection:
-        self._attempts.append(None)
+        self._connecting.append(None)
         try:
             connection = self._connect()
         except ServerIsFull as error:
@@ -258,7 +267,7 @@ class Pool(forks.ForkAware):
             self._full = None
             raise
         finally:
-            self._attempts.pop()
+            self._connecting.pop()
         self._full, self._pause = None, 0.0
         connection.age = self._age
         connection.place = place
@@ -305,6 +314,18 @@ class _Attempt:
             if not self._outcomes.empty():
                 self._keep(self._outcomes.get())
             raise
+
+    def abandon(self, error: Exception) -> None:
+        """Let `outcome` return this error now."""
+        # If the lock is not free, the outcome is just being passed on.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._is_awaited:
+                self._is_awaited = False
+                self._outcomes.put(error)
+        finally:
+            self._lock.release()
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="assistly-connect", daemon=True)

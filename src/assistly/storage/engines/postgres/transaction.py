@@ -237,6 +237,10 @@ class PostgresTransaction:
         finally:
             if self._is_bound:
                 limit.withdraw()
+                link = self._executor.connection.pgconn
+                if link.transaction_status == TransactionStatus.ACTIVE:
+                    # Nobody can use a connection that was left in the middle of a statement.
+                    link.finish()
 
 
 def check_pipeline(connection: psycopg.Connection[Any]) -> None:

@@ -134,10 +134,14 @@ class LibpqExecutor(PostgresExecutor):
         return result.command_tuples or 0
 
     def command(self, text: str) -> str:
+        if self.limit.is_cancelled:
+            self.limit.refuse()
         self._link.send_query(text.encode())
         return (self._answers()[-1].command_status or b"").decode()
 
     def run(self, statement: str, params: Params) -> tuple[PGresult, _Known]:
+        if self.limit.is_cancelled:
+            self.limit.refuse()
         text, pick, formats = _positional(statement)
         parameters = self._parameters
         values = parameters.dump_sequence(pick(params), formats)
