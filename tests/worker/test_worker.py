@@ -25,6 +25,7 @@ from assistly.storage import (
     Storage,
     StorageClosed,
     StorageUnavailable,
+    TransactionOpen,
 )
 from assistly.storage.aio import AsyncStorage
 from assistly.worker import AsyncWorker, Permanent, Publisher, Retry, Unknown, Worker
@@ -727,35 +728,121 @@ class TestAsyncWorker:
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "message"),
     [
-        {"publishers": {}},
-        {"publishers": {"x": "stdout"}},
-        {"publishers": {"": print}},
-        {"publishers": print},
-        {"platforms": ["y"]},
-        {"platforms": []},
-        {"worker_id": ""},
-        {"concurrency": 0},
-        {"concurrency": 1001},
-        {"platform_concurrency": {"x": 0}},
-        {"platform_concurrency": {"y": 1}},
-        {"batch": 0},
-        {"lease": timedelta(0)},
-        {"lease": 60},
-        {"heartbeat": timedelta(minutes=1)},
-        {"heartbeat": timedelta(0)},
-        {"poll": 0},
-        {"grace": -1},
-        {"pause": "1"},
-        {"retry": 5},
-        {"retry": {"x": timedelta(minutes=5)}},
-        {"clock": 1.0},
+        ({"publishers": {}}, "publishers must not be empty"),
+        ({"publishers": {"x": "stdout"}}, r"publishers\['x'\] must be a function or another object"),
+        ({"publishers": {"": print}}, "a platform in publishers must not be empty"),
+        ({"publishers": {5: print}}, "a platform in publishers must be a str, not 5"),
+        ({"publishers": {"x" * 513: print}}, "a platform in publishers may have at most 512 bytes"),
+        ({"publishers": print}, "publishers must be a mapping of platforms to publishers"),
+        ({"publishers": [("x", print)]}, "publishers must be a mapping of platforms to publishers"),
+        ({"publishers": None}, "publishers must be a mapping of platforms to publishers"),
+        ({"platforms": ["y"]}, "platforms names 'y', which publishers has no publisher for"),
+        ({"platforms": []}, "needs something to publish with"),
+        ({"platforms": "x"}, r"platforms must be an? [a-z]+ of str"),
+        ({"platforms": 5}, r"platforms must be an? [a-z]+ of str"),
+        ({"platforms": [None]}, "platforms must be a str"),
+        ({"worker_id": ""}, "worker_id must not be empty"),
+        ({"worker_id": 5}, "worker_id must be a str"),
+        ({"concurrency": 0}, "concurrency must be from 1 to 1000"),
+        ({"concurrency": 1001}, "concurrency must be from 1 to 1000"),
+        ({"concurrency": 4.0}, "concurrency must be an int"),
+        ({"concurrency": True}, "concurrency must be an int"),
+        ({"platform_concurrency": {"x": 0}}, r"platform_concurrency\['x'\] must be from 1 to 1000"),
+        ({"platform_concurrency": {"y": 1}}, "platform_concurrency names 'y', which has no publisher"),
+        ({"platform_concurrency": 5}, "platform_concurrency must be a mapping"),
+        ({"platform_concurrency": [("x", 1)]}, "platform_concurrency must be a mapping"),
+        ({"batch": 0}, "batch must be from 1 to 1000"),
+        ({"lease": timedelta(0)}, "lease must be above zero"),
+        ({"lease": 60}, "lease must be a timedelta, not 60"),
+        ({"lease": timedelta.max}, "lease may be at most 365 days"),
+        ({"heartbeat": timedelta(minutes=1)}, "heartbeat must be shorter than the lease"),
+        ({"heartbeat": timedelta(0)}, "heartbeat must be above zero"),
+        ({"heartbeat": 5}, "heartbeat must be a timedelta"),
+        ({"poll": 0}, "poll must be above zero"),
+        ({"poll": float("nan")}, "poll must be a number"),
+        ({"grace": -1}, "grace must be a number from 0"),
+        ({"grace": float("inf")}, "grace must be a number from 0"),
+        ({"grace": None}, "grace must be a number"),
+        ({"pause": "1"}, "pause must be a number"),
+        ({"retry": 5}, "retry must be a RetryPolicy, or a mapping of platforms to them"),
+        ({"retry": {"x": timedelta(minutes=5)}}, r"retry\['x'\] must be a RetryPolicy"),
+        ({"retry": {"y": RetryPolicy()}}, "retry names 'y', which has no publisher"),
+        ({"clock": 1.0}, "clock must be callable"),
+        ({"clock": datetime.now}, "clock must return seconds as a number"),
     ],
 )
-def test_the_options_are_checked(storage: Storage, bad: dict[str, Any]) -> None:
-    with pytest.raises(InvalidValue):
-        Worker(storage, **{"publishers": {"x": print}, **bad})
+def test_the_options_are_checked(storage: Storage, bad: dict[str, Any], message: str) -> None:
+    for kind in (Worker, AsyncWorker):
+        with pytest.raises(InvalidValue, match=message):
+            kind(storage, **{"publishers": {"x": print}, **bad})
+
+
+def test_long_times_are_no_error(storage: Storage) -> None:
+    storage.queue.schedule("x", "hello")
+    ages = timedelta.max
+    worker = Worker(
+        storage,
+        {"x": lambda _: worker.stop()},
+        grace=ages,
+        poll=ages,
+        timeout=ages,
+        lease=timedelta(days=365),
+    )
+    worker.run()
+    assert worker.counts == {"posted": 1}
+
+
+class TestTheStorage:
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            (MemoryBackend(), r"not the engine itself: pass Storage\(MemoryBackend\(…\)\)"),
+            (AsyncStorage(Storage(MemoryBackend(), auto_prune=False)), "use AsyncWorker"),
+            (None, r"must be a Storage, not None: open_storage\(\) returns one"),
+            ("sqlite", "must be a Storage, not 'sqlite'"),
+            (Storage, "must be a Storage, not a type"),
+        ],
+    )
+    def test_it_must_be_one(self, wrong: Any, message: str) -> None:
+        with pytest.raises(InvalidValue, match=message):
+            Worker(wrong, {"x": print})
+
+    @pytest.mark.parametrize("wrong", [MemoryBackend(), None, "sqlite"])
+    def test_that_of_an_async_worker_too(self, wrong: Any) -> None:
+        with pytest.raises(InvalidValue, match="storage must be an AsyncStorage or a Storage"):
+            AsyncWorker(wrong, {"x": print})
+
+    def test_it_must_not_be_that_of_a_transaction(self, storage: Storage) -> None:
+        with storage.transaction() as tx, pytest.raises(InvalidValue, match="belongs to a transaction"):
+            Worker(tx, {"x": print})
+
+        async def main() -> None:
+            async with AsyncStorage(storage) as outer, outer.transaction() as tx:
+                with pytest.raises(InvalidValue, match="belongs to a transaction"):
+                    AsyncWorker(tx, {"x": print})
+
+        asyncio.run(main())
+
+    def test_it_must_not_be_used_inside_a_transaction(self, storage: Storage) -> None:
+        worker = Worker(storage, {"x": print})
+        with storage.transaction(), pytest.raises(TransactionOpen):
+            worker.run_until_idle()
+
+    def test_it_must_be_open(self, storage: Storage) -> None:
+        worker = Worker(storage, {"x": print})
+        storage.close()
+        for run in (worker.run, worker.run_until_idle):
+            with pytest.raises(StorageClosed, match="closed"):
+                run()
+
+    def test_the_event_loop_must_be_one(self, storage: Storage) -> None:
+        closed = asyncio.new_event_loop()
+        closed.close()
+        for wrong in (5, closed):
+            with pytest.raises(InvalidValue, match="loop must"):
+                Worker(storage, {"x": print}).run_until_idle(loop=wrong)  # type: ignore[arg-type]
 
 
 class _MostAtOnce:

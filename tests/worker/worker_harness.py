@@ -37,14 +37,18 @@ def use_engine(request: pytest.FixtureRequest, publishers: str) -> str:
 
 
 def start_worker(
-    publisher: str, *options: str, before: str = "pass", log: int | IO[str] = subprocess.PIPE
+    publisher: str,
+    *options: str,
+    before: str = "pass",
+    log: int | IO[str] = subprocess.PIPE,
+    prefix: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """`assistly worker`, for the platform x. `before` is run first in its process.
+    """`assistly worker`, for the platform x. `before` is run first in its process, `prefix` runs it.
 
     It handles SIGINT also where the tests were started to ignore it.
     """
     program = f"{HANDLES_SIGINT}\n{before}\nfrom assistly.cli import main\nmain()"
-    command = [sys.executable, "-c", program, "worker", "--publish", f"x={publisher}", *options]
+    command = [*prefix, sys.executable, "-c", program, "worker", "--publish", f"x={publisher}", *options]
     return subprocess.Popen(command, stderr=log, text=True)
 
 

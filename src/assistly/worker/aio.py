@@ -14,7 +14,7 @@ from assistly.storage.validation import wrong_type
 
 from .options import WorkerOptions
 from .publisher import Publisher
-from .signals import stop_on_signals
+from .signals import SIGNAL_SECONDS, stop_on_signals
 from .threads import Runtime
 from .worker import Worker
 
@@ -74,14 +74,15 @@ class AsyncWorker:
         if handle_signals:
             signals = stop_on_signals(self._worker.stop, pass_on=False)
         with signals:
-            await self._on_thread(partial(self._worker.run, handle_signals=False, loop=loop))
+            run = partial(self._worker.run, handle_signals=False, loop=loop)
+            await self._on_thread(run, SIGNAL_SECONDS if handle_signals else None)
 
     async def run_until_idle(self) -> None:
         """Publish the jobs that are due now, as `Worker.run_until_idle`. A cancellation calls `stop`."""
         loop = asyncio.get_running_loop()
         await self._on_thread(partial(self._worker.run_until_idle, loop=loop))
 
-    async def _on_thread(self, work: Callable[[], None]) -> None:
+    async def _on_thread(self, work: Callable[[], None], wake_up_after: float | None = None) -> None:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -96,7 +97,9 @@ class AsyncWorker:
 
         Runtime().start("assistly-worker", run)
         try:
-            await asyncio.shield(done)
+            while not done.done():
+                await asyncio.wait([done], timeout=wake_up_after)
+            await done
         except asyncio.CancelledError:
             self._worker.stop()
             await done

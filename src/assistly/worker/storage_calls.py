@@ -74,8 +74,8 @@ class RetriedCalls:
     def begin_publish(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
         """Call `Queue.begin_publish`; None if the job must not be published.
 
-        That is so if the claim is lost, `may_begin` returns False, or the worker has given up. The call can be repeated after any
-        error, since beginning twice under one claim is harmless.
+        That is so if the claim is lost, `may_begin` returns False, or the worker has given up. The call can
+        be repeated after any error, since beginning twice under one claim is harmless.
         """
         backoff = Backoff()
         while may_begin():
