@@ -14,7 +14,6 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from assistly.storage import MemoryBackend, PostgresBackend, SqliteBackend, Storage, TransactionAborted
-from assistly.storage.engines.postgres import database
 from assistly.storage.records import ClaimState
 from assistly.storage.testing.faults import Action, Fault, FaultyBackend, fail_with
 from assistly.storage.testing.fixtures import on_a_thread
@@ -179,7 +178,7 @@ def test_a_call_is_repeated_after_a_conflict(
 ) -> None:
     postgres.ping()
     engine: Any = postgres._context.backend._database  # type: ignore[attr-defined]
-    monkeypatch.setattr(database.time, "sleep", lambda _: None)
+    monkeypatch.setattr("assistly.storage.engines.postgres.database.time.sleep", lambda _: None)
     losses = RETRIES
 
     def work(executor: Any) -> Any:

@@ -28,15 +28,21 @@ from forking import needs_fork
 from waiting import until
 
 PATIENCE = 20.0
-# Less than a waiter sleeps without looking again: what ends earlier was woken.
+# Less than a waiter that does not poll sleeps without looking again: what ends earlier was woken.
 SOON = 4.0
 HOUR = timedelta(hours=1)
 
 Open = Callable[[], Storage]
 
 
+@pytest.fixture
+def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Postgres, only notifications end a wait."""
+    monkeypatch.setattr(wakeups, "POLL_SECONDS", PATIENCE)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def open_another(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+def open_another(request: pytest.FixtureRequest, tmp_path: Path, without_polling: None) -> Iterator[Open]:
     """Each has connections of its own, as another process has."""
     opened: list[Storage] = []
 
@@ -322,7 +328,10 @@ def test_a_full_queue_of_notifications_does_not_keep_a_job_out(
 
 
 def test_a_notification_makes_waiters_look(
-    open_postgres: Callable[..., Storage], admin: psycopg.Connection[Any], schema: str
+    open_postgres: Callable[..., Storage],
+    admin: psycopg.Connection[Any],
+    schema: str,
+    without_polling: None,
 ) -> None:
     """Whatever else it says, as those of an older version did."""
     waiter, other = open_postgres(), open_postgres()
@@ -377,7 +386,7 @@ def is_there(admin: psycopg.Connection[Any], pid: int) -> bool:
 
 
 def test_a_dropped_listener_comes_back(
-    open_postgres: Callable[..., Storage], admin: psycopg.Connection[Any]
+    open_postgres: Callable[..., Storage], admin: psycopg.Connection[Any], without_polling: None
 ) -> None:
     waiter, other = open_postgres(), open_postgres()
     with asleep(waiter) as woken:
@@ -449,6 +458,41 @@ def test_without_a_thread_it_polls(postgres: Storage, monkeypatch: pytest.Monkey
     assert wakeups_of(postgres)._thread is None
     postgres.queue.schedule_many([NewJob("x", "content")] * 2)
     assert wakeups_of(postgres)._thread is not None
+
+
+def test_a_wait_is_about_later_changes(postgres: Storage, without_polling: None) -> None:
+    """Those before the look have been seen."""
+    jobs = postgres._context.backend.jobs
+    listener = wakeups_of(postgres)
+    jobs.wait(0)
+    until(lambda: listener.is_listening)
+    for _ in range(3):
+        listener._changed()
+        jobs.next_due_at()
+        began = time.monotonic()
+        jobs.wait(0.05)
+        assert time.monotonic() - began >= 0.05
+
+
+def test_what_happens_during_the_look_ends_the_wait(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch, without_polling: None
+) -> None:
+    jobs: Any = postgres._context.backend.jobs
+    listener = wakeups_of(postgres)
+    jobs.wait(0)
+    until(lambda: listener.is_listening)
+    select = jobs._database.select
+
+    def select_and_change(statement: str, params: Any) -> Any:
+        rows = select(statement, params)
+        listener._changed()
+        return rows
+
+    monkeypatch.setattr(jobs._database, "select", select_and_change)
+    jobs.next_due_at()
+    began = time.monotonic()
+    jobs.wait(PATIENCE)
+    assert time.monotonic() - began < SOON
 
 
 def test_what_happens_between_look_and_wait_ends_the_wait(postgres: Storage) -> None:

@@ -303,6 +303,14 @@ class LookAheadContract(Contract):
             updated_at=START + HOUR,
         )
 
+    @pytest.mark.parametrize("lease", [SECOND, HOUR], ids=["shorter", "longer"])
+    def test_a_lease_runs_out_at_its_new_end(
+        self, backend: StorageBackend, storage: Storage, lease: timedelta
+    ) -> None:
+        (job,) = storage.queue.extend([held(storage, lease=MINUTE)], lease=lease)
+        assert [*backend.jobs.expired(limit=9, now=START + lease - TICK)] == []
+        assert [*backend.jobs.expired(limit=9, now=START + lease)] == [job]
+
     def _claim(self, backend: StorageBackend, **options: Any) -> list[Job]:
         defaults: dict[str, Any] = {"worker_id": "w", "limit": 9, "platforms": None, "now": START}
         return [*backend.jobs.claim(lease_until=START + HOUR, **{**defaults, **options})]

@@ -358,6 +358,19 @@ class QueueFenceContract(Contract):
         assert storage.queue.settle([_SETTLED[outcome](job)]) == Settled([], [job.id])
         assert census(storage) == before
 
+    @pytest.mark.parametrize("loss", _LOSSES)
+    @pytest.mark.parametrize("outcome", _SETTLED)
+    def test_settle_lists_a_lost_claim_among_others(self, storage: Storage, loss: str, outcome: str) -> None:
+        job = held(storage)
+        _LOSSES[loss](storage, job)
+        lost = storage.queue.get(job.id)
+        storage.queue.schedule_many([NewJob("y", "a")] * 2)
+        others = storage.queue.claim_due(worker_id="w", platforms=["y"])
+        settled = storage.queue.settle([_SETTLED[outcome](one) for one in (others[0], job, others[1])])
+        assert settled.lost == [job.id]
+        assert [one.id for one in settled.jobs] == [other.id for other in others]
+        assert storage.queue.get(job.id) == lost
+
     @pytest.mark.parametrize("ending", _ENDINGS)
     def test_a_job_that_was_never_claimed(self, storage: Storage, ending: str) -> None:
         job = storage.queue.schedule("x", "a")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from ..errors import InvalidValue
-from ..records import Failed, JobStatus, NewJob
+from ..records import Failed, Job, JobStatus, NewJob, Released, Snoozed
 from ..storage import Storage
 from .fixtures import (
     DAY,
     END_OF_TIME,
     HOUR,
+    LEASE,
     MINUTE,
     START,
     TICK,
@@ -24,7 +29,36 @@ from .fixtures import (
 SECOND = timedelta(seconds=1)
 
 
+_HANDED_BACK: dict[str, Callable[[Storage, list[Job]], Any]] = {
+    "failed": lambda s, jobs: s.queue.settle([Failed(job, "busy", retry_at=START) for job in jobs]),
+    "snoozed": lambda s, jobs: s.queue.settle([Snoozed(job, START) for job in jobs]),
+    "released": lambda s, jobs: s.queue.settle([Released(job) for job in jobs]),
+    "rescued": lambda s, _: s.queue.rescue_expired(now=START + LEASE),
+    "replayed": lambda s, jobs: (
+        s.queue.settle([Failed(job, "refused", retryable=False) for job in jobs]),
+        s.queue.replay_all(now=START),
+    ),
+}
+
+
 class QueueLatenessContract(Contract):
+    @pytest.mark.parametrize("way", _HANDED_BACK)
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_a_job_that_was_claimed_before_is_late_as_any_other(
+        self, storage: Storage, way: str, size: int
+    ) -> None:
+        kinds = [("in time", HOUR), ("late", HOUR - TICK), ("without a limit", None)]
+        for content, max_lateness in kinds:
+            storage.queue.schedule_many([NewJob("x", content, START, max_lateness=max_lateness)] * size)
+            _HANDED_BACK[way](storage, storage.queue.claim_due(worker_id="w", lease=LEASE))
+            for job in storage.queue.claim_due(worker_id="w", now=START + HOUR):
+                assert job.content != "late"
+                storage.queue.mark_posted(job)
+        missed = storage.queue.dead_letters()
+        assert [job.content for job in missed] == ["late"] * size
+        assert all((job.dead_letter_reason or "").startswith("missed: ") for job in missed)
+        assert storage.queue.counts()[JobStatus.POSTED] == 2 * size
+
     def test_later_than_allowed_is_never_handed_out(self, storage: Storage, clock: FakeClock) -> None:
         job = storage.queue.schedule("x", "a", START, max_lateness=HOUR)
         late = clock.advance(HOUR + TICK)
