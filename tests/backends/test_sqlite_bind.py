@@ -133,7 +133,7 @@ def test_what_cannot_be_bound_at_all(storage: Storage) -> None:
         (AsyncConnection(), "pass a synchronous connection"),
         (ConnectionPool(), "pass a connection that it lent"),
         (sqlite3.Connection, "open one with sqlite3.connect"),
-        ("file.db", "got builtins.str: open one with sqlite3.connect"),
+        ("file.db", "got 'file.db': open one with sqlite3.connect"),
     ):
         with pytest.raises(InvalidValue) as caught:
             storage.bind(wrong)

@@ -238,6 +238,35 @@ def test_a_mistake_is_one_line_and_exits_with_1(
     assert err == "assistly: STORAGE_ENGINE must be one of memory, sqlite, postgres; got 'mysql'"
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"SQLITE_PATH": "x" * 300}, "too long"),
+        ({"SQLITE_PATH": "file/a.db"}, "a folder of the path is a file"),
+        ({"SQLITE_PATH": "link/a.db"}, "symbolic link to nothing"),
+        ({"SQLITE_PATH": "sqlite:///a.db"}, "write the path alone, 'a.db'"),
+        ({"SQLITE_PATH": "~no-such-user/a.db"}, "home folder"),
+        ({"SQLITE_PATH": "postgres://me:Q@h/d"}, "STORAGE_ENGINE=postgres"),
+        ({"STORAGE_ENGINE": "postgres://me:Q@h/d"}, "belongs into DATABASE_URL"),
+        ({"STORAGE_ENGINE": "", "DATABASE_URL": "postgres://me:Q@h/d"}, "which one is meant?"),
+        ({"STORAGE_ENGINE": "postgres", "DATABASE_URL": "mysql://me:Q@h/d"}, "begins with mysql://"),
+    ],
+)
+@pytest.mark.parametrize("command", [["status"], ["migrate"], ["worker", "--publish", "x=stdout"]])
+def test_a_wrong_setting_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: str, command: list[str]
+) -> None:
+    Path("file").touch()
+    Path("link").symlink_to("nothing")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = run(*command)
+    assert (code, out) == (1, "")
+    assert words in err
+    assert err.count("\n") == 0
+    assert "Q@" not in err
+
+
 def test_a_file_that_is_no_database_is_one_line(run: Run) -> None:
     Path("cli.db").write_bytes(b"this is no database, only text\n" * 100)
     code, out, err = run("status")

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from ...errors import InvalidValue
+from ...validation import shown
 
 # Where the wrappers of other libraries keep the driver's connection.
 _WRAPPED = ("connection.driver_connection", "driver_connection", "dbapi_connection", "connection", "conn")
@@ -24,7 +25,8 @@ _HINTS = {
 def cannot_be_bound(connection: object, expected: type[Any]) -> InvalidValue:
     """Return the error for a connection that is not one of the class `expected`."""
     found = connection if isinstance(connection, type) else type(connection)
-    text = f"connection must be a {full_name(expected)}, got {full_name(found)}"
+    got = shown(connection) if found.__module__ == "builtins" else full_name(found)
+    text = f"connection must be a {full_name(expected)}, got {got}"
     attribute = _attribute(connection, expected)
     if attribute:
         text += f": pass its {attribute}"

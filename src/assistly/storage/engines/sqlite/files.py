@@ -162,12 +162,15 @@ class DatabaseFile:
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise ConfigurationError(f"SQLITE_PATH: {self.name!r} is {kind}; give the path of a file")
 
+    def _is_dangling(self) -> bool:
+        return any(place.is_symlink() and not place.exists() for place in (self.path, *self.path.parents))
+
     def _no_file(self, error: OSError) -> StorageError:
         reason = error.strerror or str(error)
         if error.errno in _SHORTAGES:
             return StorageUnavailable(f"the SQLite file {self.name!r} cannot be created: {reason}")
-        if isinstance(error, FileNotFoundError):
-            reason = "it is a symbolic link to a file that does not exist"
+        if isinstance(error, FileNotFoundError | FileExistsError) and self._is_dangling():
+            reason = "it leads over a symbolic link to nothing"
         elif isinstance(error, FileExistsError):
             reason = "a folder of the path is a file"
         return ConfigurationError(
