@@ -68,7 +68,7 @@ def use_everything(backend: Callable[[], PostgresBackend]) -> None:
     storage.queue.schedule_many([])
     storage.queue.wait(timedelta(0))
     storage.maintain()
-    worker = Worker(storage, {"x": publish}, concurrency=1)
+    worker = Worker(storage, {"x": publish}, concurrency=1, timeout=60)
     running = threading.Thread(target=worker.run, name="test")
     running.start()
     until(lambda: worker.counts.get("posted") == 1)

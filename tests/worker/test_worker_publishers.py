@@ -225,7 +225,7 @@ class TestWebhook:
         ],
     )
     def test_rate_limits(self, headers: dict[str, str], after: float | None) -> None:
-        encoded = [(name, value.encode()) for name, value in headers.items()]
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
         with pytest.raises(Retry) as caught:
             self.post(httpx.Response(429, headers=encoded))
         assert caught.value.after == after

@@ -75,6 +75,7 @@ class CalledAsyncGenerator:
         yield "remote"
 
 
+JOB: Any = None
 NO_PUBLISHERS: list[tuple[Any, str]] = [
     (None, "can be called"),
     ("stdout", "can be called"),
@@ -91,7 +92,7 @@ NO_PUBLISHERS: list[tuple[Any, str]] = [
     (lambda *, job: None, "only argument"),
     (lambda job, *, client: None, "only argument"),
     (Called.method, "only argument"),
-    (partial(plain, None), "only argument"),
+    (partial(plain, JOB), "only argument"),
 ]
 
 

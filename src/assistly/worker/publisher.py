@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from assistly.storage.records import Job
 
 RemoteId = str | int | None
 
-Publisher = Callable[[Job], RemoteId | Awaitable[RemoteId] | Future[RemoteId]]
+Publisher = Callable[[Job], RemoteId | Awaitable[RemoteId] | Future[Any]]
 """Publishes a job and returns its remote id as a str or an int, or None if it has none.
 
 It is a function, or another object that can be called, and takes the job as its only argument. It may be a
