@@ -7,19 +7,14 @@ from collections.abc import Mapping
 import psycopg
 
 from ...errors import ConfigurationError, StorageUnavailable
-from ..sql.migrations import Migration
+from ..sql.migrations import Migration, discover
 from .dialect import PostgresDialect, lock_key
 from .errors import translate
 from .executor import PostgresExecutor
 from .limits import LONG_SECONDS
+from .name_conflicts import find_migrations_table, refuse_conflicts
 
-# Not to_regclass, which reads a cache: that may lack tables committed while this transaction waited for the
-# lock.
 _NAMESPACE = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s"
-_TABLE = """
-SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = 'assistly_migrations'
-"""
 
 
 class SchemaTarget:
@@ -42,8 +37,11 @@ class SchemaTarget:
         self._executor.limit.begin(LONG_SECONDS)
         with self._connection.transaction():
             self._lock()
-            if migration.name in self.applied():
+            applied = self.applied()
+            if migration.name in applied:
                 return False
+            missing = [each for each in discover("postgres") if each.name not in applied]
+            refuse_conflicts(self._executor, self._schema, missing)
             self._prepare()
             self._run(migration)
             self._executor.execute(self._insert, {"name": migration.name, "checksum": migration.checksum})
@@ -72,9 +70,9 @@ class SchemaTarget:
 
     def _prepare(self) -> None:
         execute = self._executor.command
-        if not self._finds(_NAMESPACE):
+        if self._executor.row(_NAMESPACE, {"schema": self._schema}) is None:
             execute(f"CREATE SCHEMA {self._quoted}")
-        execute(f"SET LOCAL search_path = {self._quoted}")
+        execute(f"SET LOCAL search_path = {self._quoted}, pg_temp")
         if not self._has_table():
             execute(
                 f"CREATE TABLE {self._quoted}.assistly_migrations (name text PRIMARY KEY, checksum text "
@@ -82,7 +80,4 @@ class SchemaTarget:
             )
 
     def _has_table(self) -> bool:
-        return self._finds(_TABLE)
-
-    def _finds(self, query: str) -> bool:
-        return self._executor.row(query, {"schema": self._schema}) is not None
+        return find_migrations_table(self._executor, self._schema)
