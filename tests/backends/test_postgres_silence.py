@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from assistly.storage import NewJob, OutcomeUnknown, Storage, StorageUnavailable
+from assistly.storage import AsyncStorage, NewJob, OutcomeUnknown, Storage, StorageUnavailable
 from assistly.storage.engines.postgres import PostgresBackend, limits, maintenance, wakeups
 from assistly.storage.errors import StorageClosed
 from postgres_proxy import Proxy
@@ -322,6 +323,31 @@ def test_closing_waits_for_no_silent_server(proxy: Proxy, open_storage: Open) ->
     for transaction in transactions:
         with pytest.raises(StorageClosed):
             transaction.end(None)
+
+
+@silent
+def test_a_cancelled_await_does_not_hold_the_loop_up(proxy: Proxy, open_storage: Open) -> None:
+    storage = open_storage(timeout=60)
+    pool = database(storage)._pool
+
+    async def cancel() -> None:
+        async with AsyncStorage(storage, threads=2) as tasks:
+            proxy.hold()
+            calls = [
+                asyncio.create_task(tasks.sessions.get("u")),
+                asyncio.create_task(tasks.nonces.register("n")),
+            ]
+            while pool._idle or not pool._attempts:
+                await asyncio.sleep(0.01)
+            for call in calls:
+                call.cancel()
+            assert all(
+                isinstance(result, asyncio.CancelledError)
+                for result in await asyncio.gather(*calls, return_exceptions=True)
+            )
+
+    with within(2):
+        asyncio.run(cancel())
 
 
 @silent

@@ -71,10 +71,8 @@ class Pool(forks.ForkAware):
         self._idle: list[PooledConnection] = []
         self._places = Places(self._size, self._lost)
         self._waiting: deque[_Waiter] = deque()
-        self._attempts: list[_Attempt] = []
-        """The attempts to connect that callers wait for."""
-        self._connecting: list[None] = []
-        """One for each attempt to connect, whether a caller waits for it or not."""
+        self._attempts: list[weakref.ref[_Attempt]] = []
+        """The attempts to connect that are under way, whether callers still wait for them or not."""
         self._full: str | None = None
         """What the server has said, if it had no connection left when one was last opened."""
         self._pause = self._connects_at = 0.0
@@ -133,8 +131,10 @@ class Pool(forks.ForkAware):
         """Close the idle connections, and those in use when they are given back."""
         self.is_closed = True
         self.serve()
-        for attempt in list(self._attempts):
-            attempt.abandon(StorageClosed("the storage is closed"))
+        for reference in list(self._attempts):
+            attempt = reference()
+            if attempt is not None:
+                attempt.abandon(StorageClosed("the storage is closed"))
         self.close_idle()
 
     def after_fork_in_child(self) -> None:
@@ -228,7 +228,7 @@ class Pool(forks.ForkAware):
             return StorageUnavailable(
                 f"no connection became free within {round(seconds, 2):g} s: {self._full}"
             )
-        if self._connecting:
+        if self._attempts:
             return self._no_answer(seconds)
         return StorageUnavailable(
             f"all {self._size} connections are in use, and none came back within {round(seconds, 2):g} s: "
@@ -241,13 +241,11 @@ class Pool(forks.ForkAware):
     def _open(self, place: Place, deadline: float, seconds: float) -> PooledConnection | None:
         """Open a connection. None: the server has none left now."""
         attempt = _Attempt(partial(self._connected, place), partial(self.add, place), self.give_back)
-        self._attempts.append(attempt)
+        self._attempts.append(weakref.ref(attempt, self._attempts.remove))
         try:
             outcome = attempt.outcome(max(0.0, deadline - monotonic()))
         except queue.Empty:
             raise self._no_answer(seconds) from None
-        finally:
-            self._attempts.remove(attempt)
         if isinstance(outcome, PooledConnection):
             return outcome
         if isinstance(outcome, ServerIsFull):
@@ -257,7 +255,6 @@ class Pool(forks.ForkAware):
         raise StorageUnavailable(f"cannot connect to {self._label}") from outcome
 
     def _connected(self, place: Place) -> PooledConnection:
-        self._connecting.append(None)
         try:
             connection = self._connect()
         except ServerIsFull as error:
@@ -266,8 +263,6 @@ class Pool(forks.ForkAware):
         except BaseException:
             self._full = None
             raise
-        finally:
-            self._connecting.pop()
         self._full, self._pause = None, 0.0
         connection.age = self._age
         connection.place = place
