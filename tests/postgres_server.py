@@ -55,6 +55,10 @@ class TemporaryServer:
     def url(self) -> str:
         return str(self._server.get_uri())
 
+    def program(self, name: str) -> Path:
+        """One that comes with the server, such as pg_dump."""
+        return Path(self._server.bin_path) / name
+
     def start(self) -> None:
         with _one_at_a_time():
             self._server.start()

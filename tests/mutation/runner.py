@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,6 +32,7 @@ class Runner:
         self._requests = os.fdopen(requests, encoding="utf-8")
         self._answers = answers
         self._failed = self._skipped = False
+        self._process = os.getpid()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         root = Path.cwd()
@@ -39,11 +42,14 @@ class Runner:
         for line in self._requests:
             request = json.loads(line)
             if pid := os.fork():
-                self._answer({"pid": pid})
                 _, status = os.waitpid(pid, 0)
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
                 self._answer({"done": status})
                 continue
             os.setsid()
+            self._process = os.getpid()
+            self._answer({"pid": self._process})
             code = 3
             try:
                 code = self._serve(session, request, items, mentions, root)
@@ -60,6 +66,8 @@ class Runner:
         items.sort(key=lambda item: item.nodeid.partition("::")[0])
 
     def _answer(self, answer: dict[str, Any]) -> None:
+        if os.getpid() != self._process:
+            os._exit(1)  # a fork of a test, which has left the test by an exception
         data = (json.dumps(answer) + "\n").encode()
         while data:
             data = data[os.write(self._answers, data) :]
