@@ -276,6 +276,7 @@ def test_no_part_of_an_address_is_shown_wherever_it_was_put(
         ("postgres://host/d", "STORAGE_ENGINE=postgres and DATABASE_URL"),
         ("postgresql+asyncpg://host/d", "STORAGE_ENGINE=postgres and DATABASE_URL"),
         ("host=h dbname=d", "STORAGE_ENGINE=postgres and DATABASE_URL"),
+        ("me:Q@host/d", "STORAGE_ENGINE=postgres and DATABASE_URL"),
         ("mysql://host/d", "give the path of a file"),
         ("https://host/x.db", "give the path of a file"),
     ],

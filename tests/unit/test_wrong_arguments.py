@@ -19,6 +19,7 @@ from assistly.storage import (
     ClaimState,
     ConfigurationError,
     Event,
+    ExponentialRetry,
     Failed,
     IdempotencyClaim,
     InvalidValue,
@@ -27,6 +28,8 @@ from assistly.storage import (
     NewEvent,
     NewJob,
     Posted,
+    RetentionPolicy,
+    RetryPolicy,
     Session,
     Snoozed,
     Storage,
@@ -413,6 +416,42 @@ def test_a_coroutine_is_closed() -> None:
 def test_the_constructor(keywords: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue, match=next(iter(keywords))):
         Storage(MemoryBackend(), **keywords)
+
+
+@pytest.mark.parametrize(
+    ("policy", "fields"),
+    [
+        (RetryPolicy, {"max_retries": 0}),
+        (RetryPolicy, {"max_retries": "3"}),
+        (RetryPolicy, {"delay": 5}),
+        (RetryPolicy, {"delay": -timedelta(1)}),
+        (ExponentialRetry, {"max_retries": None}),
+        (ExponentialRetry, {"longest": 5}),
+        (ExponentialRetry, {"factor": "2"}),
+        (ExponentialRetry, {"jitter": None}),
+        (RetentionPolicy, {"approvals_age": None}),
+        (RetentionPolicy, {"nonces_age": 1}),
+        (RetentionPolicy, {"posted_age": -timedelta(1)}),
+        (RetentionPolicy, {"approvals_cap": -1}),
+        (RetentionPolicy, {"idempotency_cap": 1.5}),
+    ],
+)
+def test_the_policies(policy: Callable[..., Any], fields: dict[str, Any]) -> None:
+    with pytest.raises((InvalidValue, ConfigurationError), match=next(iter(fields))):
+        policy(**fields)
+
+
+def test_a_policy_that_answers_nonsense() -> None:
+    class Nonsense(RetryPolicy):
+        def delay_after(self, retries: int) -> Any:
+            return retries
+
+    with Storage(MemoryBackend(), retry=Nonsense(), auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+        (job,) = storage.queue.claim_due(worker_id="w")
+        with pytest.raises(InvalidValue, match="delay_after"):
+            storage.queue.mark_failed(job, "oops")
+        assert storage.queue.get(job.id) == job
 
 
 @pytest.mark.parametrize("engine", [None, MemoryBackend, "memory"])

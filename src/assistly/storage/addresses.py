@@ -10,7 +10,9 @@ HIDDEN = "a value that may contain a password"
 
 _PASSWORD = re.compile(r"://|:[^\s/]*@|passw|pwd|secret|token", re.IGNORECASE)
 _URL = re.compile(r"\s*(?P<scheme>[a-z][a-z0-9+.-]+):(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-_CONNINFO = re.compile(r"\s*(?:host|hostaddr|port|dbname|user|password|service|sslmode)\s*=", re.IGNORECASE)
+_CONNINFO = re.compile(
+    r"\s*(?:(?:host|hostaddr|port|dbname|user|password|service|sslmode)\s*=|[^/\s:]+:[^/\s]*@)", re.IGNORECASE
+)
 _EXAMPLE = "give the path of a file, such as data/assistly.db"
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
-from .validation import earlier
+from .validation import duration, earlier, whole
 
 PRUNE_INTERVAL = timedelta(minutes=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -17,7 +17,7 @@ class RetentionPolicy:
     """Ages and caps of the records that are kept; the defaults are those of the RETENTION_ settings.
 
     A record is deleted when it is older than its age (None: never). A cap is the number of records kept,
-    the newest ones.
+    the newest ones. Raises InvalidValue for an age below zero, a cap below zero, and wrong types.
     """
 
     approvals_age: timedelta = timedelta(days=30)
@@ -28,6 +28,14 @@ class RetentionPolicy:
     posted_age: timedelta | None = None
     events_age: timedelta | None = None
     sessions_age: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_cap"):
+                whole(field.name, value, least=0, most=2**31 - 1)
+            elif value is not None or field.default is not None:
+                duration(field.name, value, zero=True)
 
 
 def cutoff(now: datetime, age: timedelta) -> datetime:

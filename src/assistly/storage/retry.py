@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from .errors import ConfigurationError
 from .records import Job
-from .validation import later
+from .validation import duration, later, shown, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,17 @@ class RetryPolicy:
     max_retries: int = 3
     delay: timedelta = timedelta(minutes=5)
 
+    def __post_init__(self) -> None:
+        """Raise InvalidValue unless `max_retries` is 1 or more and `delay` zero or more."""
+        whole("max_retries", self.max_retries, least=1, most=2**31 - 1)
+        duration("delay", self.delay, zero=True)
+
     def next_attempt(self, now: datetime, job: Job) -> datetime:
         """Return when `job` is due again after an attempt that failed at `now`.
 
         `job` is the claimed record: its `retries` do not include this attempt.
         """
-        return later(now, self.delay_after(job.retries))
+        return later(now, duration("the result of delay_after", self.delay_after(job.retries), zero=True))
 
     def delay_after(self, retries: int) -> timedelta:  # noqa: ARG002 - for subclasses
         """Return the delay after an attempt that failed, before which `retries` others had failed."""
@@ -37,7 +42,8 @@ class ExponentialRetry(RetryPolicy):
     """Retry after `delay`, multiplied by `factor` for each attempt that failed before, at most `longest`.
 
     The delay is shortened at random by up to the share `jitter` (0 to 1), so that jobs that failed together
-    are not retried together. Raises ConfigurationError unless 1 <= factor < infinity and 0 <= jitter <= 1.
+    are not retried together. Raises ConfigurationError unless 1 <= factor < infinity and 0 <= jitter <= 1,
+    and InvalidValue for the other fields as `RetryPolicy` does.
     """
 
     factor: float = 2.0
@@ -45,10 +51,13 @@ class ExponentialRetry(RetryPolicy):
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (1 <= self.factor < float("inf")) or not 0 <= self.jitter <= 1:
+        RetryPolicy.__post_init__(self)
+        duration("longest", self.longest, zero=True)
+        are_numbers = {type(self.factor), type(self.jitter)} <= {int, float}
+        if not are_numbers or not (1 <= self.factor < float("inf")) or not 0 <= self.jitter <= 1:
             raise ConfigurationError(
                 "a retry policy needs 1 <= factor < infinity and 0 <= jitter <= 1; "
-                f"got factor={self.factor!r} and jitter={self.jitter!r}"
+                f"got factor={shown(self.factor)} and jitter={shown(self.jitter)}"
             )
 
     def delay_after(self, retries: int) -> timedelta:
