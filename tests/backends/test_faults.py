@@ -47,6 +47,12 @@ def backend() -> Iterator[StorageBackend]:
         yield backend
 
 
+@pytest.fixture
+def impatient_backend(monkeypatch: pytest.MonkeyPatch) -> FaultyBackend:
+    monkeypatch.setattr("assistly.storage.engine.keyvalue.backend.LOCK_SECONDS", 0.2)
+    return FaultyBackend(MemoryBackend())
+
+
 class TestWithoutFaults(
     TransactionsContract, TransactionErrorsContract, TransactionCallsContract, BatchesContract, WakeUpContract
 ):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -206,6 +208,27 @@ class AsyncFixtures(Contract):
     def storage(self, backend: StorageBackend, clock: FakeClock, driven: Storage) -> Storage:
         empty(backend)
         return driven
+
+    @pytest.fixture
+    def impatient_storage(
+        self,
+        request: pytest.FixtureRequest,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        loop: LoopThread,
+    ) -> Iterator[Storage]:
+        backend: StorageBackend
+        if request.cls.engine == "postgres":
+            yield request.getfixturevalue("storage")
+            return
+        if request.cls.engine == "sqlite":
+            backend = SqliteBackend(tmp_path / "impatient.db", busy_timeout=timedelta(seconds=0.2))
+        else:
+            monkeypatch.setattr("assistly.storage.engine.keyvalue.backend.LOCK_SECONDS", 0.2)
+            backend = MemoryBackend()
+        storage = AsyncStorage(open_for_test(backend, None))
+        yield DrivenStorage(storage, loop)
+        loop.run(storage.close)
 
 
 class TestAsyncMemory(AsyncFixtures, StorageContract):

@@ -24,6 +24,12 @@ def backend() -> Iterator[StorageBackend]:
     backend.close()
 
 
+@pytest.fixture
+def impatient_backend(monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
+    monkeypatch.setattr("assistly.storage.engine.keyvalue.backend.LOCK_SECONDS", 0.2)
+    return MemoryBackend()
+
+
 class TestMemory(StorageContract):
     pass
 

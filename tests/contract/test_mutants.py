@@ -77,6 +77,11 @@ class TestWithoutABug(StorageContract, LifecycleContract, ForkContract, RaceCont
         return NaiveEngine()
 
     @pytest.fixture
+    def impatient_backend(self, monkeypatch: pytest.MonkeyPatch) -> NaiveEngine:
+        monkeypatch.setattr("contract.mutants.engine._LOCK_SECONDS", 0.2)
+        return NaiveEngine()
+
+    @pytest.fixture
     def new_backend(self) -> Callable[[], NaiveEngine]:
         return NaiveEngine
 

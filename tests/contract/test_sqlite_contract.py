@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -20,6 +21,7 @@ from assistly.storage.testing import (
 )
 
 FACTORY = "assistly.storage:SqliteBackend"
+SHORT = timedelta(seconds=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,12 @@ def backend(engine_spec: EngineSpec) -> Iterator[StorageBackend]:
     backend.close()
 
 
+@pytest.fixture
+def impatient_backend(tmp_path: Path) -> Iterator[SqliteBackend]:
+    with closing(SqliteBackend(tmp_path / "impatient.db", busy_timeout=SHORT)) as backend:
+        yield backend
+
+
 class TestSqlite(StorageContract):
     pass
 
@@ -52,17 +60,22 @@ class TestSqliteLifecycle(LifecycleContract):
         return lambda: SqliteBackend(tmp_path / f"{next(numbers)}.db")
 
 
-def test_a_write_waits_for_10_seconds(engine_spec: EngineSpec) -> None:
+def test_a_write_waits_for_as_long_as_it_may(impatient_backend: SqliteBackend, tmp_path: Path) -> None:
     """For a transaction on other connections, as those of another process are."""
-    with closing(engine_spec.open()) as holder, closing(engine_spec.open()) as waiter:
-        waiter.ping()
+    with closing(SqliteBackend(impatient_backend.path)) as holder:
+        impatient_backend.ping()
         with holder.transaction() as tx:
             tx.nonces.register("held", 1)
             began = monotonic()
             with pytest.raises(StorageUnavailable):
-                waiter.nonces.register("waiting", 1)
-            assert 8 < monotonic() - began < 16
-        assert waiter.nonces.register("waiting", 1) is True
+                impatient_backend.nonces.register("waiting", 1)
+            assert SHORT.total_seconds() / 2 < monotonic() - began < 8
+        assert impatient_backend.nonces.register("waiting", 1) is True
+
+
+def test_a_write_may_wait_for_10_seconds(backend: SqliteBackend) -> None:
+    database = backend._database
+    assert database.read(lambda connection: connection.rows("PRAGMA busy_timeout")) == [(10_000,)]
 
 
 class TestSqliteForks(ForkContract):

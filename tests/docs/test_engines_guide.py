@@ -49,6 +49,12 @@ def backend(shelf: Any) -> Iterator[StorageBackend]:
     backend.close()
 
 
+@pytest.fixture
+def impatient_backend(shelf: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("assistly.storage.engine.keyvalue.backend.LOCK_SECONDS", 0.2)
+    return shelf.ShelfBackend()
+
+
 class TestShelf(StorageContract):
     pass
 

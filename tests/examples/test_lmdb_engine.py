@@ -90,6 +90,17 @@ class OnDisk:
         return lambda: EngineSpec("assistly_lmdb:LmdbBackend", (str(tmp_path / f"new-{next(numbers)}"),))
 
 
+@pytest.fixture
+def impatient_backend(
+    package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StorageBackend]:
+    monkeypatch.setattr("assistly.storage.engine.keyvalue.backend.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("assistly_lmdb.store._LOCK_SECONDS", 0.2)
+    backend = package.LmdbBackend(tmp_path / "impatient")
+    yield backend
+    backend.close()
+
+
 class TestLmdb(StorageContract):
     pass
 

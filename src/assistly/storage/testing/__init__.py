@@ -25,8 +25,9 @@ Needs pytest and hypothesis: `pip install 'assistly[contract]'`. The classes, an
 The fixtures may be defined in the class, in the module or in a `conftest.py`. `engine_spec` is an
 `EngineSpec`: a picklable description that opens another backend on the data of `backend`, in this process
 or another. `new_engine_spec` is a function that returns one for new, empty data that nothing has opened
-yet. Tests are skipped by what the engine declares (`in_process`, `durable`, `multi_process`), never by its
-name.
+yet. `impatient_backend`, which may be left out, is an empty engine whose calls wait for locks for a fraction
+of a second: one test waits until a call gives up. Tests are skipped by what the engine declares
+(`in_process`, `durable`, `multi_process`), never by its name.
 
 When a machine fails, Hypothesis searches for the smallest program that fails, which takes minutes. While you
 write an engine, set HYPOTHESIS_PROFILE=first: machines and properties then stop at the first failure. `ci`

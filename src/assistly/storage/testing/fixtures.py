@@ -63,7 +63,8 @@ class Contract:
     """The base of the contract classes. They need one fixture, `backend`, in the class or outside of it.
 
     An engine whose data can be opened by several processes, or outlives its backend, also needs
-    `engine_spec` and `new_engine_spec`. No class of the suite defines these three.
+    `engine_spec` and `new_engine_spec`. `impatient_backend`, an empty engine whose calls wait for locks for a
+    fraction of a second, makes the suite faster. No class of the suite defines these four.
 
     `backend` may have any scope: each test, and each Hypothesis example, empties it first.
     """
@@ -98,6 +99,12 @@ class Contract:
     def storage(self, backend: StorageBackend, clock: FakeClock) -> Storage:
         empty(backend)
         return open_for_test(backend, clock)
+
+    @pytest.fixture
+    def impatient_storage(self, request: pytest.FixtureRequest, storage: Storage) -> Storage:
+        """On the fixture `impatient_backend`, wherever it is defined; without it, the fixture `storage`."""
+        backend: StorageBackend | None = _fixture_or_none(request, "impatient_backend")
+        return storage if backend is None else open_for_test(backend, None)
 
 
 def _fixture_or_none(request: pytest.FixtureRequest, name: str) -> Any:

@@ -429,8 +429,9 @@ class TransactionThreadsContract(Contract):
         assert session is not None
         assert session.data == len(kept) // 2
 
-    def test_a_stranger_that_was_refused_left_nothing(self, storage: Storage) -> None:
+    def test_a_stranger_that_was_refused_left_nothing(self, impatient_storage: Storage) -> None:
         """Its call ends while the transaction is open: it succeeds, or is refused after a limited wait."""
+        storage = impatient_storage
         with undone(storage) as tx:
             tx.nonces.register("ours")
             stranger = on_a_thread(lambda: storage.nonces.register("stranger's"))
