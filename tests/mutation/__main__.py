@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -19,10 +20,10 @@ from typing import Annotated
 
 import typer
 
-from . import baseline as baselines
+from .baseline import Baseline, Kept, measure
 from .copies import Copy, copy_of
 from .edits import Mutant
-from .making import NotApplicable, changed_lines, compiles, from_patch, globs_of, mutants_of, sample
+from .making import ENGINES, NotApplicable, changed_lines, compiles, from_patch, globs_of, mutants_of, sample
 from .trial import Choice, Result, try_one
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,9 @@ def main(
     limit: Annotated[
         float, typer.Option(help="Seconds for the tests of one mutant; then it counts as stopped.")
     ] = 90.0,
+    hang: Annotated[
+        float, typer.Option(help="Seconds after which a test hangs, beside five times what it usually takes.")
+    ] = 15.0,
     results: Annotated[Path | None, typer.Option("--json", help="Write the results to this file.")] = None,
     list_only: Annotated[bool, typer.Option("--list", help="Only list the mutants.")] = False,
 ) -> None:
@@ -94,11 +98,13 @@ def main(
             print(f"{mutant.id}  {mutant.what}")
         raise typer.Exit
     with ExitStack() as stack:
-        files = _test_files(engine, only)
+        if mutants is not None and chosen and engine is None:
+            engine = _engine_of(chosen)
+        files = _test_files(engine, only, chosen)
         if engine in (None, Engine.POSTGRES):
             stack.enter_context(_postgres())
         copies = [stack.enter_context(_copy(files)) for _ in range(min(jobs, max(1, len(chosen))))]
-        found = [*unfit, *_try_all(chosen, copies, files, engine, limit)]
+        found = [*unfit, *_try_all(chosen, copies, engine, limit, hang)]
     _report(found)
     if results is not None:
         results.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
@@ -140,11 +146,20 @@ def _from_patches(patches: Sequence[Path]) -> tuple[list[Mutant], list[Result]]:
     return fit, unfit
 
 
-def _test_files(engine: Engine | None, only: Tests) -> list[str]:
-    """For one engine without what repeats its tests: through asyncio, in other engines, in lockstep."""
+def _engine_of(mutants: Sequence[Mutant]) -> Engine | None:
+    """The one engine whose files all of them change."""
+    for engine in Engine:
+        own = [glob for glob in ENGINES[engine] if "/engines/sql/" not in glob]
+        if all(any(fnmatch(path, glob) for glob in own) for mutant in mutants for path in mutant.files):
+            return engine
+    return None
+
+
+def _test_files(engine: Engine | None, only: Tests, mutants: Sequence[Mutant]) -> list[str]:
+    """Without what repeats others: asyncio, unless that changes, and engines of third parties."""
     folder = ROOT / "tests" / ("contract" if only is Tests.CONTRACT else "")
     left_out = [*LEFT_OUT, *(f"tests/*_{one.value}*" for one in Engine if engine not in (None, one))]
-    if engine is not None:
+    if not any("/aio/" in path for mutant in mutants for path in mutant.files):
         left_out += ["tests/contract/test_async_*", "tests/contract/thirdparty/*"]
     if engine is not None and engine is not Engine.POSTGRES:
         left_out += ["tests/contract/test_lockstep.py"]
@@ -187,11 +202,7 @@ def _concerns(test: str, engine: Engine | None) -> bool:
 
 
 def _try_all(
-    mutants: Sequence[Mutant],
-    copies: Sequence[Copy],
-    files: Sequence[str],
-    engine: Engine | None,
-    limit: float,
+    mutants: Sequence[Mutant], copies: Sequence[Copy], engine: Engine | None, limit: float, hang: float
 ) -> list[Result]:
     if not mutants:
         return []
@@ -202,7 +213,7 @@ def _try_all(
         for _ in pool.map(lambda copy: copy.runner, copies):
             pass
         tests = [test for test in copies[0].tests if _concerns(test, engine)]
-        choice = Choice(copies[0].folder, _baseline(copies, files, tests, pool, engine))
+        choice = Choice(copies[0].folder, _baseline(copies, tests, pool), hang)
         results: list[Result] = []
 
         def work(mutant: Mutant) -> None:
@@ -213,11 +224,9 @@ def _try_all(
                 free.put(copy)
             results.append(result)
             how = f"{result.reason}: {result.by}" if result.outcome == "killed" else ""
-            print(
+            _say(
                 f"{len(results)}/{len(mutants)} {result.outcome} {result.id} ({result.what}) "
-                f"in {result.seconds:.1f} s, {result.tests} of {result.concerned} tests. {how}",
-                file=sys.stderr,
-                flush=True,
+                f"in {result.seconds:.1f} s, {result.tests} of {result.concerned} tests. {how}"
             )
 
         for _ in pool.map(work, mutants):
@@ -226,36 +235,43 @@ def _try_all(
     return sorted(results, key=lambda result: places[result.id])
 
 
-def _baseline(
-    copies: Sequence[Copy],
-    files: Sequence[str],
-    tests: Sequence[str],
-    pool: ThreadPoolExecutor,
-    engine: Engine | None,
-) -> baselines.Baseline:
-    """From an earlier run on the same sources, or measured, each copy with a part of the files."""
-    place = baselines.place_for(copies[0].folder, [*files, str(engine)])
-    known = baselines.load(place)
-    if known is not None:
-        return known
+def _baseline(copies: Sequence[Copy], tests: Sequence[str], pool: ThreadPoolExecutor) -> Baseline:
+    """From earlier runs on the same sources, or measured, each copy with a part of the files."""
+    kept = Kept(copies[0].folder)
+    by_file: dict[str, list[str]] = {}
+    for test in tests:
+        by_file.setdefault(test.partition("::")[0], []).append(test)
+    known = {file: kept.load(file) for file in by_file}
+    missing = {file: group for file, group in by_file.items() if not {*group} <= known[file].keys()}
     parts: list[list[str]] = [[] for _ in copies]
-    for file in dict.fromkeys(test.partition("::")[0] for test in tests):
-        min(parts, key=len).extend(test for test in tests if test.partition("::")[0] == file)
-    done: baselines.Baseline = {}
+    for group in sorted(missing.values(), key=len, reverse=True):
+        min(parts, key=len).extend(group)
+    left = sum(map(len, parts))
+    if left:
+        _say(f"once without a mutant: {left} tests")
 
     def run(copy: Copy, part: Sequence[str]) -> None:
-        for test, result in baselines.measure(copy, part):
-            done[test] = result
-            if len(done) % 200 == 0:
-                print(f"without a mutant: {len(done)} of {len(tests)} tests", file=sys.stderr, flush=True)
+        nonlocal left
+        for test, result in measure(copy, part):
+            file = test.partition("::")[0]
+            known[file][test] = result
+            left -= 1
+            if left % 500 == 0:
+                _say(f"without a mutant: {left} tests left")
+            if result.failed:
+                _say(f"left out, since it fails without a mutant: {test}")
+            if known[file].keys() >= {*by_file[file]}:
+                kept.save(file, known[file])
 
     for _ in pool.map(run, copies, parts):
         pass
-    for test, result in done.items():
-        if result.failed:
-            print(f"left out, since it fails without a mutant: {test}", file=sys.stderr, flush=True)
-    baselines.save(place, done)
-    return done
+    return {
+        test: known[file][test] for file, group in by_file.items() for test in group if test in known[file]
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _report(results: Sequence[Result]) -> None:
@@ -275,6 +291,7 @@ def _report(results: Sequence[Result]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     app()

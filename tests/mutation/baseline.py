@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,43 +31,56 @@ class Known:
 Baseline = dict[str, Known]
 
 
-def digest(root: Path, files: Sequence[str]) -> str:
-    """Of everything that the run depends on."""
-    found = hashlib.sha256(sys.version.encode())
-    for folder in ("src", "tests", "migrations"):
-        for path in sorted((root / folder).rglob("*.*")):
-            if path.suffix in (".py", ".sql") and "/mutation/" not in path.as_posix():
-                found.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    found.update(repr(sorted(files)).encode())
-    return found.hexdigest()[:20]
+def _is_source(path: Path) -> bool:
+    """Of what tests run, other than files of tests, which count each for itself."""
+    return (
+        path.suffix in (".py", ".sql")
+        and path.parent.name != "mutation"
+        and not path.name.startswith("test_")
+    )
 
 
-def place_for(root: Path, files: Sequence[str]) -> Path:
-    return Path(tempfile.gettempdir()) / f"assistly-mutation-{digest(root, files)}.json"
+class Kept:
+    """Results of earlier runs on the same sources, one file for each file of tests."""
 
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folder = Path(tempfile.gettempdir()) / "assistly-mutation-baselines"
+        self._folder.mkdir(exist_ok=True)
+        self._sources = hashlib.sha256(sys.version.encode())
+        folders = [root / name for name in ("src", "tests", "migrations")]
+        for path in sorted(path for folder in folders for path in folder.rglob("*") if _is_source(path)):
+            self._sources.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
 
-def load(place: Path) -> Baseline | None:
-    if not place.is_file():
-        return None
-    stored = json.loads(place.read_text(encoding="utf-8"))
-    names = stored["functions"]
-    return {
-        test: Known(**(known | {"functions": [names[number] for number in known["functions"]]}))
-        for test, known in stored["tests"].items()
-    }
+    def _place(self, file: str) -> Path:
+        found = self._sources.copy()
+        found.update(file.encode() + (self._root / file).read_bytes())
+        return self._folder / f"{found.hexdigest()[:24]}.json"
 
+    def load(self, file: str) -> Baseline:
+        """By test; empty if the file was not measured."""
+        place = self._place(file)
+        if not place.is_file():
+            return {}
+        stored = json.loads(place.read_text(encoding="utf-8"))
+        names = stored["functions"]
+        return {
+            test: Known(**(known | {"functions": [names[number] for number in known["functions"]]}))
+            for test, known in stored["tests"].items()
+        }
 
-def save(place: Path, baseline: Baseline) -> None:
-    """Each name of a function once."""
-    numbers: dict[str, int] = {}
-    tests = {
-        test: asdict(known)
-        | {"functions": [numbers.setdefault(name, len(numbers)) for name in known.functions]}
-        for test, known in baseline.items()
-    }
-    unfinished = place.with_suffix(".part")
-    unfinished.write_text(json.dumps({"functions": [*numbers], "tests": tests}), encoding="utf-8")
-    unfinished.replace(place)
+    def save(self, file: str, baseline: Baseline) -> None:
+        """Each name of a function once."""
+        numbers: dict[str, int] = {}
+        tests = {
+            test: asdict(known)
+            | {"functions": [numbers.setdefault(name, len(numbers)) for name in known.functions]}
+            for test, known in baseline.items()
+        }
+        place = self._place(file)
+        unfinished = place.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps({"functions": [*numbers], "tests": tests}), encoding="utf-8")
+        unfinished.replace(place)
 
 
 def measure(copy: Copy, tests: Sequence[str]) -> Iterator[tuple[str, Known]]:

@@ -116,11 +116,13 @@ def sample(mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
     for mutant in mutants:
         by_operator.setdefault(mutant.id.split(":")[2], []).append(mutant)
     shuffled = random.Random(seed)
-    for group in by_operator.values():
+    groups = [*by_operator.values()]
+    shuffled.shuffle(groups)
+    for group in groups:
         shuffled.shuffle(group)
     chosen: set[str] = set()
-    while len(chosen) < count and any(by_operator.values()):
-        for group in by_operator.values():
+    while len(chosen) < count and any(groups):
+        for group in groups:
             while group and len(chosen) < count:
                 if compiles(mutant := group.pop()):
                     chosen.add(mutant.id)

@@ -41,8 +41,9 @@ class Result:
 class Choice:
     """Chooses and orders tests. It learns: what killed a mutant of a function is tried first on the next."""
 
-    def __init__(self, root: Path, baseline: Baseline) -> None:
+    def __init__(self, root: Path, baseline: Baseline, hang: float) -> None:
         self._root = root
+        self._hang = hang
         self._baseline = {
             test: known for test, known in baseline.items() if not known.failed and not known.skipped
         }
@@ -89,7 +90,7 @@ class Choice:
 
     def patience(self, tests: Sequence[str]) -> dict[str, float]:
         """A test that takes this long hangs, even on a busy machine."""
-        return {test: 15 + 5 * self._baseline[test].seconds for test in tests}
+        return {test: self._hang + 5 * self._baseline[test].seconds for test in tests}
 
     def seconds(self, tests: Sequence[str]) -> float:
         return sum(self._baseline[test].seconds for test in tests)
@@ -174,12 +175,11 @@ def _run_afresh(copy: Copy, tests: Sequence[str], choice: Choice, limit: float) 
     for file, group in by_file.items():
         runner = copy.start([file])
         try:
-            collected = {*runner.ready(120)}
-            done, by, reason = _run(
-                copy, runner, [one for one in group if one in collected], choice, limit, {}
-            )
+            if not {*group} <= {*runner.ready(120)}:
+                return ran, "", "cannot be imported"
+            done, by, reason = _run(copy, runner, group, choice, limit, {})
         except (Ended, Silent):
-            return ran, "", "failed"
+            return ran, "", "cannot be imported"
         finally:
             runner.close()
         ran += done
