@@ -162,10 +162,10 @@ def raw_connection(target: Target, **options: Any) -> psycopg.Connection[Any]:
         # Called by its public name, which tracers replace.
         return psycopg.connect(target.text, autocommit=True, **options)
     except psycopg.Error as error:
-        problem = connect_problem(target.redact(" ".join(str(error).split())))
+        problem = connect_problem(error)
         if isinstance(problem, StorageUnavailable) and _FULL.search(str(error)):
             problem = ServerIsFull(str(problem))
-        raise problem from (None if target.reveals(str(error)) else error)
+        raise problem from error
 
 
 def connect(
@@ -189,7 +189,7 @@ def connect(
     except BaseException as error:
         connection.close()
         if isinstance(error, psycopg.Error):
-            raise StorageUnavailable(f"cannot connect to Postgres: {error}") from error
+            raise connect_problem(error) from error
         raise
 
 

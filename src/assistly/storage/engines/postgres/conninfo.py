@@ -10,17 +10,19 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ...errors import ConfigurationError
 
-_SECRET = ("password", "sslpassword", "oauth_client_secret")
 _NAME_LIMIT = 63
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Target:
-    """Where to connect to. `text` holds the password; `label` and `repr` do not."""
+    """Where to connect to. `text` holds the password; `label` and `repr` do not.
+
+    Neither do the errors of connecting: they repeat the host, the user and the database, so a part of the
+    password that would be taken for one of these is refused.
+    """
 
     text: str
     label: str
-    secrets: tuple[str, ...]
 
     @classmethod
     def parse(cls, database_url: str) -> Target:
@@ -34,20 +36,7 @@ class Target:
             "keepalives_count": "3",
             "tcp_user_timeout": "10000",
         }
-        secrets = tuple(str(given[name]) for name in _SECRET if given.get(name))
-        return cls(
-            make_conninfo("", **defaults | given | {"client_encoding": "UTF8"}), _label(given), secrets
-        )
-
-    def reveals(self, text: str) -> bool:
-        """Whether `text` contains a secret."""
-        return any(secret in text for secret in self.secrets)
-
-    def redact(self, text: str) -> str:
-        """Replace the secrets in `text` with asterisks."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
+        return cls(make_conninfo("", **defaults | given | {"client_encoding": "UTF8"}), _label(given))
 
     def __repr__(self) -> str:
         return f"Target({self.label})"
@@ -57,6 +46,11 @@ def _parse(database_url: str) -> dict[str, str]:
     if not isinstance(database_url, str) or not database_url.strip() or "\0" in database_url:
         raise ConfigurationError(
             "DATABASE_URL must be a Postgres URL such as postgresql://user@host/database"
+        )
+    if _has_stray_at(database_url):
+        raise ConfigurationError(
+            "DATABASE_URL has an @ besides the one before the host, or a / in front of it: in a password, a "
+            "user or a database @ is written %40, / %2F, : %3A, # %23, ? %3F and % %25"
         )
     problem = None
     try:
@@ -71,8 +65,26 @@ def _parse(database_url: str) -> dict[str, str]:
         raise problem
     for port in str(given.get("port") or "").split(","):
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise ConfigurationError("DATABASE_URL has a bad port: it takes a number from 1 to 65535")
+            raise ConfigurationError(
+                "DATABASE_URL has a bad port: it takes a number from 1 to 65535. If that is a part of the "
+                "password, write its special characters percent-encoded (/ is %2F, : is %3A, @ is %40)"
+            )
+    for host in str(given.get("host") or "").split(","):
+        # An @ in front is that of an abstract Unix socket.
+        if "@" in host[1:]:
+            raise ConfigurationError(
+                "DATABASE_URL has an @ in the host: in a password, a user or a database it is written %40"
+            )
     return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _has_stray_at(database_url: str) -> bool:
+    """Whether a URL has an @ that libpq would take for a part of the host or the database."""
+    scheme, is_url, rest = database_url.partition("://")
+    if not is_url or scheme.strip() not in ("postgres", "postgresql"):
+        return False
+    before, found, after = rest.partition("@")
+    return bool(found) and ("/" in before or "@" in after.partition("?")[0])
 
 
 def _label(given: dict[str, str]) -> str:
