@@ -81,6 +81,9 @@ def main(
     limit: Annotated[
         float, typer.Option(help="Seconds for the tests of one mutant; then it counts as stopped.")
     ] = 90.0,
+    slowest: Annotated[
+        float | None, typer.Option(help="Leave out tests that take more seconds than this, such as machines.")
+    ] = None,
     hang: Annotated[
         float, typer.Option(help="Seconds after which a test hangs, beside five times what it usually takes.")
     ] = 15.0,
@@ -104,7 +107,7 @@ def main(
         if engine in (None, Engine.POSTGRES):
             stack.enter_context(_postgres())
         copies = [stack.enter_context(_copy(files)) for _ in range(min(jobs, max(1, len(chosen))))]
-        found = [*unfit, *_try_all(chosen, copies, engine, limit, hang)]
+        found = [*unfit, *_try_all(chosen, copies, engine, limit, hang, slowest)]
     _report(found)
     if results is not None:
         results.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
@@ -202,7 +205,12 @@ def _concerns(test: str, engine: Engine | None) -> bool:
 
 
 def _try_all(
-    mutants: Sequence[Mutant], copies: Sequence[Copy], engine: Engine | None, limit: float, hang: float
+    mutants: Sequence[Mutant],
+    copies: Sequence[Copy],
+    engine: Engine | None,
+    limit: float,
+    hang: float,
+    slowest: float | None,
 ) -> list[Result]:
     if not mutants:
         return []
@@ -213,7 +221,10 @@ def _try_all(
         for _ in pool.map(lambda copy: copy.runner, copies):
             pass
         tests = [test for test in copies[0].tests if _concerns(test, engine)]
-        choice = Choice(copies[0].folder, _baseline(copies, tests, pool), hang)
+        known = _baseline(copies, tests, pool)
+        if slowest is not None:
+            known = {test: one for test, one in known.items() if one.seconds <= slowest}
+        choice = Choice(copies[0].folder, known, hang)
         results: list[Result] = []
 
         def work(mutant: Mutant) -> None:

@@ -41,7 +41,6 @@ _REPLACED = [
     ("false", r"\bFALSE\b", "TRUE"),
     ("distinct", r"\bDISTINCT ", ""),
     ("on-conflict", r"\bON CONFLICT\b[^\"]*?\bDO NOTHING\b", ""),
-    ("union", r"\bUNION ALL\b", "UNION"),
     ("status", r"'scheduled', 'retrying'", "'scheduled'"),
     ("immediate", r"\bBEGIN IMMEDIATE\b", "BEGIN"),
     ("order", r"\bORDER BY\b[^()]*?(?=\bLIMIT\b|\bFOR\b|\)|$|\n)", ""),
