@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -32,6 +33,7 @@ from assistly.storage import (
 )
 from assistly.storage.engines.sqlite import identity
 from forking import needs_fork
+from waiting import PATIENCE
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -88,6 +90,10 @@ CALLS: dict[str, Callable[[Storage], Any]] = {
     "execute": lambda storage: storage.metrics.increment("n"),
     "returning": lambda storage: storage.nonces.register_many(["a", "b"]),
     "insert": lambda storage: storage.queue.schedule("x", "a"),
+    "remove": lambda storage: storage.queue.remove(1),
+    "delete": lambda storage: storage.sessions.delete("u"),
+    "snapshot": lambda storage: storage.snapshots.put("queue", 1),
+    "replay": lambda storage: storage.queue.replay_all(),
     "batch": lambda storage: storage.events.append_many([NewEvent("a", 1)] * 3),
     "update": lambda storage: storage.sessions.update("u", lambda _: 1),
     "wait": lambda storage: storage.queue.wait(30),
@@ -130,6 +136,25 @@ def test_a_write_is_not_acknowledged(tmp_path: Path, call: str) -> None:
         with pytest.raises(StorageCorrupt):
             storage.nonces.seen("first")
     assert not path.exists()
+
+
+def test_a_thread_that_waits_already(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "CHECK_SECONDS", 0.05)
+    with opened(path) as storage, ThreadPoolExecutor(1) as thread:
+        polled = threading.Event()
+        watch = storage._backend._file._watch  # type: ignore[attr-defined]
+        poll = watch._poll
+
+        def note() -> None:
+            poll()
+            polled.set()
+
+        monkeypatch.setattr(watch, "_poll", note)
+        waiting = thread.submit(storage.queue.wait, 60)
+        assert polled.wait(PATIENCE)
+        path.unlink()
+        with pytest.raises(StorageCorrupt):
+            waiting.result(2.5)
 
 
 def test_reads_look_twice_a_second(path: Path) -> None:

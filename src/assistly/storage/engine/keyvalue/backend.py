@@ -292,10 +292,10 @@ class KeyValueTransaction(_Stores):
         return StepBlock(self.map)
 
     def now(self) -> datetime:
-        return self._root.now()
+        return machine_clock.now()
 
     def lease_time(self, now: datetime) -> datetime:
-        return self._root.lease_time(now)
+        return machine_clock.lease_time(now)
 
     def note_look(self) -> None:
         """Nothing to note: `wait` is not called on a transaction."""
