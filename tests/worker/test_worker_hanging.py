@@ -120,7 +120,9 @@ def test_a_call_that_hangs_is_left_behind(
     assert stored(storage, job).status is status
 
 
-@pytest.mark.parametrize("method", ["jobs.extend", "lock.renew", "jobs.expired", "maintain", "jobs.wait"])
+@pytest.mark.parametrize(
+    "method", ["jobs.extend", "lock.renew", "retention.begin_prune", "maintain", "jobs.wait"]
+)
 def test_upkeep_that_hangs_holds_nothing_up(
     storage: Storage, backend: FaultyBackend, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:

@@ -67,7 +67,19 @@ def calls_within(
 
 
 STRANGE = [0, 0.0, -1, -1e300, timedelta(0), -timedelta(days=1), 1e-9, Decimal("-0.5"), -(10**400)]
-NO_TIMES: list[Any] = [None, float("nan"), float("inf"), "0", "", "soon", True, b"1", START, [], Decimal("sNaN")]
+NO_TIMES: list[Any] = [
+    None,
+    float("nan"),
+    float("inf"),
+    "0",
+    "",
+    "soon",
+    True,
+    b"1",
+    START,
+    [],
+    Decimal("NaN"),
+]
 
 
 @pytest.mark.parametrize("after", STRANGE)

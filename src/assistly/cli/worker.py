@@ -129,6 +129,9 @@ def _run(
             worker.run_until_idle()
         else:
             worker.run(handle_signals=False)
+    except BaseException:
+        end.begin(1)
+        raise
     finally:
         end.close(storage.close)
 

@@ -345,8 +345,8 @@ class WorkerLoop:
         while self._running:
             try:
                 self._take(None)
-            except StorageError as error:
-                logger.warning("while stopping: %s", error)
+            except Exception as error:  # noqa: BLE001 - it ends anyway
+                logger.warning("while stopping: %s", described(error))
         self._claimed_jobs.end()
         self._heartbeat.stop()
         for _ in self._threads:

@@ -37,10 +37,11 @@ class ThreadShares:
 
     def next_group(self, without: Collection[str] = ()) -> tuple[list[str], int]:
         """Return platforms to claim for together, and the most jobs to claim; ([], 0) if there are none."""
+        idle = sum(not self._running[platform] for platform in self._platforms)
         allowed = {
             platform: most
             for platform in self._platforms
-            if platform not in without and (most := self._allowed(platform))
+            if platform not in without and (most := self._allowed(platform, idle))
         }
         group = [platform for platform in allowed if platform not in self._had_turn]
         if allowed and not group:
@@ -49,7 +50,8 @@ class ThreadShares:
         group = [platform for platform in group if platform not in self._alone] or group[:1]
         return group, min((allowed[platform] for platform in group), default=0)
 
-    def _allowed(self, platform: str) -> int:
-        others = sum(not self._running[other] for other in self._platforms if other != platform)
-        most = self._free - min(others, self._most_kept)
-        return max(most, min(self._free, 1) if not self._running[platform] else 0)
+    def _allowed(self, platform: str, idle: int) -> int:
+        """The most jobs that the platform may be given; `idle` is how many platforms have no running job."""
+        is_idle = not self._running[platform]
+        most = self._free - min(idle - is_idle, self._most_kept)
+        return max(most, min(self._free, 1) if is_idle else 0)

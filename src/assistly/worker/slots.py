@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 
-from assistly.storage.errors import LockLost, StorageError
+from assistly.storage.errors import LockLost
 from assistly.storage.records import WorkerLock
 from assistly.storage.storage import Storage
 
@@ -60,10 +61,8 @@ class PlatformSlots:
             with self._mutex:
                 lock = self._held.pop(name, None)
             if lock is not None:
-                try:
+                with suppress(Exception):
                     self._locks.release(lock)
-                except StorageError:
-                    continue
 
     def renew(self) -> None:
         """Extend all held slots, and forget those that were lost. Raises StorageUnavailable."""
