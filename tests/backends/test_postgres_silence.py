@@ -192,12 +192,15 @@ def test_the_limit_is_that_of_the_whole_call(proxy: Proxy, open_storage: Open) -
 def test_a_statement_for_many_records_may_take_longer(open_storage: Open) -> None:
     storage = open_storage()
 
-    def wait(records: int) -> None:
-        database(storage).autocommit(lambda executor: executor.batch(records, "SELECT pg_sleep(0.5)", {}))
+    def wait(records: int, seconds: float) -> None:
+        statement = "SELECT pg_sleep(%(seconds)s)"
+        database(storage).autocommit(
+            lambda executor: executor.batch(records, statement, {"seconds": seconds})
+        )
 
-    wait(1001)
+    wait(1001, 0.4)
     with pytest.raises(StorageUnavailable, match=r"within 0\.3 s"):
-        wait(1000)
+        wait(1000, 60)
 
 
 @silent

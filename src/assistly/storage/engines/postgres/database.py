@@ -230,11 +230,14 @@ class PostgresDatabase(forks.ForkAware):
         deadline = 0.0 if within is None else time.monotonic() + within
         while True:
             connection = self._pool.take(None if within is None else max(0.0, deadline - time.monotonic()))
-            limit = connection.executor.limit
+            executor = connection.executor
             try:
-                limit.begin(seconds if within is None else within)
-                deadline = limit.deadline = min(limit.deadline, deadline or limit.deadline)
-                return work(connection.executor)
+                executor.limit.begin(seconds if within is None else within)
+                if deadline:
+                    executor.limit.deadline = deadline
+                else:
+                    deadline = executor.limit.deadline
+                return work(executor)
             except psycopg.Error as error:
                 pause = self._pause_after(error, connection, attempt, commits=commits)
             finally:

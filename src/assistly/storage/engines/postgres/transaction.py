@@ -11,7 +11,7 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from ... import forks
-from ...errors import InvalidValue, StorageClosed, StorageUnavailable
+from ...errors import InvalidValue, StorageClosed, StorageError, StorageUnavailable
 from ..sql.binding import cannot_be_bound
 from ..sql.database import Params, Row
 from .clock import ticks
@@ -156,7 +156,7 @@ class PostgresTransaction:
             yield self
         except BaseException as error:
             if self.is_usable:
-                with self._limited():
+                with suppress(StorageError), self.entered():
                     # A storage that is being closed does not wait long for a silent server.
                     is_closing = isinstance(error, StorageClosed) and not self._is_bound
                     roll_back(executor, is_outermost, ROLLBACK_SECONDS if is_closing else None)
@@ -215,32 +215,30 @@ class PostgresTransaction:
     @contextmanager
     def entered(self, *, commits: bool = False) -> Iterator[PostgresExecutor]:
         self._check()
+        executor = self._executor
+        executor.limit.begin()
+        if self._is_bound:
+            executor.limit.apply()
         try:
-            with self._limited() as executor:
-                yield executor
+            yield executor
         except psycopg.Error as error:
-            broken = is_broken(self._executor.connection)
+            broken = is_broken(executor.connection)
             if (broken or is_read_only(error)) and not self._is_bound:
                 self.server.drop_connections()
             if commits and broken and not nothing_committed(error):
                 raise unknown_outcome(error) from error
             raise translate(error) from error
-
-    @contextmanager
-    def _limited(self) -> Iterator[PostgresExecutor]:
-        limit = self._executor.limit
-        limit.begin()
-        if self._is_bound:
-            limit.apply()
-        try:
-            yield self._executor
         finally:
             if self._is_bound:
-                limit.withdraw()
-                link = self._executor.connection.pgconn
-                if link.transaction_status == TransactionStatus.ACTIVE:
-                    # Nobody can use a connection that was left in the middle of a statement.
-                    link.finish()
+                _leave_to_caller(executor)
+
+
+def _leave_to_caller(executor: PostgresExecutor) -> None:
+    executor.limit.withdraw()
+    link = executor.connection.pgconn
+    if link.transaction_status == TransactionStatus.ACTIVE:
+        # Nobody can use a connection that was left in the middle of a statement.
+        link.finish()
 
 
 def check_pipeline(connection: psycopg.Connection[Any]) -> None:
