@@ -42,19 +42,20 @@ class Plan:
     def __init__(self) -> None:
         self._fault: DriverFault | None = None
         self._at = 0
-        self._seen = 0
+        self.seen = 0
+        """How many statements were counted since `arm`."""
         self._thread = 0
         self._hit: DriverFault | None = None
         self.command = ""
         """The command in progress, where it is known."""
 
     def arm(self, fault: DriverFault, at: int) -> None:
-        self._fault, self._at, self._seen, self._thread = fault, at, 0, threading.get_ident()
+        self._fault, self._at, self.seen, self._thread = fault, at, 0, threading.get_ident()
 
     def disarm(self) -> bool:
         """Whether the fault was reached."""
         self._fault = None
-        return self._seen >= self._at
+        return self.seen >= self._at
 
     def step(self, connection: Any, work: Callable[[], T]) -> T:
         """Run one statement, with the fault if it hits it."""
@@ -88,7 +89,7 @@ class Plan:
     def is_down(self) -> bool:
         """Whether nothing can connect."""
         fault = self._fault
-        return fault is not None and fault.cuts and fault.lasting and self._seen >= self._at
+        return fault is not None and fault.cuts and fault.lasting and self.seen >= self._at
 
     def hit(self, kind: str) -> DriverFault | None:
         """Count a statement, or whatever the fault counts; return the fault if it hits this one."""
@@ -97,8 +98,8 @@ class Plan:
             return None
         if thread.ident != self._thread and thread.name != _CONNECTING:
             return None
-        self._seen += 1
-        is_hit = self._seen == self._at or (self._fault.lasting and self._seen > self._at)
+        self.seen += 1
+        is_hit = self.seen == self._at or (self._fault.lasting and self.seen > self._at)
         return self._fault if is_hit else None
 
 

@@ -87,6 +87,16 @@ CUTS = [
 ]
 
 
+def terminated_by(admin: psycopg.Connection[Any]) -> DriverFault:
+    """The session has been ended when the driver sends the next statement."""
+
+    def act(connection: psycopg.Connection[Any]) -> None:
+        pid = connection.info.backend_pid
+        admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+    return DriverFault("terminated by an administrator", act)
+
+
 def server_errors(plan: Plan) -> list[DriverFault]:
     """What the server may answer to any statement."""
     states = ("40001", "40P01", "57014", "53100", "25006", "55P03")
@@ -121,7 +131,7 @@ class _Link:
         return send
 
 
-def _follow(plan: Plan, patches: pytest.MonkeyPatch) -> None:
+def follow(plan: Plan, patches: pytest.MonkeyPatch) -> None:
     """Make the engine open connections that follow the plan."""
 
     class FaultyConnection(psycopg.Connection[Any]):
@@ -173,7 +183,7 @@ class FaultyPostgresEngine(FaultyEngine):
         self._observing = PostgresBackend(url, 1, schema=schema)
         self.observer = open_on(self._observing)
         self.observer.ping()
-        _follow(self.plan, patches)
+        follow(self.plan, patches)
         self.storage = open_on(self._backend)
         self._admin = _connect(url, autocommit=True)
         tables = self._admin.execute(

@@ -1,30 +1,73 @@
 """Each operation on each engine, with a fault at its first statement, at its second, and so on.
 
 After each: all of it is written or nothing, the error says which, no transaction or lock is left open, and
-the next call works.
+the next call works. The quick runs leave out some faults of each operation, the thorough ones none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from importlib import import_module
+from itertools import count
+from pathlib import Path
 
 import pytest
 
 from assistly.storage.engines.memory import _MemoryStore
 from backends.fault_maps import MAP_FAULTS, FaultyKeyValueEngine
 from backends.fault_operations import OPERATIONS
+from backends.fault_plan import DriverFault, FaultyEngine
 from backends.fault_postgres import CUTS, FaultyPostgresEngine, server_errors
 from backends.fault_sqlite import SQLITE_FAULTS, FaultySqliteEngine
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "engines" / "lmdb"
+
 EACH = pytest.mark.parametrize("name", OPERATIONS)
+THOROUGH = pytest.mark.parametrize(
+    "thorough", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["quick", "thorough"]
+)
+
+
+def run(faulty: FaultyEngine, name: str, faults: Sequence[DriverFault], *, most: int | None) -> None:
+    """With all faults at all statements, or with `most` faults at some, others for each operation."""
+    if most is None:
+        for fault in faults:
+            faulty.run_all(name, fault, dense=10_000)
+            faulty.run_all(name, fault, dense=10_000, cold=True)
+        return
+    first = [*OPERATIONS].index(name) * most
+    for number in range(first, first + most):
+        faulty.run_all(name, faults[number % len(faults)], dense=5, cold=number % 5 == 0)
 
 
 @EACH
-def test_memory(name: str) -> None:
+@THOROUGH
+def test_memory(name: str, thorough: bool) -> None:
     with closing(FaultyKeyValueEngine(_MemoryStore)) as faulty:
-        for fault in MAP_FAULTS:
-            faulty.run_all(name, fault)
+        run(faulty, name, MAP_FAULTS, most=None if thorough else 2)
+
+
+@pytest.fixture
+def lmdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyKeyValueEngine]:
+    pytest.importorskip("fcntl", reason="the example locks files as Unix does")
+    pytest.importorskip("lmdb")
+    monkeypatch.syspath_prepend(EXAMPLE)
+    store = import_module("assistly_lmdb.store")
+    numbers = count()
+    with closing(
+        FaultyKeyValueEngine(lambda: store.LmdbStore(tmp_path / str(next(numbers)), 2**24))
+    ) as faulty:
+        yield faulty
+    for name in [name for name in sys.modules if name.startswith("assistly_lmdb")]:
+        del sys.modules[name]
+
+
+@EACH
+@THOROUGH
+def test_lmdb(lmdb: FaultyKeyValueEngine, name: str, thorough: bool) -> None:
+    run(lmdb, name, MAP_FAULTS, most=None if thorough else 1)
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +78,9 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultySqliteEng
 
 
 @EACH
-def test_sqlite(sqlite: FaultySqliteEngine, name: str) -> None:
-    for fault in SQLITE_FAULTS:
-        sqlite.run_all(name, fault)
-    sqlite.run_all(name, SQLITE_FAULTS[0], cold=True)
+@THOROUGH
+def test_sqlite(sqlite: FaultySqliteEngine, name: str, thorough: bool) -> None:
+    run(sqlite, name, SQLITE_FAULTS, most=None if thorough else 4)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["libpq", "cursor"])
@@ -52,13 +94,12 @@ def postgres(
 
 
 @EACH
-def test_postgres(postgres: FaultyPostgresEngine, name: str) -> None:
-    for fault in CUTS:
-        postgres.run_all(name, fault)
-    postgres.run_all(name, CUTS[0], cold=True)
+@THOROUGH
+def test_postgres(postgres: FaultyPostgresEngine, name: str, thorough: bool) -> None:
+    run(postgres, name, CUTS, most=None if thorough else 2)
 
 
 @EACH
-def test_errors_of_the_server(postgres: FaultyPostgresEngine, name: str) -> None:
-    for fault in server_errors(postgres.plan):
-        postgres.run_all(name, fault)
+@THOROUGH
+def test_errors_of_the_server(postgres: FaultyPostgresEngine, name: str, thorough: bool) -> None:
+    run(postgres, name, server_errors(postgres.plan), most=None if thorough else 1)

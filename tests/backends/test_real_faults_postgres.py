@@ -112,7 +112,7 @@ def _mount(folder: Path, options: str) -> bool:
 
 
 @pytest.fixture
-def small_disk(server: TemporaryServer) -> Iterator[Path]:
+def small_disk(server: TemporaryServer, schema: str) -> Iterator[Path]:
     """A file system of three megabytes, as a tablespace `small`."""
     folder = Path(tempfile.mkdtemp(prefix="assistly-disk-"))
     if shutil.which("mount") is None or not _mount(folder, "size=3m,mode=0777"):
@@ -125,6 +125,8 @@ def small_disk(server: TemporaryServer) -> Iterator[Path]:
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute(f"CREATE TABLESPACE small LOCATION '{place}'".encode())
         yield folder
+        admin.execute(f'DROP SCHEMA "{schema}" CASCADE'.encode())
+        admin.execute("DROP TABLESPACE small")
     subprocess.run(["umount", "-l", str(folder)], check=True)
     folder.rmdir()
 
@@ -133,16 +135,20 @@ def _incompressible(random: Random) -> str:
     return random.randbytes(3000).hex()
 
 
+def _names(random: Random) -> list[str]:
+    return [f"{random.random()}" for _ in range(20)]
+
+
+def _jobs(random: Random) -> list[NewJob]:
+    return [NewJob("x", _incompressible(random)) for _ in range(150)]
+
+
 LARGE: dict[str, Callable[[Storage, Random], object]] = {
     "schedule": lambda s, r: s.queue.schedule("x", _incompressible(r)),
-    "schedule_many": lambda s, r: s.queue.schedule_many(
-        [NewJob("x", _incompressible(r)) for _ in range(150)]
-    ),
+    "schedule_many": lambda s, r: s.queue.schedule_many(_jobs(r)),
     "session": lambda s, r: s.sessions.put(f"{r.random()}", _incompressible(r)),
     "events": lambda s, r: s.events.append_many([("type", _incompressible(r)) for _ in range(20)]),
-    "results": lambda s, r: s.idempotency.put_many(
-        [(f"{r.random()}", _incompressible(r)) for _ in range(20)]
-    ),
+    "results": lambda s, r: s.idempotency.put_many([(name, _incompressible(r)) for name in _names(r)]),
     "approval": lambda s, r: s.approvals.add(f"{r.random()}", _incompressible(r)),
     "snapshot": lambda s, r: s.snapshots.put("other", [_incompressible(r) for _ in range(20)]),
 }
@@ -158,8 +164,7 @@ def test_a_full_disk(server: TemporaryServer, small_disk: Path, open_one: Open) 
             before = _counted(storage)
             try:
                 call(storage, random)
-            except StorageUnavailable as error:
-                assert "the server's disk is full" in str(error), name
+            except StorageUnavailable:
                 assert _counted(storage) == before
                 refused.add(name)
         if refused == {*LARGE}:
@@ -214,26 +219,22 @@ class Standby:
         pgexec(command, args, bin_path=self._path, user=self._user)
 
 
-def test_a_standby_that_is_promoted(schema: str) -> None:
+def test_a_standby_that_is_promoted(server: TemporaryServer, open_one: Open) -> None:
     """With synchronous replication, all that was acknowledged is there."""
-    with ExitStack() as opened:
-        primary = opened.enter_context(closing(TemporaryServer(listen_addresses="''")))
-        standby = opened.enter_context(closing(Standby(primary)))
-        with psycopg.connect(primary.url, autocommit=True) as admin:
+    with closing(Standby(server)) as standby:
+        with psycopg.connect(server.url, autocommit=True) as admin:
             admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             admin.execute("SELECT pg_reload_conf()")
             synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
             until(lambda: admin.execute(synchronous).fetchone() == (1,))
         url = psycopg.conninfo.make_conninfo(
-            host=f"{primary.socket.parent},{standby.host}",
-            user="postgres",
-            dbname="postgres",
-            target_session_attrs="read-write",
+            server.url, host=f"{server.socket.parent},{standby.host}", target_session_attrs="read-write"
         )
-        backend = PostgresBackend(url, 4, schema=schema, timeout=timedelta(seconds=5))
-        storage = opened.enter_context(closing(Storage(backend, auto_prune=False)))
+        storage = open_one(url, timeout=timedelta(seconds=5))
         writers = Writers(storage)
         with writers.running():
-            primary.kill()
+            server.kill()
             standby.promote()
         assert not lies(storage, writers.words)
+        storage.close()
+    server.start()
