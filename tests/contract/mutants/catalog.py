@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -69,6 +69,58 @@ class SettlesWithoutFence(NaiveEngine):
         def _current(self, settlement: Settlement) -> Settlement:
             job = _alter(self, self.get(settlement.id), status=JobStatus.PROCESSING)
             return settlement if job is None else replace(settlement, job=job)
+
+
+class SettlesBatchesWithoutFence(NaiveEngine):
+    class jobs_type(SettlesWithoutFence.jobs_type):  # noqa: N801
+        def _current(self, settlement: Settlement) -> Settlement:
+            return super()._current(settlement) if self.is_batch else settlement
+
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            self.is_batch = len(settlements) > 1
+            return super().settle(settlements, **options)
+
+
+class PostedJobsAreTheHoldersCopy(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            results = super().settle(settlements, **options)
+            return [
+                _alter(self, job, publish_started_at=one.job.publish_started_at)
+                if one.kind == "posted"
+                else job
+                for one, job in zip(settlements, results, strict=True)
+            ]
+
+
+class ClaimedJobsAreNeverLate(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def late(self, *, limit: int, **options: Any) -> Sequence[Job]:
+            return [job for job in super().late(limit=10**9, **options) if not job.claim][:limit]
+
+
+class ReplaysTheNewest(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, platform: str | None, limit: int | None, **options: Any) -> int:
+            dead = self.list(status=JobStatus.DEAD_LETTER, platform=platform, after=0, limit=10**9)
+            chosen = dead[::-1][:limit]
+            return sum(self.replay(job.id, **options) is not None for job in chosen)
+
+
+class SumsWrapAt64Bits(NaiveEngine):
+    class metrics_type(NaiveMetrics):  # noqa: N801
+        def increment_many(self, by_name: Mapping[str, int]) -> None:
+            super().increment_many(by_name)
+            for name in by_name:
+                self.tables.counters[name] = (self.tables.counters[name] + 2**63) % 2**64 - 2**63
+
+
+class KeepsTheLastLatency(NaiveEngine):
+    class metrics_type(NaiveMetrics):  # noqa: N801
+        def observe_latencies(self, count: int, total: int, longest: int) -> None:
+            super().observe_latencies(count, total, longest)
+            counts, totals, _ = self.tables.latency
+            self.tables.latency = counts, totals, longest
 
 
 class RescuesWithoutTheLease(NaiveEngine):

@@ -14,6 +14,7 @@ from assistly.storage.testing.fixtures import Contract
 from assistly.storage.testing.idempotency_contract import IdempotencyFenceContract
 from assistly.storage.testing.json_contract import JsonContract
 from assistly.storage.testing.lock_contract import LockContract
+from assistly.storage.testing.metrics_contract import LatencyContract, MetricsContract
 from assistly.storage.testing.names_contract import LongNamesContract
 from assistly.storage.testing.queue_changes_contract import QueueChangesContract
 from assistly.storage.testing.queue_claiming_contract import (
@@ -43,6 +44,12 @@ CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
     catalog.TakesTheStampOfAnother: PruneOnceAMinuteContract,
     catalog.GapIncludesItsEdge: QueueGapsContract,
     catalog.SettlesWithoutFence: QueueFenceContract,
+    catalog.SettlesBatchesWithoutFence: QueueFenceContract,
+    catalog.PostedJobsAreTheHoldersCopy: QueueFenceContract,
+    catalog.ClaimedJobsAreNeverLate: QueueLatenessContract,
+    catalog.ReplaysTheNewest: QueueDeadLettersContract,
+    catalog.SumsWrapAt64Bits: MetricsContract,
+    catalog.KeepsTheLastLatency: LatencyContract,
     catalog.RescuesWithoutTheLease: QueueRescueContract,
     catalog.RescuesOneTickLate: QueueRescueContract,
     catalog.ExtendsWhatRanOut: QueueLeasesContract,
@@ -88,7 +95,12 @@ def contract_on(mutant: type[NaiveEngine], contract: type[Contract]) -> type[Con
     def new_backend(self: Contract) -> Callable[[], NaiveEngine]:
         return mutant
 
-    fixtures = {"backend": pytest.fixture(backend), "new_backend": pytest.fixture(new_backend)}
+    def impatient_backend(self: Contract, monkeypatch: pytest.MonkeyPatch) -> NaiveEngine:
+        monkeypatch.setattr("contract.mutants.engine._LOCK_SECONDS", 0.2)
+        return mutant()
+
+    made = (backend, new_backend, impatient_backend)
+    fixtures = {function.__name__: pytest.fixture(function) for function in made}
     return type(f"Test{mutant.__name__}", (contract,), fixtures)
 
 

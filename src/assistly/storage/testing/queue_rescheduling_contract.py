@@ -50,7 +50,10 @@ class QueueReschedulingContract(Contract):
         assert storage.queue.reschedule(job.id, START, content="b").metadata == {"n": 1}
         moved = storage.queue.reschedule(job.id, START, metadata={}, now=START + HOUR)
         assert (moved.content, moved.metadata, moved.updated_at) == ("b", {}, START + HOUR)
-        assert storage.queue.reschedule(job.id, START, content="").content == ""
+        assert storage.queue.get(job.id) == moved
+        moved = storage.queue.reschedule(job.id, START, content="", metadata={"n": [2]})
+        assert (moved.content, moved.metadata) == ("", {"n": [2]})
+        assert storage.queue.get(job.id) == moved
 
     def test_a_retrying_job_keeps_its_retries(self, storage: Storage) -> None:
         failed = retrying(storage, retry_at=START + DAY)

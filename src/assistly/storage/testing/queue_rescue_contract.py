@@ -317,10 +317,16 @@ class QueueDeadLettersContract(Contract):
         assert storage.queue.replay_all(platform="x") == 2
         assert storage.queue.dead_letters() == [letters[1]]
 
-    def test_replay_all_takes_the_first(self, storage: Storage) -> None:
-        letters = [dead(storage) for _ in range(3)]
-        assert storage.queue.replay_all(limit=2) == 2
-        assert storage.queue.dead_letters() == [letters[2]]
+    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+    def test_replay_all_takes_the_first(self, storage: Storage, order: Sequence[int]) -> None:
+        """By id, in whatever order they died."""
+        storage.queue.schedule_many(NewJob("x", "a", START - n * SECOND) for n in range(3))
+        jobs = sorted(storage.queue.claim_due(worker_id="w"), key=lambda job: job.id)
+        for place in order:
+            storage.queue.mark_failed(jobs[place], "refused", retryable=False)
+        for count in (2, 1):
+            assert storage.queue.replay_all(limit=count) == count
+            assert [job.id for job in storage.queue.dead_letters()] == [jobs[2].id][: count - 1]
 
     @pytest.mark.parametrize("bad", [{"limit": 0}, {"limit": True}, {"limit": "1"}, {"platform": 1}])
     def test_replay_all_checks_its_arguments(self, storage: Storage, bad: dict[str, Any]) -> None:

@@ -354,12 +354,13 @@ class PruneOnceAMinuteContract(Contract):
         reports = together(4, lambda _: storage.prune())
         assert [report.ran for report in reports].count(True) == 1
 
+    @pytest.mark.parametrize("error", [StorageUnavailable, KeyboardInterrupt])
     def test_a_prune_that_failed_does_not_use_the_minute_up(
-        self, backend: StorageBackend, storage: Storage, clock: FakeClock
+        self, backend: StorageBackend, storage: Storage, clock: FakeClock, error: type[BaseException]
     ) -> None:
         storage.nonces.register("old", START - 2 * DAY)
-        broken = open_for_test(_FailingPrune(backend), clock)
-        with pytest.raises(StorageUnavailable):
+        broken = open_for_test(_FailingPrune(backend, error=error), clock)
+        with pytest.raises(error):
             broken.prune()
         assert storage.nonces.seen("old") is True
         assert storage.prune() == PruneReport(ran=True, nonces=1)
@@ -393,22 +394,30 @@ class PruneOnceAMinuteContract(Contract):
 class _FailingPrune:
     """An engine whose prune breaks half-way, after something else has happened."""
 
-    def __init__(self, backend: StorageBackend, meanwhile: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        backend: StorageBackend,
+        meanwhile: Callable[[], object] = lambda: None,
+        error: type[BaseException] = StorageUnavailable,
+    ) -> None:
         self._backend = backend
-        self.retention = _FailingDelete(backend, meanwhile)
+        self.retention = _FailingDelete(backend, meanwhile, error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
 
 class _FailingDelete:
-    def __init__(self, backend: StorageBackend, meanwhile: Callable[[], object]) -> None:
+    def __init__(
+        self, backend: StorageBackend, meanwhile: Callable[[], object], error: type[BaseException]
+    ) -> None:
         self._store = backend.retention
         self._meanwhile = meanwhile
+        self._error = error
 
     def delete_older(self, kind: str, cutoff: datetime, *, limit: int) -> int:
         self._meanwhile()
-        raise StorageUnavailable("on purpose")
+        raise self._error("on purpose")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

@@ -19,6 +19,7 @@ from .fixtures import (
     DAY,
     END_OF_TIME,
     HOUR,
+    RETRY_DELAY,
     START,
     START_OF_TIME,
     TICK,
@@ -259,6 +260,36 @@ class TimesContract(Contract):
         late = _at(backend, storage, clock, call, None)
         assert late == _at(backend, storage, clock, call, START + DAY)
         assert late != early
+
+    def test_a_call_has_one_time(self, backend: StorageBackend, storage: Storage, clock: FakeClock) -> None:
+        """However often the clock would be asked during it."""
+        ticking = open_for_test(backend, lambda: clock.advance(TICK))
+        queue = ticking.queue
+        new = [queue.schedule("x", "a"), *queue.schedule_many([NewJob("x", "a"), NewJob("x", "b")])]
+        assert all(job.scheduled_at == job.created_at == job.updated_at for job in new)
+        assert new[1].created_at == new[2].created_at
+        claimed = queue.claim_due(worker_id="w", lease=HOUR)
+        assert {(job.lease_until, job.updated_at) for job in claimed} == {
+            (claimed[0].updated_at + HOUR, claimed[0].updated_at)
+        }
+        (extended,) = queue.extend(claimed[:1], lease=DAY)
+        assert extended.lease_until == extended.updated_at + DAY
+        posted = queue.mark_posted(claimed[0])
+        assert posted.posted_at == posted.updated_at
+        failed = queue.mark_failed(claimed[1], "busy")
+        assert failed.attempts[0].at == failed.updated_at == failed.due_at - RETRY_DELAY
+        letter = queue.mark_failed(claimed[2], "refused", retryable=False)
+        assert letter.attempts[0].at == letter.updated_at == letter.dead_letter_at
+        replayed = queue.replay(letter.id)
+        assert replayed is not None
+        assert replayed.scheduled_at == replayed.replayed_at == replayed.updated_at
+        lock = ticking.lock.acquire("owner", ttl=HOUR, name=fresh_name())
+        assert lock is not None
+        assert lock.expires_at == lock.acquired_at + HOUR
+        put = ticking.idempotency.put_many([("a", 1), ("b", 2)])
+        assert put[0].saved_at == put[1].saved_at
+        events = ticking.events.append_many([("a", 1), ("b", 2)])
+        assert events[0].created_at == events[1].created_at
 
     def test_the_clock_is_asked_for_every_call(self, storage: Storage, clock: FakeClock) -> None:
         for _ in range(3):
