@@ -177,19 +177,22 @@ class WorkerLoop:
         """Claim in turn for all platforms that may be given jobs, except for these."""
         claimed = 0
         done = {*without, *filter(self._is_closed, self._options.platforms)}
-        while True:
+        while self._running < self._options.concurrency:
             platforms, most = self._shares.next_group(done)
             if not platforms:
-                return claimed
+                break
             most = min(most, self._options.batch)
             found = self._claim(platforms, most)
             claimed += found
             if found < most:
                 done.update(platforms)
                 self._found_nothing.update(dict.fromkeys(platforms, self._runtime.monotonic()))
+        return claimed
 
     def _is_closed(self, platform: str) -> bool:
-        return self._pauses.remaining(platform) > 0 or self._caller.is_overrun(platform)
+        if self._pauses.remaining(platform):
+            return True
+        return self._options.timeout is not None and self._caller.is_overrun(platform)
 
     def _claim(self, platforms: list[str], most: int) -> int:
         self._is_claiming = True
