@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,15 @@ def move_folder(path: Path) -> None:
     path.parent.rename(path.parent.with_name("moved"))
 
 
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def replace_log(path: Path) -> None:
+    shutil.copyfile(log_of(path), path.with_name("copy"))
+    path.with_name("copy").replace(log_of(path))
+
+
 def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
@@ -79,6 +89,8 @@ EXCHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "moved": (lambda path: path.rename(path.with_name("elsewhere.db")), "was deleted or moved"),
     "its folder moved": (move_folder, "was deleted or moved"),
     "a folder instead": (replace_by_folder, "was replaced by another file"),
+    "its log deleted": (lambda path: log_of(path).unlink(), "lost its write-ahead log"),
+    "its log replaced": (replace_log, "lost its write-ahead log"),
     "emptied": (lambda path: os.truncate(path, 0), "was truncated or overwritten"),
     "truncated": (truncate, "was truncated or overwritten"),
 }
@@ -161,7 +173,7 @@ def test_reads_look_twice_a_second(path: Path) -> None:
     now = [0.0]
     with opened(path) as storage:
         file = storage._backend._file._pool.file.identity  # type: ignore[attr-defined]
-        file._clock = lambda: now[0]
+        file._clock, file._next_check = lambda: now[0], 0.0
         file.check()
         path.unlink()
         now[0] += identity.CHECK_SECONDS - 0.01
@@ -251,6 +263,42 @@ def test_a_vacuum_is_no_harm(path: Path) -> None:
         assert path.stat().st_size < before / 2
         assert storage.nonces.seen("second")
         assert storage.nonces.register("third")
+
+
+def test_a_deleted_log_is_noticed_by_writes_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "CHECK_SECONDS", 0.02)
+    with opened(path) as storage:
+        log_of(path).unlink()
+        with pytest.raises(StorageCorrupt, match="write-ahead log"):
+            for number in count():
+                storage.nonces.register(f"n{number}")
+    with opened(path) as again:
+        assert all(again.nonces.seen(f"n{n}") for n in range(number))
+
+
+@pytest.mark.usefixtures("always")
+def test_a_log_may_go_with_the_last_connection(path: Path) -> None:
+    """After a fork all are closed, and another process may close the file for good."""
+    with opened(path) as storage:
+        pool = storage._backend._file._pool  # type: ignore[attr-defined]
+        for number in range(3):
+            pool.before_fork(1)
+            pool.after_fork_in_parent()
+            assert not log_of(path).exists()
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("SELECT * FROM assistly_nonces").fetchall()
+            assert storage.nonces.register(f"n{number}")
+            assert storage.nonces.seen(f"n{number}")
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("mode", ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
+def test_a_checkpoint_is_no_harm(path: Path, mode: str) -> None:
+    with opened(path) as storage, closing(sqlite3.connect(path)) as other:
+        for number in range(3):
+            other.execute(f"PRAGMA wal_checkpoint({mode})")
+            assert storage.nonces.register(f"n{number}")
+            assert storage.nonces.seen(f"n{number}")
 
 
 @pytest.mark.usefixtures("always")

@@ -1,4 +1,4 @@
-"""Notices that a database file was replaced, deleted or truncated while it is open.
+"""Notices that a database file or its log was replaced, deleted or truncated while it is open.
 
 SQLite goes on with the file that it has opened, which nobody else sees any more. So the path is compared with
 that file. Only `stat` is used: closing any descriptor of the file would drop this process's locks on it.
@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import StorageCorrupt
 
 CHECK_SECONDS = 0.5
-"""How often reads check the file. Writes check it each time, before they are acknowledged."""
+"""How often reads check the file, and all calls the log. Writes check the file each time, before they end."""
 
 RESTORE = (
     "Stop all processes that use it, put the right file in its place, delete the -wal and -shm files beside "
@@ -35,7 +35,9 @@ class FileIdentity:
         self._path = path
         self._is_sound = is_sound
         self._clock = clock
+        self._log_path = f"{path}-wal"
         self._opened: tuple[int, int] | None = None
+        self._log: tuple[int, int] | None = None
         self._size = 0
         self._next_check = 0.0
         self._problem: str | None = None
@@ -56,6 +58,21 @@ class FileIdentity:
             self._opened, self._size = (found.st_dev, found.st_ino), found.st_size
         else:
             self.check()
+        self.note_log()
+
+    @property
+    def is_log_known(self) -> bool:
+        """Whether the log was noted since a connection was closed."""
+        return self._log is not None
+
+    def note_log(self) -> None:
+        """Remember the log, while a connection is open. A new file has none before its first transaction."""
+        if self._log is None:
+            self._log = self._found_log()
+
+    def forget_log(self) -> None:
+        """Note that a connection is closed: SQLite deletes the log with the last one of all processes."""
+        self._log = None
 
     def check_sometimes(self) -> None:
         """As `check`, but at most every CHECK_SECONDS."""
@@ -65,14 +82,25 @@ class FileIdentity:
     def check(self) -> None:
         """Raise StorageCorrupt if the path no longer leads to the file that was opened."""
         if self._problem is None:
+            now = self._clock()
             self._problem = self._look()
+            if self._problem is None and now >= self._next_check:
+                if self._log is not None and self._log != self._found_log():
+                    self._problem = "lost its write-ahead log, which was deleted or replaced,"
+                self._next_check = now + CHECK_SECONDS
         if self._problem is not None:
             self._next_check = 0.0
             raise StorageCorrupt(
                 f"the SQLite file {str(self._path)!r} {self._problem} while this storage had it open: what "
-                f"was written since then is not in it. {RESTORE}"
+                f"was written since then may be lost. {RESTORE}"
             )
-        self._next_check = self._clock() + CHECK_SECONDS
+
+    def _found_log(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._log_path)  # noqa: PTH116 - as above
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _look(self) -> str | None:
         if self._opened is None:

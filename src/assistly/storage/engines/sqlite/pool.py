@@ -81,6 +81,7 @@ class SqlitePool:
     def discard(self, connection: Connection) -> None:
         """Take a connection back and close it."""
         with self._lock:
+            self.file.identity.forget_log()
             connection.close()
             self._lent.discard(connection)
             self._changed.notify_all()
@@ -103,11 +104,16 @@ class SqlitePool:
 
     def check(self, *, sometimes: bool = False) -> None:
         """Raise StorageCorrupt if the file is no longer at its path; with `sometimes`, look now and then."""
+        identity = self.file.identity
         try:
-            self.file.identity.check_sometimes() if sometimes else self.file.identity.check()
+            identity.check_sometimes() if sometimes else identity.check()
         except StorageCorrupt:
             self._empty_log()
             raise
+        if not sometimes and not identity.is_log_known:
+            with self._lock:
+                if self._idle or self._lent:
+                    identity.note_log()
 
     def _empty_log(self) -> None:
         """Move what the log holds into the file that was opened, wherever that is now.
@@ -152,5 +158,6 @@ class SqlitePool:
         self._changed.wait_for(lambda: not self._forks)
 
     def _close_idle(self) -> None:
+        self.file.identity.forget_log()
         while self._idle:
             self._idle.pop().close()
