@@ -16,6 +16,7 @@ from ...errors import (
     StorageUnavailable,
     TransactionAborted,
 )
+from .limits import LimitExceeded
 
 _UNTRACKED_TEXT = (
     "a prepared statement is lost, or exists twice: a pooler in between lends its sessions to several "
@@ -118,6 +119,8 @@ _PREPARED = re.compile(r"prepared statement|bind message")
 
 def translate(error: psycopg.Error) -> StorageError:
     """Return the error to raise for a failed statement."""
+    if isinstance(error, LimitExceeded):
+        return StorageUnavailable(str(error))
     kind, text = _meaning(error)
     return kind(f"{text}: {_first_line(error)}")
 

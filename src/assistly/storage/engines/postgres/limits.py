@@ -75,12 +75,22 @@ class Limit:
     statement, and leaves a second for the answer; the second time closes the connection.
     """
 
-    __slots__ = ("__weakref__", "_cancels", "_connection", "_limits", "_seconds", "deadline", "is_cancelled")
+    __slots__ = (
+        "__weakref__",
+        "_cancels",
+        "_connection",
+        "_is_setting",
+        "_limits",
+        "_seconds",
+        "deadline",
+        "is_cancelled",
+    )
 
     def __init__(self, connection: psycopg.Connection[Any], limits: Limits | None = None) -> None:
         self._connection = connection
         self._limits = limits
         self._seconds = math.inf
+        self._is_setting = False
         self._cancels = True
         self.deadline = math.inf
         """In seconds of `time.monotonic`."""
@@ -93,6 +103,7 @@ class Limit:
         Without `cancels`, the connection is closed at once when they have passed.
         """
         limits = self._limits
+        self._is_setting = seconds is None
         if seconds is None:
             seconds = math.inf if limits is None else limits.seconds
         if limits is not None and limits.is_closed:
@@ -107,6 +118,7 @@ class Limit:
         if self._limits is not None:
             times = 1 + max(0, records - 1) // _RECORDS
             self.begin(self._limits.seconds * min(times, _MOST_TIMES))
+            self._is_setting = True
 
     def shorten(self, seconds: float) -> None:
         """Leave so many seconds at most."""
@@ -150,7 +162,9 @@ class Limit:
         if limits is not None and limits.is_closed:
             return f"the storage was closed, and the server did not answer within {CLOSING_SECONDS:g} s"
         text = f"the server did not answer within {self._seconds:g} s"
-        return text if limits is None else f"{text} (STORAGE_TIMEOUT_SECONDS is {limits.seconds:g})"
+        if limits is None or not self._is_setting:
+            return text
+        return f"{text} (STORAGE_TIMEOUT_SECONDS is {limits.seconds:g})"
 
     def apply(self) -> None:
         """Apply the limit to all that the driver does on the connection: cursors and COPY wait there."""
