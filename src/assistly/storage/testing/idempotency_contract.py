@@ -46,6 +46,7 @@ class IdempotencyContract(Contract):
         clock.advance(999 * DAY)
         again = storage.idempotency.claim("key", fingerprint="print")
         assert (again.state, again.value) == (ClaimState.COMPLETED, {"n": [1]})
+        assert (again.fingerprint, again.lease_until) == ("print", None)
         again.value["n"].append(2)
         assert storage.idempotency.claim("key").value == {"n": [1]}
         assert storage.idempotency.get("key") == IdempotencyRecord("key", {"n": [1]}, START + SECOND, "print")
@@ -98,7 +99,9 @@ class IdempotencyContract(Contract):
         with pytest.raises(ClaimLost):
             storage.idempotency.abandon(claim)
         assert storage.idempotency.get("key") == record
-        assert storage.idempotency.claim("key", fingerprint="other").value == "put"
+        again = storage.idempotency.claim("key", fingerprint="other")
+        assert (again.state, again.value) == (ClaimState.COMPLETED, "put")
+        assert (again.fingerprint, again.lease_until) == (None, None)
 
     @given(names, json_values(), moments)
     @examples(25)
