@@ -1,4 +1,4 @@
-"""A worker whose Postgres does not answer: its processes are stopped, or the network is cut."""
+"""A worker whose Postgres refuses, or does not answer: it is stopped, or the network is cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from assistly.storage import Job, JobStatus, PostgresBackend, Storage
 from assistly.worker import Worker
@@ -162,3 +164,38 @@ def test_a_running_worker_goes_on_over_new_connections(
         thread.join(PATIENCE)
         assert not thread.is_alive()
     assert worker.counts == {"posted": 2}
+
+
+def test_an_outcome_waits_for_a_grant_that_was_taken_away(
+    server: TemporaryServer, storage: Storage, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, release = threading.Event(), threading.Event()
+    job = storage.queue.schedule("x", "hello")
+
+    def publisher(_: Job) -> str:
+        begun.set()
+        assert release.wait(PATIENCE)
+        return "remote"
+
+    role, tables = sql.Identifier(schema), sql.SQL("ALL TABLES IN SCHEMA {}").format(sql.Identifier(schema))
+    with psycopg.connect(server.url, autocommit=True) as owner:
+        owner.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
+        owner.execute(sql.SQL("GRANT USAGE ON SCHEMA {0} TO {0}").format(role))
+        owner.execute(sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}").format(tables, role))
+        url = server.url.replace("postgres:@", f"{schema}:@")
+        with Storage(PostgresBackend(url, schema=schema), auto_prune=False) as granted:
+            worker = Worker(granted, {"x": publisher}, poll=0.05)
+            thread = threading.Thread(target=worker.run, daemon=True)
+            thread.start()
+            assert begun.wait(PATIENCE)
+            owner.execute(sql.SQL("REVOKE UPDATE ON {} FROM {}").format(tables, role))
+            release.set()
+            until(lambda: "waits to be settled: " in caplog.text)
+            owner.execute(sql.SQL("GRANT UPDATE ON {} TO {}").format(tables, role))
+            until(lambda: stored(storage, job).remote_id == "remote")
+            worker.stop()
+            thread.join(PATIENCE)
+        owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
+    assert worker.counts == {"posted": 1}
+    assert "permission" in caplog.text
+    assert "claim is lost" not in caplog.text
