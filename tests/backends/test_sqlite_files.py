@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -247,6 +248,18 @@ os._exit(0)
     path.with_name("backup.db").replace(path)
     with opened(path) as storage:
         assert storage.sessions.get("u") is None
+
+
+def test_a_backup_that_is_copied_over_the_file(path: Path) -> None:
+    """It is the same file, which is consistent, but an older one; connections have newer pages in memory."""
+    with opened(path) as storage, closing(sqlite3.connect(path)) as raw:
+        saved = backup(path, path.with_name("backup.db"))
+        storage.events.append_many([NewEvent("a", "x" * 1000)] * 1000)
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        storage.nonces.register("second")
+        shutil.copyfile(saved, path)
+        with pytest.raises(StorageCorrupt, match="overwritten"):
+            storage.nonces.register("third")
 
 
 @pytest.mark.usefixtures("always")
@@ -552,18 +565,16 @@ BAD_PLACES: dict[str, tuple[Callable[[Path], Path], type[StorageError]]] = {
 
 
 @pytest.fixture
-def anybodys_folder(tmp_path: Path) -> Iterator[Path]:
+def anybodys_folder() -> Iterator[Path]:
     """One that a user without rights reaches, too."""
+    folder = Path(tempfile.mkdtemp(prefix="assistly-test-"))
     if os.geteuid() == 0:
-        for folder in (tmp_path, *tmp_path.parents[:3]):
-            with suppress(OSError):
-                if folder != Path("/tmp"):
-                    folder.chmod(0o755)
-        os.chown(tmp_path, 65534, 65534)
-    yield tmp_path
+        os.chown(folder, 65534, 65534)
+    yield folder
     for name in ("locked", "reading"):
         with suppress(OSError):
-            (tmp_path / name).chmod(0o700)
+            (folder / name).chmod(0o700)
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("place", BAD_PLACES)

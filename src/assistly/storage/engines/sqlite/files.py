@@ -78,7 +78,8 @@ class DatabaseFile:
         self.path = path
         self.name = str(path) if str(path).isprintable() else repr(str(path))
         """The path in messages."""
-        self.identity = FileIdentity(path, self._is_sound)
+        self.identity = FileIdentity(path, self._was_vacuumed)
+        self._schema_version = 0
         self._busy_seconds = busy_timeout.total_seconds()
 
     def connect(self) -> Connection:
@@ -129,8 +130,13 @@ class DatabaseFile:
         except OSError:
             return False
 
-    def _is_sound(self) -> bool:
-        """Whether a new connection finds a consistent database. True if that cannot be told now."""
+    def note_schema(self, connection: Connection) -> None:
+        """Remember the number that SQLite increments with each VACUUM and each change of the schema."""
+        ((self._schema_version,),) = connection.rows("PRAGMA schema_version")
+
+    def _was_vacuumed(self) -> bool:
+        """Whether a VACUUM has made the file shorter. True if that cannot be told now."""
+        before = self._schema_version
         try:
             connection = self._open()
         except StorageCorrupt:
@@ -138,7 +144,12 @@ class DatabaseFile:
         except StorageError:
             return True
         try:
-            return _is_consistent(connection)
+            self.note_schema(connection)
+            return self._schema_version > before and _is_consistent(connection)
+        except StorageCorrupt:
+            return False
+        except StorageError:
+            return True
         finally:
             connection.close()
 

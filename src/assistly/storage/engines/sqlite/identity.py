@@ -26,14 +26,14 @@ RESTORE = (
 class FileIdentity:
     """The file that is open, by device and inode. Once it is lost, every later check fails.
 
-    `is_sound` opens a new connection and tells whether what is there now is a consistent database.
+    `was_vacuumed` tells whether a VACUUM has made the file shorter, by opening a new connection.
     """
 
     def __init__(
-        self, path: Path, is_sound: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+        self, path: Path, was_vacuumed: Callable[[], bool], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._path = path
-        self._is_sound = is_sound
+        self._was_vacuumed = was_vacuumed
         self._clock = clock
         self._log_path = f"{path}-wal"
         self._opened: tuple[int, int] | None = None
@@ -122,4 +122,4 @@ class FileIdentity:
     def _is_truncated(self) -> bool:
         """Whether the file is shorter for another reason than a VACUUM."""
         size = os.stat(self._path).st_size  # noqa: PTH116 - as above
-        return size < self._size and (size == 0 or not self._is_sound())
+        return size < self._size and (size == 0 or not self._was_vacuumed())

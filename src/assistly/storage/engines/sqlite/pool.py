@@ -49,6 +49,7 @@ class SqlitePool:
         connection = self.borrow_new()
         try:
             self._prepare(connection)
+            self.file.note_schema(connection)
         except BaseException:
             self.discard(connection)
             raise
