@@ -171,6 +171,7 @@ class FaultyPostgresEngine(FaultyEngine):
     """One schema, and one connection, for all runs. `fast_path`: see `PostgresBackend`."""
 
     def __init__(self, url: str, schema: str, patches: pytest.MonkeyPatch, *, fast_path: bool) -> None:
+        self.fast_path = fast_path
         self.plan = Plan()
         self._name = f"faults {uuid.uuid4().hex[:8]}"
         self._backend = PostgresBackend(

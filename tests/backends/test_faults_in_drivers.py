@@ -46,7 +46,7 @@ def run(faulty: FaultyEngine, name: str, faults: Sequence[DriverFault], *, most:
 @THOROUGH
 def test_memory(name: str, thorough: bool) -> None:
     with closing(FaultyKeyValueEngine(_MemoryStore)) as faulty:
-        run(faulty, name, MAP_FAULTS, most=None if thorough else 2)
+        run(faulty, name, MAP_FAULTS, most=None if thorough else 1)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultySqliteEng
 @EACH
 @THOROUGH
 def test_sqlite(sqlite: FaultySqliteEngine, name: str, thorough: bool) -> None:
-    run(sqlite, name, SQLITE_FAULTS, most=None if thorough else 4)
+    run(sqlite, name, SQLITE_FAULTS, most=None if thorough else 3)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["libpq", "cursor"])
@@ -96,7 +96,7 @@ def postgres(
 @EACH
 @THOROUGH
 def test_postgres(postgres: FaultyPostgresEngine, name: str, thorough: bool) -> None:
-    run(postgres, name, CUTS, most=None if thorough else 2)
+    run(postgres, name, CUTS, most=None if thorough else 1 + postgres.fast_path)
 
 
 @EACH

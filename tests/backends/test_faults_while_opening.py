@@ -108,8 +108,8 @@ def check_batches(faulty: FaultyEngine, name: str, fault: DriverFault) -> None:
         for (key, one), answer in zip(requests.items(), answers, strict=True):
             try:
                 batched.result(one, answer)
-            except (StorageUnavailable, OutcomeUnknown) as error:
-                told[key] = error
+            except (StorageUnavailable, OutcomeUnknown) as raised:
+                told[key] = raised
             else:
                 told[key] = None
         reached = faulty.plan.disarm()

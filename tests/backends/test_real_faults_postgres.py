@@ -195,7 +195,8 @@ class Standby:
         server = primary._server
         self._folder = Path(tempfile.mkdtemp(prefix="assistly-standby-"))
         self._data = self._folder / "data"
-        shutil.chown(self._folder, server.system_user)
+        if server.system_user is not None:
+            shutil.chown(self._folder, server.system_user)
         self._user, self._path = server.system_user, server.bin_path
         self._run(
             "pg_basebackup", "-D", str(self._data), "-d", primary.url, "-R", "-c", "fast", "-X", "stream"

@@ -212,7 +212,7 @@ class WriteAheadLog:
         """Where each frame begins, and where the last one ends."""
         return range(32, len(self.bytes) + 1, self._frame)
 
-    def commits_in(self, log: bytes) -> int:
+    def commits_in(self, log: bytes | bytearray) -> int:
         """Open the database with this log, and return how many of the commits are in it."""
         for left in self.path.parent.glob("copy.db*"):
             left.unlink()
