@@ -15,6 +15,7 @@ from assistly.storage import (
     JobStatus,
     NewEvent,
     NewJob,
+    Outcome,
     Posted,
     PostgresBackend,
     Released,
@@ -98,7 +99,7 @@ def use_everything(storage: Storage) -> None:
     assert [job.content for job in jobs] == [odd] * 8
     assert {job.lease_until for job in queue.extend(jobs[:2], lease=2 * HOUR, now=NOW)} == {NOW + 2 * HOUR}
     queue.begin_publish(jobs[0], now=NOW)
-    outcomes = [
+    outcomes: list[Outcome] = [
         Posted(jobs[0], odd),
         Posted(jobs[1]),
         Failed(jobs[2], odd, retryable=False),

@@ -15,9 +15,11 @@ import pytest
 
 from assistly.storage.engines.postgres import wire
 from assistly.storage.engines.postgres.adapters import adapt
+from assistly.storage.engines.postgres.errors import is_conflict, translate
 from assistly.storage.engines.postgres.executor import CursorExecutor, PostgresExecutor
 from assistly.storage.engines.postgres.polling import poll_readable
 from assistly.storage.engines.postgres.wire import LibpqExecutor, supports
+from assistly.storage.errors import ConfigurationError
 from assistly.storage.storage import Storage
 from waiting import until
 
@@ -216,6 +218,49 @@ def test_a_statement_that_an_earlier_user_of_the_session_has_prepared(
     connection.prepare_threshold = 0
     for _ in range(2):
         assert LibpqExecutor(connection).rows("SELECT %(value)s", {"value": 1}) == [(1,)]
+
+
+def test_a_pooler_that_loses_a_statement(connection: psycopg.Connection[Any]) -> None:
+    """The statement has not run: it is sent again, and from then on nothing is prepared."""
+    connection.prepare_threshold = 0
+    fast = LibpqExecutor(connection)
+    assert fast.rows("SELECT %(value)s", {"value": 1}) == [(1,)]
+    fast.command("DEALLOCATE ALL")
+    assert fast.rows("SELECT %(value)s", {"value": 2}) == [(2,)]
+    assert fast.rows("SELECT %(value)s", {"value": 3}) == [(3,)]
+    assert connection.execute(_PREPARED, prepare=False).fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize("lose", ["DEALLOCATE ALL", "PREPARE {} AS SELECT 4"])
+def test_a_pooler_that_loses_a_statement_in_a_transaction(
+    connection: psycopg.Connection[Any], lose: str
+) -> None:
+    connection.prepare_threshold = 0
+    fast = LibpqExecutor(connection)
+    fast.rows("SELECT %(value)s", {"value": 1})
+    ((name,),) = connection.execute("SELECT name FROM pg_prepared_statements", prepare=False).fetchall()
+    fast.command("DEALLOCATE ALL")
+    if "PREPARE" in lose:
+        fast = LibpqExecutor(connection)
+    fast.command("BEGIN")
+    fast.command(lose.format(name))
+    with pytest.raises(psycopg.Error) as caught:
+        fast.rows("SELECT %(value)s", {"value": 2})
+    problem = translate(caught.value)
+    assert isinstance(problem, ConfigurationError)
+    assert "pooler" in str(problem)
+    assert "prepare_threshold=None" in str(problem)
+    assert is_conflict(caught.value)
+    fast.command("ROLLBACK")
+    assert fast.rows("SELECT %(value)s", {"value": 3}) == [(3,)]
+
+
+def test_cursors_prepare_nothing(connection: psycopg.Connection[Any]) -> None:
+    """The names that the driver gives are numbers."""
+    connection.prepare_threshold = 0
+    for _ in range(3):
+        assert CursorExecutor(connection).rows("SELECT %(value)s", {"value": 1}) == [(1,)]
+    assert connection.execute(_PREPARED, prepare=False).fetchall() == [(0,)]
 
 
 def _replaced(original: Any) -> Any:

@@ -20,7 +20,7 @@ from .limits import LimitExceeded
 
 _UNTRACKED_TEXT = (
     "a prepared statement is lost, or exists twice: a pooler in between lends its sessions to several "
-    "clients and does not keep track of prepared statements. Pass PostgresBackend(prepare_threshold=None), or let "
+    "clients and keeps no track of prepared statements. Pass PostgresBackend(prepare_threshold=None), or let "
     "the pooler track them (PgBouncer from 1.21: max_prepared_statements)"
 )
 _UNTRACKED = (ConfigurationError, _UNTRACKED_TEXT)
@@ -153,8 +153,9 @@ def connect_problem(error: psycopg.Error) -> StorageError:
 
 
 def is_conflict(error: psycopg.Error) -> bool:
-    """Whether it is a deadlock or a serialization failure, after which a retry may succeed at once."""
-    return error.sqlstate in {"40P01", "40001"}
+    """Whether a retry may succeed at once: after a deadlock or a serialization failure, or where a pooler has
+    lost a prepared statement, since the connection prepares none from then on."""
+    return error.sqlstate in {"40P01", "40001", "26000", "42P05"}
 
 
 def is_read_only(error: psycopg.Error) -> bool:

@@ -66,9 +66,15 @@ class PostgresExecutor(ABC):
 
 
 class CursorExecutor(PostgresExecutor):
-    """Runs statements with a cursor of the driver."""
+    """Runs statements with a cursor of the driver.
+
+    It prepares none: the driver's names for statements are numbers, and where a pooler lends a session to
+    several clients, a number may stand for another client's statement.
+    """
 
     __slots__ = ("_cursor",)
+
+    _prepare: bool | None = False
 
     def __init__(self, connection: psycopg.Connection[Any], limit: Limit | None = None) -> None:
         super().__init__(connection, limit)
@@ -76,7 +82,7 @@ class CursorExecutor(PostgresExecutor):
 
     def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:
         cursor = self._cursor
-        cursor.execute(statement, params, binary=True)
+        cursor.execute(statement, params, prepare=self._prepare, binary=True)
         found = cursor.fetchall()
         if len(found) > 1:
             # A cursor keeps its last result in memory, so after a large one it is replaced.
@@ -84,11 +90,11 @@ class CursorExecutor(PostgresExecutor):
         return found
 
     def row(self, statement: str, params: Params = NO_PARAMS) -> Row | None:
-        self._cursor.execute(statement, params, binary=True)
+        self._cursor.execute(statement, params, prepare=self._prepare, binary=True)
         return self._cursor.fetchone()
 
     def execute(self, statement: str, params: Params = NO_PARAMS) -> int:
-        self._cursor.execute(statement, params)
+        self._cursor.execute(statement, params, prepare=self._prepare)
         return self._cursor.rowcount
 
     def command(self, text: str) -> str:
@@ -97,9 +103,14 @@ class CursorExecutor(PostgresExecutor):
 
 
 class BoundExecutor(CursorExecutor):
-    """Runs statements on a caller's connection, whatever row factory, cursor class and types it has."""
+    """Runs statements on a caller's connection, whatever row factory, cursor class and types it has.
+
+    It prepares statements if the connection does.
+    """
 
     __slots__ = ()
+
+    _prepare = None
 
     def cursor(self) -> psycopg.Cursor[Row]:
         cursor = psycopg.Cursor(self.connection, row_factory=tuple_row)

@@ -45,6 +45,12 @@ def channel(schema: str) -> str:
     return f"assistly_jobs_{hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()}"
 
 
+def is_lent(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a pooler lends the session to other clients, who would get the notifications."""
+    rows = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchall()
+    return rows != [(connection.info.backend_pid,)]
+
+
 class Waker:
     """A self-pipe: lets a thread wait for a descriptor until another thread calls `wake`."""
 
@@ -206,9 +212,11 @@ class Wakeups(forks.ForkAware):
         connection.add_notify_handler(lambda _: self._changed())
         limit = Limit(connection)
         limit.apply()
+        limit.begin(_ANSWER_SECONDS, cancels=False)
+        can_listen = not is_lent(connection)
         while not self._reconnects:
             limit.begin(_ANSWER_SECONDS, cancels=False)
-            if self._is_awaited and not self.is_listening:
+            if can_listen and self._is_awaited and not self.is_listening:
                 connection.execute(f"LISTEN {quote(self.channel)}")
                 self._changed(is_listening=True)
             left = self._send_pending(connection)

@@ -149,8 +149,11 @@ class LibpqExecutor(PostgresExecutor):
         known = self._known.get((text, types)) or self._new(text, types)
         if known.name or self._is_worth_unsure(known, text, types):
             self._link.send_query_prepared(known.name, values, parameters.formats, _BINARY)
-        else:
-            self._link.send_query_params(text, values, types, parameters.formats, _BINARY)
+            try:
+                return self._answers()[0], known
+            except psycopg.errors.InvalidSqlStatementName as error:
+                self._prepare_nothing(error)
+        self._link.send_query_params(text, values, types, parameters.formats, _BINARY)
         return self._answers()[0], known
 
     def _new(self, text: bytes, types: tuple[int, ...] | None) -> _Known:
@@ -158,7 +161,10 @@ class LibpqExecutor(PostgresExecutor):
             oldest = self._known.pop(next(iter(self._known)))
             if oldest.name:
                 self._unsure.add(oldest.name)
-                self.command(f"DEALLOCATE {oldest.name.decode()}")
+                try:
+                    self.command(f"DEALLOCATE {oldest.name.decode()}")
+                except psycopg.errors.InvalidSqlStatementName as error:
+                    self._prepare_nothing(error)
                 self._unsure.discard(oldest.name)
         known = self._known[text, types] = _Known(self.connection)
         return known
@@ -179,15 +185,23 @@ class LibpqExecutor(PostgresExecutor):
         self._link.send_prepare(name, text, types)
         try:
             self._answers()
-        except psycopg.errors.DuplicatePreparedStatement:
-            # The session was another client's before. The name stands for the same statement, but the error
-            # has ended a transaction, if one was open.
-            known.name = name
-            if self._link.transaction_status != TransactionStatus.IDLE:
-                raise
+        except psycopg.errors.DuplicatePreparedStatement as error:
+            self._prepare_nothing(error)
+            return False
         known.name = name
         self._unsure.discard(name)
         return True
+
+    def _prepare_nothing(self, error: psycopg.Error) -> None:
+        """Call it after an error which shows that a pooler lends the session to other clients.
+
+        The statement has not run, but the error has ended a transaction if one was open: then it is raised.
+        """
+        self.connection.prepare_threshold = None
+        self._known.clear()
+        self._unsure.clear()
+        if self._link.transaction_status != TransactionStatus.IDLE:
+            raise error
 
     def _exists(self, name: bytes) -> bool:
         """Whether the statement was prepared, but Ctrl-C for example kept that from being noted."""

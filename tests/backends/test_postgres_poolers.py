@@ -1,0 +1,118 @@
+"""Behind a pooler that lends its sessions to several clients and keeps no track of prepared statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from assistly.storage import NewJob, Posted, PostgresBackend, Storage
+from postgres_pooler import PgBouncer, TransactionPooler, pgbouncer
+
+Pooler = TransactionPooler | PgBouncer
+ROUNDS = 5
+
+
+@pytest.fixture(scope="module")
+def server_socket(database_url: str) -> Path:
+    given = conninfo_to_dict(database_url)
+    folder = str(given.get("host") or "")
+    if not folder.startswith("/"):
+        pytest.skip("the server for the tests has no Unix socket")
+    return Path(folder) / f".s.PGSQL.{given.get('port') or 5432}"
+
+
+@pytest.fixture(params=["known by its pid", "unknown", "pgbouncer"])
+def pooler(request: pytest.FixtureRequest, server_socket: Path) -> Iterator[Pooler]:
+    if request.param == "pgbouncer":
+        if pgbouncer() is None:
+            pytest.skip("PgBouncer is not installed")
+        with closing(PgBouncer(server_socket, user=server_socket.owner())) as real:
+            yield real
+        return
+    is_known = request.param == "known by its pid"
+    with closing(TransactionPooler(server_socket, is_known_by_its_pid=is_known)) as own:
+        yield own
+
+
+@pytest.fixture
+def open_behind(pooler: Pooler, schema: str) -> Iterator[Callable[..., Storage]]:
+    opened: list[Storage] = []
+
+    def open_one(**options: Any) -> Storage:
+        opened.append(
+            Storage(PostgresBackend(pooler.url, pool_size=3, schema=schema, **options), auto_prune=False)
+        )
+        return opened[-1]
+
+    yield open_one
+    for storage in opened:
+        storage.close()
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_no_client_runs_the_statement_of_another(
+    open_behind: Callable[..., Storage], fast_path: bool
+) -> None:
+    """One writes and the other reads, so that the same number of statements would mean other things."""
+    writer, reader = open_behind(fast_path=fast_path), open_behind(fast_path=fast_path)
+    for number in range(ROUNDS):
+        writer.sessions.put(f"user {number}", {"number": number})
+    for number in range(ROUNDS):
+        assert reader.sessions.get(f"user {number}") is not None
+        assert writer.sessions.delete(f"user {number}") is True
+        assert reader.sessions.get(f"user {number}") is None
+        assert len(reader.sessions.list()) == ROUNDS - number - 1
+
+
+def test_many_clients_at_once(open_behind: Callable[..., Storage]) -> None:
+    storages = [open_behind(fast_path=number > 0) for number in range(3)]
+    storages[0].ping()
+
+    def work(client: int) -> None:
+        storage = storages[client]
+        for number in range(3):
+            assert storage.nonces.register(f"{client} {number}")
+            assert not storage.nonces.register(f"{client} {number}")
+            storage.metrics.increment("rounds")
+            storage.events.append("round", number)
+            storage.queue.schedule(str(client), f"{number}", min_gap=timedelta(microseconds=1))
+            storage.queue.schedule_many([NewJob(str(client), f"{number}")] * 2)
+            jobs = storage.queue.claim_due(worker_id="w", platforms=[str(client)])
+            assert storage.queue.settle(map(Posted, jobs)).lost == []
+        storage.queue.schedule_many([NewJob(str(client), "copied")] * 100)
+
+    with ThreadPoolExecutor(len(storages)) as threads:
+        list(threads.map(work, range(len(storages))))
+    storage = storages[0]
+    assert storage.metrics.read().counters == {"rounds": 9}
+    assert len(storage.events.read_after(0)) == 9
+    assert sum(storage.queue.counts().values()) == 3 * (9 + 100)
+
+
+def test_a_known_pooler_is_left_clean(open_behind: Callable[..., Storage], pooler: Pooler) -> None:
+    """Neither settings, nor prepared statements, nor LISTEN."""
+    if isinstance(pooler, TransactionPooler) and not pooler._own_pid:
+        pytest.skip("it cannot be told from a server")
+    storage = open_behind()
+    for number in range(ROUNDS):
+        storage.nonces.register(str(number))
+    assert not storage.queue.wait(timedelta(seconds=0.05))
+    storage.queue.schedule_many([NewJob("x", "due")] * 2)
+    assert storage.queue.wait(timedelta(seconds=5))
+    storage.close()
+    with psycopg.connect(pooler.url, autocommit=True, prepare_threshold=None) as connection:
+        for _ in range(2 * ROUNDS):
+            found = connection.execute(
+                "SELECT current_setting('enable_seqscan'), current_setting('lock_timeout'), "
+                "(SELECT count(*) FROM pg_prepared_statements), "
+                "(SELECT count(*) FROM pg_listening_channels())"
+            )
+            assert found.fetchall() == [("on", "0", 0, 0)]
