@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -225,3 +226,38 @@ def test_a_clock_that_stands_still_does_not_prolong_the_grace_time(
     with running(Worker(storage, {"x": lambda _: None}, grace=GRACE, clock=lambda: 0.0)):
         until(lambda: hang.hanging)
     hang.release()
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_an_exception_of_a_signal_handler_ends_the_run_after_the_grace_time(
+    storage: Storage, backend: FaultyBackend, hangs: bool
+) -> None:
+    """As with Ctrl-C where the worker handles no signals."""
+    main = threading.main_thread()
+    assert threading.current_thread() is main
+    job = storage.queue.schedule("x", "hello")
+    hang = Hang(backend, "jobs.settle")
+    if not hangs:
+        hang.release()
+
+    def publisher(_: Job) -> str:
+        assert main.ident is not None
+        signal.pthread_kill(main.ident, signal.SIGUSR1)
+        return "remote"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        worker = Worker(storage, {"x": publisher}, grace=GRACE if hangs else LONG)
+        with pytest.raises(KeyboardInterrupt):
+            worker.run(handle_signals=False)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert worker.counts == ({} if hangs else {"posted": 1})
+    hang.release()
+    until(lambda: worker.counts == {"posted": 1})
+    assert stored(storage, job).status is JobStatus.POSTED
+    worker.run_until_idle()  # it was not stopped for good
+    assert worker.counts == {"posted": 1}

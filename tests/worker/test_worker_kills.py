@@ -1,4 +1,7 @@
-"""Workers that are killed at random: no job is published twice, and none is forgotten."""
+"""Workers that are killed at random: no job is published twice, and none is forgotten.
+
+What they call and are answered is recorded, and has to be explained by the model.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import NewJob, Storage, open_storage
+from assistly.storage.testing.history import CallLog, Recorder, recorded
+from assistly.storage.testing.history_checks import check
 from waiting import until
 from worker.worker_harness import ENGINES, accounted, ended, start_worker, use_engine
 
@@ -21,6 +26,10 @@ LEASE = 1.0
 # The line is written whole and before the answer, so that whatever was published is in the record.
 PUBLISHER = """
 import os, random, time
+
+from assistly.storage.testing.history import record_queue
+
+record_queue("history")
 
 record = os.open("record", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -119,7 +128,11 @@ class Crew:
 def test_jobs_outlive_their_workers(storage: Storage, plan: Plan) -> None:
     seed = secrets.randbits(32)
     print(f"seed {seed}")
-    storage.queue.schedule_many(NewJob("x", f"job {number}") for number in range(plan.jobs))
+    recorder = Recorder("test")
+    recorded(storage, recorder).queue.schedule_many(
+        NewJob("x", f"job {number}") for number in range(plan.jobs)
+    )
+    scheduled = recorder.calls
     record = Record()
     with closing(Crew(WORKERS)) as crew:
         chance = random.Random(seed)
@@ -128,6 +141,7 @@ def test_jobs_outlive_their_workers(storage: Storage, plan: Plan) -> None:
         until(lambda: ended(storage) == plan.jobs)
         crew.check()
     record.read()
+    check([*scheduled, *CallLog(Path("history")).read()], loose=True)
     posted, unknown = accounted(storage, record.jobs)
     print(f"{len(posted)} posted, {len(unknown)} with an unknown outcome, {len(record.jobs)} published")
     assert len(posted) > plan.jobs / 2

@@ -156,6 +156,24 @@ def test_process_1_ends_itself_since_the_kernel_does_not(storage: Storage) -> No
     assert said() == ["publishing", "no default action"]
 
 
+def test_a_signal_that_another_thread_received_is_noticed(storage: Storage) -> None:
+    """The system gives it to any thread; Python's handlers run in the main thread, which it does not wake."""
+    job = storage.queue.schedule("x", "running")
+    elsewhere = """
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+def publish(job):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    say("publishing")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    with program(HANDLER, elsewhere, RUN) as process:
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert said() == ["publishing", "returned"]
+    assert stored(storage, job).status is JobStatus.POSTED
+
+
 def test_a_run_that_fails_raises_its_error_and_not_the_signal(storage: Storage) -> None:
     storage.queue.schedule("x", "running")
     failing = """
