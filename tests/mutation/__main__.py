@@ -104,9 +104,7 @@ def main(
         if mutants is not None and chosen and engine is None:
             engine = _engine_of(chosen)
         files = _test_files(engine, only, chosen)
-        if engine in (None, Engine.POSTGRES):
-            stack.enter_context(_postgres())
-        copies = [stack.enter_context(_copy(files)) for _ in range(min(jobs, max(1, len(chosen))))]
+        copies = [stack.enter_context(_copy(files, engine)) for _ in range(min(jobs, len(chosen)))]
         found = [*unfit, *_try_all(chosen, copies, engine, limit, hang, slowest)]
     _report(found)
     if results is not None:
@@ -171,31 +169,30 @@ def _test_files(engine: Engine | None, only: Tests, mutants: Sequence[Mutant]) -
 
 
 @contextmanager
-def _postgres() -> Iterator[None]:
-    """One server for all, unless the variable names one."""
-    if os.environ.get(URL_VARIABLE):
-        yield
-        return
+def _copy(files: Sequence[str], engine: Engine | None) -> Iterator[Copy]:
+    with ExitStack() as stack:
+        environment = {**os.environ}
+        if engine in (None, Engine.POSTGRES) and not environment.get(URL_VARIABLE):
+            environment[URL_VARIABLE] = stack.enter_context(_postgres())
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="assistly-mutation-", ignore_cleanup_errors=True)
+        )
+        copy = Copy(copy_of(ROOT, Path(folder).resolve()), files, environment)
+        stack.callback(copy.close)
+        yield copy
+
+
+@contextmanager
+def _postgres() -> Iterator[str]:
+    """A server that runs for all mutants of a copy."""
     sys.path.insert(0, str(ROOT / "tests"))
     from postgres_server import TemporaryServer
 
     server = TemporaryServer()
-    os.environ[URL_VARIABLE] = server.url
     try:
-        yield
+        yield server.url
     finally:
-        del os.environ[URL_VARIABLE]
         server.close()
-
-
-@contextmanager
-def _copy(files: Sequence[str]) -> Iterator[Copy]:
-    with tempfile.TemporaryDirectory(prefix="assistly-mutation-", ignore_cleanup_errors=True) as folder:
-        copy = Copy(copy_of(ROOT, Path(folder).resolve()), files, os.environ)
-        try:
-            yield copy
-        finally:
-            copy.close()
 
 
 def _concerns(test: str, engine: Engine | None) -> bool:
@@ -217,7 +214,7 @@ def _try_all(
     free: SimpleQueue[Copy] = SimpleQueue()
     for copy in copies:
         free.put(copy)
-    with ThreadPoolExecutor(len(copies)) as pool:
+    with ThreadPoolExecutor(len(copies)) as pool, _stopping(copies):
         for _ in pool.map(lambda copy: copy.runner, copies):
             pass
         tests = [test for test in copies[0].tests if _concerns(test, engine)]
@@ -244,6 +241,17 @@ def _try_all(
             pass
     places = {mutant.id: number for number, mutant in enumerate(mutants)}
     return sorted(results, key=lambda result: places[result.id])
+
+
+@contextmanager
+def _stopping(copies: Sequence[Copy]) -> Iterator[None]:
+    """After Ctrl-C the threads are not waited for until their tests end."""
+    try:
+        yield
+    except BaseException:
+        for copy in copies:
+            copy.stop()
+        raise
 
 
 def _baseline(copies: Sequence[Copy], tests: Sequence[str], pool: ThreadPoolExecutor) -> Baseline:
@@ -286,6 +294,9 @@ def _say(line: str) -> None:
 
 
 def _report(results: Sequence[Result]) -> None:
+    if not results:
+        print("no mutants")
+        return
     for result in results:
         if result.outcome != "killed":
             print(f"{result.outcome}: {result.id}  {result.place}  {result.what}  {result.reason}".rstrip())

@@ -37,8 +37,11 @@ def changes(old: str, new: str) -> Changes:
 def _compare(old: list[ast.stmt], new: list[ast.stmt], within: str, found: Changes) -> None:
     if len(old) != len(new):
         found.beyond = True
-        return
-    for before, after in zip(old, new, strict=True):
+        names = {name: node for node in old if (name := _defined(node))}
+        pairs = [(names[name], node) for node in new if (name := _defined(node)) in names]
+    else:
+        pairs = [*zip(old, new, strict=True)]
+    for before, after in pairs:
         if ast.dump(before) == ast.dump(after):
             continue
         if isinstance(before, _Function) and isinstance(after, _Function) and _same_outside(before, after):
@@ -72,6 +75,10 @@ def _same_outside(old: ast.stmt, new: ast.stmt) -> bool:
     return outside(old) == outside(new)
 
 
+def _defined(node: ast.stmt) -> str | None:
+    return node.name if isinstance(node, _Function | ast.ClassDef) else _assigned(node)
+
+
 def _assigned(node: ast.stmt) -> str | None:
     target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
     return (
@@ -85,6 +92,10 @@ def _mentions(node: ast.AST) -> set[str]:
         for one in ast.walk(node)
         if isinstance(one, ast.Name | ast.Attribute)
     }
+
+
+def _attributes(node: ast.AST) -> set[str]:
+    return {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
 
 
 def _calls(node: ast.AST) -> set[str]:
@@ -113,6 +124,7 @@ class _Step:
     targets: frozenset[str]
     mentions: frozenset[str]
     calls: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
     plain: bool = False
     """The assignment to one name of the module: it can be repeated."""
 
@@ -141,8 +153,10 @@ class Mentions:
         found: list[_Step] = []
         for path, tree in self._trees.items():
             for node, plain in _run_at_import(tree):
-                mentions, targets = frozenset(_mentions(node)), frozenset(_targets(node))
-                found.append(_Step(path, "", targets, mentions - targets, frozenset(_calls(node)), plain))
+                targets = frozenset(_targets(node))
+                mentions = frozenset(_mentions(node)) - targets
+                calls, attributes = frozenset(_calls(node)), frozenset(_attributes(node))
+                found.append(_Step(path, "", targets, mentions, calls, attributes, plain))
             for name, function in _functions(tree, ""):
                 if name.endswith("__init__"):
                     found += [
@@ -221,16 +235,20 @@ def _run_at_import(tree: ast.Module) -> Iterator[tuple[ast.stmt, bool]]:
             yield node, False
 
 
-def plain_names(mentions: Mentions, path: str, changed: Changes) -> Mapping[str, bool]:
-    """Names of the module to be computed again; False for one that something else was made of."""
+def computed(mentions: Mentions, path: str, changed: Changes) -> Mapping[tuple[str, str], bool]:
+    """Names to be computed again, with the paths of their modules; False for what cannot be repeated."""
     imported = [step for step in mentions.steps if not step.function]
-    start = {name.rpartition(".")[2] for name in changed.names | changed.functions} - {"__init__"}
+    start = {name.rpartition(".")[2] for name in changed.names}
+    for name in changed.functions:
+        owner, _, last = name.rpartition(".")
+        if not owner or any(last in step.attributes for step in imported):
+            start.add(last)
     kinds = {name.partition(".")[0] for name in changed.functions if "." in name}
     start |= {kind for kind in kinds if any(kind in step.calls for step in imported)}
     start = mentions.spread(start, at_import=True)
-    result = {name: True for name in changed.names if "." not in name}
+    result = {(path, name): True for name in changed.names if "." not in name}
     for step in imported:
         if step.mentions & start:
             for target in step.targets or {"?"}:
-                result[target] = step.plain and step.path == path
+                result[step.path, target] = step.plain
     return result

@@ -23,6 +23,10 @@ class Silent(Exception):
     """The runner has not answered in time."""
 
 
+class Stopped(Exception):
+    """The whole run is at its end."""
+
+
 class Ended(Exception):
     """The runner has ended: what it should run cannot be imported."""
 
@@ -61,6 +65,8 @@ class Copy:
             "HYPOTHESIS_PROFILE": "first",
         }
         self._runner: Runner | None = None
+        self._started: list[Runner] = []
+        self._stopped = False
         self.tests: list[str] = []
         """Those that the runner has collected, once it was asked for."""
 
@@ -73,12 +79,22 @@ class Copy:
         return self._runner
 
     def start(self, files: Sequence[str], *, traced: bool = False) -> Runner:
-        return Runner(self.folder, ["traced" if traced else "plain", *files], self._environment)
+        if self._stopped:
+            raise Stopped
+        runner = Runner(self.folder, ["traced" if traced else "plain", *files], self._environment)
+        self._started = [one for one in self._started if not one.closed] + [runner]
+        return runner
+
+    def stop(self) -> None:
+        """End what runs here, from another thread."""
+        self._stopped = True
+        for runner in self._started:
+            runner.kill()
 
     def close(self) -> None:
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
 
 
 class Runner:
@@ -89,6 +105,7 @@ class Runner:
         self._answers, back = os.pipe()
         self._received = b""
         self._child = 0
+        self.closed = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.mutation.runner", str(there), str(back), *arguments],
             cwd=folder,
@@ -133,14 +150,19 @@ class Runner:
                 pass
             self._child = 0
 
-    def close(self) -> None:
+    def kill(self) -> None:
         for group in (self._child, self._process.pid):
             if group:
                 with suppress(ProcessLookupError):
                     os.killpg(group, signal.SIGKILL)
-        self._process.wait()
-        os.close(self._requests)
-        os.close(self._answers)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.kill()
+            self._process.wait()
+            os.close(self._requests)
+            os.close(self._answers)
 
     def _answer(self, patience: float) -> dict[str, Any]:
         deadline = monotonic() + patience

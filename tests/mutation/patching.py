@@ -7,7 +7,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from .changes import Mentions, changes, plain_names
+from .changes import Mentions, changes, computed
 
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
@@ -18,7 +18,7 @@ def patch(mentions: Mentions, root: Path, path: str, old: str, new: str) -> bool
     changed = changes(old, new)
     if module is None or changed.beyond:
         return module is None and not changed.beyond
-    values = plain_names(mentions, path, changed)
+    values = computed(mentions, path, changed)
     if not all(values.values()):
         return False
     code = compile(new, str(root / path), "exec", dont_inherit=True)
@@ -33,15 +33,24 @@ def patch(mentions: Mentions, root: Path, path: str, old: str, new: str) -> bool
         assert replacement is not None
         function.__code__ = replacement
     classes = {name for name in changed.names if "." in name}
-    return not (values or classes) or _compute_again(module, code, {*values}, classes)
+    names = {name for where, name in values if where == path}
+    if (names or classes) and not _compute_again(module, code, names, classes):
+        return False
+    others = {where for where, _ in values} - {path}
+    for other in [*sys.modules.values()]:  # in the order in which they were imported
+        file = getattr(other, "__file__", None) or ""
+        if (where := file.removeprefix(f"{root}/")) in others:
+            again = compile(Path(file).read_text(encoding="utf-8"), file, "exec", dont_inherit=True)
+            if not _compute_again(other, again, {name for place, name in values if place == where}, set()):
+                return False
+    return True
 
 
 def _compute_again(module: ModuleType, code: CodeType, names: set[str], attributes: set[str]) -> bool:
     fresh = {name: vars(module)[name] for name in ("__name__", "__package__", "__file__", "__spec__")}
     exec(code, fresh)
-    for name in names:
-        if not _is_plain(fresh[name]):
-            return False
+    if not all(_is_plain(fresh[name]) for name in names):
+        return False
     for name in attributes:
         owner, _, attribute = name.rpartition(".")
         kind: Any = getattr(module, owner, None)
