@@ -71,11 +71,14 @@ class RacingContract(Contract):
         backend: StorageBackend,
         maybe_spec: EngineSpec | None,
         race_processes: RaceProcesses,
-    ) -> Race:
+    ) -> Iterator[Race]:
         empty(backend)
         if request.param == "threads":
-            return ThreadRace(backend, THREADS)
-        return ProcessRace(backend, race_processes, needs_processes(backend, maybe_spec))
+            race: Race = ThreadRace(backend, THREADS)
+        else:
+            race = ProcessRace(backend, race_processes, needs_processes(backend, maybe_spec))
+        yield race
+        race.check_history()
 
 
 class ClaimRacesContract(RacingContract):

@@ -24,6 +24,8 @@ from ..errors import StorageError
 from ..storage import Storage
 from .engine_spec import EngineSpec
 from .fixtures import START, open_for_test
+from .history import RecordedCall, Recorder, recorded, write_history
+from .history_checks import ImpossibleHistory, check
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StorageError)
@@ -82,6 +84,14 @@ class RacerFailure:
     waited: bool = False
 
 
+@dataclass(frozen=True)
+class RacerAnswer:
+    """What the action of a racer returned, and the calls that it made."""
+
+    answer: Any
+    calls: list[RecordedCall]
+
+
 class RacerGone(RacerFailure):
     """The process of a racer has ended."""
 
@@ -97,11 +107,12 @@ class AnyBarrier(Protocol):
 def run_racer(
     storage: Storage, number: int, size: int, barrier: AnyBarrier, action: Callable[..., Any], *args: Any
 ) -> Any:
-    """Call the action as a racer. Return its answer, or a RacerFailure, which also breaks the barrier."""
-    racer = Racer(storage, number, size, lambda: barrier.wait(TIMEOUT))
+    """Call the action as a racer. Return a RacerAnswer, or a RacerFailure, which also breaks the barrier."""
+    recorder = Recorder(f"racer-{number}")
+    racer = Racer(recorded(storage, recorder), number, size, lambda: barrier.wait(TIMEOUT))
     try:
         racer.meet()
-        return action(racer, *args)
+        return RacerAnswer(action(racer, *args), recorder.calls)
     except BrokenBarrierError:
         return RacerFailure(number, f"racer {number} waited for the others in vain", waited=True)
     except Exception:  # noqa: BLE001 - the test shows it
@@ -110,10 +121,15 @@ def run_racer(
 
 
 class Race(ABC):
-    """A race of `size` racers. The test uses `storage` to prepare it, and to check the results."""
+    """A race of `size` racers. The test uses `storage` to prepare it, and to check the results.
+
+    All calls are recorded, those of the test as well.
+    """
 
     def __init__(self, backend: StorageBackend, size: int) -> None:
-        self.storage: Storage = open_for_test(backend, standing_clock)
+        self._recorder = Recorder("test")
+        self._unrecorded = open_for_test(backend, standing_clock)
+        self.storage = recorded(self._unrecorded, self._recorder)
         self.size = size
 
     def run(self, action: Callable[[Racer, *Args], T], *args: *Args) -> list[T]:
@@ -122,8 +138,19 @@ class Race(ABC):
         failures = [answer for answer in answers if isinstance(answer, RacerFailure)]
         if failures:
             causes = [failure for failure in failures if not failure.waited] or failures
-            pytest.fail("\n".join(failure.report for failure in causes), pytrace=False)
-        return answers
+            path = write_history(self._recorder.calls)
+            reports = "\n".join(failure.report for failure in causes)
+            pytest.fail(f"{reports}\nthe history up to here is in {path}", pytrace=False)
+        for answer in answers:
+            self._recorder.calls += answer.calls
+        return [answer.answer for answer in answers]
+
+    def check_history(self) -> None:
+        """Fail if the model cannot explain what was called and answered."""
+        try:
+            check(self._recorder.calls)
+        except ImpossibleHistory as error:
+            pytest.fail(str(error), pytrace=False)
 
     @abstractmethod
     def _answers(self, action: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]: ...
@@ -137,7 +164,7 @@ class ThreadRace(Race):
         answers: list[Any] = [RacerFailure(number, f"racer {number} hangs") for number in range(self.size)]
 
         def part(number: int) -> None:
-            answers[number] = run_racer(self.storage, number, self.size, barrier, action, *args)
+            answers[number] = run_racer(self._unrecorded, number, self.size, barrier, action, *args)
 
         threads = [threading.Thread(target=part, args=(number,), daemon=True) for number in range(self.size)]
         with _switching_often():
