@@ -22,6 +22,7 @@ from assistly.storage.storage import Storage
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
+DAY = timedelta(days=1)
 
 
 def read(storage: Storage, after: int = 0, **options: Any) -> list[int]:
@@ -242,3 +243,46 @@ def test_opening_a_connection_is_no_part_of_the_round_trip(
     clock: ServerClock = backend._database.server.clock  # type: ignore[attr-defined]
     assert clock._anchor is not None
     assert clock._anchor.at == elapsed == 0.5
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.parametrize("is_analyzed", [False, True])
+def test_late_jobs_are_moved_in_order_on_a_connection_that_is_bound(
+    postgres: Storage, database_url: str, schema: str, autocommit: bool, is_analyzed: bool
+) -> None:
+    """Whatever plan the server chooses there, where the settings of the pool are not made."""
+    postgres.queue.schedule_many([NewJob("z", "later", LAST)] * 100, now=NOW)
+    with psycopg.connect(database_url, autocommit=autocommit) as connection:
+        if is_analyzed:
+            connection.execute(f'ANALYZE "{schema}".assistly_queue_jobs'.encode())
+        bound = postgres.bind(connection)
+        new = [
+            NewJob(
+                "x",
+                "a",
+                NOW - timedelta(days=1, seconds=n * 7 % 50),
+                max_lateness=timedelta(seconds=n * 11 % 90),
+                max_retries=9,
+            )
+            for n in range(240)
+        ]
+        scheduled = NOW - timedelta(days=2)
+        bound.queue.schedule_many(new, now=scheduled)
+        failing = NOW - timedelta(days=1, seconds=20)
+        failed = bound.queue.claim_due(worker_id="w", limit=60, now=failing)
+        assert len(failed) > 20
+        bound.queue.settle(
+            [Failed(job, "busy", NOW - timedelta(seconds=job.id * 13 % 40)) for job in failed], now=failing
+        )
+        late = [
+            job for job in bound.queue.list(platform="x", limit=1000) if job.status.value != "dead_letter"
+        ]
+        order = [
+            job.id
+            for job in sorted(late, key=lambda job: (job.scheduled_at + (job.max_lateness or DAY), job.id))
+        ]
+        already = {job.id for job in bound.queue.dead_letters(limit=1000)}
+        for last in (100, 200, len(order)):
+            assert bound.queue.claim_due(worker_id="w", now=NOW) == []
+            moved = {job.id for job in bound.queue.dead_letters(limit=1000)} - already
+            assert moved == set(order[:last])
