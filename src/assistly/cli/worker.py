@@ -122,7 +122,12 @@ def _run(
     if exponential:
         options["retry"] = _exponential(settings)
     storage = build_storage(settings)
-    end.call(storage.ping)
+    try:
+        end.call(storage.ping)  # a signal leaves it behind
+    except Exception:
+        end.begin(1)
+        end.close(storage.close)
+        raise
     try:
         worker = stop.worker = Worker(storage, publishers, **options)
         if drain:
