@@ -39,10 +39,13 @@ class Result:
 
 
 class Choice:
-    """Chooses and orders tests. It learns: what killed a mutant of a function is tried first on the next."""
+    """Chooses and orders tests, by the sources as they are in `root` now. It learns: what killed a mutant of a function is tried first on the next."""
 
     def __init__(self, root: Path, baseline: Baseline, hang: float) -> None:
-        self._root = root
+        self._texts = {
+            path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
+            for path in (root / "src").rglob("*.py")
+        }
         self._hang = hang
         self._baseline = {
             test: known for test, known in baseline.items() if not known.failed and not known.skipped
@@ -58,7 +61,7 @@ class Choice:
     def places(self, mutant: Mutant) -> set[str]:
         found: set[str] = set()
         for path, new in mutant.files.items():
-            old = self._text(path)
+            old = self._texts.get(path, "")
             if not path.endswith(".py") or new is None:
                 continue
             changed = changes(old, new)
@@ -94,10 +97,6 @@ class Choice:
 
     def seconds(self, tests: Sequence[str]) -> float:
         return sum(self._baseline[test].seconds for test in tests)
-
-    def _text(self, path: str) -> str:
-        file = self._root / path
-        return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def try_one(mutant: Mutant, copy: Copy, choice: Choice, limit: float) -> Result:
