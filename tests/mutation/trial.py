@@ -39,7 +39,10 @@ class Result:
 
 
 class Choice:
-    """Chooses and orders tests, by the sources as they are in `root` now. It learns: what killed a mutant of a function is tried first on the next."""
+    """Chooses and orders tests, by the sources as they are in `root` now.
+
+    It learns: what killed a mutant of a function is tried first on the next.
+    """
 
     def __init__(self, root: Path, baseline: Baseline, hang: float) -> None:
         self._texts = {
