@@ -14,7 +14,7 @@ import pytest
 
 from assistly.storage import Job, JobStatus, MemoryBackend, Storage
 from assistly.storage.testing.faults import EngineCall, Fault, FaultyBackend, When
-from assistly.worker import AsyncWorker, Worker
+from assistly.worker import AsyncWorker, Worker, loop
 from waiting import until
 
 LONG = 30.0
@@ -171,6 +171,19 @@ def test_everything_hangs_and_then_nothing(storage: Storage, backend: FaultyBack
         until(lambda: stored(storage, job).remote_id == "remote-1")
         second = storage.queue.schedule("x", "hello again")
         until(lambda: stored(storage, second).status is JobStatus.POSTED)
+
+
+def test_a_wait_that_hangs_does_not_keep_it_from_claiming(
+    storage: Storage, backend: FaultyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LONGEST_WAIT_SECONDS", 0.02)
+    hang = Hang(backend, "jobs.wait")
+    with running(Worker(storage, {"x": lambda _: None}, poll=0.01)):
+        until(lambda: hang.hanging)
+        job = storage.queue.schedule("x", "hello")
+        until(lambda: stored(storage, job).status is JobStatus.POSTED)
+    assert hang.hanging == 1
+    hang.release()
 
 
 def test_until_idle_leaves_a_hang_behind_when_it_is_stopped(storage: Storage, backend: FaultyBackend) -> None:

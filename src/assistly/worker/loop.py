@@ -33,6 +33,8 @@ _UPKEEP_SECONDS = 60.0
 _JOIN_SECONDS = 5.0
 # Seconds. A wait that returns sooner than this has found a job that was due already.
 _SLEPT_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 30.0
+"""How much longer than it should a wait for jobs may take."""
 # Seconds. A platform that had no due job so recently is not claimed for while others have some.
 _EMPTY_SECONDS = 0.02
 
@@ -267,7 +269,8 @@ class WorkerLoop:
             if not self._is_waiting:
                 self._is_waiting = True
                 self._waits.put(True)
-            may_claim = self._receive(None)
+            # A wait that hangs beyond its time does not keep the worker from claiming.
+            may_claim = self._receive(self._options.poll + LONGEST_WAIT_SECONDS) or self._is_waiting
 
     def _receive(self, timeout: float | None) -> bool:
         """Take all messages, waiting for the first; True if one of them is a reason to claim.
