@@ -78,7 +78,8 @@ class Choice:
 
     def tests(self, mutant: Mutant, places: set[str]) -> list[str]:
         """Quick and specific ones first; last those that start processes, whose calls are not seen."""
-        reached = {test for place in places for test in self._by_function.get(place, ())}
+        counted = Counter(test for place in places for test in self._by_function.get(place, ()))
+        reached = {*counted}
         if not reached and not all(path.endswith(".py") for path in mutant.files):
             reached = {*self._baseline}
         spawning = {test for test, known in self._baseline.items() if known.spawns} - reached
@@ -86,7 +87,11 @@ class Choice:
         def cost(test: str) -> tuple[bool, int, float]:
             known = self._baseline[test]
             kills = sum(self._killers[place, test] for place in places)
-            return test in spawning, -kills, (known.seconds + 0.02) * (len(known.functions) + 20)
+            return (
+                test in spawning,
+                -kills,
+                (known.seconds + 0.02) * (len(known.functions) + 20) / (counted[test] + 1),
+            )
 
         return [test for test in sorted(reached | spawning, key=cost) if test not in self.flaky]
 
