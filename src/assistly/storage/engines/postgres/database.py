@@ -72,7 +72,7 @@ class PostgresDatabase(forks.ForkAware):
         self._auto_migrate = auto_migrate
         self._is_ready = False
         self._migrating = threading.Lock()
-        self._failed_checks = 0
+        self._unanswered_checks = 0
         # Also called when a storage that was never closed is collected, or the interpreter ends.
         self._close = weakref.finalize(self, _close, self.limits, self._wakeups, self._pool)
         forks.register(self)
@@ -165,20 +165,22 @@ class PostgresDatabase(forks.ForkAware):
             self._try(check, seconds=seconds)
 
     def _check_schema(self, executor: PostgresExecutor, patience: float) -> None:
-        """A check that fails also ends the ones that have waited for it."""
-        failed_checks = self._failed_checks
+        """A check that the server does not answer also ends those that have waited for it."""
+        unanswered = self._unanswered_checks
         if not self._migrating.acquire(timeout=patience):
             raise StorageUnavailable("another thread is still applying the migrations")
         try:
             if self._is_ready:
                 return
-            if self._failed_checks != failed_checks:
-                raise StorageUnavailable("another thread could not read the schema: try again")
+            if self._unanswered_checks != unanswered:
+                raise StorageUnavailable(
+                    "the server did not answer another thread, which looked at the schema"
+                )
             apply = migrate if self._auto_migrate else require_current
             apply(self._schema(executor), discover("postgres"))
             self._is_ready = True
-        except BaseException:
-            self._failed_checks += 1
+        except LimitExceeded:
+            self._unanswered_checks += 1
             raise
         finally:
             self._migrating.release()
