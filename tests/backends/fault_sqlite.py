@@ -54,7 +54,7 @@ SQLITE_FAULTS = [
 ]
 
 
-def _connection_class(plan: Plan) -> type[Any]:
+def connection_class(plan: Plan) -> type[Any]:
     class FaultyCursor(sqlite3.Cursor):
         def execute(self, sql: str, *params: Any) -> Any:
             return plan.step(self.connection, partial(super().execute, sql, *params))
@@ -83,7 +83,7 @@ def _connection_class(plan: Plan) -> type[Any]:
 
 def follow(plan: Plan, patches: pytest.MonkeyPatch) -> None:
     """Make the engine open connections that follow the plan."""
-    connect = partial(sqlite3.connect, factory=_connection_class(plan))
+    connect = partial(sqlite3.connect, factory=connection_class(plan))
     patches.setattr(files, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": connect}))
 
 

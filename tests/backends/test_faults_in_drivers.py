@@ -17,7 +17,7 @@ import pytest
 
 from assistly.storage.engines.memory import _MemoryStore
 from backends.fault_maps import MAP_FAULTS, FaultyKeyValueEngine
-from backends.fault_operations import OPERATIONS
+from backends.fault_operations import OPERATIONS, states_of
 from backends.fault_plan import DriverFault, FaultyEngine
 from backends.fault_postgres import CUTS, FaultyPostgresEngine, server_errors
 from backends.fault_sqlite import SQLITE_FAULTS, FaultySqliteEngine
@@ -103,3 +103,14 @@ def test_postgres(postgres: FaultyPostgresEngine, name: str, thorough: bool) -> 
 @THOROUGH
 def test_errors_of_the_server(postgres: FaultyPostgresEngine, name: str, thorough: bool) -> None:
     run(postgres, name, server_errors(postgres.plan), most=None if thorough else 1)
+
+
+def test_the_states() -> None:
+    """What is compared comes from the memory engine, which must not be wrong itself."""
+    whole = states_of("transaction").whole
+    assert ([job["content"] for job in whole["jobs"]], whole["nonces"], len(whole["events"])) == (
+        ["a"],
+        ["a"],
+        1,
+    )
+    assert len(states_of("prune").whole["events"]) == 1

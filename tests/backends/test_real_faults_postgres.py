@@ -239,3 +239,6 @@ def test_a_standby_that_is_promoted(server: TemporaryServer, open_one: Open) -> 
         assert not lies(storage, writers.words)
         storage.close()
     server.start()
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        admin.execute("SELECT pg_reload_conf()")
