@@ -133,7 +133,7 @@ class Client:
             self._use_snapshots,
             self._prune,
             *[self._in_a_transaction] * 2,
-            *[self._compete] * 4,
+            *[self._compete] * 6,
         ]
         self._is_rival = rival_in is not None
         if rival_in is not None:
@@ -183,7 +183,7 @@ class Client:
     def _compete(self) -> None:
         """Several threads do the same at the same moment, with the same records."""
         kind = self._random.choice(_CONTESTED)
-        for _ in range(self._random.randrange(2, 5)):
+        for _ in range(self._random.randrange(2, 6)):
             number = self._world.next_number()
             rival = Client(
                 self._world, self._process, self._storage, number, self._random.choice((1, 2)), rival_in=kind

@@ -57,7 +57,7 @@ class Profile:
 def draw_profile(random: Random, engine: str) -> Profile:
     """Choose what a run is like."""
     return Profile(
-        switching=random.choice((0.05, 0.2, 0.6)),
+        switching=random.choice((0.1, 0.3, 0.7)),
         faults=random.choice((0.0, 0.0, 0.03, 0.08)),
         delays=random.choice((0.0, 0.0, 0.05, 0.2)),
         slow=random.choice((0.1, 0.2, 0.6)),

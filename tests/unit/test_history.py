@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,7 @@ import pytest
 from assistly.storage import MemoryBackend, Storage
 from assistly.storage.errors import ClaimLost, StorageError
 from assistly.storage.records import ClaimState, Job, JobStatus, Posted, Settled
-from assistly.storage.testing.history import UNANSWERED, CallLog, RecordedCall, Recorder, recorded
+from assistly.storage.testing.history import UNANSWERED, RecordedCall, Recorder, recorded
 from assistly.storage.testing.history_checks import ImpossibleHistory, check
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -180,14 +179,21 @@ def test_a_call_without_an_answer_may_have_taken_effect_or_not() -> None:
         check([replace(second, answer=False)])
 
 
-def test_the_log_keeps_calls_that_are_never_answered(tmp_path: Path) -> None:
-    log = CallLog(tmp_path / "log")
-    recorder = log.recorder()
-    call = made(lambda storage: storage.nonces.register("n"))[0]
-    recorder.begun(call)
-    recorder.ended(call)
-    recorder.begun(replace(call, returned=UNANSWERED))
-    with (tmp_path / "log").open("ab") as file:
-        file.write(b"\0\0\1")  # the process was killed while it wrote
-    assert [each.is_answered for each in log.read()] == [True, False]
-    assert pickle.loads(pickle.dumps(call)) == call
+def test_a_worker_that_is_killed() -> None:
+    """Its claim was never answered, and its lease ran out: the next claim is the second one."""
+    recorder = Recorder("test")
+    moments = [NOW]
+    with Storage(MemoryBackend(), clock=lambda: moments[0], auto_prune=False) as storage:
+        queue = recorded(storage, recorder).queue
+        queue.schedule("x", "hello")
+        queue.claim_due(worker_id="killed", lease=LEASE)
+        moments[0] = NOW + 2 * LEASE
+        queue.rescue_expired()
+        queue.claim_due(worker_id="bob", lease=LEASE, now=moments[0] + LEASE)
+    scheduled, killed, _, claimed = recorder.calls
+    unanswered = replace(killed, answer=None, returned=UNANSWERED)
+    check([scheduled, unanswered, claimed], loose=True)
+    with pytest.raises(ImpossibleHistory):
+        check([scheduled, claimed], loose=True)
+    with pytest.raises(ImpossibleHistory):
+        check([scheduled, killed, job_with(claim=1)(claimed)], loose=True)

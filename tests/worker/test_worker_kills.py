@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import NewJob, Storage, open_storage
-from assistly.storage.testing.history import CallLog, Recorder, recorded
+from assistly.storage.testing.history import Recorder, recorded
 from assistly.storage.testing.history_checks import check
 from waiting import until
+from worker import call_log
 from worker.worker_harness import ENGINES, accounted, ended, start_worker, use_engine
 
 WORKERS = 4
@@ -28,7 +30,7 @@ LEASE = 1.0
 PUBLISHER = """
 import os, random, time
 
-from assistly.storage.testing.history import record_queue
+from call_log import record_queue
 
 record_queue("history")
 
@@ -64,6 +66,7 @@ PLANS = [
 @pytest.fixture(params=ENGINES)
 def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     use_engine(request, PUBLISHER)
+    shutil.copy(call_log.__file__, "call_log.py")
     # A job may be claimed again and again and never begun: here that shall not end in the dead letters.
     monkeypatch.setenv("SCHEDULE_MAX_RETRIES", "1000")
     with open_storage(auto_prune=False) as storage:
@@ -142,7 +145,7 @@ def test_jobs_outlive_their_workers(storage: Storage, plan: Plan) -> None:
         until(lambda: ended(storage) == plan.jobs)
         crew.check()
     record.read()
-    check([*scheduled, *CallLog(Path("history")).read()], loose=True, retry_delay=timedelta(0))
+    check([*scheduled, *call_log.read_calls(Path("history"))], loose=True, retry_delay=timedelta(0))
     posted, unknown = accounted(storage, record.jobs)
     print(f"{len(posted)} posted, {len(unknown)} with an unknown outcome, {len(record.jobs)} published")
     assert len(posted) > plan.jobs / 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -58,28 +57,21 @@ class RecordedCall:
 
 @dataclass
 class Recorder:
-    """Keeps the calls of one caller. `begun` is told of each call before it is made, `ended` after it."""
+    """Keeps the calls of one caller."""
 
     caller: str
     calls: list[RecordedCall] = field(default_factory=list)
-    begun: Callable[[RecordedCall], None] = lambda _: None
-    ended: Callable[[RecordedCall], None] = lambda _: None
 
     def make(self, call: RecordedCall, function: Callable[[], Any]) -> Any:
         """Call the function, and record what it returns or raises."""
         call = replace(call, invoked=time.monotonic_ns())
-        self.begun(call)
         try:
             answer = function()
         except Exception as error:
-            self._add(replace(call, returned=time.monotonic_ns(), answer=error))
+            self.calls.append(replace(call, returned=time.monotonic_ns(), answer=error))
             raise
-        self._add(replace(call, returned=time.monotonic_ns(), answer=answer))
+        self.calls.append(replace(call, returned=time.monotonic_ns(), answer=answer))
         return answer
-
-    def _add(self, call: RecordedCall) -> None:
-        self.calls.append(call)
-        self.ended(call)
 
 
 class RecordedStorage:
@@ -158,81 +150,6 @@ class _RecordedStore:
 
         call = self._call("run_once", (key, times), kwargs)
         return self._recorder.make(call, partial(method, key, watched, **kwargs))
-
-
-class CallLog:
-    """A file that several processes append their calls to, also those that are killed.
-
-    It can say of a call that was never answered that it was made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._numbers: dict[int, int] = {}
-        self._count = 0
-        self._mutex = threading.Lock()
-
-    def recorder(self) -> Recorder:
-        """A recorder that writes to the file. Its caller is this process."""
-        begun = threading.local()
-
-        def begin(call: RecordedCall) -> None:
-            with self._mutex:
-                self._count += 1
-                begun.number = self._count
-            self._write((os.getpid(), begun.number, call))
-
-        def end(call: RecordedCall) -> None:
-            self._write((os.getpid(), begun.number, call))
-
-        recorder = Recorder(f"process {os.getpid()}", begun=begin, ended=end)
-        recorder.calls = _NoList()
-        return recorder
-
-    def _write(self, entry: tuple[int, int, RecordedCall]) -> None:
-        data = pickle.dumps(entry)
-        os.write(self._file, len(data).to_bytes(4, "big") + data)
-
-    def read(self) -> list[RecordedCall]:
-        """All calls, answered or not."""
-        data = self._path.read_bytes()
-        calls: dict[tuple[int, int], RecordedCall] = {}
-        place = 0
-        while place + 4 <= len(data):
-            length = int.from_bytes(data[place : place + 4], "big")
-            entry = data[place + 4 : place + 4 + length]
-            if len(entry) < length:
-                break
-            process, number, call = pickle.loads(entry)  # noqa: S301 - written by this test
-            calls[process, number] = call
-            place += 4 + length
-        return [*calls.values()]
-
-
-class _NoList(list[RecordedCall]):
-    def append(self, call: RecordedCall) -> None:
-        """The file has it."""
-
-
-def record_queue(path: str) -> None:
-    """Record the calls that this process makes on queues from now on, in a file, for `CallLog.read`."""
-    from ..stores.queue import Queue
-
-    recorder = CallLog(Path(path)).recorder()
-    for name in ("claim_due", "begin_publish", "settle", "rescue_expired"):
-        setattr(Queue, name, _recorded_method(name, getattr(Queue, name), recorder))
-
-
-def _recorded_method(name: str, method: Callable[..., Any], recorder: Recorder) -> Callable[..., Any]:
-    def call(queue: Any, *args: Any, **kwargs: Any) -> Any:
-        args = tuple([*arg] if isinstance(arg, Iterator) else arg for arg in args)
-        made = RecordedCall(
-            recorder.caller, f"queue.{name}", args, kwargs, 0, UNANSWERED, None, system_clock()
-        )
-        return recorder.make(made, partial(method, queue, *args, **kwargs))
-
-    return call
 
 
 def write_history(calls: Iterable[RecordedCall]) -> Path:

@@ -32,7 +32,7 @@ from ..records import (
     WorkerLock,
 )
 from .history import UNANSWERED, RecordedCall
-from .model import Model
+from .model import EPOCH, Model
 from .model_state import ModelMutex
 
 _REASONS = ("lease expired: ", "outcome unknown: ", "missed: ")
@@ -446,11 +446,9 @@ def _claims_by(call: RecordedCall) -> Callable[[Model], bool]:
 
 def _rescued_in_time(model: Model) -> bool:
     """A rescue at the moment at which the lease runs out."""
-    ends = [job.lease_until for job in model.state.tables.jobs.values() if job.lease_until is not None]
-    for end in ends:
-        model.state.now = lambda: end
-        return bool(model.queue.rescue_expired())
-    return False
+    end = max((job.lease_until for job in model.state.tables.jobs.values() if job.lease_until), default=EPOCH)
+    model.state.now = lambda: end
+    return bool(model.queue.rescue_expired())
 
 
 def _jobs_in(answer: Any) -> Iterable[Job]:
