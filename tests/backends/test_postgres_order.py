@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from assistly.storage import Storage
-from assistly.storage.records import Job, NewJob
+from assistly.storage.records import Failed, Job, NewJob
 from assistly.storage.testing.fixtures import HOUR, MINUTE, START
 
 WITHOUT_INDEXES = "-c enable_indexscan=off -c enable_indexonlyscan=off -c enable_bitmapscan=off"
@@ -23,10 +23,36 @@ LIMIT = 5
 
 
 @pytest.fixture
-def bound(postgres: Storage, database_url: str) -> Iterator[Storage]:
+def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     url = make_conninfo(database_url, options=WITHOUT_INDEXES)
     with psycopg.connect(url, autocommit=True) as connection:
-        yield postgres.bind(connection)
+        yield connection
+
+
+@pytest.fixture
+def bound(postgres: Storage, connection: psycopg.Connection[Any]) -> Storage:
+    return postgres.bind(connection)
+
+
+@pytest.fixture
+def scatter(connection: psycopg.Connection[Any], schema: str) -> Callable[[], None]:
+    """Let the jobs lie in another order than their ids. An update may put a row where another one was."""
+    table = f'"{schema}".assistly_queue_jobs'
+
+    def as_they_lie() -> list[int]:
+        return [id for (id,) in connection.execute(f"SELECT id FROM {table}".encode())]
+
+    def scatter() -> None:
+        ids = sorted(as_they_lie())
+        for _ in range(20):
+            for place in PLACES:
+                update = f"UPDATE {table} SET updated_at = updated_at + interval '0' WHERE id = %s"
+                connection.execute(update.encode(), [ids[place]])
+            if not set(as_they_lie()[:LIMIT]) <= set(ids[:LIMIT]):
+                return
+        raise AssertionError("they still lie in the order of their ids")
+
+    return scatter
 
 
 def jobs_of(storage: Storage) -> Any:
@@ -34,26 +60,16 @@ def jobs_of(storage: Storage) -> Any:
 
 
 def waiting(storage: Storage) -> list[Job]:
-    jobs = storage.queue.schedule_many(NewJob("x", "a", START, max_lateness=MINUTE) for _ in PLACES)
-    for place in PLACES:
-        storage.queue.reschedule(jobs[place].id, START)
-    return jobs
+    return storage.queue.schedule_many(NewJob("x", "a", START, max_lateness=MINUTE) for _ in PLACES)
 
 
 def held(storage: Storage) -> list[Job]:
-    jobs = waiting(storage)
-    storage.queue.claim_due(worker_id="w", lease=HOUR, now=START)
-    for place in PLACES:
-        storage.queue.extend([jobs[place]], lease=MINUTE, now=START)
-    return jobs
+    waiting(storage)
+    return storage.queue.claim_due(worker_id="w", lease=MINUTE, now=START)
 
 
 def dead(storage: Storage) -> list[Job]:
-    jobs = held(storage)
-    claimed = {job.id: job for job in storage.queue.list(status="processing")}
-    for place in PLACES:
-        storage.queue.mark_failed(claimed[jobs[place].id], "refused", retryable=False)
-    return jobs
+    return storage.queue.settle([Failed(job, "refused", retryable=False) for job in held(storage)]).jobs
 
 
 def replayed(storage: Storage) -> Sequence[Job]:
@@ -84,9 +100,12 @@ CHOSEN: dict[str, tuple[Callable[[Storage], list[Job]], Callable[[Storage], Sequ
 
 
 @pytest.mark.parametrize("chosen", CHOSEN)
-def test_of_equal_times_the_first_jobs_are_chosen(postgres: Storage, bound: Storage, chosen: str) -> None:
+def test_of_equal_times_the_first_jobs_are_chosen(
+    postgres: Storage, bound: Storage, scatter: Callable[[], None], chosen: str
+) -> None:
     prepare, choose = CHOSEN[chosen]
     jobs = prepare(postgres)
+    scatter()
     found = [job.id for job in choose(bound)]
     assert found == [job.id for job in jobs][: len(found)]
     assert len(found) == (1 if chosen == "near" else LIMIT)

@@ -417,6 +417,24 @@ def test_what_was_pending_when_the_connection_dropped_is_sent_later(
         until(notifications)
 
 
+def test_what_could_not_be_sent_is_sent_later(
+    postgres: Storage, notifications: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause, failures = Wakeups._pause, []
+    statement = wakeups.NOTIFY
+
+    def pause_and_mend(self: Wakeups, *arguments: Any) -> None:
+        failures.append(arguments)
+        monkeypatch.setattr(wakeups, "NOTIFY", statement)
+        pause(self, *arguments)
+
+    monkeypatch.setattr(Wakeups, "_pause", pause_and_mend)
+    monkeypatch.setattr(wakeups, "NOTIFY", "SELECT 1/0 WHERE %(channel)s <> ''")
+    wakeups_of(postgres).notify()
+    until(notifications)
+    assert failures
+
+
 def test_where_notifications_get_lost_it_polls(
     open_postgres: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
