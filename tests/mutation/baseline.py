@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .copies import Copy, Ended, Silent
+from .copies import Copy, Ended, Silent, Stopped
 
 PATIENCE = 180.0
 """Seconds that a test may take in this run."""
@@ -112,6 +112,8 @@ def measure(copy: Copy, tests: Sequence[str]) -> Iterator[tuple[str, Known]]:
             pass
         finally:
             runner.close()
+        if copy.stopped:
+            raise Stopped
         if running in left:
             del left[running]
             yield running, Known(PATIENCE, failed=True, skipped=False, spawns=True)

@@ -66,7 +66,7 @@ class Copy:
         }
         self._runner: Runner | None = None
         self._started: list[Runner] = []
-        self._stopped = False
+        self.stopped = False
         self.tests: list[str] = []
         """Those that the runner has collected, once it was asked for."""
 
@@ -79,7 +79,7 @@ class Copy:
         return self._runner
 
     def start(self, files: Sequence[str], *, traced: bool = False) -> Runner:
-        if self._stopped:
+        if self.stopped:
             raise Stopped
         runner = Runner(self.folder, ["traced" if traced else "plain", *files], self._environment)
         self._started = [one for one in self._started if not one.closed] + [runner]
@@ -87,7 +87,7 @@ class Copy:
 
     def stop(self) -> None:
         """End what runs here, from another thread."""
-        self._stopped = True
+        self.stopped = True
         for runner in self._started:
             runner.kill()
 

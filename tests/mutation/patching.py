@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -71,7 +72,7 @@ def _is_plain(value: object) -> bool:
         return all(map(_is_plain, [*value.keys(), *value.values()]))
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_is_plain, value))
-    return type(value) in _PLAIN
+    return type(value) in _PLAIN or isinstance(value, Enum)
 
 
 def _module_of(file: Path) -> ModuleType | None:
