@@ -1,15 +1,28 @@
-"""A fault in what an operation does after an error: the first error is the one that is raised."""
+"""A fault in what an operation does after an error: that error is raised, and no half of the work is left."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
-from assistly.storage import AsyncStorage, MemoryBackend, OutcomeUnknown, Storage
+from assistly.storage import (
+    AsyncStorage,
+    MemoryBackend,
+    OutcomeUnknown,
+    SqliteBackend,
+    Storage,
+    StorageUnavailable,
+)
+from assistly.storage.engines.postgres.errors import translate
+from assistly.storage.engines.sqlite.connections import Connection
 from assistly.storage.testing.faults import Fault, FaultyBackend, fail_with, lose_reply
+from assistly.storage.testing.fixtures import undone
 from backends.fault_operations import open_on
 
 
@@ -62,3 +75,35 @@ def test_a_prune_that_cannot_reset_its_time(faulty: FaultyBackend, storage: Stor
     with pytest.raises(OutcomeUnknown):
         storage.prune(force=True)
     assert faulty.injected == ["retention.delete_older", "retention.reset_prune"]
+
+
+def test_a_nested_transaction_that_cannot_be_undone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the one around it is not committed, even if the error is caught."""
+    execute = Connection.execute
+
+    def fail_to_undo(connection: Connection, statement: str, *params: Any) -> int:
+        if statement.startswith("ROLLBACK TO"):
+            raise StorageUnavailable("injected")
+        return execute(connection, statement, *params)
+
+    def nest(storage: Storage) -> None:
+        with storage.transaction() as tx:
+            tx.sessions.put("user", 1)
+            with suppress(StorageUnavailable), undone(tx) as nested:
+                nested.nonces.register("nonce")
+
+    with closing(SqliteBackend(path)) as backend:
+        storage = open_on(backend)
+        storage.ping()
+        with monkeypatch.context() as patches:
+            patches.setattr(Connection, "execute", fail_to_undo)
+            with pytest.raises(StorageUnavailable):
+                nest(storage)
+        assert storage.sessions.get("user") is None
+        assert storage.nonces.register("nonce")
+
+
+def test_an_error_of_libpq_itself() -> None:
+    """It has no SQLSTATE, and no class of its own in the driver."""
+    error = translate(psycopg.DatabaseError("server closed the connection unexpectedly"))
+    assert type(error) is StorageUnavailable

@@ -39,7 +39,7 @@ def run(faulty: FaultyEngine, name: str, faults: Sequence[DriverFault], *, most:
         return
     first = [*OPERATIONS].index(name) * most
     for number in range(first, first + most):
-        faulty.run_all(name, faults[number % len(faults)], dense=5, cold=number % 5 == 0)
+        faulty.run_all(name, faults[number % len(faults)], dense=6, cold=number % 5 == 0)
 
 
 @EACH
