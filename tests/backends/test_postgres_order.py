@@ -133,7 +133,9 @@ def test_keys_and_sessions(postgres: Storage, bound: Storage) -> None:
     edge = retention.newest_beyond("idempotency", 3)
     assert edge is not None
     assert retention.delete_up_to("idempotency", edge, limit=2) == 2
-    assert [place for place in range(len(PLACES)) if bound.idempotency.get(f"{place}") is None] == [0, 1]
+    gone = [place for place in range(len(PLACES)) if bound.idempotency.get(f"{place}") is None]
+    assert len(gone) == 2
+    assert max(gone) < len(PLACES) - 3
     assert [session.data for session in bound.sessions.list(limit=LIMIT)] == [0, 1, 2, 3, 4]
     assert [session.data for session in bound.sessions.list(after="4", limit=2)] == [5, 6]
 

@@ -18,7 +18,7 @@ from assistly.storage import PostgresBackend, Storage
 from assistly.storage.engine.protocol import RetentionStore
 from assistly.storage.engine.values import PrunedByAge, PrunedByCap
 from backends.plans import NOW as FILLED_AT
-from backends.plans import fill_postgres
+from backends.plans import PostgresWatch, fill_postgres
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -181,3 +181,23 @@ def test_pruning_reads_little_more_than_it_deletes(
         edge = retention.newest_beyond(capped, ROWS // 3)
         assert edge is not None
         check(table, ROWS * 2 // 3, partial(retention.delete_up_to, capped, edge, limit=BATCH))
+
+
+def test_keys_of_one_moment_are_not_sorted_for_each_batch(storage: Storage, database_url: str) -> None:
+    storage.idempotency.put_many([(f"{number}", number, NOW) for number in range(1000)])
+    backend: Any = storage._context.backend
+    table = f"{backend._database.dialect.quoted_schema}.assistly_idempotency"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"VACUUM ANALYZE {table}".encode())
+    edge = backend.retention.newest_beyond("idempotency", 100)
+    with PostgresWatch().watching() as seen:
+        while backend.retention.delete_up_to("idempotency", edge, limit=200) == 200:
+            pass
+    assert len(seen) == 5
+    assert [str(entry) for entry in seen if "Sort" in entry.plan] == []
+    assert [storage.idempotency.get(f"{number}") is None for number in (0, 899, 900, 999)] == [
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -4,8 +4,9 @@ import threading
 from datetime import datetime, timedelta
 
 from ...engine.base import BackendBase
+from ...engine.values import PrunedByCap
 from ..sql.database import Database, Params
-from ..sql.retention import PrunedTable, SqlRetentionStore
+from ..sql.retention import PRUNED_TABLES, PrunedTable, SqlRetentionStore
 from .dialect import PostgresDialect
 
 
@@ -13,26 +14,22 @@ class PostgresRetentionStatements:
     def __init__(self, d: PostgresDialect) -> None:
         self._d = d
 
-    def delete(
-        self, table: PrunedTable, condition: str, order: str, limit: int, *, from_reached: bool
-    ) -> str:
-        """Delete the first `limit` rows by `order` that meet the condition, or those of them among the next
-        `limit` rows from the time `reached`. Return how many, and the latest time among them.
+    def delete(self, table: PrunedTable, first: str, condition: str, order: str, limit: int) -> str:
+        """Delete those that meet the condition among the first `limit` rows by `order` that meet `first`.
+        Return how many, and the latest time among them.
 
         A row may change while the delete waits for it, so the condition is checked for the row itself. CASE
-        keeps the planner from using an index for that: it would compare each row found with each ctid. With
-        one bound in the subquery, it reads the index by time in its order, whatever the statistics say.
+        keeps the planner from using an index for that: it would compare each row found with each ctid.
         """
         name = f"{self._d.t}{table.name}"
-        start = f"{table.time} >= {self._d.p.reached}" if from_reached else condition
-        first = f"""
-            SELECT ctid FROM {name} WHERE {start} AND {table.condition} ORDER BY {order} LIMIT {limit:d}
-        """
         return f"""
             WITH gone AS (
                 DELETE FROM {name}
-                WHERE ctid = ANY(ARRAY({first}))
-                    AND CASE WHEN {condition} AND {table.condition} THEN TRUE ELSE FALSE END
+                WHERE ctid = ANY(ARRAY(
+                    SELECT ctid FROM {name}
+                    WHERE {first} AND {table.condition} ORDER BY {order} LIMIT {limit:d}
+                ))
+                AND CASE WHEN {condition} AND {table.condition} THEN TRUE ELSE FALSE END
                 RETURNING {table.time} AS at
             )
             SELECT pg_catalog.count(*), pg_catalog.max(at) FROM gone
@@ -56,13 +53,24 @@ class PostgresRetentionStore(SqlRetentionStore):
         self._progress.reached.clear()
         return super().begin_prune(now=now, interval=interval)
 
+    def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
+        table = PRUNED_TABLES[kind]
+        params = {"edge_at": edge[0], "edge_seq": edge[1]}
+        # No index has the keys of one moment in order, and sorting them for each batch would take long.
+        order = table.time if kind == "idempotency" else f"{table.time}, seq"
+        return self._delete(table, self._sql.up_to_edge(table), order, params, limit)
+
     def _delete(self, table: PrunedTable, condition: str, order: str, params: Params, limit: int) -> int:
         reached = self._progress.reached
-        is_next = table in reached
-        statement = self._own.delete(table, condition, order, limit, from_reached=is_next)
-        if is_next:
+        first = condition
+        if table in reached:
             params = {**params, "reached": reached[table]}
-        (row,) = self._database.returning(statement, params)
+            first = f"{table.time} >= {self._dialect.p.reached}"
+            # Two bounds for a time look like few rows to the planner, which would sort them all for each
+            # batch. So rows that are too young are left to the condition, and end the last batch.
+            if "edge_seq" in params:
+                first = f"{first} AND {condition}"
+        (row,) = self._database.returning(self._own.delete(table, first, condition, order, limit), params)
         count: int = row[0]
         if count == limit:
             reached[table] = row[1]
