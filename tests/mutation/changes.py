@@ -165,9 +165,11 @@ class Mentions:
                     ]
         return found
 
-    def spread(self, names: set[str], *, at_import: bool = False) -> set[str]:
+    def spread(self, names: set[str], *, at_import: bool = False, within: str = "") -> set[str]:
         """All names whose values are made of these, by assignments of modules, classes and `__init__`s."""
-        steps = [step for step in self.steps if not at_import or not step.function]
+        steps = [
+            step for step in self.steps if not (at_import and step.function) and step.path.startswith(within)
+        ]
         before = 0
         while len(names) > before:
             before = len(names)
@@ -190,11 +192,13 @@ class Mentions:
                 names.add(name.rpartition(".")[2])
         if not names:
             return direct
-        names = self.spread(names)
+        # Engines are used through their methods alone, and names like `get` are everywhere.
+        within = f"{path.partition('/engines/')[0]}/engines/" if "/engines/" in path else ""
+        names = self.spread(names, within=within)
         return direct | {
-            place
-            for place, mentioned in self.functions.items()
-            if mentioned & names and not _makes_statements(place[1])
+            (where, name)
+            for (where, name), mentioned in self.functions.items()
+            if mentioned & names and where.startswith(within) and not _makes_statements(name)
         }
 
 
