@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from assistly.storage.engine.values import Settlement
 from assistly.storage.records import Job
 
 from .scheduler import Scheduler
@@ -48,7 +49,7 @@ def _line(entry: tuple[Any, ...]) -> str:
     now, thread = entry[:2]
     start = f"{now:10.3f}  {thread.process.name:<10} {thread.name.removeprefix('assistly-'):<18} "
     if len(entry) == 3:
-        return start + entry[2]
+        return f"{start}{entry[2]}"
     _, _, kind, name, args, kwargs, answer = entry
     given = [*map(shown, args), *(f"{key}={shown(value)}" for key, value in kwargs.items() if key != "token")]
     return f"{start}{kind}.{name}({', '.join(given)}) -> {shown(answer)}"
@@ -66,7 +67,7 @@ def shown(value: Any) -> str:
         )
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
-    if hasattr(value, "kind") and hasattr(value, "keep_publish"):
+    if isinstance(value, Settlement):
         final = " final" if value.final else ""
         return f"<{value.kind}{final} job {value.id} claim {value.claim} {value.error[:40]!r} at {value.at}>"
     if isinstance(value, datetime):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from assistly.storage.records import Job, JobStatus
 
-from .backend import SimulatedBackend, Violation
+from .backend import STORES, SimulatedBackend, Violation
 from .scheduler import Process
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Rules:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._checks = self._methods("_before_")
+        self._notes = self._methods("_after_")
         self.jobs: dict[int, JobTrack] = {}
         self.nonces: Counter[str] = Counter()
         self.tokens: set[int] = set()
@@ -78,6 +81,15 @@ class Rules:
         self.decided: Counter[str] = Counter()
         self.publishing: dict[Process, list[Claim]] = {}
         self.settled: defaultdict[Process, Counter[str]] = defaultdict(Counter)
+
+    def _methods(self, start: str) -> dict[tuple[str, str], Callable[..., None]]:
+        """By kind of record and name of the call."""
+        found: dict[tuple[str, str], Callable[..., None]] = {}
+        for kind in STORES:
+            for name in dir(self):
+                if name.startswith(f"{start}{kind}_"):
+                    found[kind, name.removeprefix(f"{start}{kind}_")] = getattr(self, name)
+        return found
 
     def published(self, id: int) -> int:
         """How often the job went out since it was scheduled or replayed."""
@@ -94,10 +106,10 @@ class Rules:
         """Check what an engine is asked for."""
         world = self._world
         now = kwargs.get("now")
-        reads = world.scheduler.current.reads
-        if now is not None and now not in reads:
-            raise Violation(f"{kind}.{name} at {now}, which the clock did not show to its caller: {[*reads]}")
-        check = getattr(self, f"_before_{kind}_{name}", None)
+        if now is not None and now not in world.scheduler.current.reads:
+            reads = [*world.scheduler.current.reads]
+            raise Violation(f"{kind}.{name} at {now}, which the clock did not show to its caller: {reads}")
+        check = self._checks.get((kind, name))
         if check is not None:
             check(backend.process, *args, **kwargs)
 
@@ -236,7 +248,7 @@ class Rules:
         reply_lost: bool,
     ) -> None:
         """Note what a call did, and check what became of the jobs."""
-        note = getattr(self, f"_after_{kind}_{name}", None)
+        note = self._notes.get((kind, name))
         if note is not None:
             note(process, answer, reply_lost, *args, **kwargs)
 

@@ -71,7 +71,7 @@ class WorkerProcess(Process):
         profile = world.profile
         self._world = world
         self.lease = profile.lease
-        self.concurrency = random.choice((1, 2, 3))
+        self.concurrency = random.choice((1, 2, 3, 3))
         self.limits = {"narrow": profile.narrow}
         self.grace = random.choice((0.5, 3.0, 20.0))
         self.retry_delay = random.choice((None, None, timedelta(seconds=2)))

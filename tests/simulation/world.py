@@ -23,6 +23,10 @@ from .workers import WorkerProcess
 if TYPE_CHECKING:
     from assistly.storage import StorageBackend
 
+_CRITICAL = ("begin_publish", "settle", "complete")
+_MORE_FAULTS = 5
+"""Calls on which most depends go wrong more often."""
+
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -60,7 +64,7 @@ def draw_profile(random: Random, engine: str) -> Profile:
         switching=random.choice((0.1, 0.3, 0.7)),
         faults=random.choice((0.0, 0.0, 0.03, 0.08)),
         delays=random.choice((0.0, 0.0, 0.05, 0.2)),
-        slow=random.choice((0.1, 0.2, 0.6)),
+        slow=random.choice((0.1, 0.3, 0.7)),
         jumps=random.random() < 0.35,
         kills=random.random() < 0.6,
         stops=random.random() < 0.5,
@@ -77,7 +81,7 @@ def draw_profile(random: Random, engine: str) -> Profile:
             nonces_age=random.choice((timedelta(seconds=20), timedelta(days=1))),
             posted_age=random.choice((None, None, timedelta(seconds=15))),
         ),
-        seconds=random.choice((4.0, 8.0, 16.0)),
+        seconds=random.choice((3.0, 6.0, 12.0)),
     )
 
 
@@ -92,7 +96,7 @@ class Faults:
         """What goes wrong with this call, if anything."""
         world = self._world
         scheduler = world.scheduler
-        rate = world.profile.faults
+        rate = world.profile.faults * (_MORE_FAULTS if name in _CRITICAL else 1)
         if not rate or not self.on or scheduler.atomic or world.random.random() >= rate:
             return None
         thread = scheduler.current
