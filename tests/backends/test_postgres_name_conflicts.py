@@ -89,7 +89,7 @@ def test_a_table_of_another_shape(application: Application, name: str) -> None:
     [
         (
             "CREATE TABLE assistly_nonces (nonce text PRIMARY KEY, timestamp_ms integer)",
-            ["integer", "bigint"],
+            ["int4", "bigint"],
         ),
         ("CREATE TABLE assistly_nonces (nonce text, timestamp_ms bigint)", ["key", "nonce"]),
         ("CREATE TABLE assistly_migrations (version integer)", ["assistly_migrations", "table"]),

@@ -34,7 +34,7 @@ ORDER BY t.typname
 _COLUMNS = """
 SELECT
     a.attname::text,
-    pg_catalog.format_type(a.atttypid, NULL),
+    t.typname::text,
     EXISTS (
         SELECT FROM pg_catalog.pg_index AS i
         WHERE i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL AND i.indnkeyatts = 1
@@ -43,6 +43,7 @@ SELECT
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid
+JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
 WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND a.attnum > 0 AND NOT a.attisdropped
 """
 _KINDS = {
@@ -56,7 +57,7 @@ _KINDS = {
     "f": "foreign table",
     "c": "composite type",
 }
-_FULL_NAMES = {"bigserial": "bigint", "timestamptz": "timestamp with time zone"}
+_TYPE_NAMES = {"bigserial": "int8", "bigint": "int8", "integer": "int4", "smallint": "int2"}
 
 
 def refuse_conflicts(executor: PostgresExecutor, schema: str, missing: Sequence[Migration]) -> None:
@@ -98,11 +99,10 @@ def refuse_another_table(
 def _difference(table: MadeTable, found: Sequence[tuple[str, str, bool]]) -> str | None:
     types = {name: type for name, type, _ in found}
     for name, type in table.columns:
-        expected = _FULL_NAMES.get(type, type)
         if name not in types:
             return f'without the column "{name}"'
-        if types[name] != expected:
-            return f'whose column "{name}" has the type {types[name]}, not {expected},'
+        if types[name] != _TYPE_NAMES.get(type, type):
+            return f'whose column "{name}" has the type {types[name]}, not {type},'
     key = table.columns[0][0]
     if not any(is_key for name, _, is_key in found if name == key):
         return f'without the key "{key}"'
