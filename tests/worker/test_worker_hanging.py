@@ -61,12 +61,16 @@ def running(worker: Worker) -> Iterator[threading.Thread]:
         assert not thread.is_alive()
 
 
-def worker_threads() -> list[str]:
-    return [
-        each.name
-        for each in threading.enumerate()
-        if each.name.startswith(("assistly-worker", "assistly-publisher"))
-    ]
+@pytest.fixture(autouse=True)
+def others() -> set[threading.Thread]:
+    """The threads that are there before a test."""
+    return {*threading.enumerate()}
+
+
+def worker_threads(others: set[threading.Thread]) -> list[str]:
+    """The threads of the test's own workers."""
+    names = [each.name for each in threading.enumerate() if each not in others]
+    return [name for name in names if name.startswith(("assistly-worker", "assistly-publisher"))]
 
 
 def stored(storage: Storage, job: Job) -> Job:
@@ -97,6 +101,7 @@ def test_a_call_that_hangs_is_left_behind(
     storage: Storage,
     backend: FaultyBackend,
     caplog: pytest.LogCaptureFixture,
+    others: set[threading.Thread],
     method: str,
     when: When,
     left: str,
@@ -117,7 +122,7 @@ def test_a_call_that_hangs_is_left_behind(
     assert left in caplog.text
     assert "the worker leaves at the end of its grace time of 0.1 s, and leaves behind: " in caplog.text
     hang.release()
-    until(lambda: worker_threads() == [])
+    until(lambda: worker_threads(others) == [])
     assert stored(storage, job).status is status
 
 
@@ -125,7 +130,11 @@ def test_a_call_that_hangs_is_left_behind(
     "method", ["jobs.extend", "lock.renew", "retention.begin_prune", "maintain", "jobs.wait"]
 )
 def test_upkeep_that_hangs_holds_nothing_up(
-    storage: Storage, backend: FaultyBackend, caplog: pytest.LogCaptureFixture, method: str
+    storage: Storage,
+    backend: FaultyBackend,
+    caplog: pytest.LogCaptureFixture,
+    others: set[threading.Thread],
+    method: str,
 ) -> None:
     job = storage.queue.schedule("x", "hello")
     hang = Hang(backend, method)
@@ -148,7 +157,7 @@ def test_upkeep_that_hangs_holds_nothing_up(
         until(lambda: hang.hanging)
     assert caplog.text == ""
     hang.release()
-    until(lambda: worker_threads() == [])
+    until(lambda: worker_threads(others) == [])
 
 
 def test_everything_hangs_and_then_nothing(storage: Storage, backend: FaultyBackend) -> None:
@@ -222,14 +231,14 @@ def test_an_async_worker_leaves_a_hang_behind(storage: Storage, backend: FaultyB
 
 
 def test_an_idle_worker_without_a_grace_time_leaves_nothing_behind(
-    storage: Storage, caplog: pytest.LogCaptureFixture
+    storage: Storage, caplog: pytest.LogCaptureFixture, others: set[threading.Thread]
 ) -> None:
     worker = Worker(storage, {"x": lambda _: None}, grace=0, poll=0.01)
     job = storage.queue.schedule("x", "hello")
     with running(worker):
         until(lambda: stored(storage, job).status is JobStatus.POSTED)
     assert [record.levelname for record in caplog.records if record.levelname == "ERROR"] == []
-    until(lambda: worker_threads() == [])
+    until(lambda: worker_threads(others) == [])
 
 
 def test_a_clock_that_stands_still_does_not_prolong_the_grace_time(
