@@ -19,13 +19,14 @@ PATIENCE = 180.0
 
 @dataclass
 class Known:
-    """`functions` are places like ``path:qualified name``."""
+    """`functions` are places like ``path:qualified name``; `around` those that only fixtures called."""
 
     seconds: float
     failed: bool
     skipped: bool
     spawns: bool
     functions: list[str] = field(default_factory=list)
+    around: list[str] = field(default_factory=list)
 
 
 Baseline = dict[str, Known]
@@ -47,7 +48,7 @@ class Kept:
         self._root = root
         self._folder = Path(tempfile.gettempdir()) / "assistly-mutation-baselines"
         self._folder.mkdir(exist_ok=True)
-        self._sources = hashlib.sha256(sys.version.encode())
+        self._sources = hashlib.sha256(f"2 {sys.version}".encode())
         folders = [root / name for name in ("src", "tests", "migrations")]
         for path in sorted(path for folder in folders for path in folder.rglob("*") if _is_source(path)):
             self._sources.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
@@ -65,7 +66,12 @@ class Kept:
         stored = json.loads(place.read_text(encoding="utf-8"))
         names = stored["functions"]
         return {
-            test: Known(**(known | {"functions": [names[number] for number in known["functions"]]}))
+            test: Known(
+                **(
+                    known
+                    | {kind: [names[number] for number in known[kind]] for kind in ("functions", "around")}
+                )
+            )
             for test, known in stored["tests"].items()
         }
 
@@ -74,7 +80,10 @@ class Kept:
         numbers: dict[str, int] = {}
         tests = {
             test: asdict(known)
-            | {"functions": [numbers.setdefault(name, len(numbers)) for name in known.functions]}
+            | {
+                kind: [numbers.setdefault(name, len(numbers)) for name in getattr(known, kind)]
+                for kind in ("functions", "around")
+            }
             for test, known in baseline.items()
         }
         place = self._place(file)
@@ -106,6 +115,7 @@ def measure(copy: Copy, tests: Sequence[str]) -> Iterator[tuple[str, Known]]:
                             answer["skipped"],
                             answer["spawns"],
                             answer["functions"],
+                            answer["around"],
                         ),
                     )
         except (Silent, Ended):

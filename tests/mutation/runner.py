@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -57,6 +57,16 @@ class Runner:
                 self._answer({"error": repr(error)})
             os._exit(code)
         return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, None, None]:
+        if self._tracer is None:
+            return (yield)
+        self._tracer.call()
+        try:
+            return (yield)
+        finally:
+            self._tracer.called()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._failed = self._failed or report.failed

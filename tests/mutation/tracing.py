@@ -20,6 +20,8 @@ class Tracer:
         self._root = f"{root}/"
         self._places: list[str] = []
         self._reached: set[int] = set()
+        self._around: set[int] = set()
+        self._own: set[int] = set()
         self._spawns = False
         setattr(builtins, _NAME, self._reached.add)
         sys.addaudithook(self._hear)
@@ -37,11 +39,23 @@ class Tracer:
 
     def start(self) -> None:
         self._reached.clear()
+        self._around.clear()
+        self._own.clear()
         self._spawns = False
 
+    def call(self) -> None:
+        """From here to `called` the test itself runs, and not its fixtures."""
+        self._around.update(self._reached)
+        self._reached.clear()
+
+    def called(self) -> None:
+        self._own.update(self._reached)
+
     def stop(self) -> dict[str, Any]:
+        around = (self._around | self._reached) - self._own
         return {
-            "functions": [self._places[number] for number in sorted(self._reached)],
+            "functions": [self._places[number] for number in sorted(self._own)],
+            "around": [self._places[number] for number in sorted(around)],
             "spawns": self._spawns,
         }
 

@@ -56,9 +56,13 @@ class Choice:
         self._mentions = Mentions(root)
         self._killers: Counter[tuple[str, str]] = Counter()
         self._by_function: dict[str, list[str]] = {}
+        self._around: dict[str, list[str]] = {}
         for test, known in self._baseline.items():
             for function in known.functions:
                 self._by_function.setdefault(function, []).append(test)
+            for function in known.around:
+                self._around.setdefault(function, []).append(test)
+        self._called = {*self._by_function, *self._around}
         self.flaky: set[str] = set()
 
     def places(self, mutant: Mutant) -> set[str]:
@@ -69,31 +73,34 @@ class Choice:
                 continue
             changed = changes(old, new)
             found |= {
-                f"{where}:{name}"
-                for where, name in self._mentions.concerned(path, changed, self._by_function)
+                f"{where}:{name}" for where, name in self._mentions.concerned(path, changed, self._called)
             }
             if changed.beyond and not changed.functions:
-                found |= {place for place in self._by_function if place.startswith(f"{path}:")}
+                found |= {place for place in self._called if place.startswith(f"{path}:")}
         return found
 
     def tests(self, mutant: Mutant, places: set[str]) -> list[str]:
-        """Quick and specific ones first; last those that start processes, whose calls are not seen."""
+        """Quick and specific ones first, then those of which fixtures alone reach the mutant.
+
+        Last come those that start processes, whose calls are not seen.
+        """
         counted = Counter(test for place in places for test in self._by_function.get(place, ()))
         reached = {*counted}
         if not reached and not all(path.endswith(".py") for path in mutant.files):
             reached = {*self._baseline}
-        spawning = {test for test, known in self._baseline.items() if known.spawns} - reached
+        around = {test for place in places for test in self._around.get(place, ())} - reached
+        spawning = {test for test, known in self._baseline.items() if known.spawns} - reached - around
 
-        def cost(test: str) -> tuple[bool, int, float]:
+        def cost(test: str) -> tuple[int, int, float]:
             known = self._baseline[test]
             kills = sum(self._killers[place, test] for place in places)
             return (
-                test in spawning,
+                2 if test in spawning else 1 if test in around else 0,
                 -kills,
                 (known.seconds + 0.02) * (len(known.functions) + 20) / (counted[test] + 1),
             )
 
-        return [test for test in sorted(reached | spawning, key=cost) if test not in self.flaky]
+        return [test for test in sorted(reached | around | spawning, key=cost) if test not in self.flaky]
 
     def remember(self, places: set[str], test: str) -> None:
         for place in places:
