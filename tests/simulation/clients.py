@@ -121,7 +121,7 @@ class Client:
             *[self._schedule] * 9,
             *[self._schedule_many] * 4,
             *[self._change_a_job] * 3,
-            *[self._work_by_hand] * 7,
+            *[self._work_by_hand] * 10,
             *[self._use_a_stale_claim] * 2,
             *[self._read_jobs] * 2,
             *[self._count_in_a_session] * 2,
@@ -156,7 +156,10 @@ class Client:
         for _ in range(self._count):
             if not self._is_rival and random.random() < 0.6:
                 self._world.meet(random.randrange(1, 5))
-            random.choice(self._kinds)()
+            if self._taken() and random.random() < 0.4:
+                self._use_a_stale_claim()
+            else:
+                random.choice(self._kinds)()
 
     def _make(self, what: str, operation: Operation, *, compared: bool = True) -> Any:
         """Make an operation, often in one turn and compared with the model; return the answer or error."""
@@ -289,13 +292,10 @@ class Client:
     def _work_by_hand(self) -> None:
         """A worker of the simplest kind: it never extends a lease by itself."""
         random = self._random
-        if self._taken() and random.random() < 0.5:
-            self._use_a_stale_claim()
-            return
         draw = random.random()
         if not self._held or draw < 0.3:
             limit = random.choice((1, 2, 100 if random.random() < 0.2 else 3))
-            lease = timedelta(seconds=random.choice((1, 3, 6)))
+            lease = timedelta(seconds=random.choice((0.5, 1, 4)))
             platforms = random.choice((None, ["free"], [*PLATFORMS]))
             answer = self._make(
                 f"claim_due(limit={limit})",

@@ -247,7 +247,7 @@ class _Run:
         world, scheduler = self._world, self._scheduler
         workers = self._living()
         scheduler.sleep(2.0)
-        if world.random.random() < 0.3:
+        if world.simulates_waits and world.random.random() < 0.3:
             looks = sum(world.lookers.get(each.name, 0) for each in workers)
             scheduler.sleep(10.0)
             looks = sum(world.lookers.get(each.name, 0) for each in workers) - looks
