@@ -24,7 +24,6 @@ FOUND_AT_ONCE = (
     "a-late-job-is-not-looked-for",
     "wake-ups-are-lost",
     "a-release-costs-an-attempt",
-    "a-job-is-removed-and-its-key-stays",
 )
 
 
