@@ -13,7 +13,7 @@ from multiprocessing.sharedctypes import Synchronized
 from queue import Empty
 from typing import Any
 
-from .engines import PostgresEngine, open_engine
+from .engines import PostgresEngine, open_engine, remove_folders
 from .planted import PLANTED, planted
 from .run import Failure, run_seed
 
@@ -102,6 +102,7 @@ class _Runs:
         for process in processes:
             process.kill()
             process.join()
+            remove_folders(process.pid or 0)
         if server is not None:
             server.close()
         done = self._next.value - options.first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -16,6 +17,20 @@ from uuid import uuid4
 from assistly.storage import MemoryBackend, PostgresBackend, SqliteBackend
 
 _IN_MEMORY = Path("/dev/shm")
+
+
+def _parent() -> Path:
+    return _IN_MEMORY if _IN_MEMORY.is_dir() else Path(tempfile.gettempdir())
+
+
+def _prefix(process: int) -> str:
+    return f"assistly-simulation-{process}-"
+
+
+def remove_folders(process: int) -> None:
+    """Remove the folders of a process that was killed."""
+    for folder in _parent().glob(f"{_prefix(process)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Engine(ABC):
@@ -59,8 +74,7 @@ class SqliteEngine(Engine):
     name = "sqlite"
 
     def __init__(self) -> None:
-        parent = _IN_MEMORY if _IN_MEMORY.is_dir() else None
-        self._folder = Path(tempfile.mkdtemp(prefix="assistly-simulation-", dir=parent))
+        self._folder = Path(tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=_parent()))
         self._template = self._folder / "template.db"
         self._path = self._folder / "simulated.db"
         with_schema = SqliteBackend(self._template)
