@@ -97,6 +97,26 @@ def test_many_clients_at_once(open_behind: Callable[..., Storage]) -> None:
     assert sum(storage.queue.counts().values()) == 3 * (9 + 100)
 
 
+def test_bound_connections_run_no_statement_of_another(
+    open_behind: Callable[..., Storage], pooler: Pooler
+) -> None:
+    """The driver prepares what has run five times, and numbers these statements."""
+    storage = open_behind()
+    for number in range(ROUNDS):
+        storage.sessions.put(f"user {number}", {"number": number})
+    with (
+        psycopg.connect(pooler.url, autocommit=True, prepare_threshold=1) as one,
+        psycopg.connect(pooler.url, autocommit=True) as other,
+    ):
+        cleaner, reader = storage.bind(one), storage.bind(other)
+        for number in range(10):
+            assert cleaner.sessions.delete("nobody") is False
+            assert reader.sessions.get(f"user {number % ROUNDS}") is not None
+        with one.transaction():
+            assert cleaner.sessions.delete("nobody") is False
+    assert len(storage.sessions.list()) == ROUNDS
+
+
 def test_a_known_pooler_is_left_clean(open_behind: Callable[..., Storage], pooler: Pooler) -> None:
     """Neither settings, nor prepared statements, nor LISTEN."""
     if isinstance(pooler, TransactionPooler) and not pooler._own_pid:

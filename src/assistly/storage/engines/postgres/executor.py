@@ -74,15 +74,13 @@ class CursorExecutor(PostgresExecutor):
 
     __slots__ = ("_cursor",)
 
-    _prepare: bool | None = False
-
     def __init__(self, connection: psycopg.Connection[Any], limit: Limit | None = None) -> None:
         super().__init__(connection, limit)
         self._cursor = self.cursor()
 
     def rows(self, statement: str, params: Params = NO_PARAMS) -> list[Row]:
         cursor = self._cursor
-        cursor.execute(statement, params, prepare=self._prepare, binary=True)
+        cursor.execute(statement, params, prepare=False, binary=True)
         found = cursor.fetchall()
         if len(found) > 1:
             # A cursor keeps its last result in memory, so after a large one it is replaced.
@@ -90,11 +88,11 @@ class CursorExecutor(PostgresExecutor):
         return found
 
     def row(self, statement: str, params: Params = NO_PARAMS) -> Row | None:
-        self._cursor.execute(statement, params, prepare=self._prepare, binary=True)
+        self._cursor.execute(statement, params, prepare=False, binary=True)
         return self._cursor.fetchone()
 
     def execute(self, statement: str, params: Params = NO_PARAMS) -> int:
-        self._cursor.execute(statement, params, prepare=self._prepare)
+        self._cursor.execute(statement, params, prepare=False)
         return self._cursor.rowcount
 
     def command(self, text: str) -> str:
@@ -103,14 +101,9 @@ class CursorExecutor(PostgresExecutor):
 
 
 class BoundExecutor(CursorExecutor):
-    """Runs statements on a caller's connection, whatever row factory, cursor class and types it has.
-
-    It prepares statements if the connection does.
-    """
+    """Runs statements on a caller's connection, whatever row factory, cursor class and types it has."""
 
     __slots__ = ()
-
-    _prepare = None
 
     def cursor(self) -> psycopg.Cursor[Row]:
         cursor = psycopg.Cursor(self.connection, row_factory=tuple_row)
