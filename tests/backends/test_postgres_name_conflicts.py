@@ -209,3 +209,33 @@ def test_functions_that_come_before_the_servers_own(
         else:
             with application.open(url=url) as storage:
                 use(storage)
+
+
+TYPES = ["text", "bigint", "integer", "smallint", "boolean", "timestamptz", "jsonb", "name", "oid"]
+COMPARISONS = ["=", "<>", "<", "<=", ">", ">="]
+
+
+def test_operators_and_types_that_come_before_the_servers_own(
+    application: Application, database_url: str
+) -> None:
+    application.run(
+        *(f"CREATE FUNCTION fail({each}, {each}) RETURNS boolean {FAILS}" for each in TYPES),
+        *(
+            f"CREATE OPERATOR {operator} (leftarg = {each}, rightarg = {each}, function = fail)"
+            for each in TYPES
+            for operator in COMPARISONS
+        ),
+        f"CREATE FUNCTION fail(timestamptz, interval) RETURNS timestamptz {FAILS}",
+        "CREATE OPERATOR + (leftarg = timestamptz, rightarg = interval, function = fail)",
+        "CREATE OPERATOR - (leftarg = timestamptz, rightarg = interval, function = fail)",
+        *(
+            f"CREATE DOMAIN {each} AS pg_catalog.{each} CHECK (FALSE)"
+            for each in ("jsonb", "text", "timestamptz")
+        ),
+    )
+    url = make_conninfo(database_url, options=f'-c search_path="{application.schema}",pg_catalog')
+    with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.RaiseException):
+        connection.execute("SELECT 'a'::pg_catalog.text = 'b'::pg_catalog.text")
+    with application.open(url=url) as storage:
+        use(storage)
+        storage.maintain()

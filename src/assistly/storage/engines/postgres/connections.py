@@ -33,23 +33,30 @@ _OK = ConnStatus.OK
 
 # Make the planner use the index that each statement has, whatever the statistics of a table that fills and
 # empties within minutes say: docs/decisions/0016. Undo what the role or the database may have set that
-# changes what statements do; a server whose configuration makes it read-only stays so. Nothing is set if the
-# server process is not the one that the connection was opened to: then a pooler shares its sessions, and
-# other clients would get these settings.
+# changes what statements do; a server whose configuration makes it read-only stays so. A search path that has
+# pg_catalog behind a schema of the application, whose operators and types would then be used, gets it in
+# front, too. Nothing is set if the server process is not the one that the connection was opened to: then a
+# pooler shares its sessions, and other clients would get these settings.
 _CONFIGURE = """
 SELECT pg_catalog.set_config(name, value, FALSE)
 FROM (VALUES ('TimeZone', 'UTC'), ('enable_bitmapscan', 'off'), ('enable_seqscan', 'off'),
     ('enable_sort', 'off'), ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan'),
     ('default_transaction_isolation', 'read committed'), ('default_transaction_deferrable', 'off'),
-    ('default_transaction_read_only', 'off'), ('lock_timeout', %s)
+    ('default_transaction_read_only', 'off'), ('lock_timeout', %s),
+    ('search_path', pg_catalog.concat('pg_catalog, ', pg_catalog.current_setting('search_path')))
 ) AS setting (name, value)
-WHERE pg_catalog.pg_backend_pid() = %s
-    AND CASE name
-        WHEN 'lock_timeout' THEN pg_catalog.current_setting(name) = '0'
-        WHEN 'default_transaction_read_only' THEN pg_catalog.current_setting(name) = 'on' AND (
-            SELECT source IN ('user', 'database', 'database user')
-            FROM pg_catalog.pg_settings WHERE pg_settings.name = 'default_transaction_read_only'
+WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s
+    AND CASE
+        WHEN name OPERATOR(pg_catalog.=) 'lock_timeout'
+        THEN pg_catalog.current_setting(name) OPERATOR(pg_catalog.=) '0'
+        WHEN name OPERATOR(pg_catalog.=) 'default_transaction_read_only'
+        THEN pg_catalog.current_setting(name) OPERATOR(pg_catalog.=) 'on' AND (
+            SELECT source OPERATOR(pg_catalog.=) ANY ('{user,database,database user}')
+            FROM pg_catalog.pg_settings
+            WHERE pg_settings.name OPERATOR(pg_catalog.=) 'default_transaction_read_only'
         )
+        WHEN name OPERATOR(pg_catalog.=) 'search_path'
+        THEN pg_catalog.strpos(pg_catalog.current_setting(name), 'pg_catalog') OPERATOR(pg_catalog.>) 0
         ELSE TRUE
     END
 """
@@ -57,9 +64,8 @@ WHERE pg_catalog.pg_backend_pid() = %s
 # For a session that a pooler shares: sets the limit for the transaction alone.
 _LIMIT_LOCKS = """
 SELECT pg_catalog.set_config('lock_timeout', '{}', TRUE)
-WHERE pg_catalog.current_setting('lock_timeout') = '0'
+WHERE pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '0'
 """
-
 
 # Libpq gives no code for an error of connecting, only its text.
 _FULL = re.compile("too many (clients|connections)|remaining connection slots|no more connections allowed")

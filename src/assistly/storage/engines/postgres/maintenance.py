@@ -23,12 +23,13 @@ _DEAD_SHARE = 0.01
 
 _STATISTICS = """
 SELECT n_dead_tup, greatest(reltuples, 0)
-FROM pg_catalog.pg_stat_all_tables JOIN pg_catalog.pg_class ON pg_class.oid = relid
-WHERE relid = pg_catalog.to_regclass(%s)
+FROM pg_catalog.pg_stat_all_tables JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) relid
+WHERE relid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s)
 """
 # Throttle the vacuum as autovacuum is. Nothing is set in a session that a pooler shares.
 _THROTTLE = (
-    "SELECT pg_catalog.set_config('vacuum_cost_delay', '2ms', FALSE) WHERE pg_catalog.pg_backend_pid() = %s"
+    "SELECT pg_catalog.set_config('vacuum_cost_delay', '2ms', FALSE) "
+    "WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s"
 )
 # Does not wait for locks, does not truncate (which would block readers), uses no parallel workers.
 _VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE OFF, PARALLEL 0) {table}"
