@@ -80,6 +80,15 @@ def replace_log(path: Path) -> None:
     path.with_name("copy").replace(log_of(path))
 
 
+def index_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-shm")
+
+
+def replace_index(path: Path) -> None:
+    shutil.copyfile(index_of(path), path.with_name("copy"))
+    path.with_name("copy").replace(index_of(path))
+
+
 def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
@@ -92,6 +101,12 @@ EXCHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a folder instead": (replace_by_folder, "was replaced by another file"),
     "its log deleted": (lambda path: log_of(path).unlink(), "lost its write-ahead log"),
     "its log replaced": (replace_log, "lost its write-ahead log"),
+    "its log's index deleted": (
+        lambda path: index_of(path).unlink(),
+        "lost the index of its write-ahead log",
+    ),
+    "its log's index replaced": (replace_index, "lost the index of its write-ahead log"),
+    "cut down to a byte": (lambda path: os.truncate(path, 1), "was truncated or overwritten"),
     "emptied": (lambda path: os.truncate(path, 0), "was truncated or overwritten"),
     "truncated": (truncate, "was truncated or overwritten"),
 }
@@ -287,6 +302,46 @@ def test_a_deleted_log_is_noticed_by_writes_alone(path: Path, monkeypatch: pytes
                 storage.nonces.register(f"n{number}")
     with opened(path) as again:
         assert all(again.nonces.seen(f"n{n}") for n in range(number))
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 4000, 60_000])
+@pytest.mark.parametrize("call", ["read", "execute", "wait"])
+def test_a_log_that_was_truncated(path: Path, size: int, call: str) -> None:
+    with opened(path) as storage:
+        storage.events.append_many([NewEvent("a", "x" * 1000)] * 100)
+        storage.nonces.seen("first")
+        assert log_of(path).stat().st_size > size
+        os.truncate(log_of(path), size)
+        for _ in range(2):
+            with pytest.raises(StorageCorrupt, match="lost a part of its write-ahead log"):
+                CALLS[call](storage)
+
+
+def test_a_log_whose_index_was_deleted_keeps_what_another_process_writes(path: Path) -> None:
+    """The other process makes an index of its own, and neither knows of the other's locks and commits."""
+    program = (
+        "import sys; from pathlib import Path; from assistly.storage import SqliteBackend, Storage\n"
+        "storage = Storage(SqliteBackend(Path(sys.argv[1])), auto_prune=False)\n"
+        "print(storage.nonces.register('theirs'), flush=True); sys.stdin.read()"
+    )
+    with opened(path) as storage:
+        storage.nonces.register("second")
+        index_of(path).unlink()
+        other = subprocess.Popen(
+            [sys.executable, "-c", program, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        storage._backend._file._pool.file.identity._next_check = 0.0  # type: ignore[attr-defined]
+        with pytest.raises(StorageCorrupt, match="-shm"):
+            storage.nonces.register("third")
+    other.communicate(timeout=PATIENCE)
+    with opened(path) as again:
+        assert [again.nonces.seen(nonce) for nonce in ("first", "second", "theirs")] == [True, True, True]
 
 
 @pytest.mark.usefixtures("always")

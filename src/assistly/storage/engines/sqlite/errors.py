@@ -36,6 +36,9 @@ _BY_CODE: dict[int, tuple[type[StorageError], str]] = {
     stdlib_sqlite3.SQLITE_AUTH: (StorageUnavailable, "the connection does not allow this statement"),
     stdlib_sqlite3.SQLITE_NOTADB: (StorageCorrupt, "the file is no SQLite database, or an encrypted one"),
 }
+_BY_EXTENDED_CODE = {
+    stdlib_sqlite3.SQLITE_IOERR_SHORT_READ: (StorageCorrupt, "the file or its log was truncated"),
+}
 _SCHEMA = "its tables are not those of this version: run `assistly migrate`"
 
 
@@ -46,7 +49,7 @@ def translate(error: Exception, name: str) -> StorageError:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return _translate_misuse(error, name)
-    kind, message = _BY_CODE.get(code & 0xFF, (StorageError, ""))
+    kind, message = _BY_EXTENDED_CODE.get(code) or _BY_CODE.get(code & 0xFF, (StorageError, ""))
     if code == stdlib_sqlite3.SQLITE_ERROR and str(error).startswith("no such "):
         kind, message = MigrationError, _SCHEMA
     if not message:

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -78,7 +79,7 @@ class DatabaseFile:
         self.path = path
         self.name = str(path) if str(path).isprintable() else repr(str(path))
         """The path in messages."""
-        self.identity = FileIdentity(path, self._was_vacuumed)
+        self.identity = FileIdentity(path, self._was_vacuumed, self._is_consistent)
         self._schema_version = 0
         self._busy_seconds = busy_timeout.total_seconds()
 
@@ -137,6 +138,10 @@ class DatabaseFile:
     def _was_vacuumed(self) -> bool:
         """Whether a VACUUM has made the file shorter. True if that cannot be told now."""
         before = self._schema_version
+        return self._is_consistent(lambda: self._schema_version > before)
+
+    def _is_consistent(self, is_expected: Callable[[], bool] = lambda: True) -> bool:
+        """Whether a new connection finds no damage, and what is expected. True if that cannot be told now."""
         try:
             connection = self._open()
         except StorageCorrupt:
@@ -145,7 +150,7 @@ class DatabaseFile:
             return True
         try:
             self.note_schema(connection)
-            return self._schema_version > before and _is_consistent(connection)
+            return is_expected() and _is_consistent(connection)
         except StorageCorrupt:
             return False
         except StorageError:

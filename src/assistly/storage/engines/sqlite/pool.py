@@ -120,8 +120,11 @@ class SqlitePool:
         """Move what the log holds into the file that was opened, wherever that is now.
 
         SQLite leaves the log behind if the file has moved, and would apply it to the file that is at the path
-        now. An empty log does no harm there.
+        now. An empty log does no harm there. A damaged log stays as it is: half of it would damage the file,
+        and without this index another process may have gone on with the log.
         """
+        if self.file.identity.is_log_damaged:
+            return
         with self._lock, suppress(StorageError):
             if self._idle:
                 self._idle[-1].rows("PRAGMA busy_timeout = 0")
