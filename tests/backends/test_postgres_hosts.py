@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from assistly.storage import NewJob, PostgresBackend, Storage, StorageUnavailable, open_storage
 from assistly.storage.engines.postgres.connections import Hosts, ServerIsFull, raw_connection
 from assistly.storage.engines.postgres.conninfo import Target
+from postgres_proxy import Proxy
 from waiting import until
 
 PATIENCE = 30.0
@@ -59,6 +61,39 @@ def test_the_next_host_is_used(first: Any, database_url: str, schema: str) -> No
             assert len(pool._idle) == 1
 
 
+def addresses_of(monkeypatch: pytest.MonkeyPatch, name: str, addresses: list[str]) -> None:
+    """Let a name have these addresses."""
+    look_up = socket.getaddrinfo
+
+    def answer(host: Any, *args: Any, **options: Any) -> Any:
+        if host != name:
+            return look_up(host, *args, **options)
+        return [found for each in addresses for found in look_up(each, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+
+def test_the_next_address_of_a_name_is_used(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, schema: str
+) -> None:
+    """Each address of a name takes as long as a host."""
+    given = conninfo_to_dict(database_url)
+    server_socket = Path(str(given["host"])) / f".s.PGSQL.{given.get('port') or 5432}"
+    if not server_socket.is_absolute():
+        pytest.skip("the server for the tests has no Unix socket")
+    addresses_of(monkeypatch, "storage.test", ["127.0.0.2", "127.0.0.3", "127.0.0.1"])
+    with closing(Proxy(server_socket)) as proxy:
+        port = int(conninfo_to_dict(proxy.url)["port"] or 0)
+        with (
+            socket.create_server(("127.0.0.2", port), backlog=100),
+            socket.create_server(("127.0.0.3", port), backlog=100),
+        ):
+            url = make_conninfo(proxy.url, host="storage.test")
+            storage = open_storage(engine="postgres", database_url=url, schema=schema, auto_prune=False)
+            with storage:
+                assert storage.nonces.register("n")
+
+
 def test_where_none_answers_the_message_says_so() -> None:
     with silent() as one, silent() as other:
         url = f"postgresql://me:hunter2@127.0.0.1:{one},127.0.0.1:{other}/db?sslmode=disable"
@@ -84,6 +119,7 @@ def database_of(backend: PostgresBackend) -> Any:
         ("hostaddr=127.0.0.1 connect_timeout=1", "127.0.0.1:5432", 3.5),
         ("host=/tmp,b connect_timeout=0", "/tmp:5432, b:5432", 261.5),
         ("dbname=d", "localhost:5432", 4.5),
+        ("host=a,b target_session_attrs=prefer-standby", "a:5432, b:5432", 13.5),
     ],
 )
 def test_hosts_and_their_limit(monkeypatch: pytest.MonkeyPatch, url: str, text: str, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -87,8 +88,11 @@ class Hosts(NamedTuple):
     seconds: float
 
     @classmethod
-    def of(cls, target: Target) -> Hosts:
-        """Read the hosts, ports and `connect_timeout` as libpq does."""
+    def of(cls, target: Target, *, looks_up: bool = False) -> Hosts:
+        """Read the hosts, ports and `connect_timeout` as libpq does.
+
+        With `looks_up`, names are looked up, since the driver tries each address of a name.
+        """
         given = conninfo_to_dict(target.text)
 
         def listed(name: str, variable: str, default: str) -> list[str]:
@@ -105,7 +109,26 @@ class Hosts(NamedTuple):
         except ValueError:
             seconds = _LEAST_SECONDS
         each = max(seconds, _LEAST_SECONDS) if seconds > 0 else _ENDLESS_SECONDS
-        return cls(", ".join(named), each * len(hosts) + _HANDSHAKE_SECONDS)
+        tries = sum(map(_addresses, hosts)) if looks_up and addresses == [""] else len(hosts)
+        if listed("target_session_attrs", "PGTARGETSESSIONATTRS", "") == ["prefer-standby"]:
+            # The driver looks for a standby on all of them, and then for any server.
+            tries *= 2
+        return cls(", ".join(named), each * tries + _HANDSHAKE_SECONDS)
+
+
+def seconds_to_connect(target: Target) -> float:
+    """Look up how long connecting may take with all addresses of all hosts together."""
+    return Hosts.of(target, looks_up=True).seconds
+
+
+def _addresses(host: str) -> int:
+    """How many addresses the driver will try for a host."""
+    if not host or host.startswith(("/", "@")):
+        return 1
+    try:
+        return len(socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError):
+        return 1
 
 
 class PooledConnection:

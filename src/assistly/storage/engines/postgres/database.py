@@ -19,7 +19,7 @@ from ...errors import ConfigurationError, StorageClosed, StorageUnavailable
 from ..sql.database import Params, Row
 from ..sql.migrations import discover, migrate, require_current
 from .clock import ServerClock
-from .connections import Hosts, PooledConnection, connect, is_broken
+from .connections import Hosts, PooledConnection, connect, is_broken, seconds_to_connect
 from .conninfo import Target, check_schema
 from .dialect import PostgresDialect
 from .errors import is_conflict, is_read_only, nothing_committed, translate, unknown_outcome
@@ -65,7 +65,8 @@ class PostgresDatabase(forks.ForkAware):
         )
         self.dialect = PostgresDialect(check_schema(schema))
         hosts = Hosts.of(self.target)
-        self._pool = Pool(open_one, pool_size, hosts.text, hosts.seconds)
+        measure = partial(seconds_to_connect, self.target)
+        self._pool = Pool(open_one, pool_size, hosts.text, hosts.seconds, measure)
         self._wakeups = Wakeups(self.target, schema)
         self.server = Server(self.dialect, ServerClock(), self._pool, self._wakeups, self.limits)
         self.writers = pool_size

@@ -56,11 +56,14 @@ class Pool(forks.ForkAware):
         size: int,
         label: str,
         seconds: float = TAKE_SECONDS,
+        measure: Callable[[], float] | None = None,
     ) -> None:
+        """`measure` looks up how long an attempt to connect may take, which may itself take long."""
         self._connect = connect
         self._size = size
         self._label = label
         self._seconds = max(seconds, TAKE_SECONDS)
+        self._measure = measure
         self.is_closed = False
         self._lost = partial(_serve, weakref.ref(self))
         self._reset()
@@ -94,7 +97,7 @@ class Pool(forks.ForkAware):
                 deadline = deadline or monotonic() + seconds
                 free = free or self._wait(deadline, seconds)
                 if isinstance(free, Place):
-                    opened = self._open(free, deadline, seconds)
+                    opened = self._open(free, deadline, seconds, is_fixed=timeout is not None)
                     if opened is not None:
                         return opened
                     if monotonic() > deadline:
@@ -238,14 +241,22 @@ class Pool(forks.ForkAware):
     def _no_answer(self, seconds: float) -> StorageUnavailable:
         return StorageUnavailable(f"no connection to {self._label} within {round(seconds, 2):g} s")
 
-    def _open(self, place: Place, deadline: float, seconds: float) -> PooledConnection | None:
+    def _open(
+        self, place: Place, deadline: float, seconds: float, *, is_fixed: bool
+    ) -> PooledConnection | None:
         """Open a connection. None: the server has none left now."""
+
+        def patience() -> float:
+            """The seconds of the limit, which grows if a host turns out to have several addresses."""
+            return seconds if is_fixed else max(seconds, self._seconds)
+
+        began = deadline - seconds
         attempt = _Attempt(partial(self._connected, place), partial(self.add, place), self.give_back)
         self._attempts.append(weakref.ref(attempt, self._attempts.remove))
         try:
-            outcome = attempt.outcome(max(0.0, deadline - monotonic()))
+            outcome = attempt.outcome(lambda: began + patience() - monotonic())
         except queue.Empty:
-            raise self._no_answer(seconds) from None
+            raise self._no_answer(patience()) from None
         if isinstance(outcome, PooledConnection):
             return outcome
         if isinstance(outcome, ServerIsFull):
@@ -255,6 +266,8 @@ class Pool(forks.ForkAware):
         raise StorageUnavailable(f"cannot connect to {self._label}") from outcome
 
     def _connected(self, place: Place) -> PooledConnection:
+        if self._measure is not None:
+            self._seconds = max(self._measure(), TAKE_SECONDS)
         try:
             connection = self._connect()
         except ServerIsFull as error:
@@ -298,11 +311,16 @@ class _Attempt:
         self._is_awaited = True
         self._outcomes: queue.SimpleQueue[PooledConnection | Exception] = queue.SimpleQueue()
 
-    def outcome(self, timeout: float) -> PooledConnection | Exception:
-        """Return the connection or the error. Raises queue.Empty after `timeout` seconds."""
+    def outcome(self, left: Callable[[], float]) -> PooledConnection | Exception:
+        """Return the connection or the error. Raises queue.Empty when no seconds are left."""
         try:
             self._start()
-            return self._outcomes.get(timeout=timeout)
+            while True:
+                try:
+                    return self._outcomes.get(timeout=max(0.0, left()))
+                except queue.Empty:
+                    if left() <= 0:
+                        raise
         except BaseException:
             with self._lock:
                 self._is_awaited = False
