@@ -121,6 +121,24 @@ def test_a_subclass_may_hold_anything(storage: Storage, time: Time, after: Any) 
     assert len(calls_within(storage, time, limited, HOUR, pause=600)) < 70
 
 
+def test_a_subclass_may_have_a_property_that_raises(storage: Storage, time: Time) -> None:
+    class Mine(Retry):
+        @property
+        def after(self) -> float:
+            raise ValueError("no header")
+
+        @after.setter
+        def after(self, _: float | None) -> None:
+            pass
+
+    storage.queue.schedule("x", "hello")
+
+    def limited(_: Job) -> None:
+        raise Mine
+
+    assert len(calls_within(storage, time, limited, HOUR, pause=600)) == 6
+
+
 def test_a_worker_without_a_pause_keeps_to_the_floor(storage: Storage, time: Time) -> None:
     storage.queue.schedule("x", "hello")
 

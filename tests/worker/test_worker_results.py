@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from assistly.storage import ConfigurationError, InvalidValue, Job, JobStatus, MemoryBackend, Storage
-from assistly.worker import AsyncWorker, Permanent, Worker
+from assistly.worker import AsyncWorker, Permanent, Unknown, Worker
 from assistly.worker.publishers import load_publisher
 
 LONG = 30.0
@@ -228,6 +228,60 @@ def test_any_other_result_leaves_the_outcome_unknown(storage: Storage, result: A
             f"it returned {named}"
         )
         assert job.publish_started_at is not None
+
+
+class Unreadable:
+    """Raises when it is looked at, like a proxy outside of its context."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("outside of its context")
+
+
+class UnreadableInt(int):
+    def __int__(self) -> int:
+        raise RuntimeError("no number")
+
+
+@pytest.mark.parametrize("make", [Unreadable, UnreadableInt])
+def test_a_result_that_raises_leaves_the_outcome_unknown(storage: Storage, make: Callable[[], Any]) -> None:
+    for publisher in (lambda _: make(), in_coroutine(make()), in_future(make())):
+        job = outcome(storage, publisher)
+        assert job.dead_letter_reason == (
+            "outcome unknown: looking at what the publisher returned raised RuntimeError"
+        )
+
+
+def test_an_unknown_of_a_task_group_leaves_the_outcome_unknown(storage: Storage) -> None:
+    async def request() -> None:
+        raise Unknown("no answer")
+
+    async def publisher(_: Job) -> None:
+        async with asyncio.TaskGroup() as outer:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(request())
+            outer.create_task(request())
+
+    assert outcome(storage, publisher).dead_letter_reason == "outcome unknown: no answer"
+
+
+def test_another_exception_group_has_failed(storage: Storage) -> None:
+    def publisher(_: Job) -> None:
+        raise ExceptionGroup("several", [ValueError("bad"), ExceptionGroup("inner", [KeyError("x")])])
+
+    job = outcome(storage, publisher)
+    assert job.status is JobStatus.RETRYING
+    assert job.last_error == "ExceptionGroup: several (2 sub-exceptions)"
+
+
+def test_an_exception_whose_text_raises_has_failed(storage: Storage) -> None:
+    class Wordless(ValueError):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    def publisher(_: Job) -> None:
+        raise Wordless
+
+    assert outcome(storage, publisher).last_error == "Wordless"
 
 
 class TestAwaitables:

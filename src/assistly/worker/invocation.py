@@ -10,7 +10,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from .publisher import Publisher, Unknown
-from .publisher_checks import remote_id
+from .publisher_checks import examining, remote_id
 from .storage_calls import logger
 
 if TYPE_CHECKING:
@@ -139,14 +139,13 @@ class PublisherCall:
 
     def run(self) -> str | None:
         """Call the publisher, wait for what it returns, and return the remote id."""
-        result: object = self._publisher(self.job)
+        result: Any = self._publisher(self.job)
         for _ in range(_MOST_AWAITED):
-            if isinstance(result, Future):
-                result = self._result_of(result)
-            elif inspect.isawaitable(result):
-                result = self._result_of(self._scheduled(result))
-            else:
-                return remote_id(result)
+            with examining():
+                is_future = isinstance(result, Future)
+                if not (is_future or inspect.isawaitable(result)):
+                    return remote_id(result)
+            result = self._result_of(result if is_future else self._scheduled(result))
         raise Unknown("the publisher's result has to be awaited again and again")
 
     def end(self) -> bool:

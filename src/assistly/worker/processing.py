@@ -94,6 +94,9 @@ class JobProcessor:
         except Unknown as error:
             return records.Unknown(job, _text(error))
         except Exception as error:  # noqa: BLE001 - by the contract of Publisher, nothing was published
+            unknown = _unknown_in(error)
+            if unknown is not None:
+                return records.Unknown(job, _text(unknown))
             logger.debug("job %d: the publisher failed", job.id, exc_info=True)
             return Failed(job, _text(error, named=True), self._retry_at(job, began))
         except BaseException as error:  # noqa: BLE001 - it may come from outside, before or after the request
@@ -102,7 +105,7 @@ class JobProcessor:
         return Posted(job, _remote_id(job, value))
 
     def _rate_limited(self, job: Job, error: Retry, began: float) -> Outcome:
-        after = pause_seconds(getattr(error, "after", None))  # a subclass may set it to anything
+        after = _after(error)
         asked = min(self._options.pause if after is None else after, _LONGEST_PAUSE)
         seconds = self._pauses.rate_limited(job.platform, asked, began)
         logger.warning("platform %s is paused for %.1f s: %s", job.platform, seconds, _text(error))
@@ -148,11 +151,28 @@ class JobProcessor:
             logger.warning("job %d on %s failed, retry at %s: %s", id, platform, job.due_at, error)
 
 
+def _unknown_in(error: Exception) -> Unknown | None:
+    """The first Unknown in an exception group, as a `TaskGroup` raises it; None if there is none."""
+    if isinstance(error, ExceptionGroup):
+        for part in error.exceptions:
+            found = part if isinstance(part, Unknown) else _unknown_in(part)
+            if found is not None:
+                return found
+    return None
+
+
+def _after(error: Retry) -> float | None:
+    try:
+        return pause_seconds(getattr(error, "after", None))  # a subclass may set it to anything
+    except Exception:  # noqa: BLE001 - a property of a subclass may raise anything
+        return None
+
+
 def _text(error: BaseException, *, named: bool = False) -> str:
     """An exception as text that can be stored; with `named`, after the name of its class."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - the exception class of a publisher may have a broken __str__
+    except BaseException:  # noqa: BLE001 - the exception class of a publisher may have a broken __str__
         message = ""
     name = type(error).__name__
     text = (f"{name}: {message}" if message else name) if named else message or name

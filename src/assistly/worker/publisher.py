@@ -68,5 +68,6 @@ class Permanent(Exception):
 class Unknown(Exception):
     """Raise it if the job may have been published or not: it becomes a dead letter, `outcome unknown: …`.
 
-    It is not retried, since that could publish it twice. A person checks the platform and decides.
+    It is not retried, since that could publish it twice. A person checks the platform and decides. One inside
+    an `ExceptionGroup`, as `asyncio.TaskGroup` raises it, counts as well.
     """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -43,6 +44,17 @@ def _signature_fault(publisher: Callable[..., Any]) -> str | None:
     except TypeError as error:
         return f"must take the job as its only argument, and its arguments are {signature} ({error})"
     return None
+
+
+@contextmanager
+def examining() -> Iterator[None]:
+    """Turn what a publisher's result raises when it is looked at into Unknown: the publisher has ended."""
+    try:
+        yield
+    except Unknown:
+        raise
+    except Exception as error:
+        raise Unknown(f"looking at what the publisher returned raised {type(error).__name__}") from error
 
 
 def remote_id(result: object) -> str | None:
