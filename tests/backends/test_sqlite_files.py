@@ -648,6 +648,23 @@ def test_a_place_where_no_file_can_be(anybodys_folder: Path, place: str) -> None
             assert len(str(caught.value)) < 10_000
 
 
+@pytest.mark.usefixtures("always")
+def test_a_folder_that_is_locked_for_a_while(anybodys_folder: Path) -> None:
+    """Nobody can tell then whether the files are the same, and they may well be."""
+    folder = anybodys_folder / "data"
+    with as_nobody(), opened(folder / "a.db") as storage:
+        folder.chmod(0o000)
+        try:
+            assert storage.nonces.register("second")
+            assert storage.nonces.seen("second")
+        finally:
+            folder.chmod(0o700)
+        assert storage.nonces.register("third")
+        log_of(folder / "a.db").unlink()
+        with pytest.raises(StorageCorrupt):
+            storage.nonces.register("fourth")
+
+
 def test_a_new_file_is_private(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:

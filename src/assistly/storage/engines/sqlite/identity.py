@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ...errors import StorageCorrupt
@@ -79,7 +80,8 @@ class FileIdentity:
     def note_log(self) -> None:
         """Remember the log, while a connection is open. A new file has none before its first transaction."""
         if self._log is None:
-            self._log, self._index = self._beside("-wal"), self._beside("-shm")
+            with suppress(OSError):
+                self._log, self._index = self._beside("-wal"), self._beside("-shm")
 
     def forget_log(self) -> None:
         """Note that a connection is closed: SQLite deletes the log with the last one of all processes."""
@@ -108,7 +110,10 @@ class FileIdentity:
     def _look_at_log(self) -> str | None:
         if self._log is None:
             return None
-        log, index = self._beside("-wal"), self._beside("-shm")
+        try:
+            log, index = self._beside("-wal"), self._beside("-shm")
+        except OSError:
+            return None  # As in `_look`: the open log may be the right one.
         if log is None or _place(log) != _place(self._log):
             return "lost its write-ahead log, which was deleted or replaced,"
         if self._index is not None and (index is None or _place(index) != _place(self._index)):
@@ -123,7 +128,7 @@ class FileIdentity:
     def _beside(self, ending: str) -> os.stat_result | None:
         try:
             return os.stat(f"{self._path}{ending}")  # noqa: PTH116 - as above
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _look(self) -> str | None:
