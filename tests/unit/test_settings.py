@@ -382,6 +382,40 @@ def test_a_file_that_is_no_text_is_named() -> None:
     assert refusal() == "the file .env is not UTF-8"
 
 
+@pytest.mark.parametrize(
+    "line", ['{}="{}', "export {}='{}", '  {} = "{}" and more', "{}: {}", "{} {}", '\texport\t{}="{}\r']
+)
+class TestLinesThatCannotBeRead:
+    """Without this they would count as if they were not there."""
+
+    def test_a_setting_of_the_storage(self, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("STORAGE_ENGINE", raising=False)
+        Path(".env").write_text(f"OTHER=1\n{line.format('STORAGE_ENGINE', 'postgres')}\n")
+        assert refusal().startswith("STORAGE_ENGINE cannot be read from .env, line 2: ")
+        assert load_settings({"engine": "memory"}).engine == "memory"
+        monkeypatch.setenv("STORAGE_ENGINE", "sqlite")
+        assert load_settings().engine == "sqlite"
+
+    def test_a_url(self, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DATABASE_URL", raising=False)
+        Path(".env").write_text(line.format("DATABASE_URL", "postgresql://u:hunter2@h/d"))
+        message = refusal()
+        assert message.startswith("DATABASE_URL cannot be read from .env, line 1: ")
+        assert "hunter2" not in message
+
+    def test_the_secret_of_webhooks(self, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
+        Path(".env").write_text(line.format("WEBHOOK_SECRET", "hunter2"))
+        with pytest.raises(ConfigurationError, match=r"WEBHOOK_SECRET cannot be read from \.env") as caught:
+            load_worker_settings()
+        assert "hunter2" not in str(caught.value)
+
+    def test_a_line_of_somebody_else(self, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("STORAGE_ENGINE", raising=False)
+        Path(".env").write_text(f"{line.format('MY_STORAGE_ENGINE', 'x')}\nSTORAGE_ENGINE=memory\n")
+        assert load_settings().engine == "memory"
+
+
 class ShelfSettings(StorageSettings):
     """The settings of a third party's engine."""
 

@@ -31,6 +31,7 @@ from .variables import (
     complaints,
     keyword_of,
     reading_env_file,
+    require_readable,
     setting,
     without_nul,
 )
@@ -222,6 +223,7 @@ def load_settings(keywords: Mapping[str, Any] | None = None, *, are_texts: bool 
     wrong = {} if are_texts else _wrong_keywords(kind, named)
     try:
         with reading_env_file():
+            require_readable(kind, named)
             settings = kind(**named)
     except ValidationError as error:
         wrong = complaints(kind, error, named) | wrong

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,6 +105,7 @@ def load_worker_settings() -> WorkerSettings:
     """
     try:
         with reading_env_file():
+            require_readable(WorkerSettings, {})
             return WorkerSettings()
     except ValidationError as error:
         wrong = complaints(WorkerSettings, error, {})
@@ -121,6 +124,35 @@ def reading_env_file() -> Iterator[None]:
         problem = f"the file .env cannot be read: {error.strerror}"
     if problem:
         raise ConfigurationError(problem)
+
+
+def require_readable(kind: type[Variables], named: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for a line of `.env` that is meant to set a variable and cannot be read.
+
+    Such a line would count as if it were not there. Those of other programs are left to them. `named` are the
+    values that were given as keywords, by variable.
+    """
+    needed = [name for name in by_variable(kind) if name not in named and name not in os.environ]
+    problems = [
+        f"{name} cannot be read from .env, line {number}: write {name}=value, in quotes that are closed or "
+        "without quotes"
+        for number, line in _unreadable_lines()
+        for name in needed
+        if re.match(rf"\s*(export\s+)?{re.escape(name)}(?![A-Za-z0-9_])", line)
+    ]
+    if problems:
+        raise ConfigurationError("; ".join(problems))
+
+
+def _unreadable_lines() -> list[tuple[int, str]]:
+    path = Path(".env")
+    if not path.is_file():
+        return []
+    from dotenv.parser import parse_stream
+
+    with path.open(encoding="utf-8") as file:
+        found = [binding.original for binding in parse_stream(file) if binding.error]
+    return [(original.line, original.string) for original in found]
 
 
 def by_variable(kind: type[Variables]) -> dict[str, FieldInfo]:
