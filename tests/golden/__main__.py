@@ -5,6 +5,7 @@ pg_dump is that of the extra `test`, and so is the server.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,6 +15,12 @@ TESTS = Path(__file__).parents[1]
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m tests.golden",
+        description="Makes a database of the newest migration of each engine in tests/golden, "
+        "where it is missing. The tests of upgrades open it with later versions. "
+        "Commit the files that it prints.",
+    ).parse_args()
     missing = [
         engine for engine in ("sqlite", "postgres") if not database(engine, levels(engine)[-1]).exists()
     ]
@@ -25,7 +32,7 @@ def main() -> None:
             _make_postgres(level)
         print(f"{database(engine, level)}: {database(engine, level).stat().st_size} bytes")
     if not missing:
-        print("each engine has the database of its newest level")
+        print("nothing to do: tests/golden has a database of the newest migration of each engine")
 
 
 def _make_postgres(level: str) -> None:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.queues import Queue
 from multiprocessing.sharedctypes import Synchronized
 from queue import Empty
@@ -22,6 +22,12 @@ SEEDS = 2000
 _HANGS_SECONDS = 120.0
 """Real seconds after which a seed that has not ended is reported: it goes round in circles."""
 _REPORT_SECONDS = 15.0
+_DESCRIPTION = """\
+Runs workers and clients on an engine, in an order and with faults that a seed decides, and
+checks that no rule of the contract is broken. The first seed that fails ends the run: its
+history is printed, and the command that replays it. Exit code 1 after a failure.
+
+docs/simulation.md explains how to read a history."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,20 +41,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation",
-        description="Runs workers and clients on an engine, in an order and with faults that a seed decides, "
-        "and checks that no rule of the contract is broken. A seed that fails is printed with its history, "
-        "and `--seed` replays it.",
+        description=_DESCRIPTION,
+        epilog="The bugs that can be planted:\n" + "".join(f"  {bug}\n" for bug in sorted(PLANTED)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--engine", choices=ENGINES, default="memory", help="default: memory")
-    parser.add_argument("--seeds", type=int, help=f"how many seeds (default: {SEEDS}, or as many as fit)")
+    parser.add_argument(
+        "--seeds",
+        type=_positive(int),
+        help=f"how many seeds (default: {SEEDS}, or with --minutes as many as fit)",
+    )
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: 0)")
-    parser.add_argument("--minutes", type=float, help="stop after this time")
-    parser.add_argument("--seed", type=int, help="replay this seed alone, and print all of its history")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: all processors")
-    parser.add_argument("--last", type=int, default=150, help="lines of the history to print (default: 150)")
+    parser.add_argument("--minutes", type=_positive(float), help="begin no seed after this time")
+    parser.add_argument(
+        "--seed", type=int, help="replay this seed alone; if it fails, print all of its history"
+    )
+    parser.add_argument(
+        "--processes",
+        type=_positive(int),
+        default=os.cpu_count() or 1,
+        help="how many seeds run at once (default: one for each processor)",
+    )
+    parser.add_argument(
+        "--last", type=_positive(int), default=150, help="lines of the history to print (default: 150)"
+    )
     parser.add_argument("--url", help="of a PostgreSQL server (default: one of its own is started)")
-    parser.add_argument("--planted", choices=sorted(PLANTED), metavar="BUG", help="with a bug planted")
+    parser.add_argument(
+        "--planted",
+        choices=sorted(PLANTED),
+        metavar="BUG",
+        help="run with this bug in the code, which the simulation has to find; the names are below",
+    )
     return parser
+
+
+def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = number(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return value
+
+    parse.__name__ = number.__name__
+    return parse
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -112,8 +147,10 @@ class _Runs:
             print(f"replay it: {again}" + (f" --planted {options.planted}" if options.planted else ""))
             return 1
         seconds = time.monotonic() - began
+        bug = f" The planted bug was not found: {options.planted}." if options.planted else ""
         print(
-            f"{options.engine}: {done} seeds from {options.first} on in {seconds:.0f} s, no rule was broken"
+            f"{options.engine}: {done} seeds, from seed {options.first}, in {seconds:.0f} s: "
+            f"no rule was broken.{bug}"
         )
         return 0
 
@@ -128,9 +165,14 @@ class _Runs:
             for process, state in zip(processes, states, strict=True):
                 seed, since = state
                 if process.exitcode not in (None, 0):
-                    return Failure(self._options.engine, int(seed), f"the process ended: {process}", [])
+                    return Failure(
+                        self._options.engine,
+                        int(seed),
+                        f"the process that ran the seed ended with the exit code {process.exitcode}",
+                        [],
+                    )
                 if process.exitcode is None and seed >= 0 and now - since > _HANGS_SECONDS:
-                    message = f"it has not ended after {_HANGS_SECONDS:.0f} real seconds"
+                    message = f"the seed has not ended after {_HANGS_SECONDS:.0f} real seconds"
                     return Failure(self._options.engine, int(seed), message, [])
             if all(process.exitcode == 0 for process in processes):
                 try:
@@ -139,7 +181,8 @@ class _Runs:
                     return None
             if now - reported > _REPORT_SECONDS:
                 reported = now
-                print(f"{self._next.value - self._options.first} seeds, {now - began:.0f} s", file=sys.stderr)
+                done = self._next.value - self._options.first
+                print(f"{done} seeds begun in {now - began:.0f} s", file=sys.stderr)
 
 
 def _run_seeds(
