@@ -169,6 +169,22 @@ def test_without_one_of_their_own_they_try_again(crowded: Storage, database_url:
         assert call.result(PATIENCE) is None
 
 
+def test_the_listener_leaves_the_last_connection_to_the_calls(
+    crowded: Storage, database_url: str, role: str
+) -> None:
+    crowded.ping()
+    crowded.queue.wait(0.01)
+    until(lambda: database(crowded)._wakeups.is_listening)
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        admin.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT 1'.encode())
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE usename = %s AND application_name = 'assistly'",
+            [role],
+        )
+    assert crowded.sessions.get("u") is None
+
+
 def test_at_the_limit_they_say_why(crowded: Storage, database_url: str, role: str) -> None:
     others = [psycopg.connect(make_conninfo(database_url, user=role)) for _ in range(2)]
     pool = database(crowded)._pool

@@ -66,8 +66,9 @@ class PostgresDatabase(forks.ForkAware):
         self.dialect = PostgresDialect(check_schema(schema))
         hosts = Hosts.of(self.target)
         measure = partial(seconds_to_connect, self.target)
-        self._pool = Pool(open_one, pool_size, hosts.text, hosts.seconds, measure)
         self._wakeups = Wakeups(self.target, schema)
+        make_room = self._wakeups.step_aside
+        self._pool = Pool(open_one, pool_size, hosts.text, hosts.seconds, measure, make_room)
         self.server = Server(self.dialect, ServerClock(), self._pool, self._wakeups, self.limits)
         self.writers = pool_size
         self._auto_migrate = auto_migrate

@@ -35,6 +35,11 @@ class Places:
     def give_back(self, place: Place) -> None:
         self._unused.append(place)
 
+    @property
+    def in_use(self) -> int:
+        """How many are taken."""
+        return sum(reference() is not None for reference in list(self._all)) - len(self._unused)
+
     def _replaced(self) -> Place | None:
         for index, reference in enumerate(self._all):
             if reference() is None:

@@ -57,13 +57,18 @@ class Pool(forks.ForkAware):
         label: str,
         seconds: float = TAKE_SECONDS,
         measure: Callable[[], float] | None = None,
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
-        """`measure` looks up how long an attempt to connect may take, which may itself take long."""
+        """`measure` looks up how long an attempt to connect may take, which may itself take long.
+
+        `make_room` is called if the server is full and the pool has no connection that may come back.
+        """
         self._connect = connect
         self._size = size
         self._label = label
         self._seconds = max(seconds, TAKE_SECONDS)
         self._measure = measure
+        self._make_room = make_room
         self.is_closed = False
         self._lost = partial(_serve, weakref.ref(self))
         self._reset()
@@ -272,6 +277,8 @@ class Pool(forks.ForkAware):
             connection = self._connect()
         except ServerIsFull as error:
             self._note_full(str(error))
+            if self._places.in_use <= len(self._attempts):
+                self._make_room()
             raise
         except BaseException:
             self._full = None

@@ -103,6 +103,7 @@ class Wakeups(forks.ForkAware):
         self._called_at = self._notified_at = -INTERVAL
         self._is_awaited = False
         self._reconnects = False
+        self._steps_aside = False
         self.is_listening = False
         self._thread: threading.Thread | None = None
         self._waker: Waker | None = None
@@ -150,6 +151,11 @@ class Wakeups(forks.ForkAware):
         if waker is not None:
             waker.wake()
 
+    def step_aside(self) -> None:
+        """Close the connection for some seconds, since the server has no other one for the calls."""
+        self._steps_aside = True
+        self.reconnect()
+
     def close(self) -> None:
         """End all waits, and the thread after it has sent a pending notification. Takes a second at most."""
         with self._condition:
@@ -185,7 +191,7 @@ class Wakeups(forks.ForkAware):
         try:
             while not self._is_closed or self._is_pending:
                 began = monotonic()
-                self._reconnects = False
+                self._reconnects = self._steps_aside = False
                 with suppress(psycopg.Error, OSError), closing(self._connect()) as self._connection:
                     self._serve(self._connection, waker)
                 self._changed(is_listening=False)
@@ -193,6 +199,8 @@ class Wakeups(forks.ForkAware):
                     break
                 lasted = monotonic() - began > _LONGEST_PAUSE
                 pause = _FIRST_PAUSE if lasted else min(2 * pause, _LONGEST_PAUSE)
+                if self._steps_aside:
+                    pause = _LONGEST_PAUSE
                 self._pause(waker, pause)
         finally:
             self._changed(is_listening=False)
