@@ -58,22 +58,23 @@ class Tests(StrEnum):
 def main(
     *,
     engine: Annotated[Engine | None, typer.Option(help="Mutants and tests of this engine alone.")] = None,
-    only: Annotated[Tests, typer.Option(help="`contract`: with tests/contract alone.")] = Tests.ALL,
+    only: Annotated[Tests, typer.Option(help="`contract`: run tests/contract alone.")] = Tests.ALL,
     path: Annotated[
         list[str] | None, typer.Option(help="Mutate these files of src, such as '*/stores/*'.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--sample", min=1, help="Try this many, of each kind in turn.")
+        int | None,
+        typer.Option("--sample", min=1, help="Try only this many mutants: one of each kind in turn."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 1,
-    jobs: Annotated[int, typer.Option(min=1)] = 2,
+    seed: Annotated[int, typer.Option(help="Another number chooses another sample.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="How many mutants are tried at once.")] = 2,
     since: Annotated[
         str | None, typer.Option(help="Only lines of src that changed since this revision.")
     ] = None,
     mutants: Annotated[
         Path | None,
         typer.Option(
-            help="A folder of patches (unified diffs), each a mutant, in place of those made here.",
+            help="A folder of patches (*.patch, *.diff): try each as a mutant, and make no others.",
             exists=True,
         ),
     ] = None,
@@ -84,18 +85,18 @@ def main(
         float, typer.Option(help="Seconds for the tests of one mutant; then it counts as stopped.")
     ] = 90.0,
     slowest: Annotated[
-        float | None, typer.Option(help="Leave out tests that take more seconds than this, such as machines.")
+        float | None, typer.Option(help="Leave out tests that take more seconds than this.")
     ] = None,
     hang: Annotated[
-        float, typer.Option(help="Seconds after which a test hangs, beside five times what it usually takes.")
+        float, typer.Option(help="A test hangs after this many seconds and five times its usual time.")
     ] = 15.0,
     results: Annotated[Path | None, typer.Option("--json", help="Write the results to this file.")] = None,
     list_only: Annotated[bool, typer.Option("--list", help="Only list the mutants.")] = False,
 ) -> None:
-    """Put small faults into the code, one at a time, and see which of them no test notices.
+    """Put small faults (mutants) into the code, one at a time, and see which of them no test notices.
 
     It works in a copy in the folder for temporary files. Exit status 1 if a mutant survived, 2 if a patch
-    does not fit.
+    does not fit. docs/mutants.md explains the results.
     """
     chosen, unfit = _mutants(engine, path, count, seed, since, mutants, id)
     if list_only:
@@ -301,7 +302,7 @@ def _say(line: str) -> None:
 
 def _report(results: Sequence[Result]) -> None:
     if not results:
-        print("no mutants")
+        print("no mutants: no code matches the options")
         return
     for result in results:
         if result.outcome != "killed":
