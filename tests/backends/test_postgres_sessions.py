@@ -70,6 +70,28 @@ def test_a_server_that_takes_no_writes(open_postgres: Callable[..., Storage], da
             write()
 
 
+def test_a_table_that_is_changed_while_it_is_in_use(
+    postgres: Storage, schema: str, database_url: str
+) -> None:
+    """Statements that were prepared before cannot run any more, in any session."""
+    postgres.sessions.put("u", 1)
+
+    def change(column_type: str) -> None:
+        for _ in range(5):
+            assert postgres.sessions.get("u") is not None
+        with psycopg.connect(database_url, autocommit=True) as admin:
+            column = f'"{schema}".assistly_sessions ALTER COLUMN version'
+            admin.execute(f"ALTER TABLE {column} TYPE {column_type}".encode())
+
+    change("numeric")
+    assert postgres.sessions.get("u") is not None
+    change("bigint")
+    with pytest.raises(StorageUnavailable, match="changed"), postgres.transaction() as tx:
+        tx.sessions.get("u")
+    with postgres.transaction() as tx:
+        assert tx.sessions.get("u") is not None
+
+
 def test_bound_work_is_the_callers_to_commit(postgres: Storage, database_url: str) -> None:
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         bound = postgres.bind(connection)

@@ -22,7 +22,7 @@ from .clock import ServerClock
 from .connections import Hosts, PooledConnection, connect, is_broken, seconds_to_connect
 from .conninfo import Target, check_schema
 from .dialect import PostgresDialect
-from .errors import is_conflict, is_read_only, nothing_committed, translate, unknown_outcome
+from .errors import ends_session, is_conflict, nothing_committed, translate, unknown_outcome
 from .executor import PostgresExecutor
 from .limits import LONG_SECONDS, PING_SECONDS, LimitExceeded, Limits
 from .migrations import SchemaTarget
@@ -254,7 +254,7 @@ class PostgresDatabase(forks.ForkAware):
     ) -> float:
         """Return the seconds to wait before a retry. If none is allowed, raise the error."""
         broken = is_broken(connection.connection)
-        useless = broken or is_read_only(error)
+        useless = broken or ends_session(error)
         if useless:
             self.server.drop_connections()
         if broken and commits and not nothing_committed(error):

@@ -158,9 +158,10 @@ def is_conflict(error: psycopg.Error) -> bool:
     return error.sqlstate in {"40P01", "40001", "26000", "42P05"}
 
 
-def is_read_only(error: psycopg.Error) -> bool:
-    """Whether the server accepts no writes now, because it has become a standby for example."""
-    return error.sqlstate == "25006"
+def ends_session(error: psycopg.Error) -> bool:
+    """Whether further calls need another session: this one's server accepts no writes now, because it has
+    become a standby for example, or a statement was prepared for a table that was changed since then."""
+    return error.sqlstate == "25006" or _has_old_plan(error)
 
 
 def nothing_committed(error: psycopg.Error) -> bool:
@@ -174,9 +175,13 @@ def _meaning(error: psycopg.Error) -> tuple[type[StorageError], str]:
     state = error.sqlstate or ""
     if state == "08P01":
         return _of_the_protocol(str(error))
-    if state == "0A000" and "cached plan" in str(error):
+    if _has_old_plan(error):
         return StorageUnavailable, "the tables were changed while they were in use"
     return _BY_STATE.get(state) or _BY_CLASS.get(state) or _BY_CLASS.get(state[:2]) or _without_state(error)
+
+
+def _has_old_plan(error: psycopg.Error) -> bool:
+    return error.sqlstate == "0A000" and "cached plan" in str(error)
 
 
 def _of_the_protocol(text: str) -> tuple[type[StorageError], str]:

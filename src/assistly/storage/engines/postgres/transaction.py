@@ -17,7 +17,7 @@ from ..sql.database import Params, Row
 from .clock import ticks
 from .connections import is_broken
 from .dialect import PostgresDialect
-from .errors import is_read_only, nothing_committed, translate, unknown_outcome
+from .errors import ends_session, nothing_committed, translate, unknown_outcome
 from .executor import BoundExecutor, PostgresExecutor
 from .limits import ROLLBACK_SECONDS
 from .server import Server
@@ -223,7 +223,7 @@ class PostgresTransaction:
             yield executor
         except psycopg.Error as error:
             broken = is_broken(executor.connection)
-            if (broken or is_read_only(error)) and not self._is_bound:
+            if (broken or ends_session(error)) and not self._is_bound:
                 self.server.drop_connections()
             if commits and broken and not nothing_committed(error):
                 raise unknown_outcome(error) from error
