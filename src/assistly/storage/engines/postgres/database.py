@@ -236,7 +236,8 @@ class PostgresDatabase(forks.ForkAware):
             connection = self._pool.take(None if within is None else max(0.0, deadline - time.monotonic()))
             executor = connection.executor
             try:
-                executor.limit.begin(seconds if within is None else within)
+                # No second is left to cancel within a limit of all.
+                executor.limit.begin(seconds if within is None else within, cancels=within is None)
                 if deadline:
                     executor.limit.deadline = deadline
                 else:
