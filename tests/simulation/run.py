@@ -260,7 +260,9 @@ class _Run:
             due_in = (job.scheduled_at - world.today()).total_seconds()
             scheduler.sleep(due_in + _NOTICED_SECONDS)
             if not world.rules.jobs[job.id].claims:
-                raise Violation(f"job {job.id} has been due for {_NOTICED_SECONDS} s, and no idle worker noticed")
+                raise Violation(
+                    f"job {job.id} has been due for {_NOTICED_SECONDS} s, and no idle worker noticed"
+                )
         self._until_all_has_ended()
 
     def _stop_workers(self) -> None:
