@@ -22,7 +22,7 @@ from assistly.storage.storage import Storage
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
-DAY = timedelta(days=1)
+ZERO = timedelta(0)
 
 
 def read(storage: Storage, after: int = 0, **options: Any) -> list[int]:
@@ -230,10 +230,10 @@ def test_opening_a_connection_is_no_part_of_the_round_trip(
     elapsed = 0.0
     open_one = Pool._open
 
-    def open_slowly(pool: Pool, *args: Any) -> Any:
+    def open_slowly(pool: Pool, *args: Any, **options: Any) -> Any:
         nonlocal elapsed
         elapsed += 0.5
-        return open_one(pool, *args)
+        return open_one(pool, *args, **options)
 
     for module in ("clock", "transaction"):
         monkeypatch.setattr(f"assistly.storage.engines.postgres.{module}.ticks", lambda: elapsed)
@@ -279,7 +279,7 @@ def test_late_jobs_are_moved_in_order_on_a_connection_that_is_bound(
         ]
         order = [
             job.id
-            for job in sorted(late, key=lambda job: (job.scheduled_at + (job.max_lateness or DAY), job.id))
+            for job in sorted(late, key=lambda job: (job.scheduled_at + (job.max_lateness or ZERO), job.id))
         ]
         already = {job.id for job in bound.queue.dead_letters(limit=1000)}
         for last in (100, 200, len(order)):

@@ -61,7 +61,9 @@ class Failure:
 
 def run_seed(engine: Engine, seed: int, *, last: int | None = 150) -> Failure | None:
     """Run one seed; None if no rule was broken. `last`: how many lines of the history a failure has."""
-    logging.getLogger("assistly").setLevel(logging.CRITICAL + 1)
+    logger = logging.getLogger("assistly")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
     state = global_random.getstate()
     global_random.seed(seed)
     world = World(seed, engine.name)
@@ -80,6 +82,7 @@ def run_seed(engine: Engine, seed: int, *, last: int | None = 150) -> Failure | 
         return Failure(engine.name, seed, message, world.history.lines(last))
     finally:
         global_random.setstate(state)
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -219,3 +219,10 @@ def test_patches_are_tried_in_a_copy(project: Path, tmp_path: Path) -> None:
     assert found["import"]["reason"] == "cannot be imported"
     assert "survived: harmless.patch" in run.stdout
     assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
+
+
+def test_a_function_that_is_added_leaves_the_others_known() -> None:
+    old = "import os\n\ndef one(a):\n    return a\n\ndef two(a):\n    return a\n"
+    new = old.replace("return a", "return helper(a)", 1)
+    found = changes(old, f"{new}\ndef helper(a):\n    return a\n")
+    assert (found.functions, found.beyond) == ({"one"}, True)
