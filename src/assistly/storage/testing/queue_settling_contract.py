@@ -389,10 +389,11 @@ class QueueBatchSettlingContract(Contract):
     def test_the_second_end_of_one_claim_is_lost(self, storage: Storage) -> None:
         first, second = self._claimed(storage, 2)
         settled = storage.queue.settle(
-            [Posted(first, "a"), Failed(first, "busy"), Posted(second), Posted(first)]
+            [Posted(first, "a"), Failed(first, "busy"), Posted(second), Posted(first, "b")]
         )
         assert [job.remote_id for job in settled.jobs] == ["a", None]
         assert settled.lost == [first.id, first.id]
+        assert [storage.queue.get(job.id) for job in settled.jobs] == settled.jobs
 
     def test_a_stale_claim_and_the_current_one(self, storage: Storage) -> None:
         stale = held(storage)
@@ -455,6 +456,7 @@ class QueueBatchSettlingContract(Contract):
             if index != 4 and jobs[index].id not in order:
                 order.append(jobs[index].id)
         assert [job.id for job in settled.jobs] == order
+        assert [storage.queue.get(id) for id in order] == settled.jobs
         assert len(settled.lost) == len(picks) - len(order)
         still = {job.id for job in storage.queue.list(status=JobStatus.PROCESSING)}
         assert still == {job.id for job in jobs[:4]} - set(order)
