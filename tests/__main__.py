@@ -28,6 +28,7 @@ CONTRACTS = {
 """The file with the contract of each engine. The others are in the step of the rest."""
 
 _MOST_PROCESSES = 4
+_SLOWEST = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Result:
     code: int
     seconds: float
     counts: Counter[str]
+    times: Sequence[tuple[float, str]] = ()
+    """How many seconds each test took, with its name."""
 
 
 def contract(engine: str) -> Step:
@@ -59,14 +62,21 @@ def run(step: Step, options: Sequence[str]) -> Result:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", *step.arguments, f"--junit-xml={report}", *options]
         code = subprocess.run(command, check=False).returncode
-        counts = _counts(report) if report.exists() else Counter()
-    return Result(step, code, time.monotonic() - began, counts)
+        tree = ElementTree.parse(report).getroot() if report.exists() else ElementTree.Element("none")
+    return Result(step, code, time.monotonic() - began, _counts(tree), _times(tree))
 
 
-def _counts(report: Path) -> Counter[str]:
+def _times(report: ElementTree.Element) -> list[tuple[float, str]]:
+    return [
+        (float(case.attrib["time"]), f"{case.attrib['classname']}.{case.attrib['name']}")
+        for case in report.iter("testcase")
+    ]
+
+
+def _counts(report: ElementTree.Element) -> Counter[str]:
     """How many tests passed, failed and were skipped."""
     counts: Counter[str] = Counter()
-    for suite in ElementTree.parse(report).iter("testsuite"):
+    for suite in report.iter("testsuite"):
         tests, skipped = int(suite.attrib["tests"]), int(suite.attrib["skipped"])
         failed = int(suite.attrib["failures"]) + int(suite.attrib["errors"])
         counts.update(passed=tests - failed - skipped, failed=failed, skipped=skipped)
@@ -81,7 +91,19 @@ def summary(results: Sequence[Result]) -> str:
         lines.append(f"{verdict:8}{each.step.name:24}{_text(each.counts)} in {each.seconds:.0f} s")
         total.update(each.counts)
     seconds = sum(each.seconds for each in results)
-    return "\n".join(["", "=== summary ===", *lines, f"=== {_text(total)} in {seconds:.2f}s ==="])
+    times = sorted((time for each in results for time in each.times), reverse=True)
+    slowest = [f"{took:8.1f} s {name}" for took, name in times[:_SLOWEST]]
+    return "\n".join(
+        [
+            "",
+            "=== the slowest tests ===",
+            *slowest,
+            "",
+            "=== summary ===",
+            *lines,
+            f"=== {_text(total)} in {seconds:.2f}s ===",
+        ]
+    )
 
 
 def _text(counts: Counter[str]) -> str:
@@ -98,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--processes",
         type=int,
-        default=min(os.cpu_count() or 1, _MOST_PROCESSES),
-        help="how many processes run tests at once (default: one for each processor, at most 4)",
+        default=min((os.cpu_count() or 1) + 1, _MOST_PROCESSES),
+        help="how many processes run tests at once (default: one more than there are processors, at most 4)",
     )
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     given = parser.parse_args(arguments)

@@ -29,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["assistly", *arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            cli.main(owns_process=False)
         out, err = capsys.readouterr()
         code = caught.value.code
         if isinstance(code, str):

@@ -38,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["assistly", "demo", *arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            cli.main(owns_process=False)
         out, err = capsys.readouterr()
         code = caught.value.code
         return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)

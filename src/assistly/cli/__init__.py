@@ -50,14 +50,18 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Run the command in `sys.argv`. A StorageError is printed as one line on stderr; the exit code is 1."""
+def main(*, owns_process: bool = True) -> None:
+    """Run the command in `sys.argv`. A StorageError is printed as one line on stderr; the exit code is 1.
+
+    `owns_process`: whether the process has nothing else to do. Then `assistly worker` ends it a second after
+    the grace time, whatever still runs. A program that calls this for itself passes False.
+    """
     from assistly.storage.errors import StorageError
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        app(obj=worker.OWNS_PROCESS)
+        app(obj=worker.OWNS_PROCESS if owns_process else None)
     except StorageError as error:
         sys.exit(f"assistly: {' '.join(str(error).split())}")
