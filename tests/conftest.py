@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from assistly.storage import (
     Storage,
     StorageBackend,
 )
+from postgres_proxy import Proxy
 from postgres_server import TemporaryServer
 
 URL_VARIABLE = "ASSISTLY_TEST_DATABASE_URL"
@@ -42,6 +44,19 @@ def database_url() -> Iterator[str]:
         )
     yield server.url
     server.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[TemporaryServer]:
+    """One of the module's own, also beside ASSISTLY_TEST_DATABASE_URL: to be stopped and cut off."""
+    with closing(TemporaryServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: TemporaryServer) -> Iterator[Proxy]:
+    with closing(Proxy(server.socket)) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -33,18 +33,6 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[TemporaryServer]:
-    with closing(TemporaryServer()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: TemporaryServer) -> Iterator[Proxy]:
-    with closing(Proxy(server.socket)) as proxy:
-        yield proxy
-
-
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     start = time.monotonic()

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -74,24 +73,19 @@ def addresses_of(monkeypatch: pytest.MonkeyPatch, name: str, addresses: list[str
 
 
 def test_the_next_address_of_a_name_is_used(
-    monkeypatch: pytest.MonkeyPatch, database_url: str, schema: str
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, schema: str
 ) -> None:
     """Each address of a name takes as long as a host."""
-    given = conninfo_to_dict(database_url)
-    server_socket = Path(str(given["host"])) / f".s.PGSQL.{given.get('port') or 5432}"
-    if not server_socket.is_absolute():
-        pytest.skip("the server for the tests has no Unix socket")
     addresses_of(monkeypatch, "storage.test", ["127.0.0.2", "127.0.0.3", "127.0.0.1"])
-    with closing(Proxy(server_socket)) as proxy:
-        port = int(conninfo_to_dict(proxy.url)["port"] or 0)
-        with (
-            socket.create_server(("127.0.0.2", port), backlog=100),
-            socket.create_server(("127.0.0.3", port), backlog=100),
-        ):
-            url = make_conninfo(proxy.url, host="storage.test")
-            storage = open_storage(engine="postgres", database_url=url, schema=schema, auto_prune=False)
-            with storage:
-                assert storage.nonces.register("n")
+    port = int(conninfo_to_dict(proxy.url)["port"] or 0)
+    with (
+        socket.create_server(("127.0.0.2", port), backlog=100),
+        socket.create_server(("127.0.0.3", port), backlog=100),
+    ):
+        url = make_conninfo(proxy.url, host="storage.test")
+        storage = open_storage(engine="postgres", database_url=url, schema=schema, auto_prune=False)
+        with storage:
+            assert storage.nonces.register("n")
 
 
 def test_where_none_answers_the_message_says_so() -> None:

@@ -6,39 +6,29 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from assistly.storage import NewJob, Posted, PostgresBackend, Storage
 from postgres_pooler import PgBouncer, TransactionPooler, pgbouncer
+from postgres_server import TemporaryServer
 
 Pooler = TransactionPooler | PgBouncer
 ROUNDS = 5
 
 
-@pytest.fixture(scope="module")
-def server_socket(database_url: str) -> Path:
-    given = conninfo_to_dict(database_url)
-    folder = str(given.get("host") or "")
-    if not folder.startswith("/"):
-        pytest.skip("the server for the tests has no Unix socket")
-    return Path(folder) / f".s.PGSQL.{given.get('port') or 5432}"
-
-
 @pytest.fixture(params=["known by its pid", "unknown", "pgbouncer"])
-def pooler(request: pytest.FixtureRequest, server_socket: Path) -> Iterator[Pooler]:
+def pooler(request: pytest.FixtureRequest, server: TemporaryServer) -> Iterator[Pooler]:
     if request.param == "pgbouncer":
         if pgbouncer() is None:
-            pytest.skip("PgBouncer is not installed")
-        with closing(PgBouncer(server_socket, user=server_socket.owner())) as real:
+            pytest.skip("PgBouncer is not installed: the pooler of these tests stands in for it")
+        with closing(PgBouncer(server.socket, user=server.socket.owner())) as real:
             yield real
         return
     is_known = request.param == "known by its pid"
-    with closing(TransactionPooler(server_socket, is_known_by_its_pid=is_known)) as own:
+    with closing(TransactionPooler(server.socket, is_known_by_its_pid=is_known)) as own:
         yield own
 
 
@@ -117,10 +107,9 @@ def test_bound_connections_run_no_statement_of_another(
     assert len(storage.sessions.list()) == ROUNDS
 
 
+@pytest.mark.parametrize("pooler", ["known by its pid", "pgbouncer"], indirect=True)
 def test_a_known_pooler_is_left_clean(open_behind: Callable[..., Storage], pooler: Pooler) -> None:
     """Neither settings, nor prepared statements, nor LISTEN."""
-    if isinstance(pooler, TransactionPooler) and not pooler._own_pid:
-        pytest.skip("it cannot be told from a server")
     storage = open_behind()
     for number in range(ROUNDS):
         storage.nonces.register(str(number))

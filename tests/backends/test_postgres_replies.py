@@ -26,18 +26,6 @@ SETTLE = "status = 'posted'"
 LANDED = pytest.mark.parametrize("landed", [True, False], ids=["reply lost", "request lost"])
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[TemporaryServer]:
-    with closing(TemporaryServer()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: TemporaryServer) -> Iterator[Proxy]:
-    with closing(Proxy(server.socket)) as proxy:
-        yield proxy
-
-
 @pytest.fixture
 def open_storage(schema: str) -> Iterator[Callable[[str], Storage]]:
     with ExitStack() as opened:

@@ -33,18 +33,6 @@ FAST_OR_NOT = pytest.mark.parametrize("fast_path", [True, False], ids=["libpq", 
 Open = Callable[..., Storage]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[TemporaryServer]:
-    with closing(TemporaryServer()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: TemporaryServer) -> Iterator[Proxy]:
-    with closing(Proxy(server.socket)) as proxy:
-        yield proxy
-
-
 @pytest.fixture
 def open_storage(proxy: Proxy, schema: str) -> Iterator[Open]:
     with ExitStack() as opened:

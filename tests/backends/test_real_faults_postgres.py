@@ -30,12 +30,6 @@ _ROUNDS = 25
 Open = Callable[..., Storage]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[TemporaryServer]:
-    with closing(TemporaryServer()) as server:
-        yield server
-
-
 @pytest.fixture
 def open_one(server: TemporaryServer, schema: str) -> Iterator[Open]:
     with ExitStack() as opened:
@@ -117,7 +111,7 @@ def small_disk(server: TemporaryServer, schema: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="assistly-disk-"))
     if shutil.which("mount") is None or not _mount(folder, "size=3m,mode=0777"):
         folder.rmdir()
-        pytest.skip("a small file system can only be mounted by root, on Linux")
+        pytest.skip("it fills a small file system, which only root on Linux may mount")
     place = folder / "tablespace"
     place.mkdir()
     owner = server.socket.parent.stat()

@@ -100,7 +100,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mounted = shutil.which("mount") is not None and _mount(folder, "size=1m")
     if not mounted:
-        pytest.skip("a small file system can only be mounted by root, on Linux")
+        pytest.skip("it fills a small file system, which only root on Linux may mount")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -294,7 +294,7 @@ def broken_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library whose calls fail with EIO; to be loaded before the C library's."""
     compiler = shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("the library that injects I/O errors needs a C compiler, and Linux")
+        pytest.skip("it preloads a library of its own, which needs Linux and the compiler `cc`")
     folder = tmp_path_factory.mktemp("disk")
     source, library = folder / "disk.c", folder / "disk.so"
     source.write_text(_BROKEN_DISK)

@@ -36,6 +36,7 @@ from forking import needs_fork
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SHORT = timedelta(milliseconds=20)
+_NOBODY = 65534
 
 
 @pytest.fixture
@@ -135,12 +136,11 @@ class TestFile:
             assert_one_line(backend, ConfigurationError, "too long")
 
     @pytest.mark.parametrize("name", ["a.db", "folder/a.db"])
-    @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may enter every folder")
     def test_a_folder_that_may_not_be_entered(self, tmp_path: Path, name: str) -> None:
         locked = tmp_path / "locked"
         locked.mkdir(mode=0)
         try:
-            with closing(SqliteBackend(locked / name)) as backend:
+            with as_ordinary_user(), closing(SqliteBackend(locked / name)) as backend:
                 assert_one_line(backend, ConfigurationError, "denied")
         finally:
             locked.chmod(0o700)
@@ -491,6 +491,19 @@ def within_transaction(backend: SqliteBackend, work: Callable[[SqlBackend], None
     with backend.transaction() as transaction:
         assert isinstance(transaction, SqlBackend)
         work(transaction)
+
+
+@contextmanager
+def as_ordinary_user() -> Iterator[None]:
+    """Root may enter every folder, so it becomes another user for a while."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def assert_one_line(backend: SqliteBackend, kind: type[Exception], words: str) -> None:

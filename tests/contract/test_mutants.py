@@ -6,12 +6,8 @@ to do with it, and some through a machine, each up to the first failure.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from hypothesis import Phase, settings
@@ -36,6 +32,7 @@ from assistly.storage.testing.machines import (
     SessionMachine,
 )
 from contract.mutants import catalog
+from contract.mutants.running import failed_classes
 from contract.mutants.stores import NaiveEngine
 from contract.mutants.suite import CONCERNED
 
@@ -89,20 +86,7 @@ class TestWithoutABug(StorageContract, LifecycleContract, ForkContract, RaceCont
 @pytest.fixture(scope="module")
 def found_by_the_contract(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The names of the mutants on which a test failed."""
-    report = tmp_path_factory.mktemp("mutants") / "report.xml"
-    options = ["-q", "--tb=no", "-p", "no:cacheprovider", f"--junit-xml={report}"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(SUITE)],
-        env={**os.environ, "HYPOTHESIS_PROFILE": "ci"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert run.returncode == 1, run.stdout + run.stderr
-    cases = ElementTree.parse(report).iter("testcase")
-    failed = [case.attrib["classname"] for case in cases if case.find("failure") is not None]
-    return {name.rpartition(".Test")[2] for name in failed}
+    return failed_classes(SUITE, tmp_path_factory.mktemp("mutants"))
 
 
 @pytest.mark.parametrize("mutant", CONCERNED)

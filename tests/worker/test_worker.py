@@ -7,7 +7,6 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -30,6 +29,7 @@ from assistly.storage import (
 from assistly.storage.aio import AsyncStorage
 from assistly.worker import AsyncWorker, Permanent, Publisher, Retry, Unknown, Worker
 from assistly.worker.options import WorkerOptions
+from worker.worker_harness import running
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -61,18 +61,6 @@ def clock() -> Clock:
 def storage(clock: Clock) -> Iterator[Storage]:
     with Storage(MemoryBackend(), clock=clock, auto_prune=False) as storage:
         yield storage
-
-
-@contextmanager
-def running(worker: Worker) -> Iterator[threading.Thread]:
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        worker.stop()
-        thread.join(LONG)
-        assert not thread.is_alive()
 
 
 def drained(storage: Storage, publisher: Publisher, **options: Any) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from assistly.storage import Job, JobStatus, MemoryBackend, Storage
 from assistly.worker import Worker
 from assistly.worker.shares import ThreadShares
 from waiting import until
+from worker.worker_harness import running
 
 LONG = 30.0
 
@@ -38,18 +38,6 @@ def claims(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
 
     monkeypatch.setattr(storage.queue, "claim_due", claim)
     return noted
-
-
-@contextmanager
-def running(worker: Worker) -> Iterator[None]:
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join(LONG)
-        assert not thread.is_alive()
 
 
 class Hanging:

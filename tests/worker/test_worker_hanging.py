@@ -6,7 +6,6 @@ import asyncio
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
 
@@ -16,6 +15,7 @@ from assistly.storage import Job, JobStatus, MemoryBackend, Storage
 from assistly.storage.testing.faults import EngineCall, Fault, FaultyBackend, When
 from assistly.worker import AsyncWorker, Worker, loop
 from waiting import until
+from worker.worker_harness import running
 
 LONG = 30.0
 GRACE = 0.1
@@ -47,18 +47,6 @@ def backend() -> FaultyBackend:
 def storage(backend: FaultyBackend) -> Iterator[Storage]:
     with Storage(backend, auto_prune=False) as storage:
         yield storage
-
-
-@contextmanager
-def running(worker: Worker) -> Iterator[threading.Thread]:
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        worker.stop()
-        thread.join(LONG)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(autouse=True)

@@ -44,12 +44,6 @@ def hangs_in_an_executor(job):
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[TemporaryServer]:
-    with closing(TemporaryServer()) as server:
-        yield server
-
-
 @pytest.fixture
 def storage(
     server: TemporaryServer, schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

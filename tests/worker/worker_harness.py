@@ -1,10 +1,11 @@
-"""Workers as processes: what the tests of signals, kills and clocks share."""
+"""Workers in threads and in processes: what the tests of workers share."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,24 @@ from typing import IO
 import pytest
 
 from assistly.storage import Job, JobStatus, Storage
+from assistly.worker import Worker
 
 ENGINES = ("sqlite", "postgres")
 PATIENCE = 60.0
 HANDLES_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
+@contextmanager
+def running(worker: Worker) -> Iterator[threading.Thread]:
+    """The thread of a worker that runs inside the block."""
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def use_engine(request: pytest.FixtureRequest, publishers: str) -> str:
