@@ -20,6 +20,11 @@ class TestWithoutABug(OrderedStoreContract):
         place = Place()
         return lambda: SharedStore(place)
 
+    @pytest.fixture
+    def impatient_store(self, other: SharedStore) -> SharedStore:
+        other.seconds = 0.2
+        return other
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> set[str]:

@@ -117,6 +117,11 @@ class TestLmdbStore(OrderedStoreContract):
     def new_store(self, package: Any, tmp_path: Path) -> Callable[[], OrderedStore[Any]]:
         return lambda: package.LmdbStore(tmp_path / "store", 2**28)
 
+    @pytest.fixture
+    def impatient_store(self, other: OrderedStore[Any], monkeypatch: pytest.MonkeyPatch) -> OrderedStore[Any]:
+        monkeypatch.setattr("assistly_lmdb.store._LOCK_SECONDS", 0.2)
+        return other
+
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 class TestLmdbForks(OnDisk, ForkContract):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from itertools import count
 
@@ -215,12 +216,20 @@ class VersionCountsItsOwnCommits(SharedStore):
         return self.number
 
 
+class VersionComesBeforeTheCommit(SharedStore):
+    def commit(self, map: SharedMap) -> None:
+        self.place.version += 1
+        time.sleep(0.001)
+        self.place.version -= 1
+        super().commit(map)
+
+
 class WritersDoNotWait(SharedStore):
     seconds = 0
 
 
-class WritersWaitForAMinute(SharedStore):
-    seconds = 60
+class WritersWaitForTenMinutes(SharedStore):
+    seconds = 600
 
 
 class WritersDoNotExcludeEachOther(SharedStore):
@@ -235,6 +244,8 @@ class WritersDoNotExcludeEachOther(SharedStore):
 
 
 class CloseKeepsTheLock(SharedStore):
+    seconds = 1.0
+
     def close(self) -> None:
         self.written.clear()
 

@@ -16,7 +16,15 @@ def contract_on(mutant: type[SharedStore]) -> type[OrderedStoreContract]:
         place = Place()
         return lambda: mutant(place)
 
-    return type(f"Test{mutant.__name__}", (OrderedStoreContract,), {"new_store": pytest.fixture(new_store)})
+    def impatient_store(
+        self: OrderedStoreContract, other: SharedStore, monkeypatch: pytest.MonkeyPatch
+    ) -> SharedStore:
+        monkeypatch.setattr("assistly.storage.testing.store_contract._LONGEST_WAIT", 1.0)
+        other.seconds /= 50
+        return other
+
+    fixtures = {function.__name__: pytest.fixture(function) for function in (new_store, impatient_store)}
+    return type(f"Test{mutant.__name__}", (OrderedStoreContract,), fixtures)
 
 
 globals().update({f"Test{mutant.__name__}": contract_on(mutant) for mutant in MUTANTS})

@@ -67,8 +67,9 @@ class LmdbStore(OrderedStore[BufferedMap]):
             self._unlock()
 
     def version(self) -> int:
-        with self._environment.use() as environment:
-            return int(environment.info()["last_txnid"])
+        # Not `last_txnid`: it counts a commit that is still being synced, which readers do not see yet.
+        with self._environment.use() as environment, environment.begin() as transaction:
+            return int(transaction.id())
 
     def close(self) -> None:
         self.after_fork_in_child()

@@ -78,7 +78,7 @@ class OrderedStore(ABC, Generic[M]):
 
     @abstractmethod
     def version(self) -> int | None:
-        """A number that changes with each commit of any process.
+        """A number that changes with each commit of any process, and not before readers find the commit.
 
         None if all commits are made through this object: then waiting threads need not poll.
         """
