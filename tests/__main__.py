@@ -3,6 +3,9 @@
 The contract suite runs first, once for each engine, and then everything else. `--engine NAME`, which can be
 repeated, runs the contract on those engines alone; `--rest` runs what is not an engine's contract.
 Arguments after `--` are handed to pytest.
+
+Contracts run side by side, in one process each, since every further process collects all tests anew, which
+takes nearly as long as a contract. A single step is divided among processes.
 """
 
 from __future__ import annotations
@@ -14,18 +17,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 CONTRACTS = {
+    "postgres": "tests/contract/test_postgres_contract.py",
     "memory": "tests/contract/test_memory_contract.py",
     "sqlite": "tests/contract/test_sqlite_contract.py",
-    "postgres": "tests/contract/test_postgres_contract.py",
     "lmdb": "tests/examples/test_lmdb_engine.py",
 }
-"""The file with the contract of each engine. The others are in the step of the rest."""
+"""The file with the contract of each engine, the slowest first. The others are in the step of the rest."""
 
 _MOST_PROCESSES = 4
 _SLOWEST = 20
@@ -55,15 +59,51 @@ def rest() -> Step:
     return Step("everything else", ["tests", *(f"--ignore={path}" for path in CONTRACTS.values())])
 
 
-def run(step: Step, options: Sequence[str]) -> Result:
-    print(f"\n=== {step.name} ===", flush=True)
+def environment(bytecode: str) -> dict[str, str]:
+    """The variables of this process, with bytecode kept in the folder `bytecode`.
+
+    Hundreds of processes would compile the tests and the package anew where PYTHONDONTWRITEBYTECODE is set,
+    as it is in many containers.
+    """
+    variables = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
+
+
+def run(step: Step, options: Sequence[str], variables: Mapping[str, str], *, streams: bool = True) -> Result:
+    """Run pytest. With `streams` its output is shown as it comes, otherwise when pytest has ended."""
+    title = f"\n=== {step.name} ==="
+    if streams:
+        print(title, flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", *step.arguments, f"--junit-xml={report}", *options]
-        code = subprocess.run(command, check=False).returncode
+        ended = subprocess.run(
+            command,
+            env=variables,
+            stdout=None if streams else subprocess.PIPE,
+            stderr=None if streams else subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         tree = ElementTree.parse(report).getroot() if report.exists() else ElementTree.Element("none")
-    return Result(step, code, time.monotonic() - began, _counts(tree), _times(tree))
+    if not streams:
+        print(f"{title}\n{ended.stdout}", end="", flush=True)
+    return Result(step, ended.returncode, time.monotonic() - began, _counts(tree), _times(tree))
+
+
+def run_all(
+    steps: Sequence[Step], options: Sequence[str], variables: Mapping[str, str], processes: int
+) -> list[Result]:
+    """Run the contracts side by side, and then what is divided among processes."""
+    *contracts, last = steps
+    divided = [*options, "-n", str(processes), "--dist", "worksteal"]
+    if contracts:
+        print(f"{len(contracts)} contracts run first, and each is shown when it has ended", flush=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        results = [*pool.map(lambda step: run(step, options, variables, streams=False), contracts)]
+    return [*results, run(last, divided, variables)]
 
 
 def _times(report: ElementTree.Element) -> list[tuple[float, str]]:
@@ -83,14 +123,13 @@ def _counts(report: ElementTree.Element) -> Counter[str]:
     return counts
 
 
-def summary(results: Sequence[Result]) -> str:
+def summary(results: Sequence[Result], seconds: float) -> str:
     lines = []
     total: Counter[str] = Counter()
     for each in results:
         verdict = "FAILED" if each.code else "ok"
         lines.append(f"{verdict:8}{each.step.name:24}{_text(each.counts)} in {each.seconds:.0f} s")
         total.update(each.counts)
-    seconds = sum(each.seconds for each in results)
     times = sorted((time for each in results for time in each.times), reverse=True)
     slowest = [f"{took:8.1f} s {name}" for took, name in times[:_SLOWEST]]
     return "\n".join(
@@ -130,9 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         steps.append(rest())
     if not steps:
         steps = [*(contract(engine) for engine in CONTRACTS), rest()]
-    options = ["-q", "-n", str(given.processes), "--dist", "worksteal", *given.pytest]
-    results = [run(step, options) for step in steps]
-    print(summary(results))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as bytecode:
+        results = run_all(steps, ["-q", *given.pytest], environment(bytecode), given.processes)
+    print(summary(results, time.monotonic() - began))
     return 0 if not any(each.code for each in results) else 1
 
 

@@ -16,10 +16,7 @@ def contract_on(mutant: type[SharedStore]) -> type[OrderedStoreContract]:
         place = Place()
         return lambda: mutant(place)
 
-    def impatient_store(
-        self: OrderedStoreContract, other: SharedStore, monkeypatch: pytest.MonkeyPatch
-    ) -> SharedStore:
-        monkeypatch.setattr("assistly.storage.testing.store_contract._LONGEST_WAIT", 1.0)
+    def impatient_store(self: OrderedStoreContract, other: SharedStore) -> SharedStore:
         other.seconds /= 50
         return other
 

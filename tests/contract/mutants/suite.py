@@ -35,7 +35,7 @@ from assistly.storage.testing.sessions_contract import SessionsContract
 from assistly.storage.testing.transaction_calls_contract import TransactionThreadsContract
 from assistly.storage.testing.transactions_contract import TransactionsContract
 
-from . import catalog
+from . import catalog, engine
 from .stores import NaiveEngine
 
 CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
@@ -96,7 +96,7 @@ def contract_on(mutant: type[NaiveEngine], contract: type[Contract]) -> type[Con
         return mutant
 
     def impatient_backend(self: Contract, monkeypatch: pytest.MonkeyPatch) -> NaiveEngine:
-        monkeypatch.setattr("contract.mutants.engine._LOCK_SECONDS", 0.2)
+        monkeypatch.setattr(engine, "_LOCK_SECONDS", 0.2)
         return mutant()
 
     made = (backend, new_backend, impatient_backend)
