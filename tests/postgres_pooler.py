@@ -85,6 +85,8 @@ class TransactionPooler:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            # Messages are passed on one at a time: each would wait for the client's delayed acknowledgement.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
