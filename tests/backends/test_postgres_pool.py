@@ -37,7 +37,7 @@ from waiting import until
 PATIENCE = 30.0
 # No signal handler runs before this instruction, the first one after an exception.
 HANDLER = dis.opmap["PUSH_EXC_INFO"]
-ENGINE = Path(inspect.getfile(Pool)).parent
+ENGINE = f"{Path(inspect.getfile(Pool)).parent}{os.sep}"
 
 
 @pytest.fixture
@@ -323,17 +323,20 @@ def interrupt(call: Callable[[], object], step: int) -> bool:
     left = step
     was_raised = False
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal left, was_raised
-        if Path(frame.f_code.co_filename).parent != ENGINE:
+    def trace(frame: FrameType, _: str, __: object) -> Any:
+        if not frame.f_code.co_filename.startswith(ENGINE):
             return None
         frame.f_trace_opcodes = True
+        return trace_one
+
+    def trace_one(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left, was_raised
         if event == "opcode" and frame.f_code.co_code[frame.f_lasti] != HANDLER:
             left -= 1
             if left == 0:
                 was_raised = True
                 raise Interrupt
-        return trace
+        return trace_one
 
     before = sys.gettrace()
     sys.settrace(trace)
