@@ -25,7 +25,7 @@ import psycopg
 import pytest
 
 from assistly.storage.engines.postgres import PostgresBackend
-from assistly.storage.engines.postgres.connections import PooledConnection, connect
+from assistly.storage.engines.postgres.connections import PooledConnection, ServerIsFull, connect
 from assistly.storage.engines.postgres.conninfo import Target
 from assistly.storage.engines.postgres.database import PostgresDatabase
 from assistly.storage.engines.postgres.pool import Pool
@@ -459,3 +459,50 @@ def test_a_child_leaves_the_idle_connection_to_its_parent(postgres: Storage) -> 
     os.waitpid(child, 0)
     assert int(os.read(reader, 100)) != used
     assert session(postgres) == used
+
+
+def test_an_attempt_that_failed_is_over(open_one: Callable[[], PooledConnection]) -> None:
+    """Later callers are told what they wait for, although the error, and with it the attempt, lives on."""
+    problems: list[Exception] = [StorageUnavailable("down"), OSError("no such thing")]
+
+    def attempt() -> PooledConnection:
+        if problems:
+            raise problems.pop()
+        return open_one()
+
+    with closing(Pool(attempt, 1, "the server")) as pool:
+        kept = []
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable) as caught:
+                pool.take()
+            kept.append(caught.value)
+        lent = pool.take()
+        with pytest.raises(StorageUnavailable, match="all 1 connections"):
+            pool.take(0.01)
+        pool.give_back(lent)
+
+
+def test_room_is_made_where_no_connection_can_come_back(open_one: Callable[[], PooledConnection]) -> None:
+    is_full = False
+    attempts: list[None] = []
+    made: list[None] = []
+
+    def attempt() -> PooledConnection:
+        attempts.append(None)
+        if is_full:
+            raise ServerIsFull("too many connections")
+        return open_one()
+
+    with closing(Pool(attempt, 2, "the server", make_room=lambda: made.append(None))) as pool:
+        lent = pool.take()
+        is_full = True
+        with pytest.raises(StorageUnavailable, match="too many connections"):
+            pool.take(0.3)
+        assert len(attempts) > 2
+        assert made == []
+        lent.connection.close()
+        pool.give_back(lent)
+        until(lambda: pool._connects_at < time.monotonic())
+        with pytest.raises(StorageUnavailable, match="too many connections"):
+            pool.take(0.01)
+        assert made == [None]

@@ -80,7 +80,7 @@ class Pool(forks.ForkAware):
         self._places = Places(self._size, self._lost)
         self._waiting: deque[_Waiter] = deque()
         self._attempts: list[weakref.ref[_Attempt]] = []
-        """The attempts to connect that are under way, whether callers still wait for them or not."""
+        """The attempts to connect. Those that failed are there as long as somebody keeps the error."""
         self._full: str | None = None
         """What the server has said, if it had no connection left when one was last opened."""
         self._pause = self._connects_at = 0.0
@@ -154,6 +154,12 @@ class Pool(forks.ForkAware):
     def waiting(self) -> int:
         """How many callers wait for a connection."""
         return len(self._waiting)
+
+    @property
+    def _connecting(self) -> int:
+        """How many attempts are under way, whether callers still wait for them or not."""
+        attempts = [reference() for reference in list(self._attempts)]
+        return sum(attempt is not None and not attempt.is_over for attempt in attempts)
 
     def add(self, place: Place) -> None:
         """Let the next caller open a connection."""
@@ -236,7 +242,7 @@ class Pool(forks.ForkAware):
             return StorageUnavailable(
                 f"no connection became free within {round(seconds, 2):g} s: {self._full}"
             )
-        if self._attempts:
+        if self._connecting:
             return self._no_answer(seconds)
         return StorageUnavailable(
             f"all {self._size} connections are in use, and none came back within {round(seconds, 2):g} s: "
@@ -277,7 +283,7 @@ class Pool(forks.ForkAware):
             connection = self._connect()
         except ServerIsFull as error:
             self._note_full(str(error))
-            if self._places.in_use <= len(self._attempts):
+            if self._places.in_use <= self._connecting:
                 self._make_room()
             raise
         except BaseException:
@@ -316,6 +322,7 @@ class _Attempt:
         self._succeeded_late = succeeded_late
         self._lock = threading.Lock()
         self._is_awaited = True
+        self.is_over = False
         self._outcomes: queue.SimpleQueue[PooledConnection | Exception] = queue.SimpleQueue()
 
     def outcome(self, left: Callable[[], float]) -> PooledConnection | Exception:
@@ -360,12 +367,14 @@ class _Attempt:
             if not self._is_awaited:
                 return
         try:
-            outcome: PooledConnection | Exception = self._connect()
-        except BaseException as error:
-            self._failed()
-            if not isinstance(error, Exception):
-                raise
+            outcome: PooledConnection | BaseException = self._connect()
+        except BaseException as error:  # noqa: BLE001 - raised again, here or in the caller's thread
             outcome = error
+        self.is_over = True
+        if isinstance(outcome, BaseException):
+            self._failed()
+            if not isinstance(outcome, Exception):
+                raise outcome
         with self._lock:
             if self._is_awaited:
                 self._outcomes.put(outcome)
