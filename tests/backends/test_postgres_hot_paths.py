@@ -75,6 +75,18 @@ def test_a_drain_takes_one_statement_for_each_step(
     assert sent == ["UPDATE", "UPDATE", "UPDATE", "UPDATE", "INSERT"]
 
 
+@pytest.mark.parametrize("event_type", [None, "a"])
+def test_reading_on_takes_one_statement_where_no_event_is_missing(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch, event_type: str | None
+) -> None:
+    events = postgres.events.append_many([("a", number) for number in range(4)])
+    with statements(monkeypatch) as sent:
+        assert postgres.events.read_after(0, event_type=event_type, limit=2) == events[:2]
+        assert postgres.events.read_after(events[1].id, event_type=event_type) == events[2:]
+        assert postgres.events.read_after(events[3].id, event_type=event_type) == []
+    assert sent == ["WITH" if event_type else "SELECT"] * 3
+
+
 def test_a_key_takes_one_statement_where_it_is_new(
     postgres: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +224,18 @@ def test_a_batch_whose_ids_have_gaps(postgres: Storage, database_url: str, schem
     after = postgres.queue.schedule("p", "after")
     assert [job.id for job in jobs] == [before.id + 3 * place for place in range(1, 701)]
     assert postgres.queue.list(limit=1000) == [before, *jobs, after]
+
+
+def test_a_batch_with_a_gap_of_one(
+    postgres: Storage, database_url: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assistly.storage.engines.postgres.jobs.WORTH_COPYING", 2)
+    before = postgres.queue.schedule("p", "before")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f'ALTER SEQUENCE "{schema}".assistly_queue_jobs_id_seq INCREMENT BY 2'.encode())
+    batch = postgres.queue.schedule_many([NewJob("p", "first"), NewJob("p", "second")])
+    assert [job.id for job in batch] == [before.id + 2, before.id + 4]
+    assert postgres.queue.list() == [before, *batch]
 
 
 def test_batches_at_once_have_ids_of_their_own_in_their_order(postgres: Storage) -> None:

@@ -99,6 +99,9 @@ SETTLED: dict[str, Callable[[Storage, Sequence[Job]], object]] = {
     "snoozed": lambda storage, jobs: storage.queue.settle([Snoozed(job, job.due_at) for job in jobs]),
     "released": lambda storage, jobs: storage.queue.settle([Released(job) for job in jobs]),
     "extended": lambda storage, jobs: storage.queue.extend(jobs, lease=HOUR),
+    "of two kinds": lambda storage, jobs: storage.queue.settle(
+        [*map(Posted, jobs[:-1]), Failed(jobs[-1], "no")]
+    ),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -13,11 +13,12 @@ from psycopg.conninfo import make_conninfo
 
 from assistly.storage.engines.postgres.dialect import lock_key
 from assistly.storage.errors import StorageUnavailable
-from assistly.storage.records import NewEvent
+from assistly.storage.records import NewEvent, NewJob
 from assistly.storage.storage import Storage
 from waiting import until
 
 SHORT = timedelta(milliseconds=50)
+START = datetime(2030, 1, 1, tzinfo=UTC)
 PATIENCE = 30.0
 # For four times as long as the limit.
 _LONG_WAITS = """
@@ -56,6 +57,28 @@ def test_a_write_that_waits_for_a_row_gives_up(open_postgres: Callable[..., Stor
 def _in_transaction(storage: Storage) -> None:
     with storage.transaction() as tx:
         tx.sessions.put("u", 2)
+
+
+def test_jobs_that_another_transaction_holds_are_passed_over(open_postgres: Callable[..., Storage]) -> None:
+    storage = open_postgres(lock_timeout=SHORT)
+    for max_lateness in (None, SHORT):
+        storage.queue.schedule_many(NewJob("x", "a", START, max_lateness=max_lateness) for _ in range(2))
+
+    def claim(backend: Any) -> list[int]:
+        lease = START + timedelta(hours=1)
+        jobs = backend.jobs.claim(worker_id="w", limit=1, lease_until=lease, platforms=None, now=START)
+        return [job.id for job in jobs]
+
+    def sweep(backend: Any) -> int:
+        now = START + timedelta(hours=1)
+        count: int = backend.jobs.dead_letter_late(limit=1, platforms=None, reason="missed: it", now=now)
+        return count
+
+    backend = storage._context.backend
+    with ThreadPoolExecutor(1) as threads, storage.transaction() as tx:
+        assert (claim(tx._context.backend), sweep(tx._context.backend)) == ([1], 1)
+        assert threads.submit(claim, backend).result(PATIENCE) == [2]
+        assert threads.submit(sweep, backend).result(PATIENCE) == 1
 
 
 def test_it_does_so_behind_a_pooler_in_a_transaction(

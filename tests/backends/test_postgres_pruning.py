@@ -94,6 +94,20 @@ def test_other_kinds_have_theirs(storage: Storage) -> None:
     assert delete_events(storage, 1) == 1
 
 
+def test_keys_that_are_kept_do_not_end_a_prune_early(storage: Storage) -> None:
+    """Also where the index has them before others of the same moment."""
+    names = [f"{number}" for number in range(5)]
+    for number, name in enumerate(names):
+        storage.idempotency.put(name, number, saved_at=NOW if number > 2 else NOW - HOUR)
+    for name in names[:3]:
+        storage.idempotency.put(name, "again", saved_at=NOW)
+    retention = storage._context.backend.retention
+    edge = retention.newest_beyond("idempotency", 2)
+    assert edge is not None
+    assert [retention.delete_up_to("idempotency", edge, limit=2) for _ in range(2)] == [2, 1]
+    assert [storage.idempotency.get(name) is None for name in names] == [True] * 3 + [False] * 2
+
+
 ROWS = 6_000
 BATCH = 500
 ENTRIES_READ = """

@@ -42,6 +42,17 @@ def test_events_that_commit_out_of_order_are_not_missed(postgres: Storage, event
 
 
 @pytest.mark.parametrize("event_type", [None, "a"])
+def test_all_before_the_first_gap_is_read_while_it_may_be_filled(
+    postgres: Storage, event_type: str | None
+) -> None:
+    before = postgres.events.append_many([("a", number) for number in range(3)])
+    with ThreadPoolExecutor(1) as threads, postgres.transaction() as tx:
+        tx.events.append("a", 3)
+        threads.submit(postgres.events.append, "a", 4).result()
+        assert threads.submit(read, postgres, event_type=event_type).result() == [one.id for one in before]
+
+
+@pytest.mark.parametrize("event_type", [None, "a"])
 def test_ids_that_never_came_are_passed_over(postgres: Storage, event_type: str | None) -> None:
     postgres.events.append("a", 1)
     with pytest.raises(ZeroDivisionError), postgres.transaction() as tx:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from psycopg.rows import scalar_row
 
 from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.engines.postgres import PostgresBackend, wakeups
-from assistly.storage.engines.postgres.wakeups import APPLICATION_NAME, QUIET, Wakeups, channel
+from assistly.storage.engines.postgres.wakeups import APPLICATION_NAME, QUIET, Waker, Wakeups, channel
 from assistly.storage.engines.sqlite import SqliteBackend
 from assistly.storage.errors import StorageClosed
 from assistly.storage.records import Failed, Job, NewJob, Posted
@@ -433,6 +433,51 @@ def test_what_could_not_be_sent_is_sent_later(
     wakeups_of(postgres).notify()
     until(notifications)
     assert failures
+
+
+def test_between_two_notifications_is_a_pause(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch, notifications: Callable[[], int], database_url: str
+) -> None:
+    monkeypatch.setattr(wakeups, "INTERVAL", PATIENCE)
+    listener = wakeups_of(postgres)
+    listener._reset()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        listener._is_pending = True
+        assert listener._send_pending(connection) is None
+        listener._is_pending = True
+        left = listener._send_pending(connection)
+    assert left is not None
+    assert 0 < left <= PATIENCE
+    assert notifications() == 1
+
+
+def test_between_two_attempts_to_connect_is_a_pause(postgres: Storage) -> None:
+    listener = wakeups_of(postgres)
+    with closing(Waker()) as waker:
+        waker.wake()
+        began = time.monotonic()
+        listener._pause(waker, 0.05)
+        assert time.monotonic() - began >= 0.05
+        postgres.close()
+        listener._pause(waker, PATIENCE)
+        assert time.monotonic() - began < SOON
+
+
+def test_closing_gives_up_what_cannot_be_sent(postgres: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
+    def refuse(self: object) -> None:
+        attempts.append(self)
+        raise psycopg.OperationalError("the server is down")
+
+    monkeypatch.setattr(Wakeups, "_connect", refuse)
+    listener = wakeups_of(postgres)
+    listener.notify()
+    until(lambda: attempts)
+    postgres.close()
+    thread = listener._thread
+    assert thread is not None
+    until(lambda: not thread.is_alive(), SOON)
 
 
 def test_where_notifications_get_lost_it_polls(

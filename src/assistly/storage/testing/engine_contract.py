@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from threading import Event
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ..engine.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, StorageBackend
+from ..errors import StatusConflict
 from ..records import Attempt, Job, JobStatus, NewJob
 from ..storage import Storage
 from .fixtures import (
@@ -42,6 +44,9 @@ _TIMEOUT = 10.0
 """Seconds within which a wait must end after a change. Without one it would last far longer."""
 
 _LONG = 60.0
+
+_MEANWHILE = 0.05
+"""Seconds in which another thread would do what a lock keeps it from."""
 
 
 class TraitsContract(Contract):
@@ -139,6 +144,36 @@ class SavingContract(Contract):
             tx.jobs.save(job)
             assert tx.jobs.get(id) == job
             assert [*tx.jobs.list(status=JobStatus.RETRYING, platform=None, after=0, limit=9)] == [job]
+
+    def test_a_locked_job_is_not_claimed(self, backend: StorageBackend, storage: Storage) -> None:
+        id = storage.queue.schedule("x", "a", START).id
+        with backend.transaction() as tx:
+            job = tx.jobs.get(id, lock=True)
+            assert job is not None
+            claiming = on_a_thread(lambda: storage.queue.claim_due(worker_id="w"))
+            wait([claiming], _MEANWHILE)
+            tx.jobs.save(dataclasses.replace(job, scheduled_at=START + DAY, due_at=START + DAY))
+        assert claiming.result(_TIMEOUT) == []
+
+    def test_a_locked_approval_is_not_decided(self, backend: StorageBackend, storage: Storage) -> None:
+        storage.approvals.add("a", {})
+        with backend.transaction() as tx:
+            assert tx.approvals.get("a", lock=True) is not None
+            deciding = on_a_thread(lambda: storage.approvals.decide("a", "refused"))
+            wait([deciding], _MEANWHILE)
+            options: dict[str, Any] = {"expected": "pending", "payload": None, "now": START}
+            assert tx.approvals.decide("a", "approved", **options) is not None
+        with pytest.raises(StatusConflict):
+            deciding.result(_TIMEOUT)
+
+    def test_a_locked_session_is_not_changed(self, backend: StorageBackend, storage: Storage) -> None:
+        storage.sessions.put("user", 1)
+        with backend.transaction() as tx:
+            assert tx.sessions.get("user", lock=True) is not None
+            putting = on_a_thread(lambda: storage.sessions.put("user", 3))
+            wait([putting], _MEANWHILE)
+            assert tx.sessions.put("user", "2", expected_version=1, now=START) is not None
+        assert putting.result(_TIMEOUT).version == 3
 
     def test_other_jobs_stay(self, backend: StorageBackend, storage: Storage) -> None:
         jobs = storage.queue.schedule_many(NewJob("x", "a", START) for _ in range(3))
@@ -336,6 +371,15 @@ class LookAheadContract(Contract):
         assert storage.queue.list() == [expired, job]
         storage.queue.mark_posted(expired)
         assert [claimed.id for claimed in self._claim(backend, **options)] == [job.id]
+
+    def test_unless_overdue_with_a_late_job_that_is_due_just_now(
+        self, backend: StorageBackend, storage: Storage
+    ) -> None:
+        retrying(storage, retry_at=START + MINUTE, max_lateness=MINUTE - TICK)
+        job = storage.queue.schedule("x", "a")
+        assert self._claim(backend, unless_overdue=True, now=START + MINUTE) == []
+        claimed = self._claim(backend, unless_overdue=True, now=START + MINUTE - TICK)
+        assert [one.id for one in claimed] == [job.id]
 
     def test_unless_overdue_looks_at_late_jobs_of_its_platforms(
         self, backend: StorageBackend, storage: Storage

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ..engine.protocol import StorageBackend
+from ..engine.values import PrunedByAge, PrunedByCap
 from ..errors import InvalidValue, StorageUnavailable
 from ..records import ClaimState, JobStatus, PruneReport
 from ..retention import RetentionPolicy
@@ -115,6 +117,32 @@ class RetentionAgesContract(Contract):
         used = storage.sessions.put("used", 2)
         assert storage.prune() == PruneReport(ran=True, sessions=1)
         assert storage.sessions.list() == [kept, used]
+
+    @pytest.mark.parametrize("kind", get_args(PrunedByAge))
+    def test_a_batch_is_of_the_size_asked_for(
+        self, backend: StorageBackend, storage: Storage, kind: PrunedByAge
+    ) -> None:
+        for n in range(3):
+            at = START + n * SECOND
+            storage.approvals.add(f"{n}", n, created_at=at)
+            storage.idempotency.put(f"{n}", n, saved_at=at)
+            storage.nonces.register(f"{n}", at)
+            posted(storage)
+            storage.events.append("x", n, created_at=at)
+            storage.sessions.put(f"{n}", n, now=at)
+        delete = partial(backend.retention.delete_older, kind, START + MINUTE)
+        assert [delete(limit=2) for _ in range(3)] == [2, 1, 0]
+
+    @pytest.mark.parametrize("kind", get_args(PrunedByCap))
+    def test_a_batch_beyond_a_cap_is_of_the_size_asked_for(
+        self, backend: StorageBackend, storage: Storage, kind: PrunedByCap
+    ) -> None:
+        for n in range(4):
+            storage.approvals.add(f"{n}", n)
+            storage.idempotency.put(f"{n}", n)
+        edge = backend.retention.newest_beyond(kind, 1)
+        assert edge is not None
+        assert [backend.retention.delete_up_to(kind, edge, limit=2) for _ in range(3)] == [2, 1, 0]
 
     def test_what_is_not_set_is_kept(self, storage: Storage) -> None:
         posted(storage)
