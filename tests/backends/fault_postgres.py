@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,7 +17,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from assistly.storage import PostgresBackend
-from assistly.storage.engines.postgres import connections
+from assistly.storage.engines.postgres import connections, database
 from assistly.storage.engines.postgres.executor import CursorExecutor
 from assistly.storage.engines.postgres.wire import LibpqExecutor
 from backends.fault_operations import open_on
@@ -163,6 +165,8 @@ def follow(plan: Plan, patches: pytest.MonkeyPatch) -> None:
         return FaultyConnection.connect(*args, **options)
 
     patches.setattr(psycopg, "connect", connect)
+    # Nobody else is there whom a pause before a retry would let through.
+    patches.setattr(database, "time", SimpleNamespace(**{**vars(time), "sleep": lambda _: None}))
     patches.setattr(connections, "LibpqExecutor", FaultyLibpqExecutor)
     patches.setattr(connections, "CursorExecutor", FaultyCursorExecutor)
 
