@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ..engine.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, StorageBackend
+from ..engine.values import JsonText
 from ..errors import StatusConflict
 from ..records import Attempt, Job, JobStatus, NewJob
 from ..storage import Storage
@@ -172,7 +173,7 @@ class SavingContract(Contract):
             assert tx.sessions.get("user", lock=True) is not None
             putting = on_a_thread(lambda: storage.sessions.put("user", 3))
             wait([putting], _MEANWHILE)
-            assert tx.sessions.put("user", "2", expected_version=1, now=START) is not None
+            assert tx.sessions.put("user", JsonText("2"), expected_version=1, now=START) is not None
         assert putting.result(_TIMEOUT).version == 3
 
     def test_other_jobs_stay(self, backend: StorageBackend, storage: Storage) -> None:
