@@ -25,7 +25,7 @@ from waiting import until
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TIMEOUT = 0.3
-CANCEL = 0.2
+CANCEL = 0.05
 # What a busy machine adds. Without limits, these tests would wait for ever.
 SLACK = 3.0
 FAST_OR_NOT = pytest.mark.parametrize("fast_path", [True, False], ids=["libpq", "cursor"])
