@@ -56,7 +56,7 @@ class Plan:
 
 
 PLANS = [
-    pytest.param(Plan(jobs=300, kills=12), id="short"),
+    pytest.param(Plan(jobs=150, kills=6), id="short"),
     pytest.param(
         Plan(jobs=4_000, kills=200), id="full", marks=[pytest.mark.soak, pytest.mark.timeout(1_800)]
     ),
