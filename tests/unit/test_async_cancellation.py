@@ -215,9 +215,9 @@ def test_a_cancelled_begin_comes_back_at_once(open_one: Open, hold_writers: Held
                 # Not `register`, which would make both of one batch, and leave a thread free to begin.
                 waiting = [asyncio.create_task(storage.nonces.register_many(["b"])) for _ in range(2)]
                 queued = asyncio.create_task(write())
+                await asyncio.sleep(0)
                 async with asyncio.timeout(5):
-                    for task in [*waiting, queued]:
-                        await asyncio.sleep(0)
+                    for task in [queued, *waiting]:
                         await cancel(task)
             async with asyncio.timeout(30):
                 await storage.nonces.register("c")
