@@ -253,6 +253,10 @@ def test_a_session_ended_by_the_administrator_is_replaced(postgres: Storage, dat
 
 def test_an_exhausted_pool(open_postgres: Callable[..., Storage]) -> None:
     storage = open_postgres(pool_size=1)
+    storage.ping()
+    pool = storage._context.backend._database._pool  # type: ignore[attr-defined]
+    assert 0 < pool._seconds < 5
+    pool._seconds = 0.3
     with storage.transaction() as tx, ThreadPoolExecutor(1) as threads:
         tx.nonces.register("n")
         with within(5), pytest.raises(StorageUnavailable, match="all 1 connections"):
