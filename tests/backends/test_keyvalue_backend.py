@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,13 +22,14 @@ from assistly.storage.engine.keyvalue import (
     Value,
     buffer,
     keys,
+    waking,
 )
 from assistly.storage.engine.keyvalue.longkeys import LongKeys
 from assistly.storage.engine.keyvalue.rows import JsonRows
 from assistly.storage.engine.keyvalue.scopes import UndoMap
 from assistly.storage.errors import MigrationError, StorageClosed, StorageCorrupt, StorageUnavailable
 
-short_keys = st.binary(max_size=2).map(lambda rest: b"t" + rest)
+short_keys = st.text("abc", max_size=3).map(lambda rest: b"t" + rest.encode())
 long_keys = st.builds(
     lambda start, rest: b"t" + start * 6 + rest,
     st.sampled_from([b"", b"a", b"b", b"\xff", b"\x00"]),
@@ -84,8 +87,7 @@ class TestSortedKeys:
         found, model = SortedKeys(), set[bytes]()
         for step, key, other in steps:
             if step < 2:
-                if key not in model:
-                    found.add(key)
+                found.add(key)
                 model.add(key)
             elif step == 2:
                 found.discard(key)
@@ -94,6 +96,18 @@ class TestSortedKeys:
                 between = sorted(each for each in model if key <= each < other)
                 assert [*found.between(key, other)] == between
                 assert [*found.between(key, other, reverse=True)] == between[::-1]
+
+    @pytest.mark.parametrize("key", [b"t1", b"t3"])
+    def test_a_key_that_is_added_again_is_there_once(self, key: bytes) -> None:
+        found = SortedKeys()
+        for each in (b"t1", b"t2", b"t3"):
+            found.add(each)
+        assert len([*found.between(b"t", b"u")]) == 3
+        found.add(key)
+        assert [*found.between(b"t", b"u")] == [b"t1", b"t2", b"t3"]
+        found.add(key)
+        found.discard(key)
+        assert [*found.between(b"t", b"u")] == sorted({b"t1", b"t2", b"t3"} - {key})
 
     def test_tables_are_kept_apart(self) -> None:
         found = SortedKeys()
@@ -178,6 +192,16 @@ def test_long_keys_stay_apart_and_in_order(steps: list[tuple[str, bytes, bytes]]
     assert stored.values == {}, "no empty entry is left"
 
 
+@pytest.mark.parametrize("key", [b"tabc", b"tabc\x00", b"tabcd"])
+def test_a_long_key_goes_without_those_that_begin_with_the_same_bytes(key: bytes) -> None:
+    found, model = LongKeys(DictMap(longest=5), 5), DictMap()
+    for map in (found, model):
+        for each in (b"tab", b"tabc", b"tabc\x00", b"tabcd", b"tabd"):
+            map.put(each, each[1:])
+        map.delete(key)
+    assert same(found, model, b"t", b"u")
+
+
 @given(steps=steps, marks=st.lists(st.booleans(), max_size=4))
 def test_savepoints(steps: list[tuple[str, bytes, bytes]], marks: list[bool]) -> None:
     """`marks`: which of the nested savepoints are undone; the innermost ends first."""
@@ -200,6 +224,42 @@ def test_savepoints(steps: list[tuple[str, bytes, bytes]], marks: list[bool]) ->
         ended = models.pop()
         models[-1] = models[-1] if undo else ended
         assert dict(found.scan(b"t", b"u")) == models[-1]
+
+
+def test_after_the_outermost_savepoint_no_old_value_is_kept() -> None:
+    class Old:
+        pass
+
+    old = Old()
+    is_kept = weakref.ref(old)
+    found = UndoMap(DictMap({b"t": old}))
+    del old
+    outer = found.savepoint()
+    inner = found.savepoint()
+    found.put(b"t", b"new")
+    found.leave(inner, undo=False)
+    assert is_kept()
+    found.leave(outer, undo=False)
+    assert not is_kept()
+
+
+class TestChanges:
+    def test_a_change_by_another_process_ends_the_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The version is read at the look, and then now and then."""
+        monkeypatch.setattr(waking, "POLL_SECONDS", 0.01)
+        versions = [7, 7, 7, 8]
+        changes = waking.Changes(lambda: versions.pop(0))
+        changes.note()
+        changes.wait(2.0)
+        assert versions == []
+
+    def test_without_a_change_it_lasts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(waking, "POLL_SECONDS", 0.01)
+        changes = waking.Changes(lambda: 7)
+        changes.note()
+        began = time.monotonic()
+        changes.wait(0.05)
+        assert time.monotonic() - began >= 0.05
 
 
 moments = st.datetimes(timezones=st.just(UTC))

@@ -24,16 +24,14 @@ class SortedKeys:
         self._tables: defaultdict[int, _Table] = defaultdict(_Table)
 
     def add(self, key: bytes) -> None:
-        """Add a key."""
+        """Add a key, unless it is there."""
         self._tables[key[0]].fresh.add(key)
 
     def discard(self, key: bytes) -> None:
         """Remove a key if it is there."""
         table = self._tables[key[0]]
-        if key in table.fresh:
-            table.fresh.remove(key)
-        else:
-            table.discard(key)
+        table.fresh.discard(key)
+        table.discard(key)
 
     def between(self, low: bytes, high: bytes, *, reverse: bool = False) -> Iterator[bytes]:
         """The keys with low <= key < high. They must not change while the iterator is in use."""
@@ -75,7 +73,7 @@ class _Table:
         self.fresh.clear()
 
     def discard(self, key: bytes) -> None:
-        """Remove a key that is not fresh, if it is there."""
+        """Remove a key from the chunks, if it is there."""
         at = bisect_left(self._lasts, key)
         chunk = self._chunks[at]
         place = bisect_left(chunk, key)
