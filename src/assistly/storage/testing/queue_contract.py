@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event, Thread
 from typing import Any
 
@@ -27,6 +27,7 @@ from .fixtures import (
     empty,
     examples,
     held,
+    open_for_test,
     posted,
     retrying,
 )
@@ -214,6 +215,22 @@ class QueueReadingContract(Contract):
 
 
 class QueueWaitingContract(Contract):
+    def test_a_wait_sleeps_between_its_looks(self, backend: StorageBackend) -> None:
+        """Each look asks the clock how long it is until the next job."""
+        empty(backend)
+        looks = 0
+
+        def clock() -> datetime:
+            nonlocal looks
+            looks += 1
+            return START
+
+        storage = open_for_test(backend, clock)
+        storage.queue.schedule("x", "a", START + DAY)
+        looks = 0
+        assert storage.queue.wait(0.2) is False
+        assert 1 <= looks <= 30
+
     def test_a_job_that_is_due(self, storage: Storage) -> None:
         storage.queue.schedule("x", "a", START)
         assert storage.queue.wait(0) is True

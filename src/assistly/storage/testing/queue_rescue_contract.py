@@ -10,7 +10,7 @@ import pytest
 
 from ..engine.protocol import StorageBackend
 from ..errors import InvalidValue
-from ..records import Job, JobStatus, NewJob
+from ..records import Failed, Job, JobStatus, NewJob
 from ..retry import RetryPolicy
 from ..storage import Storage
 from .fixtures import (
@@ -316,6 +316,14 @@ class QueueDeadLettersContract(Contract):
         letters = [dead(storage, platform=platform) for platform in "xyx"]
         assert storage.queue.replay_all(platform="x") == 2
         assert storage.queue.dead_letters() == [letters[1]]
+
+    @pytest.mark.parametrize(("limit", "replayed"), [(None, 203), (202, 202)])
+    def test_replay_all_of_many(self, storage: Storage, limit: int | None, replayed: int) -> None:
+        storage.queue.schedule_many(NewJob("x", "a") for _ in range(203))
+        jobs = storage.queue.claim_due(worker_id="w", limit=1000)
+        storage.queue.settle([Failed(job, "refused", retryable=False) for job in jobs])
+        assert storage.queue.replay_all(limit=limit) == replayed
+        assert storage.queue.counts()[JobStatus.DEAD_LETTER] == 203 - replayed
 
     @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
     def test_replay_all_takes_the_first(self, storage: Storage, order: Sequence[int]) -> None:
