@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,17 +26,23 @@ from assistly.storage import (
     MigrationError,
     StorageClosed,
     StorageCorrupt,
+    StorageError,
     StorageUnavailable,
 )
 from assistly.storage.engine.values import JobDraft, JsonText, Settlement
 from assistly.storage.engines.sql.backend import SqlBackend
-from assistly.storage.engines.sqlite import SqliteBackend
+from assistly.storage.engines.sqlite import SqliteBackend, database, pool
+from assistly.storage.engines.sqlite.connections import Connection
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.engines.sqlite.errors import translate
+from assistly.storage.engines.sqlite.migrations import SqliteMigrations
+from assistly.storage.records import Latency, Metrics
 from forking import needs_fork
+from waiting import until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SHORT = timedelta(milliseconds=20)
+FORK_SECONDS = 3.0
 _NOBODY = 65534
 
 
@@ -160,7 +167,7 @@ class TestFile:
         (tmp_path / link).symlink_to(tmp_path / "nothing")
         name = link if link.endswith(".db") else f"{link}/a.db"
         with closing(SqliteBackend(tmp_path / name)) as backend:
-            assert_one_line(backend, ConfigurationError, link)
+            assert_one_line(backend, ConfigurationError, f"{link}.* symbolic link to nothing")
         assert not (tmp_path / "nothing").exists()
 
     def test_a_link_to_a_file_is_followed(self, tmp_path: Path) -> None:
@@ -260,6 +267,16 @@ class TestSchema:
                 raw.execute("BEGIN IMMEDIATE")
                 with closing(SqliteBackend(path, busy_timeout=SHORT)) as other:
                     assert other.jobs.counts() == dict.fromkeys(other.jobs.counts(), 0)
+
+    @pytest.mark.parametrize("latency", ["{}", "null", '{"count": null, "total": "1", "max": true}'])
+    def test_old_metrics_without_a_latency(self, backend: SqliteBackend, path: Path, latency: str) -> None:
+        backend.ping()
+        with connect(path, isolation_level=None) as raw:
+            raw.execute(
+                "INSERT INTO assistly_metrics (id, payload, updated_at) VALUES (1, ?, 0)",
+                [f'{{"requestCount": 3, "latencyMs": {latency}}}'],
+            )
+        assert backend.metrics.read() == Metrics({"requestCount": 3}, Latency(0, 0.0, 0.0))
 
     def test_a_table_that_is_gone(self, backend: SqliteBackend, path: Path) -> None:
         backend.ping()
@@ -377,6 +394,55 @@ class TestTransactions:
             backend.nonces.seen("n")
         with closing(SqliteBackend(path)) as again:
             assert not again.nonces.seen("n")
+
+
+class TestConnections:
+    def test_a_few_idle_ones_are_kept(self, backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pool, "_MAX_IDLE", 2)
+        lender = backend._file._pool
+        lent = [lender.borrow() for _ in range(4)]
+        for connection in lent:
+            lender.give_back(connection)
+        assert [is_open(connection) for connection in lent] == [True, True, False, False]
+        assert lender.borrow() is lent[1]
+
+    def test_only_the_first_one_looks_at_the_migrations(
+        self, backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Others would need the table of migrations, too, and another transaction may hold up a migration."""
+        looks: list[SqliteMigrations] = []
+        target = SqliteMigrations
+
+        def count(connection: Connection) -> SqliteMigrations:
+            looks.append(target(connection))
+            return looks[-1]
+
+        monkeypatch.setattr(database, "SqliteMigrations", count)
+        lender = backend._file._pool
+        for connection in [lender.borrow() for _ in range(3)]:
+            lender.give_back(connection)
+        assert len(looks) == 1
+
+    @pytest.mark.parametrize("way", ["discard", "in a transaction"])
+    def test_a_fork_waits_no_longer_than_for_the_last_one_to_be_closed(
+        self, backend: SqliteBackend, way: str
+    ) -> None:
+        lender = backend._file._pool
+        connection = lender.borrow()
+        with ThreadPoolExecutor(1) as thread:
+            began = time.monotonic()
+            forking = thread.submit(lender.before_fork, FORK_SECONDS)
+            until(lambda: lender._forks)
+            if way == "discard":
+                lender.discard(connection)
+            else:
+                connection.execute("BEGIN")
+                lender.give_back(connection)
+            forking.result()
+        lender.after_fork_in_parent()
+        assert time.monotonic() - began < FORK_SECONDS
+        assert not is_open(connection)
+        assert backend.nonces.register("after", 1)
 
 
 class TestThreads:
@@ -510,6 +576,14 @@ def assert_one_line(backend: SqliteBackend, kind: type[Exception], words: str) -
     with pytest.raises(kind, match=words) as raised:
         backend.ping()
     assert "\n" not in str(raised.value)
+
+
+def is_open(connection: Connection) -> bool:
+    try:
+        connection.rows("SELECT 1")
+    except StorageError:
+        return False
+    return True
 
 
 def in_child(work: Callable[[], bool]) -> bool:

@@ -360,6 +360,19 @@ def test_a_log_may_go_with_the_last_connection(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("always")
+def test_a_log_is_watched_again_after_a_connection_was_closed(path: Path) -> None:
+    with opened(path) as storage:
+        pool = storage._backend._file._pool  # type: ignore[attr-defined]
+        kept, closed = pool.borrow(), pool.borrow()
+        pool.discard(closed)
+        pool.give_back(kept)
+        assert storage.nonces.register("second")
+        log_of(path).unlink()
+        with pytest.raises(StorageCorrupt, match="lost its write-ahead log"):
+            storage.nonces.register("third")
+
+
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("mode", ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
 def test_a_checkpoint_is_no_harm(path: Path, mode: str) -> None:
     with opened(path) as storage, closing(sqlite3.connect(path)) as other:
