@@ -75,6 +75,13 @@ def draft(**fields: Any) -> JobDraft:
     return JobDraft(**defaults | fields)
 
 
+class BytesPath:
+    """As `os.scandir` gives them for a folder in bytes."""
+
+    def __fspath__(self) -> bytes:
+        return b"bytes.db"
+
+
 class TestFile:
     def test_the_file_and_its_companions_are_the_owners_alone(
         self, backend: SqliteBackend, path: Path
@@ -177,7 +184,7 @@ class TestFile:
             with closing(SqliteBackend(tmp_path / "link.db")) as other:
                 assert other.nonces.seen("n")
 
-    @pytest.mark.parametrize("bad", ["", "a\0b", b"bytes.db", 7, None])
+    @pytest.mark.parametrize("bad", ["", "a\0b", b"bytes.db", BytesPath(), 7, None])
     def test_what_is_no_path(self, bad: Any) -> None:
         with pytest.raises(ConfigurationError, match="SQLITE_PATH"):
             SqliteBackend(bad)

@@ -38,7 +38,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     """
     text = path if isinstance(path, str | os.PathLike) else None
     text = None if text is None else os.fspath(text)
-    if not isinstance(text, str) or not text or not _is_encodable(text):
+    if not isinstance(text, str) or not _is_encodable(text):
         raise ConfigurationError(f"SQLITE_PATH must be the path of a file, not {shown(path)}")
     problem = path_problem(text)
     if problem is not None:
