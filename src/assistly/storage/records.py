@@ -13,6 +13,9 @@ from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
 
+MISSED = "missed: "
+"""How the reason of a dead letter begins that was met after its `max_lateness`."""
+
 Json = Any
 """None, bool, int, finite float, str, list or dict with str keys, checked at run time."""
 
@@ -39,6 +42,8 @@ class JobStatus(StrEnum):
     """Published."""
     DEAD_LETTER = "dead_letter"
     """Given up; a person decides whether to replay or remove it."""
+    CANCELLED = "cancelled"
+    """Not to be published any more. The job and its idempotency key stay."""
 
 
 @record
@@ -67,7 +72,7 @@ class Job:
     its outcome is unknown. `remote_id` is the id on the platform. `dead_letter_reason` says why the job
     became a dead letter, `replayed_at` when it was last replayed. `max_lateness` is how long after
     `scheduled_at` it may be claimed (None: without limit). `attempts` holds the last 20 failed attempts,
-    oldest first.
+    oldest first. `checkpoint` is what `queue.checkpoint` stored last about how far publishing is.
     """
 
     id: int
@@ -95,6 +100,23 @@ class Job:
     publish_started_at: datetime | None
     max_lateness: timedelta | None
     attempts: tuple[Attempt, ...]
+    checkpoint: Json = None
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether the job is a dead letter whose publishing began: it may have been published or not."""
+        return self.status is JobStatus.DEAD_LETTER and self.publish_started_at is not None
+
+    @property
+    def missed(self) -> bool:
+        """Whether the job is a dead letter because a claim met it after its `max_lateness`."""
+        return (
+            self.status is JobStatus.DEAD_LETTER
+            and self.publish_started_at is None
+            and self.dead_letter_reason is not None
+            and self.dead_letter_reason.startswith(MISSED)
+            and self.dead_letter_reason != self.last_error
+        )
 
 
 @record

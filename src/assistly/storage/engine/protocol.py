@@ -133,8 +133,8 @@ class JobStore(Protocol):
     ) -> Sequence[Job]:
         """Waiting jobs by (due_at, id), with due_at <= until (None: all) and (due_at, id) > after."""
 
-    def next_due_at(self) -> datetime | None:
-        """The smallest due_at of the waiting jobs; None if there are none."""
+    def next_due_at(self, *, platforms: Sequence[str] | None = None) -> datetime | None:
+        """The smallest due_at of the waiting jobs of these platforms; None if there are none."""
 
     def claim(
         self,
@@ -182,12 +182,22 @@ class JobStore(Protocol):
         """
 
     def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
-        """Schedule a dead letter again; None if there is none with this id. [replayed]"""
+        """Schedule a dead letter or a cancelled job again; None if there is none with this id. [replayed]"""
 
     def replay_many(
-        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+        self,
+        *,
+        platform: str | None,
+        limit: int | None,
+        unknown: bool,
+        missed: bool,
+        scheduled_at: datetime,
+        now: datetime,
     ) -> int:
-        """`replay` the first dead letters by id; return how many."""
+        """`replay` the first dead letters by id; return how many.
+
+        Those for which `Job.outcome_unknown` or `Job.missed` is true are left out unless asked for.
+        """
 
     def wait(self, timeout: float) -> None:
         """Return after `timeout` seconds, or sooner when jobs may have changed, in this process or another.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Any, Literal, overload
 
+from .. import transitions
 from .. import validation as check
 from ..engine.protocol import StorageBackend
 from ..errors import ClaimLost, InvalidValue, NotFound, StatusConflict
 from ..records import (
+    MISSED,
     Failed,
     Job,
     JobStatus,
@@ -77,9 +81,34 @@ class Queue:
             now,
         )
 
-    def schedule_many(self, jobs: Iterable[NewJob], *, now: datetime | None = None) -> builtins.list[Job]:
-        """Store several jobs as `schedule` does, in order, all or nothing, and return them in that order."""
-        return self._scheduler.schedule_many(jobs, now)
+    @overload
+    def schedule_many(
+        self, jobs: Iterable[NewJob], *, returning: Literal["jobs"] = "jobs", now: datetime | None = None
+    ) -> builtins.list[Job]: ...
+
+    @overload
+    def schedule_many(
+        self, jobs: Iterable[NewJob], *, returning: Literal["ids"], now: datetime | None = None
+    ) -> builtins.list[int]: ...
+
+    @overload
+    def schedule_many(
+        self, jobs: Iterable[NewJob], *, returning: Literal["none"], now: datetime | None = None
+    ) -> builtins.list[Any]: ...
+
+    def schedule_many(
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        returning: Literal["jobs", "ids", "none"] = "jobs",
+        now: datetime | None = None,
+    ) -> builtins.list[Any]:
+        """Store several jobs as `schedule` does, in order, all or nothing, and return them in that order.
+
+        With `returning` "ids" it returns their ids, and with "none" an empty list. Both need far less memory
+        for many jobs.
+        """
+        return self._scheduler.schedule_many(jobs, now, returning)
 
     def reschedule(
         self,
@@ -181,6 +210,31 @@ class Queue:
         """
         return self._context.backend.jobs.remove(check.identity("id", id))
 
+    def upcoming(
+        self,
+        *,
+        until: datetime | None = None,
+        platform: str | None = None,
+        after: Job | None = None,
+        limit: int = 100,
+    ) -> builtins.list[Job]:
+        """Return a page of up to `limit` (1 to 1000) waiting jobs by (due_at, id), the next one first.
+
+        Only those due at `until` or earlier, and of `platform`, if given. `after` is the last job of the page
+        before, as it was returned.
+        """
+        check.optional_name("platform", platform)
+        if after is not None:
+            claimed_job("after", after)
+        return [
+            *self._context.backend.jobs.waiting(
+                until=check.optional_utc("until", until),
+                platforms=None if platform is None else [platform],
+                after=None if after is None else (check.utc("after.due_at", after.due_at), after.id),
+                limit=check.limit(limit),
+            )
+        ]
+
     def next_due_at(self) -> datetime | None:
         """Return when the first waiting job falls due, which may be in the past; None if no job waits."""
         return self._context.backend.jobs.next_due_at()
@@ -221,7 +275,7 @@ class Queue:
         )
         if not claimed:
             self._rescue(_SWEEP, at, leased_at)
-            reason = f"missed: later than its max_lateness when it was met at {at.isoformat()}"
+            reason = f"{MISSED}later than its max_lateness when it was met at {at.isoformat()}"
             jobs.dead_letter_late(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
             claimed = jobs.claim(
                 worker_id=worker_id, limit=limit, lease_until=until, platforms=wanted, now=at
@@ -253,7 +307,7 @@ class Queue:
         claimed_job("job", job)
         begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=self._context.lease_now(now))
         if begun is None:
-            raise self._lost(job)
+            raise self._lost(job, self.get(job.id))
         return begun
 
     def mark_posted(self, job: Job, remote_id: str | None = None, *, now: datetime | None = None) -> Job:
@@ -284,7 +338,7 @@ class Queue:
         """Make a claimed job a dead letter because nobody knows whether it was published.
 
         Its reason is `outcome unknown: ` and the error, and publish_started_at is kept. A person checks the
-        platform, then replays or removes the job. Raises ClaimLost if it was taken back, settled or removed.
+        platform, then calls `resolve`. Raises ClaimLost if it was taken back, settled or removed.
         """
         return self._settle_one(Unknown(job, error), now)
 
@@ -322,7 +376,7 @@ class Queue:
         """Take back up to `limit` (1 to 1000) claims whose lease has run out, and return their jobs.
 
         Each counts as a failed attempt. If publishing had begun, the job becomes a dead letter with the
-        reason `outcome unknown: …`, and a person decides.
+        reason `outcome unknown: …`, and a person decides (see `resolve`).
         """
         check.limit(limit)
         return self._rescue(limit, *self._context.times(now))
@@ -333,12 +387,91 @@ class Queue:
         """Return a page of up to `limit` (1 to 1000) dead letters by id; `after` as in `list`."""
         return self.list(status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=limit)
 
+    def resolve(
+        self, id: int, *, posted: bool, remote_id: str | None = None, now: datetime | None = None
+    ) -> Job:
+        """Answer whether a job with an unknown outcome was published (see `Job.outcome_unknown`).
+
+        With `posted` the job is posted, at the time at which publishing began, with its id on the platform if
+        that is known; its idempotency key stays taken. Otherwise it is scheduled again for now, as `replay`
+        does, but its checkpoint stays. Raises NotFound if there is no such job, and StatusConflict if its
+        outcome is not unknown: of several callers one answers, and the others get StatusConflict.
+        """
+        id = check.identity("id", id)
+        check.flag("posted", posted)
+        check.optional_name("remote_id", remote_id)
+        if remote_id is not None and not posted:
+            raise InvalidValue("remote_id must be None unless the job was posted")
+
+        def change(job: Job, at: datetime) -> Job:
+            if posted:
+                resolved = transitions.resolved_posted(job, remote_id=remote_id, now=at)
+            else:
+                resolved = transitions.resolved_unpublished(job, now=at)
+            if resolved is None:
+                raise StatusConflict(
+                    f"job {job.id} is {job.status}, and its outcome is not unknown: nothing was changed", job
+                )
+            return resolved
+
+        return self._change(id, change, now)
+
+    def cancel(self, id: int, *, now: datetime | None = None) -> Job:
+        """Cancel a job that is not to be published any more, and return it. It stays, and so does its key.
+
+        A job that a worker holds can be cancelled until publishing begins: the worker's next call on it,
+        `begin_publish` included, raises ClaimLost. Raises NotFound if there is no such job, and
+        StatusConflict if publishing has begun, or if the job is posted, a dead letter or cancelled.
+        """
+
+        def change(job: Job, at: datetime) -> Job:
+            cancelled = transitions.cancelled(job, now=at)
+            if cancelled is None:
+                begun = " and publishing has begun" if job.status is JobStatus.PROCESSING else ""
+                raise StatusConflict(
+                    f"job {job.id} is {job.status}{begun}: it cannot be cancelled, and nothing was changed",
+                    job,
+                )
+            return cancelled
+
+        return self._change(check.identity("id", id), change, now)
+
+    def checkpoint(self, job: Job, data: Json, *, now: datetime | None = None) -> Job:
+        """Store in a claimed job how far publishing is, as JSON of at most 1 MiB, and return the job.
+
+        For platforms that take several steps: the next attempt finds it in `job.checkpoint`, and need not do
+        the first steps again. It replaces the checkpoint before; None deletes it. It outlives a failure, a
+        lease that runs out and an unknown outcome, and is deleted when the job is posted or replayed.
+
+        Raises ClaimLost if the claim was lost, and StatusConflict if `begin_publish` was not called.
+        """
+        claimed_job("job", job)
+        copy = json.loads(check.canonical("data", data))
+
+        def change(current: Job, at: datetime) -> Job:
+            noted = transitions.checkpointed(current, job.claim, data=copy, now=at)
+            if noted is not None:
+                return noted
+            if not transitions.holds(current, job.claim):
+                raise self._lost(job, current)
+            raise StatusConflict(
+                f"publishing of job {job.id} has not begun: call begin_publish first; nothing was changed",
+                current,
+            )
+
+        try:
+            return self._change(job.id, change, now)
+        except NotFound:
+            raise self._lost(job, None) from None
+
     def replay(
         self, id: int, *, scheduled_at: datetime | None = None, now: datetime | None = None
     ) -> Job | None:
-        """Schedule a dead letter again at `scheduled_at` (default: now), with `retries` back at 0.
+        """Schedule a dead letter or a cancelled job again at `scheduled_at` (default: now).
 
-        Returns None if there is no dead letter with this id.
+        `retries` is 0 again, and the checkpoint is deleted. A job whose outcome is unknown is published a
+        second time if it was published: `resolve` is for these. Returns None if there is no dead letter and
+        no cancelled job with this id.
         """
         id = check.identity("id", id)
         scheduled = check.optional_utc("scheduled_at", scheduled_at)
@@ -346,22 +479,36 @@ class Queue:
         return self._context.backend.jobs.replay(id, scheduled or at, now=at)
 
     def replay_all(
-        self, *, platform: str | None = None, limit: int | None = None, now: datetime | None = None
+        self,
+        *,
+        platform: str | None = None,
+        limit: int | None = None,
+        unknown: bool = False,
+        missed: bool = False,
+        now: datetime | None = None,
     ) -> int:
-        """Schedule dead letters again for now, by id, at most `limit` (default: all); return how many."""
+        """Schedule dead letters again for now, by id, at most `limit` (default: all); return how many.
+
+        Left out, unless asked for: those with an `unknown` outcome, which may be published a second time, and
+        those that were `missed`, which are published later than their max_lateness allows, or missed again.
+        """
         check.optional_name("platform", platform)
+        check.flag("unknown", unknown)
+        check.flag("missed", missed)
         if limit is not None:
             check.whole("limit", limit, least=1, most=check.MAX_ID)
         at = self._context.now(now)
-        return self._context.backend.jobs.replay_many(platform=platform, limit=limit, scheduled_at=at, now=at)
+        return self._context.backend.jobs.replay_many(
+            platform=platform, limit=limit, unknown=unknown, missed=missed, scheduled_at=at, now=at
+        )
 
-    def wait(self, timeout: float | timedelta) -> bool:
-        """Sleep until a job may be due; False if none is after `timeout` (seconds, or a timedelta).
+    def wait(self, timeout: float | timedelta, *, platforms: Iterable[str] | None = None) -> bool:
+        """Sleep until a job of `platforms` (default: all) may be due.
 
-        It wakes early when another thread or process schedules a job that is due. Inside a transaction it
-        polls every 0.1 seconds.
+        Returns False if none is after `timeout` (seconds, or a timedelta). It wakes early when another thread
+        or process schedules a job that is due. Inside a transaction it polls every 0.1 seconds.
         """
-        return wait(self._context, check.seconds("timeout", timeout))
+        return wait(self._context, check.seconds("timeout", timeout), check.names("platforms", platforms))
 
     def _rescue(self, limit: int, at: datetime, leased_at: datetime) -> builtins.list[Job]:
         jobs = self._context.backend.jobs
@@ -377,11 +524,23 @@ class Queue:
         ending = settlement(outcome, self._context.policies.retry, at)
         job = self._context.backend.jobs.settle([ending], now=at)[0]
         if job is None:
-            raise self._lost(outcome.job)
+            raise self._lost(outcome.job, self.get(outcome.job.id))
         return job
 
-    def _lost(self, job: Job) -> ClaimLost:
-        current = self._context.backend.jobs.get(job.id)
+    def _change(self, id: int, change: Callable[[Job, datetime], Job], now: datetime | None) -> Job:
+        """Replace the job of this id by what `change` makes of it at `now`. Raises NotFound."""
+
+        def attempt(backend: StorageBackend) -> Job:
+            job = backend.jobs.get(id, lock=True)
+            if job is None:
+                raise NotFound(f"there is no job {id}")
+            changed = change(job, self._context.now(now, backend))
+            backend.jobs.save(changed)
+            return changed
+
+        return self._context.atomically(attempt)
+
+    def _lost(self, job: Job, current: Job | None) -> ClaimLost:
         if current is None:
             found = "it was removed"
         elif current.status is not JobStatus.PROCESSING:

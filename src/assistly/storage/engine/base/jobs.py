@@ -87,9 +87,9 @@ class JobStoreBase(StoreBase[B], ABC):
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         """Nothing to lock: transactions exclude each other."""
 
-    def next_due_at(self) -> datetime | None:
+    def next_due_at(self, *, platforms: Sequence[str] | None = None) -> datetime | None:
         """From `waiting`."""
-        first = self.waiting(until=None, platforms=None, after=None, limit=1)
+        first = self.waiting(until=None, platforms=platforms, after=None, limit=1)
         return first[0].due_at if first else None
 
     def claim(
@@ -181,18 +181,27 @@ class JobStoreBase(StoreBase[B], ABC):
         return self._change(id, partial(transitions.replayed, scheduled_at=scheduled_at, now=now))
 
     def replay_many(
-        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+        self,
+        *,
+        platform: str | None,
+        limit: int | None,
+        unknown: bool,
+        missed: bool,
+        scheduled_at: datetime,
+        now: datetime,
     ) -> int:
         """From `list`, `get` and `save`."""
         change = partial(transitions.replayed, scheduled_at=scheduled_at, now=now)
         count = after = 0
         with self._atomic() as jobs:
-            while limit is None or count < limit:
-                most = _PAGE if limit is None else min(_PAGE, limit - count)
-                page = jobs.list(status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=most)
-                count += sum(jobs.apply(job.id, change) is not None for job in page)
-                if len(page) < most:
-                    break
+            while page := jobs.list(
+                status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=_PAGE
+            ):
+                for job in page:
+                    if count == limit:
+                        return count
+                    if (unknown or not job.outcome_unknown) and (missed or not job.missed):
+                        count += jobs.apply(job.id, change) is not None
                 after = page[-1].id
         return count
 

@@ -128,11 +128,11 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
         with self._read() as map:
             return [self._load(map, id) for id in islice(_due(map, low, until, platforms), limit)]
 
-    def next_due_at(self) -> datetime | None:
+    def next_due_at(self, *, platforms: Sequence[str] | None = None) -> datetime | None:
         self._backend.note_look()
         with self._read() as map:
-            first = next(map.scan(keys.JOBS_DUE, keys.JOBS_DUE + keys.END), None)
-        return None if first is None else keys.time_in(first[0])
+            first = next(_due_entries(map, keys.JOBS_DUE, None, platforms), None)
+        return None if first is None else keys.time_in(first)
 
     def claim(
         self,
@@ -219,11 +219,17 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
 def _due(
     map: OrderedMap, low: bytes, until: datetime | None, platforms: Sequence[str] | None
 ) -> Iterator[int]:
+    return (keys.last_number(key) for key in _due_entries(map, low, until, platforms))
+
+
+def _due_entries(
+    map: OrderedMap, low: bytes, until: datetime | None, platforms: Sequence[str] | None
+) -> Iterator[bytes]:
     wanted = _encoded(platforms)
     high = keys.JOBS_DUE + (keys.END if until is None else keys.time(until) + keys.END)
     for key, platform in map.scan(low, high):
         if wanted is None or platform in wanted:
-            yield keys.last_number(key)
+            yield key
 
 
 def _encoded(platforms: Sequence[str] | None) -> frozenset[bytes] | None:

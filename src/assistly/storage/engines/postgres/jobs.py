@@ -54,7 +54,7 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
             UPDATE {self.table}
             SET status = 'posted', posted_at = %(now)s, remote_id = %(remote_id)s, next_retry_at = NULL,
                 due_at = scheduled_at, attention_at = NULL, worker_id = NULL, lease_until = NULL,
-                updated_at = %(now)s
+                checkpoint = NULL, updated_at = %(now)s
             WHERE id = %(id)s AND claim = %(claim)s AND {HELD}
             RETURNING {JOB_COLUMNS}
         """
@@ -63,7 +63,7 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
             UPDATE {self.table}
             SET status = 'posted', posted_at = %(now)s, remote_id = given.remote, next_retry_at = NULL,
                 due_at = scheduled_at, attention_at = NULL, worker_id = NULL, lease_until = NULL,
-                updated_at = %(now)s
+                checkpoint = NULL, updated_at = %(now)s
             FROM unnest(%(ids)s::bigint[], %(claims)s::bigint[], %(remote_ids)s::text[])
                 AS given (job, fence, remote)
             WHERE {given} AND {HELD}
@@ -227,9 +227,18 @@ class PostgresJobStore(SqlJobStore):
         return jobs
 
     def replay_many(
-        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+        self,
+        *,
+        platform: str | None,
+        limit: int | None,
+        unknown: bool,
+        missed: bool,
+        scheduled_at: datetime,
+        now: datetime,
     ) -> int:
-        statement = self._sql.replay_many(of_platform=platform is not None, limit=limit)
+        statement = self._sql.replay_many(
+            of_platform=platform is not None, limit=limit, unknown=unknown, missed=missed
+        )
         params: dict[str, Any] = {"scheduled_at": scheduled_at, "now": now}
         if platform is not None:
             params["platform"] = platform
@@ -252,9 +261,9 @@ class PostgresJobStore(SqlJobStore):
         keys = sorted({lock_key("platform", self._schema, platform) for platform in platforms})
         self._database.select(self._sql.lock_platforms, {"keys": keys})
 
-    def next_due_at(self) -> datetime | None:
+    def next_due_at(self, *, platforms: Sequence[str] | None = None) -> datetime | None:
         self._postgres.server.wakeups.mark_seen()
-        return super().next_due_at()
+        return super().next_due_at(platforms=platforms)
 
     def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
         is_soon = draft.scheduled_at - now <= _SOON

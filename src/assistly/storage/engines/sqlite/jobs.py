@@ -100,7 +100,7 @@ _EXTEND = f"""
 """
 _SET_POSTED = f"""
     status = 'posted', posted_at = :now, next_retry_at = NULL, due_at = scheduled_at, attention_at = NULL,
-    {_FREE}
+    checkpoint = NULL, {_FREE}
 """
 _POST = f"""
     UPDATE assistly_queue_jobs SET {_SET_POSTED}, remote_id = :remote_id
