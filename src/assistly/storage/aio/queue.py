@@ -49,13 +49,8 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
 
     @overload
     async def schedule_many(
-        self, jobs: Iterable[NewJob], *, returning: Literal["ids"], now: datetime | None = None
+        self, jobs: Iterable[NewJob], *, returning: Literal["ids", "none"], now: datetime | None = None
     ) -> builtins.list[int]: ...
-
-    @overload
-    async def schedule_many(
-        self, jobs: Iterable[NewJob], *, returning: Literal["none"], now: datetime | None = None
-    ) -> builtins.list[Any]: ...
 
     async def schedule_many(
         self,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
-from .. import transitions
 from .. import validation as check
 from ..engine.protocol import StorageBackend
-from ..errors import ClaimLost, InvalidValue, NotFound, StatusConflict
+from ..errors import InvalidValue, NotFound, StatusConflict
 from ..records import (
     MISSED,
     Failed,
@@ -26,6 +25,7 @@ from ..records import (
     Snoozed,
     Unknown,
 )
+from .changing import cancellation, change, checkpoint_of, claim_lost, resolution
 from .context import Context
 from .scheduling import Scheduler, checked_gap, raise_conflict
 from .settling import claimed_job, expire, settlement
@@ -88,13 +88,8 @@ class Queue:
 
     @overload
     def schedule_many(
-        self, jobs: Iterable[NewJob], *, returning: Literal["ids"], now: datetime | None = None
+        self, jobs: Iterable[NewJob], *, returning: Literal["ids", "none"], now: datetime | None = None
     ) -> builtins.list[int]: ...
-
-    @overload
-    def schedule_many(
-        self, jobs: Iterable[NewJob], *, returning: Literal["none"], now: datetime | None = None
-    ) -> builtins.list[Any]: ...
 
     def schedule_many(
         self,
@@ -307,7 +302,7 @@ class Queue:
         claimed_job("job", job)
         begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=self._context.lease_now(now))
         if begun is None:
-            raise self._lost(job, self.get(job.id))
+            raise claim_lost(job, self.get(job.id))
         return begun
 
     def mark_posted(self, job: Job, remote_id: str | None = None, *, now: datetime | None = None) -> Job:
@@ -402,19 +397,7 @@ class Queue:
         check.optional_name("remote_id", remote_id)
         if remote_id is not None and not posted:
             raise InvalidValue("remote_id must be None unless the job was posted")
-
-        def change(job: Job, at: datetime) -> Job:
-            if posted:
-                resolved = transitions.resolved_posted(job, remote_id=remote_id, now=at)
-            else:
-                resolved = transitions.resolved_unpublished(job, now=at)
-            if resolved is None:
-                raise StatusConflict(
-                    f"job {job.id} is {job.status}, and its outcome is not unknown: nothing was changed", job
-                )
-            return resolved
-
-        return self._change(id, change, now)
+        return change(self._context, id, resolution(remote_id, posted=posted), now)
 
     def cancel(self, id: int, *, now: datetime | None = None) -> Job:
         """Cancel a job that is not to be published any more, and return it. It stays, and so does its key.
@@ -423,18 +406,7 @@ class Queue:
         `begin_publish` included, raises ClaimLost. Raises NotFound if there is no such job, and
         StatusConflict if publishing has begun, or if the job is posted, a dead letter or cancelled.
         """
-
-        def change(job: Job, at: datetime) -> Job:
-            cancelled = transitions.cancelled(job, now=at)
-            if cancelled is None:
-                begun = " and publishing has begun" if job.status is JobStatus.PROCESSING else ""
-                raise StatusConflict(
-                    f"job {job.id} is {job.status}{begun}: it cannot be cancelled, and nothing was changed",
-                    job,
-                )
-            return cancelled
-
-        return self._change(check.identity("id", id), change, now)
+        return change(self._context, check.identity("id", id), cancellation, now)
 
     def checkpoint(self, job: Job, data: Json, *, now: datetime | None = None) -> Job:
         """Store in a claimed job how far publishing is, as JSON of at most 1 MiB, and return the job.
@@ -446,23 +418,11 @@ class Queue:
         Raises ClaimLost if the claim was lost, and StatusConflict if `begin_publish` was not called.
         """
         claimed_job("job", job)
-        copy = json.loads(check.canonical("data", data))
-
-        def change(current: Job, at: datetime) -> Job:
-            noted = transitions.checkpointed(current, job.claim, data=copy, now=at)
-            if noted is not None:
-                return noted
-            if not transitions.holds(current, job.claim):
-                raise self._lost(job, current)
-            raise StatusConflict(
-                f"publishing of job {job.id} has not begun: call begin_publish first; nothing was changed",
-                current,
-            )
-
+        noted = json.loads(check.canonical("data", data))
         try:
-            return self._change(job.id, change, now)
+            return change(self._context, job.id, checkpoint_of(job, noted), now)
         except NotFound:
-            raise self._lost(job, None) from None
+            raise claim_lost(job, None) from None
 
     def replay(
         self, id: int, *, scheduled_at: datetime | None = None, now: datetime | None = None
@@ -498,7 +458,8 @@ class Queue:
         if limit is not None:
             check.whole("limit", limit, least=1, most=check.MAX_ID)
         at = self._context.now(now)
-        return self._context.backend.jobs.replay_many(
+        jobs = self._context.backend.jobs
+        return jobs.replay_many(
             platform=platform, limit=limit, unknown=unknown, missed=missed, scheduled_at=at, now=at
         )
 
@@ -524,32 +485,8 @@ class Queue:
         ending = settlement(outcome, self._context.policies.retry, at)
         job = self._context.backend.jobs.settle([ending], now=at)[0]
         if job is None:
-            raise self._lost(outcome.job, self.get(outcome.job.id))
+            raise claim_lost(outcome.job, self.get(outcome.job.id))
         return job
-
-    def _change(self, id: int, change: Callable[[Job, datetime], Job], now: datetime | None) -> Job:
-        """Replace the job of this id by what `change` makes of it at `now`. Raises NotFound."""
-
-        def attempt(backend: StorageBackend) -> Job:
-            job = backend.jobs.get(id, lock=True)
-            if job is None:
-                raise NotFound(f"there is no job {id}")
-            changed = change(job, self._context.now(now, backend))
-            backend.jobs.save(changed)
-            return changed
-
-        return self._context.atomically(attempt)
-
-    def _lost(self, job: Job, current: Job | None) -> ClaimLost:
-        if current is None:
-            found = "it was removed"
-        elif current.status is not JobStatus.PROCESSING:
-            found = f"it is {current.status} by now"
-        elif current.claim != job.claim:
-            found = f"it was claimed again by {current.worker_id!r}"
-        else:
-            found = f"its lease ran out at {current.lease_until}"
-        return ClaimLost(f"claim {job.claim} on job {job.id} is lost: {found}; nothing was changed")
 
 
 def _status(value: object) -> JobStatus:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from .. import validation as check
 from ..batching import RETRY_SINGLY, Answer, BatchedCall
@@ -81,7 +81,8 @@ class Scheduler:
         request = self.request(new)
         if now is None and request.min_gap is None:
             return self.batched.call(request)
-        return self._schedule_all([request], now)[0]
+        (job,) = self._schedule_all([request], now)
+        return cast(Job, job)
 
     def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None, returning: object) -> list[Any]:
         """See `Queue.schedule_many`."""
