@@ -1,6 +1,9 @@
 -- What a worker noted about how far publishing is, as JSON.
 ALTER TABLE assistly_queue_jobs ADD COLUMN checkpoint TEXT;
 
+-- It was made with another condition, and is made anew when jobs are first kept apart.
+DROP INDEX IF EXISTS idx_queue_conflict;
+
 CREATE INDEX idx_queue_cancelled ON assistly_queue_jobs (id)
     WHERE status = 'cancelled';
 

@@ -236,7 +236,7 @@ def _nothing() -> None:
 
 _MEMBERS = (
     *("jobs", "sessions", "approvals", "idempotency", "nonces", "metrics", "lock", "events", "snapshots"),
-    *("retention", "in_process", "durable", "multi_process", "binds", "writers"),
+    *("documents", "retention", "in_process", "durable", "multi_process", "binds", "writers"),
 )
 
 

@@ -15,8 +15,9 @@ def wait(context: Context, seconds: float, platforms: Sequence[str] | None = Non
     """See `Queue.wait`."""
     deadline = time.monotonic() + seconds
     while True:
-        due_at = context.backend.jobs.next_due_at(platforms=platforms)
-        due_in = None if due_at is None else (due_at - context.now(None)).total_seconds()
+        now = context.now(None)
+        due_at = context.backend.jobs.next_due_at(platforms=platforms, now=now)
+        due_in = None if due_at is None else (due_at - now).total_seconds()
         if due_in is not None and due_in <= 0:
             return True
         left = deadline - time.monotonic()

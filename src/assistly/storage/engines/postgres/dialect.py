@@ -21,6 +21,7 @@ class PostgresDialect(Dialect):
     microseconds = " * interval '1 microsecond'"
     for_update = "FOR UPDATE"
     skip_locked = "FOR UPDATE SKIP LOCKED"
+    pause_end = "(timestamptz 'epoch' + (data ->> 'until')::bigint * interval '1 microsecond')"
     active = "status IN ('scheduled', 'retrying', 'processing')"
 
     def __init__(self, schema: str) -> None:
@@ -32,6 +33,9 @@ class PostgresDialect(Dialect):
 
     def among(self, select: str) -> str:
         return f"= ANY(ARRAY({select}))"
+
+    def not_among(self, select: str) -> str:
+        return f"<> ALL (ARRAY({select}))"
 
     def among_list(self, name: str) -> str:
         return f"= ANY({getattr(self.p, name)}::text[])"

@@ -147,7 +147,7 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
             WHERE id = ANY(ARRAY(
                 SELECT id FROM {self.table}
                 WHERE {WAITING} AND due_at <= %(now)s AND (attention_at IS NULL OR attention_at >= %(now)s)
-                    {platforms} {nothing_is_overdue if unless_overdue else ""}
+                    {platforms} {self.not_paused} {nothing_is_overdue if unless_overdue else ""}
                 ORDER BY due_at, id LIMIT {limit:d} FOR UPDATE SKIP LOCKED
             ))
             RETURNING {JOB_COLUMNS}
@@ -261,9 +261,11 @@ class PostgresJobStore(SqlJobStore):
         keys = sorted({lock_key("platform", self._schema, platform) for platform in platforms})
         self._database.select(self._sql.lock_platforms, {"keys": keys})
 
-    def next_due_at(self, *, platforms: Sequence[str] | None = None) -> datetime | None:
+    def next_due_at(
+        self, *, platforms: Sequence[str] | None = None, now: datetime | None = None
+    ) -> datetime | None:
         self._postgres.server.wakeups.mark_seen()
-        return super().next_due_at(platforms=platforms)
+        return super().next_due_at(platforms=platforms, now=now)
 
     def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
         is_soon = draft.scheduled_at - now <= _SOON

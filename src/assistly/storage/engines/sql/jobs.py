@@ -11,6 +11,7 @@ from typing import Any
 
 from ... import transitions
 from ...engine.base import BackendBase, JobStoreBase
+from ...engine.values import PAUSES
 from ...errors import StorageCorrupt
 from ...records import MISSED, Attempt, Job, JobStatus
 from ...validation import canonical
@@ -86,6 +87,15 @@ class JobStatements:
         self.until = f"AND due_at <= {p.until}"
         self.after_due = f"AND (due_at, id) > ({p.after_due}, {p.after_id})"
         self.first_due_at = f"SELECT due_at FROM {table} WHERE {WAITING}"
+        pauses = f"FROM {d.t}documents WHERE collection = '{PAUSES}'"
+        self.not_paused = f"""
+            AND platform {
+            d.not_among(f'''
+                SELECT key {pauses} AND ({d.pause_end} IS NULL OR {d.pause_end} > {p.now})
+            ''')
+        }
+        """
+        self.first_pause_end = f"SELECT {d.f}min({d.pause_end}) {pauses} AND {d.pause_end} > {p.now}"
         self.begin_publish = f"""
             UPDATE {table}
             SET publish_started_at = coalesce(publish_started_at, {p.now}), updated_at = {p.now}
@@ -199,11 +209,19 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
         statement = f"{sql.select} WHERE {' '.join(conditions)} ORDER BY due_at, id LIMIT {limit:d}"
         return self._select(statement, params, self._job)
 
-    def next_due_at(self, *, platforms: Sequence[str] | None = None) -> datetime | None:
+    def next_due_at(
+        self, *, platforms: Sequence[str] | None = None, now: datetime | None = None
+    ) -> datetime | None:
         sql = self._sql
         of_platforms = "" if platforms is None else sql.of_platforms
-        statement = f"{sql.first_due_at} {of_platforms} ORDER BY due_at, id LIMIT 1"
-        return self._select_one(statement, self._of_platforms(platforms), lambda row: self._time(row[0]))
+        params = self._of_platforms(platforms)
+        if now is None:
+            statement = f"{sql.first_due_at} {of_platforms} ORDER BY due_at, id LIMIT 1"
+            return self._select_one(statement, params, lambda row: self._time(row[0]))
+        first = f"{sql.first_due_at} {of_platforms} {sql.not_paused} ORDER BY due_at, id LIMIT 1"
+        params["now"] = self._bind(now)
+        ((due_at, pause_end),) = self._database.select(f"SELECT ({first}), ({sql.first_pause_end})", params)
+        return min((self._time(time) for time in (due_at, pause_end) if time is not None), default=None)
 
     def late(self, *, limit: int, platforms: Sequence[str] | None, now: datetime) -> Sequence[Job]:
         sql = self._sql

@@ -20,6 +20,7 @@ from ..sql.jobs import (
     JOB_FIELDS,
     STATUS_BEFORE_CLAIM,
     WAITING,
+    JobStatements,
     SqlJobStore,
     in_microseconds,
 )
@@ -58,6 +59,7 @@ _TAKEN_KEYS = """
 
 _BY_DUE_AT = itemgetter(JOB_FIELDS.index("due_at"), JOB_FIELDS.index("id"))
 _OF_PLATFORMS = f"AND platform {DIALECT.among_list('platforms')}"
+_NOT_PAUSED = DIALECT.statements(JobStatements).not_paused
 _IS_LATE = f"{WAITING} AND due_at <= :now AND attention_at < :now"
 
 
@@ -77,6 +79,7 @@ def _claim(*, of_platforms: bool, unless_overdue: bool) -> str:
         WHERE id IN (
             SELECT id FROM assistly_queue_jobs
             WHERE {WAITING} AND due_at <= :now AND (attention_at IS NULL OR attention_at >= :now) {platforms}
+                {_NOT_PAUSED}
                 {nothing_is_overdue if unless_overdue else ""}
             ORDER BY due_at, id LIMIT :limit
         )
