@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         NewEvent,
         NewJob,
         Outcome,
+        Platform,
         Posted,
         PruneReport,
         Released,
@@ -101,6 +102,7 @@ __all__ = [
     "NotFound",
     "Outcome",
     "OutcomeUnknown",
+    "Platform",
     "Posted",
     "PostgresBackend",
     "PruneReport",
@@ -144,8 +146,8 @@ _MODULES = {
     "factory": "open_storage",
     "mirroring": "mirror",
     "records": "Approval Attempt ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job JobStatus "
-    "Json Latency Metrics NewEvent NewJob Outcome Posted PruneReport Released Session Settled Snapshot "
-    "Snoozed Unknown WorkerLock",
+    "Json Latency Metrics NewEvent NewJob Outcome Platform Posted PruneReport Released Session Settled "
+    "Snapshot Snoozed Unknown WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

@@ -327,3 +327,21 @@ class PruneReport:
     def total(self) -> int:
         """How many records of all kinds were deleted."""
         return self.approvals + self.idempotency + self.nonces + self.posted + self.events + self.sessions
+
+
+@record
+class Platform:
+    """What all workers share about a platform: whether it is paused, and how many jobs it takes.
+
+    `paused_until` is when the pause ends; None if it is not paused, or until somebody resumes it. `reason` and
+    `by` are what the pause was given. `limit` is how many jobs in how long (None: no limit). `updated_at` is
+    when the pause or the limit was set last.
+    """
+
+    name: str
+    paused: bool
+    paused_until: datetime | None
+    reason: str | None
+    by: str | None
+    limit: tuple[int, timedelta] | None
+    updated_at: datetime

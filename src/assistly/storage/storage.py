@@ -22,6 +22,7 @@ from .stores.idempotency import Idempotency
 from .stores.lock import Locks
 from .stores.metrics import MetricsStore
 from .stores.nonces import Nonces
+from .stores.platforms import Platforms
 from .stores.queue import Queue
 from .stores.sessions import Sessions
 from .stores.snapshots import Snapshots
@@ -75,6 +76,9 @@ class Storage:
     snapshots: Snapshots
     """One JSON payload for each kind."""
 
+    platforms: Platforms
+    """Pauses and limits of platforms, for all workers."""
+
     worker_maintains: bool = True
     """Whether a `Worker` on this storage calls `maintain` (STORAGE_VACUUM)."""
 
@@ -114,6 +118,7 @@ class Storage:
         self.lock = Locks(context)
         self.events = Events(context)
         self.snapshots = Snapshots(context)
+        self.platforms = Platforms(context)
 
     def transaction(self) -> Transaction[Storage]:
         """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.

@@ -22,6 +22,7 @@ from .stores import (
     AsyncLocks,
     AsyncMetrics,
     AsyncNonces,
+    AsyncPlatforms,
     AsyncSessions,
     AsyncSnapshots,
 )
@@ -66,6 +67,9 @@ class AsyncStorage:
     snapshots: AsyncSnapshots
     """One JSON payload for each kind."""
 
+    platforms: AsyncPlatforms
+    """Pauses and limits of platforms, for all workers."""
+
     def __init__(self, storage: Storage, *, threads: int = 10) -> None:
         check.instance("storage", storage, Storage)
         check.whole("threads", threads, least=1, most=MAX_THREADS)
@@ -85,6 +89,7 @@ class AsyncStorage:
         self.lock = AsyncLocks(storage.lock, calls)
         self.events = AsyncEvents(storage.events, calls)
         self.snapshots = AsyncSnapshots(storage.snapshots, calls)
+        self.platforms = AsyncPlatforms(storage.platforms, calls)
 
     def transaction(self) -> AsyncTransaction:
         """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.

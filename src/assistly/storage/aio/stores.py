@@ -20,6 +20,7 @@ from ..records import (
     Json,
     Metrics,
     NewEvent,
+    Platform,
     Session,
     Snapshot,
     WorkerLock,
@@ -30,6 +31,7 @@ from ..stores.idempotency import DEFAULT_LEASE, Idempotency, claim_request, put_
 from ..stores.lock import Locks
 from ..stores.metrics import MetricsStore, increment, nanoseconds
 from ..stores.nonces import Nonces, registration
+from ..stores.platforms import Platforms
 from ..stores.sessions import Sessions
 from ..stores.snapshots import Snapshots
 from .base import AsyncStore
@@ -258,6 +260,49 @@ class AsyncSnapshots(AsyncStore[Snapshots], mirrors=Snapshots):
 
     async def list(self) -> builtins.list[Snapshot]:
         return await self._run(self._store.list)
+
+
+class AsyncPlatforms(AsyncStore[Platforms], mirrors=Platforms):
+    async def get(self, platform: str, *, now: datetime | None = None) -> Platform | None:
+        return await self._run(self._store.get, platform, now=now)
+
+    async def list(self, *, now: datetime | None = None) -> builtins.list[Platform]:
+        return await self._run(self._store.list, now=now)
+
+    async def pause(
+        self,
+        platform: str,
+        *,
+        until: datetime | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+        now: datetime | None = None,
+    ) -> Platform:
+        return await self._run(self._store.pause, platform, until=until, reason=reason, by=by, now=now)
+
+    async def pause_at_least(
+        self, platform: str, until: datetime, *, reason: str | None = None, by: str | None = None
+    ) -> Platform:
+        return await self._run(self._store.pause_at_least, platform, until, reason=reason, by=by)
+
+    async def resume(self, platform: str, *, now: datetime | None = None) -> bool:
+        return await self._run(self._store.resume, platform, now=now)
+
+    async def limit(
+        self,
+        platform: str,
+        count: int | None,
+        per: timedelta | None = None,
+        *,
+        now: datetime | None = None,
+    ) -> Platform:
+        return await self._run(self._store.limit, platform, count, per, now=now)
+
+    async def take(self, platform: str, most: int, *, now: datetime | None = None) -> int:
+        return await self._run(self._store.take, platform, most, now=now)
+
+    async def give_back(self, platform: str, tokens: int, *, now: datetime | None = None) -> None:
+        await self._run(self._store.give_back, platform, tokens, now=now)
 
 
 def _is_async(function: object) -> bool:
