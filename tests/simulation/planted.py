@@ -103,7 +103,7 @@ def pauses_are_forgotten() -> list[Replacement]:
 @_planted
 def a_stopping_worker_begins_jobs() -> list[Replacement]:
     def _may_begin(self: Any, claimed: Any) -> bool:
-        return not self._pauses.remaining(claimed.job.platform)
+        return not self._pauses.remaining(claimed.job.platform, claimed.claimed_at)
 
     return [(processing.JobProcessor, "_may_begin", _may_begin)]
 

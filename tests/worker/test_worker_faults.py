@@ -325,5 +325,5 @@ def test_nothing_is_tried_for_ever(storage: Storage, fail: Patch) -> None:
         delays.append(seconds)
         return len(delays) == 4
 
-    assert RetriedCalls(storage.queue, pause).settle(Posted(job)) is NotSettled.NOT_STORED
+    assert RetriedCalls(storage, pause).settle(Posted(job)) is NotSettled.NOT_STORED
     assert delays == [0.05, 0.1, 0.2, 0.4]

@@ -181,7 +181,7 @@ def test_a_longer_pause_is_not_shortened() -> None:
     pauses = PlatformPauses(lambda: 0.0)
     assert pauses.rate_limited("x", 90, 0) == 90
     assert pauses.rate_limited("x", 1, 0) == 1
-    assert pauses.remaining("x") == 90
+    assert pauses.remaining("x", 0) == 90
 
 
 def test_a_very_long_row_does_not_overflow() -> None:

@@ -333,9 +333,9 @@ class PruneReport:
 class Platform:
     """What all workers share about a platform: whether it is paused, and how many jobs it takes.
 
-    `paused_until` is when the pause ends; None if it is not paused, or until somebody resumes it. `reason` and
-    `by` are what the pause was given. `limit` is how many jobs in how long (None: no limit). `updated_at` is
-    when the pause or the limit was set last.
+    `paused_until` is when the pause ends; None if it is not paused, or until somebody resumes it. `reason`
+    and `by` are what the pause was given. `limit` is how many jobs in how long (None: no limit).
+    `updated_at` is when the pause or the limit was set last.
     """
 
     name: str

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from assistly.storage.errors import StorageClosed, StorageError
 
+from .budgets import PlatformBudgets
 from .claimed_jobs import ClaimedJob, ClaimedJobs
 from .processing import JobProcessor
 from .shares import ThreadShares
@@ -78,7 +79,6 @@ class WorkerLoop:
         self._storage = storage
         self._options = options
         self._caller = caller
-        self._pauses = pauses
         self._inbox: Inbox = runtime.queue()
         self._must_end = False
         self._gave_up = runtime.event()
@@ -87,7 +87,7 @@ class WorkerLoop:
         owner_id = f"{options.worker_id[:64]}-{secrets.token_hex(8)}"
         self._slots = PlatformSlots(storage, owner_id, options.limits, slot_ttl)
         self._claimed_jobs = ClaimedJobs(storage.queue, self._slots, options.lease)
-        self._calls = RetriedCalls(storage.queue, self._gave_up.wait)
+        self._calls = RetriedCalls(storage, self._gave_up.wait)
         self._processor = JobProcessor(
             options, self._calls, self._claimed_jobs, pauses, caller, lambda: self._must_end, counts
         )
@@ -102,6 +102,7 @@ class WorkerLoop:
         self._tasks: MessageQueue[ClaimedJob | None] = runtime.queue()
         self._threads: list[Thread] = []
         self._shares = ThreadShares(options.platforms, options.concurrency, options.limits)
+        self._budgets = PlatformBudgets(storage, runtime.monotonic)
         self._found_nothing: dict[str, float] = {}
         self._running = 0
         self._is_claiming = False
@@ -177,8 +178,10 @@ class WorkerLoop:
 
     def _claim_round(self, without: Collection[str]) -> int:
         """Claim in turn for all platforms that may be given jobs, except for these."""
+        self._budgets.refresh()
+        self._shares.alone = {*self._options.limits, *self._budgets.limited}
         claimed = 0
-        done = {*without, *filter(self._is_closed, self._options.platforms)}
+        done = {*without, *filter(self._is_overrun, self._options.platforms)}
         while self._running < self._options.concurrency:
             platforms, most = self._shares.next_group(done)
             if not platforms:
@@ -191,37 +194,46 @@ class WorkerLoop:
                 self._found_nothing.update(dict.fromkeys(platforms, self._runtime.monotonic()))
         return claimed
 
-    def _is_closed(self, platform: str) -> bool:
-        if self._pauses.remaining(platform):
-            return True
+    def _is_overrun(self, platform: str) -> bool:
         return self._options.timeout is not None and self._caller.is_overrun(platform)
 
     def _claim(self, platforms: list[str], most: int) -> int:
+        claimed_at = self._options.clock()
         self._is_claiming = True
         try:
             slots: list[str] | None = None
             if self._slots.are_limited(platforms[0]):
                 slots = self._slots.acquire(platforms[0], most)
-                if not slots:
-                    return 0
                 most = len(slots)
             jobs: list[Job] = []
             try:
+                jobs = self._claim_within_budget(platforms, most) if most else []
+            finally:
+                if slots is not None:
+                    self._slots.release(slots[len(jobs) :])
+        finally:
+            self._is_claiming = False
+        for number, job in enumerate(jobs):
+            self._hand_out(ClaimedJob(job, slots[number] if slots else None, claimed_at))
+        return len(jobs)
+
+    def _claim_within_budget(self, platforms: list[str], most: int) -> list[Job]:
+        limited = platforms[0] if platforms[0] in self._budgets.limited else None
+        if limited is not None:
+            most = self._budgets.take(limited, most)
+        jobs: list[Job] = []
+        try:
+            if most:
                 jobs = self._storage.queue.claim_due(
                     worker_id=self._options.worker_id,
                     limit=most,
                     lease=self._options.lease,
                     platforms=platforms,
                 )
-            finally:
-                if slots is not None:
-                    self._slots.release(slots[len(jobs) :])
         finally:
-            self._is_claiming = False
-        claimed_at = self._options.clock()
-        for number, job in enumerate(jobs):
-            self._hand_out(ClaimedJob(job, slots[number] if slots else None, claimed_at))
-        return len(jobs)
+            if limited is not None:
+                self._budgets.give_back(limited, most - len(jobs))
+        return jobs
 
     def _hand_out(self, claimed: ClaimedJob) -> None:
         self._claimed_jobs.add(claimed)
@@ -250,13 +262,10 @@ class WorkerLoop:
         """Sleep until there may be a job to claim."""
         if found:
             self._backoff.reset()
-        paused = min(map(self._pauses.remaining, self._options.platforms))
         if self._running == self._options.concurrency:
             self._receive(None)
-        elif paused:
-            self._receive(paused)
         elif self._nothing_new and not found:
-            # The due jobs are not for this worker: their platforms are not served here, or at their limit.
+            # The platforms of the due jobs are at their limits.
             self._receive(self._backoff.next())
             self._nothing_new = False
         else:
@@ -315,7 +324,7 @@ class WorkerLoop:
             began = self._runtime.monotonic()
             message: Message | BaseException
             try:
-                due = self._storage.queue.wait(self._options.poll)
+                due = self._storage.queue.wait(self._options.poll, platforms=self._options.platforms)
                 slept = self._runtime.monotonic() - began > _SLEPT_SECONDS
                 message = (Message.DUE if slept else Message.STILL_DUE) if due else Message.NOT_DUE
             except TRANSIENT:

@@ -63,14 +63,15 @@ class JobProcessor:
         if (
             self._is_stopping()
             or not self._claimed_jobs.holds(claimed)
-            or self._pauses.remaining(claimed.job.platform)
+            or self._pauses.remaining(claimed.job.platform, claimed.claimed_at)
         ):
             return False
         claimed.stage = Stage.BEGINNING
         return True
 
     def _put_back(self, claimed: ClaimedJob) -> None:
-        job, pause = claimed.job, self._pauses.remaining(claimed.job.platform)
+        job = claimed.job
+        pause = self._pauses.remaining(job.platform, claimed.claimed_at)
         if pause and not self._is_stopping():
             outcome: Outcome = Snoozed(job, self._storage_time(job, claimed.claimed_at, pause))
         else:
@@ -109,7 +110,9 @@ class JobProcessor:
         asked = min(self._options.pause if after is None else after, _LONGEST_PAUSE)
         seconds = self._pauses.rate_limited(job.platform, asked, began)
         logger.warning("platform %s is paused for %.1f s: %s", job.platform, seconds, _text(error))
-        return Snoozed(job, self._storage_time(job, began, seconds))
+        until = self._storage_time(job, began, seconds)
+        self._calls.pause(job.platform, until, reason=_text(error), by=self._options.worker_id)
+        return Snoozed(job, until)
 
     def _retry_at(self, job: Job, began: float) -> datetime | None:
         policy = self._options.retry_policy(job.platform)
