@@ -12,15 +12,36 @@ from assistly.lazy import load_attribute
 if TYPE_CHECKING:
     from .aio import AsyncWorker
     from .options import WorkerOptions
-    from .publisher import Permanent, Publisher, Retry, Unknown
+    from .publisher import (
+        CheckResult,
+        NotPosted,
+        Permanent,
+        Publisher,
+        Retry,
+        StillUnknown,
+        Unknown,
+        WasPosted,
+    )
     from .worker import Worker
 
-__all__ = ["AsyncWorker", "Permanent", "Publisher", "Retry", "Unknown", "Worker", "WorkerOptions"]
+__all__ = [
+    "AsyncWorker",
+    "CheckResult",
+    "NotPosted",
+    "Permanent",
+    "Publisher",
+    "Retry",
+    "StillUnknown",
+    "Unknown",
+    "WasPosted",
+    "Worker",
+    "WorkerOptions",
+]
 
 _MODULES = {
     "aio": "AsyncWorker",
     "options": "WorkerOptions",
-    "publisher": "Permanent Publisher Retry Unknown",
+    "publisher": "CheckResult NotPosted Permanent Publisher Retry StillUnknown Unknown WasPosted",
     "worker": "Worker",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -71,3 +72,26 @@ class Unknown(Exception):
     It is not retried, since that could publish it twice. A person checks the platform and decides. One inside
     an `ExceptionGroup`, as `asyncio.TaskGroup` raises it, counts as well.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class WasPosted:
+    """What a check returns if the job was published; `remote_id` is its id on the platform, if known."""
+
+    remote_id: RemoteId = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotPosted:
+    """What a check returns if the job was not published, and no earlier request can publish it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class StillUnknown:
+    """What a check returns if it cannot tell now. `reason` is for the log."""
+
+    reason: str = ""
+
+
+CheckResult = WasPosted | NotPosted | StillUnknown
+"""The answer to whether a job with an unknown outcome was published."""
