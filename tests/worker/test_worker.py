@@ -556,10 +556,13 @@ class TestRunning:
         assert worker.counts == {"put back": 1}
         assert (stored(storage, job).status, stored(storage, job).retries) == (JobStatus.SCHEDULED, 0)
 
-    def test_due_jobs_of_others_do_not_make_it_spin(
+    def test_due_jobs_that_it_may_not_publish_do_not_make_it_spin(
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        storage.queue.schedule("y", "not for this worker")
+        storage.queue.schedule("y", "for another worker")
+        storage.platforms.limit("z", 1, timedelta(hours=1))
+        storage.platforms.take("z", 1)
+        storage.queue.schedule("z", "beyond the limit")
         claims: list[float] = []
         claim_due = storage.queue.claim_due
 
@@ -569,7 +572,8 @@ class TestRunning:
 
         monkeypatch.setattr(storage.queue, "claim_due", counted)
         published = threading.Event()
-        with running(Worker(storage, {"x": lambda _: published.set()})):
+        publishers: dict[str, Publisher] = {"x": lambda _: published.set(), "z": lambda _: None}
+        with running(Worker(storage, publishers)):
             _until(lambda: len(claims) >= 5)
             storage.queue.schedule("x", "for this one")
             assert published.wait(LONG)

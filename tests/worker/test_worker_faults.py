@@ -253,7 +253,7 @@ def test_a_worker_waits_an_error_out_while_a_result_has_to_be_stored(
             raise denied
         return settle(*arguments, **options)
 
-    def failing_wait(timeout: float) -> bool:
+    def failing_wait(timeout: float, **_: object) -> bool:
         until(lambda: settles[0] >= 2)
         if raised.is_set():
             return bool(storage.queue.next_due_at())

@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
     from assistly.storage.records import Job
 
-SIGNATURE = "X-Assistly-Signature"
-TIMESTAMP = "X-Assistly-Timestamp"
-
-_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 _LONGEST_ANSWER = 64 * 1024
 # Raised before any part of the request was sent.
 _NOT_SENT = (
@@ -43,16 +39,6 @@ _NOT_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
-
-
-def sign(secret: str, timestamp: str, body: bytes) -> str:
-    """Return the value of the signature header: HMAC-SHA256 of timestamp, a dot and body.
-
-    Receivers compare it with `hmac.compare_digest`. They should also refuse a timestamp that is more than a
-    few minutes off, and treat a request with a known Idempotency-Key as a repetition.
-    """
-    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
-    return f"sha256={digest.hexdigest()}"
 
 
 class WebhookPublisher:
