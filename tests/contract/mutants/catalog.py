@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from assistly.storage import transitions
 from assistly.storage.engine import JsonText, Settlement
 from assistly.storage.records import Approval, Job, JobStatus
 
@@ -105,6 +106,161 @@ class ReplaysTheNewest(NaiveEngine):
             dead = self.list(status=JobStatus.DEAD_LETTER, platform=platform, after=0, limit=10**9)
             chosen = dead[::-1][:limit]
             return sum(self.replay(job.id, **options) is not None for job in chosen)
+
+
+class ReplaysUnknownOutcomes(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, unknown: bool, **options: Any) -> int:
+            return super().replay_many(unknown=True, **options)
+
+
+class ReplaysMissedJobs(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, missed: bool, **options: Any) -> int:
+            return super().replay_many(missed=True, **options)
+
+
+class ReplaysCancelledJobsWithOthers(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, scheduled_at: datetime, now: datetime, **options: Any) -> int:
+            count = super().replay_many(scheduled_at=scheduled_at, now=now, **options)
+            gone = self.list(status=JobStatus.CANCELLED, platform=options["platform"], after=0, limit=10**9)
+            return count + sum(self.replay(job.id, scheduled_at, now=now) is not None for job in gone)
+
+
+class LimitCountsWhatIsLeftOut(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, limit: int | None, unknown: bool, missed: bool, **options: Any) -> int:
+            dead = self.list(
+                status=JobStatus.DEAD_LETTER, platform=options.pop("platform"), after=0, limit=limit or 10**9
+            )
+            chosen = [
+                job for job in dead if (unknown or not job.outcome_unknown) and (missed or not job.missed)
+            ]
+            return sum(self.replay(job.id, **options) is not None for job in chosen)
+
+
+class MissedIsAnyReasonThatBeginsSo(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, missed: bool, **options: Any) -> int:
+            dead = self.list(status=JobStatus.DEAD_LETTER, platform=None, after=0, limit=10**9)
+            for job in dead:
+                if (job.dead_letter_reason or "").startswith("missed: ") and not missed:
+                    _alter(self, job, status=JobStatus.POSTED)
+            count = super().replay_many(missed=missed, **options)
+            for job in dead:
+                if self.get(job.id) == replace(job, status=JobStatus.POSTED):
+                    self.save(job)
+            return count
+
+
+class ReplaysNoCancelledJobs(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
+            job = self.get(id)
+            gone = job is not None and job.status is JobStatus.CANCELLED
+            return None if gone else super().replay(id, scheduled_at, now=now)
+
+
+class ReplayKeepsTheCheckpoint(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
+            before = self.get(id)
+            replayed = super().replay(id, scheduled_at, now=now)
+            return _alter(self, replayed, checkpoint=before and before.checkpoint)
+
+
+class PostedJobsKeepTheCheckpoint(NaiveEngine):
+    """In a batch of several."""
+
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            before = [self.get(one.id) for one in settlements]
+            results = super().settle(settlements, **options)
+            if len(settlements) == 1:
+                return results
+            return [
+                _alter(self, job, checkpoint=old.checkpoint) if job and old and one.kind == "posted" else job
+                for one, old, job in zip(settlements, before, results, strict=True)
+            ]
+
+
+class PostedJobsHaveTheHoldersCheckpoint(NaiveEngine):
+    """What a batch returns is made of the holder's records."""
+
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            results = super().settle(settlements, **options)
+            return [
+                replace(job, checkpoint=one.job.checkpoint) if job and one.kind == "posted" else job
+                for one, job in zip(settlements, results, strict=True)
+            ]
+
+
+class FailuresLoseTheCheckpoint(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            results = super().settle(settlements, **options)
+            return [
+                _alter(self, job, checkpoint=None) if one.kind == "failed" else job
+                for one, job in zip(settlements, results, strict=True)
+            ]
+
+
+class SavedJobsAreTheCallersToChange(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def copied(self, job: Job) -> Job:
+            return job
+
+
+class CountsNoCancelledJobs(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
+            counts = super().counts(posted=posted)
+            counts.pop(JobStatus.CANCELLED, None)
+            return counts
+
+
+class CancelledJobsKeepTheirSlot(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        active = (*transitions.ACTIVE, JobStatus.CANCELLED)
+
+
+class CancelledJobsWait(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        waiting_statuses = (*transitions.WAITING, JobStatus.CANCELLED)
+
+
+class WaitIgnoresPlatforms(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_due_at(self, **options: Any) -> datetime | None:
+            return super().next_due_at(**{**options, "platforms": None})
+
+
+class WaitKnowsNoTwoPlatforms(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_due_at(self, *, platforms: Sequence[str] | None = None, **options: Any) -> datetime | None:
+            return super().next_due_at(platforms=platforms and platforms[:1], **options)
+
+
+class WaitReturnsAtOnce(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def wait(self, timeout: float) -> None:
+            """Nothing."""
+
+
+class PagesOfWaitingJobsByTime(NaiveEngine):
+    """Jobs that are due at the time of the last one of a page are left out of the next."""
+
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def waiting(self, *, after: tuple[datetime, int] | None, **options: Any) -> Sequence[Job]:
+            return super().waiting(after=after and (after[0], 2**62), **options)
+
+
+class UntilIsNotIncluded(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def waiting(self, *, until: datetime | None, **options: Any) -> Sequence[Job]:
+            return super().waiting(until=until and until - TICK, **options)
 
 
 class SumsWrapAt64Bits(NaiveEngine):

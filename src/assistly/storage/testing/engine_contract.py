@@ -26,6 +26,7 @@ from .fixtures import (
     TICK,
     Contract,
     FakeClock,
+    cancelled,
     census,
     claim_one,
     dead,
@@ -35,6 +36,7 @@ from .fixtures import (
     on_a_thread,
     open_for_test,
     retrying,
+    unknown,
 )
 from .strategies import near
 
@@ -95,6 +97,7 @@ _COLUMNS: dict[str, Any] = {
     "publish_started_at": START + 7 * SECOND,
     "max_lateness": timedelta(days=3, microseconds=1),
     "attempts": (Attempt(1, START, None, "first"), Attempt(2, START + TICK, "w", "second")),
+    "checkpoint": {"step": 2, "of": [2.0, None]},
 }
 
 
@@ -121,7 +124,8 @@ class SavingContract(Contract):
         assert [getattr(one, column) for one in found] == [_COLUMNS[column]] * 2
 
     @pytest.mark.parametrize(
-        "column", [part.name for part in dataclasses.fields(Job) if "None" in str(part.type)]
+        "column",
+        [part.name for part in dataclasses.fields(Job) if "None" in str(part.type) or part.type == "Json"],
     )
     def test_a_column_is_cleared(self, backend: StorageBackend, storage: Storage, column: str) -> None:
         job = storage.queue.schedule("x", "a", START, idempotency_key="key")
@@ -368,6 +372,8 @@ _ARRIVALS: dict[str, tuple[Callable[[Storage], Any], Callable[[Storage, Any], ob
     "snooze": (held, lambda s, job: s.queue.snooze(job, START)),
     "mark_failed": (held, lambda s, job: s.queue.mark_failed(job, "busy", retry_at=START)),
     "replay": (dead, lambda s, job: s.queue.replay(job.id)),
+    "replay of a cancelled one": (cancelled, lambda s, job: s.queue.replay(job.id)),
+    "resolve": (unknown, lambda s, job: s.queue.resolve(job.id, posted=False)),
     "replay_all": (dead, lambda s, _: s.queue.replay_all()),
 }
 """How a job comes to be due: what is there before, and what is done to it."""
