@@ -173,6 +173,9 @@ class JobStore(Protocol):
     def begin_publish(self, id: int, claim: int, *, now: datetime) -> Job | None:
         """Store that publishing begins, if the claim holds with lease_until > now. [publish_begun]"""
 
+    def begin_publish_many(self, claims: Sequence[tuple[int, int]], *, now: datetime) -> Sequence[Job | None]:
+        """`begin_publish` several distinct (id, claim); one result for each, in order."""
+
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:

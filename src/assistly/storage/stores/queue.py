@@ -27,6 +27,7 @@ from ..records import (
 )
 from .changing import cancellation, change, checkpoint_of, claim_lost, resolution
 from .context import Context
+from .held_jobs import HeldJobs
 from .scheduling import Scheduler, checked_gap, raise_conflict
 from .settling import claimed_job, expire, settlement
 from .waiting import wait
@@ -50,6 +51,7 @@ class Queue:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._scheduler = Scheduler(context)
+        self._held = HeldJobs(context)
 
     def schedule(
         self,
@@ -100,8 +102,7 @@ class Queue:
     ) -> builtins.list[Any]:
         """Store several jobs as `schedule` does, in order, all or nothing, and return them in that order.
 
-        With `returning` "ids" it returns their ids, and with "none" an empty list. Both need far less memory
-        for many jobs.
+        With `returning` "ids" it returns their ids, and with "none" an empty list, in far less memory.
         """
         return self._scheduler.schedule_many(jobs, now, returning)
 
@@ -300,7 +301,7 @@ class Queue:
         ClaimLost if the claim was lost or its lease has run out: do not publish then.
         """
         claimed_job("job", job)
-        begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=self._context.lease_now(now))
+        begun = self._held.begin(job, now)
         if begun is None:
             raise claim_lost(job, self.get(job.id))
         return begun
@@ -360,6 +361,9 @@ class Queue:
         batch = [*check.items("outcomes", outcomes, "outcomes")]
         if not batch:
             return Settled([], [])
+        if len(batch) == 1:
+            job = self._held.settle(batch[0], now)
+            return Settled([], [batch[0].job.id]) if job is None else Settled([job], [])
         at = self._context.now(now)
         retry = self._context.policies.retry
         settlements = [settlement(outcome, retry, at) for outcome in batch]
@@ -429,9 +433,8 @@ class Queue:
     ) -> Job | None:
         """Schedule a dead letter or a cancelled job again at `scheduled_at` (default: now).
 
-        `retries` is 0 again, and the checkpoint is deleted. A job whose outcome is unknown is published a
-        second time if it was published: `resolve` is for these. Returns None if there is no dead letter and
-        no cancelled job with this id.
+        `retries` is 0 again, and the checkpoint is deleted. A job with an unknown outcome may be published a
+        second time: `resolve` is for these. Returns None if no dead letter or cancelled job has this id.
         """
         id = check.identity("id", id)
         scheduled = check.optional_utc("scheduled_at", scheduled_at)
@@ -450,7 +453,7 @@ class Queue:
         """Schedule dead letters again for now, by id, at most `limit` (default: all); return how many.
 
         Left out, unless asked for: those with an `unknown` outcome, which may be published a second time, and
-        those that were `missed`, which are published later than their max_lateness allows, or missed again.
+        those that were `missed`, whose time is over.
         """
         check.optional_name("platform", platform)
         check.flag("unknown", unknown)
@@ -466,8 +469,8 @@ class Queue:
     def wait(self, timeout: float | timedelta, *, platforms: Iterable[str] | None = None) -> bool:
         """Sleep until a job of `platforms` (default: all) may be due.
 
-        Returns False if none is after `timeout` (seconds, or a timedelta). It wakes early when another thread
-        or process schedules a job that is due. Inside a transaction it polls every 0.1 seconds.
+        False if none is after `timeout` (seconds, or a timedelta). It wakes early when another thread or
+        process schedules a job that is due. Inside a transaction it polls every 0.1 seconds.
         """
         return wait(self._context, check.seconds("timeout", timeout), check.names("platforms", platforms))
 
@@ -481,9 +484,7 @@ class Queue:
         return [job for job in results if job is not None]
 
     def _settle_one(self, outcome: Outcome, now: datetime | None) -> Job:
-        at = self._context.now(now)
-        ending = settlement(outcome, self._context.policies.retry, at)
-        job = self._context.backend.jobs.settle([ending], now=at)[0]
+        job = self._held.settle(outcome, now)
         if job is None:
             raise claim_lost(outcome.job, self.get(outcome.job.id))
         return job

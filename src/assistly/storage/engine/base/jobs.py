@@ -190,6 +190,14 @@ class JobStoreBase(StoreBase[B], ABC):
         """From `get` and `save`."""
         return self._change(id, partial(transitions.publish_begun, claim=claim, now=now))
 
+    def begin_publish_many(self, claims: Sequence[tuple[int, int]], *, now: datetime) -> Sequence[Job | None]:
+        """From `get` and `save`, in the order of the ids."""
+        begun: dict[tuple[int, int], Job | None] = {}
+        with self._atomic() as jobs:
+            for id, claim in sorted(set(claims)):
+                begun[id, claim] = jobs.apply(id, partial(transitions.publish_begun, claim=claim, now=now))
+        return [begun[claim] for claim in claims]
+
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:

@@ -119,6 +119,13 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
             WHERE {given} AND {HELD}
             RETURNING {JOB_COLUMNS}
         """
+        self.begin_publish_many = f"""
+            UPDATE {self.table}
+            SET publish_started_at = coalesce(publish_started_at, %(now)s), updated_at = %(now)s
+            FROM unnest(%(ids)s::bigint[], %(claims)s::bigint[]) AS given (job, fence)
+            WHERE {given} AND {HELD} AND lease_until > %(now)s
+            RETURNING {JOB_COLUMNS}
+        """
         self.extend_many = f"""
             UPDATE {self.table}
             SET lease_until = %(lease_until)s, attention_at = %(lease_until)s, updated_at = %(now)s
@@ -216,6 +223,15 @@ class PostgresJobStore(SqlJobStore):
         )
         jobs = map(self._job, rows)
         return sorted(jobs, key=attrgetter("id"))
+
+    def begin_publish_many(self, claims: Sequence[tuple[int, int]], *, now: datetime) -> Sequence[Job | None]:
+        ids, fences = zip(*sorted(claims), strict=True)
+        params = {"ids": [*ids], "claims": [*fences], "now": now}
+        rows = self._postgres.autocommit(
+            lambda executor: executor.batch(len(ids), self._sql.begin_publish_many, params)
+        )
+        begun = {(job.id, job.claim): job for job in map(self._job, rows)}
+        return [begun.get(claim) for claim in claims]
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False

@@ -209,6 +209,18 @@ class SqliteJobStore(SqlJobStore):
 
         return [self._job(row) for row in self._database.in_transaction(work) if row is not None]
 
+    def begin_publish_many(self, claims: Sequence[tuple[int, int]], *, now: datetime) -> Sequence[Job | None]:
+        at = to_microseconds(now)
+
+        def work(connection: Connection) -> list[Row | None]:
+            return [
+                connection.row(self._sql.begin_publish, {"id": id, "claim": claim, "now": at})
+                for id, claim in claims
+            ]
+
+        rows = self._database.in_transaction(work)
+        return [None if row is None else self._job(row) for row in rows]
+
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
