@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from assistly.cli import app
 from assistly.cli import worker as command
 from assistly.storage import JobStatus, Storage, open_storage
-from assistly.worker.publishers.webhook import SIGNATURE, TIMESTAMP, sign
+from assistly.worker.signatures import SIGNATURE, TIMESTAMP, sign
 from waiting import until
 
 

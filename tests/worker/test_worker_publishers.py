@@ -22,7 +22,8 @@ from assistly.storage import ConfigurationError, Job, MemoryBackend, Storage
 from assistly.worker import Permanent, Retry, Unknown
 from assistly.worker.publishers import load_publisher
 from assistly.worker.publishers.file import FilePublisher
-from assistly.worker.publishers.webhook import SIGNATURE, TIMESTAMP, WebhookPublisher, sign
+from assistly.worker.publishers.webhook import WebhookPublisher
+from assistly.worker.signatures import SIGNATURE, TIMESTAMP, sign
 
 URL = "https://example.org/hook"
 

@@ -62,9 +62,10 @@ class WebhookSecrets:
     """The secrets of a sender or a receiver.
 
     `given` is a text as WEBHOOK_SECRET holds it, or several secrets. A text holds several, separated by
-    spaces or commas, if one of them begins with `whsec_`; at most one of them may begin otherwise. All secrets
-    make signatures of the X-Assistly scheme, and those that begin with `whsec_` make Standard Webhooks' as
-    well. Raises ConfigurationError for a secret that is empty or no text, and for a `whsec_` without base64.
+    spaces or commas, if one of them begins with `whsec_`; at most one of them may begin otherwise. Those that
+    begin with `whsec_` make signatures of Standard Webhooks. All make signatures of the X-Assistly scheme,
+    whose key is the whole text. Raises ConfigurationError for a secret that is empty or no text, and for a
+    `whsec_` without base64.
     """
 
     def __init__(self, given: str | Iterable[str]) -> None:
@@ -116,8 +117,8 @@ def _separated(given: str) -> list[str]:
         return [given]
     if others > 1:
         raise ConfigurationError(
-            f"of several secrets of a webhook, at most one may begin otherwise than with {_PREFIX}, and it may "
-            "hold no space and no comma"
+            f"of several secrets of a webhook, at most one may begin otherwise than with {_PREFIX}, and it "
+            "may hold no space and no comma"
         )
     return parts
 
@@ -130,6 +131,7 @@ def _standard_key(secret: str) -> bytes:
         key = b""
     if not key:
         raise ConfigurationError(
-            f"the secret of a webhook that begins with {_PREFIX} must go on with base64, of 24 to 64 random bytes"
+            f"the secret of a webhook that begins with {_PREFIX} must go on with base64 (of 24 to 64 random "
+            "bytes)"
         )
     return key
