@@ -52,6 +52,9 @@ def model_of(world: World) -> Model:
         stored.locks[name] = ModelMutex(row.fence, holder)
     stored.events = [*tables.events.values()]
     stored.snapshots = dict(tables.snapshots)
+    reference = Reference()
+    reference.tables = tables
+    stored.pauses = reference.pauses(world.today())
     stored.pruned_at = tables.pruned_at
     return model
 

@@ -97,7 +97,7 @@ def a_lost_slot_is_published_under() -> list[Replacement]:
 
 @_planted
 def pauses_are_forgotten() -> list[Replacement]:
-    return [(pauses.PlatformPauses, "remaining", lambda self, platform: 0.0)]
+    return [(pauses.PlatformPauses, "remaining", lambda self, platform, claimed_at: 0.0)]
 
 
 @_planted
@@ -206,6 +206,24 @@ def the_last_event_of_a_page_is_skipped() -> list[Replacement]:
         return page[:-2] + page[-1:] if len(page) == limit and limit > 1 else page
 
     return [(events.Events, "read_after", read_after)]
+
+
+@_planted
+def cancel_ignores_that_publishing_began() -> list[Replacement]:
+    original = transitions.cancelled
+
+    def cancelled(job: Job, *, now: Any) -> Job | None:
+        return original(replace(job, publish_started_at=None), now=now)
+
+    return [(transitions, "cancelled", cancelled)]
+
+
+@_planted
+def a_known_outcome_is_resolved() -> list[Replacement]:
+    def resolved_unpublished(job: Job, *, now: Any) -> Job | None:
+        return transitions.replayed(replace(job, status=records.JobStatus.DEAD_LETTER), now, now=now)
+
+    return [(transitions, "resolved_unpublished", resolved_unpublished)]
 
 
 # The engines

@@ -275,8 +275,13 @@ class ModelQueue:
                     lease_until=now + lease,
                 )
             )
-            for job in [job for job in due if job not in missed][:limit]
+            for job in [job for job in due if job not in missed and not self._is_paused(job)][:limit]
         ]
+
+    def _is_paused(self, job: Job) -> bool:
+        pauses = self._state.tables.pauses
+        until = pauses.get(job.platform)
+        return job.platform in pauses and (until is None or until > self._state.now())
 
     def _held(self, job: Job, *, lease: bool = False) -> Job:
         row = self._rows.get(job.id)
