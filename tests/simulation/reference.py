@@ -301,9 +301,9 @@ class Reference:
 
     def jobs_dead_letter_late(
         self, answer: Any, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
+    ) -> list[Job]:
         late = self._late(platforms, now)[:limit]
-        for job in late:
+        return [
             self._job(
                 replace(
                     job,
@@ -314,7 +314,8 @@ class Reference:
                     updated_at=now,
                 )
             )
-        return len(late)
+            for job in late
+        ]
 
     def _expired(self, now: datetime) -> list[Job]:
         expired = [

@@ -361,7 +361,7 @@ class MovesLateJobsById(NaiveEngine):
 
 class LateJobsKeepTheirRetryTime(NaiveEngine):
     class jobs_type(NaiveJobs):  # noqa: N801
-        def dead_letter_late(self, *, limit: int, now: datetime, **options: Any) -> int:
+        def dead_letter_late(self, *, limit: int, now: datetime, **options: Any) -> Sequence[Job]:
             late = self.late(limit=limit, platforms=options["platforms"], now=now)
             moved = super().dead_letter_late(limit=limit, now=now, **options)
             for before in late:

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
 from .. import validation as check
-from ..records import Job, JobStatus, Json, NewJob, Outcome, Settled
-from ..stores.queue import DEFAULT_LEASE, Queue
+from ..records import Claimed, Job, JobStatus, Json, NewJob, Outcome, Settled
+from ..stores.claiming import DEFAULT_LEASE
+from ..stores.queue import Queue
 from .base import AsyncStore
 from .batching import is_light
 from .calls import Calls
@@ -127,6 +128,24 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
     ) -> builtins.list[Job]:
         return await self._run(
             self._store.claim_due,
+            worker_id=worker_id,
+            limit=limit,
+            lease=lease,
+            platforms=platforms,
+            now=now,
+        )
+
+    async def sweep_and_claim(
+        self,
+        *,
+        worker_id: str,
+        limit: int = 100,
+        lease: timedelta = DEFAULT_LEASE,
+        platforms: Iterable[str] | None = None,
+        now: datetime | None = None,
+    ) -> Claimed:
+        return await self._run(
+            self._store.sweep_and_claim,
             worker_id=worker_id,
             limit=limit,
             lease=lease,

@@ -159,8 +159,8 @@ class JobStore(Protocol):
 
     def dead_letter_late(
         self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
-        """Make the first late jobs dead letters; return how many. [dead_lettered_late]"""
+    ) -> Sequence[Job]:
+        """Make the first late jobs dead letters; return them, in any order. [dead_lettered_late]"""
 
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
         """Processing jobs with lease_until <= now, by (lease_until, id). Changes nothing."""

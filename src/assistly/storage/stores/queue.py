@@ -12,7 +12,7 @@ from .. import validation as check
 from ..engine.protocol import StorageBackend
 from ..errors import InvalidValue, NotFound, StatusConflict
 from ..records import (
-    MISSED,
+    Claimed,
     Failed,
     Job,
     JobStatus,
@@ -26,14 +26,13 @@ from ..records import (
     Unknown,
 )
 from .changing import cancellation, change, checkpoint_of, claim_lost, resolution
+from .claiming import DEFAULT_LEASE, claim, rescue
 from .context import Context
 from .held_jobs import HeldJobs
 from .scheduling import Scheduler, checked_gap, raise_conflict
-from .settling import claimed_job, expire, settlement
+from .settling import claimed_job, settlement
 from .waiting import wait
 
-_SWEEP = 100
-DEFAULT_LEASE = timedelta(minutes=5)
 _STATUSES = {str(status): status for status in JobStatus}
 _RESCHEDULABLE = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
@@ -250,33 +249,25 @@ class Queue:
         records to the calls that follow; those raise ClaimLost once the job was taken back, settled or
         removed. Before it claims, it takes back up to 100 expired claims (see `rescue_expired`), and up to
         100 due jobs that are past their `max_lateness` become dead letters with the reason `missed: …`.
+        Jobs of paused platforms are not claimed.
         """
-        check.name("worker_id", worker_id)
-        check.limit(limit)
-        check.duration("lease", lease, zero=False)
-        wanted = check.names("platforms", platforms)
-        at, leased_at = self._context.times(now)
-        until = check.later(leased_at, lease)
-        jobs = self._context.backend.jobs
-        if leased_at != at:
-            # The clock was set back: the claim below does not see which leases have run out since.
-            self._rescue(_SWEEP, at, leased_at)
-        claimed = jobs.claim(
-            worker_id=worker_id,
-            limit=limit,
-            lease_until=until,
-            platforms=wanted,
-            now=at,
-            unless_overdue=True,
+        return self.sweep_and_claim(
+            worker_id=worker_id, limit=limit, lease=lease, platforms=platforms, now=now
+        ).jobs
+
+    def sweep_and_claim(
+        self,
+        *,
+        worker_id: str,
+        limit: int = 100,
+        lease: timedelta = DEFAULT_LEASE,
+        platforms: Iterable[str] | None = None,
+        now: datetime | None = None,
+    ) -> Claimed:
+        """`claim_due`, which also returns what it took back, and what it found too late."""
+        return claim(
+            self._context, worker_id=worker_id, limit=limit, lease=lease, platforms=platforms, now=now
         )
-        if not claimed:
-            self._rescue(_SWEEP, at, leased_at)
-            reason = f"{MISSED}later than its max_lateness when it was met at {at.isoformat()}"
-            jobs.dead_letter_late(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
-            claimed = jobs.claim(
-                worker_id=worker_id, limit=limit, lease_until=until, platforms=wanted, now=at
-            )
-        return [*claimed]
 
     def extend(
         self, jobs: Iterable[Job], *, lease: timedelta, now: datetime | None = None
@@ -378,7 +369,7 @@ class Queue:
         reason `outcome unknown: …`, and a person decides (see `resolve`).
         """
         check.limit(limit)
-        return self._rescue(limit, *self._context.times(now))
+        return rescue(self._context, limit, *self._context.times(now))
 
     def dead_letters(
         self, *, platform: str | None = None, after: Job | int | None = None, limit: int = 100
@@ -473,15 +464,6 @@ class Queue:
         process schedules a job that is due. Inside a transaction it polls every 0.1 seconds.
         """
         return wait(self._context, check.seconds("timeout", timeout), check.names("platforms", platforms))
-
-    def _rescue(self, limit: int, at: datetime, leased_at: datetime) -> builtins.list[Job]:
-        jobs = self._context.backend.jobs
-        expired = jobs.expired(limit=limit, now=leased_at)
-        if not expired:
-            return []
-        retry = self._context.policies.retry
-        results = jobs.settle([expire(job, retry, at) for job in expired], now=leased_at, expired_only=True)
-        return [job for job in results if job is not None]
 
     def _settle_one(self, outcome: Outcome, now: datetime | None) -> Job:
         job = self._held.settle(outcome, now)

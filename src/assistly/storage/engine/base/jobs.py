@@ -150,12 +150,13 @@ class JobStoreBase(StoreBase[B], ABC):
 
     def dead_letter_late(
         self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
+    ) -> Sequence[Job]:
         """From `late`."""
         change = partial(transitions.dead_lettered_late, reason=reason, now=now)
         with self._atomic() as jobs:
             late = jobs.late(limit=limit, platforms=platforms, now=now)
-            return sum(jobs.apply(job.id, change) is not None for job in late)
+            moved = [jobs.apply(job.id, change) for job in late]
+        return [job for job in moved if job is not None]
 
     def reschedule(
         self,

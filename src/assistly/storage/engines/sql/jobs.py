@@ -127,6 +127,7 @@ class JobStatements:
             SET status = 'dead_letter', dead_letter_at = {p.now}, dead_letter_reason = {p.reason},
                 next_retry_at = NULL, due_at = scheduled_at, attention_at = NULL, updated_at = {p.now}
             WHERE id {self._d.among(first)}
+            RETURNING {JOB_COLUMNS}
         """
 
     def replay_many(self, *, of_platform: bool, limit: int | None, unknown: bool, missed: bool) -> str:
@@ -234,10 +235,10 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
 
     def dead_letter_late(
         self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
+    ) -> Sequence[Job]:
         params = {"reason": reason, "now": self._bind(now), **self._of_platforms(platforms)}
         statement = self._sql.dead_letter_late(of_platforms=platforms is not None, limit=limit)
-        return self._database.execute(statement, params)
+        return [self._job(row) for row in self._database.returning(statement, params)]
 
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
         statement = (
