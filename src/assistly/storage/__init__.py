@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .records import (
         Approval,
         Attempt,
+        Claimed,
         ClaimState,
         Event,
         Failed,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         Posted,
         PruneReport,
         Released,
+        Schedule,
         Session,
         Settled,
         Snapshot,
@@ -79,6 +81,7 @@ __all__ = [
     "Attempt",
     "ClaimLost",
     "ClaimState",
+    "Claimed",
     "Clock",
     "ConfigurationError",
     "Conflict",
@@ -109,6 +112,7 @@ __all__ = [
     "Released",
     "RetentionPolicy",
     "RetryPolicy",
+    "Schedule",
     "ScheduleConflict",
     "Session",
     "Settled",
@@ -145,9 +149,9 @@ _MODULES = {
     "StorageError StorageUnavailable TransactionAborted TransactionOpen VersionConflict",
     "factory": "open_storage",
     "mirroring": "mirror",
-    "records": "Approval Attempt ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job JobStatus "
-    "Json Latency Metrics NewEvent NewJob Outcome Platform Posted PruneReport Released Session Settled "
-    "Snapshot Snoozed Unknown WorkerLock",
+    "records": "Approval Attempt Claimed ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job "
+    "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform Posted PruneReport Released Schedule Session "
+    "Settled Snapshot Snoozed Unknown WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

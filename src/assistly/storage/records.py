@@ -179,6 +179,19 @@ Outcome = Posted | Failed | Snoozed | Released | Unknown
 
 
 @record
+class Claimed:
+    """The result of `queue.sweep_and_claim`.
+
+    `jobs` are those that were claimed, by (due_at, id). `rescued` were taken back from workers whose lease
+    had run out, and `missed` became dead letters since they were past their `max_lateness`.
+    """
+
+    jobs: list[Job]
+    rescued: list[Job]
+    missed: list[Job]
+
+
+@record
 class Settled:
     """The result of `queue.settle`: the settled jobs in input order, and the ids whose claim was lost."""
 
@@ -345,3 +358,32 @@ class Platform:
     by: str | None
     limit: tuple[int, timedelta] | None
     updated_at: datetime
+
+
+@record
+class Schedule:
+    """A recurring post: each of its slots becomes a job with this platform, content and metadata.
+
+    Slots are the times of `cron` in the wall-clock time of `zone`, or `starts_at` and each `every` after it;
+    one of the two is None. `starts_at` is the time of the first `put` unless it was given; after `ends_at`
+    there are no slots (None: without end). `max_lateness` and `max_retries` are those of the jobs (None: the
+    defaults of `queue.schedule`). `catch_up` says which slots still become jobs that passed while nobody ran
+    the schedules: "none", "last" or "all" of them. `updated_at` is when one of these was changed last.
+    `made_until`: no slot up to then becomes a job any more.
+    """
+
+    id: str
+    platform: str
+    content: str
+    metadata: dict[str, Json]
+    cron: str | None
+    every: timedelta | None
+    zone: str
+    starts_at: datetime
+    ends_at: datetime | None
+    max_lateness: timedelta | None
+    max_retries: int | None
+    catch_up: str
+    enabled: bool
+    updated_at: datetime
+    made_until: datetime

@@ -1,4 +1,4 @@
-"""`Storage`: an engine, a clock, the policies, and the nine stores that users call."""
+"""`Storage`: an engine, a clock, the policies, and the stores that users call."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .stores.metrics import MetricsStore
 from .stores.nonces import Nonces
 from .stores.platforms import Platforms
 from .stores.queue import Queue
+from .stores.schedules import Schedules
 from .stores.sessions import Sessions
 from .stores.snapshots import Snapshots
 from .transactions import Guard, Transaction, guarded, opened_by
@@ -79,6 +80,9 @@ class Storage:
     platforms: Platforms
     """Pauses and limits of platforms, for all workers."""
 
+    schedules: Schedules
+    """Recurring posts."""
+
     worker_maintains: bool = True
     """Whether a `Worker` on this storage calls `maintain` (STORAGE_VACUUM)."""
 
@@ -119,6 +123,7 @@ class Storage:
         self.events = Events(context)
         self.snapshots = Snapshots(context)
         self.platforms = Platforms(context)
+        self.schedules = Schedules(context)
 
     def transaction(self) -> Transaction[Storage]:
         """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.

@@ -338,6 +338,7 @@ class WorkerLoop:
         try:
             if not self._calls.has_unsettled:
                 self._storage.queue.rescue_expired()
+            self._storage.schedules.run()
             self._storage.prune()
         except StorageClosed:
             return False

@@ -23,6 +23,7 @@ from .stores import (
     AsyncMetrics,
     AsyncNonces,
     AsyncPlatforms,
+    AsyncSchedules,
     AsyncSessions,
     AsyncSnapshots,
 )
@@ -70,6 +71,9 @@ class AsyncStorage:
     platforms: AsyncPlatforms
     """Pauses and limits of platforms, for all workers."""
 
+    schedules: AsyncSchedules
+    """Recurring posts."""
+
     def __init__(self, storage: Storage, *, threads: int = 10) -> None:
         check.instance("storage", storage, Storage)
         check.whole("threads", threads, least=1, most=MAX_THREADS)
@@ -90,6 +94,7 @@ class AsyncStorage:
         self.events = AsyncEvents(storage.events, calls)
         self.snapshots = AsyncSnapshots(storage.snapshots, calls)
         self.platforms = AsyncPlatforms(storage.platforms, calls)
+        self.schedules = AsyncSchedules(storage.schedules, calls)
 
     def transaction(self) -> AsyncTransaction:
         """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.

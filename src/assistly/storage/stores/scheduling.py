@@ -24,9 +24,9 @@ _RETURNING: dict[str, Callable[[list[Job]], list[Any]]] = {
     "none": lambda _: [],
 }
 _ATTEMPTS = 10
-_MOST_RETRIES = 2**31 - 1
+MOST_RETRIES = 2**31 - 1
 # All the time between the years 1 and 9999: a larger limit would mean the same.
-_MOST_LATENESS = timedelta(days=3_652_059)
+MOST_LATENESS = timedelta(days=3_652_059)
 
 
 @record
@@ -71,8 +71,8 @@ class Scheduler:
             check.EMPTY_OBJECT if new.metadata is None else check.canonical_object("metadata", new.metadata),
             check.optional_utc("scheduled_at", new.scheduled_at),
             check.optional_name("idempotency_key", new.idempotency_key),
-            check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
-            check.optional_duration("max_lateness", new.max_lateness, most=_MOST_LATENESS),
+            check.whole("max_retries", retries, least=1, most=MOST_RETRIES),
+            check.optional_duration("max_lateness", new.max_lateness, most=MOST_LATENESS),
             checked_gap("min_gap", new.min_gap),
         )
 
