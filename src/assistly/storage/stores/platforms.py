@@ -142,15 +142,20 @@ class Platforms:
                 raise InvalidValue(f"per may be at most {_LONGEST.days} days, and is {per}")
 
         def attempt(backend: StorageBackend) -> Platform:
-            at = self._context.now(now, backend)
-            bucket = _bucket(backend.documents.get(LIMITS, platform, lock=True))
-            if count is None or per is None:
-                changed = None
-            elif bucket is None:
-                changed = Bucket.full(count, per, at)
-            else:
-                changed = bucket if bucket.limit == (count, per) else bucket.limited_to(count, per, at)
-            _store(backend, platform, changed, at)
+            is_done = False
+            while not is_done:
+                # Another caller may insert the document meanwhile: one that does not exist is not locked.
+                stored = backend.documents.get(LIMITS, platform, lock=True)
+                at = self._context.now(now, backend)
+                bucket = _bucket(stored)
+                if count is None or per is None:
+                    changed = None
+                elif bucket is None:
+                    changed = Bucket.full(count, per, at)
+                else:
+                    changed = bucket.limited_to(count, per, at)
+                version = 0 if stored is None else stored.version
+                is_done = _store(backend, platform, changed, at, version)
             return _existing(backend, platform, at)
 
         return self._context.atomically(attempt)
@@ -203,9 +208,12 @@ def _bucket(limit: Document | None) -> Bucket | None:
     return None if limit is None or limit.data is None else Bucket.from_json(limit.data)
 
 
-def _store(backend: StorageBackend, platform: str, bucket: Bucket | None, now: datetime) -> None:
+def _store(
+    backend: StorageBackend, platform: str, bucket: Bucket | None, now: datetime, version: int | None = None
+) -> bool:
+    """Whether the stored limit was at that version, or none was asked for."""
     data = check.canonical("limit", None if bucket is None else bucket.as_json())
-    backend.documents.put(LIMITS, platform, data, expected_version=None, now=now)
+    return backend.documents.put(LIMITS, platform, data, expected_version=version, now=now) is not None
 
 
 def _existing(backend: StorageBackend, platform: str, now: datetime) -> Platform:
@@ -234,6 +242,10 @@ def _platform(name: str, documents: list[Document], now: datetime) -> Platform:
     until = None if pause is None else pause_end(pause)
     pause = None if until is not None and until <= now else pause
     bucket = _bucket(by_collection.get(LIMITS))
+    set_at = [
+        bucket.limited_at if bucket is not None and document.collection == LIMITS else document.updated_at
+        for document in documents
+    ]
     return Platform(
         name,
         paused=pause is not None,
@@ -241,5 +253,5 @@ def _platform(name: str, documents: list[Document], now: datetime) -> Platform:
         reason=None if pause is None else pause.data["reason"],
         by=None if pause is None else pause.data["by"],
         limit=None if bucket is None else bucket.limit,
-        updated_at=max(document.updated_at for document in documents),
+        updated_at=max(set_at),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .approvals_contract import ApprovalDecisionsContract, ApprovalsContract
 from .batches_contract import BatchesContract
+from .documents_contract import DocumentsContract, DocumentTransactionsContract
 from .engine_contract import LookAheadContract, SavingContract, TraitsContract, WakeUpContract
 from .events_contract import EventReadingContract, EventsContract
 from .idempotency_contract import (
@@ -19,6 +20,8 @@ from .metrics_contract import LatencyContract, MetricsContract
 from .mirror_contract import MirrorContract
 from .names_contract import LongNamesContract
 from .nonces_contract import NoncesContract
+from .pauses_contract import NextDueContract, PausedClaimsContract, PausedWaitsContract
+from .platforms_contract import LimitsContract, PauseAtLeastContract, PlatformsContract
 from .queue_contract import QueueContract
 from .retention_contract import PruneOnceAMinuteContract, RetentionAgesContract, RetentionCapsContract
 from .sessions_contract import SessionsContract, SessionUpdatesContract
@@ -47,6 +50,14 @@ class StorageContract(
     EventsContract,
     EventReadingContract,
     SnapshotsContract,
+    DocumentsContract,
+    DocumentTransactionsContract,
+    PlatformsContract,
+    PauseAtLeastContract,
+    LimitsContract,
+    PausedClaimsContract,
+    NextDueContract,
+    PausedWaitsContract,
     MirrorContract,
     RetentionAgesContract,
     RetentionCapsContract,
