@@ -155,7 +155,7 @@ INSERT INTO assistly_documents (collection, key, data, version, updated_at) VALU
 	('pauses', 'paused', '{"by": "ann", "until": null, "reason": "maintenance"}', 1, '2026-03-01 07:00:00.123456-05'),
 	('pauses', 'paused for a while', '{"by": null, "until": 1772366460123456, "reason": null}', 1, '2026-03-01 07:00:00.123456-05'),
 	('pauses', 'resumed', '{"by": null, "until": 0, "reason": null}', 2, '2026-03-01 07:00:00.123456-05'),
-	('limits', 'limited   🐝', '{"at": 1772366400123456, "per": 60000000, "count": 100, "level": 2400000000}', 2, '2026-03-01 07:00:00.123456-05');
+	('limits', 'limited   🐝', '{"at": 1772366400123456, "per": 60000000, "count": 100, "level": 2400000000, "set_at": 1772366400123456}', 2, '2026-03-01 07:00:00.123456-05');
 INSERT INTO assistly_events (id, event_type, payload, created_at) VALUES
 	(1, 'type 0', 'null', '2026-03-01 06:50:00.123456-05'),
 	(2, 'type 1', 'true', '2026-03-01 06:50:01.123456-05'),
@@ -192,18 +192,18 @@ INSERT INTO assistly_idempotency (key, saved_at, value, completed, fingerprint, 
 	('result 14', '2026-03-01 06:50:14.123456-05', '[null, [[]], {"": {}}]', true, NULL, NULL, NULL, 15),
 	('result 15', '2026-03-01 06:50:15.123456-05', '{" ": " ", "é": "é", "a.b": [1, 2.5], "__proto__": {"a": 1}}', true, NULL, NULL, NULL, 16),
 	('completed', '2026-03-01 06:50:16.123456-05', '{"answer": 42}', true, 'digest', NULL, NULL, 17),
-	('in progress', '2026-03-01 06:50:16.123456-05', NULL, false, 'digest', 1674577976974109700, '2026-03-02 06:50:16.123456-05', 18),
-	('left in progress', '2026-03-01 06:50:16.123456-05', NULL, false, NULL, 3224286836085678702, '2026-03-01 06:50:17.123456-05', 19);
+	('in progress', '2026-03-01 06:50:16.123456-05', NULL, false, 'digest', 2880880571961496777, '2026-03-02 06:50:16.123456-05', 18),
+	('left in progress', '2026-03-01 06:50:16.123456-05', NULL, false, NULL, 7594747987157376565, '2026-03-01 06:50:17.123456-05', 19);
 INSERT INTO assistly_metrics (id, payload, updated_at) VALUES
-	(31, '{"latency": {"count": 2, "max_ns": 120250000, "total_ns": 120250001}, "counters": {"requestCount": 1200, "Ünïcode 🐝 %s": 3}}', '2026-11-29 21:31:13.096998-05');
+	(21, '{"latency": {"count": 2, "max_ns": 120250000, "total_ns": 120250001}, "counters": {"requestCount": 1200, "Ünïcode 🐝 %s": 3}}', '2026-11-29 21:33:41.217576-05');
 INSERT INTO assistly_migrations (name, checksum, applied_at) VALUES
-	('001_init_postgres.sql', 'ddacdd8cc6ffe10ce3db54e20b427b712ab134c83669a60a93ebcf05b3667c1a', '2026-11-29 21:31:12.62805-05'),
-	('002_tables_postgres.sql', '30d6f4ad4ceed0edff3394ab43e4c96136464b7b221e94c2eb675f49bdb46e67', '2026-11-29 21:31:12.651036-05'),
-	('003_contract_postgres.sql', '2e0cee597e8f19a730dd854c49aff14113bbb2d8376ca5d1ab96bad2d92b1b68', '2026-11-29 21:31:12.697027-05'),
-	('004_autovacuum_postgres.sql', 'eefed48e203b87cda5a0fb593016aa317208030e3184550730c62c20cd8aa22f', '2026-11-29 21:31:12.71507-05'),
-	('005_fewer_indexes_postgres.sql', 'ff2db47cb4c20fbf4b4ac478677708e28f325edac31c43026ec368d3e8f79893', '2026-11-29 21:31:12.732132-05'),
-	('006_vacuum_indexes_postgres.sql', '94e574bfca818b3faf13b71ea27845a82098a41d28e8251954643f50197910d0', '2026-11-29 21:31:12.745434-05'),
-	('007_decisions_postgres.sql', '905e7452e7151e048542d08c89cf137e8cfbfaf3e61dcfbbd04b78bc83f9e155', '2026-11-29 21:31:12.760383-05');
+	('001_init_postgres.sql', 'ddacdd8cc6ffe10ce3db54e20b427b712ab134c83669a60a93ebcf05b3667c1a', '2026-11-29 21:33:40.79178-05'),
+	('002_tables_postgres.sql', '30d6f4ad4ceed0edff3394ab43e4c96136464b7b221e94c2eb675f49bdb46e67', '2026-11-29 21:33:40.827275-05'),
+	('003_contract_postgres.sql', '2e0cee597e8f19a730dd854c49aff14113bbb2d8376ca5d1ab96bad2d92b1b68', '2026-11-29 21:33:40.884879-05'),
+	('004_autovacuum_postgres.sql', 'eefed48e203b87cda5a0fb593016aa317208030e3184550730c62c20cd8aa22f', '2026-11-29 21:33:40.896903-05'),
+	('005_fewer_indexes_postgres.sql', 'ff2db47cb4c20fbf4b4ac478677708e28f325edac31c43026ec368d3e8f79893', '2026-11-29 21:33:40.910947-05'),
+	('006_vacuum_indexes_postgres.sql', '94e574bfca818b3faf13b71ea27845a82098a41d28e8251954643f50197910d0', '2026-11-29 21:33:40.914832-05'),
+	('007_decisions_postgres.sql', '905e7452e7151e048542d08c89cf137e8cfbfaf3e61dcfbbd04b78bc83f9e155', '2026-11-29 21:33:40.930792-05');
 INSERT INTO assistly_nonces (nonce, timestamp_ms) VALUES
 	('leading and trailing', 1772365816123),
 	('Ünïcode 🐝 é   ‏', 1772365816123),
