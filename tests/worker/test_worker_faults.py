@@ -275,7 +275,7 @@ def test_a_worker_waits_an_error_out_while_a_result_has_to_be_stored(
 
 
 def test_a_worker_that_cannot_claim_goes_on_trying(storage: Storage, fail: Patch) -> None:
-    fail("claim_due", StorageUnavailable("away"), OutcomeUnknown("no reply"))
+    fail("sweep_and_claim", StorageUnavailable("away"), OutcomeUnknown("no reply"))
     fail("wait", StorageUnavailable("away"))
     done = threading.Event()
     storage.queue.schedule("x", "hello")
@@ -289,7 +289,7 @@ def test_a_worker_that_cannot_claim_goes_on_trying(storage: Storage, fail: Patch
 
 
 def test_a_worker_ends_with_an_error_that_stays(storage: Storage, fail: Patch) -> None:
-    fail("claim_due", MigrationError("a newer schema"))
+    fail("sweep_and_claim", MigrationError("a newer schema"))
     with pytest.raises(MigrationError):
         Worker(storage, {"x": lambda _: None}).run()
 

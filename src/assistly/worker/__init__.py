@@ -11,6 +11,7 @@ from assistly.lazy import load_attribute
 
 if TYPE_CHECKING:
     from .aio import AsyncWorker
+    from .events import EventKind, WorkerEvent
     from .options import WorkerOptions
     from .publisher import (
         CheckResult,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncWorker",
     "CheckResult",
+    "EventKind",
     "NotPosted",
     "Permanent",
     "Publisher",
@@ -35,11 +37,13 @@ __all__ = [
     "Unknown",
     "WasPosted",
     "Worker",
+    "WorkerEvent",
     "WorkerOptions",
 ]
 
 _MODULES = {
     "aio": "AsyncWorker",
+    "events": "EventKind WorkerEvent",
     "options": "WorkerOptions",
     "publisher": "CheckResult NotPosted Permanent Publisher Retry StillUnknown Unknown WasPosted",
     "worker": "Worker",

@@ -9,9 +9,11 @@ from queue import Empty
 from typing import TYPE_CHECKING
 
 from assistly.storage.errors import StorageClosed, StorageError
+from assistly.storage.records import JobStatus
 
 from .budgets import PlatformBudgets
 from .claimed_jobs import ClaimedJob, ClaimedJobs
+from .events import EventKind, Reporter, WorkerEvent, one_line
 from .processing import JobProcessor
 from .shares import ThreadShares
 from .slots import PlatformSlots
@@ -19,12 +21,11 @@ from .storage_calls import TRANSIENT, Backoff, RetriedCalls, described, logger
 from .threads import MessageQueue, PeriodicThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from assistly.storage.records import Job
     from assistly.storage.storage import Storage
 
-    from .counts import JobCounts
     from .invocation import PublisherCaller
     from .options import CheckedOptions
     from .pauses import PlatformPauses
@@ -73,12 +74,13 @@ class WorkerLoop:
         options: CheckedOptions,
         caller: PublisherCaller,
         pauses: PlatformPauses,
-        counts: JobCounts,
+        reporter: Reporter,
     ) -> None:
         self._runtime = runtime
         self._storage = storage
         self._options = options
         self._caller = caller
+        self._reporter = reporter
         self._inbox: Inbox = runtime.queue()
         self._must_end = False
         self._gave_up = runtime.event()
@@ -89,7 +91,7 @@ class WorkerLoop:
         self._claimed_jobs = ClaimedJobs(storage.queue, self._slots, options.lease)
         self._calls = RetriedCalls(storage, self._gave_up.wait)
         self._processor = JobProcessor(
-            options, self._calls, self._claimed_jobs, pauses, caller, lambda: self._must_end, counts
+            options, self._calls, self._claimed_jobs, pauses, caller, lambda: self._must_end, reporter
         )
         heartbeat = options.heartbeat.total_seconds()
         self._heartbeat = PeriodicThread(
@@ -224,19 +226,44 @@ class WorkerLoop:
         jobs: list[Job] = []
         try:
             if most:
-                jobs = self._storage.queue.claim_due(
+                found = self._storage.queue.sweep_and_claim(
                     worker_id=self._options.worker_id,
                     limit=most,
                     lease=self._options.lease,
                     platforms=platforms,
                 )
+                jobs = found.jobs
+                self._report_others(found.rescued, found.missed)
         finally:
             if limited is not None:
                 self._budgets.give_back(limited, most - len(jobs))
         return jobs
 
+    def _report_others(self, rescued: Sequence[Job], missed: Sequence[Job] = ()) -> None:
+        """Report jobs that were taken back from other workers, and jobs that were too late."""
+        for job in rescued:
+            kind = EventKind.FAILED
+            if job.status is JobStatus.DEAD_LETTER:
+                kind = EventKind.UNKNOWN if job.outcome_unknown else EventKind.DEAD
+            self._report(kind, job)
+        for job in missed:
+            self._report(EventKind.MISSED, job)
+
+    def _report(self, kind: EventKind, job: Job) -> None:
+        is_dead = job.status is JobStatus.DEAD_LETTER
+        event = WorkerEvent(
+            kind,
+            self._options.worker_id,
+            job.platform,
+            job,
+            error=one_line(job.dead_letter_reason if is_dead else job.last_error) or None,
+            until=job.due_at if kind is EventKind.FAILED else None,
+        )
+        self._reporter.report(event, counted=False)
+
     def _hand_out(self, claimed: ClaimedJob) -> None:
         self._claimed_jobs.add(claimed)
+        self._report(EventKind.CLAIMED, claimed.job)
         self._shares.begin(claimed.job.platform)
         self._running += 1
         if self._running > len(self._threads):
@@ -337,7 +364,7 @@ class WorkerLoop:
         """Take back expired claims, and prune, even while this worker claims nothing."""
         try:
             if not self._calls.has_unsettled:
-                self._storage.queue.rescue_expired()
+                self._report_others(self._storage.queue.rescue_expired())
             self._storage.schedules.run()
             self._storage.prune()
         except StorageClosed:
@@ -369,3 +396,4 @@ class WorkerLoop:
             self._tasks.put(None)
         for thread in self._threads:
             thread.join(timeout=_JOIN_SECONDS)
+        self._reporter.end(_JOIN_SECONDS)

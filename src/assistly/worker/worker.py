@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .counts import JobCounts
+from .events import Reporter, WorkerEvent
 from .invocation import PublisherCaller
 from .loop import WorkerLoop
 from .options import check_event_loop, check_options, check_storage
@@ -63,6 +64,7 @@ class Worker:
         pause: float | timedelta = 60.0,
         retry: RetryPolicy | Mapping[str, RetryPolicy] | None = None,
         timeout: float | timedelta | None = None,
+        on_event: Callable[[WorkerEvent], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = check_storage(storage)
@@ -80,6 +82,7 @@ class Worker:
             pause=pause,
             retry=retry,
             timeout=timeout,
+            on_event=on_event,
             clock=clock,
         )
         self._counts = JobCounts()
@@ -149,9 +152,8 @@ class Worker:
         if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker is running already")
         caller = PublisherCaller(self._runtime, loop, self._options.timeout)
-        worker_loop = WorkerLoop(
-            self._runtime, self._storage, self._options, caller, self._pauses, self._counts
-        )
+        reporter = Reporter(self._runtime, self._counts, self._options.on_event)
+        worker_loop = WorkerLoop(self._runtime, self._storage, self._options, caller, self._pauses, reporter)
         try:
             self._current = WorkerRun(self._runtime, self._options, worker_loop)
             if self._stopped:
