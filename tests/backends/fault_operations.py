@@ -25,7 +25,19 @@ from assistly.storage import (
     mirror,
 )
 from assistly.storage.testing.faults import Fault, FaultyBackend, fail_with
-from assistly.storage.testing.fixtures import DAY, HOUR, MINUTE, START, dead, held, undone
+from assistly.storage.testing.fixtures import (
+    DAY,
+    HOUR,
+    MINUTE,
+    START,
+    begun,
+    cancelled,
+    dead,
+    held,
+    missed,
+    undone,
+    unknown,
+)
 
 KEYS = ("a", "b", "c")
 LOCKS = ("worker", "assistly.mirror")
@@ -120,6 +132,16 @@ def _dead_letters(storage: Storage) -> list[Job]:
     return [dead(storage, content=text) for text in KEYS]
 
 
+def _of_each_kind(storage: Storage) -> None:
+    """Dead letters of which three are replayed, and a cancelled job."""
+    for make in (dead, unknown, missed, dead, cancelled):
+        make(storage)
+
+
+def _noted(storage: Storage) -> Job:
+    return storage.queue.checkpoint(begun(storage), {"step": 1})
+
+
 def _aged(storage: Storage) -> None:
     """Of each kind one that is kept, and three that are not."""
     for at in (START, *[START - n * DAY for n in (2, 3, 4)]):
@@ -177,6 +199,12 @@ WRITES: dict[str, Operation] = {
     "schedule_many with COPY": Operation(
         lambda s, _: s.queue.schedule_many([NewJob("x", str(n), START + n * HOUR) for n in range(110)])
     ),
+    "schedule_many without an answer": Operation(
+        lambda s, _: s.queue.schedule_many(
+            [NewJob("x", key, idempotency_key=key) for key in KEYS], returning="none"
+        ),
+        lambda s: s.queue.schedule("x", "b", idempotency_key="b"),
+    ),
     "schedule_many with gaps": Operation(
         lambda s, _: s.queue.schedule_many(
             [NewJob("x", str(n), START + n * DAY, min_gap=HOUR if n else None) for n in range(3)]
@@ -206,7 +234,19 @@ WRITES: dict[str, Operation] = {
     "settle": Operation(_settle, _claimed),
     "rescue_expired": Operation(lambda s, _: s.queue.rescue_expired(), _overdue),
     "replay": Operation(lambda s, job: s.queue.replay(job.id), dead),
+    "replay a cancelled one": Operation(lambda s, job: s.queue.replay(job.id), cancelled),
     "replay_all": Operation(lambda s, _: s.queue.replay_all(), _dead_letters),
+    "replay_all of every kind": Operation(
+        lambda s, _: s.queue.replay_all(unknown=True, missed=True, limit=3), _of_each_kind
+    ),
+    "resolve as posted": Operation(
+        lambda s, job: s.queue.resolve(job.id, posted=True, remote_id="remote"), unknown
+    ),
+    "resolve as not posted": Operation(lambda s, job: s.queue.resolve(job.id, posted=False), unknown),
+    "cancel": Operation(lambda s, job: s.queue.cancel(job.id), lambda s: s.queue.schedule("x", "a")),
+    "cancel a held one": Operation(lambda s, job: s.queue.cancel(job.id), held),
+    "checkpoint": Operation(lambda s, job: s.queue.checkpoint(job, {"step": [1.0]}), begun),
+    "mark_posted with a checkpoint": Operation(lambda s, job: s.queue.mark_posted(job, "remote"), _noted),
     "sessions.put": Operation(lambda s, _: s.sessions.put("a", 1)),
     "sessions.put a version": Operation(
         lambda s, _: s.sessions.put("a", 2, expected_version=1), lambda s: s.sessions.put("a", 1)
@@ -257,6 +297,12 @@ READS: dict[str, Operation] = {
     "queue.find_conflict": Operation(lambda s, _: s.queue.find_conflict("x", START, HOUR), _gapped),
     "queue.next_due_at": Operation(lambda s, _: s.queue.next_due_at(), _three_due),
     "queue.wait": Operation(lambda s, _: s.queue.wait(0), _three_due),
+    "queue.wait for a platform": Operation(lambda s, _: s.queue.wait(0, platforms=["y"]), _three_due),
+    "queue.upcoming": Operation(lambda s, _: s.queue.upcoming(until=START, platform="x"), _three_due),
+    "queue.upcoming after a job": Operation(
+        lambda s, job: s.queue.upcoming(after=job), lambda s: s.queue.schedule("x", "a")
+    ),
+    "queue.list of cancelled ones": Operation(lambda s, _: s.queue.list(status="cancelled"), cancelled),
     "queue.dead_letters": Operation(lambda s, _: s.queue.dead_letters()),
     "sessions.get": Operation(lambda s, _: s.sessions.get("a")),
     "sessions.list": Operation(lambda s, _: s.sessions.list()),

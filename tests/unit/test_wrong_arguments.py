@@ -254,6 +254,7 @@ def good_arguments(storage: Storage) -> dict[str, Any]:
         "value": 1,
         "results": [],
         "function": lambda: 1,
+        "posted": True,
         "nonce": "n",
         "nonces": [],
         "name": "n",
