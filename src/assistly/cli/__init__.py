@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, dead_letters, maintenance, status, worker
+from . import conformance, dead_letters, decisions, maintenance, status, worker
 from .demo import command as demo_command
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ for command in (
     maintenance.maintain,
     dead_letters.dead_letters,
     dead_letters.replay,
+    decisions.resolve,
+    decisions.cancel,
     conformance.conformance,
 ):
     app.command()(command)
