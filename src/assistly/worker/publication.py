@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import ClaimLost
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from assistly.storage.records import Job, Json
@@ -38,18 +38,17 @@ class Publication:
         return self._job.retries + 1
 
     def checkpoint(self, data: Json) -> Job:
-        """Store how far publishing is, as JSON, and return the job. The next attempt finds it in `checkpoint`.
+        """Store how far publishing is, as JSON, and return the job, which holds it as `checkpoint`.
 
-        Call it after a step, before the next one begins. It waits until the storage has stored it. See
+        The next attempt finds it there. Call it after a step, before the next one begins. It waits until the storage has stored it. See
         `Queue.checkpoint`. A coroutine awaits `acheckpoint` instead.
 
         Raises ClaimLost if this attempt has ended, because the claim was lost or the time limit is over: make
-        no further step then. Raises Unknown if the worker stops before the storage has answered, and
-        InvalidValue for data that is no JSON.
+        no further step then. Raises Unknown if the worker leaves before the storage has answered,
+        InvalidValue for data that is no JSON, and RuntimeError on the thread of an event loop.
         """
-        with suppress(RuntimeError):
-            asyncio.get_running_loop()
-            raise _BlockedLoop("a coroutine must not wait here: await publication.acheckpoint(data)")
+        if _is_on_a_loop():
+            raise RuntimeError("this would block the event loop: await publication.acheckpoint(data) instead")
         with self._mutex:
             if self._is_abandoned:
                 raise ClaimLost(
@@ -60,17 +59,20 @@ class Publication:
             return self._job
 
     async def acheckpoint(self, data: Json) -> Job:
-        """As `checkpoint`, for coroutines: it waits on a thread of the worker, and does not block the loop."""
+        """As `checkpoint`, for coroutines: a thread of the worker waits, and the event loop does not."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Job] = loop.create_future()
 
         def store() -> None:
+            answer: Job | BaseException
             try:
-                stored = self.checkpoint(data)
+                answer = self.checkpoint(data)
             except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
-                _hand_over(loop, done, error)
-            else:
-                _hand_over(loop, done, stored)
+                answer = error
+            with suppress(RuntimeError):  # the loop is closed, so nothing awaits this any more
+                loop.call_soon_threadsafe(_finish, done, answer)
 
         self._runtime.start("assistly-publisher-checkpoint", store)
         return await done
@@ -80,5 +82,20 @@ class Publication:
         self._is_abandoned = True
 
 
-class _BlockedLoop(Exception):
-    pass
+def _is_on_a_loop() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _finish(done: asyncio.Future[Job], answer: Job | BaseException) -> None:
+    if done.cancelled():
+        return
+    if isinstance(answer, BaseException):
+        done.set_exception(answer)
+    else:
+        done.set_result(answer)
