@@ -7,12 +7,21 @@ from datetime import datetime
 
 from ..batching import RETRY_SINGLY, Answer, BatchedCall
 from ..engine.values import Settlement
-from ..records import Job, Outcome
+from ..records import Job, Outcome, record
 from .context import Context
 from .settling import settlement
 
 _WRITERS = 2
 """How many batches may be in flight. With more, the jobs of one worker would hardly ever meet in a batch."""
+
+
+@record
+class SettleRequest:
+    """An outcome, and its settlement at the time `at`."""
+
+    outcome: Outcome
+    settlement: Settlement
+    at: datetime
 
 
 class HeldJobs:
@@ -33,10 +42,8 @@ class HeldJobs:
     def settle(self, outcome: Outcome, now: datetime | None) -> Job | None:
         """See `Queue.settle`."""
         at = self._context.now(now)
-        ending = settlement(outcome, self._context.policies.retry, at)
-        if now is None:
-            return self._settle.call(ending)
-        return self._context.backend.jobs.settle([ending], now=at)[0]
+        request = SettleRequest(outcome, settlement(outcome, self._context.policies.retry, at), at)
+        return self._settle.call(request) if now is None else _settle_single(self._context, request)
 
 
 def _begin_single(context: Context, claim: tuple[int, int]) -> Job | None:
@@ -49,13 +56,16 @@ def _begin_batch(context: Context, claims: Sequence[tuple[int, int]], _: datetim
     return context.backend.jobs.begin_publish_many(claims, now=context.lease_now(None))
 
 
-def _settle_single(context: Context, ending: Settlement) -> Job | None:
-    return context.backend.jobs.settle([ending], now=context.now(None))[0]
+def _settle_single(context: Context, request: SettleRequest) -> Job | None:
+    return context.backend.jobs.settle([request.settlement], now=request.at)[0]
 
 
-def _settle_batch(context: Context, endings: Sequence[Settlement], now: datetime) -> Sequence[Answer]:
-    return context.backend.jobs.settle(endings, now=now)
+def _settle_batch(context: Context, requests: Sequence[SettleRequest], now: datetime) -> Sequence[Answer]:
+    """Settle a batch, which has one time: so the settlements are made anew."""
+    retry = context.policies.retry
+    settlements = [settlement(request.outcome, retry, now) for request in requests]
+    return context.backend.jobs.settle(settlements, now=now)
 
 
-def _length(ending: Settlement) -> int:
-    return len(ending.error)
+def _length(request: SettleRequest) -> int:
+    return len(request.settlement.error)
