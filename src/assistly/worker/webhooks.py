@@ -44,8 +44,9 @@ _READ = {name.lower() for name in (SIGNATURE, TIMESTAMP, STANDARD_ID, STANDARD_S
 class Delivery:
     """A request with a valid signature.
 
-    `id` is the same however often the sender tries: the header webhook-id or, in the scheme x-assistly, what
-    it would be for the job in the body. `sent_at` is the time of this attempt.
+    `id` is the same however often the sender tries. It is the header webhook-id; in the scheme x-assistly it
+    is what that would be for the job in the body or, if the body is another, a hash of all that is signed,
+    which each attempt changes. `sent_at` is the time of this attempt.
     """
 
     id: str
@@ -84,7 +85,7 @@ class RepeatedWebhook(WebhookError):
 def verify(
     body: Text,
     headers: Headers,
-    secrets: str | Iterable[str],
+    secrets: WebhookSecrets | str | Iterable[str],
     *,
     storage: Storage | None = None,
     sender: str | None = None,
@@ -94,8 +95,9 @@ def verify(
     """Check a request that was signed by Standard Webhooks or by the X-Assistly scheme.
 
     `body` is the body as it was received: one that was parsed and written anew has another signature.
-    `secrets` is a text as WEBHOOK_SECRET holds it, or several secrets; one of them has to have made one of
-    the signatures. The signed time may be `tolerance` before or after `now` (default: this machine's clock).
+    `secrets` is a text as WEBHOOK_SECRET holds it, or several secrets, or a `WebhookSecrets`; one of them has
+    to have made one of the signatures. The signed time may be `tolerance` (default: 5 minutes) before or after
+    `now` (default: this machine's clock).
 
     With a `storage`, the id of the delivery is registered as a nonce, so that of any number of requests with
     it one is accepted. Pass the `tx` of a transaction, and do the work in it: if the work fails, the id is
@@ -118,7 +120,7 @@ def verify(
 async def verify_async(
     body: Text,
     headers: Headers,
-    secrets: str | Iterable[str],
+    secrets: WebhookSecrets | str | Iterable[str],
     *,
     storage: AsyncStorage,
     sender: str | None = None,
@@ -132,12 +134,17 @@ async def verify_async(
 
 
 def _verified(
-    body: Text, headers: Headers, secrets: str | Iterable[str], tolerance: timedelta, now: datetime | None
+    body: Text,
+    headers: Headers,
+    secrets: WebhookSecrets | str | Iterable[str],
+    tolerance: timedelta,
+    now: datetime | None,
 ) -> Delivery:
     tolerance = check.duration("tolerance", tolerance, zero=True)
     at = check.optional_utc("now", now) or system_clock()
     signed = _bytes(body)
-    id, timestamp, scheme = _authentic(signed, _read(headers), WebhookSecrets(secrets))
+    known = secrets if isinstance(secrets, WebhookSecrets) else WebhookSecrets(secrets)
+    id, timestamp, scheme = _authentic(signed, _read(headers), known)
     sent_at = _time(timestamp)
     if abs(at - sent_at) > tolerance:
         side = "old" if sent_at < at else "far in the future"
