@@ -150,8 +150,8 @@ _MODULES = {
     "factory": "open_storage",
     "mirroring": "mirror",
     "records": "Approval Attempt Claimed ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job "
-    "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform Posted PruneReport Released Schedule Session "
-    "Settled Snapshot Snoozed Unknown WorkerLock",
+    "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform Posted PruneReport Released Schedule "
+    "Session Settled Snapshot Snoozed Unknown WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

@@ -26,7 +26,7 @@ SCHEDULES = "schedules"
 """The collection of schedules, by id."""
 
 NEXT_SLOTS = "schedules_next"
-"""The collection of ids by next slot: its keys are the slot (`_DIGITS` digits), a colon and the id."""
+"""The collection of ids by next slot: its keys are the slot in digits, a colon and the id."""
 
 REMOVED = "schedules_removed"
 """The collection of what stays of removed schedules, by id."""
@@ -81,9 +81,9 @@ class Schedules:
 
         `cron` has five fields: minute, hour, day of month, month, day of week. A time that does not exist in
         `zone` (an IANA name), since clocks are set forward, stands for the next one that does; one that
-        exists twice, for the first. Or `every` (at least a second): the slots are `starts_at` and each `every`
-        after it. `starts_at` (default: that of the schedule before, else now) is the first possible slot,
-        `ends_at` the last one (default: without end). Slots before now count as missed.
+        exists twice, for the first. Or `every` (at least a second): the slots are `starts_at` and each
+        `every` after it. `starts_at` (default: that of the schedule before, else now) is the first possible
+        slot, `ends_at` the last one (default: without end). Slots before now count as missed.
 
         Slots that were missed since nobody ran the schedules: `catch_up` "none" of them become jobs, the
         "last" one, or "all"; never one that is later than `max_lateness`. `metadata`, `max_lateness` and
@@ -214,16 +214,16 @@ class Schedules:
         until = check.later(at, distance)
         jobs: builtins.list[Job] = []
         after: str | None = None
-        last = _next_slot_key(until, "\U0010ffff")
+        last = _digits(until)
         while page := self._context.backend.documents.list(NEXT_SLOTS, after=after, limit=_PAGE):
             # Callers lock schedules in the same order, so that none waits for one that waits for it.
-            ids = sorted(entry.key[_DIGITS + 1 :] for entry in page if entry.key < last)
+            ids = sorted(entry.key[_DIGITS + 1 :] for entry in page if entry.key[:_DIGITS] <= last)
             while ids:
                 batch, done = self._run_some(ids, at, until)
                 jobs += batch
                 ids = ids[done:]
             after = page[-1].key
-            if len(page) < _PAGE or after >= last:
+            if len(page) < _PAGE or after[:_DIGITS] > last:
                 break
         return jobs
 
@@ -385,7 +385,11 @@ def _store_next_slot(
 
 
 def _next_slot_key(slot: datetime, id: str) -> str:
-    return f"{(slot - _FIRST) // TICK:0{_DIGITS}}:{id}"
+    return f"{_digits(slot)}:{id}"
+
+
+def _digits(moment: datetime) -> str:
+    return f"{(moment - _FIRST) // TICK:0{_DIGITS}}"
 
 
 def _plan(document: Document) -> Plan:

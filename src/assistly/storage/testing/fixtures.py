@@ -22,6 +22,7 @@ from ..engine.values import PAUSES, PrunedByAge, PrunedByCap
 from ..records import Job
 from ..storage import Storage
 from ..stores.platforms import LIMITS
+from ..stores.schedules import NEXT_SLOTS, REMOVED, SCHEDULES
 from .engine_spec import EngineSpec
 
 T = TypeVar("T")
@@ -180,7 +181,7 @@ def empty(backend: StorageBackend) -> None:
         while sessions := tx.sessions.list(after=None, limit=_BATCH):
             for session in sessions:
                 tx.sessions.delete(session.user_id)
-        for collection in (PAUSES, LIMITS):
+        for collection in (PAUSES, LIMITS, SCHEDULES, NEXT_SLOTS, REMOVED):
             while documents := tx.documents.list(collection, after=None, limit=_BATCH):
                 for document in documents:
                     tx.documents.delete(collection, document.key)
@@ -267,6 +268,7 @@ def census(storage: Storage) -> dict[str, Any]:
         "metrics": storage.metrics.read(),
         "lock": storage.lock.current(),
         "platforms": list(storage.platforms.list()),
+        "schedules": list(storage.schedules.list(limit=_BATCH)),
     }
 
 
