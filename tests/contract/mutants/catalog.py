@@ -12,13 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from assistly.storage import transitions
-from assistly.storage.engine import JsonText, Settlement
+from assistly.storage.engine import PAUSES, Document, JsonText, Settlement
 from assistly.storage.records import Approval, Job, JobStatus
 
 from .engine import NaiveBackend, NaiveDatabase, NaiveTables
 from .queue import NaiveJobs
 from .stores import (
     NaiveApprovals,
+    NaiveDocuments,
     NaiveEngine,
     NaiveEvents,
     NaiveIdempotency,
@@ -401,6 +402,145 @@ class WaitHearsOfNoTransaction(NaiveEngine):
             database.announce = tell  # type: ignore[method-assign]
 
 
+class IgnoresPauses(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def pauses(self, now: datetime) -> dict[str, datetime | None]:
+            return {}
+
+
+class PausesNeverEnd(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def pauses(self, now: datetime) -> dict[str, datetime | None]:
+            documents = self._backend.documents.list(PAUSES, after=None, limit=10**9)
+            return {document.key: None for document in documents}
+
+
+class PausesEndOneTickLate(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def pauses(self, now: datetime) -> dict[str, datetime | None]:
+            return super().pauses(now if now == datetime.min.replace(tzinfo=now.tzinfo) else now - TICK)
+
+
+class PausesEndByFloats(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def pauses(self, now: datetime) -> dict[str, datetime | None]:
+            return {
+                name: None
+                if until is None
+                else datetime.fromtimestamp(until.timestamp() + 1e-5, until.tzinfo)
+                for name, until in super().pauses(now).items()
+            }
+
+
+class FindsJobsDuringPauses(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_due_at(self, *, now: datetime | None = None, **options: Any) -> datetime | None:
+            return super().next_due_at(**options)
+
+
+class SleepsThroughTheEndOfAPause(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_due_at(self, *, now: datetime | None = None, **options: Any) -> datetime | None:
+            found = super().next_due_at(now=now, **options)
+            ends = [] if now is None else self.pauses(now).values()
+            return None if found in ends else found
+
+
+class MissesOnlyWhatRuns(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def late(self, *, limit: int, now: datetime, **options: Any) -> Sequence[Job]:
+            paused = self.pauses(now)
+            late = super().late(limit=10**9, now=now, **options)
+            return [job for job in late if job.platform not in paused][:limit]
+
+
+class PausesHoldLeases(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
+            paused = self.pauses(now)
+            return [job for job in super().expired(limit=limit, now=now) if job.platform not in paused]
+
+
+class PausesEndClaims(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], *, now: datetime, **options: Any) -> Any:
+            paused = self.pauses(now)
+            open_ones = [one for one in settlements if one.job.platform not in paused]
+            settled = iter(super().settle(open_ones, now=now, **options))
+            return [None if one.job.platform in paused else next(settled) for one in settlements]
+
+
+class PausesWakeNobody(NaiveEngine):
+    @contextmanager
+    def transaction(self) -> Iterator[NaiveBackend]:
+        database = self.database
+        tell, before = database.announce, database.tables.jobs
+
+        def tell_of_jobs() -> None:
+            if database.tables.jobs != before:
+                tell()
+
+        database.announce = tell_of_jobs  # type: ignore[method-assign]
+        try:
+            with super().transaction() as inner:
+                yield inner
+        finally:
+            database.announce = tell  # type: ignore[method-assign]
+
+
+class PutsAtAnyVersion(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def put(self, *args: Any, expected_version: int | None, **options: Any) -> Document | None:
+            return super().put(*args, expected_version=None, **options)
+
+
+class PutsOnlyNewOnesAtAVersion(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def put(self, *args: Any, expected_version: int | None, **options: Any) -> Document | None:
+            return super().put(*args, expected_version=expected_version or None, **options)
+
+
+class VersionsBeginAnew(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def save(self, *args: Any, version: int, **options: Any) -> Document:
+            return super().save(*args, version=min(version, 2), **options)
+
+
+class DocumentsKeepTheirDate(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def written(self, document: Document) -> Document:
+            stored = self.get(document.collection, document.key)
+            first = document if stored is None else replace(document, updated_at=stored.updated_at)
+            return super().written(first)
+
+
+class ListsAllCollections(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def is_in(self, document: Document, collection: str) -> bool:
+            return document.collection.startswith(collection)
+
+
+class DocumentsIgnoreCase(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def kept(self, name: str) -> str:
+            return name.casefold()
+
+
+class DeletesFromAllCollections(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def delete(self, collection: str, key: str) -> bool:
+            for other, found in [*self.tables.documents]:
+                if found == key and other != collection:
+                    super().delete(other, key)
+            return super().delete(collection, key)
+
+
+class RollbackLeavesDocuments(NaiveEngine):
+    class database_type(NaiveDatabase):  # noqa: N801
+        def restore(self, before: NaiveTables) -> None:
+            super().restore(replace(before, documents=self.tables.documents))
+
+
 class TiesBrokenByKey(NaiveEngine):
     class approvals_type(NaiveApprovals):  # noqa: N801
         def order(self, row: Approval) -> Any:
@@ -556,6 +696,7 @@ _CUT: dict[str, tuple[str, type[Any], str]] = {
     "Snapshots": ("snapshots_type", NaiveSnapshots, "kept"),
     "Platforms": ("jobs_type", NaiveJobs, "kept"),
     "KeysOfJobs": ("jobs_type", NaiveJobs, "kept_key"),
+    "KeysOfDocuments": ("documents_type", NaiveDocuments, "kept"),
 }
 
 CUTTING: tuple[type[NaiveEngine], ...] = tuple(

@@ -8,6 +8,7 @@ import pytest
 
 from assistly.storage.testing import ForkContract, LifecycleContract
 from assistly.storage.testing.approvals_contract import ApprovalsContract
+from assistly.storage.testing.documents_contract import DocumentsContract, DocumentTransactionsContract
 from assistly.storage.testing.engine_contract import LookAheadContract, SavingContract, WakeUpContract
 from assistly.storage.testing.events_contract import EventsContract
 from assistly.storage.testing.fixtures import Contract
@@ -16,6 +17,11 @@ from assistly.storage.testing.json_contract import JsonContract
 from assistly.storage.testing.lock_contract import LockContract
 from assistly.storage.testing.metrics_contract import LatencyContract, MetricsContract
 from assistly.storage.testing.names_contract import LongNamesContract
+from assistly.storage.testing.pauses_contract import (
+    NextDueContract,
+    PausedClaimsContract,
+    PausedWaitsContract,
+)
 from assistly.storage.testing.queue_cancelling_contract import QueueCancellingContract
 from assistly.storage.testing.queue_changes_contract import QueueChangesContract
 from assistly.storage.testing.queue_checkpoint_contract import QueueCheckpointContract
@@ -94,6 +100,24 @@ CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
     catalog.WaitOnlySleeps: WakeUpContract,
     catalog.WaitForgetsTheLook: WakeUpContract,
     catalog.WaitHearsOfNoTransaction: WakeUpContract,
+    catalog.IgnoresPauses: PausedClaimsContract,
+    catalog.PausesNeverEnd: PausedClaimsContract,
+    catalog.PausesEndOneTickLate: PausedClaimsContract,
+    catalog.PausesEndByFloats: NextDueContract,
+    catalog.MissesOnlyWhatRuns: PausedClaimsContract,
+    catalog.PausesHoldLeases: PausedClaimsContract,
+    catalog.PausesEndClaims: PausedClaimsContract,
+    catalog.FindsJobsDuringPauses: NextDueContract,
+    catalog.SleepsThroughTheEndOfAPause: PausedWaitsContract,
+    catalog.PausesWakeNobody: PausedWaitsContract,
+    catalog.PutsAtAnyVersion: DocumentsContract,
+    catalog.PutsOnlyNewOnesAtAVersion: DocumentsContract,
+    catalog.VersionsBeginAnew: DocumentsContract,
+    catalog.DocumentsKeepTheirDate: DocumentsContract,
+    catalog.ListsAllCollections: DocumentsContract,
+    catalog.DocumentsIgnoreCase: DocumentsContract,
+    catalog.DeletesFromAllCollections: DocumentsContract,
+    catalog.RollbackLeavesDocuments: DocumentTransactionsContract,
     catalog.TiesBrokenByKey: ApprovalsContract,
     catalog.FloatsComeBackAsIntegers: JsonContract,
     catalog.SessionsLoseUpdates: SessionsContract,

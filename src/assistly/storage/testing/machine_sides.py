@@ -217,6 +217,12 @@ def happenings(tables: ModelTables) -> Iterator[datetime]:
         yield session.updated_at + 2 * DAY
     for milliseconds in tables.nonces.values():
         yield EPOCH + timedelta(milliseconds=milliseconds) + DAY
+    for until in tables.pauses.values():
+        if until:
+            yield until
+    for bucket in tables.buckets.values():
+        if bucket.limit and bucket.at:
+            yield bucket.at + bucket.limit[1] / bucket.limit[0]
     if tables.pruned_at:
         yield tables.pruned_at + MINUTE
 
