@@ -16,7 +16,6 @@ from .idempotency_contract import (
 )
 from .json_contract import JsonContract
 from .limits_contract import LimitsContract
-from .limits_contract import LimitsContract
 from .lock_contract import LockContract
 from .metrics_contract import LatencyContract, MetricsContract
 from .mirror_contract import MirrorContract
