@@ -91,6 +91,12 @@ def schedule(storage: Storage) -> None:
     queue.get(50_000)
     queue.next_due_at()
     queue.wait(0)
+    for platforms in (["platform 7"], ["platform 7", "platform 8"]):
+        queue.wait(0, platforms=platforms)
+    page = queue.upcoming(limit=10)
+    queue.upcoming(until=NOW, after=page[-1], limit=10)
+    queue.upcoming(platform="platform 7", after=page[-1], limit=10)
+    queue.schedule_many([NewJob("platform 1", "one of three")] * 3, returning="ids")
 
 
 def work(storage: Storage) -> None:
@@ -118,6 +124,20 @@ def work(storage: Storage) -> None:
     queue.replay(dead[0].id)
     queue.replay_all(limit=3)
     queue.remove(dead[1].id)
+    publish_in_steps(storage)
+
+
+def publish_in_steps(storage: Storage) -> None:
+    queue = storage.queue
+    for posted in (True, False):
+        (job,) = queue.claim_due(worker_id="w", limit=1)
+        queue.checkpoint(queue.begin_publish(job), {"step": 1})
+        queue.mark_unknown(job, "no answer")
+        queue.resolve(job.id, posted=posted)
+    (job,) = queue.claim_due(worker_id="w", limit=1)
+    queue.cancel(job.id)
+    queue.replay(job.id)
+    queue.list(status="cancelled", limit=10)
 
 
 def keep_records(storage: Storage) -> None:
@@ -192,6 +212,13 @@ def look_around(storage: Storage) -> None:
                 queue.list(status=status, platform=platform, after=after, limit=50)
     queue.replay_all(platform="platform 4", limit=10)
     queue.replay_all(platform="platform 4")
+    queue.replay_all(limit=10, unknown=True)
+    queue.replay_all(limit=10, missed=True)
+    queue.replay_all(platform="platform 4", unknown=True, missed=True)
+    queue.counts(posted=False)
+    for platform in ("platform 5", "nowhere"):
+        queue.wait(0, platforms=[platform])
+        queue.upcoming(platform=platform, limit=10)
 
 
 def refuse(entries: list[Seen]) -> None:
@@ -304,7 +331,11 @@ ORIGINAL_INDEXES = {
 # docs/decisions/0015: no database of the original is on SQLite, where these two cost too much as they are.
 SQLITE_INDEXES = ORIGINAL_INDEXES | {
     "idx_queue_due": ("assistly_queue_jobs", ["due_at"], WAITING),
-    "idx_queue_conflict": ("assistly_queue_jobs", ["platform", "scheduled_at"], {"posted", "dead_letter"}),
+    "idx_queue_conflict": (
+        "assistly_queue_jobs",
+        ["platform", "scheduled_at"],
+        {"posted", "dead_letter", "cancelled"},
+    ),
 }
 
 
