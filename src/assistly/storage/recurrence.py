@@ -80,15 +80,13 @@ class Times:
             return
 
     def _cron_before(self, moment: datetime) -> datetime | None:
+        if moment < _FIRST + _MARGIN:
+            return None
         zone = zone_of(self.zone)
-        last = max(moment, _FIRST + _MARGIN) - _MICROSECOND
-        wall = last.astimezone(zone)
-        first, second = wall.replace(fold=0).utcoffset(), wall.replace(fold=1).utcoffset()
-        assert first is not None and second is not None  # noqa: S101, PT018 - both are of a zone
-        # In an hour that exists twice, all its times are before the second one.
-        latest = _wall(last, zone) + max(first - second, timedelta(0))
+        last = moment - _MICROSECOND
         try:
-            for earlier in _walls(self.cron, latest.replace(microsecond=0) + _SECOND, reverse=True):
+            wall = _latest_wall(last, zone)
+            for earlier in _walls(self.cron, wall.replace(microsecond=0) + _SECOND, reverse=True):
                 slot = _moment(earlier, zone)
                 if slot <= last:
                     return slot
@@ -161,6 +159,17 @@ def _walls(cron: str | None, wall: datetime, *, reverse: bool = False) -> CronSi
 
 def _wall(moment: datetime, zone: tzinfo) -> datetime:
     return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _latest_wall(moment: datetime, zone: tzinfo) -> datetime:
+    """A wall-clock time that none is after whose first moment is not after this one.
+
+    Where an hour exists twice, all its times have their first moments before the second one begins.
+    """
+    local = moment.astimezone(zone)
+    first, second = local.replace(fold=0).utcoffset(), local.replace(fold=1).utcoffset()
+    assert first is not None and second is not None  # noqa: S101, PT018 - both are of a zone
+    return _wall(moment, zone) + max(first - second, timedelta(0))
 
 
 def _moment(wall: datetime, zone: tzinfo) -> datetime:
