@@ -775,7 +775,7 @@ def test_the_options_are_checked(storage: Storage, bad: dict[str, Any], message:
 def test_long_times_are_no_error(storage: Storage) -> None:
     storage.queue.schedule("x", "hello")
     ages = timedelta.max
-    worker = Worker(
+    worker: Worker = Worker(
         storage,
         {"x": lambda _: worker.stop()},
         grace=ages,

@@ -233,7 +233,7 @@ def test_an_error_that_stays_is_repeated_until_the_grace_time_ends(
 ) -> None:
     job = storage.queue.schedule("x", "hello")
     fail("settle", *[ConfigurationError("permission denied")] * 1000)
-    worker = Worker(storage, {"x": lambda _: worker.stop()}, grace=0.1)
+    worker: Worker = Worker(storage, {"x": lambda _: worker.stop()}, grace=0.1)
     worker.run()
     assert worker.counts == {"not stored": 1}
     assert f"job {job.id} on x: its outcome is not stored; here it was published" in caplog.text

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .aio import AsyncWorker
     from .events import EventKind, WorkerEvent
     from .options import WorkerOptions
+    from .publication import Publication
     from .publisher import (
         CheckResult,
         NotPosted,
@@ -31,6 +32,7 @@ __all__ = [
     "EventKind",
     "NotPosted",
     "Permanent",
+    "Publication",
     "Publisher",
     "Retry",
     "StillUnknown",
@@ -45,6 +47,7 @@ _MODULES = {
     "aio": "AsyncWorker",
     "events": "EventKind WorkerEvent",
     "options": "WorkerOptions",
+    "publication": "Publication",
     "publisher": "CheckResult NotPosted Permanent Publisher Retry StillUnknown Unknown WasPosted",
     "worker": "Worker",
 }

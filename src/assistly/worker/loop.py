@@ -16,6 +16,7 @@ from .claimed_jobs import ClaimedJob, ClaimedJobs
 from .events import EventKind, Reporter, WorkerEvent, one_line
 from .processing import JobProcessor
 from .shares import ThreadShares
+from .reconciling import Reconciler
 from .slots import PlatformSlots
 from .storage_calls import TRANSIENT, Backoff, RetriedCalls, described, logger
 from .threads import MessageQueue, PeriodicThread
@@ -101,6 +102,12 @@ class WorkerLoop:
         self._upkeep = PeriodicThread(runtime, "assistly-worker-upkeep", every, self._rescue_and_prune)
         self._maintenance = PeriodicThread(runtime, "assistly-worker-maintenance", every, self._maintain)
         self._waits: MessageQueue[bool] = runtime.queue()
+        self._reconciler = Reconciler(
+            storage, options, caller, reporter, runtime.monotonic, lambda: self._must_end
+        )
+        self._checks = PeriodicThread(
+            runtime, "assistly-worker-checks", self._reconciler.interval, self._reconciler.round
+        )
         self._tasks: MessageQueue[ClaimedJob | None] = runtime.queue()
         self._threads: list[Thread] = []
         self._shares = ThreadShares(options.platforms, options.concurrency, options.limits)
@@ -120,6 +127,8 @@ class WorkerLoop:
             self._maintenance.start()
         self._run(self._loop, on_end)
 
+        if self._reconciler.has_checks:
+            self._checks.start()
     def run_until_idle(self, on_end: Callable[[], None]) -> None:
         """Work until there is no job that this worker could claim now."""
         self._run(self._drain, on_end)
@@ -153,6 +162,7 @@ class WorkerLoop:
             self._maintenance.stop()
             self._waits.put(False)
             on_end()
+            self._checks.stop()
             self._finish()
 
     def _loop(self) -> None:
@@ -167,6 +177,7 @@ class WorkerLoop:
     def _drain(self) -> None:
         while not self._must_end and (self._claim_all() or self._running):
             self._receive(None)
+        self._reconciler.round()
 
     def _claim_all(self) -> int:
         """Claim a job for every free thread, and return how many were claimed."""

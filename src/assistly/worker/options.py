@@ -56,7 +56,14 @@ class WorkerOptions(TypedDict, total=False):
     """When failed jobs are retried: one policy, or one for each platform. Default: the storage's policy."""
     timeout: float | timedelta | None
     """How long a publisher may take; above 0. One that takes longer is no longer waited for: the outcome is
-    unknown, its coroutine is cancelled, and its thread ends when the call does. Default: no limit."""
+    unknown, its coroutine is cancelled, and its thread ends when the call does. Default: no limit. It holds
+    for each call of a `check` as well, which may take 30 seconds by default."""
+    check_pause: float | timedelta
+    """When a publisher's `check` is asked about an outcome that has become unknown, and how long the first
+    pause is after an answer that is still unknown; above 0. The pauses double, up to an hour. It should be
+    longer than a request of the publisher can be under way. Default: 10 seconds."""
+    check_for: float | timedelta
+    """For how long a `check` is asked about an outcome; 0 for never. Default: 24 hours."""
     on_event: Callable[[WorkerEvent], object] | None
     """Called with each event of the worker, on a thread of its own: a plain function. What it raises is
     logged. If it is slow, events wait; beyond 10,000 they are dropped. Default: none."""
@@ -81,6 +88,8 @@ class CheckedOptions:
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
     timeout: float | None
     on_event: Callable[[WorkerEvent], object] | None
+    check_pause: float
+    check_for: float
     clock: Callable[[], float]
 
     @property
@@ -116,6 +125,8 @@ def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerO
         on_event=checked_hook(options["on_event"]),
         timeout=None if options["timeout"] is None else _seconds_above_zero("timeout", options["timeout"]),
         clock=_checked_clock(options["clock"]),
+        check_pause=_seconds_above_zero("check_pause", options["check_pause"]),
+        check_for=_seconds("check_for", options["check_for"]),
     )
 
 

@@ -40,8 +40,8 @@ class Publication:
     def checkpoint(self, data: Json) -> Job:
         """Store how far publishing is, as JSON, and return the job, which holds it as `checkpoint`.
 
-        The next attempt finds it there. Call it after a step, before the next one begins. It waits until the storage has stored it. See
-        `Queue.checkpoint`. A coroutine awaits `acheckpoint` instead.
+        The next attempt finds it there. Call it after a step, before the next one begins: it returns once the
+        storage has it. See `Queue.checkpoint`. A coroutine awaits `acheckpoint` instead.
 
         Raises ClaimLost if this attempt has ended, because the claim was lost or the time limit is over: make
         no further step then. Raises Unknown if the worker leaves before the storage has answered,

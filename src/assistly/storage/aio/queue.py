@@ -200,9 +200,17 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
         return await self._run(self._store.dead_letters, platform=platform, after=after, limit=limit)
 
     async def resolve(
-        self, id: int, *, posted: bool, remote_id: str | None = None, now: datetime | None = None
+        self,
+        id: int,
+        *,
+        posted: bool,
+        remote_id: str | None = None,
+        claim: int | None = None,
+        now: datetime | None = None,
     ) -> Job:
-        return await self._run(self._store.resolve, id, posted=posted, remote_id=remote_id, now=now)
+        return await self._run(
+            self._store.resolve, id, posted=posted, remote_id=remote_id, claim=claim, now=now
+        )
 
     async def cancel(self, id: int, *, now: datetime | None = None) -> Job:
         return await self._run(self._store.cancel, id, now=now)

@@ -29,10 +29,16 @@ def change(context: Context, id: int, make: Change, now: datetime | None) -> Job
     return context.atomically(attempt)
 
 
-def resolution(remote_id: str | None, *, posted: bool) -> Change:
+def resolution(remote_id: str | None, *, posted: bool, claim: int | None) -> Change:
     """See `Queue.resolve`."""
 
     def make(job: Job, now: datetime) -> Job:
+        if claim is not None and job.claim != claim:
+            raise StatusConflict(
+                f"job {job.id} was claimed again since claim {claim}, whose outcome this answers: "
+                "nothing was changed",
+                job,
+            )
         if posted:
             resolved = transitions.resolved_posted(job, remote_id=remote_id, now=now)
         else:

@@ -378,21 +378,30 @@ class Queue:
         return self.list(status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=limit)
 
     def resolve(
-        self, id: int, *, posted: bool, remote_id: str | None = None, now: datetime | None = None
+        self,
+        id: int,
+        *,
+        posted: bool,
+        remote_id: str | None = None,
+        claim: int | None = None,
+        now: datetime | None = None,
     ) -> Job:
         """Answer whether a job with an unknown outcome was published (see `Job.outcome_unknown`).
 
         With `posted` the job is posted, at the time at which publishing began, with its id on the platform if
         that is known; its idempotency key stays taken. Otherwise it is scheduled again for now, as `replay`
         does, but its checkpoint stays. Raises NotFound if there is no such job, and StatusConflict if its
-        outcome is not unknown: of several callers one answers, and the others get StatusConflict.
+        outcome is not unknown: of several callers one answers, and the others get StatusConflict. So does one
+        whose `claim`, if given, is not the job's any more: it answers for an attempt before.
         """
         id = check.identity("id", id)
         check.flag("posted", posted)
         check.optional_name("remote_id", remote_id)
         if remote_id is not None and not posted:
             raise InvalidValue("remote_id must be None unless the job was posted")
-        return change(self._context, id, resolution(remote_id, posted=posted), now)
+        if claim is not None:
+            check.whole("claim", claim, least=0, most=check.MAX_ID)
+        return change(self._context, id, resolution(remote_id, posted=posted, claim=claim), now)
 
     def cancel(self, id: int, *, now: datetime | None = None) -> Job:
         """Cancel a job that is not to be published any more, and return it. It stays, and so does its key.
