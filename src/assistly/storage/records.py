@@ -41,7 +41,7 @@ class JobStatus(StrEnum):
     POSTED = "posted"
     """Published."""
     DEAD_LETTER = "dead_letter"
-    """Given up; a person decides whether to replay or remove it."""
+    """Given up. A person replays it, or, if its outcome is unknown, resolves it."""
     CANCELLED = "cancelled"
     """Not to be published any more. The job and its idempotency key stay."""
 

@@ -113,24 +113,21 @@ class DemoOutcome:
                 yield f"{command} was published {times} times"
 
     def _lost(self) -> Iterator[str]:
-        """Commands that did not end once: posted, dead, rejected, or confirmed by the operator."""
+        """Commands that did not end once: posted, dead or rejected."""
         ends: dict[str, list[str]] = {command: [] for command in self.commands}
         for job in self.stored.jobs:
             ends.setdefault(job.idempotency_key or f"job {job.id}", []).append(job.status)
         for approval in self.stored.approvals:
             if approval.status != "approved":
                 ends.setdefault(approval.id, []).append(approval.status)
-        for command in self._confirmed():
-            ends.setdefault(command, []).append("confirmed")
         for command, found in ends.items():
             if command not in self.commands:
                 yield f"{command} is not in the calendar"
-            elif found not in (["posted"], ["dead_letter"], ["rejected"], ["confirmed"]):
+            elif found not in (["posted"], ["dead_letter"], ["rejected"]):
                 yield f"{command} ended as {' and '.join(found) or 'nothing at all'}"
 
     def _disagreements(self) -> Iterator[str]:
         remote_ids = {job.idempotency_key or "": job.remote_id for job in self.stored.jobs}
-        remote_ids |= self._confirmed()
         stored = {
             Publication(command, post.platform, post.content, remote_id)
             for command, post in self.commands.items()
@@ -145,11 +142,6 @@ class DemoOutcome:
         yield from _expect(len(self.posts), self.pruned.nonces)
         if self.kept.counts != self.stored.counts:
             yield "the jobs are not the same as before"
-
-    def _confirmed(self) -> dict[str, str | None]:
-        """Remote ids that the operator found for commands of an unknown outcome."""
-        payloads = [event.payload for event in self.stored.events if event.event_type == "job_confirmed"]
-        return {payload["command"]: payload["remote_id"] for payload in payloads}
 
     def _count(self, event_type: str) -> int:
         return sum(event.event_type == event_type for event in self.stored.events)
