@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from assistly.storage import Approval, Event, Job, JobStatus, Latency, Metrics, PruneReport, Session, Storage
 
 from .calendar import CalendarPost
-from .simulation import Publication
+from .simulation import PublishedPost
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class DemoOutcome:
     """
 
     posts: Sequence[CalendarPost]
-    publications: Sequence[Publication]
+    publications: Sequence[PublishedPost]
     attacks: int
     latency: Latency
     stored: StoredData
@@ -129,7 +129,7 @@ class DemoOutcome:
     def _disagreements(self) -> Iterator[str]:
         remote_ids = {job.idempotency_key or "": job.remote_id for job in self.stored.jobs}
         stored = {
-            Publication(command, post.platform, post.content, remote_id)
+            PublishedPost(command, post.platform, post.content, remote_id)
             for command, post in self.commands.items()
             if (remote_id := remote_ids.get(command))
         }
