@@ -17,6 +17,7 @@ from .events import EventKind, Reporter, WorkerEvent, one_line
 from .processing import JobProcessor
 from .shares import ThreadShares
 from .reconciling import Reconciler
+from .shares import ThreadShares
 from .slots import PlatformSlots
 from .storage_calls import TRANSIENT, Backoff, RetriedCalls, described, logger
 from .threads import MessageQueue, PeriodicThread
@@ -176,8 +177,8 @@ class WorkerLoop:
 
     def _drain(self) -> None:
         while not self._must_end and (self._claim_all() or self._running):
+        self._reconciler.round(whole=True)
             self._receive(None)
-        self._reconciler.round()
 
     def _claim_all(self) -> int:
         """Claim a job for every free thread, and return how many were claimed."""

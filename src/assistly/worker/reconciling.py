@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
-from assistly.storage.errors import NotFound, StatusConflict, StorageClosed
+from assistly.storage.errors import LockLost, NotFound, StatusConflict, StorageClosed
 from assistly.storage.stores.settling import OUTCOME_UNKNOWN
 
 from .events import EventKind, WorkerEvent
@@ -15,7 +17,7 @@ from .publisher import CheckResult, NotPosted, StillUnknown, Unknown, WasPosted
 from .storage_calls import described, logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from assistly.storage.records import Job
     from assistly.storage.storage import Storage
@@ -78,13 +80,16 @@ class Reconciler:
         """Whether there is anything to ask."""
         return bool(self._checks)
 
-    def round(self) -> bool:
-        """Ask about the jobs whose time has come, a limited number. False if the storage is closed."""
+    def round(self, *, whole: bool = False) -> bool:
+        """Ask about the jobs whose time has come, a limited number. False if the storage is closed.
+
+        It reads a limited number of dead letters, and the next round reads on; with `whole` it reads all.
+        """
         now = self._monotonic()
         self._not_before = {key: time for key, time in self._not_before.items() if time > now}
         for platform, check in self._checks.items():
             try:
-                self._ask_about(platform, check)
+                self._ask_about(platform, check, count() if whole else range(_PAGES))
             except StorageClosed:
                 return False
             except Exception as error:  # noqa: BLE001 - it is tried again
@@ -95,10 +100,10 @@ class Reconciler:
                 )
         return True
 
-    def _ask_about(self, platform: str, check: Check) -> None:
+    def _ask_about(self, platform: str, check: Check, pages: Iterable[int]) -> None:
         began, asked = self._monotonic(), 0
         is_paused: bool | None = None
-        for _ in range(_PAGES):
+        for _ in pages:
             page = self._storage.queue.dead_letters(
                 platform=platform, after=self._after.get(platform), limit=_PAGE
             )
@@ -147,15 +152,18 @@ class Reconciler:
         self._questions += 1
         lock = self._storage.lock.acquire(
             f"{self._owner_id}-{self._questions}",  # another one each time, since an owner may extend a lock
-            ttl=timedelta(seconds=max(pause, self._caller.check_limit)),
+            ttl=timedelta(seconds=max(pause, 2 * self._caller.check_limit)),
             name=_lock_name(job),
         )
-        wait = pause if lock is not None else pause / 2
-        self._not_before[job.id, job.claim] = self._monotonic() + wait
         if lock is None:
+            self._not_before[job.id, job.claim] = self._monotonic() + pause / 2
             return False
         if self._resolve(job, self._answer(check, job)):
             self._storage.lock.release(lock)
+        else:
+            self._not_before[job.id, job.claim] = self._monotonic() + pause
+            with suppress(LockLost):
+                self._storage.lock.renew(lock, ttl=timedelta(seconds=pause))
         return True
 
     def _answer(self, check: Check, job: Job) -> CheckResult:
