@@ -156,7 +156,7 @@ RUBBISH: list[Any] = [
     "remote-1",
     WasPosted,
     NotPosted,
-    WasPosted(True),  # type: ignore[arg-type]
+    WasPosted(True),
     WasPosted(b"id"),  # type: ignore[arg-type]
     [NotPosted()],
     Unknown("the platform says nothing"),

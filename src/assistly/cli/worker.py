@@ -51,6 +51,18 @@ def worker(
             help="How long a publisher may take; then the outcome is unknown. Default: no limit.",
         ),
     ] = None,
+    check_pause: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="SECONDS",
+            help="When a publisher's check is asked about an unknown outcome; the pauses then double.",
+        ),
+    ] = 10,
+    check_for: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="How long it is asked; 0 for never."),
+    ] = 86_400,
     poll: Annotated[float, typer.Option(min=0.01, help="The longest sleep, in seconds.")] = 5,
     exponential: Annotated[
         bool, typer.Option("--exponential", help="Double the delay after each failed attempt, up to a day.")
@@ -86,6 +98,8 @@ def worker(
             "grace": grace,
             "poll": poll,
             "timeout": timeout,
+            "check_pause": check_pause,
+            "check_for": check_for,
         }
         publishers = _publishers(publish, webhook_secret)
         _run(publishers, options, end, stop, exponential=exponential, drain=drain)
