@@ -13,6 +13,7 @@ from ..storage import Storage
 from . import race_events, race_queue, race_records
 from .fixtures import HOUR, LEASE, MINUTE, SECOND, START, TICK, fresh_name
 from .race_platforms_contract import PlatformRacesContract
+from .race_schedules_contract import RecurrenceRacesContract
 from .races import Race
 from .racing import RacingContract, flat, one_winner, rounds
 
@@ -393,6 +394,7 @@ class RaceContract(
     ScheduleRacesContract,
     RecordRacesContract,
     PlatformRacesContract,
+    RecurrenceRacesContract,
     KeyRacesContract,
     EventRacesContract,
 ):
