@@ -15,7 +15,6 @@ from .budgets import PlatformBudgets
 from .claimed_jobs import ClaimedJob, ClaimedJobs
 from .events import EventKind, Reporter, WorkerEvent, one_line
 from .processing import JobProcessor
-from .shares import ThreadShares
 from .reconciling import Reconciler
 from .shares import ThreadShares
 from .slots import PlatformSlots
@@ -102,13 +101,13 @@ class WorkerLoop:
         every = min(options.lease.total_seconds(), _UPKEEP_SECONDS)
         self._upkeep = PeriodicThread(runtime, "assistly-worker-upkeep", every, self._rescue_and_prune)
         self._maintenance = PeriodicThread(runtime, "assistly-worker-maintenance", every, self._maintain)
-        self._waits: MessageQueue[bool] = runtime.queue()
         self._reconciler = Reconciler(
             storage, options, caller, reporter, runtime.monotonic, lambda: self._must_end
         )
         self._checks = PeriodicThread(
             runtime, "assistly-worker-checks", self._reconciler.interval, self._reconciler.round
         )
+        self._waits: MessageQueue[bool] = runtime.queue()
         self._tasks: MessageQueue[ClaimedJob | None] = runtime.queue()
         self._threads: list[Thread] = []
         self._shares = ThreadShares(options.platforms, options.concurrency, options.limits)
@@ -126,10 +125,10 @@ class WorkerLoop:
         self._upkeep.start()
         if self._storage.worker_maintains:
             self._maintenance.start()
-        self._run(self._loop, on_end)
-
         if self._reconciler.has_checks:
             self._checks.start()
+        self._run(self._loop, on_end)
+
     def run_until_idle(self, on_end: Callable[[], None]) -> None:
         """Work until there is no job that this worker could claim now."""
         self._run(self._drain, on_end)
@@ -161,9 +160,9 @@ class WorkerLoop:
             self._must_end = True
             self._upkeep.stop()
             self._maintenance.stop()
+            self._checks.stop()
             self._waits.put(False)
             on_end()
-            self._checks.stop()
             self._finish()
 
     def _loop(self) -> None:
@@ -176,8 +175,8 @@ class WorkerLoop:
             self._rest(found=claimed > 0)
 
     def _drain(self) -> None:
-        while not self._must_end and (self._claim_all() or self._running):
         self._reconciler.round(whole=True)
+        while not self._must_end and (self._claim_all() or self._running):
             self._receive(None)
 
     def _claim_all(self) -> int:

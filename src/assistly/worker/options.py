@@ -87,9 +87,9 @@ class CheckedOptions:
     pause: float
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
     timeout: float | None
-    on_event: Callable[[WorkerEvent], object] | None
     check_pause: float
     check_for: float
+    on_event: Callable[[WorkerEvent], object] | None
     clock: Callable[[], float]
 
     @property
@@ -122,11 +122,11 @@ def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerO
         grace=_seconds("grace", options["grace"]),
         pause=_seconds("pause", options["pause"]),
         retry=_checked_retry(options["retry"], publishers),
+        check_pause=_seconds_above_zero("check_pause", options["check_pause"]),
+        check_for=_seconds("check_for", options["check_for"]),
         on_event=checked_hook(options["on_event"]),
         timeout=None if options["timeout"] is None else _seconds_above_zero("timeout", options["timeout"]),
         clock=_checked_clock(options["clock"]),
-        check_pause=_seconds_above_zero("check_pause", options["check_pause"]),
-        check_for=_seconds("check_for", options["check_for"]),
     )
 
 
