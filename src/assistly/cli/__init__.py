@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, dead_letters, decisions, maintenance, status, worker
+from . import conformance, dead_letters, decisions, maintenance, schedules, status, worker
 from .demo import command as demo_command
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ for command in (
     conformance.conformance,
 ):
     app.command()(command)
+app.add_typer(schedules.schedules)
 
 
 def _print_version(wanted: bool) -> None:
