@@ -69,6 +69,7 @@ def open_on(backend: StorageBackend) -> Storage:
 def content(storage: Storage) -> Content:
     """All that is stored, without ids and insertion order, which also grow with what is undone."""
     with undone(storage) as tx:
+        tokens = {platform.name: tx.platforms.take(platform.name, 1000) for platform in tx.platforms.list()}
         claims = {key: (c.state, c.value, c.lease_until) for key in KEYS if (c := tx.idempotency.claim(key))}
     metrics = storage.metrics.read()
     return {
@@ -76,6 +77,7 @@ def content(storage: Storage) -> Content:
         "sessions": storage.sessions.list(),
         "approvals": [_without(approval, "sequence") for approval in storage.approvals.list()],
         "keys": claims,
+        "platforms": (storage.platforms.list(), tokens),
         "nonces": [key for key in KEYS if storage.nonces.seen(key)],
         "metrics": (metrics.counters, metrics.latency),
         "locks": [_without(lock, "fence") for name in LOCKS if (lock := storage.lock.current(name))],
@@ -184,6 +186,20 @@ def _gapped(storage: Storage) -> Job:
     return held(storage)
 
 
+def _paused(storage: Storage) -> None:
+    storage.platforms.pause("x", until=START + HOUR, reason="down", by="ann")
+
+
+def _limited(storage: Storage) -> None:
+    storage.platforms.limit("x", 10, HOUR)
+    storage.platforms.take("x", 4)
+
+
+def _due_beside_a_pause(storage: Storage) -> None:
+    _paused(storage)
+    storage.queue.schedule_many([NewJob("x", "no"), NewJob("y", "yes")])
+
+
 WRITES: dict[str, Operation] = {
     "schedule": Operation(lambda s, _: s.queue.schedule("x", "a")),
     "schedule with a key": Operation(lambda s, _: s.queue.schedule("x", "a", idempotency_key="a")),
@@ -285,6 +301,21 @@ WRITES: dict[str, Operation] = {
     "events.append": Operation(lambda s, _: s.events.append("type", 1)),
     "events.append_many": Operation(lambda s, _: s.events.append_many([("type", n) for n in range(3)])),
     "snapshots.put": Operation(lambda s, _: s.snapshots.put("other", 1)),
+    "platforms.pause": Operation(lambda s, _: s.platforms.pause("x", until=START + HOUR, reason="down")),
+    "platforms.pause again": Operation(lambda s, _: s.platforms.pause("x"), _paused),
+    "platforms.pause_at_least": Operation(lambda s, _: s.platforms.pause_at_least("x", START + HOUR)),
+    "platforms.pause_at_least again": Operation(
+        lambda s, _: s.platforms.pause_at_least("x", START + DAY), _paused
+    ),
+    "platforms.resume": Operation(lambda s, _: s.platforms.resume("x"), _paused),
+    "platforms.limit": Operation(lambda s, _: s.platforms.limit("x", 10, HOUR)),
+    "platforms.limit again": Operation(lambda s, _: s.platforms.limit("x", 5, HOUR), _limited),
+    "platforms.limit of none": Operation(lambda s, _: s.platforms.limit("x", None), _limited),
+    "platforms.take": Operation(lambda s, _: s.platforms.take("x", 3), _limited),
+    "platforms.give_back": Operation(lambda s, _: s.platforms.give_back("x", 1), _limited),
+    "claim_due beside a pause": Operation(
+        lambda s, _: s.queue.claim_due(worker_id="w"), _due_beside_a_pause, in_steps=True
+    ),
     "prune": Operation(lambda s, _: s.prune(force=True), _aged, in_steps=True),
     "transaction": Operation(_in_a_transaction),
     "mirror": Operation(_mirror, in_steps=True),
@@ -317,6 +348,9 @@ READS: dict[str, Operation] = {
     "events.read_after a type": Operation(lambda s, _: s.events.read_after(0, event_type="type"), _gapped),
     "snapshots.get": Operation(lambda s, _: s.snapshots.get("a")),
     "snapshots.list": Operation(lambda s, _: s.snapshots.list()),
+    "platforms.get": Operation(lambda s, _: s.platforms.get("x"), _paused),
+    "platforms.list": Operation(lambda s, _: s.platforms.list(), _limited),
+    "queue.wait beside a pause": Operation(lambda s, _: s.queue.wait(0), _due_beside_a_pause),
     "ping": Operation(lambda s, _: s.ping()),
     "migrate": Operation(lambda s, _: s.migrate()),
 }

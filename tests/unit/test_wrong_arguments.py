@@ -50,6 +50,7 @@ STORES = (
     "lock",
     "events",
     "snapshots",
+    "platforms",
 )
 
 
@@ -264,6 +265,9 @@ def good_arguments(storage: Storage) -> dict[str, Any]:
         "event_type": "t",
         "events": [],
         "kind": "k",
+        "count": 5,
+        "most": 1,
+        "tokens": 1,
         "connection": None,
     }
 
@@ -308,6 +312,7 @@ def written(storage: Storage) -> list[Any]:
         storage.approvals.list(),
         storage.events.list(),
         storage.snapshots.list(),
+        storage.platforms.list(),
         storage.metrics.read(),
         storage.lock.current(),
     ]

@@ -73,12 +73,6 @@ _NAME_WRITES: dict[str, _Call] = {
     "platforms.give_back": lambda storage, text: storage.platforms.give_back(text, 1),
 }
 
-
-def _given(time: Any) -> Any:
-    """None stands for a pause without an end."""
-    return "no time" if time is None else time
-
-
 _TIME_WRITES: dict[str, _Call] = {
     "schedule": lambda storage, time: storage.queue.schedule("x", "a", time),
     "schedule now": lambda storage, time: storage.queue.schedule("x", "a", now=time),
@@ -97,10 +91,7 @@ _TIME_WRITES: dict[str, _Call] = {
     "lock.current": lambda storage, time: storage.lock.current(now=time),
     "events.append": lambda storage, time: storage.events.append("type", 1, created_at=time),
     "snapshots.put": lambda storage, time: storage.snapshots.put("kind", 1, now=time),
-    "platforms.pause": lambda storage, time: storage.platforms.pause("x", until=_given(time)),
-    "platforms.pause now": lambda storage, time: storage.platforms.pause("x", now=time),
-    "pause_at_least": lambda storage, time: storage.platforms.pause_at_least("x", _given(time)),
-    "platforms.resume": lambda storage, time: storage.platforms.resume("x", now=time),
+    "platforms.pause": lambda storage, time: storage.platforms.pause("x", now=time),
     "platforms.limit": lambda storage, time: storage.platforms.limit("x", 1, HOUR, now=time),
     "prune": lambda storage, time: storage.prune(now=time),
 }

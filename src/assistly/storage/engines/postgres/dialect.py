@@ -21,7 +21,11 @@ class PostgresDialect(Dialect):
     microseconds = " * interval '1 microsecond'"
     for_update = "FOR UPDATE"
     skip_locked = "FOR UPDATE SKIP LOCKED"
-    pause_end = "(timestamptz 'epoch' + (data ->> 'until')::bigint * interval '1 microsecond')"
+    # Seconds and the rest: an interval is multiplied by a float, which would round microseconds.
+    pause_end = """(
+        timestamptz 'epoch' + (data ->> 'until')::bigint / 1000000 * interval '1 second'
+        + pg_catalog.mod((data ->> 'until')::bigint, 1000000) * interval '1 microsecond'
+    )"""
     active = "status IN ('scheduled', 'retrying', 'processing')"
 
     def __init__(self, schema: str) -> None:
