@@ -96,8 +96,8 @@ def verify(
 
     `body` is the body as it was received: one that was parsed and written anew has another signature.
     `secrets` is a text as WEBHOOK_SECRET holds it, or several secrets, or a `WebhookSecrets`; one of them has
-    to have made one of the signatures. The signed time may be `tolerance` (default: 5 minutes) before or after
-    `now` (default: this machine's clock).
+    to have made one of the signatures. The signed time may be `tolerance` (default: 5 minutes) before or
+    after `now` (default: this machine's clock).
 
     With a `storage`, the id of the delivery is registered as a nonce, so that of any number of requests with
     it one is accepted. Pass the `tx` of a transaction, and do the work in it: if the work fails, the id is
