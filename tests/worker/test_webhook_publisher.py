@@ -18,12 +18,13 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from assistly.storage import ConfigurationError, Job, MemoryBackend, Storage
-from assistly.worker import CheckResult, NotPosted, StillUnknown, WasPosted
+from assistly.storage import ConfigurationError, Job, JobStatus, MemoryBackend, Storage
+from assistly.worker import CheckResult, NotPosted, StillUnknown, WasPosted, Worker
 from assistly.worker.publishers import load_publisher
 from assistly.worker.publishers.webhook import WebhookPublisher
 from assistly.worker.signatures import sign
 from assistly.worker.webhooks import RepeatedWebhook, verify
+from waiting import until
 
 SECRET, OLD = ("whsec_" + base64.b64encode(text * 12).decode() for text in (b"ab", b"cd"))
 KEYS = [
@@ -307,3 +308,49 @@ class TestStatus:
         result = asked(Receiver(url="http://localhost"), transport=httpx.MockTransport(handle))
         assert isinstance(result, StillUnknown)
         assert len(requests) == 1
+
+
+class TestWithAWorker:
+    """A receiver whose first answer is lost, and a worker that asks it what it did."""
+
+    @pytest.mark.parametrize("has_acted", [True, False])
+    def test_a_lost_answer_is_cleared_up(self, has_acted: bool) -> None:
+        acted: list[str] = []
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            method, _, headers, body = receiver.requests[-1]
+            id = verify(body, headers, SECRET).id
+            if method == "GET":
+                status = {"status": "posted", "remote_id": "p-1"} if id in acted else {"status": "not_posted"}
+                _reply(handler, status)
+            elif len(receiver.requests) > 1 or has_acted:
+                acted.append(id)
+                if len(receiver.requests) > 1:
+                    _reply(handler, {"id": "p-1"})
+
+        with (
+            receiving(answer=answer) as receiver,
+            Storage(MemoryBackend(), auto_prune=False) as storage,
+            closing(new_publisher(receiver.url, status_url=receiver.url, secret=SECRET)) as publisher,
+        ):
+            job = storage.queue.schedule("x", "hello", idempotency_key="message-7")
+
+            def is_posted() -> bool:
+                Worker(storage, {"x": publisher}, check_pause=0.001).run_until_idle()
+                return storage.queue.counts()[JobStatus.POSTED] == 1
+
+            until(is_posted)
+            found = storage.queue.get(job.id)
+        assert found is not None
+        assert found.remote_id == "p-1"
+        assert acted == ["message-7"]
+        methods = [method for method, *_ in receiver.requests]
+        assert methods == (["POST", "GET"] if has_acted else ["POST", "GET", "POST"])
+
+
+def _reply(handler: BaseHTTPRequestHandler, answer: dict[str, str]) -> None:
+    body = json.dumps(answer).encode()
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
