@@ -53,7 +53,7 @@ MACHINES: dict[type[NaiveEngine], type[LockstepMachine]] = {
     catalog.RollbackLeavesNonces: LogMachine,
     catalog.IgnoresPauses: PausedQueueMachine,
     catalog.PausesNeverEnd: PausedQueueMachine,
-    catalog.VersionsBeginAnew: PlatformMachine,
+    catalog.DocumentsKeepTheirDate: PlatformMachine,
     catalog.RollbackLeavesDocuments: PlatformMachine,
     **dict.fromkeys(
         [
