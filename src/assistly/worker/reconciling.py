@@ -152,11 +152,15 @@ class Reconciler:
         self._questions += 1
         lock = self._storage.lock.acquire(
             f"{self._owner_id}-{self._questions}",  # another one each time, since an owner may extend a lock
-            ttl=timedelta(seconds=max(pause, 2 * self._caller.check_limit)),
+            ttl=timedelta(seconds=max(pause, self._caller.check_limit)),
             name=_lock_name(job),
         )
         if lock is None:
             self._not_before[job.id, job.claim] = self._monotonic() + pause / 2
+            return False
+        current = self._storage.queue.get(job.id)
+        if current is None or not current.outcome_unknown or current.claim != job.claim:
+            self._storage.lock.release(lock)  # another has resolved it since this worker read it
             return False
         if self._resolve(job, self._answer(check, job)):
             self._storage.lock.release(lock)
