@@ -69,6 +69,8 @@ _OTHERS = [
     """INSERT INTO {t}events (event_type, payload, created_at)
     SELECT 'type ' || (n % 10), '{}', AT[n - 100000] FROM numbers""",
     "INSERT INTO {t}store (kind, payload, updated_at) SELECT 'kind ' || n, '{}', AT[-n] FROM numbers",
+    """INSERT INTO {t}documents (collection, key, data, version, updated_at)
+    SELECT 'collection ' || (n % 3), 'key ' || n, '{}', 1, AT[-n] FROM numbers""",
     """INSERT INTO {t}worker_lock (id, name, owner_id, fence, held_since, held_until, acquired_at, expires_at)
     SELECT n, 'lock ' || n, 'owner', 1, AT[-n], AT[n], MS - n * 1000, MS + n * 1000 FROM numbers
     WHERE n <= LOCKS""",

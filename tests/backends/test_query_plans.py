@@ -31,6 +31,7 @@ from assistly.storage import (
 from assistly.storage.engine.values import KeyClaim
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.pruning import _LARGEST_BATCH as LARGEST_BATCH
+from assistly.storage.validation import canonical
 from backends.plans import NOW, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
 
 MINUTE = timedelta(minutes=1)
@@ -199,7 +200,33 @@ def follow_events(storage: Storage) -> None:
             storage.events.read_after(start, event_type=event_type, limit=10)
 
 
-HOT = [schedule, work, keep_records, coordinate, follow_events]
+def keep_documents(storage: Storage) -> None:
+    documents = storage._context.backend.documents
+    data = canonical("data", {})
+    for version in (None, 0, 1):
+        documents.put("collection 1", "key 500", data, expected_version=version, now=NOW)
+        documents.put("a new one", f"key {version}", data, expected_version=version, now=NOW)
+    documents.get("collection 1", "key 4")
+    documents.list("collection 1", after=None, limit=10)
+    documents.list("collection 1", after="key 50", limit=10)
+    documents.list("unheard of", after=None, limit=10)
+    documents.delete("collection 1", "key 7")
+    with storage.transaction() as tx:
+        tx._context.backend.documents.get("collection 1", "key 10", lock=True)
+
+
+def share_platforms(storage: Storage) -> None:
+    storage.platforms.pause("platform 3", until=NOW + MINUTE)
+    storage.platforms.pause_at_least("platform 3", NOW + DAY)
+    storage.platforms.limit("platform 4", 100, MINUTE)
+    storage.platforms.take("platform 4", 10)
+    storage.platforms.give_back("platform 4", 1)
+    storage.platforms.get("platform 3")
+    storage.platforms.list()
+    storage.platforms.resume("platform 3")
+
+
+HOT = [schedule, work, keep_records, coordinate, follow_events, keep_documents, share_platforms]
 
 
 def look_around(storage: Storage) -> None:
@@ -236,6 +263,25 @@ def test_hot_statements_touch_few_rows(place: tuple[Storage, Watch]) -> None:
     assert len({entry.statement for entry in seen}) > 50
     refuse([entry for entry in seen if entry.scans])
     refuse([entry for entry in seen if entry.work > watch.most_work])
+
+
+def test_a_claim_beside_fifty_pauses(place: tuple[Storage, Watch]) -> None:
+    storage, watch = place
+    for number in range(50):
+        storage.platforms.pause(f"paused {number}", until=NOW + number * MINUTE if number % 2 else None)
+    storage.queue.schedule_many(NewJob("paused 0", "no", NOW - 400 * DAY) for _ in range(20))
+    with watch.watching() as seen:
+        for limit in (1, 100):
+            for platforms in (None, ["platform 7", "platform 8", "paused 2"]):
+                jobs = storage.queue.claim_due(worker_id="w", limit=limit, platforms=platforms)
+                assert len(jobs) == limit
+        assert storage.queue.wait(0) is True
+        assert storage.queue.next_due_at() == NOW - 400 * DAY
+    refuse([entry for entry in seen if entry.scans])
+    refuse([entry for entry in seen if entry.work > watch.most_work])
+    with watch.watching() as seen:
+        assert storage.queue.wait(0, platforms=["paused 0"]) is False
+    refuse([entry for entry in seen if entry.scans])
 
 
 def test_other_statements_use_an_index(place: tuple[Storage, Watch]) -> None:
