@@ -168,7 +168,7 @@ def test_no_step_is_made_twice_and_no_post_is_lost(storage: Storage, plans: list
             assert process.poll() is None, Path("log").read_text()[-5_000:]
             return storage.queue.counts()[JobStatus.POSTED] == len(jobs)
 
-        until(all_posted, 60 + len(plans) / 2)
+        until(all_posted, 60 + 3 * len(plans))
     posts = Counter(line.split("-")[0] for line in lines("posts"))
     assert posts == {str(job.id): 1 for job in jobs}
     assert {job.remote_id for job in every_job(storage)} == {*lines("posts")}
