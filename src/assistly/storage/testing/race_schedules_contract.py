@@ -15,14 +15,14 @@ class RecurrenceRacesContract(RacingContract):
 
     def test_a_slot_becomes_a_job_of_one_runner(self, race: Race) -> None:
         storage = race._unrecorded
-        for number in range(40):
+        for number in range(15):
             storage.schedules.put(f"s{number}", "x", f"post {number}", cron=DAILY, catch_up="all")
         moments = [START + number * 31 * HOUR for number in range(4)]
         made = flat(flat(race.run(race_schedules.run_all, moments, DAY)))
         assert len({job.id for job in made}) == len(made)
         last = moments[-1] + DAY
         expected = [slot for slot in days(1, 9) if slot <= last]
-        for number in range(40):
+        for number in range(15):
             assert sorted(slots([job for job in made if job.content == f"post {number}"])) == expected
         assert len(waiting(storage)) == len(made)
 
