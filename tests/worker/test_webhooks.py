@@ -250,6 +250,14 @@ class TestForgeries:
         with pytest.raises(InvalidSignature):
             check({b"webhook-id": b"\xff", b"webhook-timestamp": b"1", b"webhook-signature": b"v1,"})
 
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("text", ["\udcff", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+    def test_headers_are_ascii(self, scheme: str, text: str) -> None:
+        headers = signed(scheme)
+        for name in headers:
+            with pytest.raises(InvalidSignature, match=f"{name.lower()} may hold ASCII only"):
+                check(headers | {name: headers[name] + text})
+
     def test_one_valid_signature_among_others_is_enough(self) -> None:
         headers = signed()
         others = ["v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc=", "v1a,x", "v2,", "v1"]

@@ -6,11 +6,11 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from assistly.storage import validation as check
 from assistly.storage.clock import system_clock
@@ -34,8 +34,17 @@ if TYPE_CHECKING:
 TOLERANCE = timedelta(minutes=5)
 
 Text = str | bytes
-Headers = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[Text, Text]]
-"""The headers of a request, by names in upper or lower case: a mapping, or pairs as in ASGI."""
+
+
+class HasItems(Protocol):
+    """A mapping of headers, or another object with their names and values in `items`."""
+
+    def items(self) -> Iterable[tuple[Text, Text]]:
+        """The pairs of a name and a value."""
+
+
+Headers = HasItems | Iterable[tuple[Text, Text]]
+"""The headers of a request, whose names may be in upper or lower case: a mapping, or pairs as in ASGI."""
 
 _READ = {name.lower() for name in (SIGNATURE, TIMESTAMP, STANDARD_ID, STANDARD_SIGNATURE, STANDARD_TIMESTAMP)}
 
@@ -186,7 +195,7 @@ def _decoded(text: Text) -> str:
 
 
 def _authentic(
-    body: bytes, headers: Mapping[str, str], secrets: WebhookSecrets
+    body: bytes, headers: dict[str, str], secrets: WebhookSecrets
 ) -> tuple[str, str, Literal["standard", "x-assistly"]]:
     """The id, the timestamp and the scheme of a valid signature."""
     complete = False
