@@ -6,13 +6,24 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 
-from assistly.storage import InvalidValue, Job, JobStatus, MemoryBackend, StatusConflict, Storage
+from assistly.storage import (
+    InvalidValue,
+    Job,
+    JobStatus,
+    MemoryBackend,
+    StatusConflict,
+    Storage,
+    open_storage,
+)
 from assistly.storage.stores.lock import Locks
 from assistly.storage.stores.queue import Queue
 from assistly.worker import (
@@ -29,7 +40,7 @@ from assistly.worker import (
     reconciling,
 )
 from waiting import until
-from worker.worker_harness import running, stored
+from worker.worker_harness import ENGINES, running, stored
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FIRST = 10.0
@@ -454,6 +465,63 @@ def test_another_answers_meanwhile(storage: Storage, clock: Clock, first: str) -
     run(storage, publisher)
     assert publisher.published == []
     assert stored(storage, job).outcome_unknown is (first == "again")
+
+
+def test_what_was_resolved_since_it_was_read_is_not_asked_about(
+    storage: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = unknown(storage, clock)
+    acquire = Locks.acquire
+
+    def late(locks: Locks, *args: Any, **kwargs: Any) -> Any:
+        storage.queue.resolve(job.id, posted=True)
+        return acquire(locks, *args, **kwargs)
+
+    monkeypatch.setattr(Locks, "acquire", late)
+    publisher = Checked(NotPosted())
+    run(storage, publisher)
+    assert publisher.asked == []
+    assert storage.lock.current(f"check:{job.id}") is None
+
+
+@pytest.fixture(params=["memory", *ENGINES])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """On its own clock."""
+    options: dict[str, Any] = (
+        {"sqlite_path": str(tmp_path / "shared.db")} if request.param == "sqlite" else {}
+    )
+    if request.param == "postgres":
+        get = request.getfixturevalue
+        options = {"database_url": get("database_url"), "schema": get("schema")}
+    with open_storage(engine=request.param, auto_prune=False, **options) as storage:
+        yield storage
+
+
+def test_workers_at_once_ask_once_for_each_pause(shared: Storage) -> None:
+    pause = 0.2
+    job = shared.queue.schedule("x", "hello")
+    (claimed,) = shared.queue.claim_due(worker_id="dead")
+    shared.queue.mark_unknown(shared.queue.begin_publish(claimed), "no answer")
+    asked: list[float] = []
+    resolved: list[WorkerEvent] = []
+
+    class Asked:
+        def publish(self, job: Job) -> None: ...
+
+        def check(self, job: Job) -> WasPosted | StillUnknown:
+            asked.append(monotonic())
+            return WasPosted("remote") if len(asked) == 4 else StillUnknown("not yet")
+
+    with ExitStack() as stack:
+        for _ in range(4):
+            worker = Worker(shared, {"x": Asked()}, check_pause=pause, on_event=resolved.append)
+            stack.enter_context(running(worker))
+        until(lambda: resolved)
+    assert stored(shared, job).remote_id == "remote"
+    assert [event.kind for event in resolved] == [EventKind.RESOLVED]
+    assert len(asked) == 4
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert all(gap >= expected for gap, expected in zip(gaps, (pause, 2 * pause, 4 * pause), strict=True))
 
 
 def test_resolve_can_name_the_claim(storage: Storage, clock: Clock) -> None:
