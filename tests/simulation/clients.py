@@ -137,6 +137,7 @@ class Client:
             *[self._use_locks] * 4,
             *[self._use_events] * 2,
             self._use_snapshots,
+            *[self._use_platforms] * 2,
             self._prune,
             *[self._in_a_transaction] * 2,
             *[self._compete] * 6,
@@ -693,6 +694,25 @@ class Client:
             lambda api: api.snapshots.list(),
         )
         self._make("using snapshots", self._random.choice(choices))
+
+    def _use_platforms(self) -> None:
+        """Pause and resume platforms; no pause is without an end, since nobody would resume it."""
+        random, platforms = self._random, self._storage.platforms
+        name = random.choice(PLATFORMS)
+        until = self._world.today() + timedelta(seconds=random.choice((0, 0.5, 1.5, 4)))
+        if random.random() < 0.1:
+            with self._world.atomic():
+                platforms.pause(name)
+                platforms.resume(name)
+            return
+        choices: tuple[Operation, ...] = (
+            lambda api: api.platforms.pause(name, until=until, reason="maintenance", by=self._name),
+            lambda api: api.platforms.pause_at_least(name, until),
+            lambda api: api.platforms.resume(name),
+            lambda api: api.platforms.get(name),
+            lambda api: api.platforms.list(),
+        )
+        self._make(f"using the platform {name}", random.choice(choices))
 
     def _prune(self) -> None:
         force = self._random.random() < 0.7

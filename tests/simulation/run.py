@@ -28,7 +28,7 @@ from .backend import Violation
 from .clients import Client, Reader
 from .engines import Engine
 from .scheduler import Process, Scheduler, SimulatedSecrets, SimulatedThreading, SimulatedTime, Stuck
-from .workers import WorkerProcess
+from .workers import PLATFORMS, WorkerProcess
 from .world import World
 
 WORKERS = 3
@@ -137,6 +137,8 @@ class _Run:
         self._calm_down()
         self._until_all_has_ended()
         self._answer_what_is_unknown()
+        for platform in PLATFORMS:
+            self._storage.platforms.resume(platform)
         self._idle()
         self._stop_workers()
         self._audit()
