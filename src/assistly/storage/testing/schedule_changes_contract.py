@@ -93,18 +93,32 @@ class ScheduleChangesContract(Contract):
         assert (retrying.status, retrying.due_at) == (JobStatus.RETRYING, START + 9 * DAY)
         assert retrying.retries == 1
 
-    def test_a_job_that_is_claimed_during_the_change_may_come_back(
-        self, storage: Storage, clock: FakeClock
-    ) -> None:
+    def test_a_claimed_job_may_come_back(self, storage: Storage, clock: FakeClock) -> None:
+        """After a run, a change, or both."""
         put_daily(storage)
-        storage.schedules.run()
-        clock.time = NINE + DAY
+        storage.schedules.run(ahead=2 * DAY)
+        clock.time = NINE + DAY + HOUR
+        storage.schedules.run(ahead=2 * DAY)
         (held,) = storage.queue.claim_due(worker_id="w")
+        clock.advance(DAY)
+        storage.schedules.run(ahead=2 * DAY)
         put_daily(storage, content="other")
-        storage.schedules.run()
-        storage.queue.release(held)
+        storage.schedules.run(ahead=3 * DAY)
+        released = storage.queue.release(held)
+        assert released.content == "hello"
         put_daily(storage, content="third")
         assert {job.content for job in waiting(storage)} == {"third"}
+        assert released.id in {job.id for job in waiting(storage)}
+
+    def test_a_change_at_the_very_moment_of_a_slot(self, storage: Storage, clock: FakeClock) -> None:
+        """The slot is one to come."""
+        put_daily(storage)
+        storage.schedules.run(ahead=2 * DAY)
+        clock.time = NINE + DAY
+        put_daily(storage, cron="0 10 * * *")
+        assert waiting(storage) == []
+        put_daily(storage)
+        assert slots(storage.schedules.run(ahead=DAY)) == days(1, 2)
 
     def test_a_job_that_a_person_moved_stays_there(self, storage: Storage) -> None:
         put_daily(storage)
