@@ -34,6 +34,7 @@ from assistly.storage.testing.nonces_contract import NoncesContract
 from assistly.storage.testing.pauses_contract import PausedClaimsContract, PausedWaitsContract
 from assistly.storage.testing.platforms_contract import PauseAtLeastContract, PlatformsContract
 from assistly.storage.testing.queue_contract import QueueContract
+from assistly.storage.testing.schedules_contract import ScheduleRunsContract, SchedulesContract
 from assistly.storage.testing.sessions_contract import SessionsContract, SessionUpdatesContract
 from assistly.storage.testing.snapshots_contract import SnapshotsContract
 from assistly.storage.testing.transaction_calls_contract import (
@@ -53,6 +54,7 @@ STORES = (
     "events",
     "snapshots",
     "platforms",
+    "schedules",
     "schedules",
 )
 
@@ -259,6 +261,8 @@ class OnThreads(
     LimitsContract,
     PausedClaimsContract,
     PausedWaitsContract,
+    SchedulesContract,
+    ScheduleRunsContract,
     TransactionsContract,
     TransactionErrorsContract,
     TransactionCallsContract,
