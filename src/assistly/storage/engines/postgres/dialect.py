@@ -38,8 +38,8 @@ class PostgresDialect(Dialect):
     def among(self, select: str) -> str:
         return f"= ANY(ARRAY({select}))"
 
-    def not_among(self, select: str) -> str:
-        return f"<> ALL (ARRAY({select}))"
+    def matches_none(self, column: str, key: str, rows: str) -> str:
+        return f"{column} <> ALL (ARRAY(SELECT {key} {rows}))"
 
     def among_list(self, name: str) -> str:
         return f"= ANY({getattr(self.p, name)}::text[])"

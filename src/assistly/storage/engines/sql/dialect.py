@@ -68,8 +68,11 @@ class Dialect(ABC):
         """The operator that tests a column against the rows of `select`, which runs once."""
 
     @abstractmethod
-    def not_among(self, select: str) -> str:
-        """The opposite of `among`."""
+    def matches_none(self, column: str, key: str, rows: str) -> str:
+        """The condition that no row of `rows`, a FROM and a WHERE, has the column's value as its key.
+
+        There are few such rows, and mostly none: then it costs next to nothing.
+        """
 
     @abstractmethod
     def among_list(self, name: str) -> str:

@@ -88,13 +88,8 @@ class JobStatements:
         self.after_due = f"AND (due_at, id) > ({p.after_due}, {p.after_id})"
         self.first_due_at = f"SELECT due_at FROM {table} WHERE {WAITING}"
         pauses = f"FROM {d.t}documents WHERE collection = '{PAUSES}'"
-        self.not_paused = f"""
-            AND platform {
-            d.not_among(f'''
-                SELECT key {pauses} AND ({d.pause_end} IS NULL OR {d.pause_end} > {p.now})
-            ''')
-        }
-        """
+        paused = f"{pauses} AND ({d.pause_end} IS NULL OR {d.pause_end} > {p.now})"
+        self.not_paused = f"AND {d.matches_none('platform', 'key', paused)}"
         self.first_pause_end = f"SELECT {d.f}min({d.pause_end}) {pauses} AND {d.pause_end} > {p.now}"
         self.begin_publish = f"""
             UPDATE {table}

@@ -26,8 +26,9 @@ class SqliteDialect(Dialect):
     def among(self, select: str) -> str:
         return f"IN ({select})"
 
-    def not_among(self, select: str) -> str:
-        return f"NOT IN ({select})"
+    def matches_none(self, column: str, key: str, rows: str) -> str:
+        # For NOT IN, SQLite would build a temporary table at each call.
+        return f"NOT EXISTS (SELECT 1 {rows} AND {key} = {column})"
 
     def among_list(self, name: str) -> str:
         return f"IN (SELECT value FROM json_each(:{name}))"
