@@ -247,7 +247,7 @@ def _time(timestamp: str) -> datetime:
 
 def _nonce(delivery: Delivery, sender: str | None) -> str:
     nonce = delivery.id if sender is None else f"{check.name('sender', sender)}:{delivery.id}"
-    if len(nonce.encode()) <= check.MAX_NAME_BYTES and nonce.isprintable():
+    if len(nonce.encode()) <= check.MAX_NAME_BYTES and "\0" not in nonce:
         return nonce
     return "sha256-" + hashlib.sha256(nonce.encode()).hexdigest()
 
