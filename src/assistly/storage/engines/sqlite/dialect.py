@@ -27,8 +27,8 @@ class SqliteDialect(Dialect):
         return f"IN ({select})"
 
     def matches_none(self, column: str, key: str, rows: str) -> str:
-        # For NOT IN, SQLite would build a temporary table at each call.
-        return f"NOT EXISTS (SELECT 1 {rows} AND {key} = {column})"
+        # For NOT IN, SQLite builds a temporary table, which costs a twentieth of a claim: not for no rows.
+        return f"(NOT EXISTS (SELECT 1 {rows}) OR {column} NOT IN (SELECT {key} {rows}))"
 
     def among_list(self, name: str) -> str:
         return f"IN (SELECT value FROM json_each(:{name}))"
