@@ -25,7 +25,7 @@ from contract.mutants.catalog import SettlesWithoutFence
 from contract.mutants.stores import NaiveEngine
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
-MEMORY = Traits(1, in_process=True, durable=False, multi_process=False, binds=False, writers=0)
+MEMORY = Traits(2, in_process=True, durable=False, multi_process=False, binds=False, writers=0)
 
 
 def open_mutant(place: str) -> StorageBackend:
