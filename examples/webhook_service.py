@@ -4,19 +4,21 @@ A command is signed and accepted once; when it is sent again, it gets the first 
 stored in one transaction, so a crash leaves either all of it or nothing.
 
     pip install fastapi uvicorn
-    WEBHOOK_SECRET=change-me uvicorn examples.webhook_service:app
+    WEBHOOK_SECRET="whsec_$(openssl rand -base64 32)" uvicorn examples.webhook_service:app
 
-    POST /commands         {"command": "post", "account": "bakery", "content": "Fresh bread!", "at": "…"}
-    POST /approvals/{id}   {"decision": "approved", "by": "kim"}
+    POST /commands    {"command": "post", "account": "bakery", "content": "Fresh bread!", "at": "…"}
+    POST /approvals   {"approval": "…", "decision": "approved", "by": "kim"}
     GET  /jobs/{id}
     GET  /health
 
-A POST has these headers:
+A POST is signed by the scheme of https://www.standardwebhooks.com, which has libraries for most languages.
+Its headers are:
 
-    Idempotency-Key   the sender's name for the command, the same however often it is sent
-    X-Timestamp       seconds since 1970
-    X-Nonce           16 to 64 random letters and digits, new each time it is sent
-    X-Signature       `signature`, below
+    webhook-id          the sender's name for the command, the same however often it is sent
+    webhook-timestamp   seconds since 1970
+    webhook-signature   HMAC-SHA256 of both and the body
+
+The path is not signed, so all that counts is in the body.
 
 The storage is the one that the environment describes, by default data/assistly.db. Workers publish what
 is due: assistly worker --publish mastodon=stdout --publish blog=stdout
@@ -25,11 +27,8 @@ is due: assistly worker --publish mastodon=stdout --publish blog=stdout
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
-import re
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel
 
 from assistly.storage import (
+    ConfigurationError,
     Conflict,
     IdempotencyMismatch,
     InvalidValue,
@@ -52,9 +52,10 @@ from assistly.storage import (
     StorageUnavailable,
     open_storage,
 )
+from assistly.worker.signatures import WebhookSecrets
+from assistly.worker.webhooks import WebhookError, verify
 
 MIN_GAP = timedelta(minutes=30)
-TOLERANCE = 300  # seconds; far less than RETENTION_NONCES_DAYS, so that no nonce is forgotten too soon
 Answer = dict[str, Any]
 
 
@@ -75,15 +76,19 @@ class Post(BaseModel):
 
 
 class Decision(BaseModel):
+    approval: str
     decision: Literal["approved", "rejected"]
     by: str
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.secret = os.environ.get("WEBHOOK_SECRET")
-    if not app.state.secret:
-        raise SystemExit("WEBHOOK_SECRET is not set")
+    try:
+        app.state.secrets = WebhookSecrets(os.environ.get("WEBHOOK_SECRET", ""))
+    except ConfigurationError as error:
+        raise SystemExit(f"WEBHOOK_SECRET is not set, or wrong: {error}") from None
+    if not app.state.secrets.standard_keys:
+        raise SystemExit("WEBHOOK_SECRET must begin with whsec_")
     with open_storage() as app.state.storage:
         yield
 
@@ -91,58 +96,44 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-def signature(secret: str, key: str, timestamp: str, nonce: str, path: str, body: bytes) -> str:
-    """In hexadecimal. Headers hold no line breaks, so no part can be moved into the next one."""
-    signed = f"{key}\n{timestamp}\n{nonce}\n{path}\n".encode() + body
-    return hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
-
-
 @dataclass(frozen=True)
-class Delivery:
-    """A request with a valid signature."""
+class Command:
+    """What was sent, with a valid signature."""
 
     key: str
-    nonce: str
     fingerprint: str
 
 
-async def verified(request: Request) -> Delivery:
-    names = ("idempotency-key", "x-timestamp", "x-nonce", "x-signature")
-    key, timestamp, nonce, given = (request.headers.get(name, "") for name in names)
-    body, path = await request.body(), request.url.path
-    expected = signature(app.state.secret, key, timestamp, nonce, path, body)
-    if not hmac.compare_digest(expected.encode(), given.encode()):
-        raise HTTPException(401, "the signature is wrong")
-    if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(time.time() - int(timestamp)) > TOLERANCE:
-        raise HTTPException(401, "the timestamp is too old or in the future")
-    if not re.fullmatch("[A-Za-z0-9]{16,64}", nonce):
-        raise HTTPException(401, "the nonce must be 16 to 64 letters and digits")
-    return Delivery(key, nonce, hashlib.sha256(path.encode() + b"\n" + body).hexdigest())
+async def verified(request: Request) -> Command:
+    body = await request.body()
+    try:
+        delivery = verify(body, request.headers, app.state.secrets)
+    except WebhookError as error:
+        raise HTTPException(401, str(error)) from None
+    if delivery.scheme != "standard":  # the other one has no id for these commands
+        raise HTTPException(401, "the command must have a webhook-signature")
+    return Command(delivery.id, hashlib.sha256(request.url.path.encode() + b"\n" + body).hexdigest())
 
 
-Verified = Annotated[Delivery, Depends(verified)]
+Verified = Annotated[Command, Depends(verified)]
 Opened = Annotated[Storage, Depends(lambda: app.state.storage)]
 
 
-def once(storage: Storage, delivery: Delivery, command: Callable[[Storage], Answer]) -> Answer:
-    """Run the command, or repeat its first answer. If it raises, nothing is stored, the nonce included."""
+def once(storage: Storage, sent: Command, run: Callable[[Storage], Answer]) -> Answer:
+    """Run the command, or repeat its first answer. If it raises, nothing is stored."""
     with storage.transaction() as tx:
-        if not tx.nonces.register(delivery.nonce):
-            raise HTTPException(409, "the nonce was used before: to repeat the command, sign it anew")
-        answer: Answer = tx.idempotency.run_once(
-            delivery.key, lambda: command(tx), fingerprint=delivery.fingerprint
-        )
+        answer: Answer = tx.idempotency.run_once(sent.key, lambda: run(tx), fingerprint=sent.fingerprint)
         return answer
 
 
 @app.post("/commands", status_code=202)
-def take_command(post: Post, delivery: Verified, storage: Opened) -> Answer:
-    return once(storage, delivery, lambda tx: ask_or_schedule(tx, post, delivery.key))
+def take_command(post: Post, sent: Verified, storage: Opened) -> Answer:
+    return once(storage, sent, lambda tx: ask_or_schedule(tx, post, sent.key))
 
 
-@app.post("/approvals/{id}")
-def take_decision(id: str, decision: Decision, delivery: Verified, storage: Opened) -> Answer:
-    return once(storage, delivery, lambda tx: decide(tx, id, decision))
+@app.post("/approvals")
+def take_decision(decision: Decision, sent: Verified, storage: Opened) -> Answer:
+    return once(storage, sent, lambda tx: decide(tx, decision))
 
 
 @app.get("/jobs/{id}", response_model_include={"id", "status", "due_at", "remote_id", "dead_letter_reason"})
@@ -167,8 +158,9 @@ def ask_or_schedule(tx: Storage, post: Post, key: str) -> Answer:
     return {"approval": tx.approvals.add(secrets.token_hex(8), draft).id}
 
 
-def decide(tx: Storage, id: str, decision: Decision) -> Answer:
-    draft = tx.approvals.decide(id, decision.decision, patch={"by": decision.by}).payload
+def decide(tx: Storage, decision: Decision) -> Answer:
+    patch = {"by": decision.by}
+    draft = tx.approvals.decide(decision.approval, decision.decision, patch=patch).payload
     if decision.decision == "rejected":
         return {"job": None}
     return {"job": schedule(tx, Post.model_validate(draft["post"]), draft["key"]).id}
@@ -195,6 +187,6 @@ async def answer_error(_: Request, error: StorageError) -> JSONResponse:
     if status == 500:
         raise error
     if status == 503:
-        detail = "the storage does not answer: send it again under the same key, with another nonce"
+        detail = "the storage does not answer: send it again under the same id"
         return JSONResponse({"detail": detail}, status, {"Retry-After": "2"})
     return JSONResponse({"detail": str(error)}, status)

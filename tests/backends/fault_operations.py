@@ -25,7 +25,19 @@ from assistly.storage import (
     mirror,
 )
 from assistly.storage.testing.faults import Fault, FaultyBackend, fail_with
-from assistly.storage.testing.fixtures import DAY, HOUR, MINUTE, START, dead, held, undone
+from assistly.storage.testing.fixtures import (
+    DAY,
+    HOUR,
+    MINUTE,
+    START,
+    begun,
+    cancelled,
+    dead,
+    held,
+    missed,
+    undone,
+    unknown,
+)
 
 KEYS = ("a", "b", "c")
 LOCKS = ("worker", "assistly.mirror")
@@ -57,6 +69,7 @@ def open_on(backend: StorageBackend) -> Storage:
 def content(storage: Storage) -> Content:
     """All that is stored, without ids and insertion order, which also grow with what is undone."""
     with undone(storage) as tx:
+        tokens = {platform.name: tx.platforms.take(platform.name, 1000) for platform in tx.platforms.list()}
         claims = {key: (c.state, c.value, c.lease_until) for key in KEYS if (c := tx.idempotency.claim(key))}
     metrics = storage.metrics.read()
     return {
@@ -64,6 +77,7 @@ def content(storage: Storage) -> Content:
         "sessions": storage.sessions.list(),
         "approvals": [_without(approval, "sequence") for approval in storage.approvals.list()],
         "keys": claims,
+        "platforms": (storage.platforms.list(), tokens),
         "nonces": [key for key in KEYS if storage.nonces.seen(key)],
         "metrics": (metrics.counters, metrics.latency),
         "locks": [_without(lock, "fence") for name in LOCKS if (lock := storage.lock.current(name))],
@@ -120,6 +134,16 @@ def _dead_letters(storage: Storage) -> list[Job]:
     return [dead(storage, content=text) for text in KEYS]
 
 
+def _of_each_kind(storage: Storage) -> None:
+    """Dead letters of which three are replayed, and a cancelled job."""
+    for make in (dead, unknown, missed, dead, cancelled):
+        make(storage)
+
+
+def _noted(storage: Storage) -> Job:
+    return storage.queue.checkpoint(begun(storage), {"step": 1})
+
+
 def _aged(storage: Storage) -> None:
     """Of each kind one that is kept, and three that are not."""
     for at in (START, *[START - n * DAY for n in (2, 3, 4)]):
@@ -162,6 +186,20 @@ def _gapped(storage: Storage) -> Job:
     return held(storage)
 
 
+def _paused(storage: Storage) -> None:
+    storage.platforms.pause("x", until=START + HOUR, reason="down", by="ann")
+
+
+def _limited(storage: Storage) -> None:
+    storage.platforms.limit("x", 10, HOUR)
+    storage.platforms.take("x", 4)
+
+
+def _due_beside_a_pause(storage: Storage) -> None:
+    _paused(storage)
+    storage.queue.schedule_many([NewJob("x", "no"), NewJob("y", "yes")])
+
+
 WRITES: dict[str, Operation] = {
     "schedule": Operation(lambda s, _: s.queue.schedule("x", "a")),
     "schedule with a key": Operation(lambda s, _: s.queue.schedule("x", "a", idempotency_key="a")),
@@ -176,6 +214,12 @@ WRITES: dict[str, Operation] = {
     ),
     "schedule_many with COPY": Operation(
         lambda s, _: s.queue.schedule_many([NewJob("x", str(n), START + n * HOUR) for n in range(110)])
+    ),
+    "schedule_many without an answer": Operation(
+        lambda s, _: s.queue.schedule_many(
+            [NewJob("x", key, idempotency_key=key) for key in KEYS], returning="none"
+        ),
+        lambda s: s.queue.schedule("x", "b", idempotency_key="b"),
     ),
     "schedule_many with gaps": Operation(
         lambda s, _: s.queue.schedule_many(
@@ -206,7 +250,19 @@ WRITES: dict[str, Operation] = {
     "settle": Operation(_settle, _claimed),
     "rescue_expired": Operation(lambda s, _: s.queue.rescue_expired(), _overdue),
     "replay": Operation(lambda s, job: s.queue.replay(job.id), dead),
+    "replay a cancelled one": Operation(lambda s, job: s.queue.replay(job.id), cancelled),
     "replay_all": Operation(lambda s, _: s.queue.replay_all(), _dead_letters),
+    "replay_all of every kind": Operation(
+        lambda s, _: s.queue.replay_all(unknown=True, missed=True, limit=3), _of_each_kind
+    ),
+    "resolve as posted": Operation(
+        lambda s, job: s.queue.resolve(job.id, posted=True, remote_id="remote"), unknown
+    ),
+    "resolve as not posted": Operation(lambda s, job: s.queue.resolve(job.id, posted=False), unknown),
+    "cancel": Operation(lambda s, job: s.queue.cancel(job.id), lambda s: s.queue.schedule("x", "a")),
+    "cancel a held one": Operation(lambda s, job: s.queue.cancel(job.id), held),
+    "checkpoint": Operation(lambda s, job: s.queue.checkpoint(job, {"step": [1.0]}), begun),
+    "mark_posted with a checkpoint": Operation(lambda s, job: s.queue.mark_posted(job, "remote"), _noted),
     "sessions.put": Operation(lambda s, _: s.sessions.put("a", 1)),
     "sessions.put a version": Operation(
         lambda s, _: s.sessions.put("a", 2, expected_version=1), lambda s: s.sessions.put("a", 1)
@@ -245,6 +301,21 @@ WRITES: dict[str, Operation] = {
     "events.append": Operation(lambda s, _: s.events.append("type", 1)),
     "events.append_many": Operation(lambda s, _: s.events.append_many([("type", n) for n in range(3)])),
     "snapshots.put": Operation(lambda s, _: s.snapshots.put("other", 1)),
+    "platforms.pause": Operation(lambda s, _: s.platforms.pause("x", until=START + HOUR, reason="down")),
+    "platforms.pause again": Operation(lambda s, _: s.platforms.pause("x"), _paused),
+    "platforms.pause_at_least": Operation(lambda s, _: s.platforms.pause_at_least("x", START + HOUR)),
+    "platforms.pause_at_least again": Operation(
+        lambda s, _: s.platforms.pause_at_least("x", START + DAY), _paused
+    ),
+    "platforms.resume": Operation(lambda s, _: s.platforms.resume("x"), _paused),
+    "platforms.limit": Operation(lambda s, _: s.platforms.limit("x", 10, HOUR)),
+    "platforms.limit again": Operation(lambda s, _: s.platforms.limit("x", 5, HOUR), _limited),
+    "platforms.limit of none": Operation(lambda s, _: s.platforms.limit("x", None), _limited),
+    "platforms.take": Operation(lambda s, _: s.platforms.take("x", 3), _limited),
+    "platforms.give_back": Operation(lambda s, _: s.platforms.give_back("x", 1), _limited),
+    "claim_due beside a pause": Operation(
+        lambda s, _: s.queue.claim_due(worker_id="w"), _due_beside_a_pause, in_steps=True
+    ),
     "prune": Operation(lambda s, _: s.prune(force=True), _aged, in_steps=True),
     "transaction": Operation(_in_a_transaction),
     "mirror": Operation(_mirror, in_steps=True),
@@ -257,6 +328,12 @@ READS: dict[str, Operation] = {
     "queue.find_conflict": Operation(lambda s, _: s.queue.find_conflict("x", START, HOUR), _gapped),
     "queue.next_due_at": Operation(lambda s, _: s.queue.next_due_at(), _three_due),
     "queue.wait": Operation(lambda s, _: s.queue.wait(0), _three_due),
+    "queue.wait for a platform": Operation(lambda s, _: s.queue.wait(0, platforms=["y"]), _three_due),
+    "queue.upcoming": Operation(lambda s, _: s.queue.upcoming(until=START, platform="x"), _three_due),
+    "queue.upcoming after a job": Operation(
+        lambda s, job: s.queue.upcoming(after=job), lambda s: s.queue.schedule("x", "a")
+    ),
+    "queue.list of cancelled ones": Operation(lambda s, _: s.queue.list(status="cancelled"), cancelled),
     "queue.dead_letters": Operation(lambda s, _: s.queue.dead_letters()),
     "sessions.get": Operation(lambda s, _: s.sessions.get("a")),
     "sessions.list": Operation(lambda s, _: s.sessions.list()),
@@ -271,6 +348,9 @@ READS: dict[str, Operation] = {
     "events.read_after a type": Operation(lambda s, _: s.events.read_after(0, event_type="type"), _gapped),
     "snapshots.get": Operation(lambda s, _: s.snapshots.get("a")),
     "snapshots.list": Operation(lambda s, _: s.snapshots.list()),
+    "platforms.get": Operation(lambda s, _: s.platforms.get("x"), _paused),
+    "platforms.list": Operation(lambda s, _: s.platforms.list(), _limited),
+    "queue.wait beside a pause": Operation(lambda s, _: s.queue.wait(0), _due_beside_a_pause),
     "ping": Operation(lambda s, _: s.ping()),
     "migrate": Operation(lambda s, _: s.migrate()),
 }

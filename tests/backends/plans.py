@@ -32,11 +32,12 @@ _QUEUE = """
 INSERT INTO {t}queue_jobs (
     status, retries, created_at, updated_at, platform, scheduled_at, due_at, next_retry_at, content,
     idempotency_key, remote_id, posted_at, dead_letter_at, dead_letter_reason, claim, worker_id,
-    lease_until, max_lateness, attention_at
+    lease_until, max_lateness, attention_at, publish_started_at
 )
 SELECT
     CASE WHEN n % 100 < 55 THEN 'posted' WHEN n % 100 < 80 THEN 'scheduled' WHEN n % 100 < 90 THEN 'retrying'
-        WHEN n % 100 < 95 THEN 'dead_letter' WHEN n % 100 < 97 THEN 'processing' ELSE 'scheduled' END,
+        WHEN n % 100 < 95 THEN 'dead_letter' WHEN n % 100 < 97 THEN 'processing'
+        WHEN n % 100 = 98 THEN 'cancelled' ELSE 'scheduled' END,
     CASE WHEN n % 100 BETWEEN 80 AND 94 THEN 1 ELSE 0 END, AT[-86400 * 30 - n], AT[-n],
     'platform ' || (n % 10),
     CASE WHEN n % 100 BETWEEN 55 AND 79 THEN AT[60 * n] ELSE AT[-60 * n] END,
@@ -45,13 +46,14 @@ SELECT
     CASE WHEN n % 100 BETWEEN 80 AND 89 THEN AT[n] END, 'post number ' || n, 'key ' || n,
     CASE WHEN n % 100 < 55 THEN 'remote ' || n END, CASE WHEN n % 100 < 55 THEN AT[-60 * n] END,
     CASE WHEN n % 100 BETWEEN 90 AND 94 THEN AT[-n] END,
-    CASE WHEN n % 100 BETWEEN 90 AND 94 THEN 'refused' END,
+    CASE WHEN n % 100 = 93 THEN 'missed: it' WHEN n % 100 BETWEEN 90 AND 94 THEN 'refused' END,
     CASE WHEN n % 100 BETWEEN 55 AND 79 THEN 0 ELSE 1 END,
     CASE WHEN n % 100 BETWEEN 95 AND 96 THEN 'worker ' || (n % 7) END,
     CASE WHEN n % 1000 = 95 THEN AT[-n] WHEN n % 100 BETWEEN 95 AND 96 THEN AT[n] END,
     CASE WHEN n % 1000 = 999 THEN 60000000 END,
     CASE WHEN n % 1000 = 95 THEN AT[-n] WHEN n % 100 BETWEEN 95 AND 96 THEN AT[n]
-        WHEN n % 1000 = 999 THEN AT[60 - 60 * n] END
+        WHEN n % 1000 = 999 THEN AT[60 - 60 * n] END,
+    CASE WHEN n % 100 = 94 THEN AT[-n] END
 FROM numbers
 """
 
@@ -67,6 +69,8 @@ _OTHERS = [
     """INSERT INTO {t}events (event_type, payload, created_at)
     SELECT 'type ' || (n % 10), '{}', AT[n - 100000] FROM numbers""",
     "INSERT INTO {t}store (kind, payload, updated_at) SELECT 'kind ' || n, '{}', AT[-n] FROM numbers",
+    """INSERT INTO {t}documents (collection, key, data, version, updated_at)
+    SELECT 'collection ' || (n % 3), 'key ' || n, '{}', 1, AT[-n] FROM numbers""",
     """INSERT INTO {t}worker_lock (id, name, owner_id, fence, held_since, held_until, acquired_at, expires_at)
     SELECT n, 'lock ' || n, 'owner', 1, AT[-n], AT[n], MS - n * 1000, MS + n * 1000 FROM numbers
     WHERE n <= LOCKS""",

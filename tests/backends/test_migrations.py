@@ -504,19 +504,21 @@ def at_noon(engine: str, statement: str) -> str:
 
 
 def test_jobs_from_before_attention_are_looked_after(place: Place, files: Files) -> None:
-    newest = BEFORE_ATTENTION[place.engine]
-    text = files.read(newest)
-    files.remove(newest)
+    later = [name for name in place.shipped() if name >= BEFORE_ATTENTION[place.engine]]
+    texts = {name: files.read(name) for name in later}
+    for name in later:
+        files.remove(name)
     with closing(place.backend()) as backend:
         backend.migrate()
     place.query(at_noon(place.engine, JOBS_BEFORE))
     if place.engine == "postgres":
         place.query("SELECT setval('assistly_queue_jobs_id_seq', 9)")
     place.query("DELETE FROM assistly_queue_jobs WHERE id = 9")
-    files.write(newest, text)
+    for name, text in texts.items():
+        files.write(name, text)
     with place.open() as storage:
         queue = storage.queue
-        assert storage.migrate() == [newest]
+        assert storage.migrate() == later
         late = queue.get(1)
         assert late is not None
         assert (late.metadata, late.idempotency_key) == ({"a": 1}, "key")

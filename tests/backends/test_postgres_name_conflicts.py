@@ -68,8 +68,8 @@ TABLES = sorted({table.name for each in discover("postgres") for table in tables
 
 
 def test_there_are_names() -> None:
-    assert {"idx_queue_due", "idx_queue_attention", "assistly_queue_jobs_pkey"} <= set(INDEXES)
-    assert {"assistly_store", "assistly_queue_jobs", "assistly_retention"} <= set(TABLES)
+    assert {"idx_queue_due", "idx_queue_cancelled", "assistly_queue_jobs_pkey"} <= set(INDEXES)
+    assert {"assistly_store", "assistly_queue_jobs", "assistly_documents"} <= set(TABLES)
 
 
 @pytest.mark.parametrize("name", INDEXES)
@@ -121,6 +121,9 @@ def test_a_name_that_a_later_migration_uses(application: Application) -> None:
         storage.ping()
     application.run(
         "DELETE FROM assistly_migrations WHERE name >= '005'",
+        "DROP TABLE assistly_documents",
+        "DROP INDEX idx_queue_cancelled",
+        "ALTER TABLE assistly_queue_jobs DROP COLUMN checkpoint",
         "DROP INDEX idx_queue_attention",
         "CREATE TABLE posts (id integer)",
         "CREATE INDEX idx_queue_lease ON posts (id)",

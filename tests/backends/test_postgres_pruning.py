@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from assistly.storage import PostgresBackend, Storage
-from assistly.storage.engine.protocol import RetentionStore
+from assistly.storage.engine.record_stores import RetentionStore
 from assistly.storage.engine.values import PrunedByAge, PrunedByCap
 from backends.plans import NOW as FILLED_AT
 from backends.plans import PostgresWatch, fill_postgres

@@ -31,6 +31,7 @@ from assistly.storage import (
 from assistly.storage.engine.values import KeyClaim
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.pruning import _LARGEST_BATCH as LARGEST_BATCH
+from assistly.storage.validation import canonical
 from backends.plans import NOW, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
 
 MINUTE = timedelta(minutes=1)
@@ -91,6 +92,12 @@ def schedule(storage: Storage) -> None:
     queue.get(50_000)
     queue.next_due_at()
     queue.wait(0)
+    for platforms in (["platform 7"], ["platform 7", "platform 8"]):
+        queue.wait(0, platforms=platforms)
+    page = queue.upcoming(limit=10)
+    queue.upcoming(until=NOW, after=page[-1], limit=10)
+    queue.upcoming(platform="platform 7", after=page[-1], limit=10)
+    queue.schedule_many([NewJob("platform 1", "one of three")] * 3, returning="ids")
 
 
 def work(storage: Storage) -> None:
@@ -118,6 +125,20 @@ def work(storage: Storage) -> None:
     queue.replay(dead[0].id)
     queue.replay_all(limit=3)
     queue.remove(dead[1].id)
+    publish_in_steps(storage)
+
+
+def publish_in_steps(storage: Storage) -> None:
+    queue = storage.queue
+    for posted in (True, False):
+        (job,) = queue.claim_due(worker_id="w", limit=1)
+        queue.checkpoint(queue.begin_publish(job), {"step": 1})
+        queue.mark_unknown(job, "no answer")
+        queue.resolve(job.id, posted=posted)
+    (job,) = queue.claim_due(worker_id="w", limit=1)
+    queue.cancel(job.id)
+    queue.replay(job.id)
+    queue.list(status="cancelled", limit=10)
 
 
 def keep_records(storage: Storage) -> None:
@@ -179,7 +200,33 @@ def follow_events(storage: Storage) -> None:
             storage.events.read_after(start, event_type=event_type, limit=10)
 
 
-HOT = [schedule, work, keep_records, coordinate, follow_events]
+def keep_documents(storage: Storage) -> None:
+    documents = storage._context.backend.documents
+    data = canonical("data", {})
+    for version in (None, 0, 1):
+        documents.put("collection 1", "key 500", data, expected_version=version, now=NOW)
+        documents.put("a new one", f"key {version}", data, expected_version=version, now=NOW)
+    documents.get("collection 1", "key 4")
+    documents.list("collection 1", after=None, limit=10)
+    documents.list("collection 1", after="key 50", limit=10)
+    documents.list("unheard of", after=None, limit=10)
+    documents.delete("collection 1", "key 7")
+    with storage.transaction() as tx:
+        tx._context.backend.documents.get("collection 1", "key 10", lock=True)
+
+
+def share_platforms(storage: Storage) -> None:
+    storage.platforms.pause("platform 3", until=NOW + MINUTE)
+    storage.platforms.pause_at_least("platform 3", NOW + DAY)
+    storage.platforms.limit("platform 4", 100, MINUTE)
+    storage.platforms.take("platform 4", 10)
+    storage.platforms.give_back("platform 4", 1)
+    storage.platforms.get("platform 3")
+    storage.platforms.list()
+    storage.platforms.resume("platform 3")
+
+
+HOT = [schedule, work, keep_records, coordinate, follow_events, keep_documents, share_platforms]
 
 
 def look_around(storage: Storage) -> None:
@@ -192,6 +239,13 @@ def look_around(storage: Storage) -> None:
                 queue.list(status=status, platform=platform, after=after, limit=50)
     queue.replay_all(platform="platform 4", limit=10)
     queue.replay_all(platform="platform 4")
+    queue.replay_all(limit=10, unknown=True)
+    queue.replay_all(limit=10, missed=True)
+    queue.replay_all(platform="platform 4", unknown=True, missed=True)
+    queue.counts(posted=False)
+    for platform in ("platform 5", "nowhere"):
+        queue.wait(0, platforms=[platform])
+        queue.upcoming(platform=platform, limit=10)
 
 
 def refuse(entries: list[Seen]) -> None:
@@ -209,6 +263,25 @@ def test_hot_statements_touch_few_rows(place: tuple[Storage, Watch]) -> None:
     assert len({entry.statement for entry in seen}) > 50
     refuse([entry for entry in seen if entry.scans])
     refuse([entry for entry in seen if entry.work > watch.most_work])
+
+
+def test_a_claim_beside_fifty_pauses(place: tuple[Storage, Watch]) -> None:
+    storage, watch = place
+    for number in range(50):
+        storage.platforms.pause(f"paused {number}", until=NOW + number * MINUTE if number % 2 else None)
+    storage.queue.schedule_many(NewJob("paused 0", "no", NOW - 400 * DAY) for _ in range(20))
+    with watch.watching() as seen:
+        for limit in (1, 100):
+            for platforms in (None, ["platform 7", "platform 8", "paused 2"]):
+                jobs = storage.queue.claim_due(worker_id="w", limit=limit, platforms=platforms)
+                assert len(jobs) == limit
+        assert storage.queue.wait(0) is True
+        assert storage.queue.next_due_at() == NOW - 400 * DAY
+    refuse([entry for entry in seen if entry.scans])
+    refuse([entry for entry in seen if entry.work > watch.most_work])
+    with watch.watching() as seen:
+        assert storage.queue.wait(0, platforms=["paused 0"]) is False
+    refuse([entry for entry in seen if entry.scans])
 
 
 def test_other_statements_use_an_index(place: tuple[Storage, Watch]) -> None:
@@ -304,7 +377,11 @@ ORIGINAL_INDEXES = {
 # docs/decisions/0015: no database of the original is on SQLite, where these two cost too much as they are.
 SQLITE_INDEXES = ORIGINAL_INDEXES | {
     "idx_queue_due": ("assistly_queue_jobs", ["due_at"], WAITING),
-    "idx_queue_conflict": ("assistly_queue_jobs", ["platform", "scheduled_at"], {"posted", "dead_letter"}),
+    "idx_queue_conflict": (
+        "assistly_queue_jobs",
+        ["platform", "scheduled_at"],
+        {"posted", "dead_letter", "cancelled"},
+    ),
 }
 
 

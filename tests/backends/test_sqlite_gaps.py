@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 
 from assistly.storage import NewJob, ScheduleConflict, SqliteBackend, Storage
 from assistly.storage.engines.sqlite.driver import sqlite3
+from golden.making import database
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -78,3 +80,22 @@ def test_in_a_transaction_of_the_callers(path: Path, storage: Storage) -> None:
         bound.queue.schedule("x", "apart", NOW, min_gap=MINUTE)
         connection.commit()
     assert has_index_for_gaps(storage)
+
+
+def test_an_index_with_the_condition_of_before_is_made_anew(path: Path) -> None:
+    """No statement would use it, since cancelled jobs are no longer in the way of others."""
+    path.write_bytes(gzip.decompress(database("sqlite", "003").read_bytes()))
+    made = """
+        CREATE INDEX IF NOT EXISTS idx_queue_conflict ON assistly_queue_jobs (platform, scheduled_at)
+        WHERE status NOT IN ('posted', 'dead_letter')
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(made)
+        connection.commit()
+    with Storage(SqliteBackend(path), auto_prune=False) as storage:
+        assert not has_index_for_gaps(storage)
+        storage.queue.find_conflict("x", NOW, MINUTE)
+        assert has_index_for_gaps(storage)
+    with closing(sqlite3.connect(path)) as connection:
+        ((text,),) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'idx_queue_conflict'")
+    assert "'cancelled'" in text

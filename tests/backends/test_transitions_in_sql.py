@@ -25,6 +25,8 @@ from assistly.storage.records import Attempt, Job, JobStatus
 NOW = datetime(2026, 1, 15, 12, 0, 0, 123456, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 UNTIL = NOW + 5 * MINUTE
+ERROR = "missed: the train"
+REASONS = ("a reason", ERROR, "missed: later than its max_lateness", "missed", None)
 METADATA = JsonText('{"new":[1,2.5,null]}')
 
 
@@ -38,12 +40,13 @@ def variants(status: JobStatus, id: int) -> Iterator[Job]:
     is_held = status is JobStatus.PROCESSING
     is_dead = status is JobStatus.DEAD_LETTER
     may_retry = status in transitions.ACTIVE
-    for (retries, attempts), retry_in, started, lateness, ends_in in product(
+    for (retries, attempts), retry_in, started, lateness, ends_in, reason in product(
         ((0, 1), (2, 20 if is_held else 1)),
         (None, -MINUTE, MINUTE) if may_retry else (None,),
         (None, NOW - 3 * MINUTE),
-        (None, MINUTE, timedelta(days=1)),
+        (None, timedelta(days=1)) if is_dead else (None, MINUTE, timedelta(days=1)),
         (-MINUTE, timedelta(0), MINUTE) if is_held else (None,),
+        REASONS if is_dead else (None,),
     ):
         scheduled_at = NOW - 10 * MINUTE
         next_retry_at = None if retry_in is None else NOW + retry_in
@@ -63,9 +66,9 @@ def variants(status: JobStatus, id: int) -> Iterator[Job]:
             idempotency_key=f"key {id}",
             remote_id="remote" if status is JobStatus.POSTED else None,
             posted_at=NOW - 4 * MINUTE if status is JobStatus.POSTED else None,
-            last_error="an error" if retries else None,
+            last_error=ERROR if retries else None,
             dead_letter_at=NOW - 2 * MINUTE if is_dead else None,
-            dead_letter_reason="a reason" if is_dead else None,
+            dead_letter_reason=reason,
             replayed_at=NOW - 15 * MINUTE if retries else None,
             claim=4,
             worker_id="holder" if is_held else None,
@@ -73,6 +76,7 @@ def variants(status: JobStatus, id: int) -> Iterator[Job]:
             publish_started_at=started,
             max_lateness=lateness,
             attempts=tuple(Attempt(n, NOW - 7 * MINUTE, "w", f"error {n}") for n in range(1, attempts + 1)),
+            checkpoint={"step": 1.0} if retries or started else None,
         )
 
 
@@ -97,6 +101,26 @@ def settling(kind: Any, *, expired_only: bool = False, claim: int = 4, **values:
         lambda backend, job: backend.jobs.settle([settlement(job)], now=NOW, expired_only=expired_only),
         lambda job: transitions.settled(job, settlement(job), now=NOW, expired_only=expired_only),
         lambda answer: answer[0],
+    )
+
+
+def replaying_many(*, unknown: bool, missed: bool, limit: int | None) -> Operation:
+    def expected(job: Job) -> Job | None:
+        is_dead = job.status is JobStatus.DEAD_LETTER
+        is_wanted = (unknown or not job.outcome_unknown) and (missed or not job.missed)
+        return transitions.replayed(job, UNTIL, now=NOW) if is_dead and is_wanted else None
+
+    return Operation(
+        lambda backend, _: backend.jobs.replay_many(
+            platform=None if limit is None else "x",
+            limit=limit,
+            unknown=unknown,
+            missed=missed,
+            scheduled_at=UNTIL,
+            now=NOW,
+        ),
+        expected,
+        bool,
     )
 
 
@@ -160,11 +184,14 @@ OPERATIONS = {
         lambda backend, job: backend.jobs.replay(job.id, UNTIL, now=NOW),
         lambda job: transitions.replayed(job, UNTIL, now=NOW),
     ),
-    "replay_many": Operation(
-        lambda backend, _: backend.jobs.replay_many(platform="x", limit=5, scheduled_at=UNTIL, now=NOW),
-        lambda job: transitions.replayed(job, UNTIL, now=NOW),
-        bool,
-    ),
+    **{
+        f"replay_many, unknown={unknown}, missed={missed}, limit={limit}": replaying_many(
+            unknown=unknown, missed=missed, limit=limit
+        )
+        for unknown in (False, True)
+        for missed in (False, True)
+        for limit in (None, 5)
+    },
     "reschedule": Operation(
         lambda backend, job: backend.jobs.reschedule(job.id, UNTIL, content=None, metadata=None, now=NOW),
         lambda job: transitions.rescheduled(job, UNTIL, content=None, metadata=None, now=NOW),
@@ -213,6 +240,7 @@ _REACH = {
     JobStatus.PROCESSING: {"extend", "begin_publish", "posted", "failed", "expired", "snoozed", "released"},
     JobStatus.POSTED: set[str](),
     JobStatus.DEAD_LETTER: {"replay", "replay_many"},
+    JobStatus.CANCELLED: {"replay"},
 }
 
 

@@ -297,6 +297,23 @@ def test_the_second_open_applies_nothing(original: Original) -> None:
     assert original.rows("migrations") == recorded
 
 
+def test_what_the_original_left_can_be_decided_about(original: Original) -> None:
+    with original.open() as storage:
+        queue = storage.queue
+        unknown = [job for job in queue.rescue_expired(now=NOW) if job.outcome_unknown]
+        assert len(unknown) >= 2
+        posted = queue.resolve(unknown[0].id, posted=True, remote_id="found")
+        assert (posted.status, posted.posted_at) == (JobStatus.POSTED, unknown[0].publish_started_at)
+        again = queue.resolve(unknown[1].id, posted=False, now=NOW)
+        assert (again.status, again.due_at, again.checkpoint) == (JobStatus.SCHEDULED, NOW, None)
+        assert [job.id for job in queue.upcoming(until=NOW)].count(again.id) == 1
+        cancelled = queue.cancel(again.id)
+        assert queue.counts()[JobStatus.CANCELLED] == 1
+        assert queue.list(status=JobStatus.CANCELLED) == [cancelled]
+        storage.platforms.pause(cancelled.platform)
+        assert [platform.name for platform in storage.platforms.list()] == [cancelled.platform]
+
+
 def test_several_processes_may_upgrade_at_once(original: Original) -> None:
     storages = [original.open() for _ in range(4)]
     applied: list[str] = []

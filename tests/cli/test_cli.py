@@ -140,7 +140,7 @@ def test_conformance_runs_the_suite_and_reports(run: Run) -> None:
     code, out, err = run("conformance", "memory", "--select", "Nonces and not Machine")
     assert (code, err) == (0, "")
     assert out.startswith("memory conforms: ")
-    assert "protocol 1, in_process yes, durable no" in out
+    assert "protocol 2, in_process yes, durable no" in out
 
 
 def test_an_engine_that_does_not_conform_exits_with_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_replay_one(run: Run) -> None:
         job = storage.queue.get(id)
         assert job is not None
         assert job.status is JobStatus.SCHEDULED
-    assert run("replay", str(id)) == (1, "", f"assistly: there is no dead letter {id}")
+    assert run("replay", str(id)) == (1, "", f"assistly: there is no dead letter and no cancelled job {id}")
 
 
 def test_replay_all_leaves_unknown_outcomes_to_a_person(run: Run) -> None:

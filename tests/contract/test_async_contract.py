@@ -27,10 +27,14 @@ from assistly.storage.testing.approvals_contract import ApprovalDecisionsContrac
 from assistly.storage.testing.batches_contract import BatchesContract
 from assistly.storage.testing.events_contract import EventReadingContract
 from assistly.storage.testing.idempotency_contract import IdempotencyFenceContract, RunOnceContract
+from assistly.storage.testing.limits_contract import LimitsContract
 from assistly.storage.testing.lock_contract import LockContract
 from assistly.storage.testing.metrics_contract import MetricsContract
 from assistly.storage.testing.nonces_contract import NoncesContract
+from assistly.storage.testing.pauses_contract import PausedClaimsContract, PausedWaitsContract
+from assistly.storage.testing.platforms_contract import PauseAtLeastContract, PlatformsContract
 from assistly.storage.testing.queue_contract import QueueContract
+from assistly.storage.testing.schedules_contract import ScheduleRunsContract, SchedulesContract
 from assistly.storage.testing.sessions_contract import SessionsContract, SessionUpdatesContract
 from assistly.storage.testing.snapshots_contract import SnapshotsContract
 from assistly.storage.testing.transaction_calls_contract import (
@@ -49,6 +53,9 @@ STORES = (
     "lock",
     "events",
     "snapshots",
+    "platforms",
+    "schedules",
+    "schedules",
 )
 
 Start = Callable[[], Coroutine[Any, Any, Any]]
@@ -249,6 +256,13 @@ class OnThreads(
     LockContract,
     EventReadingContract,
     SnapshotsContract,
+    PlatformsContract,
+    PauseAtLeastContract,
+    LimitsContract,
+    PausedClaimsContract,
+    PausedWaitsContract,
+    SchedulesContract,
+    ScheduleRunsContract,
     TransactionsContract,
     TransactionErrorsContract,
     TransactionCallsContract,

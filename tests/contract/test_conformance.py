@@ -25,7 +25,7 @@ from contract.mutants.catalog import SettlesWithoutFence
 from contract.mutants.stores import NaiveEngine
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
-MEMORY = Traits(1, in_process=True, durable=False, multi_process=False, binds=False, writers=0)
+MEMORY = Traits(2, in_process=True, durable=False, multi_process=False, binds=False, writers=0)
 
 
 def open_mutant(place: str) -> StorageBackend:
@@ -166,7 +166,7 @@ def test_a_text() -> None:
     )
     assert render(report).splitlines() == [
         "shelf conforms: 3 passed, 0 failed, 2 skipped, in 12 s",
-        "protocol 1, in_process yes, durable no, multi_process no, binds no, writers 0",
+        "protocol 2, in_process yes, durable no, multi_process no, binds no, writers 0",
         "",
         "  Nonces    3 passed  (0.2 s)",
         "  Fork      0 passed, 2 skipped  (0.0 s)",

@@ -28,6 +28,8 @@ from assistly.storage.testing.machines import (
     LockMachine,
     LockstepMachine,
     LogMachine,
+    PausedQueueMachine,
+    PlatformMachine,
     QueueMachine,
     SessionMachine,
 )
@@ -49,6 +51,10 @@ MACHINES: dict[type[NaiveEngine], type[LockstepMachine]] = {
     catalog.CompletesWithoutToken: IdempotencyMachine,
     catalog.ReleaseForgetsTheFence: LockMachine,
     catalog.RollbackLeavesNonces: LogMachine,
+    catalog.IgnoresPauses: PausedQueueMachine,
+    catalog.PausesNeverEnd: PausedQueueMachine,
+    catalog.DocumentsKeepTheirDate: PlatformMachine,
+    catalog.RollbackLeavesDocuments: PlatformMachine,
     **dict.fromkeys(
         [
             catalog.GapIncludesItsEdge,

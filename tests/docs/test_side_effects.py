@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from assistly.storage import AsyncStorage, PostgresBackend, Storage
-from assistly.worker import AsyncWorker, Worker
+from assistly.storage import AsyncStorage, Job, PostgresBackend, Storage
+from assistly.worker import AsyncWorker, Publication, StillUnknown, Worker
 from waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "side-effects.md"
@@ -58,8 +58,13 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-async def publish(_: Any) -> str:
-    return "remote"
+class InSteps:
+    async def publish(self, _: Job, publication: Publication) -> str:
+        await publication.acheckpoint("half")
+        return "remote"
+
+    def check(self, _: Job) -> StillUnknown:
+        return StillUnknown()
 
 
 def use_everything(backend: Callable[[], PostgresBackend]) -> None:
@@ -68,7 +73,7 @@ def use_everything(backend: Callable[[], PostgresBackend]) -> None:
     storage.queue.schedule_many([])
     storage.queue.wait(timedelta(0))
     storage.maintain()
-    worker = Worker(storage, {"x": publish}, concurrency=1, timeout=60)
+    worker = Worker(storage, {"x": InSteps()}, concurrency=1, timeout=60, on_event=lambda _: None)
     running = threading.Thread(target=worker.run, name="test")
     running.start()
     until(lambda: worker.counts.get("posted") == 1)
@@ -83,7 +88,7 @@ async def use_async(inner: Storage) -> None:
     async with storage.transaction() as tx:
         await tx.nonces.register("a")
     await storage.queue.wait(0.01)
-    worker = AsyncWorker(storage, {"x": publish})
+    worker = AsyncWorker(storage, {"x": InSteps()})
     task = asyncio.create_task(worker.run())
     await storage.queue.schedule("x", "b")
     while worker.counts.get("posted") != 1:

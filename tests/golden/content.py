@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,6 +73,7 @@ def fill(storage: Storage, clock: Clock) -> None:
         clock.time += SECOND
     _records(storage, clock)
     clock.time = THEN
+    _platforms(storage)
 
 
 def _jobs(storage: Storage, clock: Clock) -> None:
@@ -124,12 +125,43 @@ def _jobs(storage: Storage, clock: Clock) -> None:
             idempotency_key=f"{place} {text[:300]}",
             metadata={"value": JSON_VALUES[place], text[:10]: text},
         )
+    _decided_jobs(storage, claimed)
     queue.schedule_many(
         NewJob("many", f"job {place}", THEN - TICK, metadata={"value": value}, max_lateness=DAY)
         for place, value in enumerate(JSON_VALUES)
     )
     queue.schedule("far", "the end of time", datetime(9000, 1, 1, tzinfo=UTC))
     queue.remove(queue.schedule("x", "removed: its id must not come again").id)
+
+
+def _decided_jobs(storage: Storage, claimed: Callable[..., Job]) -> None:
+    """Cancelled and resolved jobs, and jobs with checkpoints."""
+    queue = storage.queue
+    queue.cancel(queue.schedule("x", "cancelled", idempotency_key="cancelled", max_lateness=SECOND).id)
+    queue.cancel(claimed("cancelled while it was held").id)
+
+    def in_steps(content: str, checkpoint: Any) -> Job:
+        return queue.checkpoint(queue.begin_publish(claimed(content)), checkpoint)
+
+    for place, value in enumerate(JSON_VALUES):
+        in_steps(f"in steps {place:02}", value)
+    queue.mark_unknown(in_steps("in steps, unknown outcome", {"container": "17 🐝"}), "no answer")
+    queue.mark_failed(in_steps("in steps, retrying", {"container": 18}), "busy", retry_at=THEN + MINUTE)
+    for posted in (True, False):
+        unknown = queue.mark_unknown(in_steps(f"resolved, posted: {posted}", [1, 2.0]), "no answer")
+        queue.resolve(unknown.id, posted=posted, remote_id="remote-2" if posted else None)
+    (again,) = queue.claim_due(worker_id="worker-1", lease=2 * DAY)
+    queue.snooze(again, THEN + DAY)
+
+
+def _platforms(storage: Storage) -> None:
+    platforms = storage.platforms
+    platforms.pause("paused", reason="maintenance", by="ann")
+    platforms.pause("paused for a while", until=THEN + MINUTE)
+    platforms.pause("resumed")
+    platforms.resume("resumed")
+    platforms.limit("limited   🐝", 100, MINUTE)
+    platforms.take("limited   🐝", 60)
 
 
 def _records(storage: Storage, clock: Clock) -> None:
@@ -187,6 +219,8 @@ def read_all(storage: Storage) -> dict[str, Any]:
         "locks": [storage.lock.current(name) for name in LOCKS],
         "events": storage.events.read_after(0, limit=1000),
         "snapshots": storage.snapshots.list(),
+        "platforms": storage.platforms.list(),
+        "upcoming": [job.id for job in storage.queue.upcoming(limit=1000)],
         "counts": {str(status): count for status, count in storage.queue.counts().items()},
         "next_due_at": storage.queue.next_due_at(),
     }

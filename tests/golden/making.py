@@ -23,6 +23,9 @@ FOLDER = Path(__file__).parent
 MIGRATIONS = FOLDER.parents[1] / "migrations"
 SCHEMA = "golden_database"
 
+_DECIDED_SINCE = {"sqlite": "004", "postgres": "007"}
+"""The levels since which `fill` writes cancelled jobs, checkpoints and documents."""
+
 _NOT_STATEMENTS = re.compile(
     rb"^(--.*|\\.*|SET .*|SELECT pg_catalog\.set_config.*|CREATE SCHEMA .*|)\n", re.MULTILINE
 )
@@ -42,9 +45,18 @@ def database(engine: str, level: str) -> Path:
 
 
 def records(engine: str, level: str) -> Path:
-    """What the version that made the database read of it: all that `fill` writes, where there is no other."""
+    """What the version that made the database read of it: where there is no other, what `fill` wrote then."""
     own = FOLDER / f"{engine}-{level}.json"
-    return own if own.exists() else FOLDER / "filled.json"
+    return own if own.exists() else _shared(engine, level)
+
+
+def _shared(engine: str, level: str) -> Path:
+    return FOLDER / ("decided.json" if level >= _DECIDED_SINCE[engine] else "filled.json")
+
+
+def is_filled(engine: str, level: str) -> bool:
+    """Whether `fill` made the rows, and not the original system or a script."""
+    return records(engine, level) == _shared(engine, level)
 
 
 def make_sqlite(level: str) -> None:
@@ -88,7 +100,7 @@ def dump(url: str, pg_dump: str) -> bytes:
 
 def _keep(engine: str, level: str, found: dict[str, Any]) -> None:
     """One file serves all databases of which the same was read."""
-    shared = FOLDER / "filled.json"
+    shared = _shared(engine, level)
     if shared.exists() and json.loads(shared.read_text(encoding="utf-8")) == found:
         return
     lines = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STORES = (
     *("jobs", "sessions", "approvals", "idempotency", "nonces", "metrics", "lock", "events", "snapshots"),
-    "retention",
+    *("documents", "retention"),
 )
 READS = {
     "jobs": {"get", "by_key", "in_window", "list", "counts", "waiting", "next_due_at", "late", "expired"}
@@ -35,6 +35,7 @@ READS = {
     "lock": {"current"},
     "events": {"get", "list", "read_after"},
     "snapshots": {"get", "list"},
+    "documents": {"get", "list"},
     "retention": {"newest_beyond"},
 }
 LOCK_SECONDS = 10.0

@@ -38,7 +38,7 @@ from assistly.storage.records import (
 
 from .backend import Violation
 from .compared import Undone, compare
-from .rules import Ending
+from .rules import Ending, Word
 from .scheduler import Process
 from .workers import PLATFORMS
 
@@ -51,6 +51,8 @@ _CONTESTED = (
     "_schedule",
     "_schedule_many",
     "_work_by_hand",
+    "_decide",
+    "_decide",
     "_count_in_a_session",
     "_use_sessions",
     "_use_approvals",
@@ -121,6 +123,7 @@ class Client:
             *[self._schedule] * 9,
             *[self._schedule_many] * 4,
             *[self._change_a_job] * 3,
+            *[self._decide] * 5,
             *[self._work_by_hand] * 10,
             *[self._use_a_stale_claim] * 2,
             *[self._read_jobs] * 2,
@@ -134,6 +137,7 @@ class Client:
             *[self._use_locks] * 4,
             *[self._use_events] * 2,
             self._use_snapshots,
+            *[self._use_platforms] * 2,
             self._prune,
             *[self._in_a_transaction] * 2,
             *[self._compete] * 6,
@@ -229,8 +233,14 @@ class Client:
         news = [self._new() for _ in range(self._random.randrange(1, 7))]
         if self._random.random() < 0.5:
             news = [_without_gap(new) for new in news]
-        answer = self._make(f"schedule_many({news})", lambda api: api.queue.schedule_many(news))
-        if isinstance(answer, list):
+        returning = self._random.choice(("jobs", "jobs", "jobs", "none"))
+        answer = self._make(
+            f"schedule_many({news})", lambda api: api.queue.schedule_many(news, returning=returning)
+        )
+        if returning == "none":
+            if answer != [] and not isinstance(answer, StorageError):
+                raise Violation(f"schedule_many returned {answer}, and was asked for nothing")
+        elif isinstance(answer, list):
             if len(answer) != len(news):
                 raise Violation(f"schedule_many returned {len(answer)} jobs for {len(news)}")
             for new, job in zip(news, answer, strict=True):
@@ -264,25 +274,66 @@ class Client:
             id = random.choice(keyed) if keyed and random.random() < 0.7 else id
             self._make(f"remove({id})", lambda api: api.queue.remove(id))
         elif kind < 9:
-            dead = [job.id for job in self._world.tables.jobs.values() if job.status == "dead_letter"]
-            id = random.choice(dead) if dead else id
+            jobs = self._world.tables.jobs.values()
+            fit = [job.id for job in jobs if job.status in ("dead_letter", "cancelled")]
+            id = random.choice(fit) if fit else id
             when = random.choice((None, at))
             self._make(f"replay({id})", lambda api: api.queue.replay(id, scheduled_at=when))
         else:
             platform, limit = random.choice((None, *PLATFORMS)), random.choice((None, 1, 2))
-            self._make("replay_all", lambda api: api.queue.replay_all(platform=platform, limit=limit))
+            unknown, missed = random.random() < 0.2, random.random() < 0.4
+            self._make(
+                f"replay_all(unknown={unknown}, missed={missed})",
+                lambda api: api.queue.replay_all(
+                    platform=platform, limit=limit, unknown=unknown, missed=missed
+                ),
+            )
+
+    def _decide(self) -> None:
+        """An operator answers an unknown outcome, or cancels a job."""
+        random, world = self._random, self._world
+        unknown = [job for job in world.tables.jobs.values() if job.outcome_unknown]
+        if unknown and random.random() < 0.7:
+            self.answer(unknown[self._number_below(len(unknown))])
+            return
+        fit = [job.id for job in world.tables.jobs.values() if job.status in ("processing", "scheduled")]
+        id = random.choice(fit) if fit and random.random() < 0.8 else self._some_id()
+        if random.random() < 0.2:
+            # Of most jobs the outcome is known, and nobody may say anything else about them.
+            job = world.tables.jobs.get(id)
+            if job is not None and not job.outcome_unknown:
+                self._make(f"resolve({id})", lambda api: api.queue.resolve(id, posted=False))
+            return
+        self._make(f"cancel({id})", lambda api: api.queue.cancel(id))
+
+    def answer(self, job: Job) -> None:
+        """Say about an unknown outcome what is true, unless a publisher may still be at it."""
+        rules = self._world.rules
+        if rules.may_still_go_out(job.id):
+            return
+        posted = rules.published(job.id) > 0
+        remote_id = self._random.choice((None, "found")) if posted else None
+        rules.words[self._world.scheduler.current] = Word(job, posted)
+        self._make(
+            f"resolve({job.id}, posted={posted})",
+            lambda api: api.queue.resolve(job.id, posted=posted, remote_id=remote_id),
+        )
 
     def _read_jobs(self) -> None:
         random, id = self._random, self._some_id()
-        status = random.choice((None, "scheduled", "processing", "posted", "dead_letter", "retrying"))
+        status = random.choice(
+            (None, "scheduled", "processing", "posted", "dead_letter", "retrying", "cancelled")
+        )
         platform = random.choice((None, *PLATFORMS))
         limit, at = random.choice((1, 3, 100)), self._time() or self._world.today()
+        until, last = self._time(), random.choice((None, self._world.tables.jobs.get(id)))
         operation: Operation = random.choice(
             (
                 lambda api: api.queue.get(id),
                 lambda api: api.queue.list(status=status, platform=platform, after=id - 2, limit=limit),
                 lambda api: api.queue.counts(),
                 lambda api: api.queue.next_due_at(),
+                lambda api: api.queue.upcoming(until=until, platform=platform, after=last, limit=limit),
                 lambda api: api.queue.dead_letters(platform=platform, limit=limit),
                 lambda api: api.queue.find_conflict(platform or "free", at, GAP),
             )
@@ -323,7 +374,15 @@ class Client:
             if isinstance(answer, Job):
                 self._begun[job.id] = answer
             return
+        if draw < 0.75:
+            self._note_progress(random.choice(self._held))
+            return
         self._settle_by_hand()
+
+    def _note_progress(self, job: Job) -> None:
+        """Store a checkpoint; publishing may not have begun, or somebody else may have the job."""
+        data = self._random.choice((None, {"container": self._world.next_number()}))
+        self._make(f"checkpoint({job.id})", lambda api: api.queue.checkpoint(job, data))
 
     def _were_claimed(self, jobs: list[Job], limit: int, platforms: list[str] | None) -> None:
         if len(jobs) > limit:
@@ -367,6 +426,7 @@ class Client:
             lambda api: api.queue.settle([outcome]),
             lambda api: _end_one(api.queue, outcome),
             lambda api: api.queue.extend([job], lease=timedelta(seconds=2)),
+            lambda api: api.queue.checkpoint(job, {"by": self._name}),
         )
         self._make(f"with a claim of long ago, {outcome}", self._random.choice(choices))
 
@@ -375,11 +435,12 @@ class Client:
         begun = self._begun.pop(job.id, None)
         now = self._world.today()
         claim = rules.jobs[job.id].claims[job.claim]
-        if begun is not None and begun.claim == job.claim and not claim.calls and random.random() < 0.7:
-            rules.begin(self._process, begun)
-            rules.went_out(self._process, begun)
-            rules.end(self._process, claim)
-            claim.ending = Ending("posted")
+        if begun is not None and begun.claim == job.claim and claim.ending is None:
+            if random.random() < 0.7:
+                rules.begin(self._process, begun)
+                rules.went_out(self._process, begun)
+                rules.end(self._process, claim)
+            claim.ending = Ending("posted" if claim.calls else "nothing went out")
         if claim.calls:
             # It went out: nothing else may be said about it.
             return Posted(job, f"by {self._name}") if random.random() < 0.8 else Unknown(job, "no answer")
@@ -633,6 +694,25 @@ class Client:
             lambda api: api.snapshots.list(),
         )
         self._make("using snapshots", self._random.choice(choices))
+
+    def _use_platforms(self) -> None:
+        """Pause and resume platforms; no pause is without an end, since nobody would resume it."""
+        random, platforms = self._random, self._storage.platforms
+        name = random.choice(PLATFORMS)
+        until = self._world.today() + timedelta(seconds=random.choice((0, 0.5, 1.5, 4)))
+        if random.random() < 0.1:
+            with self._world.atomic():
+                platforms.pause(name)
+                platforms.resume(name)
+            return
+        choices: tuple[Operation, ...] = (
+            lambda api: api.platforms.pause(name, until=until, reason="maintenance", by=self._name),
+            lambda api: api.platforms.pause_at_least(name, until),
+            lambda api: api.platforms.resume(name),
+            lambda api: api.platforms.get(name),
+            lambda api: api.platforms.list(),
+        )
+        self._make(f"using the platform {name}", random.choice(choices))
 
     def _prune(self) -> None:
         force = self._random.random() < 0.7

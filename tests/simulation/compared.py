@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from assistly.storage.engine.values import PAUSES
 from assistly.storage.errors import StorageError
 from assistly.storage.records import Approval, Attempt, Event, IdempotencyClaim, Job, Settled
 from assistly.storage.testing.model import Model, ModelRetention
-from assistly.storage.testing.model_state import ModelKey, ModelMutex
+from assistly.storage.testing.model_state import ModelKey, ModelMutex, ModelPause
 
 from .backend import Violation
 from .reference import Reference, Tables
@@ -52,6 +53,14 @@ def model_of(world: World) -> Model:
         stored.locks[name] = ModelMutex(row.fence, holder)
     stored.events = [*tables.events.values()]
     stored.snapshots = dict(tables.snapshots)
+    reference = Reference()
+    reference.tables = tables
+    stored.pauses = reference.pauses(world.today())
+    for (collection, key), document in tables.documents.items():
+        if collection == PAUSES:
+            stored.pause_notes[key] = ModelPause(
+                document.data["reason"], document.data["by"], document.updated_at
+            )
     stored.pruned_at = tables.pruned_at
     return model
 

@@ -16,7 +16,7 @@ from assistly.storage.engine.keyvalue import keys, waking
 from assistly.storage.errors import StorageError
 from assistly.storage.records import Failed, Job
 from assistly.storage.retention import milliseconds
-from assistly.storage.stores import events, idempotency, metrics, nonces, queue, scheduling, settling
+from assistly.storage.stores import claiming, events, idempotency, metrics, nonces, scheduling, settling
 from assistly.storage.stores.sessions import Sessions
 from assistly.worker import claimed_jobs, pauses, processing, slots, storage_calls
 
@@ -97,13 +97,13 @@ def a_lost_slot_is_published_under() -> list[Replacement]:
 
 @_planted
 def pauses_are_forgotten() -> list[Replacement]:
-    return [(pauses.PlatformPauses, "remaining", lambda self, platform: 0.0)]
+    return [(pauses.PlatformPauses, "remaining", lambda self, platform, claimed_at: 0.0)]
 
 
 @_planted
 def a_stopping_worker_begins_jobs() -> list[Replacement]:
     def _may_begin(self: Any, claimed: Any) -> bool:
-        return not self._pauses.remaining(claimed.job.platform)
+        return not self._pauses.remaining(claimed.job.platform, claimed.claimed_at)
 
     return [(processing.JobProcessor, "_may_begin", _may_begin)]
 
@@ -123,7 +123,7 @@ def rescue_ignores_that_publishing_began() -> list[Replacement]:
     def expire(job: Job, retry: Any, now: Any) -> Any:
         return replace(original(replace(job, publish_started_at=None), retry, now), keep_publish=True)
 
-    return [(queue, "expire", expire)]
+    return [(claiming, "expire", expire)]
 
 
 @_planted
@@ -137,20 +137,20 @@ def updates_of_sessions_are_two_steps() -> list[Replacement]:
 
 @_planted
 def a_gap_is_checked_before_the_transaction() -> list[Replacement]:
-    def _insert_with_gaps(backend: Any, requests: Any, now: Any) -> Any:
+    def _insert_in_order(backend: Any, requests: Any, now: Any) -> Any:
         return [scheduling._insert(backend, request.draft(now), now) for request in requests]
 
     original = scheduling.Scheduler._schedule_all
 
-    def _schedule_all(self: Any, requests: Any, now: Any) -> Any:
+    def _schedule_all(self: Any, requests: Any, now: Any, returning: str = "jobs") -> Any:
         for request in requests:
             if request.min_gap and request.idempotency_key is None:
                 at = request.scheduled_at or self._context.now(now)
                 scheduling.raise_conflict(self._context.backend, request.platform, at, request.min_gap)
-        return original(self, requests, now)
+        return original(self, requests, now, returning)
 
     return [
-        (scheduling, "_insert_with_gaps", _insert_with_gaps),
+        (scheduling, "_insert_in_order", _insert_in_order),
         (scheduling.Scheduler, "_schedule_all", _schedule_all),
     ]
 
@@ -208,7 +208,33 @@ def the_last_event_of_a_page_is_skipped() -> list[Replacement]:
     return [(events.Events, "read_after", read_after)]
 
 
+@_planted
+def cancel_ignores_that_publishing_began() -> list[Replacement]:
+    original = transitions.cancelled
+
+    def cancelled(job: Job, *, now: Any) -> Job | None:
+        return original(replace(job, publish_started_at=None), now=now)
+
+    return [(transitions, "cancelled", cancelled)]
+
+
+@_planted
+def a_known_outcome_is_resolved() -> list[Replacement]:
+    def resolved_unpublished(job: Job, *, now: Any) -> Job | None:
+        return transitions.replayed(replace(job, status=records.JobStatus.DEAD_LETTER), now, now=now)
+
+    return [(transitions, "resolved_unpublished", resolved_unpublished)]
+
+
 # The engines
+
+
+@_planted
+def a_claim_forgets_the_pauses() -> list[Replacement]:
+    def pauses(self: Any, now: Any) -> Any:
+        return {}
+
+    return [(keyvalue_jobs.KeyValueJobs, "pauses", pauses)]
 
 
 @_planted

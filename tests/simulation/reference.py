@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from assistly.storage.engine.values import IdempotencyRow, JobDraft, KeyClaim, LockRow, Settlement
+from assistly.storage.engine.values import Document, IdempotencyRow, JobDraft, KeyClaim, LockRow, Settlement
 from assistly.storage.records import (
     Approval,
     Attempt,
@@ -41,6 +41,7 @@ class Tables:
     __slots__ = (
         "approvals",
         "counters",
+        "documents",
         "events",
         "jobs",
         "keys",
@@ -65,6 +66,7 @@ class Tables:
         self.locks: dict[str, LockRow] = {}
         self.events: dict[int, Event] = {}
         self.snapshots: dict[str, Snapshot] = {}
+        self.documents: dict[tuple[str, str], Document] = {}
         self.counters: dict[str, int] = {}
         self.latency = (0, 0, 0)
         self.pruned_at: datetime | None = None
@@ -165,6 +167,9 @@ class Reference:
     def jobs_get(self, answer: Any, id: int, *, lock: bool = False) -> Job | None:
         return self.tables.jobs.get(id)
 
+    def jobs_save(self, answer: Any, job: Job) -> None:
+        self._job(job)
+
     def jobs_reschedule(
         self,
         answer: Any,
@@ -211,8 +216,34 @@ class Reference:
     def jobs_remove(self, answer: Any, id: int) -> bool:
         return self.tables.jobs.pop(id, None) is not None
 
-    def jobs_next_due_at(self, answer: Any) -> datetime | None:
-        return min((job.due_at for job in self.tables.jobs.values() if job.status in WAITING), default=None)
+    def jobs_waiting(
+        self,
+        answer: Any,
+        *,
+        until: datetime | None,
+        platforms: Sequence[str] | None,
+        after: tuple[datetime, int] | None,
+        limit: int,
+    ) -> list[Job]:
+        due = self._due(platforms, LAST if until is None else until)
+        return [job for job in due if after is None or (job.due_at, job.id) > after][:limit]
+
+    def jobs_next_due_at(
+        self, answer: Any, *, platforms: Sequence[str] | None = None, now: datetime | None = None
+    ) -> datetime | None:
+        pauses = {} if now is None else self.pauses(now)
+        moments = [job.due_at for job in self._due(platforms, LAST) if job.platform not in pauses]
+        return min([*moments, *(end for end in pauses.values() if end is not None)], default=None)
+
+    def pauses(self, now: datetime) -> dict[str, datetime | None]:
+        """The platforms that are paused at this time, and until when."""
+        found = {}
+        for (collection, key), document in self.tables.documents.items():
+            until = document.data["until"] if collection == "pauses" else 0
+            end = None if until is None else EPOCH + timedelta(microseconds=until)
+            if end is None or end > now:
+                found[key] = end
+        return found
 
     def _due(self, platforms: Sequence[str] | None, now: datetime) -> list[Job]:
         due = [
@@ -256,7 +287,7 @@ class Reference:
                     updated_at=now,
                 )
             )
-            for job in in_time[:limit]
+            for job in [job for job in in_time if job.platform not in self.pauses(now)][:limit]
         ]
 
     def _late(self, platforms: Sequence[str] | None, now: datetime) -> list[Job]:
@@ -270,9 +301,9 @@ class Reference:
 
     def jobs_dead_letter_late(
         self, answer: Any, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
+    ) -> list[Job]:
         late = self._late(platforms, now)[:limit]
-        for job in late:
+        return [
             self._job(
                 replace(
                     job,
@@ -283,7 +314,8 @@ class Reference:
                     updated_at=now,
                 )
             )
-        return len(late)
+            for job in late
+        ]
 
     def _expired(self, now: datetime) -> list[Job]:
         expired = [
@@ -345,6 +377,7 @@ class Reference:
                     posted_at=now,
                     remote_id=one.remote_id,
                     next_retry_at=None,
+                    checkpoint=None,
                 )
             )
         if one.kind in ("snoozed", "released"):
@@ -378,7 +411,7 @@ class Reference:
 
     def jobs_replay(self, answer: Any, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
         job = self.tables.jobs.get(id)
-        if job is None or job.status is not JobStatus.DEAD_LETTER:
+        if job is None or job.status not in (JobStatus.DEAD_LETTER, JobStatus.CANCELLED):
             return None
         self.tables.replays[id] = self.tables.replays.get(id, 0) + 1
         return self._job(
@@ -392,6 +425,7 @@ class Reference:
                 dead_letter_at=None,
                 dead_letter_reason=None,
                 publish_started_at=None,
+                checkpoint=None,
                 replayed_at=now,
                 updated_at=now,
             )
@@ -403,17 +437,27 @@ class Reference:
         *,
         platform: str | None,
         limit: int | None,
+        unknown: bool,
+        missed: bool,
         scheduled_at: datetime,
         now: datetime,
     ) -> int:
         dead = [
             job.id
             for job in self._sorted()
-            if job.status is JobStatus.DEAD_LETTER and platform in (None, job.platform)
+            if job.status is JobStatus.DEAD_LETTER
+            and platform in (None, job.platform)
+            and (unknown or job.publish_started_at is None)
+            and (missed or job.publish_started_at is not None or not self._was_missed(job))
         ][:limit]
         for id in dead:
             self.jobs_replay(None, id, scheduled_at, now=now)
         return len(dead)
+
+    @staticmethod
+    def _was_missed(job: Job) -> bool:
+        reason = job.dead_letter_reason or ""
+        return reason.startswith("missed: ") and reason != job.last_error
 
     # Sessions
 
@@ -665,6 +709,42 @@ class Reference:
 
     def snapshots_list(self, answer: Any) -> list[Snapshot]:
         return [self.tables.snapshots[kind] for kind in sorted(self.tables.snapshots)]
+
+    # Documents
+
+    def documents_get(self, answer: Any, collection: str, key: str, *, lock: bool = False) -> Document | None:
+        return self.tables.documents.get((collection, key))
+
+    def documents_put(
+        self,
+        answer: Any,
+        collection: str,
+        key: str,
+        data: str,
+        *,
+        expected_version: int | None,
+        now: datetime,
+    ) -> Document | None:
+        stored = self.tables.documents.get((collection, key))
+        version = 0 if stored is None else stored.version
+        if expected_version not in (None, version):
+            return None
+        document = Document(collection, key, json.loads(data), version + 1, now)
+        self.tables.documents[collection, key] = document
+        return document
+
+    def documents_delete(self, answer: Any, collection: str, key: str) -> bool:
+        return self.tables.documents.pop((collection, key), None) is not None
+
+    def documents_list(
+        self, answer: Any, collection: str, *, after: str | None, limit: int
+    ) -> list[Document]:
+        found = [
+            document
+            for (name, key), document in sorted(self.tables.documents.items())
+            if name == collection and (after is None or key > after)
+        ]
+        return found[:limit]
 
     # Retention
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from assistly.storage.records import Job, JobStatus
 
 from .backend import STORES, SimulatedBackend, Violation
-from .scheduler import Process
+from .scheduler import Process, SimulatedThread
 
 if TYPE_CHECKING:
     from .world import World
 
 WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
+ACTIVE = (*WAITING, JobStatus.PROCESSING)
 UNKNOWN = "outcome unknown: "
 EXPIRED = "lease expired: "
 MISSED = "missed: "
@@ -46,6 +47,7 @@ class Claim:
     reply_lost: bool
     epoch: int
     """How often the job had been replayed."""
+    claimed_mono: float
     begun: bool = False
     begun_at: datetime | None = None
     begun_mono: float = 0.0
@@ -58,12 +60,22 @@ class Claim:
 
 
 @dataclass
+class Word:
+    """What a person said about the unknown outcome of a job, as it was when the person looked."""
+
+    job: Job
+    posted: bool
+
+
+@dataclass
 class JobTrack:
     """What has happened to one job."""
 
     claims: dict[int, Claim] = field(default_factory=dict)
     published: dict[int, int] = field(default_factory=dict)
     """How often it went out, by the number of replays before."""
+    misjudged: int = 0
+    """How often a person said something that had been true of an earlier attempt."""
     removed: bool = False
 
 
@@ -75,6 +87,9 @@ class Rules:
         self._checks = self._methods("_before_")
         self._notes = self._methods("_after_")
         self.jobs: dict[int, JobTrack] = {}
+        self.words: dict[SimulatedThread, Word] = {}
+        """What each thread says at the moment."""
+        self._tables = world.tables
         self.nonces: Counter[str] = Counter()
         self.tokens: set[int] = set()
         self.completed: defaultdict[str, list[Any]] = defaultdict(list)
@@ -96,7 +111,15 @@ class Rules:
         return self.jobs[id].published.get(self._epoch(id), 0)
 
     def _epoch(self, id: int) -> int:
-        return self._world.tables.replays.get(id, 0)
+        return self._world.tables.replays.get(id, 0) + self.jobs[id].misjudged
+
+    def may_still_go_out(self, id: int) -> bool:
+        """Whether somebody who lives was allowed to publish the job, and has not ended it yet."""
+        for claim in self.jobs[id].claims.values():
+            is_running = claim in self.publishing.get(claim.process, ())
+            if claim.begun and claim.process.alive and (claim.ending is None or is_running):
+                return True
+        return False
 
     # Before a call
 
@@ -111,6 +134,7 @@ class Rules:
             raise Violation(f"{kind}.{name} at {now}, which the clock did not show to its caller: {reads}")
         check = self._checks.get((kind, name))
         if check is not None:
+            self._tables = getattr(backend, "tables", world.tables)
             check(backend.process, *args, **kwargs)
 
     def _before_jobs_claim(
@@ -140,6 +164,38 @@ class Rules:
     _before_jobs_replay_many = _before_jobs_replay
     _before_jobs_remove = _before_jobs_replay
     _before_jobs_reschedule = _before_jobs_replay
+
+    def _before_jobs_save(self, process: Process, job: Job) -> None:
+        """A checkpoint, a cancellation, or the answer to an unknown outcome, and nothing else."""
+        before = self._tables.jobs[job.id]
+        if job.status is JobStatus.PROCESSING:
+            same = replace(before, checkpoint=job.checkpoint, updated_at=job.updated_at)
+            if job != same or before.publish_started_at is None:
+                raise Violation(f"a checkpoint would turn\n  {before} into\n  {job}")
+            return
+        if self._world.worker_of(process) is not None:
+            raise Violation(f"{process.name} decides about job {job.id}, and nobody told it to")
+        if job.status is JobStatus.CANCELLED:
+            if before.status not in ACTIVE or before.publish_started_at is not None:
+                raise Violation(f"a job would be cancelled, and it was too late for that: {before}")
+            return
+        word = self.words.get(self._world.scheduler.current)
+        if word is None or word.job.id != job.id:
+            raise Violation(f"nobody said anything about job {job.id}, and it would become {job}")
+        if before.status is not JobStatus.DEAD_LETTER or before.publish_started_at is None:
+            raise Violation(f"the outcome of job {job.id} is known, and would become another one: {before}")
+        if job.status is not (JobStatus.POSTED if word.posted else JobStatus.SCHEDULED):
+            raise Violation(f"job {job.id} is {word}, and would become {job}")
+
+    def _after_jobs_save(self, process: Process, answer: Any, lost: bool, job: Job) -> None:
+        if job.status not in (JobStatus.POSTED, JobStatus.SCHEDULED):
+            return
+        word = self.words.pop(self._world.scheduler.current)
+        if (self.published(job.id) > 0) is word.posted:
+            return
+        if word.job.claim == job.claim:
+            raise Violation(f"a person said {word.posted} about job {job.id}, and that is not true")
+        self.jobs[job.id].misjudged += 1
 
     def _before_jobs_dead_letter_late(self, process: Process, *, reason: str, **_: Any) -> None:
         if not reason.startswith(MISSED):
@@ -268,7 +324,9 @@ class Rules:
                 raise Violation(f"job {job.id} went out before, and is claimed again")
             if job.publish_started_at is not None:
                 raise Violation(f"job {job.id} is claimed, and its publishing has begun already")
-            track.claims[job.claim] = Claim(process, job, lost, self._epoch(job.id))
+            track.claims[job.claim] = Claim(
+                process, job, lost, self._epoch(job.id), self._world.scheduler.now
+            )
 
     def _after_jobs_begin_publish(
         self, process: Process, answer: Any, lost: bool, id: int, claim: int, **_: Any
@@ -362,6 +420,10 @@ class Rules:
             raise Violation(f"{process.name} was told to stop, and begins to publish job {id}")
         job = self._world.tables.jobs.get(id)
         until = 0.0 if job is None else worker.paused.get(job.platform, 0.0)
+        claim = None if job is None else self.jobs[id].claims.get(job.claim)
+        if job is None or claim is None or claim.claimed_mono > worker.paused_since.get(job.platform, -1.0):
+            # The storage has handed it out since, so the pause is over by the storage's clock.
+            return
         if self._world.scheduler.now < until - 1e-6:
             raise Violation(f"{process.name} begins job {id}, and its platform is paused until {until:.3f}")
 

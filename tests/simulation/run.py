@@ -28,7 +28,7 @@ from .backend import Violation
 from .clients import Client, Reader
 from .engines import Engine
 from .scheduler import Process, Scheduler, SimulatedSecrets, SimulatedThreading, SimulatedTime, Stuck
-from .workers import WorkerProcess
+from .workers import PLATFORMS, WorkerProcess
 from .world import World
 
 WORKERS = 3
@@ -136,6 +136,9 @@ class _Run:
         self._chaos()
         self._calm_down()
         self._until_all_has_ended()
+        self._answer_what_is_unknown()
+        for platform in PLATFORMS:
+            self._storage.platforms.resume(platform)
         self._idle()
         self._stop_workers()
         self._audit()
@@ -230,6 +233,14 @@ class _Run:
         if left:
             raise Violation(f"{_END_SECONDS:.0f} s after the last fault this is left: {left}")
 
+    def _answer_what_is_unknown(self) -> None:
+        """An operator looks at the platforms."""
+        operator = Client(self._world, self._process, self._storage, 0, 0)
+        for job in [*self._world.tables.jobs.values()]:
+            if job.outcome_unknown:
+                operator.answer(job)
+        self._until_all_has_ended()
+
     def _left(self) -> str:
         world = self._world
         clients = [thread.name for thread in self._scheduler.living() if thread.name.startswith("client")]
@@ -238,7 +249,7 @@ class _Run:
         jobs = [
             f"job {job.id}, {job.status}, due at {job.due_at}"
             for job in world.tables.jobs.values()
-            if job.status not in (JobStatus.POSTED, JobStatus.DEAD_LETTER)
+            if job.status not in (JobStatus.POSTED, JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
         ]
         if jobs:
             return "; ".join(jobs)
@@ -300,10 +311,16 @@ class _Run:
     def _audit_job(self, job: Any) -> None:
         rules = self._world.rules
         if job.status is JobStatus.POSTED:
-            if rules.published(job.id) != 1 and not self._posted_by_hand(job):
+            track = rules.jobs[job.id]
+            if rules.published(job.id) != 1 and not self._posted_by_hand(job) and not track.misjudged:
                 raise Violation(f"job {job.id} is posted, and went out {rules.published(job.id)} times")
+        elif job.status is JobStatus.CANCELLED:
+            if rules.published(job.id):
+                raise Violation(f"job {job.id} was cancelled, and went out")
         elif not job.dead_letter_reason or job.dead_letter_at is None:
             raise Violation(f"job {job.id} is a dead letter without a reason: {job}")
+        elif job.dead_letter_reason.startswith("outcome unknown: ") != job.outcome_unknown:
+            raise Violation(f"job {job.id} is a dead letter for another reason than it says: {job}")
         elif rules.published(job.id) and not job.dead_letter_reason.startswith("outcome unknown: "):
             raise Violation(f"job {job.id} went out, and is a dead letter: {job.dead_letter_reason}")
         if job.retries > job.max_retries or job.worker_id is not None or job.lease_until is not None:

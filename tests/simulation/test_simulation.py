@@ -24,6 +24,8 @@ FOUND_AT_ONCE = (
     "a-late-job-is-not-looked-for",
     "wake-ups-are-lost",
     "a-release-costs-an-attempt",
+    "cancel-ignores-that-publishing-began",
+    "a-known-outcome-is-resolved",
 )
 
 

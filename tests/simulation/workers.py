@@ -79,6 +79,7 @@ class WorkerProcess(Process):
         self.stopping = False
         self.has_ended = False
         self.paused: dict[str, float] = {}
+        self.paused_since: dict[str, float] = {}
         retry = None
         if self.retry_delay is not None:
             retry = RetryPolicy(max_retries=profile.max_retries, delay=self.retry_delay)
@@ -126,6 +127,7 @@ class WorkerProcess(Process):
     def pause(self, platform: str, until: float) -> None:
         """The worker knows that a platform wants a pause."""
         self.paused[platform] = max(until, self.paused.get(platform, 0.0))
+        self.paused_since[platform] = self._world.scheduler.now
 
     def longest_stop(self) -> float:
         """Seconds within which a worker ends."""

@@ -44,6 +44,8 @@ STORES = (
     "lock",
     "events",
     "snapshots",
+    "platforms",
+    "schedules",
 )
 Open = Callable[..., AsyncStorage]
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from assistly.storage import MemoryBackend, Storage
-from assistly.storage.errors import ClaimLost, StorageError
-from assistly.storage.records import ClaimState, Job, JobStatus, Posted, Settled
+from assistly.storage.errors import ClaimLost, StatusConflict, StorageError
+from assistly.storage.records import ClaimState, Job, JobStatus, NewJob, Posted, Settled
 from assistly.storage.testing.history import UNANSWERED, RecordedCall, Recorder, recorded
 from assistly.storage.testing.history_checks import ImpossibleHistory, check
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LEASE = timedelta(minutes=5)
+DAY = timedelta(days=1)
 
 History = list[RecordedCall]
 
@@ -50,6 +51,7 @@ def everything(storage: Storage) -> None:
     storage.lock.release(lock)
     storage.lock.acquire("bob", ttl=LEASE)
     jobs(storage)
+    decisions(storage)
     for number in range(3):
         storage.events.append("type", number)
     storage.events.read_after(0, limit=2)
@@ -76,6 +78,46 @@ def jobs(storage: Storage) -> None:
     queue.reschedule(second.id, NOW + LEASE)
     queue.remove(second.id)
     queue.get(second.id)
+
+
+def decisions(storage: Storage) -> None:
+    queue = storage.queue
+    posted = unknown_outcome(storage)
+    queue.replay_all()
+    queue.resolve(posted.id, posted=True, remote_id="remote")
+    with pytest.raises(StatusConflict):
+        queue.resolve(posted.id, posted=False)
+    again = unknown_outcome(storage)
+    queue.resolve(again.id, posted=False)
+    with pytest.raises(StatusConflict):
+        queue.resolve(again.id, posted=True)
+    queue.replay_all(unknown=True)
+    (job,) = queue.claim_due(worker_id="bob", lease=LEASE)
+    queue.cancel(job.id)
+    with pytest.raises(ClaimLost):
+        queue.begin_publish(job)
+    with pytest.raises(ClaimLost):
+        queue.checkpoint(job, {"step": 2})
+    queue.replay(job.id)
+    (job,) = queue.claim_due(worker_id="bob", lease=LEASE)
+    with pytest.raises(StatusConflict):
+        queue.checkpoint(job, {"step": 1})
+    queue.begin_publish(job)
+    with pytest.raises(StatusConflict):
+        queue.cancel(job.id)
+    queue.mark_unknown(job, "no answer")
+    queue.replay_all(unknown=True)
+    queue.schedule_many([NewJob("x", "next week", NOW + 7 * DAY)], returning="ids")
+    queue.upcoming()
+
+
+def unknown_outcome(storage: Storage) -> Job:
+    queue = storage.queue
+    queue.schedule("x", "is it there?")
+    (job,) = queue.claim_due(worker_id="ann", lease=LEASE)
+    queue.begin_publish(job)
+    queue.checkpoint(job, {"step": 1})
+    return queue.mark_unknown(job, "no answer")
 
 
 def changed(
@@ -108,6 +150,18 @@ def lost(call: RecordedCall) -> RecordedCall:
     return replace(call, answer=Settled([], [job.id for job in call.answer.jobs]))
 
 
+def allowed(call: RecordedCall) -> RecordedCall:
+    """Instead of an error, the call has answered with the job."""
+    job = call.answer.args[1] if isinstance(call.answer, StatusConflict) else call.args[0]
+    assert isinstance(call.answer, StorageError)
+    return replace(call, answer=job)
+
+
+def refused(call: RecordedCall) -> RecordedCall:
+    """Instead of the job, the call has answered with an error."""
+    return replace(call, answer=StatusConflict("refused", call.answer))
+
+
 LIES = {
     "a nonce is new twice": ("nonces.register", answered(True), 1),
     "a nonce was seen before": ("nonces.register", answered(False), 0),
@@ -136,6 +190,20 @@ LIES = {
         0,
     ),
     "a replay in vain": ("queue.replay", answered(None), 0),
+    "two resolve a job": ("queue.resolve", allowed, 1),
+    "resolved, and the outcome was known": ("queue.resolve", refused, 0),
+    "a checkpoint is lost when a job was not posted": ("queue.resolve", job_with(checkpoint=None), 2),
+    "a checkpoint of a cancelled job": ("queue.checkpoint", allowed, 2),
+    "a checkpoint before publishing": ("queue.checkpoint", answered(ClaimLost("lost")), 3),
+    "another checkpoint": ("queue.checkpoint", job_with(checkpoint={"step": 7}), 0),
+    "cancelled in vain": ("queue.cancel", refused, 0),
+    "cancelled after publishing began": ("queue.cancel", allowed, 1),
+    "begun after it was cancelled": (
+        "queue.begin_publish",
+        allowed,
+        4,
+    ),
+    "an upcoming job of another kind": ("queue.upcoming", job_with(content="other"), 0),
     "removed by another": ("queue.remove", answered(False), 0),
     "a page in a wrong order": ("events.read_after", lambda call: replace(call, answer=call.answer[::-1]), 0),
     "a page without an event": ("events.read_after", lambda call: replace(call, answer=call.answer[1:]), 0),

@@ -25,10 +25,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LONGEST_FILE = 500
 
-REQUIRED_MEMBERS = 42
+REQUIRED_MEMBERS = 46
 """What the author of an engine has to write. It is counted exactly, so that a change is a decision."""
 
-MOST_REQUIRED_MEMBERS = 45
+MOST_REQUIRED_MEMBERS = 48
 
 TWICE = {"Unknown"}
 """Class names that may be used twice: none of the package's own but these."""

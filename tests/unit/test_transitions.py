@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +28,7 @@ HOLDER = ("worker_id", "lease_until")
 moments = st.integers(-5, 5).map(lambda seconds: START + timedelta(seconds=seconds))
 statuses = st.sampled_from(JobStatus)
 texts = st.text(max_size=3)
+checkpoints = st.sampled_from([None, False, {}, {"step": 1}])
 spans = st.one_of(st.none(), st.integers(0, 5).map(lambda seconds: timedelta(seconds=seconds)))
 
 
@@ -67,6 +68,7 @@ def jobs(draw: st.DrawFn, status: st.SearchStrategy[JobStatus] = statuses) -> Jo
         attempts=tuple(
             Attempt(n, START, "w", f"error {n}") for n in range(draw(st.sampled_from([0, 1, 20])))
         ),
+        checkpoint=draw(checkpoints),
     )
 
 
@@ -98,6 +100,10 @@ def all_changes(job: Job, settlement: Settlement, now: datetime) -> list[Job | N
         transitions.settled(job, settlement, now=now, expired_only=True),
         transitions.replayed(job, now, now=now),
         transitions.rescheduled(job, now, content="new", metadata=None, now=now),
+        transitions.checkpointed(job, claim, data={"step": 2}, now=now),
+        transitions.cancelled(job, now=now),
+        transitions.resolved_posted(job, remote_id="remote", now=now),
+        transitions.resolved_unpublished(job, now=now),
     ]
 
 
@@ -114,8 +120,12 @@ def test_what_holds_after_every_change(job: Job, settlement: Settlement, now: da
         assert changed.due_at == (changed.next_retry_at or changed.scheduled_at)
         for name in ("id", "platform", "created_at", "max_retries", "max_lateness", "idempotency_key"):
             assert getattr(changed, name) == before[name]
-        if changed.status in (JobStatus.POSTED, JobStatus.DEAD_LETTER):
+        if changed.status in (JobStatus.POSTED, JobStatus.DEAD_LETTER, JobStatus.CANCELLED):
             assert changed.next_retry_at is None
+        if changed.status is JobStatus.POSTED:
+            assert changed.checkpoint is None
+        is_dead = changed.status is JobStatus.DEAD_LETTER
+        assert is_dead or not (changed.outcome_unknown or changed.missed)
     assert as_dict(job) == before, "a transition has no effect on what it is given"
 
 
@@ -266,6 +276,7 @@ def test_what_a_settlement_does(job: Job, settlement: Settlement, now: datetime)
                 "remote_id": settlement.remote_id,
                 "next_retry_at": None,
                 "due_at": job.scheduled_at,
+                "checkpoint": None,
             }
         case "snoozed":
             expected |= {"status": before, "next_retry_at": settlement.at, "due_at": settlement.at}
@@ -289,21 +300,90 @@ def test_what_a_settlement_does(job: Job, settlement: Settlement, now: datetime)
     assert as_dict(settled) == as_dict(job) | expected
 
 
-@given(jobs(), moments, moments)
-def test_a_replay(job: Job, scheduled_at: datetime, now: datetime) -> None:
-    replayed = transitions.replayed(job, scheduled_at, now=now)
-    assert (replayed is not None) is (job.status is JobStatus.DEAD_LETTER)
-    if replayed is not None:
-        cleared = ("last_error", "dead_letter_at", "dead_letter_reason", "publish_started_at")
-        assert as_dict(replayed) == as_dict(job) | dict.fromkeys(cleared) | {
+def replayed(job: Job, scheduled_at: datetime, now: datetime) -> dict[str, Any]:
+    """What a replay leaves of a job, but for the checkpoint."""
+    cleared = ("last_error", "dead_letter_at", "dead_letter_reason", "publish_started_at", "next_retry_at")
+    return (
+        as_dict(job)
+        | dict.fromkeys(cleared)
+        | {
             "status": JobStatus.SCHEDULED,
             "scheduled_at": scheduled_at,
             "due_at": scheduled_at,
-            "next_retry_at": None,
             "retries": 0,
             "replayed_at": now,
             "updated_at": now,
         }
+    )
+
+
+@given(jobs(), moments, moments)
+def test_a_replay(job: Job, scheduled_at: datetime, now: datetime) -> None:
+    changed = transitions.replayed(job, scheduled_at, now=now)
+    assert (changed is not None) is (job.status in (JobStatus.DEAD_LETTER, JobStatus.CANCELLED))
+    if changed is not None:
+        assert as_dict(changed) == replayed(job, scheduled_at, now) | {"checkpoint": None}
+
+
+@given(jobs(), st.integers(0, 3), checkpoints, moments)
+def test_a_checkpoint(job: Job, claim: int, data: Any, now: datetime) -> None:
+    changed = transitions.checkpointed(job, claim, data=data, now=now)
+    is_held = job.status is JobStatus.PROCESSING and job.claim == claim
+    assert (changed is not None) is (is_held and job.publish_started_at is not None)
+    if changed is not None:
+        assert as_dict(changed) == as_dict(job) | {"checkpoint": data, "updated_at": now}
+
+
+@given(jobs(), moments)
+def test_a_cancellation(job: Job, now: datetime) -> None:
+    changed = transitions.cancelled(job, now=now)
+    is_waiting = job.status in (JobStatus.SCHEDULED, JobStatus.RETRYING)
+    is_held = job.status is JobStatus.PROCESSING and job.publish_started_at is None
+    assert (changed is not None) is (is_waiting or is_held)
+    if changed is not None:
+        assert as_dict(changed) == as_dict(job) | {
+            "status": JobStatus.CANCELLED,
+            "next_retry_at": None,
+            "due_at": job.scheduled_at,
+            "worker_id": None,
+            "lease_until": None,
+            "updated_at": now,
+        }
+
+
+@given(jobs(st.just(JobStatus.CANCELLED)), settlements, moments)
+def test_a_cancelled_job_only_comes_back_by_a_replay(job: Job, settlement: Settlement, now: datetime) -> None:
+    changes = [changed for changed in all_changes(job, settlement, now) if changed is not None]
+    assert [changed.status for changed in changes] == [JobStatus.SCHEDULED]
+    assert changes[0] == transitions.replayed(job, now, now=now)
+
+
+@given(jobs(), st.one_of(st.none(), texts), moments)
+def test_an_answer(job: Job, remote_id: str | None, now: datetime) -> None:
+    posted = transitions.resolved_posted(job, remote_id=remote_id, now=now)
+    again = transitions.resolved_unpublished(job, now=now)
+    is_unknown = job.status is JobStatus.DEAD_LETTER and job.publish_started_at is not None
+    assert (posted is not None) is (again is not None) is is_unknown is job.outcome_unknown
+    if posted is not None and again is not None:
+        assert as_dict(posted) == as_dict(job) | {
+            "status": JobStatus.POSTED,
+            "posted_at": job.publish_started_at,
+            "remote_id": remote_id,
+            "dead_letter_at": None,
+            "dead_letter_reason": None,
+            "checkpoint": None,
+            "updated_at": now,
+        }
+        assert as_dict(again) == replayed(job, now, now)
+
+
+@given(
+    jobs(), st.sampled_from(["missed: it", "missed", "no", "", None]), st.sampled_from([None, "missed: it"])
+)
+def test_which_jobs_were_missed(job: Job, reason: str | None, last_error: str | None) -> None:
+    job = replace(job, dead_letter_reason=reason, last_error=last_error)
+    is_dead = job.status is JobStatus.DEAD_LETTER and job.publish_started_at is None
+    assert job.missed is (is_dead and reason == "missed: it" and last_error is None)
 
 
 @given(jobs(), moments, st.one_of(st.none(), texts), st.sampled_from([None, "{}", '{"new":1}']), moments)

@@ -50,6 +50,8 @@ STORES = (
     "lock",
     "events",
     "snapshots",
+    "platforms",
+    "schedules",
 )
 
 
@@ -254,6 +256,7 @@ def good_arguments(storage: Storage) -> dict[str, Any]:
         "value": 1,
         "results": [],
         "function": lambda: 1,
+        "posted": True,
         "nonce": "n",
         "nonces": [],
         "name": "n",
@@ -263,6 +266,9 @@ def good_arguments(storage: Storage) -> dict[str, Any]:
         "event_type": "t",
         "events": [],
         "kind": "k",
+        "count": 5,
+        "most": 1,
+        "tokens": 1,
         "connection": None,
     }
 
@@ -286,17 +292,20 @@ def call(storage: Any, good: dict[str, Any], case: tuple[str, str, str], value: 
     for other in inspect.signature(method).parameters.values():
         if other.name != parameter and other.default is not inspect.Parameter.empty:
             continue
-        given = value if other.name == parameter else argument(good, name, other.name)
+        given = value if other.name == parameter else argument(good, case, other.name)
         if other.kind is inspect.Parameter.KEYWORD_ONLY:
             keywords[other.name] = given
         else:
             arguments.append(given)
+    if (store, name) == ("schedules", "put") and parameter != "cron":
+        keywords.setdefault("every", timedelta(hours=1))
     return method(*arguments, **keywords)
 
 
-def argument(good: dict[str, Any], method: str, name: str) -> Any:
-    if name == "id" and method in ("add", "decide"):
-        return "an approval"
+def argument(good: dict[str, Any], case: tuple[str, str, str], name: str) -> Any:
+    store, method, _ = case
+    if name == "id" and (store == "schedules" or method in ("add", "decide")):
+        return "an approval or a schedule"
     return good[name]
 
 
@@ -307,6 +316,8 @@ def written(storage: Storage) -> list[Any]:
         storage.approvals.list(),
         storage.events.list(),
         storage.snapshots.list(),
+        storage.platforms.list(),
+        storage.schedules.list(),
         storage.metrics.read(),
         storage.lock.current(),
     ]

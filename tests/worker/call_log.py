@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from assistly.storage.testing.history import RecordedCall
 
-_METHODS = ("claim_due", "begin_publish", "settle", "rescue_expired")
+_METHODS = {
+    "sweep_and_claim": "claim_due",
+    **{name: name for name in ("begin_publish", "settle", "rescue_expired")},
+}
+"""What a worker calls, and what it is recorded as."""
 
 
 def record_queue(path: str) -> None:
@@ -48,7 +52,7 @@ def record_queue(path: str) -> None:
             except Exception as error:
                 write((*made, time.monotonic_ns(), error))
                 raise
-            write((*made, time.monotonic_ns(), answer))
+            write((*made, time.monotonic_ns(), answer.jobs if name == "claim_due" else answer))
             return answer
 
         return call
@@ -57,8 +61,8 @@ def record_queue(path: str) -> None:
         data = pickle.dumps(entry)
         os.write(file, len(data).to_bytes(4, "big") + data)
 
-    for name in _METHODS:
-        setattr(Queue, name, recorded(name, getattr(Queue, name)))
+    for method, name in _METHODS.items():
+        setattr(Queue, method, recorded(name, getattr(Queue, method)))
 
 
 def read_calls(path: Path) -> list[RecordedCall]:

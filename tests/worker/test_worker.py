@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from assistly.storage import (
+    Claimed,
     ConfigurationError,
     ExponentialRetry,
     InvalidValue,
@@ -455,15 +456,15 @@ class TestLeases:
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         job = storage.queue.schedule("x", "removed meanwhile")
-        claim_due = storage.queue.claim_due
+        claim_due = storage.queue.sweep_and_claim
 
-        def claim_and_lose(**options: Any) -> list[Job]:
+        def claim_and_lose(**options: Any) -> Claimed:
             claimed = claim_due(**options)
-            for job in claimed:
+            for job in claimed.jobs:
                 storage.queue.remove(job.id)
             return claimed
 
-        monkeypatch.setattr(storage.queue, "claim_due", claim_and_lose)
+        monkeypatch.setattr(storage.queue, "sweep_and_claim", claim_and_lose)
         published: list[int] = []
         assert drained(storage, lambda job: published.append(job.id)) == {"lost": 1}
         assert published == []
@@ -544,32 +545,36 @@ class TestRunning:
     def test_what_has_not_begun_is_released(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
         job = storage.queue.schedule("x", "hello")
         worker = Worker(storage, {"x": lambda _: None})
-        claim_due = storage.queue.claim_due
+        claim_due = storage.queue.sweep_and_claim
 
-        def claim_and_stop(**options: Any) -> list[Job]:
+        def claim_and_stop(**options: Any) -> Claimed:
             claimed = claim_due(**options)
             worker.stop()
             return claimed
 
-        monkeypatch.setattr(storage.queue, "claim_due", claim_and_stop)
+        monkeypatch.setattr(storage.queue, "sweep_and_claim", claim_and_stop)
         worker.run()
         assert worker.counts == {"put back": 1}
         assert (stored(storage, job).status, stored(storage, job).retries) == (JobStatus.SCHEDULED, 0)
 
-    def test_due_jobs_of_others_do_not_make_it_spin(
+    def test_due_jobs_that_it_may_not_publish_do_not_make_it_spin(
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        storage.queue.schedule("y", "not for this worker")
+        storage.queue.schedule("y", "for another worker")
+        storage.platforms.limit("z", 1, timedelta(hours=1))
+        storage.platforms.take("z", 1)
+        storage.queue.schedule("z", "beyond the limit")
         claims: list[float] = []
-        claim_due = storage.queue.claim_due
+        claim_due = storage.queue.sweep_and_claim
 
-        def counted(**options: Any) -> list[Job]:
+        def counted(**options: Any) -> Claimed:
             claims.append(0)
             return claim_due(**options)
 
-        monkeypatch.setattr(storage.queue, "claim_due", counted)
+        monkeypatch.setattr(storage.queue, "sweep_and_claim", counted)
         published = threading.Event()
-        with running(Worker(storage, {"x": lambda _: published.set()})):
+        publishers: dict[str, Publisher] = {"x": lambda _: published.set(), "z": lambda _: None}
+        with running(Worker(storage, publishers)):
             _until(lambda: len(claims) >= 5)
             storage.queue.schedule("x", "for this one")
             assert published.wait(LONG)
@@ -719,7 +724,7 @@ class TestAsyncWorker:
     ("bad", "message"),
     [
         ({"publishers": {}}, "publishers must not be empty"),
-        ({"publishers": {"x": "stdout"}}, r"publishers\['x'\] must be a function or another object"),
+        ({"publishers": {"x": "stdout"}}, r"publishers\['x'\] must be a function, another object"),
         ({"publishers": {"": print}}, "a platform in publishers must not be empty"),
         ({"publishers": {5: print}}, "a platform in publishers must be a str, not 5"),
         ({"publishers": {"x" * 513: print}}, "a platform in publishers may have at most 512 bytes"),
@@ -770,7 +775,7 @@ def test_the_options_are_checked(storage: Storage, bad: dict[str, Any], message:
 def test_long_times_are_no_error(storage: Storage) -> None:
     storage.queue.schedule("x", "hello")
     ages = timedelta.max
-    worker = Worker(
+    worker: Worker = Worker(
         storage,
         {"x": lambda _: worker.stop()},
         grace=ages,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import signal
 import threading
@@ -15,7 +16,8 @@ from typer.testing import CliRunner
 from assistly.cli import app
 from assistly.cli import worker as command
 from assistly.storage import JobStatus, Storage, open_storage
-from assistly.worker.publishers.webhook import SIGNATURE, TIMESTAMP, sign
+from assistly.worker.signatures import SIGNATURE, TIMESTAMP, sign
+from assistly.worker.webhooks import verify
 from waiting import until
 
 
@@ -26,6 +28,7 @@ def storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Storage
     monkeypatch.setenv("STORAGE_ENGINE", "sqlite")
     monkeypatch.setenv("SQLITE_PATH", "worker.db")
     monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
+    monkeypatch.delenv("WEBHOOK_STATUS_URL", raising=False)
     monkeypatch.setattr(command, "_log_to_stderr", lambda: None)
     with open_storage(auto_prune=False) as storage:
         yield storage
@@ -93,6 +96,7 @@ def test_the_secret_of_webhooks(
     ("options", "message"),
     [
         (["--webhook-secret", ""], "the secret of the publisher webhook"),
+        (["--webhook-secret", "whsec_hunter-2"], "must go on with base64"),
         (["--timeout", "0"], "--timeout"),
         (["--timeout", "nan"], "Invalid value for '--timeout'"),
         (["--lease", "nan"], "Invalid value for '--lease'"),
@@ -109,6 +113,40 @@ def test_wrong_options(options: list[str], message: str) -> None:
     assert result.exit_code != 0
     assert message in f"{result.output} {result.exception}"
     assert "Traceback" not in result.output
+
+
+def test_several_secrets_of_webhooks(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ["whsec_" + base64.b64encode(text * 24).decode() for text in (b"a", b"b")]
+    monkeypatch.setenv("WEBHOOK_SECRET", " ".join(secrets))
+    storage.queue.schedule("x", "hello", idempotency_key="message-7")
+    with receiver() as (url, received):
+        result = CliRunner().invoke(app, ["worker", "--publish", f"x=webhook:{url}", "--drain"])
+    assert result.exit_code == 0, result.output
+    ((headers, body),) = received
+    assert [verify(body, headers, secret).id for secret in secrets] == ["message-7"] * 2
+
+
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_the_status_url_of_webhooks(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    url = "https://example.org/{idempotency_key}?token=hunter2"
+    if where == "environment":
+        monkeypatch.setenv("WEBHOOK_STATUS_URL", url)
+    else:
+        Path(".env").write_text(f"WEBHOOK_STATUS_URL='{url}'\n")
+    given = ["x=webhook:https://example.org", "y=stdout"]
+    publishers = command._publishers(given, None)
+    assert getattr(publishers["x"], "check", None) is not None
+    assert getattr(publishers["y"], "check", None) is None
+
+
+@pytest.mark.parametrize("url", ["example.org/hunter2", "https://{idempotency_key}.example.org/hunter2"])
+def test_a_wrong_status_url_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("WEBHOOK_STATUS_URL", url)
+    result = CliRunner().invoke(app, ["worker", "--publish", "x=webhook:http://127.0.0.1:1", "--drain"])
+    text = f"{result.output} {result.exception}"
+    assert result.exit_code != 0
+    assert "the status URL of the publisher webhook" in text
+    assert "hunter2" not in text
 
 
 def test_a_time_limit(storage: Storage, tmp_path: Path) -> None:

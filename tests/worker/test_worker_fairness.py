@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assistly.storage import Job, JobStatus, MemoryBackend, Storage
+from assistly.storage import Claimed, Job, JobStatus, MemoryBackend, Storage
 from assistly.worker import Worker
 from assistly.worker.shares import ThreadShares
 from waiting import until
@@ -30,13 +30,13 @@ def storage() -> Iterator[Storage]:
 def claims(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The platforms of each claim."""
     noted: list[list[str]] = []
-    claim_due = storage.queue.claim_due
+    claim_due = storage.queue.sweep_and_claim
 
-    def claim(**options: Any) -> list[Job]:
+    def claim(**options: Any) -> Claimed:
         noted.append(options["platforms"])
         return claim_due(**options)
 
-    monkeypatch.setattr(storage.queue, "claim_due", claim)
+    monkeypatch.setattr(storage.queue, "sweep_and_claim", claim)
     return noted
 
 

@@ -233,7 +233,7 @@ def test_an_error_that_stays_is_repeated_until_the_grace_time_ends(
 ) -> None:
     job = storage.queue.schedule("x", "hello")
     fail("settle", *[ConfigurationError("permission denied")] * 1000)
-    worker = Worker(storage, {"x": lambda _: worker.stop()}, grace=0.1)
+    worker: Worker = Worker(storage, {"x": lambda _: worker.stop()}, grace=0.1)
     worker.run()
     assert worker.counts == {"not stored": 1}
     assert f"job {job.id} on x: its outcome is not stored; here it was published" in caplog.text
@@ -253,7 +253,7 @@ def test_a_worker_waits_an_error_out_while_a_result_has_to_be_stored(
             raise denied
         return settle(*arguments, **options)
 
-    def failing_wait(timeout: float) -> bool:
+    def failing_wait(timeout: float, **_: object) -> bool:
         until(lambda: settles[0] >= 2)
         if raised.is_set():
             return bool(storage.queue.next_due_at())
@@ -275,7 +275,7 @@ def test_a_worker_waits_an_error_out_while_a_result_has_to_be_stored(
 
 
 def test_a_worker_that_cannot_claim_goes_on_trying(storage: Storage, fail: Patch) -> None:
-    fail("claim_due", StorageUnavailable("away"), OutcomeUnknown("no reply"))
+    fail("sweep_and_claim", StorageUnavailable("away"), OutcomeUnknown("no reply"))
     fail("wait", StorageUnavailable("away"))
     done = threading.Event()
     storage.queue.schedule("x", "hello")
@@ -289,7 +289,7 @@ def test_a_worker_that_cannot_claim_goes_on_trying(storage: Storage, fail: Patch
 
 
 def test_a_worker_ends_with_an_error_that_stays(storage: Storage, fail: Patch) -> None:
-    fail("claim_due", MigrationError("a newer schema"))
+    fail("sweep_and_claim", MigrationError("a newer schema"))
     with pytest.raises(MigrationError):
         Worker(storage, {"x": lambda _: None}).run()
 
@@ -325,5 +325,5 @@ def test_nothing_is_tried_for_ever(storage: Storage, fail: Patch) -> None:
         delays.append(seconds)
         return len(delays) == 4
 
-    assert RetriedCalls(storage.queue, pause).settle(Posted(job)) is NotSettled.NOT_STORED
+    assert RetriedCalls(storage, pause).settle(Posted(job)) is NotSettled.NOT_STORED
     assert delays == [0.05, 0.1, 0.2, 0.4]

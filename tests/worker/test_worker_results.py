@@ -88,7 +88,7 @@ NO_PUBLISHERS: list[tuple[Any, str]] = [
     (async_generator, "asynchronous generator function"),
     (CalledAsyncGenerator(), "asynchronous generator function"),
     (lambda: None, "only argument"),
-    (lambda job, client: None, "only argument"),
+    (lambda job, client, more: None, "only argument, or the job and the publication"),
     (lambda *, job: None, "only argument"),
     (lambda job, *, client: None, "only argument"),
     (Called.method, "only argument"),
@@ -103,7 +103,7 @@ def test_what_can_be_seen_before_a_call_is_refused(storage: Storage, publisher: 
             kind(storage, {"x": publisher})
 
 
-@pytest.mark.parametrize("name", ["generator", "async_generator", "Called", "nobody", "two"])
+@pytest.mark.parametrize("name", ["generator", "async_generator", "Called", "nobody", "three"])
 def test_the_command_line_refuses_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -113,7 +113,7 @@ def test_the_command_line_refuses_the_same(
         "async def async_generator(job):\n    yield 'a'\n"
         "class Called: pass\n"
         "nobody = 5\n"
-        "def two(job, client): pass\n"
+        "def three(job, client, more): pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigurationError, match=f"{module}:{name}"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, dead_letters, maintenance, status, worker
+from . import conformance, dead_letters, decisions, maintenance, schedules, status, worker
 from .demo import command as demo_command
 
 app = typer.Typer(
@@ -28,9 +28,12 @@ for command in (
     maintenance.maintain,
     dead_letters.dead_letters,
     dead_letters.replay,
+    decisions.resolve,
+    decisions.cancel,
     conformance.conformance,
 ):
     app.command()(command)
+app.add_typer(schedules.schedules)
 
 
 def _print_version(wanted: bool) -> None:

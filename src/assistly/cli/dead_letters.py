@@ -10,9 +10,7 @@ from .opening import open_environment
 from .tables import print_table, shortened, shown_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from assistly.storage import Job, Storage
+    from assistly.storage import Storage
 
 
 def dead_letters(
@@ -45,24 +43,38 @@ def dead_letters(
 
 
 def replay(
-    id: Annotated[int | None, typer.Argument(min=1, help="The dead letter to schedule anew.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every dead letter of a known outcome.")] = False,
+    id: Annotated[
+        int | None, typer.Argument(min=1, help="The dead letter or cancelled job to schedule anew.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every dead letter that was neither missed nor of unknown outcome.")
+    ] = False,
     platform: Annotated[str | None, typer.Option(help="With --all: only those of this platform.")] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="With --all: those with an unknown outcome, too.")
+    ] = False,
+    missed: Annotated[
+        bool, typer.Option("--missed", help="With --all: those that were not claimed in time, too.")
+    ] = False,
 ) -> None:
     """Schedule dead letters anew, to be published now.
 
-    --all leaves out those with an unknown outcome: they may have been published already. Look at the
-    platform, then replay them by id, or leave them.
+    --all leaves out those with an unknown outcome, which may have been published already: look at the
+    platform, then use assistly resolve. It also leaves out those that were missed: they are late by now.
     """
     if everything == (id is not None):
         raise typer.BadParameter("give the id of a dead letter, or --all")
-    if platform is not None and not everything:
-        raise typer.BadParameter("--platform goes with --all")
+    given = {"--platform": platform is not None, "--unknown": unknown, "--missed": missed}
+    for option, is_given in given.items():
+        if is_given and not everything:
+            raise typer.BadParameter(f"{option} goes with --all")
     with open_environment() as storage:
         if id is not None:
             _replay_one(storage, id)
-        else:
-            _replay_known(storage, platform)
+            return
+        replayed = storage.queue.replay_all(platform=platform, unknown=unknown, missed=missed)
+        typer.echo(f"{replayed} replayed")
+        _print_left_out(storage, platform)
 
 
 def _replay_one(storage: Storage, id: int) -> None:
@@ -70,24 +82,17 @@ def _replay_one(storage: Storage, id: int) -> None:
 
     job = storage.queue.replay(id)
     if job is None:
-        raise NotFound(f"there is no dead letter {id}")
+        raise NotFound(f"there is no dead letter and no cancelled job {id}")
     typer.echo(f"job {job.id} is scheduled for {shown_time(job.scheduled_at)}")
 
 
-def _replay_known(storage: Storage, platform: str | None) -> None:
-    replayed = unknown = 0
-    for job in _all_dead_letters(storage, platform):
-        if (job.dead_letter_reason or "").startswith("outcome unknown: "):
-            unknown += 1
-        elif storage.queue.replay(job.id):
-            replayed += 1
-    typer.echo(f"{replayed} replayed")
+def _print_left_out(storage: Storage, platform: str | None) -> None:
+    unknown = missed = after = 0
+    while page := storage.queue.dead_letters(platform=platform, after=after, limit=1000):
+        unknown += sum(job.outcome_unknown for job in page)
+        missed += sum(job.missed for job in page)
+        after = page[-1].id
     if unknown:
-        typer.echo(f"{unknown} left out, since their outcome is unknown: see assistly dead-letters")
-
-
-def _all_dead_letters(storage: Storage, platform: str | None) -> Iterator[Job]:
-    page = storage.queue.dead_letters(platform=platform, limit=1000)
-    while page:
-        yield from page
-        page = storage.queue.dead_letters(platform=platform, after=page[-1], limit=1000)
+        typer.echo(f"{unknown} left out, since their outcome is unknown: see assistly resolve, or --unknown")
+    if missed:
+        typer.echo(f"{missed} left out, since they were missed: see --missed")

@@ -51,6 +51,18 @@ def worker(
             help="How long a publisher may take; then the outcome is unknown. Default: no limit.",
         ),
     ] = None,
+    check_pause: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="SECONDS",
+            help="When a publisher's check is asked about an unknown outcome; the pauses then double.",
+        ),
+    ] = 10,
+    check_for: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="How long it is asked; 0 for never."),
+    ] = 86_400,
     poll: Annotated[float, typer.Option(min=0.01, help="The longest sleep, in seconds.")] = 5,
     exponential: Annotated[
         bool, typer.Option("--exponential", help="Double the delay after each failed attempt, up to a day.")
@@ -65,8 +77,8 @@ def worker(
     """Publish due jobs, until SIGTERM or SIGINT.
 
     The first signal shuts it down gracefully: it claims nothing new, gives running jobs the grace time to
-    finish, and exits with code 0, whatever hangs. A second one ends it at once. WEBHOOK_SECRET is read from
-    the environment and `.env`, as the settings of the storage are.
+    finish, and exits with code 0, whatever hangs. A second one ends it at once. WEBHOOK_SECRET and
+    WEBHOOK_STATUS_URL are read from the environment and `.env`, as the settings of the storage are.
     """
     from assistly.worker.signals import stop_on_signals
 
@@ -86,6 +98,8 @@ def worker(
             "grace": grace,
             "poll": poll,
             "timeout": timeout,
+            "check_pause": check_pause,
+            "check_for": check_for,
         }
         publishers = _publishers(publish, webhook_secret)
         _run(publishers, options, end, stop, exponential=exponential, drain=drain)
@@ -150,14 +164,17 @@ def _publishers(given: Sequence[str], secret: str | None) -> dict[str, Publisher
     # So that publishers in the working directory can be imported, as with `python -m`.
     if "" not in sys.path:
         sys.path.insert(0, "")
-    if secret is None and (configured := load_worker_settings().webhook_secret) is not None:
-        secret = configured.get_secret_value()
+    settings = load_worker_settings()
+    if secret is None and settings.webhook_secret is not None:
+        secret = settings.webhook_secret.get_secret_value()
+    url = settings.webhook_status_url
+    status_url = None if url is None else url.get_secret_value()
     publishers: dict[str, Publisher] = {}
     for text in given:
         platform, spec = _pair("--publish", text, "PLATFORM=PUBLISHER")
         if platform in publishers:
             raise typer.BadParameter(f"--publish names {platform!r} twice")
-        publishers[platform] = load_publisher(spec, webhook_secret=secret)
+        publishers[platform] = load_publisher(spec, webhook_secret=secret, webhook_status_url=status_url)
     return publishers
 
 

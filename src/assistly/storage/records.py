@@ -13,6 +13,9 @@ from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
 
+MISSED = "missed: "
+"""How the reason of a dead letter begins that was met after its `max_lateness`."""
+
 Json = Any
 """None, bool, int, finite float, str, list or dict with str keys, checked at run time."""
 
@@ -38,7 +41,9 @@ class JobStatus(StrEnum):
     POSTED = "posted"
     """Published."""
     DEAD_LETTER = "dead_letter"
-    """Given up; a person decides whether to replay or remove it."""
+    """Given up. A person replays it, or, if its outcome is unknown, resolves it."""
+    CANCELLED = "cancelled"
+    """Not to be published any more. The job and its idempotency key stay."""
 
 
 @record
@@ -67,7 +72,7 @@ class Job:
     its outcome is unknown. `remote_id` is the id on the platform. `dead_letter_reason` says why the job
     became a dead letter, `replayed_at` when it was last replayed. `max_lateness` is how long after
     `scheduled_at` it may be claimed (None: without limit). `attempts` holds the last 20 failed attempts,
-    oldest first.
+    oldest first. `checkpoint` is what `queue.checkpoint` stored last about how far publishing is.
     """
 
     id: int
@@ -95,6 +100,23 @@ class Job:
     publish_started_at: datetime | None
     max_lateness: timedelta | None
     attempts: tuple[Attempt, ...]
+    checkpoint: Json = None
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether the job is a dead letter whose publishing began: it may have been published or not."""
+        return self.status is JobStatus.DEAD_LETTER and self.publish_started_at is not None
+
+    @property
+    def missed(self) -> bool:
+        """Whether the job is a dead letter because a claim met it after its `max_lateness`."""
+        return (
+            self.status is JobStatus.DEAD_LETTER
+            and self.publish_started_at is None
+            and self.dead_letter_reason is not None
+            and self.dead_letter_reason.startswith(MISSED)
+            and self.dead_letter_reason != self.last_error
+        )
 
 
 @record
@@ -154,6 +176,19 @@ class Unknown:
 
 Outcome = Posted | Failed | Snoozed | Released | Unknown
 """How a claim ends."""
+
+
+@record
+class Claimed:
+    """The result of `queue.sweep_and_claim`.
+
+    `jobs` are those that were claimed, by (due_at, id). `rescued` were taken back from workers whose lease
+    had run out, and `missed` became dead letters since they were past their `max_lateness`.
+    """
+
+    jobs: list[Job]
+    rescued: list[Job]
+    missed: list[Job]
 
 
 @record
@@ -305,3 +340,50 @@ class PruneReport:
     def total(self) -> int:
         """How many records of all kinds were deleted."""
         return self.approvals + self.idempotency + self.nonces + self.posted + self.events + self.sessions
+
+
+@record
+class Platform:
+    """What all workers share about a platform: whether it is paused, and how many jobs it takes.
+
+    `paused_until` is when the pause ends; None if it is not paused, or until somebody resumes it. `reason`
+    and `by` are what the pause was given. `limit` is how many jobs in how long (None: no limit).
+    `updated_at` is when the pause or the limit was set last.
+    """
+
+    name: str
+    paused: bool
+    paused_until: datetime | None
+    reason: str | None
+    by: str | None
+    limit: tuple[int, timedelta] | None
+    updated_at: datetime
+
+
+@record
+class Schedule:
+    """A recurring post: each of its slots becomes a job with this platform, content and metadata.
+
+    Slots are the times of `cron` in the wall-clock time of `zone`, or `starts_at` and each `every` after it;
+    one of the two is None. `starts_at` is the time of the first `put` unless it was given; after `ends_at`
+    there are no slots (None: without end). `max_lateness` and `max_retries` are those of the jobs (None: the
+    defaults of `queue.schedule`). `catch_up` says which slots still become jobs that passed while nobody ran
+    the schedules: "none", "last" or "all" of them. `updated_at` is when one of these was changed last.
+    `made_until`: no slot up to then becomes a job any more.
+    """
+
+    id: str
+    platform: str
+    content: str
+    metadata: dict[str, Json]
+    cron: str | None
+    every: timedelta | None
+    zone: str
+    starts_at: datetime
+    ends_at: datetime | None
+    max_lateness: timedelta | None
+    max_retries: int | None
+    catch_up: str
+    enabled: bool
+    updated_at: datetime
+    made_until: datetime

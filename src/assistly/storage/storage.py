@@ -1,4 +1,4 @@
-"""`Storage`: an engine, a clock, the policies, and the nine stores that users call."""
+"""`Storage`: an engine, a clock, the policies, and the stores that users call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from .stores.idempotency import Idempotency
 from .stores.lock import Locks
 from .stores.metrics import MetricsStore
 from .stores.nonces import Nonces
+from .stores.platforms import Platforms
 from .stores.queue import Queue
+from .stores.schedules import Schedules
 from .stores.sessions import Sessions
 from .stores.snapshots import Snapshots
 from .transactions import Guard, Transaction, guarded, opened_by
@@ -75,6 +77,12 @@ class Storage:
     snapshots: Snapshots
     """One JSON payload for each kind."""
 
+    platforms: Platforms
+    """Pauses and limits of platforms, for all workers."""
+
+    schedules: Schedules
+    """Recurring posts."""
+
     worker_maintains: bool = True
     """Whether a `Worker` on this storage calls `maintain` (STORAGE_VACUUM)."""
 
@@ -114,6 +122,8 @@ class Storage:
         self.lock = Locks(context)
         self.events = Events(context)
         self.snapshots = Snapshots(context)
+        self.platforms = Platforms(context)
+        self.schedules = Schedules(context)
 
     def transaction(self) -> Transaction[Storage]:
         """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.
@@ -236,7 +246,7 @@ def _nothing() -> None:
 
 _MEMBERS = (
     *("jobs", "sessions", "approvals", "idempotency", "nonces", "metrics", "lock", "events", "snapshots"),
-    *("retention", "in_process", "durable", "multi_process", "binds", "writers"),
+    *("documents", "retention", "in_process", "durable", "multi_process", "binds", "writers"),
 )
 
 

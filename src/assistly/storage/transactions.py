@@ -33,6 +33,7 @@ _STORES = {
     "lock",
     "events",
     "snapshots",
+    "documents",
     "retention",
 }
 

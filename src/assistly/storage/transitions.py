@@ -28,6 +28,9 @@ WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 ACTIVE = (*WAITING, JobStatus.PROCESSING)
 """The statuses of jobs that `min_gap` keeps others away from."""
 
+REPLAYABLE = (JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
+"""The statuses of jobs that `replayed` schedules again."""
+
 
 def new(draft: JobDraft, id: int, now: datetime) -> Job:
     """The job that `draft` becomes."""
@@ -58,6 +61,7 @@ def new(draft: JobDraft, id: int, now: datetime) -> Job:
         None,  # publish_started_at
         draft.max_lateness,
         (),  # attempts
+        None,  # checkpoint
     )
 
 
@@ -142,7 +146,7 @@ def publish_begun(job: Job, claim: int, *, now: datetime) -> Job | None:
 def settled(job: Job, settlement: Settlement, *, now: datetime, expired_only: bool = False) -> Job | None:
     """The job after its claim has ended. Only if it is held under the claim of the settlement.
 
-    posted:    posted_at = now; remote_id is set.
+    posted:    posted_at = now; remote_id is set; checkpoint is cleared.
     failed:    retries + 1; last_error and an attempt are added. The job is a dead letter if the settlement
                is final or retries reaches max_retries; else retrying, due at `settlement.at`.
                publish_started_at is cleared unless `keep_publish`.
@@ -168,6 +172,7 @@ def settled(job: Job, settlement: Settlement, *, now: datetime, expired_only: bo
                 remote_id=settlement.remote_id,
                 next_retry_at=None,
                 due_at=job.scheduled_at,
+                checkpoint=None,
             )
         case "failed":
             return _failed(free, job.worker_id, settlement, now)
@@ -206,9 +211,60 @@ def _handed_back(job: Job, next_retry_at: datetime | None) -> Job:
     )
 
 
+def checkpointed(job: Job, claim: int, *, data: Json, now: datetime) -> Job | None:
+    """The job with a checkpoint. Only while it is held, and after publishing has begun.
+
+    Its lease may have run out: what was done on the platform is worth noting as long as nobody took the job.
+    """
+    if not holds(job, claim) or job.publish_started_at is None:
+        return None
+    return replace(job, checkpoint=data, updated_at=now)
+
+
+def cancelled(job: Job, *, now: datetime) -> Job | None:
+    """A job that is not to be published any more. Only if it waits, or publishing has not begun."""
+    may_be_held = job.status is JobStatus.PROCESSING and job.publish_started_at is None
+    if job.status not in WAITING and not may_be_held:
+        return None
+    return replace(
+        job,
+        status=JobStatus.CANCELLED,
+        next_retry_at=None,
+        due_at=job.scheduled_at,
+        worker_id=None,
+        lease_until=None,
+        updated_at=now,
+    )
+
+
+def resolved_posted(job: Job, *, remote_id: str | None, now: datetime) -> Job | None:
+    """A dead letter with an unknown outcome that was published after all, when publishing began."""
+    if not job.outcome_unknown:
+        return None
+    return replace(
+        job,
+        status=JobStatus.POSTED,
+        posted_at=job.publish_started_at,
+        remote_id=remote_id,
+        dead_letter_at=None,
+        dead_letter_reason=None,
+        checkpoint=None,
+        updated_at=now,
+    )
+
+
+def resolved_unpublished(job: Job, *, now: datetime) -> Job | None:
+    """A dead letter with an unknown outcome that was not published: due again now.
+
+    As after `replayed`, but the checkpoint stays: the next attempt goes on from there.
+    """
+    again = replayed(job, now, now=now) if job.outcome_unknown else None
+    return None if again is None else replace(again, checkpoint=job.checkpoint)
+
+
 def replayed(job: Job, scheduled_at: datetime, *, now: datetime) -> Job | None:
-    """A dead letter, scheduled again. Its attempts stay."""
-    if job.status is not JobStatus.DEAD_LETTER:
+    """A dead letter or a cancelled job, scheduled again. Its attempts stay."""
+    if job.status not in REPLAYABLE:
         return None
     return replace(
         job,
@@ -223,6 +279,7 @@ def replayed(job: Job, scheduled_at: datetime, *, now: datetime) -> Job | None:
         dead_letter_at=None,
         dead_letter_reason=None,
         publish_started_at=None,
+        checkpoint=None,
     )
 
 

@@ -96,6 +96,7 @@ class WorkerSettings(Variables):
     """The settings of `assistly worker` that are not options. `load_worker_settings` makes one."""
 
     webhook_secret: Secret = setting("WEBHOOK_SECRET", "a text without NUL", None)
+    webhook_status_url: Secret = setting("WEBHOOK_STATUS_URL", "a URL without NUL", None)
 
 
 def load_worker_settings() -> WorkerSettings:

@@ -11,16 +11,44 @@ from assistly.lazy import load_attribute
 
 if TYPE_CHECKING:
     from .aio import AsyncWorker
+    from .events import EventKind, WorkerEvent
     from .options import WorkerOptions
-    from .publisher import Permanent, Publisher, Retry, Unknown
+    from .publication import Publication
+    from .publisher import (
+        CheckResult,
+        NotPosted,
+        Permanent,
+        Publisher,
+        Retry,
+        StillUnknown,
+        Unknown,
+        WasPosted,
+    )
     from .worker import Worker
 
-__all__ = ["AsyncWorker", "Permanent", "Publisher", "Retry", "Unknown", "Worker", "WorkerOptions"]
+__all__ = [
+    "AsyncWorker",
+    "CheckResult",
+    "EventKind",
+    "NotPosted",
+    "Permanent",
+    "Publication",
+    "Publisher",
+    "Retry",
+    "StillUnknown",
+    "Unknown",
+    "WasPosted",
+    "Worker",
+    "WorkerEvent",
+    "WorkerOptions",
+]
 
 _MODULES = {
     "aio": "AsyncWorker",
+    "events": "EventKind WorkerEvent",
     "options": "WorkerOptions",
-    "publisher": "Permanent Publisher Retry Unknown",
+    "publication": "Publication",
+    "publisher": "CheckResult NotPosted Permanent Publisher Retry StillUnknown Unknown WasPosted",
     "worker": "Worker",
 }
 

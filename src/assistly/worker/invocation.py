@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
-from collections import Counter
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from .publisher import Publisher, Unknown
-from .publisher_checks import examining, remote_id
+from .publication import Publication
+from .publisher import CheckResult, Unknown
+from .publisher_checks import CheckedPublisher, check_result, examining, remote_id
 from .storage_calls import logger
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
-    from assistly.storage.records import Job
+    from assistly.storage.records import Job, Json
 
     from .threads import MessageQueue, Runtime
+
+T = TypeVar("T")
 
 _MOST_AWAITED = 10
 
 MOST_ABANDONED = 100
 """How many calls of a platform may hang beyond the time limit before no more are made."""
+
+MOST_ABANDONED_CHECKS = 10
+"""The same for calls of its check."""
+
+CHECK_SECONDS = 30.0
+"""How long a check may take, if there is no time limit for publishers."""
+
+Called = Literal["publisher", "check"]
 
 
 class PublisherCaller:
@@ -46,24 +58,45 @@ class PublisherCaller:
         self._mutex = threading.Lock()
         self._idle: list[CallThread] = []
         self._started = 0
-        self._abandoned: Counter[str] = Counter()
+        self._abandoned: list[PublisherCall[Any]] = []
         self._closed = False
 
-    def call(self, publisher: Publisher, job: Job) -> str | None:
-        """Return the remote id, or raise the publisher's exception.
+    def publish(
+        self, publisher: CheckedPublisher, job: Job, checkpoint: Callable[[Job, Json], Job]
+    ) -> str | None:
+        """Return the remote id, or raise the publisher's exception. `checkpoint` stores one.
 
         Raises Unknown if its coroutine was cancelled, if it took longer than the time limit, or if its
         result is no remote id.
         """
-        call = PublisherCall(self, publisher, job)
-        if self._time_limit is None:
-            return call.run()
-        return self._limited(call, self._time_limit)
+        publication = Publication(self._runtime, job, checkpoint)
+        make = partial(publisher.publish, job, publication)
+        call = PublisherCall(self, "publisher", job, make, remote_id, publication.abandon)
+        return call.run() if self._time_limit is None else self._limited(call, self._time_limit)
 
-    def is_overrun(self, platform: str) -> bool:
+    def check(self, check: Callable[[Job], object], job: Job) -> CheckResult:
+        """Return the answer of a publisher's check about a job, or raise its exception.
+
+        Raises Unknown as `publish` does. There always is a time limit.
+        """
+        call = PublisherCall(self, "check", job, partial(check, job), check_result, lambda: None)
+        return self._limited(call, self.check_limit)
+
+    @property
+    def check_limit(self) -> float:
+        """The seconds that a check may take."""
+        return CHECK_SECONDS if self._time_limit is None else self._time_limit
+
+    def is_overrun(self, platform: str, what: Called = "publisher") -> bool:
         """Whether so many abandoned calls of this platform still hang that no more should be made."""
+        most = MOST_ABANDONED if what == "publisher" else MOST_ABANDONED_CHECKS
         with self._mutex:
-            return self._abandoned[platform] >= MOST_ABANDONED
+            return sum(call.is_of(platform, what) for call in self._abandoned) >= most
+
+    def is_hanging(self, job: Job) -> bool:
+        """Whether an abandoned call still publishes this job, so that it may be posted yet."""
+        with self._mutex:
+            return any(call.job.id == job.id and call.what == "publisher" for call in self._abandoned)
 
     def close(self) -> None:
         """Stop the threads and the loop of its own, and cancel the coroutines that still run there."""
@@ -93,21 +126,23 @@ class PublisherCaller:
                 return
         thread.requests.put(None)
 
-    def note_end(self, call: PublisherCall) -> None:
+    def note_end(self, call: PublisherCall[Any]) -> None:
         """Note that an abandoned call has ended after all."""
         with self._mutex:
-            self._abandoned[call.job.platform] -= 1
+            self._abandoned.remove(call)
 
-    def _limited(self, call: PublisherCall, time_limit: float) -> str | None:
-        answers: MessageQueue[str | BaseException | None] = self._runtime.queue()
+    def _limited(self, call: PublisherCall[T], time_limit: float) -> T:
+        answers: MessageQueue[T | BaseException] = self._runtime.queue()
         self._thread().requests.put((call, answers))
         try:
             answer = answers.get(timeout=time_limit)
         except Empty:
             with self._mutex:
-                self._abandoned[call.job.platform] += 1
+                self._abandoned.append(call)
             if call.abandon():
-                raise Unknown(f"the publisher took longer than the time limit of {time_limit:g} s") from None
+                raise Unknown(
+                    f"the {call.what} took longer than the time limit of {time_limit:g} s"
+                ) from None
             self.note_end(call)
             answer = answers.get()
         if isinstance(answer, BaseException):
@@ -125,28 +160,46 @@ class PublisherCaller:
         return thread
 
 
-class PublisherCall:
-    """One call of a publisher, which may be abandoned."""
+class PublisherCall(Generic[T]):
+    """One call of a publisher or of its check, which may be abandoned.
 
-    def __init__(self, caller: PublisherCaller, publisher: Publisher, job: Job) -> None:
+    `read` takes its result, and raises Unknown for one of another type.
+    """
+
+    def __init__(
+        self,
+        caller: PublisherCaller,
+        what: Called,
+        job: Job,
+        make: Callable[[], object],
+        read: Callable[[object], T],
+        on_abandon: Callable[[], None],
+    ) -> None:
+        self.what = what
         self.job = job
         self._caller = caller
-        self._publisher = publisher
+        self._make = make
+        self._read = read
+        self._on_abandon = on_abandon
         self._mutex = threading.Lock()
         self._future: Future[Any] | None = None
         self._has_ended = False
         self._is_abandoned = False
 
-    def run(self) -> str | None:
-        """Call the publisher, wait for what it returns, and return the remote id."""
-        result: Any = self._publisher(self.job)
+    def is_of(self, platform: str, what: Called) -> bool:
+        """Whether it calls this, for a job of this platform."""
+        return self.what == what and self.job.platform == platform
+
+    def run(self) -> T:
+        """Make the call, wait for what it returns, and return its result."""
+        result: Any = self._make()
         for _ in range(_MOST_AWAITED):
-            with examining():
+            with examining(self.what):
                 is_future = isinstance(result, Future)
                 if not (is_future or inspect.isawaitable(result)):
-                    return remote_id(result)
+                    return self._read(result)
             result = self._result_of(result if is_future else self._scheduled(result))
-        raise Unknown("the publisher's result has to be awaited again and again")
+        raise Unknown(f"the {self.what}'s result has to be awaited again and again")
 
     def end(self) -> bool:
         """Note that it has ended; True if it was abandoned before."""
@@ -161,6 +214,7 @@ class PublisherCall:
                 return False
             self._is_abandoned = True
             future = self._future
+        self._on_abandon()
         if future is not None:
             future.cancel()
         return True
@@ -174,7 +228,7 @@ class PublisherCall:
         try:
             return future.result()
         except CancelledError as error:
-            raise Unknown("the publisher was cancelled") from error
+            raise Unknown(f"the {self.what} was cancelled") from error
 
     def _scheduled(self, result: Awaitable[object]) -> Future[object]:
         import asyncio
@@ -183,7 +237,7 @@ class PublisherCall:
         if asyncio.isfuture(result):  # which can be awaited on its own loop only
             loop = result.get_loop()
             if not (loop.is_running() or result.done()):
-                raise Unknown("the publisher returned a future of an event loop that does not run")
+                raise Unknown(f"the {self.what} returned a future of an event loop that does not run")
             if result.done():
                 loop = self._caller.running_loop()
         return asyncio.run_coroutine_threadsafe(_contained(result), loop)
@@ -195,7 +249,7 @@ class CallThread:
     def __init__(
         self,
         caller: PublisherCaller,
-        requests: MessageQueue[tuple[PublisherCall, MessageQueue[str | BaseException | None]] | None],
+        requests: MessageQueue[tuple[PublisherCall[Any], MessageQueue[Any]] | None],
     ) -> None:
         self.requests = requests
         self._caller = caller
@@ -204,25 +258,30 @@ class CallThread:
         """Make the calls that are put into `requests`, until that is None."""
         while (request := self.requests.get()) is not None:
             call, answers = request
-            answer: str | BaseException | None
+            answer: object
             try:
                 answer = call.run()
             except BaseException as error:  # noqa: BLE001 - raised again where the call is waited for
                 answer = error
             if call.end():
                 self._caller.note_end(call)
-                _log_late(call.job, answer)
+                _log_late(call, answer)
                 return
             self._caller.put_back(self)
             answers.put(answer)
 
 
-def _log_late(job: Job, answer: str | BaseException | None) -> None:
+def _log_late(call: PublisherCall[Any], answer: object) -> None:
+    job = call.job
     if isinstance(answer, BaseException):
         how = f"it raised {type(answer).__name__}: {answer}"
+    elif call.what == "check":
+        how = f"it returned {answer}"
     else:
         how = "it was published" if answer is None else f"it was published as {answer}"
-    logger.error("job %d on %s: after its time limit the publisher ended: %s", job.id, job.platform, how)
+    level = logging.WARNING if call.what == "check" else logging.ERROR
+    text = "job %d on %s: after its time limit the %s ended: %s"
+    logger.log(level, text, job.id, job.platform, call.what, how)
 
 
 async def _contained(result: Awaitable[object]) -> object:

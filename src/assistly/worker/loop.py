@@ -9,21 +9,24 @@ from queue import Empty
 from typing import TYPE_CHECKING
 
 from assistly.storage.errors import StorageClosed, StorageError
+from assistly.storage.records import JobStatus
 
+from .budgets import PlatformBudgets
 from .claimed_jobs import ClaimedJob, ClaimedJobs
+from .events import EventKind, Reporter, WorkerEvent, one_line
 from .processing import JobProcessor
+from .reconciling import Reconciler
 from .shares import ThreadShares
 from .slots import PlatformSlots
 from .storage_calls import TRANSIENT, Backoff, RetriedCalls, described, logger
 from .threads import MessageQueue, PeriodicThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from assistly.storage.records import Job
     from assistly.storage.storage import Storage
 
-    from .counts import JobCounts
     from .invocation import PublisherCaller
     from .options import CheckedOptions
     from .pauses import PlatformPauses
@@ -72,13 +75,13 @@ class WorkerLoop:
         options: CheckedOptions,
         caller: PublisherCaller,
         pauses: PlatformPauses,
-        counts: JobCounts,
+        reporter: Reporter,
     ) -> None:
         self._runtime = runtime
         self._storage = storage
         self._options = options
         self._caller = caller
-        self._pauses = pauses
+        self._reporter = reporter
         self._inbox: Inbox = runtime.queue()
         self._must_end = False
         self._gave_up = runtime.event()
@@ -87,9 +90,9 @@ class WorkerLoop:
         owner_id = f"{options.worker_id[:64]}-{secrets.token_hex(8)}"
         self._slots = PlatformSlots(storage, owner_id, options.limits, slot_ttl)
         self._claimed_jobs = ClaimedJobs(storage.queue, self._slots, options.lease)
-        self._calls = RetriedCalls(storage.queue, self._gave_up.wait)
+        self._calls = RetriedCalls(storage, self._gave_up.wait)
         self._processor = JobProcessor(
-            options, self._calls, self._claimed_jobs, pauses, caller, lambda: self._must_end, counts
+            options, self._calls, self._claimed_jobs, pauses, caller, lambda: self._must_end, reporter
         )
         heartbeat = options.heartbeat.total_seconds()
         self._heartbeat = PeriodicThread(
@@ -98,10 +101,17 @@ class WorkerLoop:
         every = min(options.lease.total_seconds(), _UPKEEP_SECONDS)
         self._upkeep = PeriodicThread(runtime, "assistly-worker-upkeep", every, self._rescue_and_prune)
         self._maintenance = PeriodicThread(runtime, "assistly-worker-maintenance", every, self._maintain)
+        self._reconciler = Reconciler(
+            storage, options, caller, reporter, runtime.monotonic, lambda: self._must_end
+        )
+        self._checks = PeriodicThread(
+            runtime, "assistly-worker-checks", self._reconciler.interval, self._reconciler.round
+        )
         self._waits: MessageQueue[bool] = runtime.queue()
         self._tasks: MessageQueue[ClaimedJob | None] = runtime.queue()
         self._threads: list[Thread] = []
         self._shares = ThreadShares(options.platforms, options.concurrency, options.limits)
+        self._budgets = PlatformBudgets(storage, runtime.monotonic)
         self._found_nothing: dict[str, float] = {}
         self._running = 0
         self._is_claiming = False
@@ -115,6 +125,8 @@ class WorkerLoop:
         self._upkeep.start()
         if self._storage.worker_maintains:
             self._maintenance.start()
+        if self._reconciler.has_checks:
+            self._checks.start()
         self._run(self._loop, on_end)
 
     def run_until_idle(self, on_end: Callable[[], None]) -> None:
@@ -148,6 +160,7 @@ class WorkerLoop:
             self._must_end = True
             self._upkeep.stop()
             self._maintenance.stop()
+            self._checks.stop()
             self._waits.put(False)
             on_end()
             self._finish()
@@ -162,6 +175,7 @@ class WorkerLoop:
             self._rest(found=claimed > 0)
 
     def _drain(self) -> None:
+        self._reconciler.round(whole=True)
         while not self._must_end and (self._claim_all() or self._running):
             self._receive(None)
 
@@ -177,8 +191,10 @@ class WorkerLoop:
 
     def _claim_round(self, without: Collection[str]) -> int:
         """Claim in turn for all platforms that may be given jobs, except for these."""
+        self._budgets.refresh()
+        self._shares.alone = {*self._options.limits, *self._budgets.limited}
         claimed = 0
-        done = {*without, *filter(self._is_closed, self._options.platforms)}
+        done = {*without, *filter(self._is_overrun, self._options.platforms)}
         while self._running < self._options.concurrency:
             platforms, most = self._shares.next_group(done)
             if not platforms:
@@ -191,40 +207,74 @@ class WorkerLoop:
                 self._found_nothing.update(dict.fromkeys(platforms, self._runtime.monotonic()))
         return claimed
 
-    def _is_closed(self, platform: str) -> bool:
-        if self._pauses.remaining(platform):
-            return True
+    def _is_overrun(self, platform: str) -> bool:
         return self._options.timeout is not None and self._caller.is_overrun(platform)
 
     def _claim(self, platforms: list[str], most: int) -> int:
+        claimed_at = self._options.clock()
         self._is_claiming = True
         try:
             slots: list[str] | None = None
             if self._slots.are_limited(platforms[0]):
                 slots = self._slots.acquire(platforms[0], most)
-                if not slots:
-                    return 0
                 most = len(slots)
             jobs: list[Job] = []
             try:
-                jobs = self._storage.queue.claim_due(
-                    worker_id=self._options.worker_id,
-                    limit=most,
-                    lease=self._options.lease,
-                    platforms=platforms,
-                )
+                jobs = self._claim_within_budget(platforms, most) if most else []
             finally:
                 if slots is not None:
                     self._slots.release(slots[len(jobs) :])
         finally:
             self._is_claiming = False
-        claimed_at = self._options.clock()
         for number, job in enumerate(jobs):
             self._hand_out(ClaimedJob(job, slots[number] if slots else None, claimed_at))
         return len(jobs)
 
+    def _claim_within_budget(self, platforms: list[str], most: int) -> list[Job]:
+        limited = platforms[0] if platforms[0] in self._budgets.limited else None
+        if limited is not None:
+            most = self._budgets.take(limited, most)
+        jobs: list[Job] = []
+        try:
+            if most:
+                found = self._storage.queue.sweep_and_claim(
+                    worker_id=self._options.worker_id,
+                    limit=most,
+                    lease=self._options.lease,
+                    platforms=platforms,
+                )
+                jobs = found.jobs
+                self._report_others(found.rescued, found.missed)
+        finally:
+            if limited is not None:
+                self._budgets.give_back(limited, most - len(jobs))
+        return jobs
+
+    def _report_others(self, rescued: Sequence[Job], missed: Sequence[Job] = ()) -> None:
+        """Report jobs that were taken back from other workers, and jobs that were too late."""
+        for job in rescued:
+            kind = EventKind.FAILED
+            if job.status is JobStatus.DEAD_LETTER:
+                kind = EventKind.UNKNOWN if job.outcome_unknown else EventKind.DEAD
+            self._report(kind, job)
+        for job in missed:
+            self._report(EventKind.MISSED, job)
+
+    def _report(self, kind: EventKind, job: Job) -> None:
+        is_dead = job.status is JobStatus.DEAD_LETTER
+        event = WorkerEvent(
+            kind,
+            self._options.worker_id,
+            job.platform,
+            job,
+            error=one_line(job.dead_letter_reason if is_dead else job.last_error) or None,
+            until=job.due_at if kind is EventKind.FAILED else None,
+        )
+        self._reporter.report(event, counted=False)
+
     def _hand_out(self, claimed: ClaimedJob) -> None:
         self._claimed_jobs.add(claimed)
+        self._report(EventKind.CLAIMED, claimed.job)
         self._shares.begin(claimed.job.platform)
         self._running += 1
         if self._running > len(self._threads):
@@ -250,13 +300,10 @@ class WorkerLoop:
         """Sleep until there may be a job to claim."""
         if found:
             self._backoff.reset()
-        paused = min(map(self._pauses.remaining, self._options.platforms))
         if self._running == self._options.concurrency:
             self._receive(None)
-        elif paused:
-            self._receive(paused)
         elif self._nothing_new and not found:
-            # The due jobs are not for this worker: their platforms are not served here, or at their limit.
+            # The platforms of the due jobs are at their limits.
             self._receive(self._backoff.next())
             self._nothing_new = False
         else:
@@ -315,7 +362,7 @@ class WorkerLoop:
             began = self._runtime.monotonic()
             message: Message | BaseException
             try:
-                due = self._storage.queue.wait(self._options.poll)
+                due = self._storage.queue.wait(self._options.poll, platforms=self._options.platforms)
                 slept = self._runtime.monotonic() - began > _SLEPT_SECONDS
                 message = (Message.DUE if slept else Message.STILL_DUE) if due else Message.NOT_DUE
             except TRANSIENT:
@@ -328,7 +375,8 @@ class WorkerLoop:
         """Take back expired claims, and prune, even while this worker claims nothing."""
         try:
             if not self._calls.has_unsettled:
-                self._storage.queue.rescue_expired()
+                self._report_others(self._storage.queue.rescue_expired())
+            self._storage.schedules.run()
             self._storage.prune()
         except StorageClosed:
             return False
@@ -359,3 +407,4 @@ class WorkerLoop:
             self._tasks.put(None)
         for thread in self._threads:
             thread.join(timeout=_JOIN_SECONDS)
+        self._reporter.end(_JOIN_SECONDS)

@@ -15,8 +15,9 @@ from assistly.storage.errors import InvalidValue
 from assistly.storage.retry import RetryPolicy
 from assistly.storage.storage import Storage
 
+from .events import WorkerEvent, checked_hook
 from .publisher import Publisher
-from .publisher_checks import publisher_fault
+from .publisher_checks import CheckedPublisher, checked_publisher, publisher_fault
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,7 +56,17 @@ class WorkerOptions(TypedDict, total=False):
     """When failed jobs are retried: one policy, or one for each platform. Default: the storage's policy."""
     timeout: float | timedelta | None
     """How long a publisher may take; above 0. One that takes longer is no longer waited for: the outcome is
-    unknown, its coroutine is cancelled, and its thread ends when the call does. Default: no limit."""
+    unknown, its coroutine is cancelled, and its thread ends when the call does. Default: no limit. It holds
+    for each call of a `check` as well, which may take 30 seconds by default."""
+    check_pause: float | timedelta
+    """When a publisher's `check` is asked about an outcome that has become unknown, and how long the first
+    pause is after an answer that is still unknown; above 0. The pauses double, up to an hour. It should be
+    longer than a request of the publisher can be under way. Default: 10 seconds."""
+    check_for: float | timedelta
+    """For how long a `check` is asked about an outcome; 0 for never. Default: 24 hours."""
+    on_event: Callable[[WorkerEvent], object] | None
+    """Called with each event of the worker, on a thread of its own: a plain function. What it raises is
+    logged. If it is slow, events wait; beyond 10,000 they are dropped. Default: none."""
     clock: Callable[[], float]
     """A monotonic clock in seconds, for pauses and the grace time. Default: `time.monotonic`."""
 
@@ -65,7 +76,7 @@ class CheckedOptions:
     """The validated `WorkerOptions`, with defaults, and durations in seconds."""
 
     worker_id: str
-    publishers: Mapping[str, Publisher]
+    publishers: Mapping[str, CheckedPublisher]
     concurrency: int
     limits: Mapping[str, int]
     batch: int
@@ -76,6 +87,9 @@ class CheckedOptions:
     pause: float
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
     timeout: float | None
+    check_pause: float
+    check_for: float
+    on_event: Callable[[WorkerEvent], object] | None
     clock: Callable[[], float]
 
     @property
@@ -108,6 +122,9 @@ def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerO
         grace=_seconds("grace", options["grace"]),
         pause=_seconds("pause", options["pause"]),
         retry=_checked_retry(options["retry"], publishers),
+        check_pause=_seconds_above_zero("check_pause", options["check_pause"]),
+        check_for=_seconds("check_for", options["check_for"]),
+        on_event=checked_hook(options["on_event"]),
         timeout=None if options["timeout"] is None else _seconds_above_zero("timeout", options["timeout"]),
         clock=_checked_clock(options["clock"]),
     )
@@ -157,7 +174,7 @@ def _new_worker_id() -> str:
 
 def _chosen_publishers(
     publishers: Mapping[str, Publisher], platforms: Iterable[str] | None
-) -> dict[str, Publisher]:
+) -> dict[str, CheckedPublisher]:
     if not isinstance(publishers, Mapping):
         raise check.wrong_type("publishers", "a mapping of platforms to publishers", publishers)
     for platform, publisher in publishers.items():
@@ -174,7 +191,7 @@ def _chosen_publishers(
         )
     if not chosen:
         raise InvalidValue("publishers must not be empty: a worker needs something to publish with")
-    return {platform: publishers[platform] for platform in chosen}
+    return {platform: checked_publisher(publishers[platform]) for platform in chosen}
 
 
 def _checked_limits(limits: Mapping[str, int] | None, platforms: Iterable[str]) -> dict[str, int]:

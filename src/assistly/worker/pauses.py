@@ -1,4 +1,4 @@
-"""Platforms on which a worker publishes nothing for a while."""
+"""How long a worker pauses a platform, and the jobs that it had claimed before."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class PlatformPauses:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: dict[str, float] = {}
+        self._since: dict[str, float] = {}
         self._in_a_row: dict[str, int] = {}
         self._counted_at: dict[str, float] = {}
         self._mutex = threading.Lock()
@@ -38,6 +39,7 @@ class PlatformPauses:
             floor = min(math.ldexp(_FIRST_FLOOR, min(self._in_a_row[platform] - 1, 10)), _HIGHEST_FLOOR)
             pause = max(seconds, floor)
             self._until[platform] = max(now + pause, self._until.get(platform, now))
+            self._since[platform] = now
             return pause
 
     def succeeded(self, platform: str, began: float) -> None:
@@ -47,10 +49,13 @@ class PlatformPauses:
                 self._in_a_row.pop(platform, None)
                 self._counted_at.pop(platform, None)
 
-    def remaining(self, platform: str) -> float:
-        """The seconds until the pause of a platform ends; 0 if it is not paused."""
+    def remaining(self, platform: str, claimed_at: float) -> float:
+        """The seconds until the pause of a platform ends, for a job that was claimed before the pause; or 0.
+
+        The storage knows the pause, too. If it hands out a job after that, somebody has ended the pause.
+        """
         with self._mutex:
-            if platform not in self._until:
+            if platform not in self._until or claimed_at > self._since[platform]:
                 return 0.0
             return max(0.0, self._until[platform] - self._clock())
 

@@ -11,7 +11,7 @@ from assistly.storage.records import Failed, Job, JobStatus, Outcome, Posted, Re
 from assistly.storage.validation import later, optional_name, utc
 
 from .claimed_jobs import ClaimedJob, ClaimedJobs, Stage
-from .counts import JobCounts
+from .events import EventKind, Reporter, WorkerEvent, as_remote_id, one_line
 from .invocation import PublisherCaller
 from .options import CheckedOptions
 from .pauses import PlatformPauses
@@ -33,7 +33,7 @@ class JobProcessor:
         pauses: PlatformPauses,
         caller: PublisherCaller,
         is_stopping: Callable[[], bool],
-        counts: JobCounts,
+        reporter: Reporter,
     ) -> None:
         self._options = options
         self._calls = calls
@@ -41,7 +41,7 @@ class JobProcessor:
         self._pauses = pauses
         self._caller = caller
         self._is_stopping = is_stopping
-        self._counts = counts
+        self._reporter = reporter
 
     def process(self, claimed: ClaimedJob) -> None:
         """Publish and settle a job, or put it back if it may not be published now."""
@@ -63,53 +63,61 @@ class JobProcessor:
         if (
             self._is_stopping()
             or not self._claimed_jobs.holds(claimed)
-            or self._pauses.remaining(claimed.job.platform)
+            or self._pauses.remaining(claimed.job.platform, claimed.claimed_at)
         ):
             return False
         claimed.stage = Stage.BEGINNING
         return True
 
     def _put_back(self, claimed: ClaimedJob) -> None:
-        job, pause = claimed.job, self._pauses.remaining(claimed.job.platform)
+        job = claimed.job
+        pause = self._pauses.remaining(job.platform, claimed.claimed_at)
         if pause and not self._is_stopping():
             outcome: Outcome = Snoozed(job, self._storage_time(job, claimed.claimed_at, pause))
         else:
             outcome = Released(job)
         settled = self._settle(claimed, outcome)
-        if settled is NotSettled.CLAIM_LOST:
-            self._counts.add("lost")
-        elif settled is NotSettled.NOT_STORED:
-            self._counts.add("not stored")
-            logger.error("job %d on %s was not published, and could not be put back", job.id, job.platform)
-        else:
-            self._counts.add("put back")
+        self._report(outcome, settled, was_put_back=True)
 
     def _publish(self, job: Job, began: float) -> Outcome:
         try:
-            value = self._caller.call(self._options.publishers[job.platform], job)
+            publisher = self._options.publishers[job.platform]
+            value = self._caller.publish(publisher, job, self._calls.checkpoint)
         except Retry as error:
             return self._rate_limited(job, error, began)
         except Permanent as error:
-            return Failed(job, _text(error), retryable=False)
+            return Failed(job, error_text(error), retryable=False)
         except Unknown as error:
-            return records.Unknown(job, _text(error))
+            return records.Unknown(job, error_text(error))
         except Exception as error:  # noqa: BLE001 - by the contract of Publisher, nothing was published
             unknown = _unknown_in(error)
             if unknown is not None:
-                return records.Unknown(job, _text(unknown))
+                return records.Unknown(job, error_text(unknown))
             logger.debug("job %d: the publisher failed", job.id, exc_info=True)
-            return Failed(job, _text(error, named=True), self._retry_at(job, began))
+            return Failed(job, error_text(error, named=True), self._retry_at(job, began))
         except BaseException as error:  # noqa: BLE001 - it may come from outside, before or after the request
-            return records.Unknown(job, f"the publisher was interrupted by {_text(error, named=True)}")
+            return records.Unknown(job, f"the publisher was interrupted by {error_text(error, named=True)}")
         self._pauses.succeeded(job.platform, began)
-        return Posted(job, _remote_id(job, value))
+        return Posted(job, storable_remote_id(job, value))
 
     def _rate_limited(self, job: Job, error: Retry, began: float) -> Outcome:
         after = _after(error)
         asked = min(self._options.pause if after is None else after, _LONGEST_PAUSE)
         seconds = self._pauses.rate_limited(job.platform, asked, began)
-        logger.warning("platform %s is paused for %.1f s: %s", job.platform, seconds, _text(error))
-        return Snoozed(job, self._storage_time(job, began, seconds))
+        until = self._storage_time(job, began, seconds)
+        reason = error_text(error)
+        self._calls.pause(job.platform, until, reason=reason, by=self._options.worker_id)
+        self._reporter.report(
+            WorkerEvent(
+                EventKind.PAUSED,
+                self._options.worker_id,
+                job.platform,
+                error=one_line(reason),
+                until=until,
+                seconds=seconds,
+            )
+        )
+        return Snoozed(job, until)
 
     def _retry_at(self, job: Job, began: float) -> datetime | None:
         policy = self._options.retry_policy(job.platform)
@@ -128,27 +136,41 @@ class JobProcessor:
         """
         return later(job.updated_at, timedelta(seconds=self._options.clock() - since + ahead))
 
-    def _report(self, outcome: Outcome, job: Job | NotSettled, seconds: float) -> None:
-        id, platform = outcome.job.id, outcome.job.platform
-        if job is NotSettled.CLAIM_LOST:
-            self._counts.add("lost")
-            logger.error("job %d on %s: its claim is lost; here it %s", id, platform, ending(outcome))
-        elif job is NotSettled.NOT_STORED:
-            self._counts.add("not stored")
-            logger.error("job %d on %s: its outcome is not stored; here it %s", id, platform, ending(outcome))
+    def _report(
+        self,
+        outcome: Outcome,
+        settled: Job | NotSettled,
+        seconds: float | None = None,
+        *,
+        was_put_back: bool = False,
+    ) -> None:
+        job = outcome.job if isinstance(settled, NotSettled) else settled
+        kind, error, until = EventKind.FAILED, one_line(job.last_error), job.due_at
+        if isinstance(settled, NotSettled):
+            is_lost = settled is NotSettled.CLAIM_LOST
+            kind, error = EventKind.LOST if is_lost else EventKind.NOT_STORED, ending(outcome)
         elif job.status is JobStatus.POSTED:
-            self._counts.add("posted")
-            logger.info("job %d on %s is posted%s (%.3f s)", id, platform, _as(job.remote_id), seconds)
+            kind = EventKind.PUBLISHED
         elif job.status is JobStatus.DEAD_LETTER:
-            self._counts.add("unknown" if isinstance(outcome, records.Unknown) else "dead")
-            logger.error("job %d on %s is a dead letter: %s", id, platform, _line(job.dead_letter_reason))
+            kind = EventKind.UNKNOWN if isinstance(outcome, records.Unknown) else EventKind.DEAD
+            error = one_line(job.dead_letter_reason)
+        elif was_put_back:
+            kind = EventKind.PUT_BACK
         elif isinstance(outcome, Snoozed):
-            self._counts.add("snoozed")
-            logger.info("job %d on %s is snoozed until %s", id, platform, job.due_at)
-        else:
-            self._counts.add("failed")
-            error = _line(job.last_error)
-            logger.warning("job %d on %s failed, retry at %s: %s", id, platform, job.due_at, error)
+            kind = EventKind.SNOOZED
+        retries = kind in (EventKind.FAILED, EventKind.SNOOZED)
+        says_why = kind not in (EventKind.PUBLISHED, EventKind.SNOOZED, EventKind.PUT_BACK)
+        self._reporter.report(
+            WorkerEvent(
+                kind,
+                self._options.worker_id,
+                job.platform,
+                job,
+                error=error if says_why else None,
+                until=until if retries else None,
+                seconds=seconds,
+            )
+        )
 
 
 def _unknown_in(error: Exception) -> Unknown | None:
@@ -168,7 +190,7 @@ def _after(error: Retry) -> float | None:
         return None
 
 
-def _text(error: BaseException, *, named: bool = False) -> str:
+def error_text(error: BaseException, *, named: bool = False) -> str:
     """An exception as text that can be stored; with `named`, after the name of its class."""
     try:
         message = str(error)
@@ -179,7 +201,7 @@ def _text(error: BaseException, *, named: bool = False) -> str:
     return text[:_LONGEST_ERROR].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
-def _remote_id(job: Job, value: object) -> str | None:
+def storable_remote_id(job: Job, value: object) -> str | None:
     """The remote id; None, with an error in the log, if it cannot be stored. The job is posted anyway."""
     try:
         return optional_name("remote_id", value)
@@ -191,15 +213,7 @@ def _remote_id(job: Job, value: object) -> str | None:
 def ending(outcome: Outcome) -> str:
     """How a job ended here, to complete "here it …" in the log."""
     if isinstance(outcome, Posted):
-        return f"was published{_as(outcome.remote_id)}"
+        return f"was published{as_remote_id(outcome.remote_id)}"
     if isinstance(outcome, Failed | records.Unknown):
-        return f"ended with: {_line(outcome.error)}"
+        return f"ended with: {one_line(outcome.error)}"
     return "was not published"
-
-
-def _as(remote_id: str | None) -> str:
-    return "" if remote_id is None else f" as {remote_id}"
-
-
-def _line(text: str | None) -> str:
-    return " ".join((text or "").split())

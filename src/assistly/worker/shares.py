@@ -13,12 +13,13 @@ class ThreadShares:
     publisher that hangs takes all threads. With fewer threads than platforms, at most half of the threads
     are kept. Platforms take turns: one that was given jobs comes after those that were not.
 
-    The platforms in `alone` are never claimed together with others. Only one thread may use this object.
+    The platforms in `alone` are never claimed together with others; it may be set anew at any time. Only one
+    thread may use this object.
     """
 
     def __init__(self, platforms: Sequence[str], concurrency: int, alone: Collection[str] = ()) -> None:
         self._platforms = [*platforms]
-        self._alone = alone
+        self.alone = alone
         self._free = concurrency
         self._running: Counter[str] = Counter()
         self._most_kept = concurrency if concurrency >= len(platforms) else concurrency // 2
@@ -47,7 +48,7 @@ class ThreadShares:
         if allowed and not group:
             self._had_turn.clear()
             group = [*allowed]
-        group = [platform for platform in group if platform not in self._alone] or group[:1]
+        group = [platform for platform in group if platform not in self.alone] or group[:1]
         return group, min((allowed[platform] for platform in group), default=0)
 
     def _allowed(self, platform: str, idle: int) -> int:

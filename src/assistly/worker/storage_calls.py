@@ -15,8 +15,10 @@ from assistly.storage.errors import (
     StorageError,
     StorageUnavailable,
 )
-from assistly.storage.records import Job, JobStatus, Outcome, Posted
-from assistly.storage.stores.queue import Queue
+from assistly.storage.records import Job, JobStatus, Json, Outcome, Posted
+from assistly.storage.storage import Storage
+
+from .publisher import Unknown
 
 logger = logging.getLogger("assistly.worker")
 
@@ -59,10 +61,11 @@ class NotSettled(Enum):
 
 
 class RetriedCalls:
-    """`begin_publish` and `settle`, repeated until the storage has done it or the worker gives up."""
+    """Calls that are repeated until the storage has done it or the worker gives up."""
 
-    def __init__(self, queue: Queue, sleep: Sleep) -> None:
-        self._queue = queue
+    def __init__(self, storage: Storage, sleep: Sleep) -> None:
+        self._queue = storage.queue
+        self._platforms = storage.platforms
         self._sleep = sleep
         self._unsettled: set[int] = set()
 
@@ -94,6 +97,42 @@ class RetriedCalls:
             if self._sleep(backoff.next()):
                 return None
         return None
+
+    def checkpoint(self, job: Job, data: Json) -> Job:
+        """Call `Queue.checkpoint`. Storing the same again is harmless, so it is repeated after most errors.
+
+        Raises its ClaimLost and InvalidValue. Raises Unknown once the worker has given up: what was published
+        before is not noted, so nothing may be concluded from a missing checkpoint.
+        """
+        backoff = Backoff()
+        while True:
+            try:
+                return self._queue.checkpoint(job, data)
+            except TRANSIENT as error:
+                logger.warning("job %d waits for its checkpoint: %s", job.id, described(error))
+                last = error
+            except (ClaimLost, InvalidValue):
+                raise
+            except Exception as error:
+                raise Unknown(f"the checkpoint could not be stored: {described(error)}") from error
+            if self._sleep(backoff.next()):
+                raise Unknown(f"the checkpoint could not be stored: {described(last)}") from last
+
+    def pause(self, platform: str, until: datetime, *, reason: str, by: str) -> None:
+        """Pause the platform for all workers, unless it is paused for longer already."""
+        backoff = Backoff()
+        while True:
+            try:
+                self._platforms.pause_at_least(platform, until, reason=reason, by=by)
+            except TRANSIENT as error:
+                logger.warning("platform %s waits to be paused: %s", platform, described(error))
+            except Exception as error:  # noqa: BLE001 - the job has to be settled all the same
+                logger.error("platform %s cannot be paused: %s", platform, described(error))
+                return
+            else:
+                return
+            if self._sleep(backoff.next()):
+                return
 
     def settle(self, outcome: Outcome, now: datetime | None = None) -> Job | NotSettled:
         """Settle a job and return it, or why it could not be settled."""

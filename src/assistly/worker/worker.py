@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .counts import JobCounts
+from .events import Reporter, WorkerEvent
 from .invocation import PublisherCaller
 from .loop import WorkerLoop
 from .options import check_event_loop, check_options, check_storage
@@ -33,8 +34,8 @@ class Worker:
     """Publishes the due jobs of the platforms that it has a publisher for, on threads of its own.
 
     It calls `begin_publish` before a publisher, and stores the outcome right after it. If the process dies
-    in between, the job becomes a dead letter, `outcome unknown: …`, and is not published again unless a
-    person replays it.
+    in between, the job becomes a dead letter, `outcome unknown: …`, and is not published again unless
+    somebody answers that it was not published (`queue.resolve`), or replays it.
 
     A claim lasts for `lease`, and a heartbeat extends it for as long as the publisher takes, so a
     publisher needs time-outs of its own. Unless STORAGE_VACUUM is `off`, the worker also calls
@@ -63,6 +64,9 @@ class Worker:
         pause: float | timedelta = 60.0,
         retry: RetryPolicy | Mapping[str, RetryPolicy] | None = None,
         timeout: float | timedelta | None = None,
+        check_pause: float | timedelta = 10.0,
+        check_for: float | timedelta = 86_400.0,
+        on_event: Callable[[WorkerEvent], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = check_storage(storage)
@@ -80,6 +84,9 @@ class Worker:
             pause=pause,
             retry=retry,
             timeout=timeout,
+            check_pause=check_pause,
+            check_for=check_for,
+            on_event=on_event,
             clock=clock,
         )
         self._counts = JobCounts()
@@ -149,9 +156,8 @@ class Worker:
         if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker is running already")
         caller = PublisherCaller(self._runtime, loop, self._options.timeout)
-        worker_loop = WorkerLoop(
-            self._runtime, self._storage, self._options, caller, self._pauses, self._counts
-        )
+        reporter = Reporter(self._runtime, self._counts, self._options.on_event)
+        worker_loop = WorkerLoop(self._runtime, self._storage, self._options, caller, self._pauses, reporter)
         try:
             self._current = WorkerRun(self._runtime, self._options, worker_loop)
             if self._stopped:

@@ -11,13 +11,15 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from assistly.storage.engine import JsonText, Settlement
+from assistly.storage import transitions
+from assistly.storage.engine import PAUSES, Document, JsonText, Settlement
 from assistly.storage.records import Approval, Job, JobStatus
 
 from .engine import NaiveBackend, NaiveDatabase, NaiveTables
 from .queue import NaiveJobs
 from .stores import (
     NaiveApprovals,
+    NaiveDocuments,
     NaiveEngine,
     NaiveEvents,
     NaiveIdempotency,
@@ -105,6 +107,161 @@ class ReplaysTheNewest(NaiveEngine):
             dead = self.list(status=JobStatus.DEAD_LETTER, platform=platform, after=0, limit=10**9)
             chosen = dead[::-1][:limit]
             return sum(self.replay(job.id, **options) is not None for job in chosen)
+
+
+class ReplaysUnknownOutcomes(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, unknown: bool, **options: Any) -> int:
+            return super().replay_many(unknown=True, **options)
+
+
+class ReplaysMissedJobs(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, missed: bool, **options: Any) -> int:
+            return super().replay_many(missed=True, **options)
+
+
+class ReplaysCancelledJobsWithOthers(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, scheduled_at: datetime, now: datetime, **options: Any) -> int:
+            count = super().replay_many(scheduled_at=scheduled_at, now=now, **options)
+            gone = self.list(status=JobStatus.CANCELLED, platform=options["platform"], after=0, limit=10**9)
+            return count + sum(self.replay(job.id, scheduled_at, now=now) is not None for job in gone)
+
+
+class LimitCountsWhatIsLeftOut(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, limit: int | None, unknown: bool, missed: bool, **options: Any) -> int:
+            dead = self.list(
+                status=JobStatus.DEAD_LETTER, platform=options.pop("platform"), after=0, limit=limit or 10**9
+            )
+            chosen = [
+                job for job in dead if (unknown or not job.outcome_unknown) and (missed or not job.missed)
+            ]
+            return sum(self.replay(job.id, **options) is not None for job in chosen)
+
+
+class MissedIsAnyReasonThatBeginsSo(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay_many(self, *, missed: bool, **options: Any) -> int:
+            dead = self.list(status=JobStatus.DEAD_LETTER, platform=None, after=0, limit=10**9)
+            for job in dead:
+                if (job.dead_letter_reason or "").startswith("missed: ") and not missed:
+                    _alter(self, job, status=JobStatus.POSTED)
+            count = super().replay_many(missed=missed, **options)
+            for job in dead:
+                if self.get(job.id) == replace(job, status=JobStatus.POSTED):
+                    self.save(job)
+            return count
+
+
+class ReplaysNoCancelledJobs(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
+            job = self.get(id)
+            gone = job is not None and job.status is JobStatus.CANCELLED
+            return None if gone else super().replay(id, scheduled_at, now=now)
+
+
+class ReplayKeepsTheCheckpoint(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
+            before = self.get(id)
+            replayed = super().replay(id, scheduled_at, now=now)
+            return _alter(self, replayed, checkpoint=before and before.checkpoint)
+
+
+class PostedJobsKeepTheCheckpoint(NaiveEngine):
+    """In a batch of several."""
+
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            before = [self.get(one.id) for one in settlements]
+            results = super().settle(settlements, **options)
+            if len(settlements) == 1:
+                return results
+            return [
+                _alter(self, job, checkpoint=old.checkpoint) if job and old and one.kind == "posted" else job
+                for one, old, job in zip(settlements, before, results, strict=True)
+            ]
+
+
+class PostedJobsHaveTheHoldersCheckpoint(NaiveEngine):
+    """What a batch returns is made of the holder's records."""
+
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            results = super().settle(settlements, **options)
+            return [
+                replace(job, checkpoint=one.job.checkpoint) if job and one.kind == "posted" else job
+                for one, job in zip(settlements, results, strict=True)
+            ]
+
+
+class FailuresLoseTheCheckpoint(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], **options: Any) -> Sequence[Job | None]:
+            results = super().settle(settlements, **options)
+            return [
+                _alter(self, job, checkpoint=None) if one.kind == "failed" else job
+                for one, job in zip(settlements, results, strict=True)
+            ]
+
+
+class SavedJobsAreTheCallersToChange(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def copied(self, job: Job) -> Job:
+            return job
+
+
+class CountsNoCancelledJobs(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
+            counts = super().counts(posted=posted)
+            counts.pop(JobStatus.CANCELLED, None)
+            return counts
+
+
+class CancelledJobsKeepTheirSlot(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        active = (*transitions.ACTIVE, JobStatus.CANCELLED)
+
+
+class CancelledJobsWait(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        waiting_statuses = (*transitions.WAITING, JobStatus.CANCELLED)
+
+
+class WaitIgnoresPlatforms(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_due_at(self, **options: Any) -> datetime | None:
+            return super().next_due_at(**{**options, "platforms": None})
+
+
+class WaitKnowsNoTwoPlatforms(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_due_at(self, *, platforms: Sequence[str] | None = None, **options: Any) -> datetime | None:
+            return super().next_due_at(platforms=platforms and platforms[:1], **options)
+
+
+class WaitReturnsAtOnce(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def wait(self, timeout: float) -> None:
+            """Nothing."""
+
+
+class PagesOfWaitingJobsByTime(NaiveEngine):
+    """Jobs that are due at the time of the last one of a page are left out of the next."""
+
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def waiting(self, *, after: tuple[datetime, int] | None, **options: Any) -> Sequence[Job]:
+            return super().waiting(after=after and (after[0], 2**62), **options)
+
+
+class UntilIsNotIncluded(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def waiting(self, *, until: datetime | None, **options: Any) -> Sequence[Job]:
+            return super().waiting(until=until and until - TICK, **options)
 
 
 class SumsWrapAt64Bits(NaiveEngine):
@@ -205,7 +362,7 @@ class MovesLateJobsById(NaiveEngine):
 
 class LateJobsKeepTheirRetryTime(NaiveEngine):
     class jobs_type(NaiveJobs):  # noqa: N801
-        def dead_letter_late(self, *, limit: int, now: datetime, **options: Any) -> int:
+        def dead_letter_late(self, *, limit: int, now: datetime, **options: Any) -> Sequence[Job]:
             late = self.late(limit=limit, platforms=options["platforms"], now=now)
             moved = super().dead_letter_late(limit=limit, now=now, **options)
             for before in late:
@@ -243,6 +400,145 @@ class WaitHearsOfNoTransaction(NaiveEngine):
                 yield inner
         finally:
             database.announce = tell  # type: ignore[method-assign]
+
+
+class IgnoresPauses(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def pauses(self, now: datetime) -> dict[str, datetime | None]:
+            return {}
+
+
+class PausesNeverEnd(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def pauses(self, now: datetime) -> dict[str, datetime | None]:
+            documents = self._backend.documents.list(PAUSES, after=None, limit=10**9)
+            return {document.key: None for document in documents}
+
+
+class PausesEndOneTickLate(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def pauses(self, now: datetime) -> dict[str, datetime | None]:
+            return super().pauses(now if now == datetime.min.replace(tzinfo=now.tzinfo) else now - TICK)
+
+
+class PausesEndByFloats(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def pauses(self, now: datetime) -> dict[str, datetime | None]:
+            return {
+                name: None
+                if until is None
+                else datetime.fromtimestamp(until.timestamp() + 1e-5, until.tzinfo)
+                for name, until in super().pauses(now).items()
+            }
+
+
+class FindsJobsDuringPauses(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_due_at(self, *, now: datetime | None = None, **options: Any) -> datetime | None:
+            return super().next_due_at(**options)
+
+
+class SleepsThroughTheEndOfAPause(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def next_due_at(self, *, now: datetime | None = None, **options: Any) -> datetime | None:
+            found = super().next_due_at(now=now, **options)
+            ends = [] if now is None else self.pauses(now).values()
+            return None if found in ends else found
+
+
+class MissesOnlyWhatRuns(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def late(self, *, limit: int, now: datetime, **options: Any) -> Sequence[Job]:
+            paused = self.pauses(now)
+            late = super().late(limit=10**9, now=now, **options)
+            return [job for job in late if job.platform not in paused][:limit]
+
+
+class PausesHoldLeases(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
+            paused = self.pauses(now)
+            return [job for job in super().expired(limit=limit, now=now) if job.platform not in paused]
+
+
+class PausesEndClaims(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def settle(self, settlements: Sequence[Settlement], *, now: datetime, **options: Any) -> Any:
+            paused = self.pauses(now)
+            open_ones = [one for one in settlements if one.job.platform not in paused]
+            settled = iter(super().settle(open_ones, now=now, **options))
+            return [None if one.job.platform in paused else next(settled) for one in settlements]
+
+
+class PausesWakeNobody(NaiveEngine):
+    @contextmanager
+    def transaction(self) -> Iterator[NaiveBackend]:
+        database = self.database
+        tell, before = database.announce, database.tables.jobs
+
+        def tell_of_jobs() -> None:
+            if database.tables.jobs != before:
+                tell()
+
+        database.announce = tell_of_jobs  # type: ignore[method-assign]
+        try:
+            with super().transaction() as inner:
+                yield inner
+        finally:
+            database.announce = tell  # type: ignore[method-assign]
+
+
+class PutsAtAnyVersion(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def put(self, *args: Any, expected_version: int | None, **options: Any) -> Document | None:
+            return super().put(*args, expected_version=None, **options)
+
+
+class PutsOnlyNewOnesAtAVersion(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def put(self, *args: Any, expected_version: int | None, **options: Any) -> Document | None:
+            return super().put(*args, expected_version=expected_version or None, **options)
+
+
+class VersionsBeginAnew(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def save(self, *args: Any, version: int, **options: Any) -> Document:
+            return super().save(*args, version=min(version, 2), **options)
+
+
+class DocumentsKeepTheirDate(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def written(self, document: Document) -> Document:
+            stored = self.get(document.collection, document.key)
+            first = document if stored is None else replace(document, updated_at=stored.updated_at)
+            return super().written(first)
+
+
+class ListsAllCollections(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def is_in(self, document: Document, collection: str) -> bool:
+            return document.collection.startswith(collection)
+
+
+class DocumentsIgnoreCase(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def kept(self, name: str) -> str:
+            return name.casefold()
+
+
+class DeletesFromAllCollections(NaiveEngine):
+    class documents_type(NaiveDocuments):  # noqa: N801
+        def delete(self, collection: str, key: str) -> bool:
+            for other, found in [*self.tables.documents]:
+                if found == key and other != collection:
+                    super().delete(other, key)
+            return super().delete(collection, key)
+
+
+class RollbackLeavesDocuments(NaiveEngine):
+    class database_type(NaiveDatabase):  # noqa: N801
+        def restore(self, before: NaiveTables) -> None:
+            super().restore(replace(before, documents=self.tables.documents))
 
 
 class TiesBrokenByKey(NaiveEngine):
@@ -400,6 +696,7 @@ _CUT: dict[str, tuple[str, type[Any], str]] = {
     "Snapshots": ("snapshots_type", NaiveSnapshots, "kept"),
     "Platforms": ("jobs_type", NaiveJobs, "kept"),
     "KeysOfJobs": ("jobs_type", NaiveJobs, "kept_key"),
+    "KeysOfDocuments": ("documents_type", NaiveDocuments, "kept"),
 }
 
 CUTTING: tuple[type[NaiveEngine], ...] = tuple(

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, ClassVar, TypeVar
 
 from assistly.storage import forks
-from assistly.storage.engine import BackendBase, IdempotencyRow, LockRow
+from assistly.storage.engine import BackendBase, Document, IdempotencyRow, LockRow
 from assistly.storage.errors import StorageClosed, StorageUnavailable
 from assistly.storage.records import Approval, Event, Job, Session, Snapshot
 
@@ -40,6 +40,7 @@ class NaiveTables:
     locks: dict[str, LockRow] = field(default_factory=dict)
     events: dict[int, Event] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    documents: dict[tuple[str, str], Document] = field(default_factory=dict)
     pruned_at: datetime | None = None
 
     def copy(self) -> NaiveTables:
@@ -176,6 +177,7 @@ class NaiveBackend(BackendBase):
     metrics_type: ClassVar[type[Any]]
     events_type: ClassVar[type[Any]]
     snapshots_type: ClassVar[type[Any]]
+    documents_type: ClassVar[type[Any]]
 
     def __init__(self, parent: NaiveBackend | None = None) -> None:
         self.database: NaiveDatabase = parent.database if parent else self.database_type()
@@ -189,6 +191,7 @@ class NaiveBackend(BackendBase):
         self.lock = self.lock_type(self)
         self.events = self.events_type(self)
         self.snapshots = self.snapshots_type(self)
+        self.documents = self.documents_type(self)
         self.retention = self.retention_type(self)
 
     @property

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import datetime
+from typing import Any
 
 from assistly.storage import transitions
 from assistly.storage.engine import JobDraft
@@ -16,6 +18,9 @@ from .engine import NaiveBackend, NaiveStore, reads, writes
 
 class NaiveJobs(NaiveStore, JobStoreBase[NaiveBackend]):
     """What `JobStoreBase` requires, and `wait`."""
+
+    active: tuple[JobStatus, ...] = transitions.ACTIVE
+    waiting_statuses: tuple[JobStatus, ...] = transitions.WAITING
 
     def near(self, at: datetime, earliest: datetime, latest: datetime) -> bool:
         """Whether `at` is within the window."""
@@ -48,7 +53,7 @@ class NaiveJobs(NaiveStore, JobStoreBase[NaiveBackend]):
             job
             for job in self.tables.jobs.values()
             if self.kept(job.platform) == self.kept(platform)
-            and job.status in transitions.ACTIVE
+            and job.status in self.active
             and job.id != exclude
             and self.near(job.scheduled_at, earliest, latest)
         ]
@@ -69,7 +74,11 @@ class NaiveJobs(NaiveStore, JobStoreBase[NaiveBackend]):
 
     @writes
     def save(self, job: Job) -> None:
-        self.tables.jobs[job.id] = job
+        self.tables.jobs[job.id] = self.copied(job)
+
+    def copied(self, job: Job) -> Job:
+        """What is stored of a job that the caller keeps."""
+        return deepcopy(job)
 
     @reads
     def list(
@@ -102,7 +111,7 @@ class NaiveJobs(NaiveStore, JobStoreBase[NaiveBackend]):
         waiting = [
             job
             for job in self.tables.jobs.values()
-            if job.status in transitions.WAITING
+            if job.status in self.waiting_statuses
             and (until is None or job.due_at <= until)
             and (platforms is None or job.platform in platforms)
             and (after is None or (job.due_at, job.id) > after)
@@ -125,10 +134,10 @@ class NaiveJobs(NaiveStore, JobStoreBase[NaiveBackend]):
         ]
         return [self.tables.jobs[id] for _, id in sorted(expired)[:limit]]
 
-    def next_due_at(self) -> datetime | None:
+    def next_due_at(self, **options: Any) -> datetime | None:
         if self._backend.is_root:
             self.database.looks.commits = self.database.commits
-        return super().next_due_at()
+        return super().next_due_at(**options)
 
     def wait(self, timeout: float) -> None:
         database = self.database

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from assistly.storage.engine import IdempotencyRow, JsonText, LockRow
+from assistly.storage.engine import Document, IdempotencyRow, JsonText, LockRow
 from assistly.storage.engine.base import (
     ApprovalStoreBase,
+    DocumentStoreBase,
     EventStoreBase,
     IdempotencyStoreBase,
     LockStoreBase,
@@ -216,6 +217,41 @@ class NaiveSnapshots(NaiveStore, SnapshotStoreBase[NaiveBackend]):
         return [self.tables.snapshots[kind] for kind in sorted(self.tables.snapshots)]
 
 
+class NaiveDocuments(NaiveStore, DocumentStoreBase[NaiveBackend]):
+    def kept(self, name: str) -> str:
+        """The collection or key as it is stored."""
+        return name
+
+    def is_in(self, document: Document, collection: str) -> bool:
+        return self.kept(document.collection) == self.kept(collection)
+
+    @reads
+    def get(self, collection: str, key: str, *, lock: bool = False) -> Document | None:
+        return self.tables.documents.get((self.kept(collection), self.kept(key)))
+
+    def save(self, collection: str, key: str, data: JsonText, *, version: int, now: datetime) -> Document:
+        return self.written(Document(collection, key, json.loads(data), version, now))
+
+    @writes
+    def written(self, document: Document) -> Document:
+        """Stored, in place of the one before."""
+        self.tables.documents[self.kept(document.collection), self.kept(document.key)] = document
+        return document
+
+    @writes
+    def delete(self, collection: str, key: str) -> bool:
+        return self.tables.documents.pop((self.kept(collection), self.kept(key)), None) is not None
+
+    @reads
+    def list(self, collection: str, *, after: str | None, limit: int) -> builtins.list[Document]:
+        found = [
+            document
+            for document in self.tables.documents.values()
+            if self.is_in(document, collection) and (after is None or document.key > after)
+        ]
+        return sorted(found, key=lambda document: document.key)[:limit]
+
+
 class NaiveRetention(NaiveStore, RetentionStoreBase[NaiveBackend]):
     def older(self, moment: datetime, cutoff: datetime) -> bool:
         return moment < cutoff
@@ -282,4 +318,5 @@ class NaiveEngine(NaiveBackend):
     lock_type = NaiveLocks
     events_type = NaiveEvents
     snapshots_type = NaiveSnapshots
+    documents_type = NaiveDocuments
     retention_type = NaiveRetention

@@ -8,6 +8,7 @@ import pytest
 
 from assistly.storage.testing import ForkContract, LifecycleContract
 from assistly.storage.testing.approvals_contract import ApprovalsContract
+from assistly.storage.testing.documents_contract import DocumentsContract, DocumentTransactionsContract
 from assistly.storage.testing.engine_contract import LookAheadContract, SavingContract, WakeUpContract
 from assistly.storage.testing.events_contract import EventsContract
 from assistly.storage.testing.fixtures import Contract
@@ -16,7 +17,18 @@ from assistly.storage.testing.json_contract import JsonContract
 from assistly.storage.testing.lock_contract import LockContract
 from assistly.storage.testing.metrics_contract import LatencyContract, MetricsContract
 from assistly.storage.testing.names_contract import LongNamesContract
+from assistly.storage.testing.pauses_contract import (
+    NextDueContract,
+    PausedClaimsContract,
+    PausedWaitsContract,
+)
+from assistly.storage.testing.queue_cancelling_contract import QueueCancellingContract
 from assistly.storage.testing.queue_changes_contract import QueueChangesContract
+from assistly.storage.testing.queue_checkpoint_contract import QueueCheckpointContract
+from assistly.storage.testing.queue_choices_contract import (
+    QueueMissedContract,
+    QueueReplayChoicesContract,
+)
 from assistly.storage.testing.queue_claiming_contract import (
     QueueClaimingContract,
     QueueFenceContract,
@@ -26,6 +38,10 @@ from assistly.storage.testing.queue_contract import QueueReadingContract
 from assistly.storage.testing.queue_gaps_contract import QueueGapsContract
 from assistly.storage.testing.queue_lateness_contract import QueueLatenessContract
 from assistly.storage.testing.queue_rescue_contract import QueueDeadLettersContract, QueueRescueContract
+from assistly.storage.testing.queue_upcoming_contract import (
+    QueueUpcomingContract,
+    QueueWaitingForPlatformsContract,
+)
 from assistly.storage.testing.retention_contract import (
     PruneOnceAMinuteContract,
     RetentionAgesContract,
@@ -48,6 +64,25 @@ CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
     catalog.PostedJobsAreTheHoldersCopy: QueueFenceContract,
     catalog.ClaimedJobsAreNeverLate: QueueLatenessContract,
     catalog.ReplaysTheNewest: QueueDeadLettersContract,
+    catalog.ReplaysUnknownOutcomes: QueueReplayChoicesContract,
+    catalog.ReplaysMissedJobs: QueueReplayChoicesContract,
+    catalog.ReplaysCancelledJobsWithOthers: QueueReplayChoicesContract,
+    catalog.LimitCountsWhatIsLeftOut: QueueReplayChoicesContract,
+    catalog.MissedIsAnyReasonThatBeginsSo: QueueMissedContract,
+    catalog.ReplaysNoCancelledJobs: QueueCancellingContract,
+    catalog.ReplayKeepsTheCheckpoint: QueueCheckpointContract,
+    catalog.PostedJobsKeepTheCheckpoint: QueueCheckpointContract,
+    catalog.PostedJobsHaveTheHoldersCheckpoint: QueueCheckpointContract,
+    catalog.FailuresLoseTheCheckpoint: QueueCheckpointContract,
+    catalog.SavedJobsAreTheCallersToChange: QueueCheckpointContract,
+    catalog.CountsNoCancelledJobs: QueueCancellingContract,
+    catalog.CancelledJobsKeepTheirSlot: QueueCancellingContract,
+    catalog.CancelledJobsWait: QueueCancellingContract,
+    catalog.WaitIgnoresPlatforms: QueueWaitingForPlatformsContract,
+    catalog.WaitKnowsNoTwoPlatforms: QueueWaitingForPlatformsContract,
+    catalog.WaitReturnsAtOnce: QueueWaitingForPlatformsContract,
+    catalog.PagesOfWaitingJobsByTime: QueueUpcomingContract,
+    catalog.UntilIsNotIncluded: QueueUpcomingContract,
     catalog.SumsWrapAt64Bits: MetricsContract,
     catalog.KeepsTheLastLatency: LatencyContract,
     catalog.RescuesWithoutTheLease: QueueRescueContract,
@@ -65,6 +100,24 @@ CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
     catalog.WaitOnlySleeps: WakeUpContract,
     catalog.WaitForgetsTheLook: WakeUpContract,
     catalog.WaitHearsOfNoTransaction: WakeUpContract,
+    catalog.IgnoresPauses: PausedClaimsContract,
+    catalog.PausesNeverEnd: PausedClaimsContract,
+    catalog.PausesEndOneTickLate: PausedClaimsContract,
+    catalog.PausesEndByFloats: NextDueContract,
+    catalog.MissesOnlyWhatRuns: PausedClaimsContract,
+    catalog.PausesHoldLeases: PausedClaimsContract,
+    catalog.PausesEndClaims: PausedClaimsContract,
+    catalog.FindsJobsDuringPauses: NextDueContract,
+    catalog.SleepsThroughTheEndOfAPause: PausedWaitsContract,
+    catalog.PausesWakeNobody: PausedWaitsContract,
+    catalog.PutsAtAnyVersion: DocumentsContract,
+    catalog.PutsOnlyNewOnesAtAVersion: DocumentsContract,
+    catalog.VersionsBeginAnew: DocumentsContract,
+    catalog.DocumentsKeepTheirDate: DocumentsContract,
+    catalog.ListsAllCollections: DocumentsContract,
+    catalog.DocumentsIgnoreCase: DocumentsContract,
+    catalog.DeletesFromAllCollections: DocumentsContract,
+    catalog.RollbackLeavesDocuments: DocumentTransactionsContract,
     catalog.TiesBrokenByKey: ApprovalsContract,
     catalog.FloatsComeBackAsIntegers: JsonContract,
     catalog.SessionsLoseUpdates: SessionsContract,

@@ -120,9 +120,9 @@ def _post(approval: Approval) -> CalendarPost:
 
 
 def review_dead_letters(storage: Storage, platforms: FlakyPlatforms) -> int:
-    """Repair the platforms, then replay or close the dead letters that were neither rejected nor too late.
+    """Repair the platforms, then resolve or replay the dead letters that were neither rejected nor too late.
 
-    Returns how many were replayed or closed.
+    Returns how many were resolved or replayed.
     """
     platforms.repair()
     remote_ids = {publication.command: publication.remote_id for publication in platforms.publications}
@@ -131,14 +131,16 @@ def review_dead_letters(storage: Storage, platforms: FlakyPlatforms) -> int:
 
 
 def _review(storage: Storage, job: Job, remote_id: str | None) -> bool:
-    if (job.dead_letter_reason or "").startswith(("missed: ", "422: ")):
+    if job.missed or (job.dead_letter_reason or "").startswith("422: "):
         return False
     payload = {"command": job.idempotency_key, "job": job.id}
     with storage.transaction() as tx:
-        if remote_id:
-            tx.queue.remove(job.id)
-            tx.events.append("job_confirmed", payload | {"remote_id": remote_id})
+        if job.outcome_unknown:
+            tx.queue.resolve(job.id, posted=remote_id is not None, remote_id=remote_id)
         else:
             tx.queue.replay(job.id)
+        if remote_id is not None:
+            tx.events.append("job_confirmed", payload | {"remote_id": remote_id})
+        else:
             tx.events.append("job_replayed", payload)
     return True

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from assistly.storage import Approval, Event, Job, JobStatus, Latency, Metrics, PruneReport, Session, Storage
 
 from .calendar import CalendarPost
-from .simulation import Publication
+from .simulation import PublishedPost
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class DemoOutcome:
     """
 
     posts: Sequence[CalendarPost]
-    publications: Sequence[Publication]
+    publications: Sequence[PublishedPost]
     attacks: int
     latency: Latency
     stored: StoredData
@@ -113,26 +113,23 @@ class DemoOutcome:
                 yield f"{command} was published {times} times"
 
     def _lost(self) -> Iterator[str]:
-        """Commands that did not end once: posted, dead, rejected, or confirmed by the operator."""
+        """Commands that did not end once: posted, dead or rejected."""
         ends: dict[str, list[str]] = {command: [] for command in self.commands}
         for job in self.stored.jobs:
             ends.setdefault(job.idempotency_key or f"job {job.id}", []).append(job.status)
         for approval in self.stored.approvals:
             if approval.status != "approved":
                 ends.setdefault(approval.id, []).append(approval.status)
-        for command in self._confirmed():
-            ends.setdefault(command, []).append("confirmed")
         for command, found in ends.items():
             if command not in self.commands:
                 yield f"{command} is not in the calendar"
-            elif found not in (["posted"], ["dead_letter"], ["rejected"], ["confirmed"]):
+            elif found not in (["posted"], ["dead_letter"], ["rejected"]):
                 yield f"{command} ended as {' and '.join(found) or 'nothing at all'}"
 
     def _disagreements(self) -> Iterator[str]:
         remote_ids = {job.idempotency_key or "": job.remote_id for job in self.stored.jobs}
-        remote_ids |= self._confirmed()
         stored = {
-            Publication(command, post.platform, post.content, remote_id)
+            PublishedPost(command, post.platform, post.content, remote_id)
             for command, post in self.commands.items()
             if (remote_id := remote_ids.get(command))
         }
@@ -145,11 +142,6 @@ class DemoOutcome:
         yield from _expect(len(self.posts), self.pruned.nonces)
         if self.kept.counts != self.stored.counts:
             yield "the jobs are not the same as before"
-
-    def _confirmed(self) -> dict[str, str | None]:
-        """Remote ids that the operator found for commands of an unknown outcome."""
-        payloads = [event.payload for event in self.stored.events if event.event_type == "job_confirmed"]
-        return {payload["command"]: payload["remote_id"] for payload in payloads}
 
     def _count(self, event_type: str) -> int:
         return sum(event.event_type == event_type for event in self.stored.events)

@@ -108,7 +108,7 @@ def plan_faults(commands: Iterable[str]) -> dict[str, PlatformFault]:
     return plan
 
 
-class Publication(NamedTuple):
+class PublishedPost(NamedTuple):
     command: str
     platform: str
     content: str
@@ -119,7 +119,7 @@ class FlakyPlatforms:
     """Platforms with faults. They publish a post as often as it is sent, so that double posts are noticed."""
 
     def __init__(self, clock: SimulatedClock, faults: Mapping[str, PlatformFault]) -> None:
-        self.publications: list[Publication] = []
+        self.publications: list[PublishedPost] = []
         self.clock = clock
         self._faults = dict(faults)
         self._calls: Counter[str] = Counter()
@@ -138,7 +138,7 @@ class FlakyPlatforms:
         if fault and not fault.publishes:
             raise fault.error()
         remote_id = f"{job.platform}-{len(self.publications) + 1:05d}"
-        self.publications.append(Publication(command, job.platform, job.content, remote_id))
+        self.publications.append(PublishedPost(command, job.platform, job.content, remote_id))
         if fault:
             raise fault.error()
         return remote_id

@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any, Literal, overload
 
 from .. import validation as check
-from ..records import Job, JobStatus, Json, NewJob, Outcome, Settled
-from ..stores.queue import DEFAULT_LEASE, Queue
+from ..records import Claimed, Job, JobStatus, Json, NewJob, Outcome, Settled
+from ..stores.claiming import DEFAULT_LEASE
+from ..stores.queue import Queue
 from .base import AsyncStore
 from .batching import is_light
 from .calls import Calls
@@ -41,10 +43,24 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
             return await self._run(scheduler.schedule, new, now)
         return await self._batch(scheduler.batched, scheduler.request(new))
 
+    @overload
     async def schedule_many(
-        self, jobs: Iterable[NewJob], *, now: datetime | None = None
-    ) -> builtins.list[Job]:
-        return await self._run(self._store.schedule_many, jobs, now=now)
+        self, jobs: Iterable[NewJob], *, returning: Literal["jobs"] = "jobs", now: datetime | None = None
+    ) -> builtins.list[Job]: ...
+
+    @overload
+    async def schedule_many(
+        self, jobs: Iterable[NewJob], *, returning: Literal["ids", "none"], now: datetime | None = None
+    ) -> builtins.list[int]: ...
+
+    async def schedule_many(
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        returning: Literal["jobs", "ids", "none"] = "jobs",
+        now: datetime | None = None,
+    ) -> builtins.list[Any]:
+        return await self._run(self._store._scheduler.schedule_many, jobs, now, returning)
 
     async def reschedule(
         self,
@@ -88,6 +104,16 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
     async def remove(self, id: int) -> bool:
         return await self._run(self._store.remove, id)
 
+    async def upcoming(
+        self,
+        *,
+        until: datetime | None = None,
+        platform: str | None = None,
+        after: Job | None = None,
+        limit: int = 100,
+    ) -> builtins.list[Job]:
+        return await self._run(self._store.upcoming, until=until, platform=platform, after=after, limit=limit)
+
     async def next_due_at(self) -> datetime | None:
         return await self._run(self._store.next_due_at)
 
@@ -102,6 +128,24 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
     ) -> builtins.list[Job]:
         return await self._run(
             self._store.claim_due,
+            worker_id=worker_id,
+            limit=limit,
+            lease=lease,
+            platforms=platforms,
+            now=now,
+        )
+
+    async def sweep_and_claim(
+        self,
+        *,
+        worker_id: str,
+        limit: int = 100,
+        lease: timedelta = DEFAULT_LEASE,
+        platforms: Iterable[str] | None = None,
+        now: datetime | None = None,
+    ) -> Claimed:
+        return await self._run(
+            self._store.sweep_and_claim,
             worker_id=worker_id,
             limit=limit,
             lease=lease,
@@ -155,15 +199,42 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
     ) -> builtins.list[Job]:
         return await self._run(self._store.dead_letters, platform=platform, after=after, limit=limit)
 
+    async def resolve(
+        self,
+        id: int,
+        *,
+        posted: bool,
+        remote_id: str | None = None,
+        claim: int | None = None,
+        now: datetime | None = None,
+    ) -> Job:
+        return await self._run(
+            self._store.resolve, id, posted=posted, remote_id=remote_id, claim=claim, now=now
+        )
+
+    async def cancel(self, id: int, *, now: datetime | None = None) -> Job:
+        return await self._run(self._store.cancel, id, now=now)
+
+    async def checkpoint(self, job: Job, data: Json, *, now: datetime | None = None) -> Job:
+        return await self._run(self._store.checkpoint, job, data, now=now)
+
     async def replay(
         self, id: int, *, scheduled_at: datetime | None = None, now: datetime | None = None
     ) -> Job | None:
         return await self._run(self._store.replay, id, scheduled_at=scheduled_at, now=now)
 
     async def replay_all(
-        self, *, platform: str | None = None, limit: int | None = None, now: datetime | None = None
+        self,
+        *,
+        platform: str | None = None,
+        limit: int | None = None,
+        unknown: bool = False,
+        missed: bool = False,
+        now: datetime | None = None,
     ) -> int:
-        return await self._run(self._store.replay_all, platform=platform, limit=limit, now=now)
+        return await self._run(
+            self._store.replay_all, platform=platform, limit=limit, unknown=unknown, missed=missed, now=now
+        )
 
-    async def wait(self, timeout: float | timedelta) -> bool:
-        return await self._waiter.wait(check.seconds("timeout", timeout))
+    async def wait(self, timeout: float | timedelta, *, platforms: Iterable[str] | None = None) -> bool:
+        return await self._waiter.wait(check.seconds("timeout", timeout), check.names("platforms", platforms))

@@ -22,6 +22,8 @@ from .stores import (
     AsyncLocks,
     AsyncMetrics,
     AsyncNonces,
+    AsyncPlatforms,
+    AsyncSchedules,
     AsyncSessions,
     AsyncSnapshots,
 )
@@ -66,6 +68,12 @@ class AsyncStorage:
     snapshots: AsyncSnapshots
     """One JSON payload for each kind."""
 
+    platforms: AsyncPlatforms
+    """Pauses and limits of platforms, for all workers."""
+
+    schedules: AsyncSchedules
+    """Recurring posts."""
+
     def __init__(self, storage: Storage, *, threads: int = 10) -> None:
         check.instance("storage", storage, Storage)
         check.whole("threads", threads, least=1, most=MAX_THREADS)
@@ -85,6 +93,8 @@ class AsyncStorage:
         self.lock = AsyncLocks(storage.lock, calls)
         self.events = AsyncEvents(storage.events, calls)
         self.snapshots = AsyncSnapshots(storage.snapshots, calls)
+        self.platforms = AsyncPlatforms(storage.platforms, calls)
+        self.schedules = AsyncSchedules(storage.schedules, calls)
 
     def transaction(self) -> AsyncTransaction:
         """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.

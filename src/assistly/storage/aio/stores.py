@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from .. import validation as check
 from ..errors import InvalidValue, StorageError
@@ -17,9 +17,12 @@ from ..records import (
     Event,
     IdempotencyClaim,
     IdempotencyRecord,
+    Job,
     Json,
     Metrics,
     NewEvent,
+    Platform,
+    Schedule,
     Session,
     Snapshot,
     WorkerLock,
@@ -30,6 +33,8 @@ from ..stores.idempotency import DEFAULT_LEASE, Idempotency, claim_request, put_
 from ..stores.lock import Locks
 from ..stores.metrics import MetricsStore, increment, nanoseconds
 from ..stores.nonces import Nonces, registration
+from ..stores.platforms import Platforms
+from ..stores.schedules import DEFAULT_AHEAD, Schedules
 from ..stores.sessions import Sessions
 from ..stores.snapshots import Snapshots
 from .base import AsyncStore
@@ -258,6 +263,110 @@ class AsyncSnapshots(AsyncStore[Snapshots], mirrors=Snapshots):
 
     async def list(self) -> builtins.list[Snapshot]:
         return await self._run(self._store.list)
+
+
+class AsyncPlatforms(AsyncStore[Platforms], mirrors=Platforms):
+    async def get(self, platform: str, *, now: datetime | None = None) -> Platform | None:
+        return await self._run(self._store.get, platform, now=now)
+
+    async def list(self, *, now: datetime | None = None) -> builtins.list[Platform]:
+        return await self._run(self._store.list, now=now)
+
+    async def pause(
+        self,
+        platform: str,
+        *,
+        until: datetime | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+        now: datetime | None = None,
+    ) -> Platform:
+        return await self._run(self._store.pause, platform, until=until, reason=reason, by=by, now=now)
+
+    async def pause_at_least(
+        self, platform: str, until: datetime, *, reason: str | None = None, by: str | None = None
+    ) -> Platform:
+        return await self._run(self._store.pause_at_least, platform, until, reason=reason, by=by)
+
+    async def resume(self, platform: str, *, now: datetime | None = None) -> bool:
+        return await self._run(self._store.resume, platform, now=now)
+
+    async def limit(
+        self,
+        platform: str,
+        count: int | None,
+        per: timedelta | None = None,
+        *,
+        now: datetime | None = None,
+    ) -> Platform:
+        return await self._run(self._store.limit, platform, count, per, now=now)
+
+    async def take(self, platform: str, most: int, *, now: datetime | None = None) -> int:
+        return await self._run(self._store.take, platform, most, now=now)
+
+    async def give_back(self, platform: str, tokens: int, *, now: datetime | None = None) -> None:
+        await self._run(self._store.give_back, platform, tokens, now=now)
+
+
+class AsyncSchedules(AsyncStore[Schedules], mirrors=Schedules):
+    async def put(
+        self,
+        id: str,
+        platform: str,
+        content: str,
+        *,
+        cron: str | None = None,
+        every: timedelta | None = None,
+        zone: str = "UTC",
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        metadata: dict[str, Json] | None = None,
+        max_lateness: timedelta | None = None,
+        max_retries: int | None = None,
+        catch_up: Literal["none", "last", "all"] = "none",
+        enabled: bool = True,
+        now: datetime | None = None,
+    ) -> Schedule:
+        return await self._run(
+            self._store.put,
+            id,
+            platform,
+            content,
+            cron=cron,
+            every=every,
+            zone=zone,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            metadata=metadata,
+            max_lateness=max_lateness,
+            max_retries=max_retries,
+            catch_up=catch_up,
+            enabled=enabled,
+            now=now,
+        )
+
+    async def get(self, id: str) -> Schedule | None:
+        return await self._run(self._store.get, id)
+
+    async def list(self, *, after: Schedule | str | None = None, limit: int = 100) -> builtins.list[Schedule]:
+        return await self._run(self._store.list, after=after, limit=limit)
+
+    async def remove(self, id: str, *, now: datetime | None = None) -> bool:
+        return await self._run(self._store.remove, id, now=now)
+
+    async def enable(self, id: str, *, now: datetime | None = None) -> Schedule:
+        return await self._run(self._store.enable, id, now=now)
+
+    async def disable(self, id: str, *, now: datetime | None = None) -> Schedule:
+        return await self._run(self._store.disable, id, now=now)
+
+    async def preview(self, id: str, count: int, *, now: datetime | None = None) -> builtins.list[datetime]:
+        return await self._run(self._store.preview, id, count, now=now)
+
+    async def run(
+        self, *, ahead: timedelta = DEFAULT_AHEAD, now: datetime | None = None
+    ) -> builtins.list[Job]:
+        return await self._run(self._store.run, ahead=ahead, now=now)
 
 
 def _is_async(function: object) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .base import (
         ApprovalStoreBase,
         BackendBase,
+        DocumentStoreBase,
         EventStoreBase,
         IdempotencyStoreBase,
         JobStoreBase,
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
     )
     from .keyvalue import BufferedMap, KeyValueBackend, OrderedMap, OrderedStore, SortedKeys
     from .protocol import PROTOCOL_VERSION, StorageBackend
-    from .values import IdempotencyRow, JobDraft, JsonText, KeyClaim, LockRow, Settlement
+    from .values import PAUSES, Document, IdempotencyRow, JobDraft, JsonText, KeyClaim, LockRow, Settlement
 
 __all__ = [
+    "PAUSES",
     "PROTOCOL_VERSION",
     "ApprovalStoreBase",
     "BackendBase",
     "BufferedMap",
+    "Document",
+    "DocumentStoreBase",
     "EventStoreBase",
     "IdempotencyRow",
     "IdempotencyStoreBase",
@@ -55,11 +59,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "base": "BackendBase ApprovalStoreBase EventStoreBase IdempotencyStoreBase JobStoreBase "
-    "LockStoreBase MetricStoreBase NonceStoreBase RetentionStoreBase SessionStoreBase SnapshotStoreBase",
+    "base": "BackendBase ApprovalStoreBase DocumentStoreBase EventStoreBase IdempotencyStoreBase "
+    "JobStoreBase LockStoreBase MetricStoreBase NonceStoreBase RetentionStoreBase SessionStoreBase "
+    "SnapshotStoreBase",
     "keyvalue": "BufferedMap KeyValueBackend OrderedMap OrderedStore SortedKeys",
     "protocol": "PROTOCOL_VERSION StorageBackend",
-    "values": "IdempotencyRow JobDraft JsonText KeyClaim LockRow Settlement",
+    "values": "PAUSES Document IdempotencyRow JobDraft JsonText KeyClaim LockRow Settlement",
 }
 
 

@@ -33,36 +33,30 @@ engine must pass; `docs/engines.md` is the guide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol
 
-from ..records import (
-    Approval,
-    Event,
-    IdempotencyRecord,
-    Job,
-    JobStatus,
-    Metrics,
-    Session,
-    Snapshot,
-    WorkerLock,
+from ..records import Job, JobStatus
+from .record_stores import (
+    ApprovalStore,
+    DocumentStore,
+    EventStore,
+    IdempotencyStore,
+    LockStore,
+    MetricStore,
+    NonceStore,
+    RetentionStore,
+    SessionStore,
+    SnapshotStore,
 )
-from .values import (
-    IdempotencyRow,
-    JobDraft,
-    JsonText,
-    KeyClaim,
-    PrunedByAge,
-    PrunedByCap,
-    Settlement,
-)
+from .values import JobDraft, JsonText, Settlement
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """The version of this protocol. An engine states the version that it was written for."""
 
-OLDEST_PROTOCOL_VERSION = 1
+OLDEST_PROTOCOL_VERSION = 2
 """The oldest supported version: older engines are refused. `BackendBase` has defaults for newer members."""
 
 
@@ -133,8 +127,14 @@ class JobStore(Protocol):
     ) -> Sequence[Job]:
         """Waiting jobs by (due_at, id), with due_at <= until (None: all) and (due_at, id) > after."""
 
-    def next_due_at(self) -> datetime | None:
-        """The smallest due_at of the waiting jobs; None if there are none."""
+    def next_due_at(
+        self, *, platforms: Sequence[str] | None = None, now: datetime | None = None
+    ) -> datetime | None:
+        """The smallest due_at of the waiting jobs of these platforms; None if there are none.
+
+        With `now`, when a claim may find a job: jobs of platforms that are paused then do not count, but the
+        ends of pauses do, if these are in the future.
+        """
 
     def claim(
         self,
@@ -148,8 +148,10 @@ class JobStore(Protocol):
     ) -> Sequence[Job]:
         """Claim the first due jobs by (due_at, id) that are not late; return them in that order. [claimed]
 
-        Jobs that a concurrent call is claiming are skipped, not waited for. With `unless_overdue`, claim
-        none if the lease of any job has run out, or if a due job of these platforms is late.
+        Jobs of platforms that are paused are left out: those with a document in the collection PAUSES whose
+        `until` is null or after `now`. Jobs that a concurrent call is claiming are skipped, not waited for.
+        With `unless_overdue`, claim none if the lease of any job has run out, or if a due job of these
+        platforms is late.
         """
 
     def late(self, *, limit: int, platforms: Sequence[str] | None, now: datetime) -> Sequence[Job]:
@@ -157,8 +159,8 @@ class JobStore(Protocol):
 
     def dead_letter_late(
         self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
-        """Make the first late jobs dead letters; return how many. [dead_lettered_late]"""
+    ) -> Sequence[Job]:
+        """Make the first late jobs dead letters; return them, in any order. [dead_lettered_late]"""
 
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
         """Processing jobs with lease_until <= now, by (lease_until, id). Changes nothing."""
@@ -171,6 +173,9 @@ class JobStore(Protocol):
     def begin_publish(self, id: int, claim: int, *, now: datetime) -> Job | None:
         """Store that publishing begins, if the claim holds with lease_until > now. [publish_begun]"""
 
+    def begin_publish_many(self, claims: Sequence[tuple[int, int]], *, now: datetime) -> Sequence[Job | None]:
+        """`begin_publish` several distinct (id, claim); one result for each, in order."""
+
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
@@ -182,12 +187,22 @@ class JobStore(Protocol):
         """
 
     def replay(self, id: int, scheduled_at: datetime, *, now: datetime) -> Job | None:
-        """Schedule a dead letter again; None if there is none with this id. [replayed]"""
+        """Schedule a dead letter or a cancelled job again; None if there is none with this id. [replayed]"""
 
     def replay_many(
-        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+        self,
+        *,
+        platform: str | None,
+        limit: int | None,
+        unknown: bool,
+        missed: bool,
+        scheduled_at: datetime,
+        now: datetime,
     ) -> int:
-        """`replay` the first dead letters by id; return how many."""
+        """`replay` the first dead letters by id; return how many.
+
+        Those for which `Job.outcome_unknown` or `Job.missed` is true are left out unless asked for.
+        """
 
     def wait(self, timeout: float) -> None:
         """Return after `timeout` seconds, or sooner when jobs may have changed, in this process or another.
@@ -196,183 +211,6 @@ class JobStore(Protocol):
         thread made none. Returning early without a change is allowed; sleeping through one is not.
         Never called on the backend of a transaction.
         """
-
-
-class SessionStore(Protocol):
-    """User sessions."""
-
-    def get(self, user_id: str, *, lock: bool = False) -> Session | None:
-        """The session, or None. With `lock` others cannot change it until the enclosing transaction ends."""
-
-    def put(
-        self, user_id: str, data: JsonText, *, expected_version: int | None, now: datetime
-    ) -> Session | None:
-        """Insert with version 1, or replace with version + 1.
-
-        None, and nothing is stored, if the session is not at `expected_version` (0: does not exist).
-        """
-
-    def delete(self, user_id: str) -> bool:
-        """Delete the session. False if there is none."""
-
-    def list(self, *, after: str | None, limit: int) -> Sequence[Session]:
-        """Sessions with user_id > after, by user_id."""
-
-
-class ApprovalStore(Protocol):
-    """Approvals."""
-
-    def add(self, id: str, payload: JsonText, *, status: str, created_at: datetime) -> Approval | None:
-        """Insert an approval; None if the id is taken."""
-
-    def get(self, id: str, *, lock: bool = False) -> Approval | None:
-        """The approval, or None. With `lock` others cannot change it until the enclosing transaction ends."""
-
-    def list(
-        self, *, status: str | None, before: tuple[datetime, int] | None, limit: int
-    ) -> Sequence[Approval]:
-        """Approvals by (created_at, sequence), newest first, below `before`."""
-
-    def decide(
-        self, id: str, status: str, *, expected: str, payload: JsonText | None, now: datetime
-    ) -> Approval | None:
-        """Set status, decided_at = now and, if given, the payload. None if the status is not `expected`."""
-
-
-class IdempotencyStore(Protocol):
-    """Idempotency keys."""
-
-    def claim(
-        self, key: str, *, fingerprint: str | None, token: int, lease_until: datetime, now: datetime
-    ) -> IdempotencyRow:
-        """Take the key if it can be taken; return the row as it is afterwards. [key_taken]"""
-
-    def claim_many(self, claims: Sequence[KeyClaim]) -> Sequence[IdempotencyRow | None]:
-        """`claim` several distinct keys, in order.
-
-        None for a key whose row vanished during the call: the caller then calls `claim` for that key.
-        """
-
-    def complete(self, key: str, token: int, value: JsonText, *, now: datetime) -> bool:
-        """Store the value if the key is in progress under this token: completed, saved_at = now, token and
-        lease_until cleared, the fingerprint kept."""
-
-    def abandon(self, key: str, token: int) -> bool:
-        """Delete the key if it is in progress under this token."""
-
-    def put(self, key: str, value: JsonText, *, saved_at: datetime) -> IdempotencyRecord:
-        """Store a completed key, whatever was stored before, without a fingerprint. [key_put]
-
-        A key that exists keeps its place in insertion order.
-        """
-
-    def put_many(self, results: Sequence[tuple[str, JsonText, datetime]]) -> None:
-        """`put` each (key, value, saved_at) of several distinct keys: all or nothing, in order."""
-
-    def get(self, key: str) -> IdempotencyRecord | None:
-        """The result of the key; None if it is unknown or in progress."""
-
-
-class NonceStore(Protocol):
-    """Webhook nonces."""
-
-    def register(self, nonce: str, timestamp_ms: int) -> bool:
-        """Store the nonce; False if it is stored already."""
-
-    def register_many(self, nonces: Sequence[tuple[str, int]]) -> Sequence[bool]:
-        """`register` several distinct nonces: all or nothing, in order."""
-
-    def seen(self, nonce: str) -> bool:
-        """Whether the nonce is stored."""
-
-
-class MetricStore(Protocol):
-    """Counters and latencies. Writers on many connections must not queue up behind each other."""
-
-    def increment(self, name: str, by: int) -> None:
-        """Add a number to one counter."""
-
-    def increment_many(self, by_name: Mapping[str, int]) -> None:
-        """Add a number to each of several counters: all or nothing."""
-
-    def observe_latency(self, nanoseconds: int) -> None:
-        """Add one request."""
-
-    def observe_latencies(self, count: int, total: int, longest: int) -> None:
-        """Add `count` requests: the sum of their durations and the longest one, in nanoseconds."""
-
-    def read(self) -> Metrics:
-        """All metrics. Sums are kept in whole nanoseconds, and converted to milliseconds here."""
-
-
-class LockStore(Protocol):
-    """Named locks. Expired means expires_at <= now; a released lock has no owner. The fence outlives both."""
-
-    def acquire(self, name: str, owner_id: str, *, expires_at: datetime, now: datetime) -> WorkerLock | None:
-        """Take the lock; None if another owner holds it. [lock_acquired]"""
-
-    def renew(
-        self, name: str, owner_id: str, fence: int, *, expires_at: datetime, now: datetime
-    ) -> WorkerLock | None:
-        """Set expires_at; None unless this owner holds the lock under this fence. [lock_renewed]"""
-
-    def release(self, name: str, owner_id: str, fence: int, *, now: datetime) -> bool:
-        """Free the lock; False unless this owner holds it under this fence. [lock_released]"""
-
-    def current(self, name: str, *, now: datetime) -> WorkerLock | None:
-        """The lock if it is held, else None. [lock_held]"""
-
-
-class EventStore(Protocol):
-    """The append-only event log."""
-
-    def append(self, events: Sequence[tuple[str, JsonText, datetime]]) -> Sequence[Event]:
-        """Insert (event_type, payload, created_at): all or nothing, in order."""
-
-    def get(self, id: int) -> Event | None:
-        """The event, or None; also an event that `read_after` still holds back."""
-
-    def list(
-        self, *, event_type: str | None, before: tuple[datetime, int] | None, limit: int
-    ) -> Sequence[Event]:
-        """Events by (created_at, id), newest first, below `before`."""
-
-    def read_after(self, id: int, *, event_type: str | None, limit: int) -> Sequence[Event]:
-        """Events with a higher id, by id. No event with a lower id than a returned one may appear later."""
-
-
-class SnapshotStore(Protocol):
-    """One JSON payload for each kind."""
-
-    def put(self, kind: str, payload: JsonText, *, now: datetime) -> Snapshot:
-        """Insert or replace."""
-
-    def get(self, kind: str) -> Snapshot | None:
-        """The snapshot of this kind, or None."""
-
-    def list(self) -> Sequence[Snapshot]:
-        """All snapshots, by kind."""
-
-
-class RetentionStore(Protocol):
-    """Deletes in batches: each call deletes at most `limit` rows, and returns how many."""
-
-    def begin_prune(self, *, now: datetime, interval: timedelta) -> bool:
-        """Store `now` as the time of the last prune; False if the stored one is less than `interval` away
-        from it, in the past or in the future. [may_prune]"""
-
-    def reset_prune(self, *, now: datetime) -> None:
-        """Delete the time of the last prune if it is still `now`, so that the next call may prune."""
-
-    def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
-        """Rows with time < cutoff, oldest first: created_at, saved_at, timestamp_ms (against the cutoff in
-        whole milliseconds, rounded down), posted_at (posted jobs alone), created_at, updated_at."""
-
-    def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
-        """The (time, insertion) of the newest row beyond the newest `cap`; None if there is none."""
-
-    def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
-        """Rows with (time, insertion) <= edge."""
 
 
 class StorageBackend(Protocol):
@@ -429,6 +267,8 @@ class StorageBackend(Protocol):
     def events(self) -> EventStore: ...
     @property
     def snapshots(self) -> SnapshotStore: ...
+    @property
+    def documents(self) -> DocumentStore: ...
     @property
     def retention(self) -> RetentionStore: ...
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..records import Job, Json, record
 from ..validation import JsonText as JsonText
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ATTEMPT_ERROR_LENGTH = 4096
 """Characters of an error that an `Attempt` keeps."""
@@ -84,6 +86,36 @@ class KeyClaim:
     token: int
     lease_until: datetime
     now: datetime
+
+
+PAUSES = "pauses"
+"""The collection of documents that pause platforms: the key is the platform, and `until` in the data is when
+the pause ends, in microseconds since 1970 (null: when somebody ends it)."""
+
+
+@record
+class Document:
+    """A JSON value of a collection, such as the pause of a platform.
+
+    `version` is 1 for a new one, and one more with each change. `updated_at` is when it changed last.
+    """
+
+    collection: str
+    key: str
+    data: Json
+    version: int
+    updated_at: datetime
+
+
+def pause_end(document: Document) -> datetime | None:
+    """When a pause ends, from its document; None if somebody has to end it."""
+    until: int | None = document.data["until"]
+    return None if until is None else _EPOCH + timedelta(microseconds=until)
+
+
+def stored_until(until: datetime | None) -> int | None:
+    """The inverse of `pause_end`: what a document holds."""
+    return None if until is None else (until - _EPOCH) // timedelta(microseconds=1)
 
 
 @record

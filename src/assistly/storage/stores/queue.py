@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any, Literal, overload
 
 from .. import validation as check
 from ..engine.protocol import StorageBackend
-from ..errors import ClaimLost, InvalidValue, NotFound, StatusConflict
+from ..errors import InvalidValue, NotFound, StatusConflict
 from ..records import (
+    Claimed,
     Failed,
     Job,
     JobStatus,
@@ -22,13 +25,14 @@ from ..records import (
     Snoozed,
     Unknown,
 )
+from .changing import cancellation, change, checkpoint_of, claim_lost, resolution
+from .claiming import DEFAULT_LEASE, claim, rescue
 from .context import Context
+from .held_jobs import HeldJobs
 from .scheduling import Scheduler, checked_gap, raise_conflict
-from .settling import claimed_job, expire, settlement
+from .settling import claimed_job, settlement
 from .waiting import wait
 
-_SWEEP = 100
-DEFAULT_LEASE = timedelta(minutes=5)
 _STATUSES = {str(status): status for status in JobStatus}
 _RESCHEDULABLE = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
@@ -46,6 +50,7 @@ class Queue:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._scheduler = Scheduler(context)
+        self._held = HeldJobs(context)
 
     def schedule(
         self,
@@ -77,9 +82,28 @@ class Queue:
             now,
         )
 
-    def schedule_many(self, jobs: Iterable[NewJob], *, now: datetime | None = None) -> builtins.list[Job]:
-        """Store several jobs as `schedule` does, in order, all or nothing, and return them in that order."""
-        return self._scheduler.schedule_many(jobs, now)
+    @overload
+    def schedule_many(
+        self, jobs: Iterable[NewJob], *, returning: Literal["jobs"] = "jobs", now: datetime | None = None
+    ) -> builtins.list[Job]: ...
+
+    @overload
+    def schedule_many(
+        self, jobs: Iterable[NewJob], *, returning: Literal["ids", "none"], now: datetime | None = None
+    ) -> builtins.list[int]: ...
+
+    def schedule_many(
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        returning: Literal["jobs", "ids", "none"] = "jobs",
+        now: datetime | None = None,
+    ) -> builtins.list[Any]:
+        """Store several jobs as `schedule` does, in order, all or nothing, and return them in that order.
+
+        With `returning` "ids" it returns their ids, and with "none" an empty list, in far less memory.
+        """
+        return self._scheduler.schedule_many(jobs, now, returning)
 
     def reschedule(
         self,
@@ -181,6 +205,31 @@ class Queue:
         """
         return self._context.backend.jobs.remove(check.identity("id", id))
 
+    def upcoming(
+        self,
+        *,
+        until: datetime | None = None,
+        platform: str | None = None,
+        after: Job | None = None,
+        limit: int = 100,
+    ) -> builtins.list[Job]:
+        """Return a page of up to `limit` (1 to 1000) waiting jobs by (due_at, id), the next one first.
+
+        Only those due at `until` or earlier, and of `platform`, if given. `after` is the last job of the page
+        before, as it was returned.
+        """
+        check.optional_name("platform", platform)
+        if after is not None:
+            claimed_job("after", after)
+        return [
+            *self._context.backend.jobs.waiting(
+                until=check.optional_utc("until", until),
+                platforms=None if platform is None else [platform],
+                after=None if after is None else (check.utc("after.due_at", after.due_at), after.id),
+                limit=check.limit(limit),
+            )
+        ]
+
     def next_due_at(self) -> datetime | None:
         """Return when the first waiting job falls due, which may be in the past; None if no job waits."""
         return self._context.backend.jobs.next_due_at()
@@ -200,33 +249,25 @@ class Queue:
         records to the calls that follow; those raise ClaimLost once the job was taken back, settled or
         removed. Before it claims, it takes back up to 100 expired claims (see `rescue_expired`), and up to
         100 due jobs that are past their `max_lateness` become dead letters with the reason `missed: …`.
+        Jobs of paused platforms are not claimed.
         """
-        check.name("worker_id", worker_id)
-        check.limit(limit)
-        check.duration("lease", lease, zero=False)
-        wanted = check.names("platforms", platforms)
-        at, leased_at = self._context.times(now)
-        until = check.later(leased_at, lease)
-        jobs = self._context.backend.jobs
-        if leased_at != at:
-            # The clock was set back: the claim below does not see which leases have run out since.
-            self._rescue(_SWEEP, at, leased_at)
-        claimed = jobs.claim(
-            worker_id=worker_id,
-            limit=limit,
-            lease_until=until,
-            platforms=wanted,
-            now=at,
-            unless_overdue=True,
+        return self.sweep_and_claim(
+            worker_id=worker_id, limit=limit, lease=lease, platforms=platforms, now=now
+        ).jobs
+
+    def sweep_and_claim(
+        self,
+        *,
+        worker_id: str,
+        limit: int = 100,
+        lease: timedelta = DEFAULT_LEASE,
+        platforms: Iterable[str] | None = None,
+        now: datetime | None = None,
+    ) -> Claimed:
+        """`claim_due`, which also returns what it took back, and what it found too late."""
+        return claim(
+            self._context, worker_id=worker_id, limit=limit, lease=lease, platforms=platforms, now=now
         )
-        if not claimed:
-            self._rescue(_SWEEP, at, leased_at)
-            reason = f"missed: later than its max_lateness when it was met at {at.isoformat()}"
-            jobs.dead_letter_late(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
-            claimed = jobs.claim(
-                worker_id=worker_id, limit=limit, lease_until=until, platforms=wanted, now=at
-            )
-        return [*claimed]
 
     def extend(
         self, jobs: Iterable[Job], *, lease: timedelta, now: datetime | None = None
@@ -251,9 +292,9 @@ class Queue:
         ClaimLost if the claim was lost or its lease has run out: do not publish then.
         """
         claimed_job("job", job)
-        begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=self._context.lease_now(now))
+        begun = self._held.begin(job, now)
         if begun is None:
-            raise self._lost(job)
+            raise claim_lost(job, self.get(job.id))
         return begun
 
     def mark_posted(self, job: Job, remote_id: str | None = None, *, now: datetime | None = None) -> Job:
@@ -284,7 +325,7 @@ class Queue:
         """Make a claimed job a dead letter because nobody knows whether it was published.
 
         Its reason is `outcome unknown: ` and the error, and publish_started_at is kept. A person checks the
-        platform, then replays or removes the job. Raises ClaimLost if it was taken back, settled or removed.
+        platform, then calls `resolve`. Raises ClaimLost if it was taken back, settled or removed.
         """
         return self._settle_one(Unknown(job, error), now)
 
@@ -311,6 +352,9 @@ class Queue:
         batch = [*check.items("outcomes", outcomes, "outcomes")]
         if not batch:
             return Settled([], [])
+        if len(batch) == 1:
+            job = self._held.settle(batch[0], now)
+            return Settled([], [batch[0].job.id]) if job is None else Settled([job], [])
         at = self._context.now(now)
         retry = self._context.policies.retry
         settlements = [settlement(outcome, retry, at) for outcome in batch]
@@ -322,10 +366,10 @@ class Queue:
         """Take back up to `limit` (1 to 1000) claims whose lease has run out, and return their jobs.
 
         Each counts as a failed attempt. If publishing had begun, the job becomes a dead letter with the
-        reason `outcome unknown: …`, and a person decides.
+        reason `outcome unknown: …`, and a person decides (see `resolve`).
         """
         check.limit(limit)
-        return self._rescue(limit, *self._context.times(now))
+        return rescue(self._context, limit, *self._context.times(now))
 
     def dead_letters(
         self, *, platform: str | None = None, after: Job | int | None = None, limit: int = 100
@@ -333,12 +377,64 @@ class Queue:
         """Return a page of up to `limit` (1 to 1000) dead letters by id; `after` as in `list`."""
         return self.list(status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=limit)
 
+    def resolve(
+        self,
+        id: int,
+        *,
+        posted: bool,
+        remote_id: str | None = None,
+        claim: int | None = None,
+        now: datetime | None = None,
+    ) -> Job:
+        """Answer whether a job with an unknown outcome was published (see `Job.outcome_unknown`).
+
+        With `posted` the job is posted, at the time at which publishing began, with its id on the platform if
+        that is known; its idempotency key stays taken. Otherwise it is scheduled again for now, as `replay`
+        does, but its checkpoint stays. Raises NotFound if there is no such job, and StatusConflict if its
+        outcome is not unknown: of several callers one answers, and the others get StatusConflict. So does one
+        whose `claim`, if given, is not the job's any more: it answers for an attempt before.
+        """
+        id = check.identity("id", id)
+        check.flag("posted", posted)
+        check.optional_name("remote_id", remote_id)
+        if remote_id is not None and not posted:
+            raise InvalidValue("remote_id must be None unless the job was posted")
+        if claim is not None:
+            check.whole("claim", claim, least=0, most=check.MAX_ID)
+        return change(self._context, id, resolution(remote_id, posted=posted, claim=claim), now)
+
+    def cancel(self, id: int, *, now: datetime | None = None) -> Job:
+        """Cancel a job that is not to be published any more, and return it. It stays, and so does its key.
+
+        A job that a worker holds can be cancelled until publishing begins: the worker's next call on it,
+        `begin_publish` included, raises ClaimLost. Raises NotFound if there is no such job, and
+        StatusConflict if publishing has begun, or if the job is posted, a dead letter or cancelled.
+        """
+        return change(self._context, check.identity("id", id), cancellation, now)
+
+    def checkpoint(self, job: Job, data: Json, *, now: datetime | None = None) -> Job:
+        """Store in a claimed job how far publishing is, as JSON of at most 1 MiB, and return the job.
+
+        For platforms that take several steps: the next attempt finds it in `job.checkpoint`, and need not do
+        the first steps again. It replaces the checkpoint before; None deletes it. It outlives a failure, a
+        lease that runs out and an unknown outcome, and is deleted when the job is posted or replayed.
+
+        Raises ClaimLost if the claim was lost, and StatusConflict if `begin_publish` was not called.
+        """
+        claimed_job("job", job)
+        noted = json.loads(check.canonical("data", data))
+        try:
+            return change(self._context, job.id, checkpoint_of(job, noted), now)
+        except NotFound:
+            raise claim_lost(job, None) from None
+
     def replay(
         self, id: int, *, scheduled_at: datetime | None = None, now: datetime | None = None
     ) -> Job | None:
-        """Schedule a dead letter again at `scheduled_at` (default: now), with `retries` back at 0.
+        """Schedule a dead letter or a cancelled job again at `scheduled_at` (default: now).
 
-        Returns None if there is no dead letter with this id.
+        `retries` is 0 again, and the checkpoint is deleted. A job with an unknown outcome may be published a
+        second time: `resolve` is for these. Returns None if no dead letter or cancelled job has this id.
         """
         id = check.identity("id", id)
         scheduled = check.optional_utc("scheduled_at", scheduled_at)
@@ -346,51 +442,43 @@ class Queue:
         return self._context.backend.jobs.replay(id, scheduled or at, now=at)
 
     def replay_all(
-        self, *, platform: str | None = None, limit: int | None = None, now: datetime | None = None
+        self,
+        *,
+        platform: str | None = None,
+        limit: int | None = None,
+        unknown: bool = False,
+        missed: bool = False,
+        now: datetime | None = None,
     ) -> int:
-        """Schedule dead letters again for now, by id, at most `limit` (default: all); return how many."""
+        """Schedule dead letters again for now, by id, at most `limit` (default: all); return how many.
+
+        Left out, unless asked for: those with an `unknown` outcome, which may be published a second time, and
+        those that were `missed`, whose time is over.
+        """
         check.optional_name("platform", platform)
+        check.flag("unknown", unknown)
+        check.flag("missed", missed)
         if limit is not None:
             check.whole("limit", limit, least=1, most=check.MAX_ID)
         at = self._context.now(now)
-        return self._context.backend.jobs.replay_many(platform=platform, limit=limit, scheduled_at=at, now=at)
-
-    def wait(self, timeout: float | timedelta) -> bool:
-        """Sleep until a job may be due; False if none is after `timeout` (seconds, or a timedelta).
-
-        It wakes early when another thread or process schedules a job that is due. Inside a transaction it
-        polls every 0.1 seconds.
-        """
-        return wait(self._context, check.seconds("timeout", timeout))
-
-    def _rescue(self, limit: int, at: datetime, leased_at: datetime) -> builtins.list[Job]:
         jobs = self._context.backend.jobs
-        expired = jobs.expired(limit=limit, now=leased_at)
-        if not expired:
-            return []
-        retry = self._context.policies.retry
-        results = jobs.settle([expire(job, retry, at) for job in expired], now=leased_at, expired_only=True)
-        return [job for job in results if job is not None]
+        return jobs.replay_many(
+            platform=platform, limit=limit, unknown=unknown, missed=missed, scheduled_at=at, now=at
+        )
+
+    def wait(self, timeout: float | timedelta, *, platforms: Iterable[str] | None = None) -> bool:
+        """Sleep until a job of `platforms` (default: all) may be due.
+
+        False if none is after `timeout` (seconds, or a timedelta). It wakes early when another thread or
+        process schedules a job that is due. Inside a transaction it polls every 0.1 seconds.
+        """
+        return wait(self._context, check.seconds("timeout", timeout), check.names("platforms", platforms))
 
     def _settle_one(self, outcome: Outcome, now: datetime | None) -> Job:
-        at = self._context.now(now)
-        ending = settlement(outcome, self._context.policies.retry, at)
-        job = self._context.backend.jobs.settle([ending], now=at)[0]
+        job = self._held.settle(outcome, now)
         if job is None:
-            raise self._lost(outcome.job)
+            raise claim_lost(outcome.job, self.get(outcome.job.id))
         return job
-
-    def _lost(self, job: Job) -> ClaimLost:
-        current = self._context.backend.jobs.get(job.id)
-        if current is None:
-            found = "it was removed"
-        elif current.status is not JobStatus.PROCESSING:
-            found = f"it is {current.status} by now"
-        elif current.claim != job.claim:
-            found = f"it was claimed again by {current.worker_id!r}"
-        else:
-            found = f"its lease ran out at {current.lease_until}"
-        return ClaimLost(f"claim {job.claim} on job {job.id} is lost: {found}; nothing was changed")
 
 
 def _status(value: object) -> JobStatus:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
+from typing import Any, cast
 
 from .. import validation as check
 from ..batching import RETRY_SINGLY, Answer, BatchedCall
@@ -14,10 +15,18 @@ from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict, Storag
 from ..records import Job, NewJob, record
 from .context import Context
 
+_CHUNK = 10_000
+"""How many jobs are records at the same time where none is returned."""
+
+_RETURNING: dict[str, Callable[[list[Job]], list[Any]]] = {
+    "jobs": lambda jobs: jobs,
+    "ids": lambda jobs: [job.id for job in jobs],
+    "none": lambda _: [],
+}
 _ATTEMPTS = 10
-_MOST_RETRIES = 2**31 - 1
+MOST_RETRIES = 2**31 - 1
 # All the time between the years 1 and 9999: a larger limit would mean the same.
-_MOST_LATENESS = timedelta(days=3_652_059)
+MOST_LATENESS = timedelta(days=3_652_059)
 
 
 @record
@@ -62,8 +71,8 @@ class Scheduler:
             check.EMPTY_OBJECT if new.metadata is None else check.canonical_object("metadata", new.metadata),
             check.optional_utc("scheduled_at", new.scheduled_at),
             check.optional_name("idempotency_key", new.idempotency_key),
-            check.whole("max_retries", retries, least=1, most=_MOST_RETRIES),
-            check.optional_duration("max_lateness", new.max_lateness, most=_MOST_LATENESS),
+            check.whole("max_retries", retries, least=1, most=MOST_RETRIES),
+            check.optional_duration("max_lateness", new.max_lateness, most=MOST_LATENESS),
             checked_gap("min_gap", new.min_gap),
         )
 
@@ -72,13 +81,18 @@ class Scheduler:
         request = self.request(new)
         if now is None and request.min_gap is None:
             return self.batched.call(request)
-        return self._schedule_all([request], now)[0]
+        (job,) = self._schedule_all([request], now)
+        return cast(Job, job)
 
-    def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None) -> list[Job]:
+    def schedule_many(self, jobs: Iterable[NewJob], now: datetime | None, returning: object) -> list[Any]:
         """See `Queue.schedule_many`."""
+        if type(returning) is not str or returning not in _RETURNING:
+            raise InvalidValue(
+                f"returning must be one of {', '.join(_RETURNING)}, not {check.shown(returning)}"
+            )
         given = check.items("jobs", jobs, "NewJob")
         requests = [self._one_of_many(index, new) for index, new in enumerate(given)]
-        return self._schedule_all(requests, now) if requests else []
+        return self._schedule_all(requests, now, returning) if requests else []
 
     def _one_of_many(self, index: int, new: object) -> JobRequest:
         if not isinstance(new, NewJob):
@@ -88,15 +102,27 @@ class Scheduler:
         except InvalidValue as error:
             raise InvalidValue(f"jobs[{index}].{error}") from None
 
-    def _schedule_all(self, requests: Sequence[JobRequest], now: datetime | None) -> list[Job]:
+    def _schedule_all(
+        self, requests: Sequence[JobRequest], now: datetime | None, returning: str = "jobs"
+    ) -> list[Any]:
         at = self._context.now(now)
-        if any(request.min_gap for request in requests):
+        kept = _RETURNING[returning]
+        with_gaps = sorted({request.platform for request in requests if request.min_gap})
+        if with_gaps:
             self._context.backend.jobs.prepare_gap_checks()
-            return self._context.atomically(lambda backend: _insert_with_gaps(backend, requests, at))
-        if len(requests) == 1:
-            return [_insert(self._context.backend, requests[0].draft(at), at)]
-        drafts = [request.draft(at) for request in requests]
-        return self._context.atomically(lambda backend: _insert_all(backend, drafts, at))
+        elif len(requests) == 1:
+            return kept([_insert(self._context.backend, requests[0].draft(at), at)])
+        size = len(requests) if returning == "jobs" else _CHUNK
+
+        def attempt(backend: StorageBackend) -> list[Any]:
+            if with_gaps:
+                backend.jobs.lock_platforms(with_gaps)
+            results: list[Any] = []
+            for start in range(0, len(requests), size):
+                results += kept(_insert_in_order(backend, requests[start : start + size], at))
+            return results
+
+        return self._context.atomically(attempt)
 
 
 def checked_gap(argument: str, gap: object) -> timedelta | None:
@@ -136,9 +162,8 @@ def _insert_all(backend: StorageBackend, drafts: Sequence[JobDraft], now: dateti
     return [job or _insert(backend, draft, now) for draft, job in zip(drafts, inserted, strict=True)]
 
 
-def _insert_with_gaps(backend: StorageBackend, requests: Sequence[JobRequest], now: datetime) -> list[Job]:
+def _insert_in_order(backend: StorageBackend, requests: Sequence[JobRequest], now: datetime) -> list[Job]:
     """Insert in order: a job without a gap of its own counts for the gap of a later one."""
-    backend.jobs.lock_platforms(sorted({request.platform for request in requests if request.min_gap}))
     jobs: list[Job] = []
     for has_gap, run in groupby(requests, key=lambda request: request.min_gap is not None):
         if has_gap:

@@ -51,6 +51,6 @@ def expire(job: Job, retry: RetryPolicy, now: datetime) -> Settlement:
         return Settlement("failed", job, error=error, at=retry.next_attempt(now, job))
     error = (
         f"{OUTCOME_UNKNOWN}: worker {job.worker_id!r} began to publish at {begun} and its lease ran out at "
-        f"{job.lease_until}; check whether it was published, then replay or remove the job"
+        f"{job.lease_until}; check whether it was published, then resolve the job"
     )
     return Settlement("failed", job, error=error, at=now, final=True, keep_publish=True)

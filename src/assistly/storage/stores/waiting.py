@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from .context import Context
 
@@ -10,12 +11,13 @@ _LONGEST_SLEEP = 5.0
 _POLL_SECONDS = 0.1
 
 
-def wait(context: Context, seconds: float) -> bool:
+def wait(context: Context, seconds: float, platforms: Sequence[str] | None = None) -> bool:
     """See `Queue.wait`."""
     deadline = time.monotonic() + seconds
     while True:
-        due_at = context.backend.jobs.next_due_at()
-        due_in = None if due_at is None else (due_at - context.now(None)).total_seconds()
+        now = context.now(None)
+        due_at = context.backend.jobs.next_due_at(platforms=platforms, now=now)
+        due_in = None if due_at is None else (due_at - now).total_seconds()
         if due_in is not None and due_in <= 0:
             return True
         left = deadline - time.monotonic()

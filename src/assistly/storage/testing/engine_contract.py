@@ -29,6 +29,7 @@ from .fixtures import (
     TICK,
     Contract,
     FakeClock,
+    cancelled,
     census,
     claim_one,
     dead,
@@ -38,6 +39,7 @@ from .fixtures import (
     on_a_thread,
     open_for_test,
     retrying,
+    unknown,
 )
 from .strategies import near
 
@@ -101,6 +103,7 @@ _COLUMNS: dict[str, Any] = {
     "publish_started_at": START + 7 * SECOND,
     "max_lateness": timedelta(days=3, microseconds=1),
     "attempts": (Attempt(1, START, None, "first"), Attempt(2, START + TICK, "w", "second")),
+    "checkpoint": {"step": 2, "of": [2.0, None]},
 }
 
 
@@ -127,7 +130,8 @@ class SavingContract(Contract):
         assert [getattr(one, column) for one in found] == [_COLUMNS[column]] * 2
 
     @pytest.mark.parametrize(
-        "column", [part.name for part in dataclasses.fields(Job) if "None" in str(part.type)]
+        "column",
+        [part.name for part in dataclasses.fields(Job) if "None" in str(part.type) or part.type == "Json"],
     )
     def test_a_column_is_cleared(self, backend: StorageBackend, storage: Storage, column: str) -> None:
         job = storage.queue.schedule("x", "a", START, idempotency_key="key")
@@ -309,11 +313,11 @@ class LookAheadContract(Contract):
         late = self._late(storage)
         for job in late:
             moved = backend.jobs.dead_letter_late(limit=1, platforms=None, reason="missed: it", now=START)
-            assert moved == 1
             stored = storage.queue.get(job.id)
             assert stored is not None
+            assert [*moved] == [stored]
             assert (stored.status, stored.dead_letter_reason) == (JobStatus.DEAD_LETTER, "missed: it")
-        assert backend.jobs.dead_letter_late(limit=9, platforms=None, reason="missed: it", now=START) == 0
+        assert backend.jobs.dead_letter_late(limit=9, platforms=None, reason="missed: it", now=START) == []
 
     def test_of_equally_late_ones_the_first_is_moved(self, backend: StorageBackend, storage: Storage) -> None:
         jobs = [
@@ -328,8 +332,9 @@ class LookAheadContract(Contract):
     ) -> None:
         job = retrying(storage, retry_at=START + HOUR, max_lateness=HOUR - TICK)
         clock.advance(HOUR)
-        assert backend.jobs.dead_letter_late(limit=9, platforms=None, reason="missed: it", now=clock()) == 1
-        assert storage.queue.get(job.id) == dataclasses.replace(
+        (moved,) = backend.jobs.dead_letter_late(limit=9, platforms=None, reason="missed: it", now=clock())
+        assert moved == storage.queue.get(job.id)
+        assert moved == dataclasses.replace(
             job,
             status=JobStatus.DEAD_LETTER,
             next_retry_at=None,
@@ -413,6 +418,8 @@ _ARRIVALS: dict[str, tuple[Callable[[Storage], Any], Callable[[Storage, Any], ob
     "snooze": (held, lambda s, job: s.queue.snooze(job, START)),
     "mark_failed": (held, lambda s, job: s.queue.mark_failed(job, "busy", retry_at=START)),
     "replay": (dead, lambda s, job: s.queue.replay(job.id)),
+    "replay of a cancelled one": (cancelled, lambda s, job: s.queue.replay(job.id)),
+    "resolve": (unknown, lambda s, job: s.queue.resolve(job.id, posted=False)),
     "replay_all": (dead, lambda s, _: s.queue.replay_all()),
 }
 """How a job comes to be due: what is there before, and what is done to it."""

@@ -23,18 +23,18 @@ from datetime import datetime
 from itertools import count
 from typing import Any, Literal, TypeVar
 
-from ..engine.protocol import (
+from ..engine.protocol import JobStore, StorageBackend
+from ..engine.record_stores import (
     ApprovalStore,
+    DocumentStore,
     EventStore,
     IdempotencyStore,
-    JobStore,
     LockStore,
     MetricStore,
     NonceStore,
     RetentionStore,
     SessionStore,
     SnapshotStore,
-    StorageBackend,
 )
 from ..errors import InvalidValue, OutcomeUnknown, StorageError, StorageUnavailable
 
@@ -52,6 +52,7 @@ _STORES: dict[str, type] = {
     "lock": LockStore,
     "events": EventStore,
     "snapshots": SnapshotStore,
+    "documents": DocumentStore,
     "retention": RetentionStore,
 }
 
@@ -268,6 +269,7 @@ class _View:
         self.lock: LockStore = store("lock")
         self.events: EventStore = store("events")
         self.snapshots: SnapshotStore = store("snapshots")
+        self.documents: DocumentStore = store("documents")
         self.retention: RetentionStore = store("retention")
 
     @property

@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, Phase, settings
 
 from ..clock import Clock
 from ..engine.protocol import StorageBackend
-from ..engine.values import PrunedByAge, PrunedByCap
+from ..engine.values import PAUSES, PrunedByAge, PrunedByCap
 from ..records import Job
 from ..storage import Storage
+from ..stores.platforms import LIMITS
+from ..stores.schedules import NEXT_SLOTS, REMOVED, SCHEDULES
 from .engine_spec import EngineSpec
 
 T = TypeVar("T")
@@ -37,6 +39,9 @@ DAY = timedelta(days=1)
 
 LEASE = 5 * MINUTE
 RETRY_DELAY = 5 * MINUTE
+
+UNHEARD_OF = (0, -1, 2**31, 2**63 - 1, 2**63, 10**30)
+"""Ids that no job has."""
 
 _BATCH = 1000
 _names = count(1)
@@ -176,6 +181,10 @@ def empty(backend: StorageBackend) -> None:
         while sessions := tx.sessions.list(after=None, limit=_BATCH):
             for session in sessions:
                 tx.sessions.delete(session.user_id)
+        for collection in (PAUSES, LIMITS, SCHEDULES, NEXT_SLOTS, REMOVED):
+            while documents := tx.documents.list(collection, after=None, limit=_BATCH):
+                for document in documents:
+                    tx.documents.delete(collection, document.key)
         _empty_the_aged(tx)
         if lock := tx.lock.current("worker", now=START_OF_TIME):
             tx.lock.release(lock.name, lock.owner_id, lock.fence, now=START_OF_TIME)
@@ -209,6 +218,11 @@ def held(storage: Storage, *, worker_id: str = "worker-1", lease: timedelta = LE
     return job
 
 
+def begun(storage: Storage, **fields: Any) -> Job:
+    """A held job whose publishing has just begun."""
+    return storage.queue.begin_publish(held(storage, **fields))
+
+
 def dead(storage: Storage, *, error: str = "refused", **fields: Any) -> Job:
     """A job that has just become a dead letter."""
     return storage.queue.mark_failed(held(storage, **fields), error, retryable=False)
@@ -222,6 +236,27 @@ def retrying(storage: Storage, *, retry_at: datetime | None = None, **fields: An
     return storage.queue.mark_failed(held(storage, **fields), "busy", retry_at=retry_at)
 
 
+def unknown(storage: Storage, *, error: str = "no answer", **fields: Any) -> Job:
+    """A job whose publishing has just begun, and whose outcome is unknown."""
+    return storage.queue.mark_unknown(begun(storage, **fields), error)
+
+
+def missed(storage: Storage, **fields: Any) -> Job:
+    """A job that a claim met too late; no other may be due."""
+    job = storage.queue.schedule(
+        **{"platform": "x", "content": "late", "scheduled_at": START - DAY, "max_lateness": HOUR, **fields}
+    )
+    assert storage.queue.claim_due(worker_id="w") == []
+    letter = storage.queue.get(job.id)
+    assert letter is not None
+    return letter
+
+
+def cancelled(storage: Storage, **fields: Any) -> Job:
+    """A job that was cancelled while it waited."""
+    return storage.queue.cancel(storage.queue.schedule(**{"platform": "x", "content": "hello", **fields}).id)
+
+
 def census(storage: Storage) -> dict[str, Any]:
     """All data that can be listed: two calls show whether a call between them changed anything."""
     return {
@@ -232,6 +267,8 @@ def census(storage: Storage) -> dict[str, Any]:
         "snapshots": list(storage.snapshots.list()),
         "metrics": storage.metrics.read(),
         "lock": storage.lock.current(),
+        "platforms": list(storage.platforms.list()),
+        "schedules": list(storage.schedules.list(limit=_BATCH)),
     }
 
 

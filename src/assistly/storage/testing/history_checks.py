@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from ..errors import StorageUnavailable
 from ..records import Event
 from .history import RecordedCall, write_history
-from .history_steps import Step, steps_of
+from .history_queue import QueueSteps
+from .history_steps import Step, steps_of_records
 from .model import EPOCH, Model
 from .model_state import ModelTables
 
@@ -37,7 +39,7 @@ def check(
     and leases may have been found to have run out by any claim.
     """
     by_record: defaultdict[tuple[str, Any], list[Step]] = defaultdict(list)
-    for step in steps_of(calls, loose=loose):
+    for step in _steps_of(calls, loose=loose):
         by_record[step.record].append(step)
     for record, steps in by_record.items():
         if not explained(steps, retry_delay):
@@ -45,6 +47,16 @@ def check(
     missed = missed_event(calls)
     if missed is not None:
         _fail(calls, missed)
+
+
+def _steps_of(calls: Sequence[RecordedCall], *, loose: bool) -> Iterator[Step]:
+    """The steps of all calls that may have written something, and of those that read single records."""
+    effective = [
+        call for call in calls if not (call.is_answered and isinstance(call.answer, StorageUnavailable))
+    ]
+    for call in effective:
+        yield from steps_of_records(call)
+    yield from QueueSteps(effective, loose=loose).steps()
 
 
 def _fail(calls: Sequence[RecordedCall], message: str) -> None:

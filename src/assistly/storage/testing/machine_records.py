@@ -40,6 +40,9 @@ patches = st.sampled_from([None, None, {}, {"a": 2}, {"b": [1.0]}])
 versions = st.sampled_from([None, None, 0, 1, 2, 3])
 owners = st.sampled_from(["ann", "bob"])
 event_types = st.sampled_from(["posted", "failed"])
+platforms = st.sampled_from(["x", "x", "mastodon", "\u00e9"])
+pause_lengths = st.sampled_from([NONE, TICK, MINUTE, DAY, -MINUTE])
+limit_lengths = st.sampled_from([TICK, 7 * TICK, MINUTE, MINUTE + TICK, DAY])
 
 
 class SessionMachine(LockstepMachine):
@@ -257,3 +260,38 @@ class LogMachine(LockstepMachine):
                 snapshot for snapshot in api.snapshots.list() if snapshot.kind.startswith(self.unique)
             ]
         )
+
+
+class PlatformMachine(LockstepMachine):
+    """Pauses and limits."""
+
+    @rule(
+        platform=platforms,
+        until=st.none() | pause_lengths,
+        note=st.none() | ids,
+        at_least=st.sampled_from([False, False, True]),
+    )
+    def pause(self, platform: str, until: timedelta | None, note: str | None, at_least: bool) -> None:
+        end = None if until is None else self.clock() + until
+        if at_least and end is not None:
+            self.ask(lambda api, _: api.platforms.pause_at_least(platform, end, by=note))
+        else:
+            self.ask(lambda api, _: api.platforms.pause(platform, until=end, reason=note))
+
+    @rule(platform=platforms)
+    def resume(self, platform: str) -> None:
+        self.ask(lambda api, _: api.platforms.resume(platform))
+
+    @rule(platform=platforms, limit=st.none() | st.tuples(st.integers(1, 5), limit_lengths))
+    def limit(self, platform: str, limit: tuple[int, timedelta] | None) -> None:
+        self.ask(lambda api, _: api.platforms.limit(platform, *((None,) if limit is None else limit)))
+
+    @rule(platform=platforms, most=st.integers(1, 6), back=st.integers(0, 2))
+    def take(self, platform: str, most: int, back: int) -> None:
+        self.ask(lambda api, _: api.platforms.take(platform, most))
+        if back:
+            self.ask(lambda api, _: api.platforms.give_back(platform, back))
+
+    @invariant()
+    def platforms_agree(self) -> None:
+        self.ask(lambda api, _: api.platforms.list())

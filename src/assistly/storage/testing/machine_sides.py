@@ -19,6 +19,7 @@ from ..retry import RetryPolicy
 from ..storage import Storage
 from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK, FakeClock, empty, fresh_name, open_for_test
 from .model import EPOCH, Model, ModelRetention
+from .model_queue import is_missed, is_unknown
 from .model_state import ModelTables
 
 RETRY = 3 * MINUTE
@@ -177,12 +178,20 @@ class Side:
         told = {name: self.common(part) for name, part in parts.items()}
         if kind in _NUMBER:
             told[_NUMBER[kind]] = self.number(_key(record))
+        if kind is Job:
+            told["outcome_unknown"], told["missed"] = self.properties(record)
         return told
+
+    def properties(self, job: Job) -> tuple[bool, bool]:
+        return job.outcome_unknown, job.missed
 
 
 class ModelSide(Side):
     def number(self, key: Key) -> int | str:
         return key[2]
+
+    def properties(self, job: Job) -> tuple[bool, bool]:
+        return is_unknown(job), is_missed(job)
 
 
 def happenings(tables: ModelTables) -> Iterator[datetime]:
@@ -192,7 +201,7 @@ def happenings(tables: ModelTables) -> Iterator[datetime]:
             yield job.lease_until
         elif job.posted_at:
             yield job.posted_at + DAY
-        elif job.status is not JobStatus.DEAD_LETTER:
+        elif job.status not in (JobStatus.DEAD_LETTER, JobStatus.CANCELLED):
             yield job.due_at
             yield job.scheduled_at + (job.max_lateness or NONE)
     for key in tables.keys:
@@ -208,6 +217,12 @@ def happenings(tables: ModelTables) -> Iterator[datetime]:
         yield session.updated_at + 2 * DAY
     for milliseconds in tables.nonces.values():
         yield EPOCH + timedelta(milliseconds=milliseconds) + DAY
+    for until in tables.pauses.values():
+        if until:
+            yield until
+    for bucket in tables.buckets.values():
+        if bucket.limit and bucket.at:
+            yield bucket.at + bucket.limit[1] / bucket.limit[0]
     if tables.pruned_at:
         yield tables.pruned_at + MINUTE
 

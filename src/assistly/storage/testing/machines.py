@@ -17,7 +17,14 @@ from ..engine.protocol import StorageBackend
 from .engine_spec import EngineSpec
 from .fixtures import Contract, examples, needs_durability
 from .machine_queue import QueueMachine
-from .machine_records import ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine, SessionMachine
+from .machine_records import (
+    ApprovalMachine,
+    IdempotencyMachine,
+    LockMachine,
+    LogMachine,
+    PlatformMachine,
+    SessionMachine,
+)
 from .machine_sides import Engine, LockstepMachine
 
 __all__ = [
@@ -28,6 +35,8 @@ __all__ = [
     "LockstepMachine",
     "LogMachine",
     "MachineContract",
+    "PausedQueueMachine",
+    "PlatformMachine",
     "QueueMachine",
     "SessionMachine",
     "StorageMachine",
@@ -35,8 +44,12 @@ __all__ = [
 ]
 
 
+class PausedQueueMachine(QueueMachine, PlatformMachine):
+    """Jobs of platforms that are paused now and then."""
+
+
 class StorageMachine(
-    QueueMachine, SessionMachine, ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine
+    PausedQueueMachine, SessionMachine, ApprovalMachine, IdempotencyMachine, LockMachine, LogMachine
 ):
     """All kinds together, which is what transactions and prunes work on."""
 
@@ -76,6 +89,12 @@ class MachineContract(Contract):
 
     def test_log_machine(self, engine: Engine) -> None:
         run_machine(LogMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
+
+    def test_platform_machine(self, engine: Engine) -> None:
+        run_machine(PlatformMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
+
+    def test_paused_queue_machine(self, engine: Engine) -> None:
+        run_machine(PausedQueueMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
 
     def test_all_together(self, engine: Engine) -> None:
         run_machine(StorageMachine, engine, settings=examples(self.MACHINE_EXAMPLES, steps=50))

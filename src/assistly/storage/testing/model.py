@@ -20,6 +20,7 @@ from .model_records import (
     ModelIdempotency,
     ModelLock,
     ModelNonces,
+    ModelPlatforms,
     ModelSessions,
     ModelSnapshots,
 )
@@ -61,6 +62,7 @@ class Model:
         self.lock = ModelLock(self.state)
         self.events = ModelEvents(self.state)
         self.snapshots = ModelSnapshots(self.state)
+        self.platforms = ModelPlatforms(self.state)
         self._retention = retention or ModelRetention()
 
     @contextmanager

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from ..errors import ClaimLost, IdempotencyMismatch, NotFound, ScheduleConflict, StatusConflict
+from ..errors import (
+    ClaimLost,
+    IdempotencyMismatch,
+    InvalidValue,
+    NotFound,
+    ScheduleConflict,
+    StatusConflict,
+)
 from ..records import (
     Attempt,
     Failed,
@@ -26,6 +34,18 @@ from .model_state import ModelState, canonical, copied
 WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 ACTIVE = (*WAITING, JobStatus.PROCESSING)
 SWEEP = 100
+
+
+def is_unknown(job: Job) -> bool:
+    """What `Job.outcome_unknown` should say."""
+    return job.status == "dead_letter" and bool(job.publish_started_at)
+
+
+def is_missed(job: Job) -> bool:
+    """What `Job.missed` should say. A worker may report an error that begins with the same word."""
+    reported = job.attempts and job.attempts[-1].error == (job.dead_letter_reason or "")[:4096]
+    is_late = job.status == "dead_letter" and (job.dead_letter_reason or "").startswith("missed: ")
+    return is_late and not reported and not is_unknown(job)
 
 
 class ModelQueue:
@@ -96,9 +116,9 @@ class ModelQueue:
         )
         return self._store(job)
 
-    def schedule_many(self, jobs: Iterable[NewJob]) -> list[Job]:
+    def schedule_many(self, jobs: Iterable[NewJob], *, returning: str = "jobs") -> Sequence[Any]:
         with self._state.transaction():
-            return [
+            scheduled = [
                 self.schedule(
                     new.platform,
                     new.content,
@@ -111,6 +131,9 @@ class ModelQueue:
                 )
                 for new in jobs
             ]
+        if returning == "jobs":
+            return scheduled
+        return [job.id for job in scheduled] if returning == "ids" else []
 
     def reschedule(
         self,
@@ -191,6 +214,24 @@ class ModelQueue:
     def remove(self, id: int) -> bool:
         return self._rows.pop(id, None) is not None
 
+    def upcoming(
+        self,
+        *,
+        until: datetime | None = None,
+        platform: str | None = None,
+        after: Job | None = None,
+        limit: int = 100,
+    ) -> Sequence[Job]:
+        waiting = [
+            job
+            for job in self._rows.values()
+            if job.status in WAITING
+            and (until is None or job.due_at <= until)
+            and (platform is None or job.platform == platform)
+            and (after is None or (job.due_at, job.id) > (after.due_at, after.id))
+        ]
+        return copied(sorted(waiting, key=lambda job: (job.due_at, job.id))[:limit])
+
     def next_due_at(self) -> datetime | None:
         return min((job.due_at for job in self._rows.values() if job.status in WAITING), default=None)
 
@@ -234,8 +275,13 @@ class ModelQueue:
                     lease_until=now + lease,
                 )
             )
-            for job in [job for job in due if job not in missed][:limit]
+            for job in [job for job in due if job not in missed and not self._is_paused(job)][:limit]
         ]
+
+    def _is_paused(self, job: Job) -> bool:
+        pauses = self._state.tables.pauses
+        until = pauses.get(job.platform)
+        return job.platform in pauses and (until is None or until > self._state.now())
 
     def _held(self, job: Job, *, lease: bool = False) -> Job:
         row = self._rows.get(job.id)
@@ -268,6 +314,7 @@ class ModelQueue:
                 posted_at=self._state.now(),
                 remote_id=remote_id,
                 next_retry_at=None,
+                checkpoint=None,
                 worker_id=None,
                 lease_until=None,
             )
@@ -361,26 +408,78 @@ class ModelQueue:
                 rescued.append(self._failed(row, "outcome unknown: ", final=True))
         return rescued
 
-    def replay(self, id: int, *, scheduled_at: datetime | None = None) -> Job | None:
-        now = self._state.now()
-        job = self._rows.get(id)
-        if job is None or job.status is not JobStatus.DEAD_LETTER:
-            return None
+    def resolve(self, id: int, *, posted: bool, remote_id: str | None = None) -> Job:
+        if remote_id is not None and not posted:
+            raise InvalidValue("a job that was not posted has no remote id")
+        job = self._found(id)
+        if not is_unknown(job):
+            raise StatusConflict("the outcome is known", copied(job))
+        if not posted:
+            return self._store(replace(self._again(job, None), checkpoint=job.checkpoint))
         return self._store(
             replace(
                 job,
-                status=JobStatus.SCHEDULED,
-                scheduled_at=scheduled_at or now,
-                retries=0,
-                next_retry_at=None,
-                last_error=None,
+                status=JobStatus.POSTED,
+                posted_at=job.publish_started_at,
+                remote_id=remote_id,
                 dead_letter_at=None,
                 dead_letter_reason=None,
-                publish_started_at=None,
-                replayed_at=now,
+                checkpoint=None,
             )
         )
 
-    def replay_all(self, *, platform: str | None = None, limit: int | None = None) -> int:
-        dead = [job.id for job in self.dead_letters(platform=platform, limit=10**9)]
+    def cancel(self, id: int) -> Job:
+        job = self._found(id)
+        if job.status not in ACTIVE or job.publish_started_at is not None:
+            raise StatusConflict("it ended, or its publishing has begun", copied(job))
+        return self._store(
+            replace(job, status=JobStatus.CANCELLED, worker_id=None, lease_until=None, next_retry_at=None)
+        )
+
+    def checkpoint(self, job: Job, data: Json) -> Job:
+        row = self._held(job)
+        if row.publish_started_at is None:
+            raise StatusConflict("publishing has not begun", copied(row))
+        return self._store(replace(row, checkpoint=copied(data)))
+
+    def _found(self, id: int) -> Job:
+        if id not in self._rows:
+            raise NotFound("no such job")
+        return self._rows[id]
+
+    def replay(self, id: int, *, scheduled_at: datetime | None = None) -> Job | None:
+        job = self._rows.get(id)
+        if job is None or job.status not in (JobStatus.DEAD_LETTER, JobStatus.CANCELLED):
+            return None
+        return self._store(self._again(job, scheduled_at))
+
+    def _again(self, job: Job, scheduled_at: datetime | None) -> Job:
+        now = self._state.now()
+        return replace(
+            job,
+            status=JobStatus.SCHEDULED,
+            scheduled_at=scheduled_at or now,
+            retries=0,
+            next_retry_at=None,
+            last_error=None,
+            dead_letter_at=None,
+            dead_letter_reason=None,
+            publish_started_at=None,
+            checkpoint=None,
+            replayed_at=now,
+        )
+
+    def replay_all(
+        self,
+        *,
+        platform: str | None = None,
+        limit: int | None = None,
+        unknown: bool = False,
+        missed: bool = False,
+    ) -> int:
+        dead = [
+            job.id
+            for job in self.dead_letters(platform=platform, limit=10**9)
+            if (unknown or not is_unknown(job)) and (missed or not is_missed(job))
+        ]
         return len([self.replay(id) for id in dead[:limit]])

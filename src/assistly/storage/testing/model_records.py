@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from fractions import Fraction
 
 from ..errors import (
     AlreadyExists,
@@ -25,11 +26,12 @@ from ..records import (
     IdempotencyRecord,
     Json,
     NewEvent,
+    Platform,
     Session,
     Snapshot,
     WorkerLock,
 )
-from .model_state import ModelKey, ModelMutex, ModelState, copied
+from .model_state import ModelBucket, ModelKey, ModelMutex, ModelPause, ModelState, copied
 
 
 class ModelSessions:
@@ -311,3 +313,106 @@ class ModelSnapshots:
     def list(self) -> Sequence[Snapshot]:
         snapshots = self._state.tables.snapshots
         return [copied(snapshots[kind]) for kind in sorted(snapshots)]
+
+
+class ModelPlatforms:
+    """Tokens are fractions: what a bucket gained is computed from the time that passed, and never rounded."""
+
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
+
+    def get(self, platform: str) -> Platform | None:
+        tables, now = self._state.tables, self._state.now()
+        note, bucket = tables.pause_notes.get(platform), tables.buckets.get(platform)
+        if note is None and bucket is None:
+            return None
+        set_at = max(row.set_at for row in (note, bucket) if row is not None)
+        limit = None if bucket is None else bucket.limit
+        if note is None or not self._is_paused(platform, now):
+            return Platform(platform, False, None, None, None, limit, set_at)
+        return Platform(platform, True, tables.pauses[platform], note.reason, note.by, limit, set_at)
+
+    def _is_paused(self, platform: str, now: datetime) -> bool:
+        pauses = self._state.tables.pauses
+        until = pauses.get(platform)
+        return platform in pauses and (until is None or until > now)
+
+    def list(self) -> Sequence[Platform]:
+        tables = self._state.tables
+        platforms = [self.get(name) for name in sorted({*tables.pause_notes, *tables.buckets})]
+        return [platform for platform in platforms if platform is not None]
+
+    def pause(
+        self,
+        platform: str,
+        *,
+        until: datetime | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> Platform:
+        tables = self._state.tables
+        tables.pauses[platform] = until
+        tables.pause_notes[platform] = ModelPause(reason, by, self._state.now())
+        return self._existing(platform)
+
+    def pause_at_least(
+        self, platform: str, until: datetime, *, reason: str | None = None, by: str | None = None
+    ) -> Platform:
+        pauses = self._state.tables.pauses
+        current = pauses.get(platform)
+        if platform in pauses and (current is None or current >= until):
+            return self._existing(platform)
+        return self.pause(platform, until=until, reason=reason, by=by)
+
+    def resume(self, platform: str) -> bool:
+        tables, now = self._state.tables, self._state.now()
+        if not self._is_paused(platform, now):
+            return False
+        del tables.pauses[platform]
+        tables.pause_notes[platform] = ModelPause(None, None, now)
+        return True
+
+    def limit(self, platform: str, count: int | None, per: timedelta | None = None) -> Platform:
+        buckets, now = self._state.tables.buckets, self._state.now()
+        bucket = buckets.get(platform)
+        if count is None or per is None:
+            buckets[platform] = ModelBucket(None, now)
+        elif bucket is None or bucket.limit is None:
+            buckets[platform] = ModelBucket((count, per), now, Fraction(count), now)
+        elif bucket.limit == (count, per):
+            bucket.set_at = now
+        else:
+            self._fill(bucket)
+            bucket.limit, bucket.set_at = (count, per), now
+            bucket.tokens = Fraction(min(count, bucket.tokens // 1))
+        return self._existing(platform)
+
+    def _existing(self, platform: str) -> Platform:
+        found = self.get(platform)
+        assert found is not None
+        return found
+
+    def _fill(self, bucket: ModelBucket) -> None:
+        """Add what the time since has brought."""
+        assert bucket.limit is not None
+        assert bucket.at is not None
+        count, per = bucket.limit
+        now = max(bucket.at, self._state.now())
+        tick = timedelta(microseconds=1)
+        gained = Fraction(count * ((now - bucket.at) // tick), per // tick)
+        bucket.tokens, bucket.at = min(Fraction(count), bucket.tokens + gained), now
+
+    def take(self, platform: str, most: int) -> int:
+        bucket = self._state.tables.buckets.get(platform)
+        if bucket is None or bucket.limit is None:
+            return most
+        self._fill(bucket)
+        taken = min(most, bucket.tokens // 1)
+        bucket.tokens -= taken
+        return taken
+
+    def give_back(self, platform: str, tokens: int) -> None:
+        bucket = self._state.tables.buckets.get(platform)
+        if bucket is not None and bucket.limit is not None:
+            self._fill(bucket)
+            bucket.tokens = min(Fraction(bucket.limit[0]), bucket.tokens + tokens)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import TypeVar
 
 from ..records import Approval, Event, Job, Json, Session, Snapshot, WorkerLock
@@ -46,6 +47,25 @@ class ModelMutex:
 
 
 @dataclass
+class ModelBucket:
+    """The limit of a platform, and how many tokens there were at a time, whole or not. None: no limit."""
+
+    limit: tuple[int, timedelta] | None
+    set_at: datetime
+    tokens: Fraction = Fraction(0)
+    at: datetime | None = None
+
+
+@dataclass
+class ModelPause:
+    """What was said at the pause of a platform. When it ends is in `ModelTables.pauses`."""
+
+    reason: str | None
+    by: str | None
+    set_at: datetime
+
+
+@dataclass
 class ModelTables:
     """Everything that is stored, and that a rollback brings back."""
 
@@ -57,6 +77,10 @@ class ModelTables:
     locks: dict[str, ModelMutex] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    pauses: dict[str, datetime | None] = field(default_factory=dict)
+    """When the pauses of platforms end; None if somebody has to end it."""
+    pause_notes: dict[str, ModelPause] = field(default_factory=dict)
+    buckets: dict[str, ModelBucket] = field(default_factory=dict)
     pruned_at: datetime | None = None
 
 

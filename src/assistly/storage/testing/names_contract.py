@@ -88,6 +88,18 @@ def _append(storage: Storage, names: Sequence[str]) -> Any:
     ]
 
 
+def _pause(storage: Storage, names: Sequence[str]) -> Any:
+    new = []
+    for name in names:
+        new.append(storage.platforms.get(name) is None)
+        storage.platforms.pause(name, reason=name)
+    platforms = [storage.platforms.get(name) for name in names]
+    return new, [
+        platform is not None and platform.reason == name
+        for platform, name in zip(platforms, names, strict=True)
+    ]
+
+
 def _data(record: Any) -> Any:
     return record and record.data
 
@@ -111,6 +123,7 @@ _KINDS: dict[str, Callable[[Storage, Sequence[str]], Any]] = {
     "keys of jobs": _schedule_with_keys,
     "platforms": _schedule_on_platforms,
     "event types": _append,
+    "paused platforms": _pause,
 }
 """What a kind of name is used for: whether each was new, and whether each is found by its name."""
 

@@ -103,6 +103,8 @@ def _write_one_of_each(storage: Storage, name: str) -> None:
     storage.lock.acquire("owner", ttl=HOUR, name=name)
     storage.events.append(name, 1)
     storage.snapshots.put(name, 1)
+    storage.platforms.pause(name, until=START + HOUR, reason="it is down")
+    storage.platforms.limit(name, 5, HOUR)
 
 
 def _read_one_of_each(storage: Storage, name: str) -> list[Any]:
@@ -116,6 +118,7 @@ def _read_one_of_each(storage: Storage, name: str) -> list[Any]:
         storage.lock.current(name),
         storage.events.list(event_type=name),
         storage.snapshots.get(name),
+        storage.platforms.get(name),
     ]
 
 
@@ -131,6 +134,18 @@ def _wait(storage: Storage, timeout: float) -> bool:
     return storage.queue.wait(timeout)
 
 
+def _resume(storage: Storage, platform: str) -> bool:
+    return storage.platforms.resume(platform)
+
+
+def _take(storage: Storage, platform: str, most: int) -> int:
+    return storage.platforms.take(platform, most)
+
+
+def _claim_contents(storage: Storage) -> list[str]:
+    return [job.content for job in storage.queue.claim_due(worker_id="theirs")]
+
+
 def _wait_and_say_so(storage: Storage, timeout: float, path: str) -> None:
     """Read the next due time, create the file as a sign of that, then wait until there is a job.
 
@@ -138,7 +153,7 @@ def _wait_and_say_so(storage: Storage, timeout: float, path: str) -> None:
     """
     jobs = storage._backend.jobs
     until = monotonic() + timeout
-    while jobs.next_due_at() is None and monotonic() < until:
+    while jobs.next_due_at(now=START) is None and monotonic() < until:
         Path(path).touch()
         jobs.wait(until - monotonic())
 
@@ -198,6 +213,29 @@ class ProcessContract(Contract):
         _until(looked.exists)
         storage.queue.schedule("x", "a")
         other.answer(_NOTICED)
+
+    def test_a_pause_that_another_process_ends_ends_the_wait(
+        self, storage: Storage, other: OtherProcess, tmp_path: Path
+    ) -> None:
+        storage.queue.schedule("x", "a")
+        storage.platforms.pause("x")
+        looked = tmp_path / "looked"
+        other.start(_wait_and_say_so, 2 * _NOTICED, str(looked))
+        _until(looked.exists)
+        storage.platforms.resume("x")
+        other.answer(_NOTICED)
+
+    def test_pauses_and_limits_are_everybodys(self, storage: Storage, other: OtherProcess) -> None:
+        storage.queue.schedule("x", "a")
+        storage.platforms.pause("x")
+        assert other.call(_claim_contents) == []
+        assert other.call(_resume, "x") is True
+        assert storage.platforms.resume("x") is False
+        assert other.call(_claim_contents) == ["a"]
+        storage.platforms.limit("x", 5, HOUR)
+        assert other.call(_take, "x", 3) == 3
+        assert storage.platforms.take("x", 3) == 2
+        assert other.call(_take, "x", 3) == 0
 
     def test_a_job_is_waited_for_beside_other_writers(self, storage: Storage, other: OtherProcess) -> None:
         other.start(_wait, TIMEOUT)

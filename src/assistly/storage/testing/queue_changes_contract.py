@@ -7,17 +7,34 @@ from typing import Any
 
 import pytest
 
+from ..errors import StatusConflict
 from ..records import Failed, Job, Posted, Released, Snoozed, Unknown
 from ..storage import Storage
-from .fixtures import DAY, HOUR, LEASE, MINUTE, START, Contract, FakeClock, claim_one, dead, held, retrying
+from .fixtures import (
+    DAY,
+    HOUR,
+    LEASE,
+    MINUTE,
+    START,
+    Contract,
+    FakeClock,
+    begun,
+    cancelled,
+    claim_one,
+    dead,
+    held,
+    retrying,
+    unknown,
+)
 
 
 def _scheduled(storage: Storage) -> Job:
     return storage.queue.schedule("x", "a", START)
 
 
-def _begun(storage: Storage) -> Job:
-    return storage.queue.begin_publish(held(storage))
+def _refused(call: Callable[[], object]) -> None:
+    with pytest.raises(StatusConflict):
+        call()
 
 
 def _with_lateness(storage: Storage) -> Job:
@@ -34,11 +51,11 @@ _CHANGES: dict[str, tuple[Callable[[Storage], Job], Callable[[Storage, Job], obj
     "extend": (held, lambda s, job: s.queue.extend([job], lease=LEASE)),
     "extend to the same time": (held, lambda s, job: s.queue.extend([job], lease=LEASE - 2 * MINUTE)),
     "begin_publish": (held, lambda s, job: s.queue.begin_publish(job)),
-    "begin_publish again": (_begun, lambda s, job: s.queue.begin_publish(job)),
+    "begin_publish again": (begun, lambda s, job: s.queue.begin_publish(job)),
     "mark_posted": (held, lambda s, job: s.queue.mark_posted(job, "remote")),
     "mark_failed": (held, lambda s, job: s.queue.mark_failed(job, "busy")),
     "mark_failed for good": (held, lambda s, job: s.queue.mark_failed(job, "no", retryable=False)),
-    "mark_unknown": (_begun, lambda s, job: s.queue.mark_unknown(job, "no answer")),
+    "mark_unknown": (begun, lambda s, job: s.queue.mark_unknown(job, "no answer")),
     "snooze": (held, lambda s, job: s.queue.snooze(job, START + DAY)),
     "release": (held, lambda s, job: s.queue.release(job)),
     "settle posted": (held, lambda s, job: s.queue.settle([Posted(job)])),
@@ -48,6 +65,16 @@ _CHANGES: dict[str, tuple[Callable[[Storage], Job], Callable[[Storage, Job], obj
     "settle unknown": (held, lambda s, job: s.queue.settle([Unknown(job, "no answer")])),
     "rescue_expired": (lambda s: held(s, lease=MINUTE), lambda s, _: s.queue.rescue_expired()),
     "replay": (dead, lambda s, job: s.queue.replay(job.id)),
+    "replay of a cancelled one": (cancelled, lambda s, job: s.queue.replay(job.id)),
+    "resolve as posted": (unknown, lambda s, job: s.queue.resolve(job.id, posted=True)),
+    "resolve as not posted": (unknown, lambda s, job: s.queue.resolve(job.id, posted=False)),
+    "cancel": (_scheduled, lambda s, job: s.queue.cancel(job.id)),
+    "cancel of a held one": (held, lambda s, job: s.queue.cancel(job.id)),
+    "checkpoint": (begun, lambda s, job: s.queue.checkpoint(job, 1)),
+    "checkpoint of the same": (
+        lambda s: s.queue.checkpoint(begun(s), 1),
+        lambda s, job: s.queue.checkpoint(job, 1),
+    ),
     "replay_all": (dead, lambda s, _: s.queue.replay_all()),
     "reschedule": (retrying, lambda s, job: s.queue.reschedule(job.id, START + HOUR)),
     "reschedule to the same time": (_scheduled, lambda s, job: s.queue.reschedule(job.id, START)),
@@ -66,6 +93,14 @@ _LOOKS: dict[str, tuple[Callable[[Storage], Job], Callable[[Storage, Job], objec
     "rescue_expired too early": (held, lambda s, _: s.queue.rescue_expired()),
     "replay of what is alive": (_scheduled, lambda s, job: s.queue.replay(job.id)),
     "extend of nothing": (_scheduled, lambda s, job: s.queue.extend([job], lease=HOUR)),
+    "upcoming": (_scheduled, lambda s, _: s.queue.upcoming()),
+    "resolve of what is alive": (
+        _scheduled,
+        lambda s, job: _refused(lambda: s.queue.resolve(job.id, posted=True)),
+    ),
+    "cancel of what is published": (begun, lambda s, job: _refused(lambda: s.queue.cancel(job.id))),
+    "checkpoint before publishing": (held, lambda s, job: _refused(lambda: s.queue.checkpoint(job, 1))),
+    "replay_all of others": (unknown, lambda s, _: s.queue.replay_all()),
     "prune": (_scheduled, lambda s, _: s.prune()),
 }
 

@@ -23,6 +23,7 @@ from .fixtures import (
     TICK,
     Contract,
     FakeClock,
+    cancelled,
     dead,
     empty,
     examples,
@@ -31,12 +32,20 @@ from .fixtures import (
     posted,
     retrying,
 )
+from .queue_cancelling_contract import QueueCancellingContract
 from .queue_changes_contract import QueueChangesContract
+from .queue_checkpoint_contract import QueueCheckpointContract
+from .queue_choices_contract import (
+    QueueMissedContract,
+    QueueReplayChoicesContract,
+    QueueReturningContract,
+)
 from .queue_claiming_contract import (
     QueueClaimingContract,
     QueueFenceContract,
     QueueLeasesContract,
 )
+from .queue_decisions_contract import QueueResolvingContract
 from .queue_gaps_contract import QueueGapsContract
 from .queue_lateness_contract import QueueLatenessContract
 from .queue_rescheduling_contract import QueueReschedulingContract
@@ -52,6 +61,7 @@ from .queue_settling_contract import (
     QueueSettlingContract,
 )
 from .queue_unknown_contract import QueueUnknownContract
+from .queue_upcoming_contract import QueueUpcomingContract, QueueWaitingForPlatformsContract
 
 
 class QueueReadingContract(Contract):
@@ -71,8 +81,10 @@ class QueueReadingContract(Contract):
     def test_lists_what_is_asked_for(self, storage: Storage) -> None:
         done, gone, again = posted(storage), dead(storage, platform="y"), retrying(storage)
         busy = held(storage, platform="y")
+        gone_too = cancelled(storage, platform="z")
         new = storage.queue.schedule("x", "a", START + DAY)
         for status, jobs in {
+            JobStatus.CANCELLED: [gone_too],
             JobStatus.POSTED: [done],
             JobStatus.DEAD_LETTER: [gone],
             JobStatus.RETRYING: [again],
@@ -132,6 +144,8 @@ class QueueReadingContract(Contract):
         dead(storage)
         retrying(storage)
         held(storage)
+        for _ in range(4):
+            cancelled(storage)
         for _ in range(3):
             storage.queue.schedule("x", "a", START + DAY)
         counts = storage.queue.counts()
@@ -141,6 +155,7 @@ class QueueReadingContract(Contract):
             JobStatus.PROCESSING: 1,
             JobStatus.POSTED: 1,
             JobStatus.DEAD_LETTER: 2,
+            JobStatus.CANCELLED: 4,
         }
         assert all(type(status) is JobStatus for status in counts)
         del counts[JobStatus.POSTED]
@@ -169,7 +184,7 @@ class QueueReadingContract(Contract):
             for job in queue.list():
                 queue.remove(job.id)
 
-    @pytest.mark.parametrize("make", [held, posted, dead, retrying])
+    @pytest.mark.parametrize("make", [held, posted, dead, retrying, cancelled])
     def test_a_job_of_any_status_is_removed_once(self, storage: Storage, make: Any) -> None:
         kept = storage.queue.schedule("x", "a", START + DAY)
         job = make(storage)
@@ -211,6 +226,7 @@ class QueueReadingContract(Contract):
     def test_finished_jobs_are_not_due(self, storage: Storage) -> None:
         posted(storage)
         dead(storage)
+        cancelled(storage)
         assert storage.queue.next_due_at() is None
 
 
@@ -292,5 +308,13 @@ class QueueContract(
     QueueRescueContract,
     QueueDeadLettersContract,
     QueueChangesContract,
+    QueueResolvingContract,
+    QueueCancellingContract,
+    QueueCheckpointContract,
+    QueueMissedContract,
+    QueueReplayChoicesContract,
+    QueueReturningContract,
+    QueueUpcomingContract,
+    QueueWaitingForPlatformsContract,
 ):
     """All about the queue."""

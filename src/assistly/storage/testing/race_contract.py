@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from itertools import chain
-from typing import TypeVar, cast
 
 import pytest
 
-from ..engine.protocol import StorageBackend
-from ..errors import AlreadyExists, ClaimLost, ScheduleConflict, StatusConflict, StorageError, VersionConflict
+from ..errors import AlreadyExists, ClaimLost, ScheduleConflict, StatusConflict, VersionConflict
 from ..records import ClaimState, IdempotencyClaim, Job, JobStatus, NewJob, PruneReport, WorkerLock
 from ..storage import Storage
 from . import race_events, race_queue, race_records
-from .engine_spec import EngineSpec
-from .fixtures import HOUR, LEASE, MINUTE, SECOND, START, TICK, Contract, empty, fresh_name, needs_processes
-from .races import ProcessRace, Race, RaceProcesses, ThreadRace
-
-T = TypeVar("T")
-E = TypeVar("E", bound=StorageError)
-
-THREADS = 8
-PROCESSES = 4
-
-
-def rounds(answers: Sequence[Sequence[T]]) -> list[tuple[T, ...]]:
-    """The answers of all racers, by round."""
-    return [*zip(*answers, strict=True)]
-
-
-def one_winner(answers: Sequence[T | E], error: type[E]) -> tuple[T, list[E]]:
-    """The answer of the only racer that was not refused, and the errors of the others."""
-    refused = [answer for answer in answers if isinstance(answer, error)]
-    won = [answer for answer in answers if not isinstance(answer, error)]
-    assert len(won) == 1, f"{len(won)} won, one should"
-    return cast("T", won[0]), refused
-
-
-def flat(batches: Sequence[Sequence[T]]) -> list[T]:
-    return [*chain.from_iterable(batches)]
+from .fixtures import HOUR, LEASE, MINUTE, SECOND, START, TICK, fresh_name
+from .race_platforms_contract import PlatformRacesContract
+from .race_schedules_contract import RecurrenceRacesContract
+from .races import Race
+from .racing import RacingContract, flat, one_winner, rounds
 
 
 def held_jobs(storage: Storage, count: int) -> list[Job]:
@@ -49,36 +25,6 @@ def held_jobs(storage: Storage, count: int) -> list[Job]:
         storage.queue.schedule("x", f"job {number}")
         jobs += storage.queue.claim_due(worker_id="holder", lease=LEASE + number * SECOND)
     return jobs
-
-
-class RacingContract(Contract):
-    """Threads on one storage and, where the engine has `multi_process`, processes on one place.
-
-    The latter need the fixture `engine_spec`.
-    """
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def race_processes(cls) -> Iterator[RaceProcesses]:
-        processes = RaceProcesses(PROCESSES)
-        yield processes
-        processes.stop()
-
-    @pytest.fixture(params=["threads", "processes"])
-    def race(
-        self,
-        request: pytest.FixtureRequest,
-        backend: StorageBackend,
-        maybe_spec: EngineSpec | None,
-        race_processes: RaceProcesses,
-    ) -> Iterator[Race]:
-        empty(backend)
-        if request.param == "threads":
-            race: Race = ThreadRace(backend, THREADS)
-        else:
-            race = ProcessRace(backend, race_processes, needs_processes(backend, maybe_spec))
-        yield race
-        race.check_history()
 
 
 class ClaimRacesContract(RacingContract):
@@ -173,6 +119,91 @@ class ClaimRacesContract(RacingContract):
             assert sum(job is not None for job in answers) == 1
         assert sum(race.run(race_queue.replay_all)) == 10
         assert race.storage.queue.dead_letters() == []
+
+
+class DecisionRacesContract(RacingContract):
+    def _unknown_ones(self, race: Race, count: int) -> list[int]:
+        queue = race.storage.queue
+        for job in held_jobs(race.storage, count):
+            queue.mark_unknown(queue.begin_publish(job), "no answer")
+        return [job.id for job in queue.dead_letters()]
+
+    def test_an_unknown_outcome_is_answered_by_one(self, race: Race) -> None:
+        ids = self._unknown_ones(race, 20)
+        for id, answers in zip(ids, rounds(race.run(race_queue.resolve, ids)), strict=True):
+            job, conflicts = one_winner(answers, StatusConflict)
+            assert [conflict.current for conflict in conflicts] == [job] * (race.size - 1)
+            assert race.storage.queue.get(id) == job
+            assert (job.status, job.remote_id is None) in (("posted", False), ("scheduled", True))
+
+    def test_an_unknown_outcome_is_answered_or_replayed(self, race: Race) -> None:
+        ids = self._unknown_ones(race, 20)
+        for id, (answer, *replays) in zip(
+            ids, rounds(race.run(race_queue.resolve_or_replay, ids)), strict=True
+        ):
+            replayed = [job for job in replays if job is not None]
+            stored = race.storage.queue.get(id)
+            if isinstance(answer, StatusConflict):
+                assert replayed == [answer.current] == [stored]
+            else:
+                assert replayed == []
+                assert answer == stored
+
+    def test_what_is_cancelled_is_never_published(self, race: Race) -> None:
+        held = held_jobs(race.storage, 30)
+        for job, (outcome, *cancels) in zip(
+            held, rounds(race.run(race_queue.begin_or_cancel, held)), strict=True
+        ):
+            stored = race.storage.queue.get(job.id)
+            assert stored is not None
+            conflicts = [cancel for cancel in cancels if isinstance(cancel, StatusConflict)]
+            assert [conflict.current for conflict in conflicts] == [stored] * len(conflicts)
+            if isinstance(outcome, ClaimLost):
+                assert [cancel for cancel in cancels if cancel not in conflicts] == [stored]
+                assert (stored.status, stored.publish_started_at) == ("cancelled", None)
+            else:
+                assert len(conflicts) == race.size - 1
+                assert stored == outcome
+                assert race.storage.queue.mark_posted(job).status == "posted"
+
+    def test_a_job_is_cancelled_though_it_is_being_claimed(self, race: Race) -> None:
+        moments = [START + number * SECOND for number in range(20)]
+        jobs = race.storage.queue.schedule_many(NewJob("x", "hello", at) for at in moments)
+        for job, ((gone,), *claims) in zip(
+            jobs, rounds(race.run(race_queue.cancel_or_claim, jobs)), strict=True
+        ):
+            claimed = [one for batch in claims for one in batch]
+            assert [one.id for one in claimed] in ([], [job.id])
+            assert race.storage.queue.get(job.id) == gone
+            assert (gone.status, gone.claim) == ("cancelled", len(claimed))
+            for one in claimed:
+                with pytest.raises(ClaimLost):
+                    race.storage.queue.begin_publish(one)
+
+    def test_a_checkpoint_is_noted_before_the_claim_is_taken_back_or_not_at_all(self, race: Race) -> None:
+        begun = [race.storage.queue.begin_publish(job) for job in held_jobs(race.storage, 30)]
+        answers = rounds(race.run(race_queue.note_or_rescue, begun, START))
+        race.storage.queue.rescue_expired(now=START + HOUR)
+        for job, (noted, *_) in zip(begun, answers, strict=True):
+            stored = race.storage.queue.get(job.id)
+            assert stored is not None
+            assert stored.outcome_unknown is True
+            assert stored.checkpoint == (None if isinstance(noted, ClaimLost) else {"step": 1})
+
+    def test_a_stale_claim_notes_nothing(self, race: Race) -> None:
+        queue = race.storage.queue
+        claims: list[tuple[Job, Job]] = []
+        for stale in held_jobs(race.storage, 20):
+            queue.release(stale)
+            (current,) = queue.claim_due(worker_id="another")
+            claims.append((queue.begin_publish(current), stale))
+        answers = rounds(race.run(race_queue.note, claims))
+        for (current, _), notes in zip(claims, answers, strict=True):
+            assert [isinstance(noted, ClaimLost) for noted in notes] == [
+                number % 2 == 1 for number in range(race.size)
+            ]
+            stored = queue.get(current.id)
+            assert stored in notes
 
 
 class ScheduleRacesContract(RacingContract):
@@ -358,6 +389,13 @@ def one_holder(locks: Sequence[WorkerLock | None]) -> WorkerLock:
 
 
 class RaceContract(
-    ClaimRacesContract, ScheduleRacesContract, RecordRacesContract, KeyRacesContract, EventRacesContract
+    ClaimRacesContract,
+    DecisionRacesContract,
+    ScheduleRacesContract,
+    RecordRacesContract,
+    PlatformRacesContract,
+    RecurrenceRacesContract,
+    KeyRacesContract,
+    EventRacesContract,
 ):
     """All races."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from ..errors import ClaimLost, ScheduleConflict
+from ..errors import ClaimLost, ScheduleConflict, StatusConflict
 from ..records import Job, NewJob, Posted, Settled
 from .races import Racer, caught
 
@@ -139,3 +139,75 @@ def replay(racer: Racer, ids: Sequence[int]) -> list[Job | None]:
 
 def replay_all(racer: Racer) -> int:
     return racer.storage.queue.replay_all()
+
+
+def resolve(racer: Racer, ids: Sequence[int]) -> list[Job | StatusConflict]:
+    """The answers differ: the racers with even numbers say that it was posted."""
+    queue = racer.storage.queue
+    posted = racer.number % 2 == 0
+    remote_id = racer.name if posted else None
+
+    def turn(job_id: int) -> Job | StatusConflict:
+        return caught(StatusConflict, lambda: queue.resolve(job_id, posted=posted, remote_id=remote_id))
+
+    return racer.rounds(ids, turn)
+
+
+def resolve_or_replay(racer: Racer, ids: Sequence[int]) -> list[Job | StatusConflict | None]:
+    """The first racer answers, and the others replay."""
+    queue = racer.storage.queue
+
+    def turn(job_id: int) -> Job | StatusConflict | None:
+        if racer.number == 0:
+            return caught(StatusConflict, lambda: queue.resolve(job_id, posted=True, remote_id="remote"))
+        return queue.replay(job_id)
+
+    return racer.rounds(ids, turn)
+
+
+def begin_or_cancel(racer: Racer, held: Sequence[Job]) -> list[Job | ClaimLost | StatusConflict]:
+    """The first racer begins to publish, and the others cancel."""
+    queue = racer.storage.queue
+
+    def turn(job: Job) -> Job | ClaimLost | StatusConflict:
+        if racer.number == 0:
+            return caught(ClaimLost, lambda: queue.begin_publish(job))
+        return caught(StatusConflict, lambda: queue.cancel(job.id))
+
+    return racer.rounds(held, turn)
+
+
+def cancel_or_claim(racer: Racer, jobs: Sequence[Job]) -> list[list[Job]]:
+    """The first racer cancels, and the others claim what is due."""
+    queue = racer.storage.queue
+
+    def turn(job: Job) -> list[Job]:
+        if racer.number == 0:
+            return [queue.cancel(job.id)]
+        return queue.claim_due(worker_id=racer.name, now=job.due_at)
+
+    return racer.rounds(jobs, turn)
+
+
+def note_or_rescue(racer: Racer, begun: Sequence[Job], now: datetime) -> list[Job | ClaimLost | list[Job]]:
+    """The first racer notes how far publishing is, though its lease is over; the others take it back."""
+    queue = racer.storage.queue
+
+    def turn(job: Job) -> Job | ClaimLost | list[Job]:
+        if racer.number == 0:
+            return caught(ClaimLost, lambda: queue.checkpoint(job, {"step": 1}, now=now))
+        assert job.lease_until is not None
+        return queue.rescue_expired(now=job.lease_until)
+
+    return racer.rounds(begun, turn)
+
+
+def note(racer: Racer, claims: Sequence[tuple[Job, Job]]) -> list[Job | ClaimLost]:
+    """Of each pair, the racers with odd numbers have the claim that was overtaken."""
+    queue = racer.storage.queue
+    return racer.rounds(
+        claims,
+        lambda pair: caught(
+            ClaimLost, lambda: queue.checkpoint(pair[racer.number % 2], {"by": racer.name, "floats": [1.0]})
+        ),
+    )

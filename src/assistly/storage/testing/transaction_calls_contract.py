@@ -28,6 +28,7 @@ from .fixtures import (
     on_a_thread,
     together,
     undone,
+    unknown,
 )
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ _Calls = dict[str, Callable[[Storage], Any]]
 
 def _calls(storage: Storage) -> _Calls:
     """One call of every method, by its name; each would succeed if no transaction were open."""
-    job, name = held(storage), fresh_name()
+    letter, job, name = unknown(storage), held(storage), fresh_name()
     lock = storage.lock.acquire("owner", ttl=HOUR, name=name)
     claim = storage.idempotency.claim("claimed")
     storage.approvals.add("there", {})
@@ -73,6 +74,10 @@ def _calls(storage: Storage) -> _Calls:
         "queue.snooze": lambda s: s.queue.snooze(job, START + HOUR),
         "queue.release": lambda s: s.queue.release(job),
         "queue.rescue_expired": lambda s: s.queue.rescue_expired(now=START + LEASE),
+        "queue.resolve": lambda s: s.queue.resolve(letter.id, posted=True),
+        "queue.cancel": lambda s: s.queue.cancel(waiting.id),
+        "queue.checkpoint": lambda s: s.queue.checkpoint(job, 1),
+        "queue.upcoming": lambda s: s.queue.upcoming(),
         "queue.replay": lambda s: s.queue.replay(job.id),
         "queue.replay_all": lambda s: s.queue.replay_all(),
         "queue.wait": lambda s: s.queue.wait(0),

@@ -64,6 +64,13 @@ _NAME_WRITES: dict[str, _Call] = {
     "events.append": lambda storage, text: storage.events.append(text, 1),
     "snapshots.put": lambda storage, text: storage.snapshots.put(text, 1),
     "snapshots.get": lambda storage, text: storage.snapshots.get(text),
+    "platforms.get": lambda storage, text: storage.platforms.get(text),
+    "platforms.pause": lambda storage, text: storage.platforms.pause(text),
+    "platforms.by": lambda storage, text: storage.platforms.pause("x", by=text or ""),
+    "platforms.resume": lambda storage, text: storage.platforms.resume(text),
+    "platforms.limit": lambda storage, text: storage.platforms.limit(text, 1, HOUR),
+    "platforms.take": lambda storage, text: storage.platforms.take(text, 1),
+    "platforms.give_back": lambda storage, text: storage.platforms.give_back(text, 1),
 }
 
 _TIME_WRITES: dict[str, _Call] = {
@@ -84,6 +91,8 @@ _TIME_WRITES: dict[str, _Call] = {
     "lock.current": lambda storage, time: storage.lock.current(now=time),
     "events.append": lambda storage, time: storage.events.append("type", 1, created_at=time),
     "snapshots.put": lambda storage, time: storage.snapshots.put("kind", 1, now=time),
+    "platforms.pause": lambda storage, time: storage.platforms.pause("x", now=time),
+    "platforms.limit": lambda storage, time: storage.platforms.limit("x", 1, HOUR, now=time),
     "prune": lambda storage, time: storage.prune(now=time),
 }
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 SPECS = "stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE"
 
 
-def load_publisher(spec: str, *, webhook_secret: str | None = None) -> Publisher:
+def load_publisher(
+    spec: str, *, webhook_secret: str | None = None, webhook_status_url: str | None = None
+) -> Publisher:
     """Return the publisher for `stdout`, `file:PATH`, `webhook:URL` or `module:attribute`.
 
-    `webhook_secret` signs the requests of `webhook`. Raises ConfigurationError for any other text, and if
-    the publisher cannot be loaded.
+    `webhook_secret` signs the requests of `webhook`, and `webhook_status_url` is what it asks for outcomes.
+    Raises ConfigurationError for any other text, and if the publisher cannot be loaded.
     """
     kind, colon, rest = spec.partition(":")
     if spec == "stdout":
@@ -34,7 +36,7 @@ def load_publisher(spec: str, *, webhook_secret: str | None = None) -> Publisher
     if kind == "webhook" and rest:
         from .webhook import WebhookPublisher
 
-        return WebhookPublisher(rest, secret=webhook_secret)
+        return WebhookPublisher(rest, secret=webhook_secret, status_url=webhook_status_url)
     if colon and kind and rest:
         return _imported(spec, kind, rest)
     raise ConfigurationError(f"a publisher is {SPECS}; got {spec!r}")

@@ -1,21 +1,21 @@
-"""A publisher that sends an HTTP POST for each job, with an idempotency key and a signature."""
+"""A publisher that sends an HTTP POST for each job, with an idempotency key and signatures."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 import time
 from contextlib import closing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from assistly.storage.errors import ConfigurationError
 
-from ..publisher import Permanent, Retry, Unknown
+from ..publisher import NotPosted, Permanent, Retry, StillUnknown, Unknown, WasPosted
+from ..signatures import WebhookSecrets, job_key, standard_id
 from .json_lines import as_line
 
 try:
@@ -26,14 +26,13 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from assistly.storage.records import Job
 
-SIGNATURE = "X-Assistly-Signature"
-TIMESTAMP = "X-Assistly-Timestamp"
+    from ..publisher import CheckResult
 
-_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+_PLACEHOLDER = "{idempotency_key}"
 _LONGEST_ANSWER = 64 * 1024
 # Raised before any part of the request was sent.
 _NOT_SENT = (
@@ -45,42 +44,43 @@ _NOT_SENT = (
 )
 
 
-def sign(secret: str, timestamp: str, body: bytes) -> str:
-    """Return the value of the signature header: HMAC-SHA256 of timestamp, a dot and body.
-
-    Receivers compare it with `hmac.compare_digest`. They should also refuse a timestamp that is more than a
-    few minutes off, and treat a request with a known Idempotency-Key as a repetition.
-    """
-    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
-    return f"sha256={digest.hexdigest()}"
-
-
 class WebhookPublisher:
     """Sends a job as JSON in a POST to `url`.
 
     The header Idempotency-Key is the job's key, percent-encoded, or `job-` and its id. It is the same for
-    each attempt, so a receiver that honours it never acts twice. With `secret` the request is signed: see
-    `sign`. `timeout` (default: 30) and `connect_timeout` (default: 5) are seconds.
+    each attempt, so a receiver that honours it never acts twice. With `secret`, a text as WEBHOOK_SECRET
+    holds it or several secrets, the request is signed: see `WebhookSecrets`. The receiving side is
+    `assistly.worker.webhooks.verify`. `timeout` (default: 30) and `connect_timeout` (default: 5) are seconds.
 
     An answer of 2xx means posted, and `id` in a JSON object is the remote id. 429 is Retry, and so is 503 if
     it says when to come back. Other answers of 5xx, and a connection that cannot be made, are failures that
     are retried. Any other answer is Permanent. A time-out or a broken connection after the request was sent
     is Unknown.
 
-    Raises ConfigurationError for a URL that is not http or https, and for an empty secret.
+    With `status_url`, `check` asks it whether a job was posted; without, `check` is None. In the URL
+    `{idempotency_key}` stands for the header Idempotency-Key, percent-encoded. The request is a GET with the
+    same headers as the POST, signed with an empty body. 200 with the JSON `{"status": "posted", "remote_id":
+    …}` is WasPosted. 200 with `{"status": "not_posted"}`, and 404, are NotPosted. Any other answer, and none,
+    is StillUnknown.
+
+    Raises ConfigurationError for a URL that is not http or https, and for an unusable secret.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        secret: str | None = None,
+        secret: str | Iterable[str] | None = None,
+        status_url: str | None = None,
         timeout: float = 30.0,
         connect_timeout: float = 5.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = _checked(url)
-        self._secret = _checked_secret(secret)
+        self._secrets = _checked_secrets(secret)
+        self.check: Callable[[Job], CheckResult] | None = None
+        if status_url is not None:
+            self.check = partial(self._ask, _checked_status_url(status_url))
         # No idle connections are kept: one that the server has just closed would look like one that broke
         # after the request was sent.
         self._client = httpx.Client(
@@ -92,54 +92,93 @@ class WebhookPublisher:
 
     def __call__(self, job: Job) -> str | None:
         body = as_line(job)
-        request = self._client.build_request(
-            "POST", self._url, content=body, headers=self._headers(job, body)
-        )
+        headers = {"Content-Type": "application/json"} | self._headers(job, body)
+        request = self._client.build_request("POST", self._url, content=body, headers=headers)
         try:
-            response = self._client.send(request, stream=True)
-            with closing(response):
-                answer = _first_bytes(response.iter_bytes())
+            response, answer = self._send(request)
         except _NOT_SENT as error:
             raise ConnectionError(f"no connection: {_text(error)}") from error
         except httpx.HTTPError as error:
             raise Unknown(f"no complete answer to the request: {_text(error)}") from error
         return _result(response, answer)
 
+    def _ask(self, status_url: str, job: Job) -> CheckResult:
+        url = status_url.replace(_PLACEHOLDER, _in_url(_key(job)))
+        request = self._client.build_request("GET", url, headers=self._headers(job, b""))
+        try:
+            response, answer = self._send(request)
+        except httpx.HTTPError as error:
+            return StillUnknown(f"no complete answer from the status URL: {_text(error)}")
+        return _status(response, answer)
+
     def close(self) -> None:
         """Close the HTTP client."""
         self._client.close()
 
+    def _send(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+        response = self._client.send(request, stream=True)
+        with closing(response):
+            return response, _first_bytes(response.iter_bytes())
+
     def _headers(self, job: Job, body: bytes) -> dict[str, str]:
-        key = f"job-{job.id}" if job.idempotency_key is None else job.idempotency_key
-        headers = {"Content-Type": "application/json", "Idempotency-Key": quote(key, safe=_PLAIN)}
-        if self._secret is not None:
-            timestamp = str(int(time.time()))
-            headers |= {TIMESTAMP: timestamp, SIGNATURE: sign(self._secret, timestamp, body)}
+        headers = {"Idempotency-Key": _key(job)}
+        if self._secrets is not None:
+            id = standard_id(job.id, job.idempotency_key)
+            headers |= self._secrets.headers(id, int(time.time()), body)
         return headers
 
 
+def _key(job: Job) -> str:
+    return job_key(job.id, job.idempotency_key)
+
+
+def _in_url(text: str) -> str:
+    # Dots as well, since a segment of nothing but dots is another path.
+    return quote(text, safe="").replace(".", "%2E")
+
+
 def _checked(url: str) -> httpx.URL:
-    try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    parsed = _parsed(url)
+    if parsed is None:
         raise ConfigurationError("the publisher webhook needs a URL that begins with http:// or https://")
     return parsed
 
 
-def _checked_secret(secret: str | None) -> str | None:
+def _parsed(url: str) -> httpx.URL | None:
+    """A URL of http or https; None for anything else."""
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        return None
+    return parsed if parsed.scheme in ("http", "https") and parsed.host else None
+
+
+def _checked_status_url(url: str) -> str:
+    filled = [url.replace(_PLACEHOLDER, text) if isinstance(url, str) else url for text in ("a", "b")]
+    one, other = map(_parsed, filled)
+    if one is None or other is None:
+        raise ConfigurationError(
+            "the status URL of the publisher webhook must begin with http:// or https://"
+        )
+    if (one.scheme, one.netloc, one.userinfo) != (other.scheme, other.netloc, other.userinfo):
+        raise ConfigurationError(
+            f"the status URL of the publisher webhook may hold {_PLACEHOLDER} in its path and its query alone"
+        )
+    if set("{}") & set(filled[0]):
+        raise ConfigurationError(
+            f"the status URL of the publisher webhook may hold {_PLACEHOLDER}, and no other braces"
+        )
+    return url
+
+
+def _checked_secrets(secret: str | Iterable[str] | None) -> WebhookSecrets | None:
     if secret is None:
         return None
-    try:
-        usable = bool(secret.encode())
-    except (AttributeError, UnicodeEncodeError):
-        usable = False
-    if not usable:
+    if secret == "":
         raise ConfigurationError(
             "the secret of the publisher webhook must be a text, and not empty: leave it out to sign nothing"
         )
-    return secret
+    return WebhookSecrets(secret)
 
 
 def _first_bytes(chunks: Iterator[bytes]) -> bytes:
@@ -155,7 +194,7 @@ def _result(response: httpx.Response, answer: bytes) -> str | None:
     status = response.status_code
     if 200 <= status < 300:
         return _remote_id(answer)
-    text = f"{status} {response.reason_phrase}: {answer[:200].decode(errors='replace')}"
+    text = _shortened(response, answer)
     after = _retry_after(response.headers)
     if status == 429 or (status == 503 and after is not None):
         raise Retry(text, after=after)
@@ -164,13 +203,37 @@ def _result(response: httpx.Response, answer: bytes) -> str | None:
     raise Permanent(text)
 
 
+def _status(response: httpx.Response, answer: bytes) -> CheckResult:
+    if response.status_code == 404:
+        return NotPosted()
+    if response.status_code == 200:
+        match _object(answer):
+            case {"status": "posted", **rest}:
+                return WasPosted(_id_of(rest.get("remote_id")))
+            case {"status": "not_posted"}:
+                return NotPosted()
+    return StillUnknown(f"the status URL answered {_shortened(response, answer)}")
+
+
 def _remote_id(answer: bytes) -> str | None:
+    return _id_of(_object(answer).get("id"))
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else."""
     try:
         value: Any = json.loads(answer)
     except (ValueError, RecursionError):
-        return None
-    remote_id = value.get("id") if isinstance(value, dict) else None
-    return str(remote_id) if type(remote_id) in (str, int) else None
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _id_of(value: object) -> str | None:
+    return str(value) if type(value) in (str, int) else None
+
+
+def _shortened(response: httpx.Response, answer: bytes) -> str:
+    return f"{response.status_code} {response.reason_phrase}: {answer[:200].decode(errors='replace')}"
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any, cast
 
 from assistly.storage import MemoryBackend, StorageBackend, StorageSettings
-from assistly.storage.engine.protocol import (
-    PROTOCOL_VERSION,
+from assistly.storage.engine.protocol import PROTOCOL_VERSION, JobStore
+from assistly.storage.engine.record_stores import (
     ApprovalStore,
+    DocumentStore,
     EventStore,
     IdempotencyStore,
-    JobStore,
     LockStore,
     MetricStore,
     NonceStore,
@@ -80,6 +80,10 @@ class CountedBackend:
     @property
     def snapshots(self) -> SnapshotStore:
         return cast("SnapshotStore", Counted("snapshots", self._inner.snapshots, self.calls))
+
+    @property
+    def documents(self) -> DocumentStore:
+        return cast("DocumentStore", Counted("documents", self._inner.documents, self.calls))
 
     @property
     def retention(self) -> RetentionStore:

@@ -12,6 +12,7 @@ from .backend import BackendBase, StoreBase
 from .jobs import POLL_SECONDS, JobStoreBase
 from .records import (
     ApprovalStoreBase,
+    DocumentStoreBase,
     EventStoreBase,
     IdempotencyStoreBase,
     LockStoreBase,
@@ -26,6 +27,7 @@ __all__ = [
     "POLL_SECONDS",
     "ApprovalStoreBase",
     "BackendBase",
+    "DocumentStoreBase",
     "EventStoreBase",
     "IdempotencyStoreBase",
     "JobStoreBase",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from ...errors import InvalidValue
-from ..protocol import (
-    PROTOCOL_VERSION,
+from ...errors import ConfigurationError, InvalidValue
+from ..protocol import PROTOCOL_VERSION, JobStore
+from ..record_stores import (
     ApprovalStore,
+    DocumentStore,
     EventStore,
     IdempotencyStore,
-    JobStore,
     LockStore,
     MetricStore,
     NonceStore,
@@ -22,12 +22,39 @@ from ..protocol import (
     SessionStore,
     SnapshotStore,
 )
+from ..values import Document, JsonText
+
+
+class NoDocuments:
+    """The documents of an engine from before protocol version 2: there are none."""
+
+    # ruff: noqa: ARG002
+    def get(self, collection: str, key: str, *, lock: bool = False) -> Document | None:
+        """None."""
+        return None
+
+    def put(
+        self, collection: str, key: str, data: JsonText, *, expected_version: int | None, now: datetime
+    ) -> Document | None:
+        """Raise ConfigurationError."""
+        raise ConfigurationError(
+            f"this engine keeps no documents, so {collection} cannot be stored: it needs protocol version 2"
+        )
+
+    def delete(self, collection: str, key: str) -> bool:
+        """False."""
+        return False
+
+    def list(self, collection: str, *, after: str | None, limit: int) -> Sequence[Document]:
+        """An empty list."""
+        return []
+
 
 B = TypeVar("B", bound="BackendBase")
 
 
 class BackendBase(ABC):
-    """An engine. A subclass sets the ten stores as attributes, and implements `transaction` and `close`."""
+    """An engine. A subclass sets the eleven stores as attributes, and has `transaction` and `close`."""
 
     protocol_version = PROTOCOL_VERSION
     in_process = False
@@ -45,6 +72,7 @@ class BackendBase(ABC):
     lock: LockStore
     events: EventStore
     snapshots: SnapshotStore
+    documents: DocumentStore = NoDocuments()
     retention: RetentionStore
 
     @abstractmethod

@@ -11,7 +11,7 @@ from functools import partial
 
 from ... import transitions
 from ...records import Job, JobStatus
-from ..values import JobDraft, JsonText, Settlement
+from ..values import PAUSES, JobDraft, JsonText, Settlement, pause_end
 from .backend import B, StoreBase
 
 POLL_SECONDS = 0.1
@@ -87,10 +87,36 @@ class JobStoreBase(StoreBase[B], ABC):
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         """Nothing to lock: transactions exclude each other."""
 
-    def next_due_at(self) -> datetime | None:
-        """From `waiting`."""
-        first = self.waiting(until=None, platforms=None, after=None, limit=1)
-        return first[0].due_at if first else None
+    def next_due_at(
+        self, *, platforms: Sequence[str] | None = None, now: datetime | None = None
+    ) -> datetime | None:
+        """From `waiting` and the pauses."""
+        pauses = {} if now is None else self.pauses(now)
+        found = [until for until in pauses.values() if until is not None]
+        after: tuple[datetime, int] | None = None
+        while page := self.waiting(
+            until=None, platforms=platforms, after=after, limit=_PAGE if pauses else 1
+        ):
+            running = [job.due_at for job in page if job.platform not in pauses]
+            if running:
+                return min([running[0], *found])
+            after = page[-1].due_at, page[-1].id
+        return min(found, default=None)
+
+    def pauses(self, now: datetime) -> dict[str, datetime | None]:
+        """The platforms that are paused at `now`, with the end of each pause (None: when somebody ends it).
+
+        Read from the documents of the backend.
+        """
+        found: dict[str, datetime | None] = {}
+        after: str | None = None
+        while page := self._backend.documents.list(PAUSES, after=after, limit=_PAGE):
+            for document in page:
+                until = pause_end(document)
+                if until is None or until > now:
+                    found[document.key] = until
+            after = page[-1].key
+        return found
 
     def claim(
         self,
@@ -102,7 +128,7 @@ class JobStoreBase(StoreBase[B], ABC):
         now: datetime,
         unless_overdue: bool = False,
     ) -> Sequence[Job]:
-        """From `waiting`, `expired` and `late`."""
+        """From `waiting`, `expired`, `late` and the pauses."""
         change = partial(transitions.claimed, worker_id=worker_id, lease_until=lease_until, now=now)
         claimed: builtins.list[Job] = []
         after: tuple[datetime, int] | None = None
@@ -111,9 +137,10 @@ class JobStoreBase(StoreBase[B], ABC):
                 jobs.expired(limit=1, now=now) or jobs.late(limit=1, platforms=platforms, now=now)
             ):
                 return []
+            paused = jobs.pauses(now)
             while page := jobs.waiting(until=now, platforms=platforms, after=after, limit=limit):
                 for job in page:
-                    held = jobs.apply(job.id, change)
+                    held = None if job.platform in paused else jobs.apply(job.id, change)
                     if held is not None:
                         claimed.append(held)
                     if len(claimed) == limit:
@@ -123,12 +150,13 @@ class JobStoreBase(StoreBase[B], ABC):
 
     def dead_letter_late(
         self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
+    ) -> Sequence[Job]:
         """From `late`."""
         change = partial(transitions.dead_lettered_late, reason=reason, now=now)
         with self._atomic() as jobs:
             late = jobs.late(limit=limit, platforms=platforms, now=now)
-            return sum(jobs.apply(job.id, change) is not None for job in late)
+            moved = [jobs.apply(job.id, change) for job in late]
+        return [job for job in moved if job is not None]
 
     def reschedule(
         self,
@@ -163,6 +191,14 @@ class JobStoreBase(StoreBase[B], ABC):
         """From `get` and `save`."""
         return self._change(id, partial(transitions.publish_begun, claim=claim, now=now))
 
+    def begin_publish_many(self, claims: Sequence[tuple[int, int]], *, now: datetime) -> Sequence[Job | None]:
+        """From `get` and `save`, in the order of the ids."""
+        begun: dict[tuple[int, int], Job | None] = {}
+        with self._atomic() as jobs:
+            for id, claim in sorted(set(claims)):
+                begun[id, claim] = jobs.apply(id, partial(transitions.publish_begun, claim=claim, now=now))
+        return [begun[claim] for claim in claims]
+
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
@@ -181,18 +217,27 @@ class JobStoreBase(StoreBase[B], ABC):
         return self._change(id, partial(transitions.replayed, scheduled_at=scheduled_at, now=now))
 
     def replay_many(
-        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+        self,
+        *,
+        platform: str | None,
+        limit: int | None,
+        unknown: bool,
+        missed: bool,
+        scheduled_at: datetime,
+        now: datetime,
     ) -> int:
         """From `list`, `get` and `save`."""
         change = partial(transitions.replayed, scheduled_at=scheduled_at, now=now)
         count = after = 0
         with self._atomic() as jobs:
-            while limit is None or count < limit:
-                most = _PAGE if limit is None else min(_PAGE, limit - count)
-                page = jobs.list(status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=most)
-                count += sum(jobs.apply(job.id, change) is not None for job in page)
-                if len(page) < most:
-                    break
+            while page := jobs.list(
+                status=JobStatus.DEAD_LETTER, platform=platform, after=after, limit=_PAGE
+            ):
+                for job in page:
+                    if count == limit:
+                        return count
+                    if (unknown or not job.outcome_unknown) and (missed or not job.missed):
+                        count += jobs.apply(job.id, change) is not None
                 after = page[-1].id
         return count
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from ... import transitions
 from ...records import Approval, Event, IdempotencyRecord, Metrics, Session, Snapshot, WorkerLock
-from ..values import IdempotencyRow, JsonText, KeyClaim, LockRow, PrunedByAge, PrunedByCap
+from ..values import Document, IdempotencyRow, JsonText, KeyClaim, LockRow, PrunedByAge, PrunedByCap
 from .backend import B, StoreBase
 
 
@@ -45,6 +45,39 @@ class SessionStoreBase(StoreBase[B], ABC):
             if expected_version not in (None, version):
                 return None
             return sessions.save(user_id, data, version=version + 1, now=now)
+
+
+class DocumentStoreBase(StoreBase[B], ABC):
+    """Required: get, save, delete, list."""
+
+    attribute = "documents"
+
+    @abstractmethod
+    def get(self, collection: str, key: str, *, lock: bool = False) -> Document | None:
+        """The document, or None. With `lock` others cannot change it until the enclosing transaction ends."""
+
+    @abstractmethod
+    def save(self, collection: str, key: str, data: JsonText, *, version: int, now: datetime) -> Document:
+        """Insert or replace."""
+
+    @abstractmethod
+    def delete(self, collection: str, key: str) -> bool:
+        """Delete the document. False if there is none."""
+
+    @abstractmethod
+    def list(self, collection: str, *, after: str | None, limit: int) -> Sequence[Document]:
+        """Documents of the collection with key > after, by key."""
+
+    def put(
+        self, collection: str, key: str, data: JsonText, *, expected_version: int | None, now: datetime
+    ) -> Document | None:
+        """From `get` and `save`."""
+        with self._atomic() as documents:
+            current = documents.get(collection, key, lock=True)
+            version = current.version if current else 0
+            if expected_version not in (None, version):
+                return None
+            return documents.save(collection, key, data, version=version + 1, now=now)
 
 
 class ApprovalStoreBase(StoreBase[B], ABC):

@@ -13,7 +13,7 @@ from ...clock import machine_clock
 from ...errors import MigrationError, OutcomeUnknown, StorageClosed, StorageUnavailable
 from . import keys
 from .coordination import KeyValueIdempotency, KeyValueLocks, KeyValueNonces
-from .documents import KeyValueApprovals, KeyValueSessions, KeyValueSnapshots
+from .documents import KeyValueApprovals, KeyValueDocuments, KeyValueSessions, KeyValueSnapshots
 from .events import KeyValueEvents
 from .jobs import KeyValueJobs
 from .longkeys import LongKeys
@@ -50,6 +50,7 @@ class _Stores(MapScope):
         self.lock = KeyValueLocks(self)
         self.events = KeyValueEvents(self)
         self.snapshots = KeyValueSnapshots(self)
+        self.documents = KeyValueDocuments(self)
         self.retention = KeyValueRetention(self)
 
 

@@ -1,4 +1,4 @@
-"""Sessions, approvals and snapshots."""
+"""Sessions, approvals, snapshots and documents."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 from itertools import islice
 
 from ...records import Approval, Session, Snapshot
-from ..base import ApprovalStoreBase, SessionStoreBase, SnapshotStoreBase
-from ..values import JsonText
+from ..base import ApprovalStoreBase, DocumentStoreBase, SessionStoreBase, SnapshotStoreBase
+from ..values import PAUSES, Document, JsonText
 from . import keys
 from .ordered import Value
 from .rows import json_text
@@ -130,3 +130,46 @@ class KeyValueSnapshots(MapStore, SnapshotStoreBase[MapScope]):
     def _snapshot(self, kind: str, value: Value) -> Snapshot:
         payload, updated_at = self._unpack(value)
         return Snapshot(kind, json.loads(payload), updated_at)
+
+
+class KeyValueDocuments(MapStore, DocumentStoreBase[MapScope]):
+    """Rows: data, version, updated_at."""
+
+    def get(self, collection: str, key: str, *, lock: bool = False) -> Document | None:  # noqa: ARG002
+        with self._read() as map:
+            value = map.get(_document(collection) + key.encode())
+        return None if value is None else self._document(collection, key, value)
+
+    def save(self, collection: str, key: str, data: JsonText, *, version: int, now: datetime) -> Document:
+        with self._write() as map:
+            self._note(collection)
+            map.put(_document(collection) + key.encode(), self._pack((data, version, now)))
+        return Document(collection, key, json.loads(data), version, now)
+
+    def delete(self, collection: str, key: str) -> bool:
+        place = _document(collection) + key.encode()
+        with self._write() as map:
+            if map.get(place) is None:
+                return False
+            self._note(collection)
+            map.delete(place)
+            return True
+
+    def list(self, collection: str, *, after: str | None, limit: int) -> Sequence[Document]:
+        table = _document(collection)
+        low = table if after is None else table + keys.name(after)
+        with self._read() as map:
+            found = [*islice(map.scan(low, keys.after(table)), limit)]
+        return [self._document(collection, key[len(table) :].decode(), value) for key, value in found]
+
+    def _note(self, collection: str) -> None:
+        if collection == PAUSES:
+            self._backend.note_jobs()
+
+    def _document(self, collection: str, key: str, value: Value) -> Document:
+        data, version, updated_at = self._unpack(value)
+        return Document(collection, key, json.loads(data), version, updated_at)
+
+
+def _document(collection: str) -> bytes:
+    return keys.DOCUMENTS + keys.name(collection)

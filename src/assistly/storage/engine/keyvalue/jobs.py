@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -126,13 +126,18 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
     ) -> Sequence[Job]:
         low = keys.JOBS_DUE if after is None else keys.JOBS_DUE + keys.time_and_number(*after) + b"\x00"
         with self._read() as map:
-            return [self._load(map, id) for id in islice(_due(map, low, until, platforms), limit)]
+            due = islice(_due(map, low, until, platforms), limit)
+            return [self._load(map, keys.last_number(key)) for key in due]
 
-    def next_due_at(self) -> datetime | None:
+    def next_due_at(
+        self, *, platforms: Sequence[str] | None = None, now: datetime | None = None
+    ) -> datetime | None:
         self._backend.note_look()
+        pauses = {} if now is None else self.pauses(now)
+        found = [until for until in pauses.values() if until is not None]
         with self._read() as map:
-            first = next(map.scan(keys.JOBS_DUE, keys.JOBS_DUE + keys.END), None)
-        return None if first is None else keys.time_in(first[0])
+            first = next(_due(map, keys.JOBS_DUE, None, platforms, pauses), None)
+        return min(found if first is None else [keys.time_in(first), *found], default=None)
 
     def claim(
         self,
@@ -151,8 +156,8 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
             ):
                 return []
             found: builtins.list[tuple[Sequence[Any], Job, Job]] = []
-            for id in _due(map, keys.JOBS_DUE, now, platforms):
-                row = self._row(map, id)
+            for key in _due(map, keys.JOBS_DUE, now, platforms, self.pauses(now)):
+                row = self._row(map, keys.last_number(key))
                 job = job_of_row(row)
                 held = transitions.claimed(job, worker_id=worker_id, lease_until=lease_until, now=now)
                 if held is not None:
@@ -217,13 +222,18 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
 
 
 def _due(
-    map: OrderedMap, low: bytes, until: datetime | None, platforms: Sequence[str] | None
-) -> Iterator[int]:
-    wanted = _encoded(platforms)
+    map: OrderedMap,
+    low: bytes,
+    until: datetime | None,
+    platforms: Sequence[str] | None,
+    paused: Iterable[str] = (),
+) -> Iterator[bytes]:
+    """The entries of waiting jobs from `low` on."""
+    wanted, unwanted = _encoded(platforms), _encoded([*paused])
     high = keys.JOBS_DUE + (keys.END if until is None else keys.time(until) + keys.END)
     for key, platform in map.scan(low, high):
-        if wanted is None or platform in wanted:
-            yield keys.last_number(key)
+        if (wanted is None or platform in wanted) and not (unwanted and platform in unwanted):
+            yield key
 
 
 def _encoded(platforms: Sequence[str] | None) -> frozenset[bytes] | None:

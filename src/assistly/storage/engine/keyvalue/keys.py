@@ -19,6 +19,7 @@ COUNTERS = b"C"
 LOCKS = b"L"
 EVENTS = b"E"
 SNAPSHOTS = b"P"
+DOCUMENTS = b"D"
 
 # Indexes
 JOBS_BY_KEY = b"k"

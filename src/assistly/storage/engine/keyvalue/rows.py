@@ -22,7 +22,9 @@ _MICROSECOND = timedelta(microseconds=1)
 _FIELDS = tuple(field.name for field in fields(Job))
 _METADATA = _FIELDS.index("metadata")
 _PLATFORM = _FIELDS.index("platform")
-_MIDDLE = slice(_METADATA + 1, -1)
+_MIDDLE = slice(_METADATA + 1, -2)
+_WITHOUT_CHECKPOINT = len(_FIELDS) - 1
+"""The length of rows from before jobs had checkpoints."""
 _STATUSES = {status: status for status in JobStatus}
 _job: Callable[..., Job] = Job
 _values_of_job = attrgetter(*_FIELDS)
@@ -44,14 +46,18 @@ def row_of_job(job: Job, metadata: str | None = None) -> Row:
     values = _values_of_job(job)
     text = json_text(job.metadata) if metadata is None else metadata
     attempts = tuple((a.number, a.at, a.worker_id, a.error) for a in job.attempts)
-    return (*values[:_METADATA], text, *values[_MIDDLE], attempts)
+    checkpoint = None if job.checkpoint is None else json_text(job.checkpoint)
+    return (*values[:_METADATA], text, *values[_MIDDLE], attempts, checkpoint)
 
 
 def job_of_row(row: Sequence[Any]) -> Job:
     """The job of a row, with new metadata on each call."""
-    id, status, platform, content, metadata, *others, attempts = row
+    if len(row) == _WITHOUT_CHECKPOINT:
+        row = (*row, None)
+    id, status, platform, content, metadata, *others, attempts, text = row
     made = tuple(Attempt(*attempt) for attempt in attempts) if attempts else ()
-    return _job(id, _STATUSES[status], platform, content, json_value(metadata), *others, made)
+    checkpoint = None if text is None else json_value(text)
+    return _job(id, _STATUSES[status], platform, content, json_value(metadata), *others, made, checkpoint)
 
 
 def metadata_of_row(row: Sequence[Any]) -> str:

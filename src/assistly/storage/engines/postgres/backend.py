@@ -7,6 +7,7 @@ from datetime import timedelta
 from ..sql.backend import SqlBackend, SqlStores
 from .connections import LOCK_TIMEOUT
 from .database import PostgresDatabase
+from .documents import PostgresDocumentStore
 from .events import PostgresEventStore
 from .idempotency import PostgresIdempotencyStore
 from .jobs import PostgresJobStore
@@ -18,6 +19,7 @@ from .retention import PostgresRetentionStore
 
 _STORES = SqlStores(
     jobs=PostgresJobStore,
+    documents=PostgresDocumentStore,
     events=PostgresEventStore,
     idempotency=PostgresIdempotencyStore,
     metrics=PostgresMetricStore,

@@ -21,6 +21,11 @@ class PostgresDialect(Dialect):
     microseconds = " * interval '1 microsecond'"
     for_update = "FOR UPDATE"
     skip_locked = "FOR UPDATE SKIP LOCKED"
+    # Seconds and the rest: an interval is multiplied by a float, which would round microseconds.
+    pause_end = """(
+        timestamptz 'epoch' + (data ->> 'until')::bigint / 1000000 * interval '1 second'
+        + pg_catalog.mod((data ->> 'until')::bigint, 1000000) * interval '1 microsecond'
+    )"""
     active = "status IN ('scheduled', 'retrying', 'processing')"
 
     def __init__(self, schema: str) -> None:
@@ -32,6 +37,9 @@ class PostgresDialect(Dialect):
 
     def among(self, select: str) -> str:
         return f"= ANY(ARRAY({select}))"
+
+    def matches_none(self, column: str, key: str, rows: str) -> str:
+        return f"{column} <> ALL (ARRAY(SELECT {key} {rows}))"
 
     def among_list(self, name: str) -> str:
         return f"= ANY({getattr(self.p, name)}::text[])"

@@ -54,7 +54,7 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
             UPDATE {self.table}
             SET status = 'posted', posted_at = %(now)s, remote_id = %(remote_id)s, next_retry_at = NULL,
                 due_at = scheduled_at, attention_at = NULL, worker_id = NULL, lease_until = NULL,
-                updated_at = %(now)s
+                checkpoint = NULL, updated_at = %(now)s
             WHERE id = %(id)s AND claim = %(claim)s AND {HELD}
             RETURNING {JOB_COLUMNS}
         """
@@ -63,7 +63,7 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
             UPDATE {self.table}
             SET status = 'posted', posted_at = %(now)s, remote_id = given.remote, next_retry_at = NULL,
                 due_at = scheduled_at, attention_at = NULL, worker_id = NULL, lease_until = NULL,
-                updated_at = %(now)s
+                checkpoint = NULL, updated_at = %(now)s
             FROM unnest(%(ids)s::bigint[], %(claims)s::bigint[], %(remote_ids)s::text[])
                 AS given (job, fence, remote)
             WHERE {given} AND {HELD}
@@ -119,6 +119,13 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
             WHERE {given} AND {HELD}
             RETURNING {JOB_COLUMNS}
         """
+        self.begin_publish_many = f"""
+            UPDATE {self.table}
+            SET publish_started_at = coalesce(publish_started_at, %(now)s), updated_at = %(now)s
+            FROM unnest(%(ids)s::bigint[], %(claims)s::bigint[]) AS given (job, fence)
+            WHERE {given} AND {HELD} AND lease_until > %(now)s
+            RETURNING {JOB_COLUMNS}
+        """
         self.extend_many = f"""
             UPDATE {self.table}
             SET lease_until = %(lease_until)s, attention_at = %(lease_until)s, updated_at = %(now)s
@@ -147,7 +154,7 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
             WHERE id = ANY(ARRAY(
                 SELECT id FROM {self.table}
                 WHERE {WAITING} AND due_at <= %(now)s AND (attention_at IS NULL OR attention_at >= %(now)s)
-                    {platforms} {nothing_is_overdue if unless_overdue else ""}
+                    {platforms} {self.not_paused} {nothing_is_overdue if unless_overdue else ""}
                 ORDER BY due_at, id LIMIT {limit:d} FOR UPDATE SKIP LOCKED
             ))
             RETURNING {JOB_COLUMNS}
@@ -217,6 +224,15 @@ class PostgresJobStore(SqlJobStore):
         jobs = map(self._job, rows)
         return sorted(jobs, key=attrgetter("id"))
 
+    def begin_publish_many(self, claims: Sequence[tuple[int, int]], *, now: datetime) -> Sequence[Job | None]:
+        ids, fences = zip(*sorted(claims), strict=True)
+        params = {"ids": [*ids], "claims": [*fences], "now": now}
+        rows = self._postgres.autocommit(
+            lambda executor: executor.batch(len(ids), self._sql.begin_publish_many, params)
+        )
+        begun = {(job.id, job.claim): job for job in map(self._job, rows)}
+        return [begun.get(claim) for claim in claims]
+
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> Sequence[Job | None]:
@@ -227,9 +243,18 @@ class PostgresJobStore(SqlJobStore):
         return jobs
 
     def replay_many(
-        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+        self,
+        *,
+        platform: str | None,
+        limit: int | None,
+        unknown: bool,
+        missed: bool,
+        scheduled_at: datetime,
+        now: datetime,
     ) -> int:
-        statement = self._sql.replay_many(of_platform=platform is not None, limit=limit)
+        statement = self._sql.replay_many(
+            of_platform=platform is not None, limit=limit, unknown=unknown, missed=missed
+        )
         params: dict[str, Any] = {"scheduled_at": scheduled_at, "now": now}
         if platform is not None:
             params["platform"] = platform
@@ -252,9 +277,11 @@ class PostgresJobStore(SqlJobStore):
         keys = sorted({lock_key("platform", self._schema, platform) for platform in platforms})
         self._database.select(self._sql.lock_platforms, {"keys": keys})
 
-    def next_due_at(self) -> datetime | None:
+    def next_due_at(
+        self, *, platforms: Sequence[str] | None = None, now: datetime | None = None
+    ) -> datetime | None:
         self._postgres.server.wakeups.mark_seen()
-        return super().next_due_at()
+        return super().next_due_at(platforms=platforms, now=now)
 
     def _insert_one(self, draft: JobDraft, now: datetime) -> Job | None:
         is_soon = draft.scheduled_at - now <= _SOON

@@ -11,6 +11,7 @@ from typing import Any
 from ...engine.base import BackendBase
 from .approvals import SqlApprovalStore
 from .database import Database
+from .documents import SqlDocumentStore
 from .events import SqlEventStore
 from .idempotency import SqlIdempotencyStore
 from .jobs import SqlJobStore
@@ -37,6 +38,7 @@ class SqlStores:
     lock: type[SqlLockStore] = SqlLockStore
     events: type[SqlEventStore] = SqlEventStore
     snapshots: type[SqlSnapshotStore] = SqlSnapshotStore
+    documents: type[SqlDocumentStore] = SqlDocumentStore
     retention: type[SqlRetentionStore] = SqlRetentionStore
 
 
@@ -58,6 +60,7 @@ class SqlBackend(BackendBase):
         self.lock = stores.lock(self, database)
         self.events = stores.events(self, database)
         self.snapshots = stores.snapshots(self, database)
+        self.documents = stores.documents(self, database)
         self.retention = stores.retention(self, database)
 
     def now(self) -> datetime:

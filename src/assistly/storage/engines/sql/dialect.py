@@ -51,6 +51,9 @@ class Dialect(ABC):
     skip_locked = ""
     """At the end of a SELECT: lock its rows, leaving out those that others have locked."""
 
+    pause_end: str
+    """When a pause ends, from the column `data` of its document; NULL if somebody has to end it."""
+
     active: str
     """The condition that a job is active, written as in the partial index idx_queue_conflict."""
 
@@ -63,6 +66,13 @@ class Dialect(ABC):
     @abstractmethod
     def among(self, select: str) -> str:
         """The operator that tests a column against the rows of `select`, which runs once."""
+
+    @abstractmethod
+    def matches_none(self, column: str, key: str, rows: str) -> str:
+        """The condition that no row of `rows`, a FROM and a WHERE, has the column's value as its key.
+
+        There are few such rows, and mostly none: then it costs next to nothing.
+        """
 
     @abstractmethod
     def among_list(self, name: str) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 from ... import transitions
 from ...engine.base import BackendBase, JobStoreBase
+from ...engine.values import PAUSES
 from ...errors import StorageCorrupt
-from ...records import Attempt, Job, JobStatus
+from ...records import MISSED, Attempt, Job, JobStatus
 from ...validation import canonical
 from .database import Database, Row
 from .dialect import Dialect
@@ -71,14 +72,25 @@ class JobStatements:
             SELECT status, {d.f}count(*) FROM {table} WHERE {WAITING} GROUP BY status
             UNION ALL SELECT 'processing', {d.f}count(*) FROM {table} WHERE {PROCESSING}
             UNION ALL SELECT 'dead_letter', {d.f}count(*) FROM {table} WHERE status = 'dead_letter'
+            UNION ALL SELECT 'cancelled', {d.f}count(*) FROM {table} WHERE status = 'cancelled'
         """
         self.counts = f"""
             {self.count_backlog}
             UNION ALL SELECT 'posted', {d.f}count(*) FROM {table} WHERE status = 'posted'
         """
+        self.set_replayed = f"""
+            status = 'scheduled', scheduled_at = {p.scheduled_at}, due_at = {p.scheduled_at},
+            attention_at = {p.scheduled_at}{d.timestamp} + max_lateness{d.microseconds}, retries = 0,
+            replayed_at = {p.now}, updated_at = {p.now}, next_retry_at = NULL, last_error = NULL,
+            dead_letter_at = NULL, dead_letter_reason = NULL, publish_started_at = NULL, checkpoint = NULL
+        """
         self.until = f"AND due_at <= {p.until}"
         self.after_due = f"AND (due_at, id) > ({p.after_due}, {p.after_id})"
-        self.next_due_at = f"SELECT due_at FROM {table} WHERE {WAITING} ORDER BY due_at, id LIMIT 1"
+        self.first_due_at = f"SELECT due_at FROM {table} WHERE {WAITING}"
+        pauses = f"FROM {d.t}documents WHERE collection = '{PAUSES}'"
+        paused = f"{pauses} AND ({d.pause_end} IS NULL OR {d.pause_end} > {p.now})"
+        self.not_paused = f"AND {d.matches_none('platform', 'key', paused)}"
+        self.first_pause_end = f"SELECT {d.f}min({d.pause_end}) {pauses} AND {d.pause_end} > {p.now}"
         self.begin_publish = f"""
             UPDATE {table}
             SET publish_started_at = coalesce(publish_started_at, {p.now}), updated_at = {p.now}
@@ -110,23 +122,23 @@ class JobStatements:
             SET status = 'dead_letter', dead_letter_at = {p.now}, dead_letter_reason = {p.reason},
                 next_retry_at = NULL, due_at = scheduled_at, attention_at = NULL, updated_at = {p.now}
             WHERE id {self._d.among(first)}
+            RETURNING {JOB_COLUMNS}
         """
 
-    def replay_many(self, *, of_platform: bool, limit: int | None) -> str:
-        p, d = self._d.p, self._d
+    def replay_many(self, *, of_platform: bool, limit: int | None, unknown: bool, missed: bool) -> str:
+        d = self._d
+        is_missed = f"""
+            publish_started_at IS NULL AND {d.f}substr(dead_letter_reason, 1, {len(MISSED)}) = '{MISSED}'
+            AND dead_letter_reason <> coalesce(last_error, '')
+        """
         first = f"""
             SELECT id FROM {self.table}
             WHERE status = 'dead_letter' {self.of_platform if of_platform else ""}
+                {"" if unknown else "AND publish_started_at IS NULL"}
+                {"" if missed else f"AND NOT coalesce({is_missed}, FALSE)"}
             ORDER BY id {"" if limit is None else f"LIMIT {limit:d}"} {d.for_update}
         """
-        return f"""
-            UPDATE {self.table}
-            SET status = 'scheduled', scheduled_at = {p.scheduled_at}, due_at = {p.scheduled_at},
-                attention_at = {p.scheduled_at}{d.timestamp} + max_lateness{d.microseconds}, retries = 0,
-                replayed_at = {p.now}, updated_at = {p.now}, next_retry_at = NULL, last_error = NULL,
-                dead_letter_at = NULL, dead_letter_reason = NULL, publish_started_at = NULL
-            WHERE id {d.among(first)}
-        """
+        return f"UPDATE {self.table} SET {self.set_replayed} WHERE id {d.among(first)}"
 
 
 class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
@@ -193,8 +205,19 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
         statement = f"{sql.select} WHERE {' '.join(conditions)} ORDER BY due_at, id LIMIT {limit:d}"
         return self._select(statement, params, self._job)
 
-    def next_due_at(self) -> datetime | None:
-        return self._select_one(self._sql.next_due_at, {}, lambda row: self._time(row[0]))
+    def next_due_at(
+        self, *, platforms: Sequence[str] | None = None, now: datetime | None = None
+    ) -> datetime | None:
+        sql = self._sql
+        of_platforms = "" if platforms is None else sql.of_platforms
+        params = self._of_platforms(platforms)
+        if now is None:
+            statement = f"{sql.first_due_at} {of_platforms} ORDER BY due_at, id LIMIT 1"
+            return self._select_one(statement, params, lambda row: self._time(row[0]))
+        first = f"{sql.first_due_at} {of_platforms} {sql.not_paused} ORDER BY due_at, id LIMIT 1"
+        params["now"] = self._bind(now)
+        ((due_at, pause_end),) = self._database.select(f"SELECT ({first}), ({sql.first_pause_end})", params)
+        return min((self._time(time) for time in (due_at, pause_end) if time is not None), default=None)
 
     def late(self, *, limit: int, platforms: Sequence[str] | None, now: datetime) -> Sequence[Job]:
         sql = self._sql
@@ -207,10 +230,10 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
 
     def dead_letter_late(
         self, *, limit: int, platforms: Sequence[str] | None, reason: str, now: datetime
-    ) -> int:
+    ) -> Sequence[Job]:
         params = {"reason": reason, "now": self._bind(now), **self._of_platforms(platforms)}
         statement = self._sql.dead_letter_late(of_platforms=platforms is not None, limit=limit)
-        return self._database.execute(statement, params)
+        return [self._job(row) for row in self._database.returning(statement, params)]
 
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
         statement = (
@@ -223,9 +246,18 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
         return self._write_one(self._sql.begin_publish, params, self._job)
 
     def replay_many(
-        self, *, platform: str | None, limit: int | None, scheduled_at: datetime, now: datetime
+        self,
+        *,
+        platform: str | None,
+        limit: int | None,
+        unknown: bool,
+        missed: bool,
+        scheduled_at: datetime,
+        now: datetime,
     ) -> int:
-        statement = self._sql.replay_many(of_platform=platform is not None, limit=limit)
+        statement = self._sql.replay_many(
+            of_platform=platform is not None, limit=limit, unknown=unknown, missed=missed
+        )
         params = {"scheduled_at": self._bind(scheduled_at), "now": self._bind(now)}
         if platform is not None:
             params["platform"] = platform
@@ -242,7 +274,7 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
             id, status, platform, content, metadata, scheduled_at, created_at, updated_at, retries,
             max_retries, next_retry_at, due_at, idempotency_key, remote_id, posted_at, last_error,
             dead_letter_at, dead_letter_reason, replayed_at, claim, worker_id, lease_until,
-            publish_started_at, max_lateness, attempts,
+            publish_started_at, max_lateness, attempts, checkpoint,
         ) = row  # fmt: skip
         known = _STATUSES.get(status)
         if known is None:
@@ -276,6 +308,7 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
             None if publish_started_at is None else time(publish_started_at),
             None if max_lateness is None else timedelta(microseconds=max_lateness),
             tuple(map(_attempt, self._json(attempts))),
+            None if checkpoint is None else self._json(checkpoint),
         )
 
     def _columns(self, job: Job) -> dict[str, Any]:
@@ -288,6 +321,7 @@ class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
         columns["metadata"] = canonical("metadata", job.metadata)
         columns["max_lateness"] = in_microseconds(job.max_lateness)
         columns["attempts"] = json.dumps([_stored_attempt(attempt) for attempt in job.attempts])
+        columns["checkpoint"] = None if job.checkpoint is None else canonical("checkpoint", job.checkpoint)
         columns["attention_at"] = self._bind(transitions.check_at(job))
         return columns
 

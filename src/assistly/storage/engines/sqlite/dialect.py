@@ -15,14 +15,20 @@ from ..sql.store import from_microseconds, to_microseconds
 class SqliteDialect(Dialect):
     """The dialect. The prefix of tables is constant, so statements for SQLite alone can be constants."""
 
+    pause_end = "json_extract(data, '$.until')"
+
     # Not `status IN` the three others: SQLite would build a temporary table for that list for each row.
-    active = "status NOT IN ('posted', 'dead_letter')"
+    active = "status NOT IN ('posted', 'dead_letter', 'cancelled')"
 
     def __init__(self) -> None:
         super().__init__("assistly_", ":{}")
 
     def among(self, select: str) -> str:
         return f"IN ({select})"
+
+    def matches_none(self, column: str, key: str, rows: str) -> str:
+        # For NOT IN, SQLite builds a temporary table, which costs a twentieth of a claim: not for no rows.
+        return f"(NOT EXISTS (SELECT 1 {rows}) OR {column} NOT IN (SELECT {key} {rows}))"
 
     def among_list(self, name: str) -> str:
         return f"IN (SELECT value FROM json_each(:{name}))"

@@ -20,6 +20,7 @@ from ..sql.jobs import (
     JOB_FIELDS,
     STATUS_BEFORE_CLAIM,
     WAITING,
+    JobStatements,
     SqlJobStore,
     in_microseconds,
 )
@@ -58,6 +59,7 @@ _TAKEN_KEYS = """
 
 _BY_DUE_AT = itemgetter(JOB_FIELDS.index("due_at"), JOB_FIELDS.index("id"))
 _OF_PLATFORMS = f"AND platform {DIALECT.among_list('platforms')}"
+_NOT_PAUSED = DIALECT.statements(JobStatements).not_paused
 _IS_LATE = f"{WAITING} AND due_at <= :now AND attention_at < :now"
 
 
@@ -77,6 +79,7 @@ def _claim(*, of_platforms: bool, unless_overdue: bool) -> str:
         WHERE id IN (
             SELECT id FROM assistly_queue_jobs
             WHERE {WAITING} AND due_at <= :now AND (attention_at IS NULL OR attention_at >= :now) {platforms}
+                {_NOT_PAUSED}
                 {nothing_is_overdue if unless_overdue else ""}
             ORDER BY due_at, id LIMIT :limit
         )
@@ -100,7 +103,7 @@ _EXTEND = f"""
 """
 _SET_POSTED = f"""
     status = 'posted', posted_at = :now, next_retry_at = NULL, due_at = scheduled_at, attention_at = NULL,
-    {_FREE}
+    checkpoint = NULL, {_FREE}
 """
 _POST = f"""
     UPDATE assistly_queue_jobs SET {_SET_POSTED}, remote_id = :remote_id
@@ -205,6 +208,18 @@ class SqliteJobStore(SqlJobStore):
             ]
 
         return [self._job(row) for row in self._database.in_transaction(work) if row is not None]
+
+    def begin_publish_many(self, claims: Sequence[tuple[int, int]], *, now: datetime) -> Sequence[Job | None]:
+        at = to_microseconds(now)
+
+        def work(connection: Connection) -> list[Row | None]:
+            return [
+                connection.row(self._sql.begin_publish, {"id": id, "claim": claim, "now": at})
+                for id, claim in claims
+            ]
+
+        rows = self._database.in_transaction(work)
+        return [None if row is None else self._job(row) for row in rows]
 
     def settle(
         self, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False

@@ -1,0 +1,206 @@
+"""What happens in a worker, as events: for its log, its counts and its hook."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from assistly.storage.errors import InvalidValue
+from assistly.storage.records import Job, record
+from assistly.storage.validation import wrong_type
+
+from .storage_calls import logger
+
+if TYPE_CHECKING:
+    from .counts import Ending, JobCounts
+    from .threads import MessageQueue, Runtime, Thread
+
+MOST_WAITING = 10_000
+"""How many events wait for a hook that is slow. Further ones are dropped, and their number is logged."""
+
+
+class EventKind(StrEnum):
+    """What has happened."""
+
+    CLAIMED = "claimed"
+    """This worker has claimed the job."""
+    PUBLISHED = "published"
+    """The job is posted. `seconds` is how long the publisher took."""
+    FAILED = "failed"
+    """An attempt has failed, and the job will be retried at `until`."""
+    UNKNOWN = "unknown"
+    """The job is a dead letter, and may have been published or not."""
+    DEAD = "dead"
+    """The job is a dead letter, and was not published."""
+    PAUSED = "paused"
+    """The platform is paused until `until`, since it asked for less. There is no job."""
+    RESOLVED = "resolved"
+    """A publisher's `check` has answered for a job with an unknown outcome: it is posted, or due again."""
+    MISSED = "missed"
+    """The job is a dead letter, since it was met after its `max_lateness`."""
+    SNOOZED = "snoozed"
+    """Nothing was published, and the job is due again at `until`. It costs no attempt."""
+    PUT_BACK = "put back"
+    """The job was claimed, and publishing has not begun: it is due again, as before."""
+    LOST = "lost"
+    """The claim was lost, so how the job ended here is not stored. `error` says how."""
+    NOT_STORED = "not stored"
+    """The storage did not store how the job ended here. `error` says how."""
+
+
+@record
+class WorkerEvent:
+    """Something that has happened in a worker.
+
+    `job` is the stored job after it, except for LOST and NOT_STORED, where it is the one that the worker
+    held. `error` is why, on one line. `until` and `seconds` are None unless the kind says otherwise.
+    """
+
+    kind: EventKind
+    worker_id: str
+    platform: str
+    job: Job | None = None
+    error: str | None = None
+    until: datetime | None = None
+    seconds: float | None = None
+
+
+Hook = Callable[[WorkerEvent], object]
+
+_LEVELS = {
+    EventKind.CLAIMED: logging.DEBUG,
+    EventKind.PUBLISHED: logging.INFO,
+    EventKind.SNOOZED: logging.INFO,
+    EventKind.PUT_BACK: logging.INFO,
+    EventKind.RESOLVED: logging.INFO,
+    EventKind.FAILED: logging.WARNING,
+    EventKind.PAUSED: logging.WARNING,
+}
+"""Of the others: ERROR."""
+
+_COUNTED: dict[EventKind, Ending] = {
+    EventKind.PUBLISHED: "posted",
+    EventKind.FAILED: "failed",
+    EventKind.UNKNOWN: "unknown",
+    EventKind.DEAD: "dead",
+    EventKind.SNOOZED: "snoozed",
+    EventKind.PUT_BACK: "put back",
+    EventKind.LOST: "lost",
+    EventKind.NOT_STORED: "not stored",
+}
+
+
+def checked_hook(hook: object) -> Hook | None:
+    """Return the hook. Raises InvalidValue for what cannot be called, and for coroutine functions."""
+    if hook is None:
+        return None
+    if not callable(hook):
+        raise wrong_type("on_event", "a function", hook)
+    if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
+        raise InvalidValue(
+            "on_event must be a plain function, and is a coroutine function: hand the event over to your "
+            "event loop, with loop.call_soon_threadsafe for instance"
+        )
+    return hook
+
+
+class Reporter:
+    """Logs and counts events, and calls the hook with them, on a thread of its own. Thread-safe."""
+
+    def __init__(self, runtime: Runtime, counts: JobCounts, hook: Hook | None) -> None:
+        self._runtime = runtime
+        self._counts = counts
+        self._hook = hook
+        self._events: MessageQueue[WorkerEvent | None] = runtime.queue()
+        self._mutex = threading.Lock()
+        self._thread: Thread | None = None
+        self._waiting = 0
+        self._dropped = 0
+
+    def report(self, event: WorkerEvent, *, counted: bool = True) -> None:
+        """Log the event, count it unless it is about another worker's job, and hand it to the hook."""
+        if counted and event.kind in _COUNTED:
+            self._counts.add(_COUNTED[event.kind])
+        level = _LEVELS.get(event.kind, logging.ERROR)
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s", described(event))
+        if self._hook is not None:
+            self._hand_over(event)
+
+    def end(self, seconds: float) -> None:
+        """Wait until the hook has got all events, `seconds` at most."""
+        with self._mutex:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._events.put(None)
+            thread.join(timeout=seconds)
+
+    def _hand_over(self, event: WorkerEvent) -> None:
+        with self._mutex:
+            if self._waiting >= MOST_WAITING:
+                self._dropped += 1
+                return
+            self._waiting += 1
+            self._events.put(event)
+            if self._thread is None:
+                self._thread = self._runtime.start("assistly-worker-events", self._call_hook)
+
+    def _call_hook(self) -> None:
+        assert self._hook is not None  # noqa: S101 - only then the thread is started
+        while (event := self._events.get()) is not None:
+            try:
+                self._hook(event)
+            except BaseException:  # noqa: BLE001 - a hook cannot harm the worker
+                logger.exception("on_event has failed for the event %r", event.kind.value)
+            with self._mutex:
+                self._waiting -= 1
+                dropped, self._dropped = self._dropped, 0
+            if dropped:
+                logger.error("on_event is too slow: %d events were dropped", dropped)
+
+
+def described(event: WorkerEvent) -> str:
+    """The event as a line of the log."""
+    if event.job is None:
+        return f"platform {event.platform} is paused for {event.seconds:.1f} s: {event.error}"
+    return f"job {event.job.id} on {event.platform}{_ending(event, event.job)}"
+
+
+def _ending(event: WorkerEvent, job: Job) -> str:
+    match event.kind:
+        case EventKind.CLAIMED:
+            return " is claimed"
+        case EventKind.PUBLISHED:
+            took = "" if event.seconds is None else f" ({event.seconds:.3f} s)"
+            return f" is posted{as_remote_id(job.remote_id)}{took}"
+        case EventKind.FAILED:
+            return f" failed, retry at {event.until}: {event.error}"
+        case EventKind.SNOOZED:
+            return f" is snoozed until {event.until}"
+        case EventKind.PUT_BACK:
+            return " was not published, and is put back"
+        case EventKind.RESOLVED:
+            if job.posted_at is None:
+                return " was not published, says its platform: it is scheduled again"
+            return f" was published, says its platform: it is posted{as_remote_id(job.remote_id)}"
+        case EventKind.LOST:
+            return f": its claim is lost; here it {event.error}"
+        case EventKind.NOT_STORED:
+            return f": its outcome is not stored; here it {event.error}"
+        case _:
+            return f" is a dead letter: {event.error}"
+
+
+def as_remote_id(remote_id: str | None) -> str:
+    """The end of a sentence about a published job."""
+    return "" if remote_id is None else f" as {remote_id}"
+
+
+def one_line(text: str | None) -> str:
+    """The text without line breaks."""
+    return " ".join((text or "").split())

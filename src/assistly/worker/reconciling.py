@@ -1,0 +1,216 @@
+"""Asks the checks of publishers about jobs with an unknown outcome, and resolves these."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from datetime import datetime, timedelta
+from itertools import count
+from typing import TYPE_CHECKING
+
+from assistly.storage.errors import LockLost, NotFound, StatusConflict, StorageClosed
+from assistly.storage.stores.settling import OUTCOME_UNKNOWN
+
+from .events import EventKind, WorkerEvent
+from .processing import error_text, storable_remote_id
+from .publisher import CheckResult, NotPosted, StillUnknown, Unknown, WasPosted
+from .storage_calls import described, logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from assistly.storage.records import Job
+    from assistly.storage.storage import Storage
+
+    from .events import Reporter
+    from .invocation import PublisherCaller
+    from .options import CheckedOptions
+
+    Check = Callable[[Job], object]
+
+LONGEST_PAUSE = 3600.0
+"""Seconds from one question about a job to the next, at most."""
+_ROUND_SECONDS = 10.0
+_PAGE = 100
+_PAGES = 10
+_MOST_ASKED = 100
+# Seconds. For so long other workers do not ask about a job that is still being published in this one.
+_HOLD = timedelta(minutes=1)
+
+
+class Reconciler:
+    """Looks for outcomes that are unknown, of the platforms whose publishers have a check. Not thread-safe.
+
+    A job is asked about when its outcome has been unknown for `check_pause` seconds, and then each time that
+    this time has doubled, or once an hour. A lock `check:{id}`, which lasts until the next question, keeps
+    other workers from asking the same.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        options: CheckedOptions,
+        caller: PublisherCaller,
+        reporter: Reporter,
+        monotonic: Callable[[], float],
+        is_ending: Callable[[], bool],
+    ) -> None:
+        self._storage = storage
+        self._worker_id = options.worker_id
+        self._caller = caller
+        self._reporter = reporter
+        self._monotonic = monotonic
+        self._is_ending = is_ending
+        self._first, self._longest = options.check_pause, max(LONGEST_PAUSE, options.check_pause)
+        self._for = options.check_for
+        self._checks = {
+            platform: publisher.check
+            for platform, publisher in options.publishers.items()
+            if publisher.check is not None and options.check_for
+        }
+        self.interval = min(options.check_pause, _ROUND_SECONDS)
+        """Seconds from one round to the next."""
+        self._owner_id = f"{options.worker_id[:64]}-{secrets.token_hex(8)}"
+        self._questions = 0
+        self._after: dict[str, int] = {}
+        self._not_before: dict[tuple[int, int], float] = {}
+
+    @property
+    def has_checks(self) -> bool:
+        """Whether there is anything to ask."""
+        return bool(self._checks)
+
+    def round(self, *, whole: bool = False) -> bool:
+        """Ask about the jobs whose time has come, a limited number. False if the storage is closed.
+
+        It reads a limited number of dead letters, and the next round reads on; with `whole` it reads all.
+        """
+        now = self._monotonic()
+        self._not_before = {key: time for key, time in self._not_before.items() if time > now}
+        for platform, check in self._checks.items():
+            try:
+                self._ask_about(platform, check, count() if whole else range(_PAGES))
+            except StorageClosed:
+                return False
+            except Exception as error:  # noqa: BLE001 - it is tried again
+                logger.warning(
+                    "unknown outcomes on %s cannot be looked at, and will be tried again: %s",
+                    platform,
+                    described(error),
+                )
+        return True
+
+    def _ask_about(self, platform: str, check: Check, pages: Iterable[int]) -> None:
+        began, asked = self._monotonic(), 0
+        is_paused: bool | None = None
+        for _ in pages:
+            page = self._storage.queue.dead_letters(
+                platform=platform, after=self._after.get(platform), limit=_PAGE
+            )
+            for job in page:
+                if not self._is_due(job):
+                    continue
+                if is_paused is None:
+                    is_paused = self._is_paused(platform)
+                # A check that takes its time must not hold up those of other platforms.
+                is_late = self._monotonic() - began >= self._caller.check_limit
+                if is_paused or is_late or asked == _MOST_ASKED or self._must_stop(platform):
+                    return
+                self._after[platform] = job.id
+                asked += self._ask_in_turn(check, job)
+            if len(page) < _PAGE:
+                self._after.pop(platform, None)
+                return
+            self._after[platform] = page[-1].id
+
+    def _must_stop(self, platform: str) -> bool:
+        return self._is_ending() or self._caller.is_overrun(platform, "check")
+
+    def _is_paused(self, platform: str) -> bool:
+        found = self._storage.platforms.get(platform)
+        return found is not None and found.paused
+
+    def _is_due(self, job: Job) -> bool:
+        """Whether this worker may ask about it now, as far as it knows."""
+        if not job.outcome_unknown or job.dead_letter_at is None:
+            return False
+        if self._caller.is_hanging(job):  # the answer would be too early
+            self._storage.lock.acquire(self._owner_id, ttl=_HOLD, name=_lock_name(job))
+            return False
+        if (job.id, job.claim) in self._not_before:
+            return False
+        return self._first <= self._unknown_for(job) <= self._for
+
+    def _unknown_for(self, job: Job) -> float:
+        now = self._storage._context.now(None)  # noqa: SLF001 - the time by which the job was settled
+        since: datetime = job.dead_letter_at or now
+        return (now - since).total_seconds()
+
+    def _ask_in_turn(self, check: Check, job: Job) -> bool:
+        """Ask, unless another worker has asked since the last pause; return whether it was asked."""
+        pause = max(self._first, min(self._unknown_for(job), self._longest))
+        self._questions += 1
+        lock = self._storage.lock.acquire(
+            f"{self._owner_id}-{self._questions}",  # another one each time, since an owner may extend a lock
+            ttl=timedelta(seconds=max(pause, self._caller.check_limit)),
+            name=_lock_name(job),
+        )
+        if lock is None:
+            self._not_before[job.id, job.claim] = self._monotonic() + pause / 2
+            return False
+        current = self._storage.queue.get(job.id)
+        if current is None or not current.outcome_unknown or current.claim != job.claim:
+            self._storage.lock.release(lock)  # another has resolved it since this worker read it
+            return False
+        if self._resolve(job, self._answer(check, job)):
+            self._storage.lock.release(lock)
+        else:
+            self._not_before[job.id, job.claim] = self._monotonic() + pause
+            with suppress(LockLost):
+                self._storage.lock.renew(lock, ttl=timedelta(seconds=pause))
+        return True
+
+    def _answer(self, check: Check, job: Job) -> CheckResult:
+        try:
+            return self._caller.check(check, job)
+        except Unknown as error:
+            reason = error_text(error)
+        except BaseException as error:  # noqa: BLE001 - a check cannot harm the worker
+            logger.debug("job %d: the check failed", job.id, exc_info=True)
+            reason = f"the check raised {error_text(error, named=True)}"
+        return StillUnknown(reason)
+
+    def _resolve(self, job: Job, answer: CheckResult) -> bool:
+        """Store the answer; False if there is none, or if a person has to decide."""
+        name = f"job {job.id} on {job.platform}"
+        if isinstance(answer, StillUnknown):
+            logger.warning("%s: its outcome is still unknown: %s", name, answer.reason or "no reason given")
+            return False
+        if isinstance(answer, NotPosted) and _unknown_outcomes(job) > job.max_retries:
+            logger.error(
+                "%s was not published, says its platform; but its outcome was unknown in %d attempts, so a "
+                "person has to schedule it again",
+                name,
+                _unknown_outcomes(job),
+            )
+            return False
+        posted = isinstance(answer, WasPosted)
+        remote_id = storable_remote_id(job, answer.remote_id) if isinstance(answer, WasPosted) else None
+        try:
+            resolved = self._storage.queue.resolve(
+                job.id, posted=posted, remote_id=remote_id, claim=job.claim
+            )
+        except (StatusConflict, NotFound) as error:
+            logger.info("%s: another has answered before: %s", name, error)
+        else:
+            event = WorkerEvent(EventKind.RESOLVED, self._worker_id, job.platform, resolved)
+            self._reporter.report(event)
+        return True
+
+
+def _lock_name(job: Job) -> str:
+    return f"check:{job.id}"
+
+
+def _unknown_outcomes(job: Job) -> int:
+    return sum(attempt.error.startswith(f"{OUTCOME_UNKNOWN}: ") for attempt in job.attempts)

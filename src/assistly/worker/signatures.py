@@ -1,0 +1,137 @@
+"""The signatures of webhooks, in two schemes, and the secrets that make them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from assistly.storage.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SIGNATURE = "X-Assistly-Signature"
+TIMESTAMP = "X-Assistly-Timestamp"
+
+STANDARD_ID = "webhook-id"
+STANDARD_TIMESTAMP = "webhook-timestamp"
+STANDARD_SIGNATURE = "webhook-signature"
+
+_PREFIX = "whsec_"
+_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+
+
+def sign(secret: str, timestamp: str, body: bytes) -> str:
+    """Return the value of the header X-Assistly-Signature: HMAC-SHA256 of timestamp, a dot and body.
+
+    `assistly.worker.webhooks.verify` checks it. Receivers that do so themselves compare it with
+    `hmac.compare_digest`. They should also refuse a timestamp that is more than a few minutes off, and treat
+    a request with a known Idempotency-Key as a repetition.
+    """
+    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
+    return f"sha256={digest.hexdigest()}"
+
+
+def sign_standard(key: bytes, id: str, timestamp: str, body: bytes) -> str:
+    """Return a signature of the Standard Webhooks scheme, of which webhook-signature may hold several.
+
+    `key` is what a secret holds as base64 after `whsec_`.
+    """
+    digest = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
+    return f"v1,{base64.b64encode(digest.digest()).decode()}"
+
+
+def job_key(id: int, idempotency_key: str | None) -> str:
+    """The header Idempotency-Key for a job: its key, percent-encoded, or `job-` and its id."""
+    return quote(f"job-{id}" if idempotency_key is None else idempotency_key, safe=_PLAIN)
+
+
+def standard_id(id: int, idempotency_key: str | None) -> str:
+    """The header webhook-id for a job: its Idempotency-Key without dots, which are %2E.
+
+    A dot ends the id in what is signed, so a key with dots could pass for another id, time and body.
+    """
+    return job_key(id, idempotency_key).replace(".", "%2E")
+
+
+class WebhookSecrets:
+    """The secrets of a sender or a receiver.
+
+    `given` is a text as WEBHOOK_SECRET holds it, or several secrets. A text holds several, separated by
+    spaces or commas, if one of them begins with `whsec_`; at most one of them may begin otherwise. Those that
+    begin with `whsec_` make signatures of Standard Webhooks. All make signatures of the X-Assistly scheme,
+    whose key is the whole text. Raises ConfigurationError for a secret that is empty or no text, and for a
+    `whsec_` without base64.
+    """
+
+    def __init__(self, given: str | Iterable[str]) -> None:
+        self.texts = _texts(given)
+        self.standard_keys = [_standard_key(text) for text in self.texts if text.startswith(_PREFIX)]
+
+    def headers(self, id: str, timestamp: int, body: bytes) -> dict[str, str]:
+        """The headers that sign a request.
+
+        X-Assistly-Signature is by the first secret, webhook-signature by all that begin with `whsec_`.
+        """
+        at = str(timestamp)
+        headers = {TIMESTAMP: at, SIGNATURE: sign(self.texts[0], at, body)}
+        if self.standard_keys:
+            signatures = [sign_standard(key, id, at, body) for key in self.standard_keys]
+            headers |= {
+                STANDARD_ID: id,
+                STANDARD_TIMESTAMP: at,
+                STANDARD_SIGNATURE: " ".join(signatures),
+            }
+        return headers
+
+
+def _texts(given: str | Iterable[str]) -> list[str]:
+    texts = _separated(given) if isinstance(given, str) else _listed(given)
+    if not texts:
+        raise ConfigurationError("a webhook needs at least one secret")
+    for text in texts:
+        try:
+            usable = isinstance(text, str) and bool(text.encode())
+        except UnicodeEncodeError:
+            usable = False
+        if not usable:
+            raise ConfigurationError("the secret of a webhook must be a text, and not empty")
+    return texts
+
+
+def _listed(given: Iterable[str]) -> list[str]:
+    try:
+        return list(given)
+    except TypeError:
+        raise ConfigurationError("the secret of a webhook must be a text, or several in a list") from None
+
+
+def _separated(given: str) -> list[str]:
+    parts = re.split(r"[\s,]+", given.strip(" ,\t\r\n"))
+    others = sum(not part.startswith(_PREFIX) for part in parts)
+    if others == len(parts):
+        return [given]
+    if others > 1:
+        raise ConfigurationError(
+            f"of several secrets of a webhook, at most one may begin otherwise than with {_PREFIX}, and it "
+            "may hold no space and no comma"
+        )
+    return parts
+
+
+def _standard_key(secret: str) -> bytes:
+    encoded = secret.removeprefix(_PREFIX).rstrip("=")
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ConfigurationError(
+            f"the secret of a webhook that begins with {_PREFIX} must go on with base64 (of 24 to 64 random "
+            "bytes)"
+        )
+    return key

@@ -1,0 +1,257 @@
+"""The receiving side of webhooks: checks who sent a request, and that it is not repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from assistly.storage import validation as check
+from assistly.storage.clock import system_clock
+from assistly.storage.errors import InvalidValue
+
+from .signatures import (
+    SIGNATURE,
+    STANDARD_ID,
+    STANDARD_SIGNATURE,
+    STANDARD_TIMESTAMP,
+    TIMESTAMP,
+    WebhookSecrets,
+    sign,
+    sign_standard,
+    standard_id,
+)
+
+if TYPE_CHECKING:
+    from assistly.storage import AsyncStorage, Storage
+
+TOLERANCE = timedelta(minutes=5)
+
+Text = str | bytes
+
+
+class HasItems(Protocol):
+    """A mapping of headers, or another object with their names and values in `items`."""
+
+    def items(self) -> Iterable[tuple[Text, Text]]:
+        """The pairs of a name and a value."""
+
+
+Headers = HasItems | Iterable[tuple[Text, Text]]
+"""The headers of a request, whose names may be in upper or lower case: a mapping, or pairs as in ASGI."""
+
+_READ = {name.lower() for name in (SIGNATURE, TIMESTAMP, STANDARD_ID, STANDARD_SIGNATURE, STANDARD_TIMESTAMP)}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A request with a valid signature.
+
+    `id` is the same however often the sender tries. It is the header webhook-id; in the scheme x-assistly it
+    is what that would be for the job in the body or, if the body is another, a hash of all that is signed,
+    which each attempt changes. `sent_at` is the time of this attempt.
+    """
+
+    id: str
+    sent_at: datetime
+    scheme: Literal["standard", "x-assistly"]
+
+
+class WebhookError(Exception):
+    """The base class of the reasons to refuse a webhook. No message holds a secret or a signature."""
+
+
+class MissingSignature(WebhookError):
+    """The request has not all headers of one of the schemes."""
+
+
+class InvalidSignature(WebhookError):
+    """No signature of the request was made with one of the secrets."""
+
+
+class InvalidTimestamp(WebhookError):
+    """The signature is valid, and too old, or from the future."""
+
+
+class RepeatedWebhook(WebhookError):
+    """The signature is valid, and a request with this id was accepted before.
+
+    `delivery` is what was sent again. It may be the sender's next attempt, because the answer to the first
+    one was lost: answer it with success, and do nothing.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__("the webhook was accepted before")
+        self.delivery = delivery
+
+
+def verify(
+    body: Text,
+    headers: Headers,
+    secrets: WebhookSecrets | str | Iterable[str],
+    *,
+    storage: Storage | None = None,
+    sender: str | None = None,
+    tolerance: timedelta = TOLERANCE,
+    now: datetime | None = None,
+) -> Delivery:
+    """Check a request that was signed by Standard Webhooks or by the X-Assistly scheme.
+
+    `body` is the body as it was received: one that was parsed and written anew has another signature.
+    `secrets` is a text as WEBHOOK_SECRET holds it, or several secrets, or a `WebhookSecrets`; one of them has
+    to have made one of the signatures. The signed time may be `tolerance` (default: 5 minutes) before or
+    after `now` (default: this machine's clock).
+
+    With a `storage`, the id of the delivery is registered as a nonce, so that of any number of requests with
+    it one is accepted. Pass the `tx` of a transaction, and do the work in it: if the work fails, the id is
+    not registered either, and the sender's next attempt is accepted. `sender` is put before the id, and a
+    colon: senders that share a storage may use the same ids.
+
+    Raises MissingSignature, InvalidSignature, InvalidTimestamp or RepeatedWebhook; ConfigurationError for an
+    unusable secret; InvalidValue for arguments of the wrong type; what the storage raises.
+    """
+    delivery = _verified(body, headers, secrets, tolerance, now)
+    if storage is not None:
+        is_new: object = storage.nonces.register(_nonce(delivery, sender), now)
+        if isinstance(is_new, CoroutineType):
+            is_new.close()
+            raise InvalidValue("storage must be a Storage: for an AsyncStorage call verify_async")
+        _require_new(delivery, is_new=bool(is_new))
+    return delivery
+
+
+async def verify_async(
+    body: Text,
+    headers: Headers,
+    secrets: WebhookSecrets | str | Iterable[str],
+    *,
+    storage: AsyncStorage,
+    sender: str | None = None,
+    tolerance: timedelta = TOLERANCE,
+    now: datetime | None = None,
+) -> Delivery:
+    """Check a request as `verify` does, with an `AsyncStorage`, or the `tx` of its transaction."""
+    delivery = _verified(body, headers, secrets, tolerance, now)
+    _require_new(delivery, is_new=await storage.nonces.register(_nonce(delivery, sender), now))
+    return delivery
+
+
+def _verified(
+    body: Text,
+    headers: Headers,
+    secrets: WebhookSecrets | str | Iterable[str],
+    tolerance: timedelta,
+    now: datetime | None,
+) -> Delivery:
+    tolerance = check.duration("tolerance", tolerance, zero=True)
+    at = check.optional_utc("now", now) or system_clock()
+    signed = _bytes(body)
+    known = secrets if isinstance(secrets, WebhookSecrets) else WebhookSecrets(secrets)
+    id, timestamp, scheme = _authentic(signed, _read(headers), known)
+    sent_at = _time(timestamp)
+    if abs(at - sent_at) > tolerance:
+        side = "old" if sent_at < at else "far in the future"
+        raise InvalidTimestamp(
+            f"the webhook is too {side}: it was signed at {sent_at:%Y-%m-%dT%H:%M:%SZ}, and it is "
+            f"{at:%Y-%m-%dT%H:%M:%SZ}"
+        )
+    return Delivery(id, sent_at, scheme)
+
+
+def _bytes(body: object) -> bytes:
+    if isinstance(body, str):
+        return body.encode(errors="surrogatepass")
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise InvalidValue(f"body must be the bytes or the text that was received, not a {type(body).__name__}")
+
+
+def _read(headers: Any) -> dict[str, str]:
+    """The headers of both schemes that are there, by their names in lower case."""
+    found: dict[str, str] = {}
+    try:
+        for name, value in headers.items() if hasattr(headers, "items") else headers:
+            lower = _decoded(name).lower()
+            if lower not in _READ:
+                continue
+            if lower in found:
+                raise InvalidSignature(f"the header {lower} is there twice")
+            found[lower] = _decoded(value).strip()
+            if not found[lower].isascii():
+                raise InvalidSignature(f"the header {lower} may hold ASCII only")
+    except (TypeError, ValueError, AttributeError):
+        raise InvalidValue("headers must be a mapping of names to texts, or pairs of both") from None
+    return {name: value for name, value in found.items() if value}
+
+
+def _decoded(text: Text) -> str:
+    return text if isinstance(text, str) else text.decode("latin-1")
+
+
+def _authentic(
+    body: bytes, headers: dict[str, str], secrets: WebhookSecrets
+) -> tuple[str, str, Literal["standard", "x-assistly"]]:
+    """The id, the timestamp and the scheme of a valid signature."""
+    complete = False
+    match [headers.get(name) for name in (STANDARD_ID, STANDARD_TIMESTAMP, STANDARD_SIGNATURE)]:
+        case [str(id), str(at), str(given)]:
+            expected = [sign_standard(key, id, at, body) for key in secrets.standard_keys]
+            if _has_equal(given.split(), expected):
+                return id, at, "standard"
+            complete = True
+    match [headers.get(name.lower()) for name in (TIMESTAMP, SIGNATURE)]:
+        case [str(at), str(given)]:
+            if _has_equal([given], [sign(secret, at, body) for secret in secrets.texts]):
+                return _id_in(body, at), at, "x-assistly"
+            complete = True
+    if complete:
+        raise InvalidSignature("the signature is wrong: the secret is another, or the request was changed")
+    raise MissingSignature(
+        f"the webhook is not signed: it needs {STANDARD_ID}, {STANDARD_TIMESTAMP} and {STANDARD_SIGNATURE}, "
+        f"or {TIMESTAMP} and {SIGNATURE}"
+    )
+
+
+def _has_equal(given: Iterable[str], expected: Iterable[str]) -> bool:
+    """Whether one of the given is one of the expected, compared in constant time."""
+    wanted = [text.encode() for text in expected]
+    found = False
+    for text in given:
+        for other in wanted:
+            found |= hmac.compare_digest(text.encode(), other)
+    return found
+
+
+def _id_in(body: bytes, timestamp: str) -> str:
+    """The id of what is sent, by what is signed: the header Idempotency-Key is not."""
+    try:
+        job: Any = json.loads(body)
+        if type(job["id"]) is int and isinstance(job["idempotency_key"], str | None):
+            return standard_id(job["id"], job["idempotency_key"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass  # not sent by the publisher webhook
+    return "sha256-" + hashlib.sha256(timestamp.encode() + b"." + body).hexdigest()
+
+
+def _time(timestamp: str) -> datetime:
+    if not re.fullmatch("[0-9]{1,11}", timestamp):
+        raise InvalidTimestamp("the timestamp of the webhook must be the seconds since 1970, as digits")
+    return datetime.fromtimestamp(int(timestamp), UTC)
+
+
+def _nonce(delivery: Delivery, sender: str | None) -> str:
+    nonce = delivery.id if sender is None else f"{check.name('sender', sender)}:{delivery.id}"
+    if len(nonce.encode()) <= check.MAX_NAME_BYTES and "\0" not in nonce:
+        return nonce
+    return "sha256-" + hashlib.sha256(nonce.encode()).hexdigest()
+
+
+def _require_new(delivery: Delivery, *, is_new: bool) -> None:
+    if not is_new:
+        raise RepeatedWebhook(delivery)

@@ -1,0 +1,179 @@
+"""`assistly replay --all`, `assistly resolve` and `assistly cancel`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from assistly import cli
+from assistly.storage import Job, JobStatus, Storage, open_storage
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Storage]:
+    monkeypatch.setenv("STORAGE_ENGINE", "sqlite")
+    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "cli.db"))
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with open_storage(auto_prune=False) as storage:
+        yield storage
+
+
+@pytest.fixture
+def run(storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["assistly", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main(owns_process=False)
+        out, err = capsys.readouterr()
+        code = caught.value.code
+        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
+
+    return call
+
+
+def claimed(storage: Storage, content: str, platform: str = "x") -> Job:
+    storage.queue.schedule(platform, content)
+    (job,) = storage.queue.claim_due(worker_id="w")
+    return job
+
+
+def unknown_outcome(storage: Storage, platform: str = "x") -> Job:
+    job = storage.queue.begin_publish(claimed(storage, "perhaps published", platform))
+    return storage.queue.mark_unknown(job, "no answer")
+
+
+def failed(storage: Storage) -> Job:
+    return storage.queue.mark_failed(claimed(storage, "refused"), "refused", retryable=False)
+
+
+def missed(storage: Storage) -> Job:
+    job = storage.queue.schedule("x", "good morning", max_lateness=timedelta(0))
+    storage.queue.claim_due(worker_id="w", now=job.scheduled_at + timedelta(seconds=1))
+    return stored(storage, job)
+
+
+def stored(storage: Storage, job: Job) -> Job:
+    found = storage.queue.get(job.id)
+    assert found is not None
+    return found
+
+
+def test_all_leaves_unknown_and_missed_ones_alone(storage: Storage, run: Run) -> None:
+    left = [unknown_outcome(storage), missed(storage), unknown_outcome(storage)]
+    dead = failed(storage)
+    assert [job.status for job in left] == [JobStatus.DEAD_LETTER] * 3
+    code, out, err = run("replay", "--all")
+    assert (code, err) == (0, "")
+    first, unknown, late = out.splitlines()
+    assert first == "1 replayed"
+    assert unknown.startswith("2 left out, since their outcome is unknown: see assistly resolve")
+    assert late.startswith("1 left out, since they were missed")
+    assert stored(storage, dead).status is JobStatus.SCHEDULED
+    assert [stored(storage, job) for job in left] == left
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (["--unknown"], ["1 replayed", "1 left out, since they were missed: see --missed"]),
+        (["--missed", "--platform", "x"], ["1 replayed", "1 left out, since their outcome is unknown"]),
+        (["--missed", "--unknown"], ["2 replayed"]),
+        (["--unknown", "--missed", "--platform", "other"], ["0 replayed"]),
+    ],
+)
+def test_all_takes_what_is_asked_for_by_name(
+    storage: Storage, run: Run, options: list[str], lines: list[str]
+) -> None:
+    unknown_outcome(storage)
+    missed(storage)
+    printed = run("replay", "--all", *options)[1].splitlines()
+    assert len(printed) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(printed, lines, strict=True))
+
+
+def test_what_is_left_out_is_of_the_platform_that_was_named(storage: Storage, run: Run) -> None:
+    unknown_outcome(storage, "other")
+    assert run("replay", "--all", "--platform", "x")[1] == "0 replayed\n"
+
+
+def test_a_cancelled_job_is_replayed_by_its_id(storage: Storage, run: Run) -> None:
+    job = storage.queue.cancel(storage.queue.schedule("x", "hello").id)
+    assert run("replay", "--all")[1] == "0 replayed\n"
+    assert run("replay", str(job.id))[0] == 0
+    assert stored(storage, job).status is JobStatus.SCHEDULED
+
+
+def test_posted(storage: Storage, run: Run) -> None:
+    job = unknown_outcome(storage)
+    answer = run("resolve", str(job.id), "--posted", "--remote-id", "17")
+    assert answer == (0, f"job {job.id} is posted\n", "")
+    posted = stored(storage, job)
+    assert (posted.status, posted.remote_id) == (JobStatus.POSTED, "17")
+    code, out, err = run("resolve", str(job.id), "--posted")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"assistly: job {job.id} is posted")
+    assert stored(storage, job) == posted
+
+
+def test_not_posted(storage: Storage, run: Run) -> None:
+    job = unknown_outcome(storage)
+    code, out, _ = run("resolve", str(job.id), "--not-posted")
+    assert (code, out.startswith(f"job {job.id} is scheduled for ")) == (0, True)
+    assert stored(storage, job).status is JobStatus.SCHEDULED
+
+
+def test_a_known_outcome_is_not_resolved(storage: Storage, run: Run) -> None:
+    job = failed(storage)
+    code, out, err = run("resolve", str(job.id), "--not-posted")
+    assert (code, out, err.count("\n")) == (1, "", 0)
+    assert "its outcome is not unknown" in err
+    assert stored(storage, job) == job
+
+
+def test_cancel(storage: Storage, run: Run) -> None:
+    job = storage.queue.schedule("x", "hello")
+    assert run("cancel", str(job.id)) == (0, f"job {job.id} is cancelled\n", "")
+    assert stored(storage, job).status is JobStatus.CANCELLED
+    code, out, err = run("cancel", str(job.id))
+    assert (code, out, err.count("\n")) == (1, "", 0)
+    assert "is cancelled" in err
+
+
+def test_what_is_being_published_is_not_cancelled(storage: Storage, run: Run) -> None:
+    job = storage.queue.begin_publish(claimed(storage, "hello"))
+    code, _, err = run("cancel", str(job.id))
+    assert (code, "publishing has begun" in err) == (1, True)
+    assert stored(storage, job) == job
+
+
+@pytest.mark.parametrize("arguments", [["cancel", "7"], ["resolve", "7", "--posted"], ["replay", "7"]])
+def test_no_such_job_is_one_line(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("assistly: there is no ")
+    assert "\n" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["resolve", "1"],
+        ["resolve", "--posted"],
+        ["resolve", "0", "--posted"],
+        ["resolve", "1", "--not-posted", "--remote-id", "17"],
+        ["cancel"],
+        ["cancel", "x"],
+        ["replay", "1", "--unknown"],
+        ["replay", "1", "--missed"],
+    ],
+)
+def test_usage_errors_exit_with_2(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Error" in err
