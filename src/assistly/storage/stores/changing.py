@@ -60,7 +60,7 @@ def cancellation(job: Job, now: datetime) -> Job:
         if job.status is JobStatus.CANCELLED:
             found = "cancelled already"
         elif job.status is JobStatus.PROCESSING:
-            found = "being published: it cannot be cancelled any more"
+            found = "processing, and publishing has begun: it cannot be cancelled any more"
         raise StatusConflict(f"job {job.id} is {found}; nothing was changed", job)
     return cancelled
 
