@@ -89,7 +89,8 @@ class Life:
         schedule = self.storage.schedules.get("s")
         for job in self.jobs():
             assert job.idempotency_key not in self.removed, "it came back"
-            if job.status not in (JobStatus.SCHEDULED, JobStatus.RETRYING):
+            # One that was claimed during a change stays as it was.
+            if job.status not in (JobStatus.SCHEDULED, JobStatus.RETRYING) or job.claim:
                 continue
             assert schedule is not None
             assert schedule.enabled
