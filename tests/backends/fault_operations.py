@@ -70,6 +70,7 @@ def content(storage: Storage) -> Content:
     """All that is stored, without ids and insertion order, which also grow with what is undone."""
     with undone(storage) as tx:
         tokens = {platform.name: tx.platforms.take(platform.name, 1000) for platform in tx.platforms.list()}
+        made = [job.idempotency_key for job in tx.schedules.run(ahead=4 * DAY)]
         claims = {key: (c.state, c.value, c.lease_until) for key in KEYS if (c := tx.idempotency.claim(key))}
     metrics = storage.metrics.read()
     return {
@@ -78,6 +79,7 @@ def content(storage: Storage) -> Content:
         "approvals": [_without(approval, "sequence") for approval in storage.approvals.list()],
         "keys": claims,
         "platforms": (storage.platforms.list(), tokens),
+        "schedules": (storage.schedules.list(), made),
         "nonces": [key for key in KEYS if storage.nonces.seen(key)],
         "metrics": (metrics.counters, metrics.latency),
         "locks": [_without(lock, "fence") for name in LOCKS if (lock := storage.lock.current(name))],
@@ -193,6 +195,27 @@ def _paused(storage: Storage) -> None:
 def _limited(storage: Storage) -> None:
     storage.platforms.limit("x", 10, HOUR)
     storage.platforms.take("x", 4)
+
+
+def _scheduled(storage: Storage) -> None:
+    """A schedule with waiting jobs, and one that a person has removed."""
+    storage.schedules.put("a", "x", "hello", cron="0 9 * * *")
+    storage.queue.remove(storage.schedules.run(ahead=3 * DAY)[0].id)
+
+
+def _disabled(storage: Storage) -> None:
+    _scheduled(storage)
+    storage.schedules.disable("a")
+
+
+def _removed(storage: Storage) -> None:
+    _scheduled(storage)
+    storage.schedules.remove("a")
+
+
+def _two_schedules(storage: Storage) -> None:
+    for id in ("a", "b"):
+        storage.schedules.put(id, "x", "hello", every=DAY, starts_at=START - DAY, catch_up="all")
 
 
 def _due_beside_a_pause(storage: Storage) -> None:
@@ -316,6 +339,17 @@ WRITES: dict[str, Operation] = {
     "claim_due beside a pause": Operation(
         lambda s, _: s.queue.claim_due(worker_id="w"), _due_beside_a_pause, in_steps=True
     ),
+    "schedules.put": Operation(lambda s, _: s.schedules.put("a", "x", "hello", cron="0 9 * * *")),
+    "schedules.put again": Operation(
+        lambda s, _: s.schedules.put("a", "y", "other", cron="0 9,10 17 * *"), _scheduled
+    ),
+    "schedules.put after a removal": Operation(
+        lambda s, _: s.schedules.put("a", "x", "hello", cron="0 9 * * *"), _removed
+    ),
+    "schedules.disable": Operation(lambda s, _: s.schedules.disable("a"), _scheduled),
+    "schedules.enable": Operation(lambda s, _: s.schedules.enable("a"), _disabled),
+    "schedules.remove": Operation(lambda s, _: s.schedules.remove("a"), _scheduled),
+    "schedules.run": Operation(lambda s, _: s.schedules.run(ahead=2 * DAY), _two_schedules),
     "prune": Operation(lambda s, _: s.prune(force=True), _aged, in_steps=True),
     "transaction": Operation(_in_a_transaction),
     "mirror": Operation(_mirror, in_steps=True),
@@ -328,6 +362,9 @@ READS: dict[str, Operation] = {
     "queue.find_conflict": Operation(lambda s, _: s.queue.find_conflict("x", START, HOUR), _gapped),
     "queue.next_due_at": Operation(lambda s, _: s.queue.next_due_at(), _three_due),
     "queue.wait": Operation(lambda s, _: s.queue.wait(0), _three_due),
+    "schedules.get": Operation(lambda s, _: s.schedules.get("a"), _scheduled),
+    "schedules.list": Operation(lambda s, _: s.schedules.list(), _scheduled),
+    "schedules.preview": Operation(lambda s, _: s.schedules.preview("a", 3), _scheduled),
     "queue.wait for a platform": Operation(lambda s, _: s.queue.wait(0, platforms=["y"]), _three_due),
     "queue.upcoming": Operation(lambda s, _: s.queue.upcoming(until=START, platform="x"), _three_due),
     "queue.upcoming after a job": Operation(

@@ -1,4 +1,4 @@
-"""Eight processes share a limit."""
+"""Eight processes share limits and pauses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from assistly.storage.testing import EngineSpec, race_platforms
 from assistly.storage.testing.fixtures import MINUTE, SECOND, START
+from assistly.storage.testing.race_platforms_contract import PlatformRacesContract
 from assistly.storage.testing.races import ProcessRace, Race, RaceProcesses
 
 COUNT = 100
@@ -46,3 +47,7 @@ def test_eight_processes_keep_a_limit_for_ten_minutes(race: Race) -> None:
             window: timedelta = moments[last] - moments[first]
             assert (sum(used[first : last + 1]) - COUNT) * MINUTE <= COUNT * window
     assert sum(used) >= 0.95 * (COUNT + 10 * COUNT)
+
+
+def test_no_claim_of_eight_processes_hands_out_jobs_after_a_pause(race: Race) -> None:
+    PlatformRacesContract().test_no_claim_after_a_pause_hands_out_its_jobs(race)

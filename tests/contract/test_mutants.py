@@ -65,6 +65,8 @@ MACHINES: dict[type[NaiveEngine], type[LockstepMachine]] = {
             catalog.ClaimIgnoresItsLimit,
             catalog.HandsOutLateJobs,
             catalog.ReplayKeepsRetries,
+            catalog.CancelledJobsWait,
+            catalog.FailuresLoseTheCheckpoint,
             *(one for one in catalog.UNDATED if one.__name__ in FOUND_SOON),
         ],
         QueueMachine,

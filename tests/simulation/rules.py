@@ -61,7 +61,7 @@ class Claim:
 
 @dataclass
 class Word:
-    """What a person said about the unknown outcome of a job, as it was when the person looked."""
+    """What a person or a check said about the unknown outcome of a job, as it was at that look."""
 
     job: Job
     posted: bool
@@ -88,6 +88,7 @@ class Rules:
         self._notes = self._methods("_after_")
         self.jobs: dict[int, JobTrack] = {}
         self.words: dict[SimulatedThread, Word] = {}
+        self.answers: dict[tuple[Process, int], Word] = {}
         """What each thread says at the moment."""
         self._tables = world.tables
         self.nonces: Counter[str] = Counter()
@@ -173,13 +174,16 @@ class Rules:
             if job != same or before.publish_started_at is None:
                 raise Violation(f"a checkpoint would turn\n  {before} into\n  {job}")
             return
-        if self._world.worker_of(process) is not None:
+        by_worker = self._world.worker_of(process) is not None
+        if by_worker and (process, job.id) not in self.answers:
             raise Violation(f"{process.name} decides about job {job.id}, and nobody told it to")
         if job.status is JobStatus.CANCELLED:
             if before.status not in ACTIVE or before.publish_started_at is not None:
                 raise Violation(f"a job would be cancelled, and it was too late for that: {before}")
             return
-        word = self.words.get(self._world.scheduler.current)
+        word = self._word(process, job)
+        if by_worker and word is not None and word.job.claim != before.claim:
+            raise Violation(f"{process.name} answers for claim {word.job.claim}, and the job is {before}")
         if word is None or word.job.id != job.id:
             raise Violation(f"nobody said anything about job {job.id}, and it would become {job}")
         if before.status is not JobStatus.DEAD_LETTER or before.publish_started_at is None:
@@ -187,10 +191,16 @@ class Rules:
         if job.status is not (JobStatus.POSTED if word.posted else JobStatus.SCHEDULED):
             raise Violation(f"job {job.id} is {word}, and would become {job}")
 
+    def _word(self, process: Process, job: Job) -> Word | None:
+        return self.answers.get((process, job.id)) or self.words.get(self._world.scheduler.current)
+
     def _after_jobs_save(self, process: Process, answer: Any, lost: bool, job: Job) -> None:
         if job.status not in (JobStatus.POSTED, JobStatus.SCHEDULED):
             return
-        word = self.words.pop(self._world.scheduler.current)
+        word = self._word(process, job)
+        if word is None:
+            raise Violation(f"nobody said anything about job {job.id}")
+        self.words.pop(self._world.scheduler.current, None)
         if (self.published(job.id) > 0) is word.posted:
             return
         if word.job.claim == job.claim:

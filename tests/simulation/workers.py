@@ -10,11 +10,11 @@ from assistly.storage import Storage
 from assistly.storage.errors import OutcomeUnknown, StorageUnavailable
 from assistly.storage.records import Job
 from assistly.storage.retry import RetryPolicy
-from assistly.worker import Permanent, Retry, Unknown, Worker
+from assistly.worker import NotPosted, Permanent, Retry, StillUnknown, Unknown, WasPosted, Worker
 from assistly.worker.threads import Runtime
 
 from .backend import Violation
-from .rules import Ending
+from .rules import Ending, Word
 from .scheduler import TICK, Process, Scheduler, SimulatedEvent, SimulatedQueue, StartableThread
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class WorkerProcess(Process):
         self.grace = random.choice((0.5, 3.0, 20.0))
         self.retry_delay = random.choice((None, None, timedelta(seconds=2)))
         self.timeout = random.choice((None, None, None, 1.2))
+        self.has_checks = random.random() < 0.5
         self.stopping = False
         self.has_ended = False
         self.paused: dict[str, float] = {}
@@ -86,7 +87,8 @@ class WorkerProcess(Process):
         self.worker = SimulatedWorker(
             SimulatedRuntime(world.scheduler, self),
             world.open(self),
-            dict.fromkeys(PLATFORMS, self.publish),
+            dict.fromkeys(PLATFORMS, SimulatedPublisher(self) if self.has_checks else self.publish),
+            check_pause=random.choice((0.5, 2.0)),
             worker_id=self.name,
             concurrency=self.concurrency,
             platform_concurrency=self.limits,
@@ -168,6 +170,25 @@ class WorkerProcess(Process):
         finally:
             rules.end(self, claim)
 
+    def check(self, job: Job) -> Any:
+        """The check of all platforms: it is sure only if no publisher may still be at it."""
+        world = self._world
+        random, rules = world.random, world.rules
+        world.scheduler.pause()
+        draw = random.random()
+        if draw < 0.1:
+            raise RuntimeError("no connection")
+        if draw < 0.2:
+            return None
+        with world.strict():
+            if rules.may_still_go_out(job.id):
+                return StillUnknown("a publisher may be at it")
+            posted = rules.published(job.id) > 0
+            rules.answers[self, job.id] = Word(job, posted)
+        if draw < 0.4:
+            world.meet(random.randrange(1, 40))
+        return WasPosted("found") if posted else NotPosted()
+
     def _ending(self, job: Job) -> tuple[Ending, Callable[[], Any]]:
         world = self._world
         random, rules = world.random, world.rules
@@ -194,6 +215,13 @@ class WorkerProcess(Process):
         rules.went_out(self, job)
         remote_id = random.choice((None, f"remote-{job.id}-{job.claim}"))
         return Ending("posted", remote_id=remote_id), lambda: remote_id
+
+
+class SimulatedPublisher:
+    """The publisher of a process whose platforms can be asked."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self.publish, self.check = process.publish, process.check
 
 
 def _raiser(error: BaseException) -> Callable[[], Any]:

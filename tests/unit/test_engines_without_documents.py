@@ -19,6 +19,7 @@ def test_what_needs_documents_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: storage.platforms.pause("x"),
         lambda: storage.platforms.pause_at_least("x", START + MINUTE),
         lambda: storage.platforms.limit("x", 1, MINUTE),
+        lambda: storage.schedules.put("s", "x", "a", every=MINUTE),
     ):
         with pytest.raises(ConfigurationError, match="keeps no documents"):
             call()
@@ -27,5 +28,9 @@ def test_what_needs_documents_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert storage.platforms.resume("x") is False
     assert storage.platforms.take("x", 5) == 5
     storage.platforms.give_back("x", 5)
+    assert storage.schedules.get("s") is None
+    assert storage.schedules.list() == []
+    assert storage.schedules.remove("s") is False
+    assert storage.schedules.run() == [], "a worker calls it"
     assert storage.queue.wait(0) is True
     assert [claimed.id for claimed in storage.queue.claim_due(worker_id="w")] == [job.id]

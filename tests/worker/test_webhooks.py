@@ -386,6 +386,8 @@ class TestSecrets:
             "whsec_====",
             "whsec_hunter2!hunter2",
             "whsec_hunter-hunter_2",
+            "whsec_hunter!!!!hunter22",
+            "whsec_hunter-_-_hunter22",
             "whsec_h\N{LATIN SMALL LETTER E WITH ACUTE}",
             f"{SECRET} whsec_",
             f"hunter2 hunter2 {SECRET}",

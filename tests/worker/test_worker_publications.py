@@ -21,6 +21,7 @@ from assistly.storage import (
 )
 from assistly.storage.stores.queue import Queue
 from assistly.worker import AsyncWorker, Permanent, Publication, Unknown, Worker
+from assistly.worker.threads import Runtime
 from waiting import until
 from worker.worker_harness import running, stored
 
@@ -195,6 +196,7 @@ def test_a_coroutine_awaits_it(storage: Storage, is_async: bool) -> None:
 def test_a_lost_claim_stops_the_second_step(storage: Storage, how: str) -> None:
     storage.queue.schedule("x", "hello")
     steps: list[int] = []
+    raised: list[type[BaseException]] = []
 
     def publisher(job: Job, publication: Publication) -> None:
         steps.append(1)
@@ -202,14 +204,16 @@ def test_a_lost_claim_stops_the_second_step(storage: Storage, how: str) -> None:
             storage.queue.remove(job.id)
         else:
             storage.queue.mark_unknown(job, "another did it")
-        with pytest.raises(ClaimLost):
+        try:
             publication.checkpoint({"step": 1})
-        publication.checkpoint({"step": 1})
+        except BaseException as error:
+            raised.append(type(error))
+            raise
         steps.append(2)
 
     worker = Worker(storage, {"x": publisher})
     worker.run_until_idle()
-    assert steps == [1]
+    assert (steps, raised) == ([1], [ClaimLost])
     assert worker.counts == {"lost": 1}
 
 
@@ -230,6 +234,24 @@ def test_after_the_time_limit_there_is_no_second_step(storage: Storage) -> None:
     assert raised.wait(LONG)
     assert stored(storage, job).checkpoint is None
     assert stored(storage, job).outcome_unknown
+
+
+def test_an_abandoned_publication_stores_nothing(storage: Storage) -> None:
+    """Also in the moment before the storage knows that the attempt has ended."""
+    storage.queue.schedule("x", "hello")
+    (claimed,) = storage.queue.claim_due(worker_id="w")
+    publication = Publication(Runtime(), storage.queue.begin_publish(claimed), storage.queue.checkpoint)
+    publication.abandon()
+    with pytest.raises(ClaimLost, match="time limit"):
+        publication.checkpoint({"step": 1})
+    assert stored(storage, claimed).checkpoint is None
+
+
+def test_attempts_are_counted_not_claims(storage: Storage) -> None:
+    job = storage.queue.schedule("x", "hello")
+    storage.queue.release(*storage.queue.claim_due(worker_id="w"))
+    Worker(storage, {"x": in_steps}).run_until_idle()
+    assert (stored(storage, job).claim, stored(storage, job).remote_id) == (2, "attempt-1")
 
 
 class Failing:

@@ -354,6 +354,46 @@ def test_many_dead_letters_are_looked_at_in_turn(
     assert max(rounds) == 3
 
 
+def test_the_unknown_ones_are_found_among_many_others(
+    storage: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciling, "_PAGE", 2)
+    monkeypatch.setattr(reconciling, "_PAGES", 2)
+    for _ in range(7):
+        storage.queue.schedule("x", "hello")
+    for job in storage.queue.claim_due(worker_id="w"):
+        storage.queue.mark_failed(job, "no", retryable=False)
+    job = unknown(storage, clock)
+    publisher = Checked(StillUnknown())
+    worker = Worker(storage, {"x": publisher})
+    in_rounds = reconciler_of(worker, storage)
+    asked = []
+    for _ in range(4):
+        in_rounds.round()
+        asked.append(len(publisher.asked))
+        clock.seconds += 1
+    assert asked == [0, 1, 1, 1]
+    worker.run_until_idle()  # which reads all
+    clock.seconds = HOUR
+    worker.run_until_idle()
+    assert publisher.asked == [job, job]
+
+
+def test_a_worker_that_came_second_tries_again_in_half_the_pause(storage: Storage, clock: Clock) -> None:
+    """The first one may be gone."""
+    unknown(storage, clock)
+    publisher = Checked(StillUnknown())
+    worker = Worker(storage, {"x": publisher})
+    first, second = reconciler_of(worker, storage), reconciler_of(worker, storage)
+    first.round()
+    clock.seconds = 2 * FIRST - 1
+    second.round()
+    assert len(publisher.asked) == 1
+    clock.seconds = 3 * FIRST - 1
+    second.round()
+    assert len(publisher.asked) == 2
+
+
 def reconciler_of(worker: Worker, storage: Storage) -> reconciling.Reconciler:
     options, runtime = worker._options, worker._runtime
     caller = invocation.PublisherCaller(runtime, None, options.timeout)

@@ -22,9 +22,9 @@ from .worker import Worker
 class AsyncWorker:
     """Publishes the due jobs of the platforms that it has a publisher for, on the caller's event loop.
 
-    It takes the same arguments as `Worker`, and an `AsyncStorage` as well. Coroutine publishers run on the
-    loop that awaits `run`. Calls of the storage, and publishers that are plain functions, run on threads
-    of the worker, so they never block the loop.
+    It takes the same arguments as `Worker`, and an `AsyncStorage` as well. Coroutine publishers and checks
+    run on the loop that awaits `run`. Calls of the storage, and publishers and checks that are plain
+    functions, run on threads of the worker, so they never block the loop.
 
     Raises InvalidValue for an option that is wrong.
     """

@@ -35,7 +35,8 @@ class Worker:
 
     It calls `begin_publish` before a publisher, and stores the outcome right after it. If the process dies
     in between, the job becomes a dead letter, `outcome unknown: …`, and is not published again unless
-    somebody answers that it was not published (`queue.resolve`), or replays it.
+    somebody answers that it was not published (`queue.resolve`), or replays it. A publisher that has a
+    `check` is asked, and its answer resolves the job.
 
     A claim lasts for `lease`, and a heartbeat extends it for as long as the publisher takes, so a
     publisher needs time-outs of its own. Unless STORAGE_VACUUM is `off`, the worker also calls

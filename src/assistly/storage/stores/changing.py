@@ -56,10 +56,12 @@ def cancellation(job: Job, now: datetime) -> Job:
     """See `Queue.cancel`."""
     cancelled = transitions.cancelled(job, now=now)
     if cancelled is None:
-        begun = ", and publishing has begun" if job.status is JobStatus.PROCESSING else ""
-        raise StatusConflict(
-            f"job {job.id} is {job.status}{begun}: it cannot be cancelled, and nothing was changed", job
-        )
+        found = f"{job.status}: it cannot be cancelled"
+        if job.status is JobStatus.CANCELLED:
+            found = "cancelled already"
+        elif job.status is JobStatus.PROCESSING:
+            found = "processing, and publishing has begun: it cannot be cancelled any more"
+        raise StatusConflict(f"job {job.id} is {found}; nothing was changed", job)
     return cancelled
 
 

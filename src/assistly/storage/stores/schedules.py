@@ -287,8 +287,10 @@ def _reconciled(
     times = times_of(schedule)
     slots: builtins.list[datetime] = []
     for slot in plan.slots:
-        found = backend.jobs.by_key(_key(schedule.id, slot))
-        job = None if found is None else backend.jobs.get(found.id, lock=True)
+        job = backend.jobs.by_key(_key(schedule.id, slot))
+        if job is not None and job.status in WAITING:
+            # Claimed jobs are not locked: those who settle many of them lock them in another order.
+            job = backend.jobs.get(job.id, lock=True)
         if job is None or job.status not in WAITING:
             if slot > schedule.made_until or (job is not None and job.status is JobStatus.PROCESSING):
                 slots.append(slot)
@@ -329,9 +331,10 @@ def _run_one(
     except InvalidValue as error:
         logging.getLogger("assistly.storage").warning("schedule %r makes no jobs: %s", id, error)
         return []
-    unfinished = _unfinished(backend, moved, max(_FINISHED_AT_ONCE, 2 * len(slots)))
-    _store(backend, replace(moved, slots=unfinished), plan.next_slot, now)
     schedule = moved.schedule
+    finished = _finished(backend, plan.slots, schedule, max(_FINISHED_AT_ONCE, 2 * len(slots)))
+    unfinished = [slot for slot in moved.slots if slot not in finished]
+    _store(backend, replace(moved, slots=unfinished), plan.next_slot, now)
     metadata = check.canonical_object("metadata", schedule.metadata)
     return [
         JobDraft(
@@ -347,11 +350,12 @@ def _run_one(
     ]
 
 
-def _unfinished(backend: StorageBackend, plan: Plan, most: int) -> builtins.list[datetime]:
-    """The slots of the plan, without those of finished jobs among the first `most` that have passed."""
-    passed = [*islice((slot for slot in plan.slots if slot <= plan.schedule.made_until), most)]
-    finished = {slot for slot in passed if _is_finished(backend.jobs.by_key(_key(plan.schedule.id, slot)))}
-    return [slot for slot in plan.slots if slot not in finished]
+def _finished(
+    backend: StorageBackend, slots: Sequence[datetime], schedule: Schedule, most: int
+) -> set[datetime]:
+    """The slots whose jobs are finished, of the first `most` that are not after made_until."""
+    passed = islice((slot for slot in slots if slot <= schedule.made_until), most)
+    return {slot for slot in passed if _is_finished(backend.jobs.by_key(_key(schedule.id, slot)))}
 
 
 def _is_finished(job: Job | None) -> bool:

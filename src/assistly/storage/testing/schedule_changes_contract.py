@@ -110,6 +110,19 @@ class ScheduleChangesContract(Contract):
         assert {job.content for job in waiting(storage)} == {"third"}
         assert released.id in {job.id for job in waiting(storage)}
 
+    @pytest.mark.parametrize("catch_up", ["last", "all"])
+    def test_a_job_that_was_made_late_is_changed_too(
+        self, storage: Storage, clock: FakeClock, catch_up: str
+    ) -> None:
+        put_daily(storage, catch_up=catch_up)
+        clock.advance(3 * DAY)
+        late = storage.schedules.run()
+        put_daily(storage, catch_up=catch_up, content="other")
+        assert {job.content for job in waiting(storage)} == {"other"}
+        assert len(waiting(storage)) == len(late)
+        storage.schedules.disable("s")
+        assert waiting(storage) == []
+
     def test_a_change_at_the_very_moment_of_a_slot(self, storage: Storage, clock: FakeClock) -> None:
         """The slot is one to come."""
         put_daily(storage)
