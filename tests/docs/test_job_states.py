@@ -29,8 +29,7 @@ def test_it_tries_every_transition_of_a_job() -> None:
     changes = {
         name
         for name, function in inspect.getmembers(transitions, inspect.isfunction)
-        if not name.startswith("_")
-        and inspect.signature(function).return_annotation == "Job | None"
+        if not name.startswith("_") and inspect.signature(function).return_annotation == "Job | None"
     }
     assert len(changes) >= 11
     source = Path(job_states.__file__).read_text(encoding="utf-8")

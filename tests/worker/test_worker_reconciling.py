@@ -564,6 +564,26 @@ def test_workers_at_once_ask_once_for_each_pause(shared: Storage) -> None:
     assert all(gap >= expected for gap, expected in zip(gaps, (pause, 2 * pause, 4 * pause), strict=True))
 
 
+def test_one_that_dies_while_it_asks_does_not_hold_up_the_next(storage: Storage, clock: Clock) -> None:
+    """However long the pause would have been."""
+    job = unknown(storage, clock, age=HOUR)
+
+    class Gone(Exception): ...
+
+    def gone() -> None:
+        raise Gone
+
+    dying = reconciler_of(Worker(storage, {"x": Checked(None)}), storage)
+    dying._answer = lambda *_: gone()  # type: ignore[method-assign,assignment]
+    dying.round()
+    publisher = Checked(WasPosted("remote"))
+    run(storage, publisher)
+    assert publisher.asked == []
+    clock.seconds += 2 * invocation.CHECK_SECONDS
+    run(storage, publisher)
+    assert stored(storage, job).remote_id == "remote"
+
+
 def test_resolve_can_name_the_claim(storage: Storage, clock: Clock) -> None:
     job = unknown(storage, clock)
     with pytest.raises(StatusConflict, match="claimed again since claim 0"):

@@ -42,8 +42,8 @@ class Reconciler:
     """Looks for outcomes that are unknown, of the platforms whose publishers have a check. Not thread-safe.
 
     A job is asked about when its outcome has been unknown for `check_pause` seconds, and then each time that
-    this time has doubled, or once an hour. A lock `check:{id}`, which lasts until the next question, keeps
-    other workers from asking the same.
+    this time has doubled, or once an hour. A lock `check:{id}`, held during the question and the pause after
+    it, keeps other workers from asking the same.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Reconciler:
         self._questions += 1
         lock = self._storage.lock.acquire(
             f"{self._owner_id}-{self._questions}",  # another one each time, since an owner may extend a lock
-            ttl=timedelta(seconds=max(pause, self._caller.check_limit)),
+            ttl=timedelta(seconds=2 * self._caller.check_limit),  # not the pause: it may die while it asks
             name=_lock_name(job),
         )
         if lock is None:

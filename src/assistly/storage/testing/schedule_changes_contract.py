@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -187,6 +187,16 @@ class ScheduleChangesContract(Contract):
             storage.schedules.run(ahead=AHEAD)
             storage.schedules.run(ahead=AHEAD)
         assert [slot for slot in slots(waiting(storage)) if slot.hour == 9] == days(3, 4)
+
+    @pytest.mark.parametrize("catch_up", ["last", "all"])
+    def test_it_is_not_missed_either(self, storage: Storage, clock: FakeClock, catch_up: str) -> None:
+        put_daily(storage, catch_up=catch_up)
+        (job,) = storage.schedules.run()
+        put_daily(storage, catch_up=catch_up, cron="0 9,15 * * *")
+        storage.queue.remove(job.id)
+        clock.time = job.scheduled_at + HOUR
+        missed = slots(storage.schedules.run(ahead=timedelta(0)))
+        assert missed == ([] if catch_up == "last" else [NINE + 6 * HOUR])
 
     def test_new_times_hold_from_the_change_on(self, storage: Storage, clock: FakeClock) -> None:
         """What was a slot before is not missed, and neither is what would have been one."""

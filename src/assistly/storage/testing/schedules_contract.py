@@ -354,6 +354,13 @@ class ScheduleRunsContract(Contract):
         assert len(storage.queue.claim_due(worker_id="w")) == len(missed)
         assert storage.queue.dead_letters() == []
 
+    @pytest.mark.parametrize("catch_up", ["last", "all"])
+    def test_a_single_missed_slot(self, storage: Storage, clock: FakeClock, catch_up: str) -> None:
+        put_daily(storage, catch_up=catch_up)
+        clock.time = NINE + DAY + TICK
+        assert slots(storage.schedules.run(ahead=timedelta(0))) == days(1, 1)
+        assert storage.schedules.run(ahead=timedelta(0)) == []
+
     def test_the_last_slot_that_was_made_in_time_is_not_missed(
         self, storage: Storage, clock: FakeClock
     ) -> None:
@@ -380,9 +387,11 @@ class ScheduleRunsContract(Contract):
             storage.queue.remove(job.id)
         for now in (START, START - 9 * DAY, START + DAY):
             assert storage.schedules.run(ahead=2 * DAY, now=now) == []
+        assert slots(storage.schedules.run(ahead=4 * DAY, now=START + 3 * DAY)) == days(7, 7)
+        assert slots(storage.schedules.run(ahead=8 * DAY, now=START)) == days(8, 8)
         put_daily(storage, catch_up="all", content="other", now=START)
         put_daily(storage, catch_up="all", cron="0 9,10 * * *", now=START)
-        assert not {*slots(storage.schedules.run(ahead=6 * DAY))} & {*days(1, 6)}
+        assert not {*slots(storage.schedules.run(ahead=8 * DAY))} & {*days(1, 8)}
 
     def test_many_schedules(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("assistly.storage.stores.schedules._PAGE", 10)
