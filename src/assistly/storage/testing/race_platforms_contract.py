@@ -45,7 +45,7 @@ class PlatformRacesContract(RacingContract):
         assert {platform.by for platform in found} == {f"racer-{race.size - 1}"}
 
     def test_no_claim_after_a_pause_hands_out_its_jobs(self, race: Race) -> None:
-        now, size = START + HOUR, 100
+        now, size = START + HOUR, 200
         platforms = [f"platform {number}" for number in range(6)]
         for platform in platforms:
             race.storage.queue.schedule_many(NewJob(platform, "hello", START) for _ in range(size))
@@ -55,7 +55,6 @@ class PlatformRacesContract(RacingContract):
             claims = [claim for _, claims in others for claim in claims]
             assert [jobs for began, jobs in claims if began > paused_at and jobs] == []
             handed_out += len(flat([jobs for _, jobs in claims]))
-        assert handed_out < size * len(platforms)
         for platform in platforms:
             assert race.storage.platforms.resume(platform, now=now) is True
         left = race.storage.queue.claim_due(worker_id="test", limit=1000, now=now)
