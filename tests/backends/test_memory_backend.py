@@ -397,7 +397,9 @@ class TestWait:
             lambda backend: backend.jobs.settle([Settlement("released", stored(backend, 2))], now=NOW),
             lambda backend: backend.jobs.settle([Settlement("failed", stored(backend, 2), at=NOW)], now=NOW),
             lambda backend: backend.jobs.replay(3, NOW, now=NOW),
-            lambda backend: backend.jobs.replay_many(platform=None, limit=None, scheduled_at=NOW, now=NOW),
+            lambda backend: backend.jobs.replay_many(
+                platform=None, limit=None, unknown=False, missed=False, scheduled_at=NOW, now=NOW
+            ),
             lambda backend: backend.jobs.remove(1),
             lambda backend: backend.close(),
         ],

@@ -71,8 +71,7 @@ def test_jobs_that_another_transaction_holds_are_passed_over(open_postgres: Call
 
     def sweep(backend: Any) -> int:
         now = START + timedelta(hours=1)
-        count: int = backend.jobs.dead_letter_late(limit=1, platforms=None, reason="missed: it", now=now)
-        return count
+        return len(backend.jobs.dead_letter_late(limit=1, platforms=None, reason="missed: it", now=now))
 
     backend = storage._context.backend
     with ThreadPoolExecutor(1) as threads, storage.transaction() as tx:

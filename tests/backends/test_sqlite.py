@@ -263,6 +263,7 @@ class TestSchema:
                 "001_init_sqlite.sql",
                 "002_tables_sqlite.sql",
                 "003_lean_queue_sqlite.sql",
+                "004_decisions_sqlite.sql",
             ]
             backend.ping()
             assert backend.migrate() == []

@@ -356,9 +356,9 @@ def looks(storage: Storage) -> Iterator[threading.Semaphore]:
     looked = threading.Semaphore(0)
     next_due_at = jobs.next_due_at
 
-    def look() -> datetime | None:
+    def look(**options: Any) -> datetime | None:
         looked.release()
-        return next_due_at()
+        return next_due_at(**options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "next_due_at", look)
