@@ -22,7 +22,7 @@ from assistly.storage import (
     StorageBackend,
 )
 from assistly.storage.aio.storage import AsyncTransaction
-from assistly.storage.testing import Contract, FakeClock, StorageContract, empty, open_for_test
+from assistly.storage.testing import Contract, FakeClock, empty, open_for_test
 from assistly.storage.testing.approvals_contract import ApprovalDecisionsContract
 from assistly.storage.testing.batches_contract import BatchesContract
 from assistly.storage.testing.events_contract import EventReadingContract
@@ -238,11 +238,7 @@ class AsyncFixtures(Contract):
         loop.run(storage.close)
 
 
-class TestAsyncMemory(AsyncFixtures, StorageContract):
-    engine = "memory"
-
-
-class OnThreads(
+class ThroughAwait(
     AsyncFixtures,
     QueueContract,
     SessionsContract,
@@ -271,7 +267,15 @@ class OnThreads(
     """Without what is checked above the facade: values, texts, times, and what retention keeps."""
 
 
-class TestAsyncSqlite(OnThreads):
+class TestAsyncMemory(ThroughAwait):
+    """Its calls are made on the event loop itself."""
+
+    engine = "memory"
+
+
+class TestAsyncSqlite(ThroughAwait):
+    """Its calls are made in threads."""
+
     engine = "sqlite"
 
 

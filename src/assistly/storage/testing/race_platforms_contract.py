@@ -45,8 +45,8 @@ class PlatformRacesContract(RacingContract):
         assert {platform.by for platform in found} == {f"racer-{race.size - 1}"}
 
     def test_no_claim_after_a_pause_hands_out_its_jobs(self, race: Race) -> None:
-        now, size = START + HOUR, 150
-        platforms = [f"platform {number}" for number in range(6)]
+        now, size = START + HOUR, 80
+        platforms = [f"platform {number}" for number in range(4)]
         for platform in platforms:
             race.storage.queue.schedule_many(NewJob(platform, "hello", START) for _ in range(size))
         handed_out = 0
