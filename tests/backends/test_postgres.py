@@ -24,7 +24,7 @@ from assistly.storage.errors import (
     StorageUnavailable,
 )
 from assistly.storage.storage import Storage
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 from postgres_proxy import Proxy
 from postgres_server import TemporaryServer
 from waiting import until

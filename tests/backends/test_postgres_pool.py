@@ -31,7 +31,7 @@ from assistly.storage.engines.postgres.database import PostgresDatabase
 from assistly.storage.engines.postgres.pool import Pool
 from assistly.storage.errors import StorageClosed, StorageUnavailable
 from assistly.storage.storage import Storage
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 from waiting import until
 
 PATIENCE = 30.0

@@ -37,7 +37,7 @@ from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.engines.sqlite.errors import translate
 from assistly.storage.engines.sqlite.migrations import SqliteMigrations
 from assistly.storage.records import Latency, Metrics
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 from waiting import until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

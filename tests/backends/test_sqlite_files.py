@@ -34,7 +34,7 @@ from assistly.storage import (
     open_storage,
 )
 from assistly.storage.engines.sqlite import identity
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 from waiting import PATIENCE
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -17,7 +17,7 @@ import pytest
 
 from assistly.storage import SqliteBackend, Storage
 from assistly.storage.engines.sqlite.driver import sqlite3
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 from waiting import until
 
 pytestmark = needs_fork

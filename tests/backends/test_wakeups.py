@@ -24,7 +24,7 @@ from assistly.storage.errors import StorageClosed
 from assistly.storage.records import Failed, Job, NewJob, Posted
 from assistly.storage.retry import RetryPolicy
 from assistly.storage.storage import Storage
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 from waiting import until
 
 PATIENCE = 20.0

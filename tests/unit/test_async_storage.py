@@ -31,7 +31,7 @@ from assistly.storage import (
 from assistly.storage.aio.storage import AsyncStorage as Facade
 from assistly.storage.aio.storage import AsyncTransaction
 from assistly.storage.engines.sqlite.driver import sqlite3
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 from waiting import until
 
 STORES = (

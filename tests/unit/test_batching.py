@@ -22,7 +22,7 @@ from assistly.storage import (
     batching,
 )
 from assistly.storage.batching import RETRY_SINGLY, BatchedCall, CallError, ThreadBatcher
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 from waiting import until
 
 NOW = datetime(2026, 1, 15, tzinfo=UTC)

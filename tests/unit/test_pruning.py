@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from assistly.storage import MemoryBackend, Storage, StorageClosed, StorageUnavailable, pruning
-from forking import needs_fork
+from assistly.storage.testing.forking import needs_fork
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PATIENCE = 10.0

@@ -29,8 +29,8 @@ from assistly.storage import (
     transactions,
 )
 from assistly.storage.engines.sqlite.driver import sqlite3
+from assistly.storage.testing.forking import needs_fork
 from assistly.storage.transactions import Guard, Transaction, is_any_open, opened_by
-from forking import needs_fork
 from waiting import until
 
 PATIENCE = 30

@@ -99,7 +99,7 @@ class WorkerLoop:
             runtime, "assistly-worker-heartbeat", heartbeat, self._claimed_jobs.heartbeat
         )
         every = min(options.lease.total_seconds(), _UPKEEP_SECONDS)
-        self._upkeep = PeriodicThread(runtime, "assistly-worker-upkeep", every, self._rescue_and_prune)
+        self._upkeep = PeriodicThread(runtime, "assistly-worker-upkeep", every, self._keep_up)
         self._maintenance = PeriodicThread(runtime, "assistly-worker-maintenance", every, self._maintain)
         self._reconciler = Reconciler(
             storage, options, caller, reporter, runtime.monotonic, lambda: self._must_end
@@ -371,8 +371,8 @@ class WorkerLoop:
                 message = error
             self._inbox.put(message)
 
-    def _rescue_and_prune(self) -> bool:
-        """Take back expired claims, and prune, even while this worker claims nothing."""
+    def _keep_up(self) -> bool:
+        """Take back expired claims, make the jobs of schedules, and prune, even while nothing is claimed."""
         try:
             if not self._calls.has_unsettled:
                 self._report_others(self._storage.queue.rescue_expired())
@@ -381,7 +381,7 @@ class WorkerLoop:
         except StorageClosed:
             return False
         except Exception as error:  # noqa: BLE001 - it is tried again
-            logger.warning("rescuing and pruning failed, and will be tried again: %s", described(error))
+            logger.warning("upkeep failed, and will be tried again: %s", described(error))
         return True
 
     def _maintain(self) -> bool:
