@@ -270,6 +270,7 @@ WRITES: dict[str, Operation] = {
     "mark_unknown": Operation(lambda s, job: s.queue.mark_unknown(job, "timed out"), held),
     "snooze": Operation(lambda s, job: s.queue.snooze(job, START + HOUR), held),
     "release": Operation(lambda s, job: s.queue.release(job), held),
+    "begin_publish_many": Operation(lambda s, jobs: s.queue.begin_publish_many(jobs), _claimed),
     "settle": Operation(_settle, _claimed),
     "rescue_expired": Operation(lambda s, _: s.queue.rescue_expired(), _overdue),
     "replay": Operation(lambda s, job: s.queue.replay(job.id), dead),

@@ -166,6 +166,14 @@ OPERATIONS = {
         lambda backend, job: backend.jobs.begin_publish(job.id, 5, now=NOW),
         lambda job: transitions.publish_begun(job, 5, now=NOW),
     ),
+    "begin_publish_many": Operation(
+        lambda backend, job: backend.jobs.begin_publish_many([(job.id, 4)], now=NOW)[0],
+        lambda job: transitions.publish_begun(job, 4, now=NOW),
+    ),
+    "begin_publish_many of another claim": Operation(
+        lambda backend, job: backend.jobs.begin_publish_many([(job.id, 5)], now=NOW)[0],
+        lambda job: transitions.publish_begun(job, 5, now=NOW),
+    ),
     "posted": settling("posted", remote_id="there"),
     "posted without an id": settling("posted"),
     "posted by another claim": settling("posted", claim=3, remote_id="there"),
@@ -237,7 +245,8 @@ def test_jobs(backend: StorageBackend, status: JobStatus) -> None:
 _REACH = {
     JobStatus.SCHEDULED: {"claim", "dead_letter_late", "reschedule"},
     JobStatus.RETRYING: {"claim", "dead_letter_late", "reschedule"},
-    JobStatus.PROCESSING: {"extend", "begin_publish", "posted", "failed", "expired", "snoozed", "released"},
+    JobStatus.PROCESSING: {"extend", "begin_publish", "begin_publish_many"}
+    | {"posted", "failed", "expired", "snoozed", "released"},
     JobStatus.POSTED: set[str](),
     JobStatus.DEAD_LETTER: {"replay", "replay_many"},
     JobStatus.CANCELLED: {"replay"},

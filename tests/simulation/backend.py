@@ -126,9 +126,11 @@ class SimulatedStore:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             scheduler = world.scheduler
-            if name == "begin_publish":
+            if name in ("begin_publish", "begin_publish_many"):
+                ids = [args[0]] if name == "begin_publish" else [id for id, _ in args[0]]
                 with world.strict():
-                    world.rules.requested(backend.process, args[0])
+                    for id in ids:
+                        world.rules.requested(backend.process, id)
             world.count_call()
             scheduler.pause()
             fault = world.faults.draw(backend, kind, name, writes)

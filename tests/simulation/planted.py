@@ -53,14 +53,17 @@ def begin_publish_is_skipped() -> list[Replacement]:
     def begin_publish(self: Any, job: Job, may_begin: Callable[[], bool]) -> Job | None:
         return job if may_begin() else None
 
-    return [(storage_calls.RetriedCalls, "begin_publish", begin_publish)]
+    return [
+        (storage_calls.RetriedCalls, "begin_publish", begin_publish),
+        (storage_calls.RetriedCalls, "begin_publish_many", lambda self, jobs: jobs),
+    ]
 
 
 @_planted
 def an_outcome_is_not_stored_again_after_a_lost_reply() -> list[Replacement]:
-    def _settle(self: Any, outcome: Any, now: Any) -> Any:
+    def _settle(self: Any, outcome: Any, in_doubt: bool) -> Any:
         try:
-            return self._queue.settle([outcome], now=now).jobs[0]
+            return self._queue.settle([outcome]).jobs[0]
         except (StorageError, IndexError):
             return storage_calls.NotSettled.NOT_STORED
 

@@ -354,6 +354,11 @@ class Reference:
             return None
         return self._job(replace(job, publish_started_at=job.publish_started_at or now, updated_at=now))
 
+    def jobs_begin_publish_many(
+        self, answer: Any, claims: Sequence[tuple[int, int]], *, now: datetime
+    ) -> list[Job | None]:
+        return [self.jobs_begin_publish(None, id, claim, now=now) for id, claim in claims]
+
     def jobs_settle(
         self, answer: Any, settlements: Sequence[Settlement], *, now: datetime, expired_only: bool = False
     ) -> list[Job | None]:

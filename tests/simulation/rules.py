@@ -346,6 +346,12 @@ class Rules:
             held.begun = True
             held.begun_at, held.begun_mono = answer.updated_at, self._world.scheduler.now
 
+    def _after_jobs_begin_publish_many(
+        self, process: Process, answer: Any, lost: bool, claims: Any, **asked: Any
+    ) -> None:
+        for (id, claim), job in zip(claims, answer, strict=True):
+            self._after_jobs_begin_publish(process, job, lost, id, claim, **asked)
+
     def _after_jobs_settle(
         self, process: Process, answer: Any, lost: bool, settlements: Any, **asked: Any
     ) -> None:

@@ -23,7 +23,7 @@ from .workers import WorkerProcess
 if TYPE_CHECKING:
     from assistly.storage import StorageBackend
 
-_CRITICAL = ("begin_publish", "settle", "complete")
+_CRITICAL = ("begin_publish", "begin_publish_many", "settle", "complete")
 _MORE_FAULTS = 5
 """Calls on which most depends go wrong more often."""
 

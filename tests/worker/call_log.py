@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _METHODS = {
     "sweep_and_claim": "claim_due",
-    **{name: name for name in ("begin_publish", "settle", "rescue_expired")},
+    **{name: name for name in ("begin_publish", "begin_publish_many", "settle", "rescue_expired")},
 }
 """What a worker calls, and what it is recorded as."""
 

@@ -16,6 +16,7 @@ from assistly.storage import (
     JobStatus,
     MemoryBackend,
     MigrationError,
+    NewJob,
     NotFound,
     OutcomeUnknown,
     Posted,
@@ -79,6 +80,35 @@ def test_a_result_waits_for_the_storage_and_is_stored_once(storage: Storage, fai
 
 
 @pytest.mark.parametrize("landed", [False, True])
+@pytest.mark.parametrize("error", [OutcomeUnknown("no reply"), StorageUnavailable("away"), TypeError("oops")])
+def test_outcomes_that_cannot_be_stored_together_are_stored_one_by_one(
+    storage: Storage, fail: Patch, error: Exception, landed: bool
+) -> None:
+    storage.queue.schedule_many(NewJob("x", str(number)) for number in range(8))
+    gate = threading.Barrier(4)
+    together, settle = [0], storage.queue.settle
+
+    def failing(outcomes: list[Posted]) -> Any:
+        if len(outcomes) == 1:
+            return settle(outcomes)
+        together[0] += 1
+        if landed and not isinstance(error, StorageUnavailable):
+            settle(outcomes)
+        raise error
+
+    storage.queue.settle = failing  # type: ignore[method-assign, assignment]
+
+    def publisher(job: Job) -> str:
+        gate.wait(30)
+        return f"remote-{job.id}"
+
+    worker = Worker(storage, {"x": publisher}, concurrency=4)
+    worker.run_until_idle()
+    assert worker.counts == {"posted": 8}
+    assert {job.remote_id for job in storage.queue.list()} == {f"remote-{n}" for n in range(1, 9)}
+
+
+@pytest.mark.parametrize("landed", [False, True])
 def test_a_lost_reply_to_the_settlement_is_looked_up(storage: Storage, fail: Patch, landed: bool) -> None:
     job = storage.queue.schedule("x", "hello")
     calls = fail("settle", OutcomeUnknown("no reply"), landed=landed)
@@ -127,12 +157,52 @@ def test_publishing_begins_when_that_is_stored(
     storage: Storage, fail: Patch, error: Exception, landed: bool
 ) -> None:
     job = storage.queue.schedule("x", "hello")
+    fail("begin_publish_many", error, landed=landed)
     fail("begin_publish", error, landed=landed)
     assert published(storage) == ([job.id], {"posted": 1})
 
 
+def test_jobs_that_cannot_begin_together_begin_one_by_one(
+    storage: Storage, fail: Patch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = storage.queue.schedule_many(NewJob("x", str(number)) for number in range(3))
+    together = fail("begin_publish_many", StorageUnavailable("away"))
+    singly = fail("begin_publish")
+    calls, counts = published(storage)
+    assert (sorted(calls), counts) == ([job.id for job in jobs], {"posted": 3})
+    assert (len(together), len(singly)) == (1, 3)
+    assert "3 jobs wait to be published: away" in caplog.text
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_job_that_has_begun_is_put_back_if_it_may_not_be_published_now(
+    storage: Storage, stop: bool
+) -> None:
+    """The worker was stopped, or the platform paused, between the beginning and the publisher's call."""
+    job = storage.queue.schedule("x", "hello")
+    calls: list[int] = []
+    worker = Worker(storage, {"x": lambda job: calls.append(job.id)})
+    begin = storage.queue.begin_publish_many
+
+    def begin_and_interrupt(jobs: list[Job]) -> list[Job]:
+        begun = begin(jobs)
+        if stop:
+            worker.stop()
+        else:
+            worker._pauses.rate_limited("x", 60.0, 0.0)
+        return begun
+
+    storage.queue.begin_publish_many = begin_and_interrupt  # type: ignore[method-assign, assignment]
+    worker.run_until_idle()
+    stored = storage.queue.get(job.id)
+    assert stored is not None
+    assert (calls, worker.counts) == ([], {"put back": 1})
+    assert (stored.status, stored.publish_started_at, stored.retries) == (JobStatus.SCHEDULED, None, 0)
+
+
 def test_a_worker_that_gives_up_to_begin_hands_the_job_back(storage: Storage, fail: Patch) -> None:
     job = storage.queue.schedule("x", "hello")
+    fail("begin_publish_many", StorageUnavailable("away"))
     calls: list[int] = []
     worker = Worker(storage, {"x": lambda job: calls.append(job.id)})
     begin = storage.queue.begin_publish
@@ -196,6 +266,7 @@ def test_a_call_is_repeated_after_any_error_but_a_final_one(
     storage: Storage, fail: Patch, caplog: pytest.LogCaptureFixture, method: str, error: Exception
 ) -> None:
     job = storage.queue.schedule("x", "hello")
+    fail("begin_publish_many", error)
     calls = fail(method, error, error)
     assert published(storage) == ([job.id], {"posted": 1})
     assert len(calls) == 3
@@ -220,6 +291,7 @@ def test_an_outcome_that_cannot_be_stored_is_not_said_to_be_lost(
 @pytest.mark.parametrize("error", [StorageClosed("closed"), InvalidValue("no such job")])
 def test_nothing_is_published_after_a_final_error(storage: Storage, fail: Patch, error: Exception) -> None:
     job = storage.queue.schedule("x", "hello")
+    fail("begin_publish_many", error)
     fail("begin_publish", error)
     fail("settle", error)
     assert published(storage)[0] == []
@@ -325,5 +397,5 @@ def test_nothing_is_tried_for_ever(storage: Storage, fail: Patch) -> None:
         delays.append(seconds)
         return len(delays) == 4
 
-    assert RetriedCalls(storage, pause).settle(Posted(job)) is NotSettled.NOT_STORED
+    assert [*RetriedCalls(storage, pause).settle([Posted(job)])] == [NotSettled.NOT_STORED]
     assert delays == [0.05, 0.1, 0.2, 0.4]

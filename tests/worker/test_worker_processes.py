@@ -43,19 +43,19 @@ def deadly(job):
     if job.content == "raise":
         raise RuntimeError("poison")
 """
-# A worker that is gone between its claim and begin_publish.
+# A worker that is gone before publishing has begun.
 NEVER_BEGINS = """
 import os
 from assistly.storage.stores.queue import Queue
 
-begin_publish = Queue.begin_publish
+begin_publish_many = Queue.begin_publish_many
 
-def begin_or_die(self, job, *, now=None):
-    if job.content == "poison":
+def begin_or_die(self, jobs, *, now=None):
+    if any(job.content == "poison" for job in jobs):
         os._exit(9)
-    return begin_publish(self, job, now=now)
+    return begin_publish_many(self, jobs, now=now)
 
-Queue.begin_publish = begin_or_die
+Queue.begin_publish_many = begin_or_die
 """
 SQLITE_ONLY = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 

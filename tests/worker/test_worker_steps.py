@@ -79,9 +79,10 @@ class InTwoSteps:
         return NotPosted()
 
 def at_begin(begin):
-    def wrapper(queue, job, **kwargs):
-        reach("claimed", job)
-        return begin(queue, job, **kwargs)
+    def wrapper(queue, jobs, **kwargs):
+        for job in jobs:
+            reach("claimed", job)
+        return begin(queue, jobs, **kwargs)
     return wrapper
 
 def at_settle(settle):
@@ -96,7 +97,7 @@ def at_settle(settle):
     return wrapper
 
 def work():
-    Queue.begin_publish = at_begin(Queue.begin_publish)
+    Queue.begin_publish_many = at_begin(Queue.begin_publish_many)
     Queue.settle = at_settle(Queue.settle)
     with open_storage(auto_prune=False) as storage:
         Worker(

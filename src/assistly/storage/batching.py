@@ -75,14 +75,12 @@ class BatchedCall(Generic[X, R, T]):
         single: Callable[[X, R], T],
         batch: Callable[[X, Sequence[R], datetime], Sequence[Answer]],
         length: Callable[[R], int] = lambda _: 0,
-        *,
-        writers: int | None = None,
     ) -> None:
         self._context = context
         self._single = single
         self._batch = batch
         self.length = length
-        self.writers = context.writers if writers is None else min(writers, context.writers)
+        self.writers = context.writers
         """How many batches may be in flight; with 0 calls are not batched."""
         self._batcher = ThreadBatcher(self) if self.writers else None
 

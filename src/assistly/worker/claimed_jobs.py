@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
@@ -19,7 +20,7 @@ class Stage(Enum):
     """How far a worker is with a job."""
 
     CLAIMED = auto()
-    """Nothing was published, and no call of `begin_publish` was made."""
+    """Nothing was published, and the storage was not asked to record that publishing begins."""
     BEGINNING = auto()
     """Nothing was published, but the storage may have recorded that publishing began."""
     PUBLISHING = auto()
@@ -40,8 +41,14 @@ class ClaimedJob:
     lost: bool = False
     """Whether the heartbeat has found that the claim is lost."""
     stage: Stage = Stage.CLAIMED
+    begun: Job | None = None
+    """The job as it was stored when publishing began."""
+    begun_at: float = 0.0
+    """When that was, in seconds of the worker's clock."""
     outcome: Outcome | None = None
     """What has to be stored, in the stage SETTLING."""
+    seconds: float | None = None
+    """How long the publisher took; None if it was not called."""
 
 
 class ClaimedJobs:
@@ -55,16 +62,17 @@ class ClaimedJobs:
         self._mutex = threading.Lock()
         self._ending = False
 
-    def add(self, claimed: ClaimedJob) -> None:
-        """Extend the lease of this job from now on."""
+    def add(self, claimed: Iterable[ClaimedJob]) -> None:
+        """Extend the leases of these jobs from now on."""
         with self._mutex:
-            self._jobs[claimed.job.id] = claimed
+            self._jobs.update({each.job.id: each for each in claimed})
 
-    def remove(self, claimed: ClaimedJob) -> None:
-        """Stop extending the lease of this job."""
+    def remove(self, claimed: Iterable[ClaimedJob]) -> None:
+        """Stop extending the leases of these jobs."""
         with self._mutex:
-            if self._jobs.get(claimed.job.id) is claimed:
-                del self._jobs[claimed.job.id]
+            for each in claimed:
+                if self._jobs.get(each.job.id) is each:
+                    del self._jobs[each.job.id]
 
     def all(self) -> list[ClaimedJob]:
         """The jobs that are not settled yet."""

@@ -122,10 +122,17 @@ class Reporter:
         self._waiting = 0
         self._dropped = 0
 
-    def report(self, event: WorkerEvent, *, counted: bool = True) -> None:
-        """Log the event, count it unless it is about another worker's job, and hand it to the hook."""
-        if counted and event.kind in _COUNTED:
-            self._counts.add(_COUNTED[event.kind])
+    def is_wanted(self, kind: EventKind) -> bool:
+        """Whether events of this kind are logged or handed to a hook."""
+        return self._hook is not None or logger.isEnabledFor(_LEVELS.get(kind, logging.ERROR))
+
+    def count(self, kind: EventKind) -> None:
+        """Count a job of this worker that has ended so."""
+        if kind in _COUNTED:
+            self._counts.add(_COUNTED[kind])
+
+    def report(self, event: WorkerEvent) -> None:
+        """Log the event, and hand it to the hook."""
         level = _LEVELS.get(event.kind, logging.ERROR)
         if logger.isEnabledFor(level):
             logger.log(level, "%s", described(event))

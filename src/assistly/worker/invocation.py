@@ -193,6 +193,8 @@ class PublisherCall(Generic[T]):
     def run(self) -> T:
         """Make the call, wait for what it returns, and return its result."""
         result: Any = self._make()
+        if result is None or type(result) is str:
+            return self._read(result)
         for _ in range(_MOST_AWAITED):
             with examining(self.what):
                 is_future = isinstance(result, Future)

@@ -16,6 +16,7 @@ from .claimed_jobs import ClaimedJob, ClaimedJobs
 from .events import EventKind, Reporter, WorkerEvent, one_line
 from .processing import JobProcessor
 from .reconciling import Reconciler
+from .settler import Settler
 from .shares import ThreadShares
 from .slots import PlatformSlots
 from .storage_calls import TRANSIENT, Backoff, RetriedCalls, described, logger
@@ -57,12 +58,19 @@ class Message(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A publisher thread has finished a job of this platform."""
+    """A publisher thread has finished a job of this platform, which has to be settled."""
 
     platform: str
 
 
-Inbox = MessageQueue[Message | Finished | BaseException]
+@dataclass(frozen=True, slots=True)
+class SettledJobs:
+    """Jobs of this number are settled."""
+
+    count: int
+
+
+Inbox = MessageQueue[Message | Finished | SettledJobs | BaseException]
 
 
 class WorkerLoop:
@@ -94,6 +102,15 @@ class WorkerLoop:
         self._processor = JobProcessor(
             options, self._calls, self._claimed_jobs, pauses, caller, lambda: self._must_end, reporter
         )
+        self._settler = Settler(
+            runtime,
+            options.worker_id,
+            self._calls,
+            self._claimed_jobs,
+            self._slots,
+            reporter,
+            lambda count: self._inbox.put(SettledJobs(count)),
+        )
         heartbeat = options.heartbeat.total_seconds()
         self._heartbeat = PeriodicThread(
             runtime, "assistly-worker-heartbeat", heartbeat, self._claimed_jobs.heartbeat
@@ -114,6 +131,7 @@ class WorkerLoop:
         self._budgets = PlatformBudgets(storage, runtime.monotonic)
         self._found_nothing: dict[str, float] = {}
         self._running = 0
+        self._settling = 0
         self._is_claiming = False
         self._is_waiting = False
         self._nothing_new = False
@@ -154,6 +172,7 @@ class WorkerLoop:
 
     def _run(self, loop: Callable[[], None], on_end: Callable[[], None]) -> None:
         self._heartbeat.start()
+        self._settler.start()
         try:
             loop()
         finally:
@@ -169,14 +188,15 @@ class WorkerLoop:
         while not self._must_end:
             try:
                 claimed = self._claim_all()
-            except TRANSIENT as error:
-                logger.warning("nothing can be claimed now: %s", error)
+            except StorageError as error:
+                if not self._must_wait_out(error):
+                    raise
                 claimed, self._nothing_new = 0, True
             self._rest(found=claimed > 0)
 
     def _drain(self) -> None:
         self._reconciler.round(whole=True)
-        while not self._must_end and (self._claim_all() or self._running):
+        while not self._must_end and (self._claim_all() or self._running or self._settling):
             self._receive(None)
 
     def _claim_all(self) -> int:
@@ -195,7 +215,7 @@ class WorkerLoop:
         self._shares.alone = {*self._options.limits, *self._budgets.limited}
         claimed = 0
         done = {*without, *filter(self._is_overrun, self._options.platforms)}
-        while self._running < self._options.concurrency:
+        while self._running < self._options.concurrency > self._settling:
             platforms, most = self._shares.next_group(done)
             if not platforms:
                 break
@@ -226,8 +246,13 @@ class WorkerLoop:
                     self._slots.release(slots[len(jobs) :])
         finally:
             self._is_claiming = False
-        for number, job in enumerate(jobs):
-            self._hand_out(ClaimedJob(job, slots[number] if slots else None, claimed_at))
+        claimed = [
+            ClaimedJob(job, slots[number] if slots else None, claimed_at) for number, job in enumerate(jobs)
+        ]
+        self._claimed_jobs.add(claimed)
+        self._processor.begin(claimed)
+        for each in claimed:
+            self._hand_out(each)
         return len(jobs)
 
     def _claim_within_budget(self, platforms: list[str], most: int) -> list[Job]:
@@ -270,11 +295,11 @@ class WorkerLoop:
             error=one_line(job.dead_letter_reason if is_dead else job.last_error) or None,
             until=job.due_at if kind is EventKind.FAILED else None,
         )
-        self._reporter.report(event, counted=False)
+        self._reporter.report(event)
 
     def _hand_out(self, claimed: ClaimedJob) -> None:
-        self._claimed_jobs.add(claimed)
-        self._report(EventKind.CLAIMED, claimed.job)
+        if self._reporter.is_wanted(EventKind.CLAIMED):
+            self._report(EventKind.CLAIMED, claimed.job)
         self._shares.begin(claimed.job.platform)
         self._running += 1
         if self._running > len(self._threads):
@@ -288,19 +313,17 @@ class WorkerLoop:
             try:
                 self._processor.process(claimed)
             except BaseException:  # noqa: BLE001 - the thread has other jobs to do
-                # It is not settled, so its lease expires, and rescue decides.
+                # Without an outcome it is not settled, so its lease expires, and rescue decides.
                 logger.exception("job %d: the worker failed", claimed.job.id)
             finally:
-                self._claimed_jobs.remove(claimed)
-                if claimed.slot is not None:
-                    self._slots.release([claimed.slot])
                 self._inbox.put(Finished(claimed.job.platform))
+                self._settler.put(claimed)
 
     def _rest(self, *, found: bool) -> None:
         """Sleep until there may be a job to claim."""
         if found:
             self._backoff.reset()
-        if self._running == self._options.concurrency:
+        if self._running == self._options.concurrency or self._settling >= self._options.concurrency:
             self._receive(None)
         elif self._nothing_new and not found:
             # The platforms of the due jobs are at their limits.
@@ -332,7 +355,7 @@ class WorkerLoop:
             messages.append(self._take(None))
         return any(message is not Message.NOT_DUE for message in messages)
 
-    def _take(self, timeout: float | None) -> Message | Finished:
+    def _take(self, timeout: float | None) -> Message | Finished | SettledJobs:
         message = self._inbox.get(timeout=timeout)
         if isinstance(message, BaseException):
             if not self._must_wait_out(message):
@@ -340,7 +363,10 @@ class WorkerLoop:
             message = Message.STILL_DUE
         if isinstance(message, Finished):
             self._running -= 1
+            self._settling += 1
             self._shares.end(message.platform)
+        elif isinstance(message, SettledJobs):
+            self._settling -= message.count
         elif message is not Message.STOP:
             self._is_waiting = False
             self._nothing_new = message is Message.STILL_DUE
@@ -349,8 +375,9 @@ class WorkerLoop:
         return message
 
     def _must_wait_out(self, error: BaseException) -> bool:
-        """Whether an error of the storage does not end the worker now, since an outcome has to be stored."""
-        if not self._calls.has_unsettled or not isinstance(error, StorageError):
+        """Whether an error does not end the worker: it passes, or an outcome has to be stored."""
+        is_settling = self._settling > 0 or self._calls.has_unsettled
+        if not isinstance(error, TRANSIENT) and not (is_settling and isinstance(error, StorageError)):
             return False
         if isinstance(error, StorageClosed):
             return False
@@ -396,11 +423,12 @@ class WorkerLoop:
 
     def _finish(self) -> None:
         """Wait for the running jobs, then end the threads."""
-        while self._running:
+        while self._running or self._settling:
             try:
                 self._take(None)
             except Exception as error:  # noqa: BLE001 - it ends anyway
                 logger.warning("while stopping: %s", described(error))
+        self._settler.end(_JOIN_SECONDS)
         self._claimed_jobs.end()
         self._heartbeat.stop()
         for _ in self._threads:

@@ -1,13 +1,13 @@
-"""Processes one claimed job: begins publishing, calls the publisher, settles, logs."""
+"""Processes claimed jobs: begins publishing, calls the publisher, and says how it ended."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from assistly.storage import records
 from assistly.storage.errors import InvalidValue
-from assistly.storage.records import Failed, Job, JobStatus, Outcome, Posted, Released, Snoozed
+from assistly.storage.records import Failed, Job, Outcome, Posted, Released, Snoozed
 from assistly.storage.validation import later, optional_name, utc
 
 from .claimed_jobs import ClaimedJob, ClaimedJobs, Stage
@@ -16,14 +16,14 @@ from .invocation import PublisherCaller
 from .options import CheckedOptions
 from .pauses import PlatformPauses
 from .publisher import Permanent, Retry, Unknown, pause_seconds
-from .storage_calls import NotSettled, RetriedCalls, logger
+from .storage_calls import RetriedCalls, logger
 
 _LONGEST_PAUSE = timedelta(days=30).total_seconds()
 _LONGEST_ERROR = 4096
 
 
 class JobProcessor:
-    """Publishes and settles claimed jobs. All publisher threads share it."""
+    """Publishes claimed jobs. All publisher threads share it."""
 
     def __init__(
         self,
@@ -43,21 +43,32 @@ class JobProcessor:
         self._is_stopping = is_stopping
         self._reporter = reporter
 
-    def process(self, claimed: ClaimedJob) -> None:
-        """Publish and settle a job, or put it back if it may not be published now."""
-        job = self._calls.begin_publish(claimed.job, lambda: self._may_begin(claimed))
-        if job is None:
-            self._put_back(claimed)
+    def begin(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Begin to publish jobs in one call. Those of which it fails are begun by `process`."""
+        may_begin = [claimed for claimed in jobs if self._may_begin(claimed)]
+        if not may_begin:
             return
-        claimed.stage = Stage.PUBLISHING
         began = self._options.clock()
-        outcome = self._publish(job, began)
-        settled = self._settle(claimed, outcome)
-        self._report(outcome, settled, self._options.clock() - began)
+        begun = {job.id: job for job in self._calls.begin_publish_many([each.job for each in may_begin])}
+        for claimed in may_begin:
+            claimed.begun, claimed.begun_at = begun.get(claimed.job.id), began
 
-    def _settle(self, claimed: ClaimedJob, outcome: Outcome) -> Job | NotSettled:
+    def process(self, claimed: ClaimedJob) -> None:
+        """Publish a job, or put it back if it may not be published now. Its outcome is stored elsewhere."""
+        job = self._begun(claimed)
+        if job is None:
+            outcome = self._put_back(claimed)
+        else:
+            claimed.stage = Stage.PUBLISHING
+            began = self._options.clock()
+            outcome = self._publish(job, began)
+            claimed.seconds = self._options.clock() - began
         claimed.outcome, claimed.stage = outcome, Stage.SETTLING
-        return self._calls.settle(outcome)
+
+    def _begun(self, claimed: ClaimedJob) -> Job | None:
+        if claimed.begun is None:
+            return self._calls.begin_publish(claimed.job, lambda: self._may_begin(claimed))
+        return claimed.begun if self._may_begin(claimed) else None
 
     def _may_begin(self, claimed: ClaimedJob) -> bool:
         if (
@@ -69,15 +80,12 @@ class JobProcessor:
         claimed.stage = Stage.BEGINNING
         return True
 
-    def _put_back(self, claimed: ClaimedJob) -> None:
+    def _put_back(self, claimed: ClaimedJob) -> Outcome:
         job = claimed.job
         pause = self._pauses.remaining(job.platform, claimed.claimed_at)
         if pause and not self._is_stopping():
-            outcome: Outcome = Snoozed(job, self._storage_time(job, claimed.claimed_at, pause))
-        else:
-            outcome = Released(job)
-        settled = self._settle(claimed, outcome)
-        self._report(outcome, settled, was_put_back=True)
+            return Snoozed(job, self._storage_time(job, claimed.claimed_at, pause))
+        return Released(job)
 
     def _publish(self, job: Job, began: float) -> Outcome:
         try:
@@ -135,42 +143,6 @@ class JobProcessor:
         `job` was written when the worker's clock showed `since`; its `updated_at` is the storage's time then.
         """
         return later(job.updated_at, timedelta(seconds=self._options.clock() - since + ahead))
-
-    def _report(
-        self,
-        outcome: Outcome,
-        settled: Job | NotSettled,
-        seconds: float | None = None,
-        *,
-        was_put_back: bool = False,
-    ) -> None:
-        job = outcome.job if isinstance(settled, NotSettled) else settled
-        kind, error, until = EventKind.FAILED, one_line(job.last_error), job.due_at
-        if isinstance(settled, NotSettled):
-            is_lost = settled is NotSettled.CLAIM_LOST
-            kind, error = EventKind.LOST if is_lost else EventKind.NOT_STORED, ending(outcome)
-        elif job.status is JobStatus.POSTED:
-            kind = EventKind.PUBLISHED
-        elif job.status is JobStatus.DEAD_LETTER:
-            kind = EventKind.UNKNOWN if isinstance(outcome, records.Unknown) else EventKind.DEAD
-            error = one_line(job.dead_letter_reason)
-        elif was_put_back:
-            kind = EventKind.PUT_BACK
-        elif isinstance(outcome, Snoozed):
-            kind = EventKind.SNOOZED
-        retries = kind in (EventKind.FAILED, EventKind.SNOOZED)
-        says_why = kind not in (EventKind.PUBLISHED, EventKind.SNOOZED, EventKind.PUT_BACK)
-        self._reporter.report(
-            WorkerEvent(
-                kind,
-                self._options.worker_id,
-                job.platform,
-                job,
-                error=error if says_why else None,
-                until=until if retries else None,
-                seconds=seconds,
-            )
-        )
 
 
 def _unknown_in(error: Exception) -> Unknown | None:

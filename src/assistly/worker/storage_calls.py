@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from enum import Enum, auto
 
@@ -67,12 +67,24 @@ class RetriedCalls:
         self._queue = storage.queue
         self._platforms = storage.platforms
         self._sleep = sleep
-        self._unsettled: set[int] = set()
+        self._is_behind = False
 
     @property
     def has_unsettled(self) -> bool:
-        """Whether a job has ended here, but its outcome could not be stored yet."""
-        return bool(self._unsettled)
+        """Whether an outcome could not be stored, and it or those after it are not stored yet."""
+        return self._is_behind
+
+    def note_all_settled(self) -> None:
+        """Note that no outcome waits to be stored."""
+        self._is_behind = False
+
+    def begin_publish_many(self, jobs: Sequence[Job]) -> list[Job]:
+        """Call `Queue.begin_publish_many` once; none after an error: then they are begun one by one."""
+        try:
+            return self._queue.begin_publish_many(jobs)
+        except Exception as error:  # noqa: BLE001 - nothing is published before it is stored
+            logger.warning("%d jobs wait to be published: %s", len(jobs), described(error))
+            return []
 
     def begin_publish(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
         """Call `Queue.begin_publish`; None if the job must not be published.
@@ -134,30 +146,42 @@ class RetriedCalls:
             if self._sleep(backoff.next()):
                 return
 
-    def settle(self, outcome: Outcome, now: datetime | None = None) -> Job | NotSettled:
-        """Settle a job and return it, or why it could not be settled."""
-        try:
-            return self._settle(outcome, now)
-        finally:
-            self._unsettled.discard(outcome.job.id)
+    def settle(self, outcomes: Sequence[Outcome]) -> Iterator[Job | NotSettled]:
+        """Settle jobs, and yield each in order, or why it could not be settled.
 
-    def _settle(self, outcome: Outcome, now: datetime | None) -> Job | NotSettled:
+        It settles them in one call, and after an error one by one, so that none can keep others from it.
+        """
+        in_doubt = False
+        if len(outcomes) > 1:
+            try:
+                settled = self._queue.settle(outcomes)
+            except Exception as error:  # noqa: BLE001 - the outcomes must not get lost
+                in_doubt = _may_be_stored(error)
+                self._is_behind = True
+                logger.warning("%d jobs wait to be settled: %s", len(outcomes), described(error))
+            else:
+                jobs = {(job.id, job.claim): job for job in settled.jobs}
+                for outcome in outcomes:
+                    yield jobs.get((outcome.job.id, outcome.job.claim), NotSettled.CLAIM_LOST)
+                return
+        for outcome in outcomes:
+            yield self._settle(outcome, in_doubt)
+
+    def _settle(self, outcome: Outcome, in_doubt: bool) -> Job | NotSettled:
         id = outcome.job.id
         backoff = Backoff()
-        in_doubt = False
         while True:
             try:
-                settled = self._queue.settle([outcome], now=now)
+                settled = self._queue.settle([outcome])
                 if settled.jobs or not in_doubt:
                     return settled.jobs[0] if settled.jobs else NotSettled.CLAIM_LOST
             except _FINAL as error:
                 logger.error("job %d cannot be settled: %s", id, error)
                 return NotSettled.NOT_STORED
             except Exception as error:  # noqa: BLE001 - the outcome must not get lost
-                # Only an error of the storage promises that nothing was written.
-                in_doubt |= isinstance(error, OutcomeUnknown) or not isinstance(error, StorageError)
+                in_doubt |= _may_be_stored(error)
                 logger.warning("job %d waits to be settled: %s", id, described(error))
-            self._unsettled.add(id)
+            self._is_behind = True
             if in_doubt and (ended := self._look_up(outcome)) is not None:
                 return ended
             if self._sleep(backoff.next()):
@@ -176,6 +200,11 @@ class RetriedCalls:
             return None
         overtaken = isinstance(outcome, Posted) and current.status is not JobStatus.POSTED
         return NotSettled.CLAIM_LOST if overtaken else current
+
+
+def _may_be_stored(error: Exception) -> bool:
+    """Whether the call may have been stored. Only an error of the storage promises that it was not."""
+    return isinstance(error, OutcomeUnknown) or not isinstance(error, StorageError)
 
 
 def described(error: Exception) -> str:

@@ -161,6 +161,11 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
     async def begin_publish(self, job: Job, *, now: datetime | None = None) -> Job:
         return await self._run(self._store.begin_publish, job, now=now)
 
+    async def begin_publish_many(
+        self, jobs: Iterable[Job], *, now: datetime | None = None
+    ) -> builtins.list[Job]:
+        return await self._run(self._store.begin_publish_many, jobs, now=now)
+
     async def mark_posted(
         self, job: Job, remote_id: str | None = None, *, now: datetime | None = None
     ) -> Job:

@@ -28,9 +28,8 @@ from ..records import (
 from .changing import cancellation, change, checkpoint_of, claim_lost, resolution
 from .claiming import DEFAULT_LEASE, claim, rescue
 from .context import Context
-from .held_jobs import HeldJobs
 from .scheduling import Scheduler, checked_gap, raise_conflict
-from .settling import claimed_job, settlement
+from .settling import claimed_job, claims_of, settlement
 from .waiting import wait
 
 _STATUSES = {str(status): status for status in JobStatus}
@@ -50,7 +49,6 @@ class Queue:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._scheduler = Scheduler(context)
-        self._held = HeldJobs(context)
 
     def schedule(
         self,
@@ -276,8 +274,7 @@ class Queue:
 
         A job whose lease has run out, or whose claim was lost, is not changed and not returned.
         """
-        held = [claimed_job("jobs", job) for job in check.items("jobs", jobs, "Job")]
-        claims = [(job.id, job.claim) for job in held]
+        claims = claims_of(jobs)
         check.duration("lease", lease, zero=False)
         if not claims:
             return []
@@ -292,10 +289,23 @@ class Queue:
         ClaimLost if the claim was lost or its lease has run out: do not publish then.
         """
         claimed_job("job", job)
-        begun = self._held.begin(job, now)
+        at = self._context.lease_now(now)
+        begun = self._context.backend.jobs.begin_publish(job.id, job.claim, now=at)
         if begun is None:
             raise claim_lost(job, self.get(job.id))
         return begun
+
+    def begin_publish_many(self, jobs: Iterable[Job], *, now: datetime | None = None) -> builtins.list[Job]:
+        """Call `begin_publish` for several jobs at once, and return those that may be published, as given.
+
+        Those whose claim was lost, or whose lease has run out, are missing: do not publish them.
+        """
+        claims = [*dict.fromkeys(claims_of(jobs))]
+        if not claims:
+            return []
+        at = self._context.lease_now(now)
+        begun = self._context.backend.jobs.begin_publish_many(claims, now=at)
+        return [job for job in begun if job is not None]
 
     def mark_posted(self, job: Job, remote_id: str | None = None, *, now: datetime | None = None) -> Job:
         """Settle a claimed job as posted, with its id on the platform if that is known.
@@ -352,9 +362,6 @@ class Queue:
         batch = [*check.items("outcomes", outcomes, "outcomes")]
         if not batch:
             return Settled([], [])
-        if len(batch) == 1:
-            job = self._held.settle(batch[0], now)
-            return Settled([], [batch[0].job.id]) if job is None else Settled([job], [])
         at = self._context.now(now)
         retry = self._context.policies.retry
         settlements = [settlement(outcome, retry, at) for outcome in batch]
@@ -475,10 +482,10 @@ class Queue:
         return wait(self._context, check.seconds("timeout", timeout), check.names("platforms", platforms))
 
     def _settle_one(self, outcome: Outcome, now: datetime | None) -> Job:
-        job = self._held.settle(outcome, now)
-        if job is None:
+        settled = self.settle([outcome], now=now)
+        if settled.lost:
             raise claim_lost(outcome.job, self.get(outcome.job.id))
-        return job
+        return settled.jobs[0]
 
 
 def _status(value: object) -> JobStatus:

@@ -22,6 +22,12 @@ def claimed_job(argument: str, value: object) -> Job:
     return job
 
 
+def claims_of(jobs: object) -> list[tuple[int, int]]:
+    """Return id and claim of each job. Raises InvalidValue for anything but jobs that were claimed."""
+    held = [claimed_job("jobs", job) for job in check.items("jobs", jobs, "Job")]
+    return [(job.id, job.claim) for job in held]
+
+
 def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlement:
     """Return the settlement for an outcome. Raises InvalidValue for a wrong outcome, or a wrong field."""
     if not isinstance(outcome, Outcome):

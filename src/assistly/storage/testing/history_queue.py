@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from ..errors import ClaimLost, InvalidValue, StatusConflict
+from ..errors import ClaimLost, InvalidValue, OutcomeUnknown, StatusConflict
 from ..records import Attempt, Failed, Job, NewJob, Outcome, Posted, Released, Settled, Snoozed, Unknown
 from .history import UNANSWERED, RecordedCall
 from .history_steps import Step, answer_of, argument, same_answers, step
@@ -155,6 +155,24 @@ class QueueSteps:
             return self._same(call.answer, expected)
 
         yield self._one(call, job.id, fits, call.answer)
+
+    def _begin_publish_many(self, call: RecordedCall) -> Iterator[Step]:
+        if call.is_answered and not isinstance(call.answer, list | OutcomeUnknown):
+            return
+        is_known = isinstance(call.answer, list)
+        begun = {(job.id, job.claim): job for job in call.answer} if is_known else {}
+        for job in call.args[0]:
+            after = begun.get((job.id, job.claim))
+
+            def fits(model: Model, job: Job = job, after: Job | None = after) -> bool:
+                if self._loose and is_known and after is None:
+                    return True  # only the engine knows whether the lease had run out
+                expected = [*model.queue.begin_publish_many([job])]
+                if after is None:
+                    return not expected
+                return len(expected) == 1 and self._same(after, expected[0])
+
+            yield self._one(call, job.id, fits, after)
 
     def _settle(self, call: RecordedCall) -> Iterator[Step]:
         settled = call.answer

@@ -275,7 +275,7 @@ class QueueMachine(LockstepMachine):
         claims = [self.pick("claims", pick) for pick in chosen]
         self.ask(lambda api, side: api.queue.extend([self.of(claim, side) for claim in claims], lease=lease))
         if publish:
-            self.ask(lambda api, side: api.queue.begin_publish(self.of(claims[0], side)))
+            self.ask(lambda api, side: api.queue.begin_publish_many([self.of(one, side) for one in claims]))
         self._note(claims[0], note)
 
     @precondition(lambda self: self.knows("claims"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -305,6 +306,13 @@ class ModelQueue:
     def begin_publish(self, job: Job) -> Job:
         row = self._held(job, lease=True)
         return self._store(replace(row, publish_started_at=row.publish_started_at or self._state.now()))
+
+    def begin_publish_many(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        begun: dict[tuple[int, int], Job] = {}
+        for job in jobs:
+            with suppress(ClaimLost):
+                begun[job.id, job.claim] = self.begin_publish(job)
+        return [*begun.values()]
 
     def mark_posted(self, job: Job, remote_id: str | None = None) -> Job:
         return self._store(

@@ -299,6 +299,55 @@ class QueueLeasesContract(Contract):
         begun = storage.queue.begin_publish(job, now=START + LEASE - TICK)
         assert begun.publish_started_at == START + LEASE - TICK
 
+    def test_several_jobs_begin_to_be_published(self, storage: Storage, clock: FakeClock) -> None:
+        storage.queue.schedule_many(NewJob("x", str(number)) for number in range(4))
+        first, *others = storage.queue.claim_due(worker_id="w")
+        before = storage.queue.begin_publish(first)
+        clock.advance(SECOND)
+        given = [others[1], first, others[0], others[1]]
+        begun = storage.queue.begin_publish_many(iter(given))
+        assert [job.id for job in begun] == [others[1].id, first.id, others[0].id]
+        assert [job.publish_started_at for job in begun] == [
+            START + SECOND,
+            before.publish_started_at,
+            START + SECOND,
+        ]
+        assert {job.updated_at for job in begun} == {START + SECOND}
+        for job in begun:
+            assert storage.queue.get(job.id) == job
+        assert storage.queue.get(others[2].id) == others[2]
+
+    def test_jobs_that_may_not_be_published_are_left_out(self, storage: Storage, clock: FakeClock) -> None:
+        storage.queue.schedule_many(NewJob("x", str(number)) for number in range(5))
+        settled, removed, cancelled, kept = storage.queue.claim_due(worker_id="w", limit=4, lease=HOUR)
+        (lapsed,) = storage.queue.claim_due(worker_id="w", lease=SECOND)
+        storage.queue.release(settled)
+        (again,) = storage.queue.claim_due(worker_id="other")
+        storage.queue.remove(removed.id)
+        storage.queue.cancel(cancelled.id)
+        clock.advance(SECOND)
+        given = [settled, removed, cancelled, lapsed, kept]
+        assert [job.id for job in storage.queue.begin_publish_many(given)] == [kept.id]
+        assert storage.queue.get(again.id) == again
+        assert storage.queue.get(lapsed.id) == lapsed
+        assert storage.queue.begin_publish_many(given[:-1]) == []
+        assert len(storage.queue.begin_publish_many([lapsed], now=START)) == 1
+
+    def test_an_old_claim_and_a_new_one_in_a_call(self, storage: Storage) -> None:
+        stale = held(storage)
+        storage.queue.release(stale)
+        current = claim_one(storage)
+        (begun,) = storage.queue.begin_publish_many([stale, current])
+        assert begun.claim == current.claim
+        assert storage.queue.begin_publish_many([]) == []
+
+    @pytest.mark.parametrize("jobs", [None, 1, [1], ["job"], [None]])
+    def test_begin_publish_many_needs_jobs(self, storage: Storage, jobs: Any) -> None:
+        job = held(storage)
+        with pytest.raises(InvalidValue, match="jobs"):
+            storage.queue.begin_publish_many(jobs)
+        assert storage.queue.get(job.id) == job
+
 
 _ENDINGS: dict[str, Callable[[Storage, Job], Any]] = {
     "begin_publish": lambda storage, job: storage.queue.begin_publish(job),

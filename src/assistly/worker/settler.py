@@ -1,0 +1,125 @@
+"""Stores how jobs ended: outcomes that come in together, in one call of the storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assistly.storage import records
+from assistly.storage.records import JobStatus, Snoozed
+
+from .claimed_jobs import ClaimedJob
+from .events import EventKind, WorkerEvent, one_line
+from .processing import ending
+from .storage_calls import NotSettled, logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from assistly.storage.records import Job
+
+    from .claimed_jobs import ClaimedJobs
+    from .events import Reporter
+    from .slots import PlatformSlots
+    from .storage_calls import RetriedCalls
+    from .threads import MessageQueue, Runtime, Thread
+
+_MOST = 1000
+
+
+class Settler:
+    """Settles jobs on a thread of its own, so that a publisher thread can go on to its next job."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        worker_id: str,
+        calls: RetriedCalls,
+        claimed_jobs: ClaimedJobs,
+        slots: PlatformSlots,
+        reporter: Reporter,
+        on_settled: Callable[[int], None],
+    ) -> None:
+        self._runtime = runtime
+        self._worker_id = worker_id
+        self._calls = calls
+        self._claimed_jobs = claimed_jobs
+        self._slots = slots
+        self._reporter = reporter
+        self._on_settled = on_settled
+        self._ended: MessageQueue[ClaimedJob | None] = runtime.queue()
+        self._thread: Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = self._runtime.start("assistly-worker-settle", self._work)
+
+    def put(self, claimed: ClaimedJob) -> None:
+        """Settle the job with its outcome; without one, which a fault of the worker causes, give it up."""
+        self._ended.put(claimed)
+
+    def end(self, seconds: float) -> None:
+        """Let the thread end when all jobs are settled, and wait for it, `seconds` at most."""
+        self._ended.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout=seconds)
+
+    def _work(self) -> None:
+        while (first := self._ended.get()) is not None:
+            batch = [first]
+            while len(batch) < _MOST and not self._ended.empty():
+                more = self._ended.get()
+                if more is None:
+                    self._ended.put(None)
+                    break
+                batch.append(more)
+            try:
+                self._settle(batch)
+            except BaseException:  # noqa: BLE001 - the thread has other jobs to settle
+                # They are not settled, so their leases expire, and rescue decides.
+                logger.exception("the worker failed to settle %d jobs", len(batch))
+            finally:
+                self._claimed_jobs.remove(batch)
+                self._slots.release([claimed.slot for claimed in batch if claimed.slot is not None])
+                if self._ended.empty():
+                    self._calls.note_all_settled()
+                self._on_settled(len(batch))
+
+    def _settle(self, batch: list[ClaimedJob]) -> None:
+        settled = [each for each in batch if each.outcome is not None]
+        outcomes = [each.outcome for each in settled if each.outcome is not None]
+        for claimed, job in zip(settled, self._calls.settle(outcomes), strict=True):
+            self._report(claimed, job)
+
+    def _report(self, claimed: ClaimedJob, settled: Job | NotSettled) -> None:
+        outcome = claimed.outcome
+        assert outcome is not None  # noqa: S101 - it was settled
+        job = outcome.job if isinstance(settled, NotSettled) else settled
+        kind, error = EventKind.FAILED, job.last_error
+        if isinstance(settled, NotSettled):
+            is_lost = settled is NotSettled.CLAIM_LOST
+            kind, error = EventKind.LOST if is_lost else EventKind.NOT_STORED, ending(outcome)
+        elif job.status is JobStatus.POSTED:
+            kind = EventKind.PUBLISHED
+        elif job.status is JobStatus.DEAD_LETTER:
+            kind = EventKind.UNKNOWN if isinstance(outcome, records.Unknown) else EventKind.DEAD
+            error = job.dead_letter_reason
+        elif claimed.seconds is None:
+            kind = EventKind.PUT_BACK
+        elif isinstance(outcome, Snoozed):
+            kind = EventKind.SNOOZED
+        self._reporter.count(kind)
+        if not self._reporter.is_wanted(kind):
+            return
+        retries = kind in (EventKind.FAILED, EventKind.SNOOZED)
+        says_why = kind not in (EventKind.PUBLISHED, EventKind.SNOOZED, EventKind.PUT_BACK)
+        self._reporter.report(
+            WorkerEvent(
+                kind,
+                self._worker_id,
+                job.platform,
+                job,
+                error=one_line(error) if says_why else None,
+                until=job.due_at if retries else None,
+                seconds=claimed.seconds,
+            )
+        )
