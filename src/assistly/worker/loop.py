@@ -65,7 +65,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class SettledJobs:
-    """Jobs of this number are settled."""
+    """This many jobs are settled."""
 
     count: int
 
@@ -215,7 +215,7 @@ class WorkerLoop:
         self._shares.alone = {*self._options.limits, *self._budgets.limited}
         claimed = 0
         done = {*without, *filter(self._is_overrun, self._options.platforms)}
-        while self._running < self._options.concurrency > self._settling:
+        while self._may_claim():
             platforms, most = self._shares.next_group(done)
             if not platforms:
                 break
@@ -226,6 +226,10 @@ class WorkerLoop:
                 done.update(platforms)
                 self._found_nothing.update(dict.fromkeys(platforms, self._runtime.monotonic()))
         return claimed
+
+    def _may_claim(self) -> bool:
+        """Whether a thread is free, and not too many jobs wait to be settled."""
+        return max(self._running, self._settling) < self._options.concurrency
 
     def _is_overrun(self, platform: str) -> bool:
         return self._options.timeout is not None and self._caller.is_overrun(platform)
@@ -323,7 +327,7 @@ class WorkerLoop:
         """Sleep until there may be a job to claim."""
         if found:
             self._backoff.reset()
-        if self._running == self._options.concurrency or self._settling >= self._options.concurrency:
+        if not self._may_claim():
             self._receive(None)
         elif self._nothing_new and not found:
             # The platforms of the due jobs are at their limits.

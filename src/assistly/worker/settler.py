@@ -15,7 +15,7 @@ from .storage_calls import NotSettled, logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from assistly.storage.records import Job
+    from assistly.storage.records import Job, Outcome
 
     from .claimed_jobs import ClaimedJobs
     from .events import Reporter
@@ -85,14 +85,12 @@ class Settler:
                 self._on_settled(len(batch))
 
     def _settle(self, batch: list[ClaimedJob]) -> None:
-        settled = [each for each in batch if each.outcome is not None]
-        outcomes = [each.outcome for each in settled if each.outcome is not None]
-        for claimed, job in zip(settled, self._calls.settle(outcomes), strict=True):
-            self._report(claimed, job)
+        ended = [(claimed, claimed.outcome) for claimed in batch if claimed.outcome is not None]
+        settled = self._calls.settle([outcome for _, outcome in ended])
+        for (claimed, outcome), job in zip(ended, settled, strict=True):
+            self._report(claimed, outcome, job)
 
-    def _report(self, claimed: ClaimedJob, settled: Job | NotSettled) -> None:
-        outcome = claimed.outcome
-        assert outcome is not None  # noqa: S101 - it was settled
+    def _report(self, claimed: ClaimedJob, outcome: Outcome, settled: Job | NotSettled) -> None:
         job = outcome.job if isinstance(settled, NotSettled) else settled
         kind, error = EventKind.FAILED, job.last_error
         if isinstance(settled, NotSettled):
