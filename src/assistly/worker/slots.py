@@ -59,10 +59,16 @@ class PlatformSlots:
         """Free these slots. A slot that cannot be released now expires later."""
         for name in names:
             with self._mutex:
-                lock = self._held.pop(name, None)
-            if lock is not None:
+                lock = self._held.get(name)
+            if lock is None:
+                continue
+            try:
                 with suppress(Exception):
                     self._locks.release(lock)
+            finally:
+                # Not before: this worker could take the slot again, and the release would end that hold.
+                with self._mutex:
+                    self._held.pop(name, None)
 
     def renew(self) -> None:
         """Extend all held slots, and forget those that were lost. Raises StorageUnavailable."""
