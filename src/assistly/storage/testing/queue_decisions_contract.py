@@ -185,6 +185,33 @@ class QueueResolvingContract(Contract):
         assert second.outcome_unknown is True
         assert storage.queue.resolve(first.id, posted=True).status is JobStatus.POSTED
 
+    @pytest.mark.parametrize("posted", [True, False])
+    def test_an_answer_for_the_current_claim(self, storage: Storage, posted: bool) -> None:
+        letter = unknown(storage)
+        job = storage.queue.resolve(letter.id, posted=posted, claim=letter.claim)
+        assert job.status is (JobStatus.POSTED if posted else JobStatus.SCHEDULED)
+        assert storage.queue.get(letter.id) == job
+
+    @pytest.mark.parametrize("posted", [True, False])
+    @pytest.mark.parametrize("off", [-1, 1])
+    def test_an_answer_for_another_claim_is_refused(self, storage: Storage, off: int, posted: bool) -> None:
+        letter = unknown(storage)
+        with pytest.raises(StatusConflict, match=str(letter.id)) as caught:
+            storage.queue.resolve(letter.id, posted=posted, claim=letter.claim + off)
+        assert caught.value.current == letter
+        assert storage.queue.get(letter.id) == letter
+
+    @pytest.mark.parametrize("posted", [True, False])
+    def test_an_answer_for_an_attempt_before_is_refused(self, storage: Storage, posted: bool) -> None:
+        first = unknown(storage)
+        storage.queue.replay(first.id)
+        second = storage.queue.mark_unknown(storage.queue.begin_publish(claim_one(storage)), "no answer")
+        with pytest.raises(StatusConflict) as caught:
+            storage.queue.resolve(first.id, posted=posted, claim=first.claim)
+        assert caught.value.current == second
+        assert storage.queue.get(first.id) == second
+        assert storage.queue.resolve(first.id, posted=posted, claim=second.claim).claim == second.claim
+
     def test_a_claim_from_before_is_lost(self, storage: Storage) -> None:
         stale = begun(storage)
         storage.queue.mark_unknown(stale, "no answer")
@@ -221,6 +248,11 @@ class QueueResolvingContract(Contract):
             {"remote_id": "\x00"},
             {"remote_id": "x" * 513},
             {"remote_id": "remote-1", "posted": False},
+            {"claim": "1"},
+            {"claim": True},
+            {"claim": 1.0},
+            {"claim": -1},
+            {"claim": 2**63},
             {"now": START.replace(tzinfo=None)},
         ],
     )
