@@ -155,8 +155,8 @@ class Schedules:
     def remove(self, id: str, *, now: datetime | None = None) -> bool:
         """Delete the schedule and its waiting jobs, and return whether there was one.
 
-        Jobs that are claimed or finished stay. A later schedule of the same id makes no job of a slot
-        of which this one has made one.
+        Jobs that are claimed or finished stay. A later schedule of the same id makes anew the jobs of slots
+        to come that were deleted here, and no job of any other slot of which this one has made one.
         """
         _identity(id)
 
