@@ -26,19 +26,20 @@ class Plan:
 
     A slot is *settled*, and does not become a job any more, if it is not after `schedule.made_until`, or in
     `slots`. `next_slot` is the first one that is not; None if there is none, or the schedule is disabled.
-    `slots` are those that became jobs and are after made_until, or whose jobs may not be finished.
+    `slots` are those that became jobs and are after made_until, or whose jobs may not be finished, each with
+    the id of its job: None where the idempotency key was taken, by a job that is not the schedule's.
     """
 
     schedule: Schedule
     next_slot: datetime | None
-    slots: list[datetime]
+    slots: dict[datetime, int | None]
 
     @classmethod
     def from_json(cls, id: str, data: dict[str, Any]) -> Self:
         """The inverse of `as_json`."""
         fields = dict(data)
         next_slot = _optional_moment(fields.pop("next_slot"))
-        slots = [_moment(slot) for slot in fields.pop("slots")]
+        slots = {_moment(slot): job for slot, job in fields.pop("slots")}
         for name in ("starts_at", "updated_at", "made_until"):
             fields[name] = _moment(fields[name])
         for name in ("every", "max_lateness"):
@@ -65,7 +66,7 @@ class Plan:
             "updated_at": _number(schedule.updated_at),
             "made_until": _number(schedule.made_until),
             "next_slot": _optional_number(self.next_slot),
-            "slots": [_number(slot) for slot in self.slots],
+            "slots": [[_number(slot), job] for slot, job in self.slots.items()],
         }
 
 
@@ -99,7 +100,7 @@ def new_plan(schedule: Schedule, removed: RemovedPlan | None) -> Plan:
     return Plan(
         replace(schedule, made_until=until),
         times_of(schedule).first_since(until + TICK) if schedule.enabled else None,
-        [] if removed is None else removed.slots,
+        {} if removed is None else dict.fromkeys(removed.slots),
     )
 
 
@@ -118,7 +119,10 @@ def changed_plan(plan: Plan, schedule: Schedule, now: datetime) -> Plan:
 
 
 def made(plan: Plan, now: datetime, until: datetime) -> tuple[list[datetime], Plan]:
-    """The slots up to `until` that become jobs, and the plan after that. `plan.next_slot` is not None."""
+    """The slots up to `until` that become jobs, and the plan after that, but for the ids of these jobs.
+
+    `plan.next_slot` is not None.
+    """
     assert plan.next_slot is not None  # noqa: S101 - the caller has looked
     times, settled = times_of(plan.schedule), set(plan.slots)
     most = min(MOST_AT_ONCE, MOST_OPEN - len(plan.slots))
@@ -133,7 +137,7 @@ def made(plan: Plan, now: datetime, until: datetime) -> tuple[list[datetime], Pl
             slots.append(slot)
     passed = check.earlier(now if next_slot is None else min(now, next_slot), TICK)
     schedule = replace(plan.schedule, made_until=max(plan.schedule.made_until, passed))
-    return slots, Plan(schedule, next_slot, sorted([*plan.slots, *slots]))
+    return slots, Plan(schedule, next_slot, plan.slots)
 
 
 def _missed(

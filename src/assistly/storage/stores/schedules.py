@@ -15,7 +15,7 @@ from .. import validation as check
 from ..engine.protocol import StorageBackend
 from ..engine.values import Document, JobDraft
 from ..errors import InvalidValue, NotFound
-from ..records import Job, JobStatus, Json, Schedule
+from ..records import Job, JobStatus, Json, Schedule, record
 from ..recurrence import checked_cron, checked_every, zone_of
 from ..transitions import ACTIVE, WAITING
 from .context import Context
@@ -232,13 +232,22 @@ class Schedules:
         retries = self._context.policies.retry.max_retries
 
         def attempt(backend: StorageBackend) -> tuple[builtins.list[Job], int]:
+            due: builtins.list[_DuePlan] = []
             drafts: builtins.list[JobDraft] = []
             done = 0
             while done < len(ids) and len(drafts) < _JOBS_AT_ONCE:
-                drafts += _run_one(backend, ids[done], at, until, retries)
+                plan = _due_plan(backend, ids[done], at, until)
                 done += 1
-            inserted = backend.jobs.insert(drafts, now=at) if drafts else []
-            return [job for job in inserted if job is not None], done
+                if plan is not None:
+                    due.append(plan)
+                    drafts += _drafts(plan, retries)
+            inserted = iter(backend.jobs.insert(drafts, now=at) if drafts else ())
+            jobs: builtins.list[Job] = []
+            for plan in due:
+                made_now = {slot: next(inserted) for slot in plan.slots}
+                _move_on(backend, plan, made_now, at)
+                jobs += [job for job in made_now.values() if job is not None]
+            return jobs, done
 
         return self._context.atomically(attempt)
 
@@ -279,26 +288,26 @@ def _enabled(id: str, *, enabled: bool) -> Change:
 
 def _reconciled(
     backend: StorageBackend, plan: Plan, schedule: Schedule, now: datetime, max_retries: int
-) -> builtins.list[datetime]:
+) -> dict[datetime, int | None]:
     """Change the waiting jobs of the plan to those of the schedule; return the slots that stay in the plan.
 
     The slot of a job that is removed here is not among them: it may become a job again.
     """
     times = times_of(schedule)
-    slots: builtins.list[datetime] = []
-    for slot in plan.slots:
-        job = backend.jobs.by_key(_key(schedule.id, slot))
+    slots: dict[datetime, int | None] = {}
+    for slot, id in plan.slots.items():
+        job = None if id is None else backend.jobs.get(id)
         if job is not None and job.status in WAITING:
             # Claimed jobs are not locked: those who settle many of them lock them in another order.
             job = backend.jobs.get(job.id, lock=True)
         if job is None or job.status not in WAITING:
             if slot > schedule.made_until or (job is not None and job.status is JobStatus.PROCESSING):
-                slots.append(slot)
+                slots[slot] = id
         elif not schedule.enabled or (slot >= now and not times.has(slot)):
             backend.jobs.remove(job.id)
         else:
             _update(backend, job, schedule, now, max_retries)
-            slots.append(slot)
+            slots[slot] = id
     return slots
 
 
@@ -316,25 +325,33 @@ def _update(backend: StorageBackend, job: Job, schedule: Schedule, now: datetime
         backend.jobs.save(replace(changed, updated_at=now))
 
 
-def _run_one(
-    backend: StorageBackend, id: str, now: datetime, until: datetime, max_retries: int
-) -> builtins.list[JobDraft]:
-    """Move the schedule on, and return the jobs to insert. Nothing to do if another caller was faster."""
+@record
+class _DuePlan:
+    """A plan, what it is after the run, and the slots that become jobs in between."""
+
+    before: Plan
+    after: Plan
+    slots: builtins.list[datetime]
+
+
+def _due_plan(backend: StorageBackend, id: str, now: datetime, until: datetime) -> _DuePlan | None:
+    """Lock the schedule; None if there is nothing to do, since another caller was faster."""
     document = backend.documents.get(SCHEDULES, id, lock=True)
     if document is None:
-        return []
+        return None
     plan = _plan(document)
     if plan.next_slot is None or plan.next_slot > until:
-        return []
+        return None
     try:
-        slots, moved = made(plan, now, until)
+        slots, after = made(plan, now, until)
     except InvalidValue as error:
         logging.getLogger("assistly.storage").warning("schedule %r makes no jobs: %s", id, error)
-        return []
-    schedule = moved.schedule
-    finished = _finished(backend, plan.slots, schedule, max(_FINISHED_AT_ONCE, 2 * len(slots)))
-    unfinished = [slot for slot in moved.slots if slot not in finished]
-    _store(backend, replace(moved, slots=unfinished), plan.next_slot, now)
+        return None
+    return _DuePlan(plan, after, slots)
+
+
+def _drafts(plan: _DuePlan, max_retries: int) -> builtins.list[JobDraft]:
+    schedule = plan.after.schedule
     metadata = check.canonical_object("metadata", schedule.metadata)
     return [
         JobDraft(
@@ -342,20 +359,30 @@ def _run_one(
             schedule.content,
             metadata,
             slot,
-            _key(id, slot),
+            _key(schedule.id, slot),
             schedule.max_retries or max_retries,
             schedule.max_lateness,
         )
-        for slot in slots
+        for slot in plan.slots
     ]
 
 
-def _finished(
-    backend: StorageBackend, slots: Sequence[datetime], schedule: Schedule, most: int
-) -> set[datetime]:
-    """The slots whose jobs are finished, of the first `most` that are not after made_until."""
-    passed = islice((slot for slot in slots if slot <= schedule.made_until), most)
-    return {slot for slot in passed if _is_finished(backend.jobs.by_key(_key(schedule.id, slot)))}
+def _move_on(
+    backend: StorageBackend, plan: _DuePlan, jobs: dict[datetime, Job | None], now: datetime
+) -> None:
+    """Store the plan with the jobs of its slots, and without slots whose jobs are finished."""
+    until = plan.after.schedule.made_until
+    finished = _finished(backend, plan.before, until, max(_FINISHED_AT_ONCE, 2 * len(jobs)))
+    slots = {slot: id for slot, id in plan.before.slots.items() if slot not in finished}
+    slots |= {slot: None if job is None else job.id for slot, job in jobs.items()}
+    moved = replace(plan.after, slots=dict(sorted(slots.items())))
+    _store(backend, moved, plan.before.next_slot, now)
+
+
+def _finished(backend: StorageBackend, plan: Plan, until: datetime, most: int) -> set[datetime]:
+    """The slots whose jobs are finished, of the first `most` that are not after `until`."""
+    passed = islice(((slot, id) for slot, id in plan.slots.items() if slot <= until), most)
+    return {slot for slot, id in passed if id is None or _is_finished(backend.jobs.get(id))}
 
 
 def _is_finished(job: Job | None) -> bool:

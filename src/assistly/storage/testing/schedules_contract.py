@@ -323,6 +323,28 @@ class ScheduleRunsContract(Contract):
         assert slots(storage.schedules.run(ahead=2 * DAY)) == days(2, 2)
         assert storage.queue.get(own.id) == own
 
+    @pytest.mark.parametrize("change", ["put", "disable", "remove"])
+    @pytest.mark.parametrize("made_first", [False, True])
+    def test_no_change_touches_a_users_job_of_the_same_key(
+        self, storage: Storage, change: str, made_first: bool
+    ) -> None:
+        key = f"schedule:s:{(NINE + DAY).isoformat()}"
+        put_daily(storage)
+        if made_first:  # by the schedule, and then the user has put a job of their own in its place
+            (_, made) = storage.schedules.run(ahead=2 * DAY)
+            assert made.idempotency_key == key
+            storage.queue.remove(made.id)
+        own = storage.queue.schedule("y", "my own", START + DAY, idempotency_key=key)
+        assert own.content == "my own"
+        storage.schedules.run(ahead=2 * DAY)
+        if change == "put":
+            put_daily(storage, content="other")
+        elif change == "disable":
+            storage.schedules.disable("s")
+        else:
+            storage.schedules.remove("s")
+        assert storage.queue.get(own.id) == own
+
     def test_ended_and_disabled_schedules_make_no_jobs(self, storage: Storage) -> None:
         put_daily(storage, id="a", enabled=False)
         put_daily(storage, id="b", ends_at=START)
