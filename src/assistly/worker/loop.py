@@ -58,19 +58,12 @@ class Message(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A publisher thread has finished a job of this platform, which has to be settled."""
+    """A job of each of these platforms is settled, or was given up."""
 
-    platform: str
-
-
-@dataclass(frozen=True, slots=True)
-class SettledJobs:
-    """This many jobs are settled."""
-
-    count: int
+    platforms: list[str]
 
 
-Inbox = MessageQueue[Message | Finished | SettledJobs | BaseException]
+Inbox = MessageQueue[Message | Finished | BaseException]
 
 
 class WorkerLoop:
@@ -109,7 +102,7 @@ class WorkerLoop:
             self._claimed_jobs,
             self._slots,
             reporter,
-            lambda count: self._inbox.put(SettledJobs(count)),
+            lambda jobs: self._inbox.put(Finished([each.job.platform for each in jobs])),
         )
         heartbeat = options.heartbeat.total_seconds()
         self._heartbeat = PeriodicThread(
@@ -131,7 +124,6 @@ class WorkerLoop:
         self._budgets = PlatformBudgets(storage, runtime.monotonic)
         self._found_nothing: dict[str, float] = {}
         self._running = 0
-        self._settling = 0
         self._is_claiming = False
         self._is_waiting = False
         self._nothing_new = False
@@ -188,15 +180,14 @@ class WorkerLoop:
         while not self._must_end:
             try:
                 claimed = self._claim_all()
-            except StorageError as error:
-                if not self._must_wait_out(error):
-                    raise
+            except TRANSIENT as error:
+                logger.warning("nothing can be claimed now: %s", error)
                 claimed, self._nothing_new = 0, True
             self._rest(found=claimed > 0)
 
     def _drain(self) -> None:
         self._reconciler.round(whole=True)
-        while not self._must_end and (self._claim_all() or self._running or self._settling):
+        while not self._must_end and (self._claim_all() or self._running):
             self._receive(None)
 
     def _claim_all(self) -> int:
@@ -215,7 +206,7 @@ class WorkerLoop:
         self._shares.alone = {*self._options.limits, *self._budgets.limited}
         claimed = 0
         done = {*without, *filter(self._is_overrun, self._options.platforms)}
-        while self._may_claim():
+        while self._running < self._options.concurrency:
             platforms, most = self._shares.next_group(done)
             if not platforms:
                 break
@@ -226,10 +217,6 @@ class WorkerLoop:
                 done.update(platforms)
                 self._found_nothing.update(dict.fromkeys(platforms, self._runtime.monotonic()))
         return claimed
-
-    def _may_claim(self) -> bool:
-        """Whether a thread is free, and not too many jobs wait to be settled."""
-        return max(self._running, self._settling) < self._options.concurrency
 
     def _is_overrun(self, platform: str) -> bool:
         return self._options.timeout is not None and self._caller.is_overrun(platform)
@@ -320,14 +307,13 @@ class WorkerLoop:
                 # Without an outcome it is not settled, so its lease expires, and rescue decides.
                 logger.exception("job %d: the worker failed", claimed.job.id)
             finally:
-                self._inbox.put(Finished(claimed.job.platform))
                 self._settler.put(claimed)
 
     def _rest(self, *, found: bool) -> None:
         """Sleep until there may be a job to claim."""
         if found:
             self._backoff.reset()
-        if not self._may_claim():
+        if self._running == self._options.concurrency:
             self._receive(None)
         elif self._nothing_new and not found:
             # The platforms of the due jobs are at their limits.
@@ -359,18 +345,16 @@ class WorkerLoop:
             messages.append(self._take(None))
         return any(message is not Message.NOT_DUE for message in messages)
 
-    def _take(self, timeout: float | None) -> Message | Finished | SettledJobs:
+    def _take(self, timeout: float | None) -> Message | Finished:
         message = self._inbox.get(timeout=timeout)
         if isinstance(message, BaseException):
             if not self._must_wait_out(message):
                 raise message
             message = Message.STILL_DUE
         if isinstance(message, Finished):
-            self._running -= 1
-            self._settling += 1
-            self._shares.end(message.platform)
-        elif isinstance(message, SettledJobs):
-            self._settling -= message.count
+            self._running -= len(message.platforms)
+            for platform in message.platforms:
+                self._shares.end(platform)
         elif message is not Message.STOP:
             self._is_waiting = False
             self._nothing_new = message is Message.STILL_DUE
@@ -379,9 +363,8 @@ class WorkerLoop:
         return message
 
     def _must_wait_out(self, error: BaseException) -> bool:
-        """Whether an error does not end the worker: it passes, or an outcome has to be stored."""
-        is_settling = self._settling > 0 or self._calls.has_unsettled
-        if not isinstance(error, TRANSIENT) and not (is_settling and isinstance(error, StorageError)):
+        """Whether an error of the storage does not end the worker now, since an outcome has to be stored."""
+        if not self._calls.has_unsettled or not isinstance(error, StorageError):
             return False
         if isinstance(error, StorageClosed):
             return False
@@ -427,7 +410,7 @@ class WorkerLoop:
 
     def _finish(self) -> None:
         """Wait for the running jobs, then end the threads."""
-        while self._running or self._settling:
+        while self._running:
             try:
                 self._take(None)
             except Exception as error:  # noqa: BLE001 - it ends anyway

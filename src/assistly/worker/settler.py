@@ -27,7 +27,7 @@ _MOST = 1000
 
 
 class Settler:
-    """Settles jobs on a thread of its own, so that a publisher thread can go on to its next job."""
+    """Settles jobs on a thread of its own: those that end at about the same time, in one call."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Settler:
         claimed_jobs: ClaimedJobs,
         slots: PlatformSlots,
         reporter: Reporter,
-        on_settled: Callable[[int], None],
+        on_end: Callable[[list[ClaimedJob]], None],
     ) -> None:
         self._runtime = runtime
         self._worker_id = worker_id
@@ -45,7 +45,7 @@ class Settler:
         self._claimed_jobs = claimed_jobs
         self._slots = slots
         self._reporter = reporter
-        self._on_settled = on_settled
+        self._on_end = on_end
         self._ended: MessageQueue[ClaimedJob | None] = runtime.queue()
         self._thread: Thread | None = None
 
@@ -82,7 +82,7 @@ class Settler:
                 self._slots.release([claimed.slot for claimed in batch if claimed.slot is not None])
                 if self._ended.empty():
                     self._calls.note_all_settled()
-                self._on_settled(len(batch))
+                self._on_end(batch)
 
     def _settle(self, batch: list[ClaimedJob]) -> None:
         ended = [(claimed, claimed.outcome) for claimed in batch if claimed.outcome is not None]
