@@ -77,3 +77,32 @@ def test_a_run_that_fails_is_tried_again(
         until(lambda: len(published) == 2)
     assert failed.is_set()
     assert "the server is away" in caplog.text
+
+
+def test_the_first_jobs_are_made_when_a_worker_starts(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assistly.worker.loop._UPKEEP_SECONDS", 3600.0)
+    published: list[str] = []
+    put(storage)
+    with working(storage, published):
+        until(lambda: len(published) == 2)
+
+
+def test_a_worker_that_runs_until_idle_makes_the_jobs_first(storage: Storage) -> None:
+    published: list[str] = []
+    put(storage)
+    Worker(storage, {"x": lambda job: published.append(job.content)}).run_until_idle()
+    assert published == ["hello", "hello"]
+    assert len(storage.queue.upcoming()) == 36
+
+
+def test_a_worker_that_runs_until_idle_raises_what_hinders_it(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> object:
+        raise StorageUnavailable("the server is away")
+
+    monkeypatch.setattr(storage.schedules, "run", fails)
+    with pytest.raises(StorageUnavailable, match="the server is away"):
+        Worker(storage, {"x": lambda _: None}).run_until_idle()

@@ -109,7 +109,7 @@ class WorkerLoop:
             runtime, "assistly-worker-heartbeat", heartbeat, self._claimed_jobs.heartbeat
         )
         every = min(options.lease.total_seconds(), _UPKEEP_SECONDS)
-        self._upkeep = PeriodicThread(runtime, "assistly-worker-upkeep", every, self._keep_up)
+        self._upkeep = PeriodicThread(runtime, "assistly-worker-upkeep", every, self._keep_up, at_once=True)
         self._maintenance = PeriodicThread(runtime, "assistly-worker-maintenance", every, self._maintain)
         self._reconciler = Reconciler(
             storage, options, caller, reporter, runtime.monotonic, lambda: self._must_end
@@ -186,6 +186,7 @@ class WorkerLoop:
             self._rest(found=claimed > 0)
 
     def _drain(self) -> None:
+        self._storage.schedules.run()
         self._reconciler.round(whole=True)
         while not self._must_end and (self._claim_all() or self._running):
             self._receive(None)

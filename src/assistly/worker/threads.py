@@ -67,17 +67,23 @@ class Runtime:
 
 
 class PeriodicThread:
-    """Calls `work` on a daemon thread every `interval` seconds, until it returns False or `stop`."""
+    """Calls `work` on a daemon thread every `interval` seconds, until it returns False or `stop`.
 
-    def __init__(self, runtime: Runtime, name: str, interval: float, work: Callable[[], bool]) -> None:
+    The first call comes after one interval, or with `at_once` when the thread starts.
+    """
+
+    def __init__(
+        self, runtime: Runtime, name: str, interval: float, work: Callable[[], bool], *, at_once: bool = False
+    ) -> None:
         self._runtime = runtime
         self._name = name
         self._interval = interval
         self._work = work
+        self._at_once = at_once
         self._stopped = runtime.event()
 
     def start(self) -> None:
-        """Start the thread. The first call of `work` comes after one interval."""
+        """Start the thread."""
         self._runtime.start(self._name, self._run)
 
     def stop(self) -> None:
@@ -85,5 +91,6 @@ class PeriodicThread:
         self._stopped.set()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._interval) and self._work():
-            pass
+        wait = 0.0 if self._at_once else self._interval
+        while not self._stopped.wait(wait) and self._work():
+            wait = self._interval

@@ -137,7 +137,7 @@ class Worker:
             self._run(WorkerLoop.run, loop)
 
     def run_until_idle(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Publish the jobs that are due now, then return: for scripts and tests. Handles no signals.
+        """Make the jobs of schedules, publish the jobs that are due now, then return. Handles no signals.
 
         It does not wait for platforms that are paused, or that are at their `platform_concurrency` because
         of other workers. Raises RuntimeError if this worker is running already, and errors of the storage.
