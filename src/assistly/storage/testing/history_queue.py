@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -38,12 +38,15 @@ class QueueSteps:
             call for call in self._calls if call.method == "queue.claim_due" and not call.is_answered
         ]
         claims: defaultdict[int, int] = defaultdict(int)
+        handed_out: Counter[int] = Counter()
         for call in self._calls:
             for job in _jobs_in(call.answer):
                 claims[job.id] = max(claims[job.id], job.claim)
+                handed_out[job.id] += call.method == "queue.claim_due"
         for id, most in claims.items():
-            for call in unanswered:
-                yield self._one(call, id, _claims_by(call))
+            if handed_out[id] < most:  # since each claim has the next number
+                for call in unanswered:
+                    yield self._one(call, id, _claims_by(call))
             for _ in range(most):
                 yield Step(("job", id), 0, UNANSWERED, _rescued_in_time, is_optional=True)
 
