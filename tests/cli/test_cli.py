@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         code = caught.value.code
         if isinstance(code, str):
             return 1, out, err + code
-        return code or 0, out, err
+        return code or 0, out, err.removesuffix("\n")
 
     return call
 

@@ -9,6 +9,7 @@ import typer
 
 from . import conformance, dead_letters, decisions, maintenance, schedules, status, worker
 from .demo import command as demo_command
+from .output import printable
 
 app = typer.Typer(
     name="assistly",
@@ -54,12 +55,14 @@ def _root(
 
 
 def main(*, owns_process: bool = True) -> None:
-    """Run the command in `sys.argv`. A StorageError is printed as one line on stderr; the exit code is 1.
+    """Run the command in `sys.argv`. A StorageError is printed as one line on stderr.
+
+    The exit code is 0 if it is done, 1 if not, 2 for wrong usage, and 3 if the storage cannot be reached.
 
     `owns_process`: whether the process has nothing else to do. Then `assistly worker` ends it a second after
     the grace time, whatever still runs. A program that calls this for itself passes False.
     """
-    from assistly.storage.errors import StorageError
+    from assistly.storage.errors import OutcomeUnknown, StorageError, StorageUnavailable
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -67,4 +70,5 @@ def main(*, owns_process: bool = True) -> None:
     try:
         app(obj=worker.OWNS_PROCESS if owns_process else None)
     except StorageError as error:
-        sys.exit(f"assistly: {' '.join(str(error).split())}")
+        typer.echo(f"assistly: {printable(' '.join(str(error).split()))}", err=True)
+        sys.exit(3 if isinstance(error, StorageUnavailable | OutcomeUnknown) else 1)
