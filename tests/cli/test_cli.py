@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from assistly import cli
 from assistly.cli import conformance
 from assistly.storage import JobStatus, Storage, factory, open_storage
 
@@ -22,21 +21,6 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SQLITE_PATH", "cli.db")
     for variable in ("STORAGE_AUTO_MIGRATE", "DATABASE_URL", "SCHEDULE_MAX_RETRIES"):
         monkeypatch.delenv(variable, raising=False)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["assistly", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main(owns_process=False)
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        if isinstance(code, str):
-            return 1, out, err + code
-        return code or 0, out, err.removesuffix("\n")
-
-    return call
 
 
 def dead_letter(storage: Storage, reason: str = "no such account") -> int:

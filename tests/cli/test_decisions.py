@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from assistly import cli
 from assistly.storage import Job, JobStatus, Storage, open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -22,19 +20,6 @@ def storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Storage
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with open_storage(auto_prune=False) as storage:
         yield storage
-
-
-@pytest.fixture
-def run(storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["assistly", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main(owns_process=False)
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
-
-    return call
 
 
 def claimed(storage: Storage, content: str, platform: str = "x") -> Job:
