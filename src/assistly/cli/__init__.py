@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, dead_letters, decisions, maintenance, schedules, status, worker
+from . import conformance, job_commands, jobs, maintenance, schedules, status, why, worker
 from .demo import command as demo_command
 from .output import printable
 
@@ -24,17 +24,17 @@ for command in (
     demo_command.demo,
     worker.worker,
     status.status,
+    why.why,
     maintenance.migrate,
     maintenance.prune,
     maintenance.maintain,
-    dead_letters.dead_letters,
-    dead_letters.replay,
-    decisions.resolve,
-    decisions.cancel,
     conformance.conformance,
 ):
     app.command()(command)
+app.add_typer(jobs.jobs)
 app.add_typer(schedules.schedules)
+for old_name in (jobs.dead_letters, job_commands.replay, job_commands.resolve, job_commands.cancel):
+    app.command(hidden=True)(old_name)
 
 
 def _print_version(wanted: bool) -> None:

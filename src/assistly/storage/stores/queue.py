@@ -28,8 +28,8 @@ from ..records import (
 from .changing import cancellation, change, checkpoint_of, claim_lost, resolution
 from .claiming import DEFAULT_LEASE, claim, rescue
 from .context import Context
-from .scheduling import Scheduler, checked_gap, raise_conflict
 from .pages import job_status, start_of_page
+from .scheduling import Scheduler, checked_gap, raise_conflict
 from .settling import claimed_job, claims_of, settlement
 from .waiting import wait
 
