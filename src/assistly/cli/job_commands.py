@@ -110,7 +110,7 @@ def move(
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
         at = target or moved_by(job.due_at, by_how_much or timedelta(0))
         moved = tx.queue.reschedule(job.id, at)
-        return moved, {"from": job.due_at.isoformat(), "to": at.isoformat()}
+        return moved, {"from": job.due_at.isoformat(), "to": moved.due_at.isoformat()}
 
     wanted = job_filter(status, platform, due_within, since, match, key)
     change = JobChange("move", "moved", do, _WAITING)
