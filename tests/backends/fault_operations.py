@@ -358,6 +358,7 @@ WRITES: dict[str, Operation] = {
 
 READS: dict[str, Operation] = {
     "queue.get": Operation(lambda s, job: s.queue.get(job.id), _gapped),
+    "queue.find_by_key": Operation(lambda s, _: s.queue.find_by_key("a key"), _gapped),
     "queue.list": Operation(lambda s, _: s.queue.list()),
     "queue.counts": Operation(lambda s, _: s.queue.counts()),
     "queue.find_conflict": Operation(lambda s, _: s.queue.find_conflict("x", START, HOUR), _gapped),
@@ -387,6 +388,7 @@ READS: dict[str, Operation] = {
     "snapshots.get": Operation(lambda s, _: s.snapshots.get("a")),
     "snapshots.list": Operation(lambda s, _: s.snapshots.list()),
     "platforms.get": Operation(lambda s, _: s.platforms.get("x"), _paused),
+    "platforms.available": Operation(lambda s, _: s.platforms.available("x"), _limited),
     "platforms.list": Operation(lambda s, _: s.platforms.list(), _limited),
     "queue.wait beside a pause": Operation(lambda s, _: s.queue.wait(0), _due_beside_a_pause),
     "ping": Operation(lambda s, _: s.ping()),

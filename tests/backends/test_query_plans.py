@@ -221,6 +221,7 @@ def share_platforms(storage: Storage) -> None:
     storage.platforms.limit("platform 4", 100, MINUTE)
     storage.platforms.take("platform 4", 10)
     storage.platforms.give_back("platform 4", 1)
+    storage.platforms.available("platform 4")
     storage.platforms.get("platform 3")
     storage.platforms.list()
     storage.platforms.resume("platform 3")

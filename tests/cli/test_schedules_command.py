@@ -34,7 +34,7 @@ def run(storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         code = caught.value.code
         if isinstance(code, str):
             return 1, out, err + code
-        return code or 0, out, err
+        return code or 0, out, err.removesuffix("\n")
 
     return call
 

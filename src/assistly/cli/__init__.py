@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, dead_letters, decisions, maintenance, schedules, status, worker
+from . import conformance, job_commands, jobs, maintenance, schedules, status, why, worker
 from .demo import command as demo_command
+from .output import printable
 
 app = typer.Typer(
     name="assistly",
@@ -23,17 +24,17 @@ for command in (
     demo_command.demo,
     worker.worker,
     status.status,
+    why.why,
     maintenance.migrate,
     maintenance.prune,
     maintenance.maintain,
-    dead_letters.dead_letters,
-    dead_letters.replay,
-    decisions.resolve,
-    decisions.cancel,
     conformance.conformance,
 ):
     app.command()(command)
+app.add_typer(jobs.jobs)
 app.add_typer(schedules.schedules)
+for old_name in (jobs.dead_letters, job_commands.replay, job_commands.resolve, job_commands.cancel):
+    app.command(hidden=True)(old_name)
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,12 +55,14 @@ def _root(
 
 
 def main(*, owns_process: bool = True) -> None:
-    """Run the command in `sys.argv`. A StorageError is printed as one line on stderr; the exit code is 1.
+    """Run the command in `sys.argv`. A StorageError is printed as one line on stderr.
+
+    The exit code is 0 if it is done, 1 if not, 2 for wrong usage, and 3 if the storage cannot be reached.
 
     `owns_process`: whether the process has nothing else to do. Then `assistly worker` ends it a second after
     the grace time, whatever still runs. A program that calls this for itself passes False.
     """
-    from assistly.storage.errors import StorageError
+    from assistly.storage.errors import OutcomeUnknown, StorageError, StorageUnavailable
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -67,4 +70,5 @@ def main(*, owns_process: bool = True) -> None:
     try:
         app(obj=worker.OWNS_PROCESS if owns_process else None)
     except StorageError as error:
-        sys.exit(f"assistly: {' '.join(str(error).split())}")
+        typer.echo(f"assistly: {printable(' '.join(str(error).split()))}", err=True)
+        sys.exit(3 if isinstance(error, StorageUnavailable | OutcomeUnknown) else 1)

@@ -1,15 +1,69 @@
-"""Opens the storage for a command."""
+"""Opens the storage for a command, and says which one it is."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from assistly.storage import Storage
+    from assistly.storage.settings import StorageSettings
+
+    from .output import Output
+
+
+@contextmanager
+def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
+    """Open the storage that the environment describes, and name it on stderr.
+
+    Migrations are not applied, and a database is not made, unless `create`. It imports here, so that `--help`
+    is fast. Raises ConfigurationError if there is no database.
+    """
+    from assistly.storage.factory import build_storage
+    from assistly.storage.settings import load_settings
+
+    settings = load_settings()
+    place = storage_place(settings)
+    if not create:
+        _require_database(settings, place)
+        settings = settings.model_copy(update={"auto_migrate": False})
+    out.remark(f"storage: {place}")
+    with build_storage(settings, auto_prune=False) as storage:
+        storage.ping()
+        yield storage
+
+
+def storage_place(settings: StorageSettings) -> str:
+    """The engine and where its data is, without a password."""
+    if settings.engine == "sqlite":
+        return f"sqlite {settings.sqlite_path.absolute()}"
+    if settings.engine == "postgres":
+        from assistly.storage.factory import open_backend
+
+        backend = open_backend(settings)
+        try:
+            return repr(backend).removeprefix("PostgresBackend(").removesuffix(")").join(("postgres ", ""))
+        finally:
+            backend.close()
+    if settings.engine == "memory":
+        return "memory (empty: it lives in this process)"
+    return settings.engine
+
+
+def _require_database(settings: StorageSettings, place: str) -> None:
+    from assistly.storage.errors import ConfigurationError
+
+    if settings.engine == "sqlite" and not settings.sqlite_path.exists():
+        raise ConfigurationError(
+            f"there is no database yet: {place}. If this is the right one (SQLITE_PATH), `assistly migrate` "
+            "creates it"
+        )
 
 
 def open_environment() -> Storage:
-    """Open the storage that the environment describes. It imports here, so that `--help` is fast."""
+    """Open the storage that the environment describes, without a word."""
     from assistly.storage.factory import open_storage
 
     return open_storage(auto_prune=False)

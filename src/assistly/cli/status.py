@@ -2,27 +2,201 @@
 
 from __future__ import annotations
 
-from .opening import open_environment
-from .tables import print_table, shown_time
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .opening import opened, storage_place
+from .options import Json, Utc
+from .output import Output, jsonable, one_line, plural
+
+if TYPE_CHECKING:
+    from assistly.storage import Storage
+    from assistly.storage.settings import StorageSettings
+    from assistly.views.status import JobCount, PlatformState, StorageStatus
+
+_CLEAR = "\x1b[H\x1b[2J"
 
 
-def status() -> None:
-    """Show how many jobs there are in each state, what is next, the lock and the metrics."""
-    with open_environment() as storage:
-        seconds = storage.ping()
-        lock = storage.lock.current()
-        metrics = storage.metrics.read()
-        due = storage.queue.next_due_at()
-        rows = [(str(state), str(count)) for state, count in storage.queue.counts().items()]
-    rows.append(("next due", shown_time(due) if due else "nothing"))
-    holder = f"{lock.owner_id}, fence {lock.fence}, until {shown_time(lock.expires_at)}" if lock else "free"
-    rows.append(("worker lock", holder))
-    rows += [(name, str(value)) for name, value in sorted(metrics.counters.items())]
-    latency = metrics.latency
-    if latency.count:
-        mean = latency.total_ms / latency.count
-        rows.append(
-            ("latency", f"{latency.count} requests, mean {mean:.1f} ms, most {latency.max_ms:.1f} ms")
+def status(
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            "--watch", min=0.1, metavar="SECONDS", help="Show it again after this time, until Ctrl-C."
+        ),
+    ] = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Show what the storage holds, what is late, and what needs a person.
+
+    "10,000+" means that counting stopped there. A platform has no worker seen if a job has been due there for
+    a minute, no job is held under a lease, and no neighbour of that job was worked on in the last 10 minutes.
+    --watch needs a terminal; with --json it prints a line each time.
+    """
+    if watch is not None and not json and not sys.stdout.isatty():
+        raise typer.BadParameter(
+            "stdout is no terminal to redraw: leave --watch out, or add --json for a line each time"
         )
-    rows.append(("ping", f"{seconds * 1000:.1f} ms"))
-    print_table((), rows)
+    from assistly.views import status as view
+
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        if watch is None:
+            _print(out, view.status(storage), _place())
+        else:
+            with suppress(KeyboardInterrupt):
+                _watch(out, storage, watch)
+
+
+def _watch(out: Output, storage: Storage, seconds: float) -> None:
+    import time
+
+    from assistly.views import status as view
+
+    while True:
+        found, place = view.status(storage), _place()
+        if out.json:
+            out.lines([place | jsonable(found)])
+            sys.stdout.flush()
+        else:
+            typer.echo(_CLEAR, nl=False)
+            _print(out, found, place)
+        time.sleep(seconds)
+
+
+def _place() -> dict[str, Any]:
+    """What the settings say: the engine and its place, the schema and the size."""
+    from assistly.storage.settings import load_settings
+
+    settings = load_settings()
+    return {
+        "engine": settings.engine,
+        "place": storage_place(settings).removeprefix(f"{settings.engine} "),
+        "schema": _schema(settings.engine),
+        "size_bytes": _size(settings),
+    }
+
+
+def _schema(engine: str) -> str | None:
+    """The last migration. A storage that opens without applying any has all of this version."""
+    if engine not in ("sqlite", "postgres"):
+        return None
+    from assistly.storage.engines.sql.migrations import discover
+
+    return discover(engine)[-1].name.removesuffix(".sql")
+
+
+def _size(settings: StorageSettings) -> int | None:
+    """The bytes of the file and its log. Servers are not asked."""
+    if settings.engine != "sqlite":
+        return None
+    size = 0
+    for end in ("", "-wal"):
+        with suppress(OSError):
+            size += settings.sqlite_path.with_name(settings.sqlite_path.name + end).stat().st_size
+    return size
+
+
+def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
+    if out.json:
+        out.document(place | jsonable(found))
+        return
+    out.table((), [*_general(out, found, place), *_counts(found), *_times(out, found)])
+    if found.platforms:
+        out.say("\nplatforms")
+        columns = ("platform", "waiting", "due", "held", "dead", "state")
+        out.table(columns, [_platform(out, platform) for platform in found.platforms])
+    if found.retrying:
+        out.say("\nretrying (assistly jobs list --status retrying)")
+        rows = [
+            (
+                str(job.id),
+                job.platform,
+                f"{job.retries} of {job.max_retries}",
+                out.time(job.due_at),
+                one_line(job.last_error or "-", 80),
+            )
+            for job in found.retrying
+        ]
+        out.table(("id", "platform", "failed", "next", "last error"), rows)
+    if found.unknown:
+        out.say(
+            f"\n{_count(found.unknown_count)} with an unknown outcome: look at the platform, then "
+            "`assistly jobs resolve ID --posted` or --not-posted"
+        )
+        unknown = [
+            (str(job.id), job.platform, out.time(job.publish_started_at), one_line(job.content))
+            for job in found.unknown
+        ]
+        out.table(("id", "platform", "publishing began", "content"), unknown)
+    if found.without_worker:
+        out.say(f"\nno worker was seen on: {', '.join(found.without_worker)} (assistly worker)")
+
+
+def _general(out: Output, found: StorageStatus, place: dict[str, Any]) -> list[tuple[str, str]]:
+    size = place["size_bytes"]
+    return [
+        ("engine", place["engine"]),
+        ("place", place["place"]),
+        ("schema", place["schema"] or "-"),
+        *([("size", f"{size / 1e6:,.1f} MB")] if size is not None else []),
+        ("ping", f"{found.ping.total_seconds() * 1000:.1f} ms"),
+        ("at", out.time(found.at)),
+    ]
+
+
+def _counts(found: StorageStatus) -> list[tuple[str, str]]:
+    return [(name, _count(count)) for name, count in found.counts.items()]
+
+
+def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
+    from assistly.views.jobs import span
+
+    due = out.time(found.next_due_at) if found.next_due_at else "nothing"
+    rows = [("next due", due)]
+    if found.oldest_due_age is not None:
+        rows.append(("oldest due", f"waits for {span(found.oldest_due_age)}"))
+    held = {lock.name: lock for lock in found.locks}
+    for lock in held.values():
+        text = f"{lock.owner_id}, fence {lock.fence}, until {out.time(lock.expires_at)}"
+        rows.append((f"lock {lock.name}", text))
+    if "worker" not in held:
+        rows.append(("lock worker", "free"))
+    return rows
+
+
+def _platform(out: Output, platform: PlatformState) -> tuple[str, ...]:
+    counts = platform.counts
+    waiting = [counts[name] for name in ("scheduled", "retrying") if name in counts]
+    total = _count_text(sum(count.count for count in waiting), exact=all(count.exact for count in waiting))
+    state = "; ".join(_states(out, platform)) or "-"
+    held, dead = (_count(counts[name]) if name in counts else "0" for name in ("processing", "dead_letter"))
+    return (platform.name, total, _count(platform.due), held, dead, state)
+
+
+def _states(out: Output, platform: PlatformState) -> list[str]:
+    from assistly.views.jobs import span
+
+    states = []
+    if platform.paused:
+        until = out.time(platform.paused_until) if platform.paused_until else "somebody resumes it"
+        reason = f": {platform.pause_reason}" if platform.pause_reason else ""
+        by = f" by {platform.paused_by}" if platform.paused_by else ""
+        states.append(f"paused until {until}{by}{reason}")
+    if platform.limit is not None:
+        count, per = platform.limit
+        states.append(f"limit {plural(count, 'job')} in {span(per)}, {platform.available} now")
+    if platform.worker_seen is False:
+        states.append("no worker seen")
+    return states
+
+
+def _count(count: JobCount) -> str:
+    return _count_text(count.count, exact=count.exact)
+
+
+def _count_text(count: int, *, exact: bool) -> str:
+    return f"{count:,}" if exact else f"{count:,}+"

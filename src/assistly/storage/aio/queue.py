@@ -88,6 +88,9 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
     async def get(self, id: int) -> Job | None:
         return await self._run(self._store.get, id)
 
+    async def find_by_key(self, idempotency_key: str) -> Job | None:
+        return await self._run(self._store.find_by_key, idempotency_key)
+
     async def list(
         self,
         *,

@@ -307,6 +307,9 @@ class AsyncPlatforms(AsyncStore[Platforms], mirrors=Platforms):
     async def give_back(self, platform: str, tokens: int, *, now: datetime | None = None) -> None:
         await self._run(self._store.give_back, platform, tokens, now=now)
 
+    async def available(self, platform: str, *, now: datetime | None = None) -> int | None:
+        return await self._run(self._store.available, platform, now=now)
+
 
 class AsyncSchedules(AsyncStore[Schedules], mirrors=Schedules):
     async def put(

@@ -195,6 +195,14 @@ class Platforms:
 
         self._context.atomically(attempt)
 
+    def available(self, platform: str, *, now: datetime | None = None) -> int | None:
+        """Return how many tokens could be taken now; None if the platform has no limit. It takes none."""
+        check.name("platform", platform)
+        bucket = _bucket(self._context.backend.documents.get(LIMITS, platform))
+        if bucket is None:
+            return None
+        return bucket.taken(_MOST, self._context.now(now))[1]
+
 
 def _pause(until: datetime | None, reason: str | None, by: str | None) -> check.JsonText:
     end = check.optional_utc("until", until)

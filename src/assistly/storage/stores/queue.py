@@ -28,11 +28,11 @@ from ..records import (
 from .changing import cancellation, change, checkpoint_of, claim_lost, resolution
 from .claiming import DEFAULT_LEASE, claim, rescue
 from .context import Context
+from .pages import job_status, start_of_page
 from .scheduling import Scheduler, checked_gap, raise_conflict
 from .settling import claimed_job, claims_of, settlement
 from .waiting import wait
 
-_STATUSES = {str(status): status for status in JobStatus}
 _RESCHEDULABLE = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
 
@@ -164,6 +164,10 @@ class Queue:
         """The job of this id, or None."""
         return self._context.backend.jobs.get(check.identity("id", id))
 
+    def find_by_key(self, idempotency_key: str) -> Job | None:
+        """The job that has this idempotency key, or None."""
+        return self._context.backend.jobs.by_key(check.name("idempotency_key", idempotency_key))
+
     def list(
         self,
         *,
@@ -176,11 +180,11 @@ class Queue:
 
         `after` is the last job of the page before, or its id.
         """
-        wanted = None if status is None else _status(status)
+        wanted = None if status is None else job_status(status)
         check.optional_name("platform", platform)
         return [
             *self._context.backend.jobs.list(
-                status=wanted, platform=platform, after=_after(after), limit=check.limit(limit)
+                status=wanted, platform=platform, after=start_of_page(after), limit=check.limit(limit)
             )
         ]
 
@@ -486,15 +490,3 @@ class Queue:
         if settled.lost:
             raise claim_lost(outcome.job, self.get(outcome.job.id))
         return settled.jobs[0]
-
-
-def _status(value: object) -> JobStatus:
-    if type(value) in (str, JobStatus) and value in _STATUSES:
-        return _STATUSES[value]
-    raise InvalidValue(f"status must be one of {', '.join(JobStatus)}, not {check.shown(value)}")
-
-
-def _after(after: Job | int | None) -> int:
-    if after is None:
-        return 0
-    return check.identity("after", after.id if isinstance(after, Job) else after)

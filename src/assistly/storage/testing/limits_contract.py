@@ -53,6 +53,19 @@ class LimitsContract(Contract):
         assert storage.platforms.take("x", 1) == 0
         assert storage.platforms.take("y", 100) == 100
 
+    def test_what_is_available_is_what_could_be_taken(self, storage: Storage, clock: FakeClock) -> None:
+        assert storage.platforms.available("x") is None
+        storage.platforms.limit("x", 3, MINUTE)
+        assert [storage.platforms.available("x") for _ in range(2)] == [3, 3]
+        storage.platforms.take("x", 3)
+        assert storage.platforms.available("x") == 0
+        assert storage.platforms.available("x", now=clock() + 40 * SECOND) == 2
+        clock.advance(20 * SECOND)
+        assert storage.platforms.available("x") == 1
+        assert storage.platforms.take("x", 9) == 1
+        storage.platforms.limit("x", None)
+        assert storage.platforms.available("x") is None
+
     def test_tokens_come_back_evenly(self, storage: Storage, clock: FakeClock) -> None:
         storage.platforms.limit("x", 3, MINUTE)
         assert storage.platforms.take("x", 3) == 3

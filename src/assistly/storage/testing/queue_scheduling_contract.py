@@ -174,6 +174,14 @@ class QueueKeysContract(Contract):
         assert again == job
         assert storage.queue.list() == [job]
 
+    def test_a_job_is_found_by_its_key(self, storage: Storage) -> None:
+        job = storage.queue.schedule("x", "a", idempotency_key="key")
+        storage.queue.schedule("x", "b")
+        assert storage.queue.find_by_key("key") == job
+        assert storage.queue.find_by_key("other") is None
+        storage.queue.remove(job.id)
+        assert storage.queue.find_by_key("key") is None
+
     def test_the_time_is_not_compared(self, storage: Storage) -> None:
         job = storage.queue.schedule("x", "a", START, idempotency_key="key")
         assert storage.queue.schedule("x", "a", START + DAY, idempotency_key="key") == job

@@ -1,0 +1,268 @@
+"""Applies one change to one job, to several, or to all that match: each in a transaction with its event."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from . import audit
+from .opening import opened
+from .output import Output, jsonable, one_line, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from assistly.storage import Job, Storage
+    from assistly.views.job_filter import JobFilter
+
+_T = TypeVar("_T")
+
+_ATTEMPTS = 5
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """What is done with a job.
+
+    `verb` and `participle` name it: cancel, cancelled. `apply` does it on a transaction, to the job as it was
+    read, and returns the changed job (None: it is gone) and the details of the event; it raises a
+    StorageError if the job does not allow it. `statuses` are those of the jobs that it is for, unless others
+    are named. `left_out` says why a job that matches is not meant (None: it is).
+    """
+
+    verb: str
+    participle: str
+    apply: Callable[[Storage, Job], tuple[Job | None, dict[str, Any]]]
+    statuses: tuple[str, ...] = ()
+    left_out: Callable[[Job], str | None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who does it, and why: for the event."""
+
+    by: str | None
+    note: str | None
+
+
+@dataclass(slots=True)
+class _Result:
+    matched: int
+    done: list[int] = field(default_factory=list)
+    not_done: dict[int, str] = field(default_factory=dict)
+
+    def document(self, change: JobChange, *, dry_run: bool) -> dict[str, Any]:
+        return {
+            "action": change.verb,
+            "dry_run": dry_run,
+            "matched": self.matched,
+            "done": self.done,
+            "not_done": [{"id": id, "reason": reason} for id, reason in self.not_done.items()],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """Which jobs are meant: these ids, or those that the filter accepts.
+
+    With `everything` the filter may be empty.
+    """
+
+    ids: list[int]
+    filter: JobFilter
+    everything: bool = False
+
+    def check(self) -> None:
+        """Raise BadParameter unless it is clear what is meant."""
+        from assistly.views.job_filter import JobFilter
+
+        has_filter = self.filter != JobFilter()
+        if self.ids and (has_filter or self.everything):
+            raise typer.BadParameter("give ids, or filter options, but not both")
+        if not self.ids and not has_filter and not self.everything:
+            raise typer.BadParameter(
+                "which jobs? Give an id, or options such as --match, --platform and --status, or --all"
+            )
+
+
+def change_jobs(
+    out: Output, change: JobChange, requested: Requested, person: Person, *, yes: bool, dry_run: bool
+) -> None:
+    """Do it, and print what was done. Raises typer.Exit with 1 if not all could be done."""
+    requested.check()
+    with opened(out) as storage:
+        if len(requested.ids) == 1 and not dry_run:
+            _change_single(out, storage, change, requested.ids[0], person)
+        elif requested.ids:
+            _change_all(out, storage, change, _named(storage, requested.ids), None, person, dry_run=dry_run)
+        else:
+            _change_matching(out, storage, change, requested.filter, person, yes=yes, dry_run=dry_run)
+
+
+def _change_single(out: Output, storage: Storage, change: JobChange, id: int, person: Person) -> None:
+    from assistly.storage import NotFound
+
+    job = storage.queue.get(id)
+    if job is None:
+        raise NotFound(f"there is no job {id}")
+    changed = apply(storage, change, job, person)
+    if out.json:
+        result = _Result(1, [id]).document(change, dry_run=False)
+        out.document(result | {"job": jsonable(changed)})
+    elif changed is None:
+        out.say(f"job {id} is {change.participle}")
+    elif changed.status in ("scheduled", "retrying"):
+        out.say(f"job {id} is {changed.status} for {out.time(changed.due_at)}")
+    else:
+        out.say(f"job {id} is {changed.status}")
+
+
+def _named(storage: Storage, ids: list[int]) -> list[tuple[int, Job | None]]:
+    return [(id, storage.queue.get(id)) for id in dict.fromkeys(ids)]
+
+
+def _change_matching(
+    out: Output,
+    storage: Storage,
+    change: JobChange,
+    wanted: JobFilter,
+    person: Person,
+    *,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    from dataclasses import replace
+
+    from assistly.views.job_filter import matching
+
+    if not wanted.statuses:
+        wanted = replace(wanted, statuses=change.statuses)
+    left_out: Counter[str] = Counter()
+    seen: list[tuple[int, Job | None]] = []
+    for job in matching(storage, wanted):
+        reason = change.left_out(job)
+        if reason is None:
+            # The content is read again when it is needed: there may be very many.
+            seen.append((job.id, replace(job, content="", metadata={}, checkpoint=None)))
+        else:
+            left_out[reason] += 1
+    if seen and not dry_run and not yes:
+        _ask(out, f"{change.verb.capitalize()} {plural(len(seen), 'job')}?")
+    _change_all(out, storage, change, seen, wanted, person, dry_run=dry_run)
+    for reason, count in left_out.items():
+        out.remark(f"{count} left out: {reason}")
+
+
+def _ask(out: Output, question: str) -> None:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(
+            f"nothing was done, since there is no terminal to ask: {question} Add --yes, or --dry-run to look"
+        )
+    if not typer.confirm(question, err=True):
+        out.say("nothing was done")
+        raise typer.Exit(1)
+
+
+def _change_all(
+    out: Output,
+    storage: Storage,
+    change: JobChange,
+    jobs: list[tuple[int, Job | None]],
+    wanted: JobFilter | None,
+    person: Person,
+    *,
+    dry_run: bool,
+) -> None:
+    from assistly.storage import ClaimLost, Conflict, InvalidValue, NotFound
+
+    result = _Result(len(jobs))
+    try:
+        for id, job in jobs:
+            if dry_run:
+                continue
+            try:
+                if job is None:
+                    raise NotFound(f"there is no job {id}")
+                apply(storage, change, job, person, wanted)
+                result.done.append(id)
+            except (Conflict, NotFound, ClaimLost, InvalidValue) as error:
+                result.not_done[id] = str(error)
+    except BaseException:
+        out.remark(f"stopped: {plural(len(result.done), 'job')} of {len(jobs)} {change.participle} before")
+        raise
+    _print_result(out, storage, change, result, jobs, dry_run=dry_run)
+    if result.not_done:
+        raise typer.Exit(1)
+
+
+def _print_result(
+    out: Output,
+    storage: Storage,
+    change: JobChange,
+    result: _Result,
+    jobs: list[tuple[int, Job | None]],
+    *,
+    dry_run: bool,
+) -> None:
+    if out.json:
+        document = result.document(change, dry_run=dry_run)
+        if dry_run:
+            document["jobs"] = [id for id, _ in jobs]
+        out.document(document)
+        return
+    if not dry_run:
+        out.say(f"{plural(len(result.done), 'job')} {change.participle}")
+        for id, reason in result.not_done.items():
+            out.say(f"job {id} not: {reason}")
+        return
+    out.say(f"{plural(len(jobs), 'job')} would be {change.participle}")
+    for id, _ in jobs[:_SHOWN]:
+        job = storage.queue.get(id)
+        out.say(f"job {id} {f'{job.status} {job.platform}: {one_line(job.content)}' if job else 'is gone'}")
+    if len(jobs) > _SHOWN:
+        out.say(f"and {len(jobs) - _SHOWN:,} more")
+
+
+def apply(
+    storage: Storage, change: JobChange, seen: Job, person: Person, wanted: JobFilter | None = None
+) -> Job | None:
+    """Do it with the event, both or neither, unless the job was changed meanwhile in a way that matters.
+
+    Raises Conflict if a worker claimed it since it was `seen`, or it does not match `wanted` any more.
+    """
+    from assistly.storage import Conflict, NotFound
+
+    def work(tx: Storage) -> Job | None:
+        job = tx.queue.get(seen.id)
+        if job is None:
+            raise NotFound(f"there is no job {seen.id} any more")
+        if job.claim != seen.claim:
+            raise Conflict(f"job {job.id} was claimed meanwhile, and is {job.status}: nothing was changed")
+        if wanted is not None and not wanted.accepts(job):
+            raise Conflict(f"job {job.id} was changed meanwhile, and does not match any more")
+        changed, details = change.apply(tx, job)
+        if changed is not None and changed.claim != job.claim:
+            raise Conflict(f"job {job.id} was claimed meanwhile: nothing was changed")
+        audit.record(tx, f"job.{change.verb}", by=person.by, note=person.note, job=job.id, **details)
+        return changed
+
+    return atomically(storage, work)
+
+
+def atomically(storage: Storage, work: Callable[[Storage], _T]) -> _T:
+    """Run `work` in a transaction, and again (5 times at most) after a deadlock."""
+    from assistly.storage import TransactionAborted
+
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            with storage.transaction() as tx:
+                return work(tx)
+        except TransactionAborted:
+            continue
+    with storage.transaction() as tx:
+        return work(tx)

@@ -1,0 +1,286 @@
+"""`assistly jobs cancel`, `move`, `remove`, `replay` and `resolve`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .job_changes import JobChange, Person, Requested, change_jobs
+from .job_options import All, DueWithin, Ids, Key, Match, Platform, Since, Statuses, job_filter
+from .options import By, DryRun, Json, Note, Utc, Yes
+from .output import Output
+from .values import duration, time_from_now
+
+if TYPE_CHECKING:
+    from assistly.storage import Job, Storage
+
+_WAITING = ("scheduled", "retrying")
+_UNKNOWN = "nobody knows whether it was published (see `assistly jobs resolve`, or --unknown)"
+_MISSED = "it was missed, so it is late by now (see --missed)"
+
+
+def shift(text: str) -> timedelta:
+    """Parse a duration with a sign: +2h or -30m."""
+    if text[:1] not in ("+", "-"):
+        raise typer.BadParameter("write a sign in front: +2h is later, -30m is earlier")
+    length = duration(text[1:])
+    return length if text[0] == "+" else -length
+
+
+def later(given: datetime | timedelta) -> datetime:
+    """A time, or a duration from now, as a time."""
+    return datetime.now(UTC) + given if isinstance(given, timedelta) else given
+
+
+def cancel(
+    ids: Ids = None,
+    status: Statuses = None,
+    platform: Platform = None,
+    due_within: DueWithin = None,
+    since: Since = None,
+    match: Match = None,
+    key: Key = None,
+    everything: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    by: By = None,
+    note: Note = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Cancel jobs that are not being published yet: they stay stored, and their keys stay taken.
+
+    With filter options it cancels all waiting jobs that match, after asking. A job that a worker claims
+    meanwhile is left alone. Those that workers hold already are included with --status processing, as long as
+    publishing has not begun.
+    """
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        return tx.queue.cancel(job.id), {}
+
+    wanted = job_filter(status, platform, due_within, since, match, key)
+    change = JobChange("cancel", "cancelled", do, _WAITING)
+    requested = Requested(ids or [], wanted, everything)
+    change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
+
+
+def move(
+    id: Annotated[int | None, typer.Argument(min=1, metavar="[ID]", help="The id of the job.")] = None,
+    when: Annotated[
+        Any,
+        typer.Argument(
+            parser=time_from_now, metavar="[TIME]", help="When it is due: a time, or +2h from now."
+        ),
+    ] = None,
+    to: Annotated[
+        Any, typer.Option("--to", parser=time_from_now, metavar="TIME", help="When all are due: or +2h.")
+    ] = None,
+    by_how_much: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--shift", parser=shift, metavar="+2h", help="How much later (-30m: earlier) each is due."
+        ),
+    ] = None,
+    status: Statuses = None,
+    platform: Platform = None,
+    due_within: DueWithin = None,
+    since: Since = None,
+    match: Match = None,
+    key: Key = None,
+    everything: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    by: By = None,
+    note: Note = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Move waiting jobs to another time: `move 7 +2h`, `move 7 2026-03-01T09:00Z`, `move 7 --shift -30m`.
+
+    With filter options it moves all waiting jobs that match, after asking: each by --shift, or all --to one
+    time. A pending retry is dropped: the job is due at the new time.
+    """
+    given = [value for value in (when, to, by_how_much) if value is not None]
+    if len(given) != 1:
+        raise typer.BadParameter("give one new time: TIME behind the id, --to TIME, or --shift +2h")
+    target = None if by_how_much is not None else later(given[0])
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        at = target or moved_by(job.due_at, by_how_much or timedelta(0))
+        moved = tx.queue.reschedule(job.id, at)
+        return moved, {"from": job.due_at.isoformat(), "to": moved.due_at.isoformat()}
+
+    wanted = job_filter(status, platform, due_within, since, match, key)
+    change = JobChange("move", "moved", do, _WAITING)
+    requested = Requested([] if id is None else [id], wanted, everything)
+    change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
+
+
+def moved_by(at: datetime, length: timedelta) -> datetime:
+    """`at` and `length` later. Raises InvalidValue if that is no time any more."""
+    from assistly.storage import InvalidValue
+
+    try:
+        return at + length
+    except OverflowError:
+        raise InvalidValue(f"there is no time {length} from {at}: the year must be 1 to 9999") from None
+
+
+def remove(
+    ids: Ids = None,
+    status: Statuses = None,
+    platform: Platform = None,
+    due_within: DueWithin = None,
+    since: Since = None,
+    match: Match = None,
+    key: Key = None,
+    everything: All = False,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Also those with an unknown outcome.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    by: By = None,
+    note: Note = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Delete jobs for good, and free their idempotency keys. `jobs cancel` keeps both.
+
+    With filter options it removes all that match, after asking, but for those that workers hold. A job that
+    is being published is not removed, and one with an unknown outcome only with --unknown: it may be on the
+    platform, and its key keeps it from being posted again.
+    """
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        _require_removable(tx, job, unknown=unknown)
+        tx.queue.remove(job.id)
+        details = {"status": str(job.status), "platform": job.platform, "key": job.idempotency_key}
+        return None, details
+
+    wanted = job_filter(status, platform, due_within, since, match, key)
+    statuses = (*_WAITING, "posted", "dead_letter", "cancelled")
+
+    def left_out(job: Job) -> str | None:
+        return _UNKNOWN if job.outcome_unknown and not unknown else None
+
+    change = JobChange("remove", "removed", do, statuses, left_out)
+    requested = Requested(ids or [], wanted, everything)
+    change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
+
+
+def _require_removable(tx: Storage, job: Job, *, unknown: bool) -> None:
+    """Raise Conflict unless the job may be removed. Until `tx` ends no worker can claim it."""
+    from assistly.storage import Conflict
+
+    if job.status == "posted":
+        return
+    if job.outcome_unknown and not unknown:
+        raise Conflict(f"job {job.id} is not removed: {_UNKNOWN}")
+    # Changing the job locks it. The change goes with the job.
+    if job.status in ("dead_letter", "cancelled"):
+        locked = tx.queue.replay(job.id)
+    else:
+        locked = tx.queue.cancel(job.id)
+    if locked is None or locked.claim != job.claim:
+        raise Conflict(f"job {job.id} was changed meanwhile: nothing was removed")
+
+
+def replay(
+    ids: Ids = None,
+    status: Statuses = None,
+    platform: Platform = None,
+    since: Since = None,
+    match: Match = None,
+    key: Key = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every dead letter that was neither missed nor of unknown outcome.")
+    ] = False,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Of many: those with an unknown outcome, too.")
+    ] = False,
+    missed: Annotated[
+        bool, typer.Option("--missed", help="Of many: those that were not claimed in time, too.")
+    ] = False,
+    at: Annotated[
+        Any, typer.Option("--at", parser=time_from_now, metavar="TIME", help="When they are due: or +2h.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    by: By = None,
+    note: Note = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Schedule dead letters and cancelled jobs anew, to be published now.
+
+    With --all or filter options it replays all dead letters that match, after asking; cancelled jobs with
+    --status cancelled. That leaves out those with an unknown outcome, which may have been published already:
+    look at the platform, then use `jobs resolve`. It also leaves out those that were missed: they are late.
+    """
+    if ids and (unknown or missed):
+        raise typer.BadParameter("--unknown and --missed go with --all or filter options")
+    target = None if at is None else later(at)
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        from assistly.storage import NotFound
+
+        again = tx.queue.replay(job.id, scheduled_at=target)
+        if again is None:
+            raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
+        return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}
+
+    def left_out(job: Job) -> str | None:
+        if job.outcome_unknown and not unknown:
+            return _UNKNOWN
+        return _MISSED if job.missed and not missed else None
+
+    wanted = job_filter(status, platform, None, since, match, key)
+    change = JobChange("replay", "replayed", do, ("dead_letter",), left_out)
+    requested = Requested(ids or [], wanted, everything)
+    change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
+
+
+def resolve(
+    id: Annotated[
+        int | None, typer.Argument(min=1, metavar="[ID]", help="The dead letter with the unknown outcome.")
+    ] = None,
+    posted: Annotated[
+        bool | None,
+        typer.Option("--posted/--not-posted", help="Whether it is on the platform: look there first."),
+    ] = None,
+    remote_id: Annotated[str | None, typer.Option(help="With --posted: its id on the platform.")] = None,
+    platform: Platform = None,
+    since: Since = None,
+    match: Match = None,
+    key: Key = None,
+    everything: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    by: By = None,
+    note: Note = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Answer whether jobs with an unknown outcome were published.
+
+    With --posted a job counts as posted, and its idempotency key stays taken. With --not-posted it is
+    scheduled anew, to be published now. With filter options the answer is given for all unknown outcomes that
+    match, after asking.
+    """
+    if posted is None:
+        raise typer.BadParameter("look at the platform, then say --posted or --not-posted")
+    if remote_id is not None and (not posted or id is None):
+        raise typer.BadParameter("--remote-id goes with an id and --posted")
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        answered = tx.queue.resolve(job.id, posted=posted, remote_id=remote_id, claim=job.claim)
+        return answered, {"posted": posted, "remote_id": remote_id}
+
+    def left_out(job: Job) -> str | None:
+        return None if job.outcome_unknown else "its outcome is not unknown"
+
+    wanted = job_filter(None, platform, None, since, match, key)
+    change = JobChange("resolve", "resolved", do, ("dead_letter",), left_out)
+    requested = Requested([] if id is None else [id], wanted, everything)
+    change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)

@@ -1,0 +1,294 @@
+"""`assistly jobs`: the group, and the commands that list, show and add."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import audit, job_commands
+from .job_changes import atomically
+from .job_import import import_jobs
+from .job_options import (
+    After,
+    DueWithin,
+    Id,
+    Key,
+    Match,
+    Platform,
+    Since,
+    Statuses,
+    job_filter,
+)
+from .opening import opened
+from .options import By, Json, Limit, Note, Utc
+from .output import Output, jsonable, one_line
+from .values import duration, json_object, time_from_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from assistly.storage import Job, Storage
+    from assistly.views.job_filter import JobFilter
+    from assistly.views.jobs import Story
+
+jobs = typer.Typer(
+    name="jobs",
+    help="Jobs: list and show them, add, move, cancel, replay and remove them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@jobs.command("list")
+def list_jobs(
+    status: Statuses = None,
+    platform: Platform = None,
+    due_within: DueWithin = None,
+    since: Since = None,
+    match: Match = None,
+    key: Key = None,
+    after: After = 0,
+    limit: Limit = 100,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """List jobs by id; with --due-within by when they are due, the next one first.
+
+    The time of a job is when it is due, or when its lease ends, or when it was posted, given up or cancelled.
+    """
+    out = Output(json=json, utc=utc)
+    wanted = job_filter(status, platform, due_within, since, match, key)
+    with opened(out) as storage:
+        _print_list(out, storage, wanted, after, limit)
+
+
+def dead_letters(
+    platform: Platform = None,
+    after: After = 0,
+    limit: Limit = 100,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """List the jobs that failed for good, were too late, or have an unknown outcome.
+
+    It is `jobs list --status dead_letter`.
+    """
+    list_jobs(status=["dead_letter"], platform=platform, after=after, limit=limit, json=json, utc=utc)
+
+
+def _print_list(out: Output, storage: Storage, wanted: JobFilter, after: int, limit: int) -> None:
+    found = list(islice(_selected(storage, wanted, after), limit + 1))
+    page = found[:limit]
+    following = page[-1].id if len(found) > limit else None
+    if out.json:
+        out.document({"jobs": page, "next": following})
+        return
+    if not page:
+        out.say("no jobs" if wanted.statuses != ("dead_letter",) else "no dead letters")
+        return
+    has_errors = any(_error(job) for job in page)
+    columns = ("id", "status", "platform", "time", "content", *(["error"] if has_errors else []))
+    out.table(columns, [_row(out, job, has_errors=has_errors) for job in page])
+    if following is not None:
+        out.remark(f"there are more: --after {following}")
+
+
+def _selected(storage: Storage, wanted: JobFilter, after: int) -> Iterator[Job]:
+    from assistly.storage import NotFound
+    from assistly.views.job_filter import falling_due, matching
+
+    if wanted.due_until is None:
+        return matching(storage, wanted, after=after)
+    last = storage.queue.get(after) if after else None
+    if after and last is None:
+        raise NotFound(f"there is no job {after} any more to go on from: leave --after out")
+    return falling_due(storage, wanted, after=last)
+
+
+def _row(out: Output, job: Job, *, has_errors: bool) -> tuple[str, ...]:
+    time = {
+        "processing": job.lease_until,
+        "posted": job.posted_at,
+        "dead_letter": job.dead_letter_at,
+        "cancelled": job.updated_at,
+    }.get(job.status, job.due_at)
+    row = (str(job.id), str(job.status), job.platform, out.time(time), one_line(job.content, 40))
+    return (*row, one_line(_error(job), 80)) if has_errors else row
+
+
+def _error(job: Job) -> str:
+    return job.dead_letter_reason or job.last_error or ""
+
+
+@jobs.command()
+def show(id: Id, json: Json = False, utc: Utc = False) -> None:
+    """Show all about a job: its attempts with their errors, who holds it, and what happens next and why."""
+    from assistly.storage import NotFound
+    from assistly.views.jobs import story
+
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        found = story(storage, id)
+    if found.job is None:
+        raise NotFound(found.reasons[0].text(out.time))
+    if json:
+        out.document(
+            {
+                "job": found.job,
+                "reasons": reasons_document(out, found),
+                "events": found.events,
+                "events_complete": found.events_complete,
+            }
+        )
+        return
+    _print_story(out, found, found.job)
+
+
+def reasons_document(out: Output, found: Story) -> list[dict[str, Any]]:
+    """The reasons as JSON: code, sentences, and the values in these."""
+    return [
+        {
+            "code": str(reason.code),
+            "text": reason.text(out.time),
+            "details": {name: jsonable(value) for name, value in reason.details.items()},
+        }
+        for reason in found.reasons
+    ]
+
+
+def _print_story(out: Output, found: Story, job: Job) -> None:
+    from assistly.views.jobs import span
+
+    rows = [
+        ("job", str(job.id)),
+        ("status", str(job.status)),
+        ("platform", job.platform),
+        ("content", one_line(job.content, 500)),
+        ("metadata", _compact(job.metadata) if job.metadata else ""),
+        ("key", job.idempotency_key or ""),
+        ("created", out.time(job.created_at)),
+        ("scheduled for", out.time(job.scheduled_at)),
+        ("due", out.time(job.due_at) if job.status in ("scheduled", "retrying") else ""),
+        ("at most late", span(job.max_lateness) if job.max_lateness is not None else ""),
+        ("attempts", f"{job.retries} of {job.max_retries} failed"),
+        ("held by", job.worker_id or ""),
+        ("lease until", out.time(job.lease_until) if job.lease_until else ""),
+        ("publishing since", out.time(job.publish_started_at) if job.publish_started_at else ""),
+        ("checkpoint", _compact(job.checkpoint) if job.checkpoint is not None else ""),
+        ("posted", out.time(job.posted_at) if job.posted_at else ""),
+        ("remote id", job.remote_id or ""),
+        ("dead letter", out.time(job.dead_letter_at) if job.dead_letter_at else ""),
+        ("reason", job.dead_letter_reason or ""),
+        ("replayed", out.time(job.replayed_at) if job.replayed_at else ""),
+        ("changed", out.time(job.updated_at)),
+    ]
+    out.table((), [(name, " ".join(value.split())) for name, value in rows if value])
+    if job.attempts:
+        out.say("\nfailed attempts")
+        attempts = [
+            (
+                str(attempt.number),
+                out.time(attempt.at),
+                attempt.worker_id or "-",
+                one_line(attempt.error, 500),
+            )
+            for attempt in job.attempts
+        ]
+        out.table(("attempt", "time", "worker", "error"), attempts)
+    if found.events:
+        out.say("\nwhat people did")
+        events = [
+            (out.time(event.created_at), event.event_type.rpartition(".")[2], *_person(event.payload))
+            for event in found.events
+        ]
+        out.table(("time", "what", "by", "note"), events)
+    if not found.events_complete:
+        out.remark("the log of events is long: only the last ones were searched for this job")
+    out.say("\nwhat happens next, and why")
+    for reason in found.reasons:
+        out.say(reason.text(out.time))
+
+
+def _person(payload: dict[str, Any]) -> tuple[str, str]:
+    return str(payload.get("by", "-")), str(payload.get("note") or "-")
+
+
+def _compact(value: object) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+@jobs.command()
+def add(
+    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="Where it is published.")],
+    content: Annotated[str, typer.Argument(metavar="CONTENT", help="The text.")],
+    at: Annotated[
+        Any, typer.Option("--at", parser=time_from_now, metavar="TIME", help="When: or +2h. Default: now.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="An idempotency key: there is one job for each.")
+    ] = None,
+    metadata: Annotated[
+        Any, typer.Option("--metadata", parser=json_object, metavar="JSON", help="A JSON object.")
+    ] = None,
+    max_retries: Annotated[
+        int | None, typer.Option("--max-retries", min=1, help="Attempts. Default: SCHEDULE_MAX_RETRIES.")
+    ] = None,
+    max_lateness: Annotated[
+        timedelta | None,
+        typer.Option("--max-lateness", parser=duration, metavar="DURATION", help="How late it may be: 1h."),
+    ] = None,
+    min_gap: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--min-gap", parser=duration, metavar="DURATION", help="Refuse it if another job is nearer: 10m."
+        ),
+    ] = None,
+    by: By = None,
+    note: Note = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Add a job, to be published now or --at a time."""
+    out = Output(json=json, utc=utc)
+    when = None if at is None else job_commands.later(at)
+
+    def work(tx: Storage) -> tuple[Job, bool]:
+        existed = key is not None and tx.queue.find_by_key(key) is not None
+        job = tx.queue.schedule(
+            platform,
+            content,
+            when,
+            idempotency_key=key,
+            metadata=metadata,
+            max_retries=max_retries,
+            max_lateness=max_lateness,
+            min_gap=min_gap,
+        )
+        if not existed:
+            audit.record(tx, "job.add", by=by, note=note, job=job.id, platform=platform)
+        return job, existed
+
+    with opened(out) as storage:
+        job, existed = atomically(storage, work)
+    if json:
+        out.document({"action": "add", "existed": existed, "job": jsonable(job)})
+    elif existed:
+        out.say(f"job {job.id} has this key already, and is {job.status}: nothing was added")
+    else:
+        out.say(f"job {job.id} is scheduled for {out.time(job.due_at)}")
+
+
+jobs.command("import")(import_jobs)
+for command in (
+    job_commands.cancel,
+    job_commands.move,
+    job_commands.remove,
+    job_commands.replay,
+    job_commands.resolve,
+):
+    jobs.command()(command)

@@ -1,0 +1,109 @@
+"""Prints what a command has found: as text for people, or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_WIDE = 100_000
+
+
+class Output:
+    """The output of one command. With `json` it prints documents, and nothing else on stdout."""
+
+    def __init__(self, *, json: bool = False, utc: bool = False) -> None:
+        self.json = json
+        self._utc = utc
+
+    def document(self, value: object) -> None:
+        """Print a value as one indented JSON document."""
+        typer.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=False))
+
+    def lines(self, values: Iterable[object]) -> None:
+        """Print each value as one line of JSON."""
+        for value in values:
+            typer.echo(json.dumps(jsonable(value), ensure_ascii=False))
+
+    def say(self, text: str) -> None:
+        """Print a sentence for people. With `json` it goes to stderr."""
+        typer.echo(printable(text), err=self.json)
+
+    def remark(self, text: str) -> None:
+        """Print something beside the result, on stderr."""
+        typer.echo(printable(text), err=True)
+
+    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+        """Print rows for people, below a header if there are `columns`.
+
+        A terminal's width is kept by folding cells. Otherwise each row is one line, and nothing is cut.
+        """
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*columns, box=None, show_header=bool(columns), pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = _WIDE
+        with console.capture() as capture:
+            console.print(table)
+        for line in capture.get().splitlines():
+            typer.echo(line.rstrip())
+
+    def time(self, time: datetime | None) -> str:
+        """A time with seconds and its offset, in the local zone or in UTC; "-" for none."""
+        if time is None:
+            return "-"
+        if self._utc:
+            return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        local = time.astimezone()
+        return f"{local:%Y-%m-%d %H:%M:%S%z} {local:%Z}".rstrip()
+
+
+def jsonable(value: object) -> Any:
+    """A record as what `json.dumps` takes. Times are ISO 8601 in UTC, durations are seconds."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return value
+
+
+def printable(text: str) -> str:
+    """The text without characters that could control the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """The text on one line, cut to `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def one_line(text: str, width: int = 60) -> str:
+    """The text on one line, cut to `width` characters on a terminal, and whole when piped."""
+    return shortened(text, width) if sys.stdout.isatty() else " ".join(text.split())
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun: 1 job, 2 jobs."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,59 @@
+"""What users type: durations, times and JSON."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import typer
+
+from .output import shortened
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def duration(text: str) -> timedelta:
+    """Parse a number and a unit: 90s, 30m, 6h, 1d or 2w."""
+    number, unit = text[:-1], text[-1:]
+    if unit in _UNITS and number.isascii() and number.isdigit():
+        with suppress(OverflowError, ValueError):
+            return timedelta(**{_UNITS[unit]: int(number)})
+    raise typer.BadParameter(f"{shortened(text, 40)!r} is no duration: write 90s, 30m, 6h, 1d or 2w")
+
+
+def time(text: str) -> datetime:
+    """Parse a time with its offset from UTC."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed.utcoffset() is None:
+        raise typer.BadParameter(
+            f"{shortened(text, 40)!r} is no time with an offset: write 2026-03-01T09:00+01:00, or "
+            "2026-03-01T08:00Z"
+        )
+    return parsed
+
+
+def time_from_now(text: str) -> datetime | timedelta:
+    """Parse a time with its offset from UTC, or with a + in front a duration from now: +2h."""
+    return duration(text[1:]) if text.startswith("+") else time(text)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object."""
+    value = json_value(text)
+    if not isinstance(value, dict):
+        raise typer.BadParameter('it must be a JSON object, such as {"tag": "news"}')
+    return value
+
+
+def json_value(text: str) -> Any:
+    """Parse JSON."""
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"it is not JSON: {error}") from None

@@ -1,0 +1,95 @@
+"""Which jobs a person means, and reading all of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import merge
+from typing import TYPE_CHECKING
+
+from .jobs import COUNT_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    from assistly.storage import Job, Storage
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are meant; None: any.
+
+    `statuses`: one of these. `due_until`: waiting, and due then or earlier. `since`: changed then or later.
+    `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key.
+    """
+
+    statuses: tuple[str, ...] = ()
+    platform: str | None = None
+    due_until: datetime | None = None
+    since: datetime | None = None
+    match: str | None = None
+    key: str | None = None
+
+    def accepts(self, job: Job) -> bool:
+        """Whether the job is one of those that are meant."""
+        return (
+            (not self.statuses or job.status in self.statuses)
+            and (self.platform is None or job.platform == self.platform)
+            and (self.due_until is None or (_waits(job) and job.due_at <= self.due_until))
+            and (self.since is None or job.updated_at >= self.since)
+            and (self.match is None or self.match.casefold() in job.content.casefold())
+            and (self.key is None or job.idempotency_key == self.key)
+        )
+
+
+def _waits(job: Job) -> bool:
+    return job.status in ("scheduled", "retrying")
+
+
+def matching(storage: Storage, wanted: JobFilter, *, after: int = 0) -> Iterator[Job]:
+    """Yield all jobs that are meant with an id above `after`, by id. It reads a page at a time."""
+    if wanted.key is not None:
+        job = storage.queue.find_by_key(wanted.key)
+        found: Iterable[Job] = [] if job is None or job.id <= after else [job]
+    elif _are_few(storage, wanted.statuses):
+        by_status = [_pages(storage, status, wanted.platform, after) for status in set(wanted.statuses)]
+        found = merge(*by_status, key=lambda job: job.id)
+    else:
+        found = _pages(storage, None, wanted.platform, after)
+    last = after
+    for job in found:
+        # A job that changes its status meanwhile may be read twice.
+        if job.id > last and wanted.accepts(job):
+            last = job.id
+            yield job
+
+
+def _are_few(storage: Storage, statuses: tuple[str, ...]) -> bool:
+    """Whether it is quicker to read the jobs of these statuses than to read all jobs.
+
+    A page of one status costs the engine time in proportion to the number of these jobs.
+    """
+    if not statuses or "posted" in statuses:
+        return False
+    counts = storage.queue.counts(posted=False)
+    return sum(count for status, count in counts.items() if status in statuses) <= COUNT_LIMIT
+
+
+def _pages(storage: Storage, status: str | None, platform: str | None, after: int) -> Iterator[Job]:
+    while page := storage.queue.list(status=status, platform=platform, after=after, limit=_PAGE):
+        yield from page
+        after = page[-1].id
+
+
+def falling_due(storage: Storage, wanted: JobFilter, *, after: Job | None = None) -> Iterator[Job]:
+    """Yield all waiting jobs that are meant, by (due_at, id), behind `after`."""
+    while True:
+        page = storage.queue.upcoming(
+            until=wanted.due_until, platform=wanted.platform, after=after, limit=_PAGE
+        )
+        yield from (job for job in page if wanted.accepts(job))
+        if len(page) < _PAGE:
+            return
+        after = page[-1]

@@ -1,0 +1,391 @@
+"""One job: its story, what happens next, and why it was not published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from assistly.storage import Event, Job, Platform, Storage
+
+AUDIT_PREFIX = "operator.job."
+"""The types of the events that operations of people on jobs leave begin with this."""
+
+VERBS = ("cancel", "move", "remove", "replay", "resolve", "add", "import")
+"""The operations of people on jobs, as the events call them."""
+
+COUNT_LIMIT = 10_000
+"""What may be large is counted up to here."""
+
+GRACE = timedelta(minutes=1)
+"""A job that has been due for less than this is not yet a sign that no worker runs."""
+
+SEEN = timedelta(minutes=10)
+"""A worker counts as seen on a platform if it claimed or settled a job there within this time."""
+
+_PAGE = 1000
+_NEIGHBOURS = 1000
+
+
+class ReasonCode(StrEnum):
+    """Why a job was not published yet, or at all, or what became of it."""
+
+    NOT_DUE = "not_due"
+    PAUSED = "platform_paused"
+    BUDGET = "budget_used_up"
+    BEHIND = "waiting_behind_others"
+    RETRYING = "retrying"
+    LATE = "too_late"
+    NO_WORKER = "no_worker_seen"
+    NOTHING = "due_now"
+    CLAIMED = "claimed"
+    PUBLISHING = "publishing"
+    LEASE_OVER = "lease_ran_out"
+    UNKNOWN = "outcome_unknown"
+    MISSED = "missed"
+    DEAD = "dead_letter"
+    CANCELLED = "cancelled"
+    POSTED = "posted"
+    ABSENT = "no_such_job"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A reason with its sentences, in which `{name}` stands for a value of `details`."""
+
+    code: ReasonCode
+    template: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def text(self, shown: Callable[[datetime], str]) -> str:
+        """The sentences. `shown` writes a time."""
+        values = {
+            name: shown(value) if isinstance(value, datetime) else value
+            for name, value in self.details.items()
+        }
+        return " ".join(self.template.format(**values).split())
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All there is to know about a job.
+
+    `job` is None if there is no such job. `reasons` say why it was not published yet, or what became of it,
+    the most important first. `events` are those that operations of people left, oldest first.
+    `events_complete` is False if the log was so long that not all of it was searched.
+    """
+
+    job: Job | None
+    reasons: list[Reason]
+    events: list[Event]
+    events_complete: bool
+
+
+def story(storage: Storage, id: int, *, now: datetime | None = None) -> Story:
+    """Return the story of a job. `now` is the time it is told for (default: this machine's)."""
+    at = now or datetime.now(UTC)
+    job = storage.queue.get(id)
+    events, complete = audit_events(storage, id, None if job is None else job.created_at)
+    return Story(job, _reasons(storage, id, job, events, at), events, complete)
+
+
+def audit_events(storage: Storage, id: int, since: datetime | None) -> tuple[list[Event], bool]:
+    """Return the events of people's operations on a job, oldest first, and whether these are all.
+
+    Of each kind of event the last 10,000 are searched, back to `since`.
+    """
+    found: list[Event] = []
+    complete = True
+    for verb in VERBS:
+        events, all_searched = _newest(storage, f"{AUDIT_PREFIX}{verb}", since)
+        found += [event for event in events if _concerns(event, id)]
+        complete = complete and all_searched
+    return sorted(found, key=lambda event: (event.created_at, event.id)), complete
+
+
+def _newest(storage: Storage, event_type: str, since: datetime | None) -> tuple[list[Event], bool]:
+    events: list[Event] = []
+    while len(events) < COUNT_LIMIT:
+        before = events[-1] if events else None
+        page = storage.events.list(event_type=event_type, before=before, limit=_PAGE)
+        events += page
+        if len(page) < _PAGE or (since is not None and page[-1].created_at < since):
+            return events, True
+    return events, False
+
+
+def _concerns(event: Event, id: int) -> bool:
+    payload = event.payload
+    return isinstance(payload, dict) and payload.get("job") == id
+
+
+def _reasons(storage: Storage, id: int, job: Job | None, events: list[Event], now: datetime) -> list[Reason]:
+    if job is None:
+        return [_absent(id, events)]
+    match str(job.status):
+        case "posted":
+            return [_posted(job)]
+        case "cancelled":
+            return [_cancelled(job, events)]
+        case "dead_letter":
+            return [_dead(job)]
+        case "processing":
+            return [_held(job, now)]
+    return _waiting(storage, job, now)
+
+
+def _absent(id: int, events: list[Event]) -> Reason:
+    removal = _last(events, "remove")
+    if removal is not None:
+        text = "There is no job {id} any more: {by} removed it at {at}{note}."
+        return Reason(ReasonCode.ABSENT, text, {"id": id, **_who(removal)})
+    return Reason(
+        ReasonCode.ABSENT,
+        "There is no job {id}. It was never stored in this storage, was removed by a program, or was posted "
+        "and is older than what RETENTION_POSTED_DAYS keeps.",
+        {"id": id},
+    )
+
+
+def _posted(job: Job) -> Reason:
+    known = "its id there is {remote_id}" if job.remote_id is not None else "its id there is not known"
+    text = f"It was posted on {{platform}} at {{posted_at}}; {known}."
+    details = {"platform": job.platform, "posted_at": job.posted_at, "remote_id": job.remote_id}
+    return Reason(ReasonCode.POSTED, text, details)
+
+
+def _cancelled(job: Job, events: list[Event]) -> Reason:
+    again = f" `assistly jobs replay {job.id}` schedules it again."
+    event = _last(events, "cancel")
+    if event is None:
+        text = "It was cancelled by a program at {at}; nobody did it by hand."
+        return Reason(ReasonCode.CANCELLED, text + again, {"at": job.updated_at})
+    return Reason(ReasonCode.CANCELLED, "{by} cancelled it at {at}{note}." + again, _who(event))
+
+
+def _dead(job: Job) -> Reason:
+    details: dict[str, Any] = {
+        "reason": job.dead_letter_reason or "no reason was stored",
+        "since": job.dead_letter_at,
+    }
+    replay = f"`assistly jobs replay {job.id}` schedules it again"
+    if job.outcome_unknown:
+        text = (
+            "Publishing began at {began}, and nobody knows how it ended, so it is not tried again by itself: "
+            "{reason}. Look for the post on {platform}. If it is there, type `assistly jobs resolve {id} "
+            "--posted` (with --remote-id if you know it); if it is not, `assistly jobs resolve {id} "
+            "--not-posted`, which publishes it now."
+        )
+        details |= {"began": job.publish_started_at, "platform": job.platform, "id": job.id}
+        return Reason(ReasonCode.UNKNOWN, text, details)
+    if job.missed:
+        text = (
+            "No worker claimed it within {allowed} after {scheduled_at}, which is as late as it may be. It "
+            f"was given up at {{since}}. {replay}, if it still makes sense."
+        )
+        details |= {"allowed": span(job.max_lateness), "scheduled_at": job.scheduled_at}
+        return Reason(ReasonCode.MISSED, text, details)
+    tried = "after {retries} of {max_retries} attempts"
+    if job.retries < job.max_retries:
+        tried += ", since the error was one that trying again does not mend"
+    text = f"It was given up at {{since}} {tried}: {{reason}}. Mend the cause; then {replay}."
+    details |= {"retries": job.retries, "max_retries": job.max_retries}
+    return Reason(ReasonCode.DEAD, text, details)
+
+
+def _held(job: Job, now: datetime) -> Reason:
+    details = {
+        "worker": job.worker_id,
+        "lease_until": job.lease_until,
+        "began": job.publish_started_at,
+        "attempt": job.retries + 1,
+        "max_retries": job.max_retries,
+    }
+    is_over = job.lease_until is not None and job.lease_until <= now
+    if is_over and job.publish_started_at is not None:
+        text = (
+            "Worker {worker} began to publish it at {began}, and its lease ran out at {lease_until}: nobody "
+            "knows whether it was published. The next claim of any worker makes it a dead letter with an "
+            f"unknown outcome, which `assistly jobs resolve {job.id}` answers."
+        )
+        return Reason(ReasonCode.LEASE_OVER, text, details)
+    if is_over:
+        text = (
+            "Worker {worker} claimed it and did not begin to publish; its lease ran out at {lease_until}. "
+            "The next claim of any worker takes it back, which counts as failed attempt {attempt} of "
+            "{max_retries}. If that does not happen within seconds, no worker runs."
+        )
+        return Reason(ReasonCode.LEASE_OVER, text, details)
+    if job.publish_started_at is not None:
+        text = (
+            "Worker {worker} has been publishing it since {began} (attempt {attempt} of {max_retries}), and "
+            "waits for the answer of the platform. Its lease runs until {lease_until}; if it ends without an "
+            "answer, the outcome is unknown."
+        )
+        return Reason(ReasonCode.PUBLISHING, text, details)
+    text = (
+        "Worker {worker} has claimed it (attempt {attempt} of {max_retries}) and has not begun to publish. "
+        "Its lease runs until {lease_until}; if it does nothing until then, another worker takes over."
+    )
+    return Reason(ReasonCode.CLAIMED, text, details)
+
+
+def _waiting(storage: Storage, job: Job, now: datetime) -> list[Reason]:
+    reasons: list[Reason] = []
+    platform = storage.platforms.get(job.platform, now=now)
+    is_due = job.due_at <= now
+    if is_due and job.max_lateness is not None and job.max_lateness < now - job.scheduled_at:
+        text = (
+            "It is more than {allowed} late, which is as late as it may be: the next claim makes it a dead "
+            f"letter (missed). `assistly jobs move {job.id} +1m` gives it another time."
+        )
+        return [Reason(ReasonCode.LATE, text, {"allowed": span(job.max_lateness)})]
+    if job.retries:
+        reasons.append(_retrying(job))
+    if not is_due:
+        details = {"due_at": job.due_at, "left": span(job.due_at - now)}
+        reasons.append(
+            Reason(ReasonCode.NOT_DUE, "It is not due yet: it is due at {due_at}, in {left}.", details)
+        )
+    if platform is not None and _is_paused_at(platform, max(now, job.due_at)):
+        reasons.append(_paused(platform))
+    elif is_due:
+        reasons += _overdue(storage, job, platform, now)
+    return reasons
+
+
+def _retrying(job: Job) -> Reason:
+    text = "Attempt {retries} of {max_retries} failed: {error}."
+    details: dict[str, Any] = {
+        "retries": job.retries,
+        "max_retries": job.max_retries,
+        "error": job.last_error or "no error was stored",
+    }
+    if job.attempts:
+        text = "Attempt {retries} of {max_retries} failed at {failed_at}: {error}."
+        details["failed_at"] = job.attempts[-1].at
+    return Reason(ReasonCode.RETRYING, text, details)
+
+
+def _is_paused_at(platform: Platform, at: datetime) -> bool:
+    return platform.paused and (platform.paused_until is None or platform.paused_until > at)
+
+
+def _paused(platform: Platform) -> Reason:
+    end = "until somebody resumes it" if platform.paused_until is None else "until {until}"
+    text = f"The platform {{platform}} is paused {end}"
+    text += " by {by}" if platform.by is not None else ""
+    text += ": {reason}" if platform.reason else ""
+    text += ". `assistly platforms resume {platform}` ends the pause."
+    details = {
+        "platform": platform.name,
+        "until": platform.paused_until,
+        "by": platform.by,
+        "reason": platform.reason,
+    }
+    return Reason(ReasonCode.PAUSED, text, details)
+
+
+def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetime) -> list[Reason]:
+    """Why a job that is due, on a platform that is not paused, was not claimed."""
+    reasons: list[Reason] = []
+    details: dict[str, Any]
+    limit = None if platform is None else platform.limit
+    if limit is not None and storage.platforms.available(job.platform, now=now) == 0:
+        details = {"platform": job.platform, "count": limit[0], "per": span(limit[1])}
+        text = "The budget of {platform} is used up: all workers together publish {count} in {per} there."
+        reasons.append(Reason(ReasonCode.BUDGET, text, details))
+    ahead, of_platform = _ahead(storage, job)
+    if ahead:
+        details = {
+            "ahead": shown_count(ahead),
+            "of_platform": shown_count(of_platform),
+            "platform": job.platform,
+        }
+        text = "Due jobs that come before it: {ahead}; of these on {platform}: {of_platform}."
+        reasons.append(Reason(ReasonCode.BEHIND, text, details))
+    if now - job.due_at >= GRACE and not worker_seen(storage, job.platform, job.id, now=now):
+        text = (
+            "It has been due since {due_at}, and no worker was seen on {platform} in the last {seen}: is one "
+            "running that publishes to {platform}? (`assistly worker`)"
+        )
+        details = {"due_at": job.due_at, "platform": job.platform, "seen": span(SEEN)}
+        reasons.append(Reason(ReasonCode.NO_WORKER, text, details))
+    if not reasons:
+        text = "It has been due since {due_at}, and nothing holds it back: a worker claims it next."
+        reasons.append(Reason(ReasonCode.NOTHING, text, {"due_at": job.due_at}))
+    return reasons
+
+
+def _ahead(storage: Storage, job: Job) -> tuple[int, int]:
+    """How many waiting jobs are claimed before this one: in all, and on its platform. Up to COUNT_LIMIT."""
+    ahead = of_platform = 0
+    after: Job | None = None
+    while ahead < COUNT_LIMIT:
+        page = storage.queue.upcoming(until=job.due_at, after=after, limit=_PAGE)
+        for other in page:
+            if (other.due_at, other.id) >= (job.due_at, job.id):
+                return ahead, of_platform
+            ahead += 1
+            of_platform += other.platform == job.platform
+        if len(page) < _PAGE:
+            break
+        after = page[-1]
+    return ahead, of_platform
+
+
+def worker_seen(storage: Storage, platform: str, near: int, *, now: datetime) -> bool:
+    """Whether a worker was seen on the platform within SEEN.
+
+    That is so if a job of the platform is held under a lease that lasts, or if one of up to 1,000 jobs with
+    ids around `near` was claimed at some time and changed within SEEN. Other signs of workers are not stored.
+    """
+    held = storage.queue.list(status="processing", platform=platform, limit=_PAGE)
+    if any(job.lease_until is not None and job.lease_until > now for job in held):
+        return True
+    around = storage.queue.list(after=max(0, near - _NEIGHBOURS // 2), limit=_NEIGHBOURS)
+    around += storage.queue.list(status="retrying", platform=platform, limit=_PAGE)
+    return any(
+        job.platform == platform and job.claim > 0 and job.updated_at > now - SEEN and _was_worked_on(job)
+        for job in around
+    )
+
+
+def _was_worked_on(job: Job) -> bool:
+    """Whether the last change may have been a worker's, rather than a person's."""
+    return job.status != "cancelled" and job.replayed_at != job.updated_at and not job.missed
+
+
+def _last(events: list[Event], verb: str) -> Event | None:
+    return next((event for event in reversed(events) if event.event_type == AUDIT_PREFIX + verb), None)
+
+
+def _who(event: Event) -> dict[str, Any]:
+    note = event.payload.get("note")
+    return {
+        "by": event.payload.get("by", "somebody"),
+        "at": event.created_at,
+        "note": f" ({note})" if note else "",
+    }
+
+
+def shown_count(count: int) -> str:
+    """A count with a separator, and "+" where counting stopped."""
+    return f"{count:,}+" if count >= COUNT_LIMIT else f"{count:,}"
+
+
+def span(length: timedelta | None) -> str:
+    """A length of time in its two largest units: 2 h 5 min."""
+    if length is None:
+        return "any time"
+    seconds = max(0, round(length.total_seconds()))
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"

@@ -1,0 +1,150 @@
+"""`assistly status`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from assistly.storage import MemoryBackend, Storage, open_storage
+from assistly.storage.testing.fixtures import START, FakeClock
+from assistly.views import status as view
+
+Run = Callable[..., tuple[int, str, str]]
+
+MINUTE = timedelta(minutes=1)
+
+sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+
+
+def test_the_state_of_a_busy_storage() -> None:
+    clock = FakeClock(START)
+    with Storage(MemoryBackend(), clock=clock, auto_prune=False) as storage:
+        storage.queue.schedule("posted", "a")
+        storage.queue.mark_posted(*storage.queue.claim_due(worker_id="w"))
+        storage.queue.schedule("busy", "a")
+        (busy,) = storage.queue.claim_due(worker_id="w")
+        storage.queue.mark_failed(busy, "try later", retry_at=START + 60 * MINUTE)
+        storage.queue.schedule("lost", "a")
+        (lost,) = storage.queue.claim_due(worker_id="w")
+        unknown = storage.queue.mark_unknown(storage.queue.begin_publish(lost), "no answer")
+        for platform in ("alone", "paused", "paused", "limited"):
+            storage.queue.schedule(platform, "a")
+        storage.platforms.pause("paused", reason="down", by="ann")
+        storage.platforms.limit("limited", 5, MINUTE)
+        storage.platforms.take("limited", 5)
+        storage.lock.acquire("me", ttl=60 * MINUTE)
+        clock.advance(11 * MINUTE)
+        found = view.status(storage, now=clock())
+    assert {name: count.count for name, count in found.counts.items() if count.count} == {
+        "scheduled": 4,
+        "retrying": 1,
+        "dead_letter": 1,
+        "posted": 1,
+    }
+    assert (found.next_due_at, found.oldest_due_age) == (START, 11 * MINUTE)
+    platforms = {platform.name: platform for platform in found.platforms}
+    assert sorted(platforms) == ["alone", "busy", "limited", "lost", "paused", "posted"]
+    assert found.without_worker == ["alone", "limited"]
+    paused = platforms["paused"]
+    assert (paused.paused, paused.pause_reason, paused.due.count, paused.worker_seen) == (
+        *(True, "down", 2),
+        None,
+    )
+    assert (platforms["limited"].limit, platforms["limited"].available) == ((5, MINUTE), 5)
+    assert [job.last_error for job in found.retrying] == ["try later"]
+    assert (found.unknown_count.count, found.unknown) == (1, [unknown])
+    assert [lock.owner_id for lock in found.locks] == ["me"]
+
+
+def test_what_is_large_is_counted_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "COUNT_LIMIT", 3)
+    with Storage(MemoryBackend(), auto_prune=False) as storage:
+        for n in range(4):
+            storage.queue.schedule("x", str(n), START)
+            storage.queue.mark_posted(*storage.queue.claim_due(worker_id="w"))
+        for n in range(5):
+            storage.queue.schedule("x", str(n), START)
+        found = view.status(storage)
+    assert (found.counts["posted"].count, found.counts["posted"].exact) == (3, False)
+    assert found.counts["scheduled"].count == 5
+    (platform,) = found.platforms
+    assert (platform.due.count, platform.due.exact) == (3, False)
+
+
+def test_the_command(run: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("migrate")
+    code, out, err = run("status")
+    assert (code, "nothing" in out, "free" in out) == (0, True, True)
+    assert err.startswith(f"storage: {engine} ")
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a", datetime.now(UTC) - timedelta(hours=2))
+        job = storage.queue.schedule("y", "b")
+        storage.queue.mark_unknown(
+            storage.queue.begin_publish(*storage.queue.claim_due(worker_id="w", platforms=["y"])), "no answer"
+        )
+    code, out, _ = run("status", "--utc")
+    assert code == 0
+    assert "waits for 2 h" in out
+    assert "no worker was seen on: x" in out
+    assert "1 with an unknown outcome" in out
+    found = json.loads(run("status", "--json")[1])
+    assert (found["engine"], found["without_worker"]) == (engine, ["x"])
+    assert found["unknown"][0]["id"] == job.id
+    assert found["schema"].endswith(f"_{engine}")
+    assert (found["size_bytes"] or 0) > 0 or engine == "postgres"
+    monkeypatch.setattr(view, "COUNT_LIMIT", 1)
+    assert "1+" in run("status")[1]
+
+
+@sqlite_only
+@pytest.mark.usefixtures("engine")
+def test_watching_needs_a_terminal_or_json(run: Run) -> None:
+    run("migrate")
+    code, out, err = run("status", "--watch", "1")
+    assert (code, out) == (2, "")
+    assert "stdout is no terminal" in err
+    with subprocess.Popen(
+        [sys.executable, "-c", "from assistly.cli import main; main()", "status", "--watch", "0.1", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert [line["engine"] for line in lines] == ["sqlite"] * 2
+
+
+@sqlite_only
+@pytest.mark.usefixtures("engine")
+def test_watching_in_a_terminal_ends_cleanly(run: Run) -> None:
+    run("migrate")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from assistly.cli import main; main()", "status", "--watch", "0.1"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "COLUMNS": "80", "TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"\x1b[H\x1b[2J") < 2:
+        shown += os.read(ours, 65536)
+    process.send_signal(signal.SIGINT)
+    with suppress(OSError):
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert b"Traceback" not in shown
+    assert b"lock worker" in shown

@@ -1,0 +1,198 @@
+"""`assistly why`: a reason for each state a job can be in, with a clock that stands still."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+
+from assistly.cli import audit
+from assistly.storage import Job, MemoryBackend, Storage, open_storage
+from assistly.storage.testing.fixtures import START, FakeClock
+from assistly.views import jobs as view
+from assistly.views.jobs import ReasonCode
+
+Run = Callable[..., tuple[int, str, str]]
+
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(START)
+
+
+@pytest.fixture
+def storage(clock: FakeClock) -> Iterator[Storage]:
+    with Storage(MemoryBackend(), clock=clock, auto_prune=False) as storage:
+        yield storage
+
+
+def reasons(storage: Storage, job: Job | int, clock: FakeClock) -> dict[ReasonCode, str]:
+    id = job if isinstance(job, int) else job.id
+    found = view.story(storage, id, now=clock())
+    return {reason.code: reason.text(lambda time: f"{time:%H:%M}") for reason in found.reasons}
+
+
+def claimed(storage: Storage) -> Job:
+    (job,) = storage.queue.claim_due(worker_id="w1", lease=MINUTE)
+    return job
+
+
+def test_not_due(storage: Storage, clock: FakeClock) -> None:
+    job = storage.queue.schedule("x", "a", START + 2 * HOUR + 5 * MINUTE)
+    due = f"{job.due_at:%H:%M}"
+    assert reasons(storage, job, clock) == {
+        ReasonCode.NOT_DUE: f"It is not due yet: it is due at {due}, in 2 h 5 min."
+    }
+
+
+def test_due_and_nothing_holds_it_back(storage: Storage, clock: FakeClock) -> None:
+    job = storage.queue.schedule("x", "a")
+    assert [*reasons(storage, job, clock)] == [ReasonCode.NOTHING]
+
+
+def test_a_pause(storage: Storage, clock: FakeClock) -> None:
+    job = storage.queue.schedule("x", "a")
+    storage.platforms.pause("x", until=START + HOUR, reason="it is down {really}", by="ann")
+    (text,) = reasons(storage, job, clock).values()
+    assert f"paused until {START + HOUR:%H:%M} by ann: it is down {{really}}. `assistly platforms" in text
+    storage.platforms.pause("x")
+    (text,) = reasons(storage, job, clock).values()
+    assert "paused until somebody resumes it." in text
+
+
+def test_a_pause_counts_for_the_time_when_the_job_is_due(storage: Storage, clock: FakeClock) -> None:
+    job = storage.queue.schedule("x", "a", START + HOUR)
+    storage.platforms.pause("x", until=START + 2 * HOUR)
+    assert [*reasons(storage, job, clock)] == [ReasonCode.NOT_DUE, ReasonCode.PAUSED]
+    storage.platforms.pause("x", until=START + HOUR / 2)
+    assert [*reasons(storage, job, clock)] == [ReasonCode.NOT_DUE]
+
+
+def test_the_budget_is_used_up(storage: Storage, clock: FakeClock) -> None:
+    job = storage.queue.schedule("x", "a")
+    storage.platforms.limit("x", 3, HOUR)
+    assert ReasonCode.BUDGET not in reasons(storage, job, clock)
+    storage.platforms.take("x", 3)
+    assert "all workers together publish 3 in 1 h there" in reasons(storage, job, clock)[ReasonCode.BUDGET]
+    assert storage.platforms.available("x") == 0
+
+
+def test_waiting_behind_others(storage: Storage, clock: FakeClock) -> None:
+    for platform in ("x", "y", "y"):
+        storage.queue.schedule(platform, "before", START - MINUTE)
+    job = storage.queue.schedule("x", "a")
+    storage.queue.schedule("x", "after", START + MINUTE)
+    assert reasons(storage, job, clock)[ReasonCode.BEHIND] == (
+        "Due jobs that come before it: 3; of these on x: 1."
+    )
+
+
+def test_no_worker_is_seen_until_one_works(storage: Storage, clock: FakeClock) -> None:
+    first = storage.queue.schedule("x", "a", START - HOUR)
+    job = storage.queue.schedule("x", "b", START - MINUTE)
+    assert "no worker was seen on x" in reasons(storage, job, clock)[ReasonCode.NO_WORKER]
+    (held,) = storage.queue.claim_due(worker_id="w", limit=1)
+    assert held.id == first.id
+    assert ReasonCode.NO_WORKER not in reasons(storage, job, clock)
+    storage.queue.mark_posted(held)
+    clock.advance(9 * MINUTE)
+    assert ReasonCode.NO_WORKER not in reasons(storage, job, clock)
+    clock.advance(MINUTE)
+    assert ReasonCode.NO_WORKER in reasons(storage, job, clock)
+
+
+def test_retrying(storage: Storage, clock: FakeClock) -> None:
+    storage.queue.schedule("x", "a")
+    job = storage.queue.mark_failed(claimed(storage), "it is busy", retry_at=START + HOUR)
+    found = reasons(storage, job, clock)
+    assert [*found] == [ReasonCode.RETRYING, ReasonCode.NOT_DUE]
+    assert found[ReasonCode.RETRYING] == f"Attempt 1 of 3 failed at {START:%H:%M}: it is busy."
+
+
+def test_too_late_for_the_next_claim(storage: Storage, clock: FakeClock) -> None:
+    job = storage.queue.schedule("x", "a", max_lateness=MINUTE)
+    clock.advance(MINUTE)
+    assert ReasonCode.LATE not in reasons(storage, job, clock)
+    clock.advance(MINUTE)
+    assert "more than 1 min late" in reasons(storage, job, clock)[ReasonCode.LATE]
+    storage.queue.claim_due(worker_id="w")
+    assert "within 1 min after" in reasons(storage, job, clock)[ReasonCode.MISSED]
+
+
+def test_claimed_then_the_lease_runs_out(storage: Storage, clock: FakeClock) -> None:
+    storage.queue.schedule("x", "a")
+    job = claimed(storage)
+    until = f"{START + MINUTE:%H:%M}"
+    text = reasons(storage, job, clock)[ReasonCode.CLAIMED]
+    assert "Worker w1 has claimed it (attempt 1 of 3)" in text
+    assert f"lease runs until {until}" in text
+    clock.advance(MINUTE)
+    text = reasons(storage, job, clock)[ReasonCode.LEASE_OVER]
+    assert f"did not begin to publish; its lease ran out at {until}" in text
+
+
+def test_publishing_then_nobody_knows(storage: Storage, clock: FakeClock) -> None:
+    storage.queue.schedule("x", "a")
+    job = storage.queue.begin_publish(claimed(storage))
+    assert [*reasons(storage, job, clock)] == [ReasonCode.PUBLISHING]
+    clock.advance(MINUTE)
+    assert "nobody knows whether" in reasons(storage, job, clock)[ReasonCode.LEASE_OVER]
+    storage.queue.rescue_expired()
+    text = reasons(storage, job, clock)[ReasonCode.UNKNOWN]
+    assert f"`assistly jobs resolve {job.id} --posted`" in text
+    assert f"`assistly jobs resolve {job.id} --not-posted`" in text
+
+
+def test_dead_after_errors_or_one_that_is_final(storage: Storage, clock: FakeClock) -> None:
+    storage.queue.schedule("x", "a", max_retries=1)
+    job = storage.queue.mark_failed(claimed(storage), "refused")
+    assert "after 1 of 1 attempts: refused" in reasons(storage, job, clock)[ReasonCode.DEAD]
+    storage.queue.schedule("x", "b")
+    job = storage.queue.mark_failed(claimed(storage), "no such account", retryable=False)
+    text = reasons(storage, job, clock)[ReasonCode.DEAD]
+    assert "after 1 of 3 attempts, since the error was one that trying again does not mend" in text
+
+
+def test_posted(storage: Storage, clock: FakeClock) -> None:
+    storage.queue.schedule("x", "a")
+    job = storage.queue.mark_posted(claimed(storage), "17")
+    (text,) = reasons(storage, job, clock).values()
+    assert text == f"It was posted on x at {START:%H:%M}; its id there is 17."
+
+
+def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeClock) -> None:
+    job = storage.queue.cancel(storage.queue.schedule("x", "a").id)
+    assert "cancelled by a program" in reasons(storage, job, clock)[ReasonCode.CANCELLED]
+    other = storage.queue.schedule("x", "b")
+    with storage.transaction() as tx:
+        tx.queue.cancel(other.id)
+        audit.record(tx, "job.cancel", by="ann", note="wrong text", job=other.id)
+    assert "ann cancelled it at" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
+    assert "(wrong text)" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
+    assert "ann" not in reasons(storage, job, clock)[ReasonCode.CANCELLED]
+
+
+def test_no_such_job_and_one_that_was_removed(storage: Storage, clock: FakeClock) -> None:
+    assert "It was never stored" in reasons(storage, 7, clock)[ReasonCode.ABSENT]
+    audit.record(storage, "job.remove", by="ann", note=None, job=7)
+    assert "ann removed it at" in reasons(storage, 7, clock)[ReasonCode.ABSENT]
+
+
+def test_the_command(run: Run, engine: str) -> None:
+    assert run("why", "1")[0] == 1
+    run("migrate")
+    with open_storage(auto_prune=False) as storage:
+        job = storage.queue.schedule("x", "a", START + timedelta(days=36_500))
+    code, out, _ = run("why", str(job.id), "--utc")
+    assert code == 0
+    assert out.splitlines()[0] == f"Job {job.id} on x is scheduled."
+    assert "It is not due yet" in out
+    code, out, _ = run("why", str(job.id), "--json")
+    assert json.loads(out)["reasons"][0]["code"] == "not_due"
+    code, out, _ = run("why", "999", "--json")
+    assert (code, json.loads(out)["reasons"][0]["code"]) == (1, "no_such_job")
