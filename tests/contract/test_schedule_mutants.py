@@ -28,15 +28,6 @@ def _finds_jobs_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "_reconciled", reconciled)
 
 
-def _forgets_removed_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    def removed_plan(made_until: datetime, slots: list[datetime]) -> Any:
-        return original(made_until, [])
-
-    original = recurring.RemovedPlan
-    monkeypatch.setattr(schedules, "RemovedPlan", removed_plan)
-    monkeypatch.setattr(removed_plan, "from_json", original.from_json, raising=False)
-
-
 def _makes_jobs_while_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     original = recurring.changed_plan
 
@@ -47,7 +38,7 @@ def _makes_jobs_while_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "changed_plan", changed_plan)
 
 
-@pytest.mark.parametrize("plant", [_finds_jobs_by_key, _forgets_removed_slots, _makes_jobs_while_disabled])
+@pytest.mark.parametrize("plant", [_finds_jobs_by_key, _makes_jobs_while_disabled])
 def test_the_machine_finds_it(
     monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
