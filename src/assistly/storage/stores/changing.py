@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from .. import transitions
+from .. import validation as check
 from ..engine.protocol import StorageBackend
 from ..errors import ClaimLost, NotFound, StatusConflict
 from ..records import Job, JobStatus, Json
@@ -18,10 +19,12 @@ Change = Callable[[Job, datetime], Job]
 def change(context: Context, id: int, make: Change, now: datetime | None) -> Job:
     """Replace the job of this id, and return the new one. Raises NotFound, and what `make` raises."""
 
+    given, id = id, check.identity("id", id)
+
     def attempt(backend: StorageBackend) -> Job:
         job = backend.jobs.get(id, lock=True)
         if job is None:
-            raise NotFound(f"there is no job {id}")
+            raise NotFound(f"there is no job {given}")
         changed = make(job, context.now(now, backend))
         backend.jobs.save(changed)
         return changed

@@ -119,7 +119,7 @@ class Queue:
         if they are given. Raises NotFound if there is no such job, StatusConflict if it is in another
         status, and, if `min_gap` is given, ScheduleConflict as `schedule` does.
         """
-        id = check.identity("id", id)
+        given, id = id, check.identity("id", id)
         at = check.utc("scheduled_at", scheduled_at)
         if content is not None:
             check.content("content", content)
@@ -131,7 +131,7 @@ class Queue:
         def attempt(backend: StorageBackend) -> Job:
             job = backend.jobs.get(id, lock=True)
             if job is None:
-                raise NotFound(f"there is no job {id}")
+                raise NotFound(f"there is no job {given}")
             if job.status not in _RESCHEDULABLE:
                 raise StatusConflict(f"job {id} is {job.status}: only a waiting job can be rescheduled", job)
             if gap:
@@ -405,7 +405,6 @@ class Queue:
         outcome is not unknown: of several callers one answers, and the others get StatusConflict. So does one
         whose `claim`, if given, is not the job's any more: it answers for an attempt before.
         """
-        id = check.identity("id", id)
         check.flag("posted", posted)
         check.optional_name("remote_id", remote_id)
         if remote_id is not None and not posted:
@@ -421,7 +420,7 @@ class Queue:
         `begin_publish` included, raises ClaimLost. Raises NotFound if there is no such job, and
         StatusConflict if publishing has begun, or if the job is posted, a dead letter or cancelled.
         """
-        return change(self._context, check.identity("id", id), cancellation, now)
+        return change(self._context, id, cancellation, now)
 
     def checkpoint(self, job: Job, data: Json, *, now: datetime | None = None) -> Job:
         """Store in a claimed job how far publishing is, as JSON of at most 1 MiB, and return the job.

@@ -50,10 +50,10 @@ class Schedules:
     """`storage.schedules`: recurring posts.
 
     A schedule has slots: times by a cron expression in the wall-clock time of a zone, or at a fixed distance.
-    `run` makes jobs of them in advance. Workers call it once a minute; without a worker, call it
-    yourself. A slot becomes a job at most once, whoever runs it: a job that was removed or cancelled does not
-    come back. Ids have 1 to 470 bytes of UTF-8. All methods raise InvalidValue for wrong arguments; `now` is
-    the time of the call (default: the storage's clock, else the engine's).
+    `run` makes jobs of them in advance. Workers call it when they start and once a minute; without a worker,
+    call it yourself. A slot becomes a job at most once, whoever runs it: a job that was removed or cancelled
+    does not come back. Ids have 1 to 470 bytes of UTF-8. All methods raise InvalidValue for wrong arguments;
+    `now` is the time of the call (default: the storage's clock, else the engine's).
     """
 
     def __init__(self, context: Context) -> None:
@@ -169,7 +169,9 @@ class Schedules:
             until = plan.schedule.made_until
             retries = self._context.policies.retry.max_retries
             slots = _reconciled(backend, plan, replace(plan.schedule, enabled=False), at, retries)
-            removed = RemovedPlan(until, [slot for slot in slots if slot > until])
+            # Of the slots whose jobs were deleted here, only those to come may become jobs again.
+            settled = [slot for slot in plan.slots if slot > until and (slot in slots or slot < at)]
+            removed = RemovedPlan(until, settled)
             text = check.canonical("schedule", removed.as_json())
             backend.documents.put(REMOVED, id, text, expected_version=None, now=at)
             backend.documents.delete(SCHEDULES, id)

@@ -34,9 +34,10 @@ class QueueSteps:
 
     def _hidden(self) -> Iterator[Step]:
         """Claims whose answer nobody got, and rescues by claims, whose answers do not tell of them."""
-        unanswered = [
-            call for call in self._calls if call.method == "queue.claim_due" and not call.is_answered
-        ]
+        unanswered = sorted(
+            (call for call in self._calls if call.method == "queue.claim_due" and not call.is_answered),
+            key=lambda call: call.invoked,
+        )
         claims: defaultdict[int, int] = defaultdict(int)
         handed_out: Counter[int] = Counter()
         for call in self._calls:
@@ -44,9 +45,10 @@ class QueueSteps:
                 claims[job.id] = max(claims[job.id], job.claim)
                 handed_out[job.id] += call.method == "queue.claim_due"
         for id, most in claims.items():
-            if handed_out[id] < most:  # since each claim has the next number
-                for call in unanswered:
-                    yield self._one(call, id, _claims_by(call))
+            # Each claim has the next number, so the missing ones can be counted. Any unanswered call may have
+            # made them; the first ones stand for all.
+            for call in unanswered[: max(0, most - handed_out[id])]:
+                yield self._one(call, id, _claims_by(call))
             for _ in range(most):
                 yield Step(("job", id), 0, UNANSWERED, _rescued_in_time, is_optional=True)
 

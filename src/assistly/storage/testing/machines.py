@@ -25,6 +25,7 @@ from .machine_records import (
     PlatformMachine,
     SessionMachine,
 )
+from .machine_schedules import ScheduleMachine
 from .machine_sides import Engine, LockstepMachine
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "PausedQueueMachine",
     "PlatformMachine",
     "QueueMachine",
+    "ScheduleMachine",
     "SessionMachine",
     "StorageMachine",
     "run_machine",
@@ -95,6 +97,12 @@ class MachineContract(Contract):
 
     def test_paused_queue_machine(self, engine: Engine) -> None:
         run_machine(PausedQueueMachine, engine, settings=examples(self.MACHINE_EXAMPLES))
+
+    def test_schedule_machine(self, backend: StorageBackend) -> None:
+        run_state_machine_as_test(
+            lambda: ScheduleMachine(backend),  # type: ignore[arg-type]
+            settings=examples(self.MACHINE_EXAMPLES),
+        )
 
     def test_all_together(self, engine: Engine) -> None:
         run_machine(StorageMachine, engine, settings=examples(self.MACHINE_EXAMPLES, steps=50))

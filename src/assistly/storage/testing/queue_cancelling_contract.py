@@ -255,7 +255,7 @@ class QueueCancellingContract(Contract):
 
     @pytest.mark.parametrize("id", UNHEARD_OF)
     def test_an_unheard_of_job_is_not_cancelled(self, storage: Storage, id: int) -> None:
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match=f"no job {id}$"):
             storage.queue.cancel(id)
 
     @pytest.mark.parametrize(

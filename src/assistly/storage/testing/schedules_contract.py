@@ -344,6 +344,19 @@ class ScheduleRunsContract(Contract):
             storage.schedules.remove("s")
         assert storage.queue.get(own.id) == own
 
+    def test_a_passed_slot_does_not_come_back_after_a_removal(
+        self, storage: Storage, clock: FakeClock
+    ) -> None:
+        def put() -> None:
+            storage.schedules.put("s", "x", "hello", every=7 * HOUR, starts_at=START, catch_up="all")
+
+        put()
+        made = slots(storage.schedules.run(ahead=DAY))
+        clock.advance(12 * HOUR)
+        storage.schedules.remove("s")
+        put()
+        assert slots(storage.schedules.run(ahead=DAY))[:2] == made[2:]
+
     def test_ended_and_disabled_schedules_make_no_jobs(self, storage: Storage) -> None:
         put_daily(storage, id="a", enabled=False)
         put_daily(storage, id="b", ends_at=START)
