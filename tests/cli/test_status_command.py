@@ -29,7 +29,7 @@ def test_the_state_of_a_busy_storage() -> None:
     clock = FakeClock(START)
     with Storage(MemoryBackend(), clock=clock, auto_prune=False) as storage:
         storage.queue.schedule("posted", "a")
-        storage.queue.mark_posted(*storage.queue.claim_due(worker_id="w"))
+        storage.queue.mark_posted(storage.queue.claim_due(worker_id="w")[0])
         storage.queue.schedule("busy", "a")
         (busy,) = storage.queue.claim_due(worker_id="w")
         storage.queue.mark_failed(busy, "try later", retry_at=START + 60 * MINUTE)
@@ -70,7 +70,7 @@ def test_what_is_large_is_counted_up_to_a_limit(monkeypatch: pytest.MonkeyPatch)
     with Storage(MemoryBackend(), auto_prune=False) as storage:
         for n in range(4):
             storage.queue.schedule("x", str(n), START)
-            storage.queue.mark_posted(*storage.queue.claim_due(worker_id="w"))
+            storage.queue.mark_posted(storage.queue.claim_due(worker_id="w")[0])
         for n in range(5):
             storage.queue.schedule("x", str(n), START)
         found = view.status(storage)
