@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, dead_letters, decisions, maintenance, schedules, status, worker
+from . import conformance, dead_letters, decisions, maintenance, schedules, status, transfer, worker
 from .demo import command as demo_command
 from .output import printable
 
@@ -31,9 +31,12 @@ for command in (
     dead_letters.replay,
     decisions.resolve,
     decisions.cancel,
+    transfer.export,
+    transfer.import_,
+    transfer.copy,
     conformance.conformance,
 ):
-    app.command()(command)
+    app.command(command.__name__.strip("_").replace("_", "-"))(command)
 app.add_typer(schedules.schedules)
 
 
