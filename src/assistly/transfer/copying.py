@@ -65,7 +65,7 @@ def copy(
 
     Raises Conflict if the target is not empty, and holds no unfinished copy of this source.
     """
-    state = _Progress.begin(target, identity)
+    state = _Resumption.begin(target, identity)
     with source.snapshot() as view:
         require_whole(view)
         for kind in ROW_KINDS:
@@ -91,7 +91,7 @@ def _last_view(stack: ExitStack, source: MovingBackend, *, hold_writers: bool) -
     return stack.enter_context(source.snapshot()), False
 
 
-class _Progress:
+class _Resumption:
     """How far a copy is: a document in the target, which changes with each page that is written."""
 
     def __init__(self, target: MovingBackend, document: Document, *, is_resumed: bool) -> None:
@@ -101,7 +101,7 @@ class _Progress:
         self.is_resumed = is_resumed
 
     @classmethod
-    def begin(cls, target: MovingBackend, identity: str) -> _Progress:
+    def begin(cls, target: MovingBackend, identity: str) -> _Resumption:
         with target.transaction() as tx:
             found = tx.documents.get(PROGRESS, _COPY, lock=True)
             if found is not None:
@@ -138,7 +138,7 @@ class _Progress:
         self._target.documents.delete(PROGRESS, _COPY)
 
 
-def _copy_kind(source: MovingBackend, kind: str, state: _Progress, progress: Progress) -> None:
+def _copy_kind(source: MovingBackend, kind: str, state: _Resumption, progress: Progress) -> None:
     for page in pages(source, kind, after=state.after(kind)):
         state.write(page)
         progress("copy", kind, len(page.rows))

@@ -77,5 +77,5 @@ def require_empty(backend: MovingBackend) -> None:
 
 def marks_hold(source: Sequence[Row], target: Sequence[Row]) -> bool:
     """Whether no number that was given out in the source will be given out in the target."""
-    stored: dict[str, Any] = {name: value for name, value in target}
+    stored: dict[str, Any] = dict(target)
     return all(value is None or (stored.get(name) or 0) >= value for name, value in source)
