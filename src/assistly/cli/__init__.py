@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, job_commands, jobs, maintenance, schedules, status, why, worker
+from . import conformance, job_commands, jobs, maintenance, schedules, status, transfer, why, worker
 from .demo import command as demo_command
 from .output import printable
 
@@ -28,9 +28,12 @@ for command in (
     maintenance.migrate,
     maintenance.prune,
     maintenance.maintain,
+    transfer.export,
+    transfer.import_,
+    transfer.copy,
     conformance.conformance,
 ):
-    app.command()(command)
+    app.command(command.__name__.strip("_").replace("_", "-"))(command)
 app.add_typer(jobs.jobs)
 app.add_typer(schedules.schedules)
 for old_name in (jobs.dead_letters, job_commands.replay, job_commands.resolve, job_commands.cancel):

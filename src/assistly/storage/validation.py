@@ -268,6 +268,14 @@ def canonical(argument: str, value: object) -> JsonText:
     return JsonText(text)
 
 
+def recoded(text: str) -> JsonText:
+    """Return the canonical text of a value that is stored as JSON, however long it is."""
+    value = json.loads(text)
+    walk = _Walk("a stored value")
+    walk.check(value, 0)
+    return JsonText(_encode(value) if walk.plain else _canonical_text(value))
+
+
 def canonical_object(argument: str, value: object) -> JsonText:
     """Return the canonical text of a dict. Raises InvalidValue for any other value."""
     if type(value) is not dict:

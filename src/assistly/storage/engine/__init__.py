@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     )
     from .keyvalue import BufferedMap, KeyValueBackend, OrderedMap, OrderedStore, SortedKeys
     from .protocol import PROTOCOL_VERSION, StorageBackend
+    from .transfer import ROW_KINDS, RowKind
     from .values import PAUSES, Document, IdempotencyRow, JobDraft, JsonText, KeyClaim, LockRow, Settlement
 
 __all__ = [
     "PAUSES",
     "PROTOCOL_VERSION",
+    "ROW_KINDS",
     "ApprovalStoreBase",
     "BackendBase",
     "BufferedMap",
@@ -51,6 +53,7 @@ __all__ = [
     "OrderedMap",
     "OrderedStore",
     "RetentionStoreBase",
+    "RowKind",
     "SessionStoreBase",
     "Settlement",
     "SnapshotStoreBase",
@@ -64,6 +67,7 @@ _MODULES = {
     "SnapshotStoreBase",
     "keyvalue": "BufferedMap KeyValueBackend OrderedMap OrderedStore SortedKeys",
     "protocol": "PROTOCOL_VERSION StorageBackend",
+    "transfer": "ROW_KINDS RowKind",
     "values": "PAUSES Document IdempotencyRow JobDraft JsonText KeyClaim LockRow Settlement",
 }
 

@@ -31,6 +31,7 @@ from .sessions_contract import SessionsContract, SessionUpdatesContract
 from .snapshots_contract import SnapshotsContract
 from .transaction_calls_contract import TransactionCallsContract, TransactionThreadsContract
 from .transactions_contract import TransactionErrorsContract, TransactionsContract
+from .transfer_contract import TransferContract
 from .values_contract import TextContract, TimesContract
 
 
@@ -77,6 +78,7 @@ class StorageContract(
     TransactionErrorsContract,
     TransactionCallsContract,
     TransactionThreadsContract,
+    TransferContract,
     TraitsContract,
     SavingContract,
     LookAheadContract,

@@ -16,13 +16,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from typing import Any, Literal, TypeVar
 
+from ..engine.moving import MovingBackend, moving
 from ..engine.protocol import JobStore, StorageBackend
 from ..engine.record_stores import (
     ApprovalStore,
@@ -36,6 +37,7 @@ from ..engine.record_stores import (
     SessionStore,
     SnapshotStore,
 )
+from ..engine.transfer import Row
 from ..errors import InvalidValue, OutcomeUnknown, StorageError, StorageUnavailable
 
 T = TypeVar("T")
@@ -327,6 +329,23 @@ class _View:
     def bind(self, connection: Any) -> StorageBackend:
         bound = self._run("bind", lambda: self._backend.bind(connection))
         return _View(bound, self._injector, None)
+
+    @contextmanager
+    def snapshot(self, *, hold_writers: bool = False) -> Iterator[MovingBackend]:
+        begin = self._injector.count("snapshot", self._scope)
+        begin.act("before")
+        scope = self._scope or _Scope()
+        with moving(self._backend).snapshot(hold_writers=hold_writers) as backend:
+            begin.act("after")
+            yield _View(backend, self._injector, scope)
+            scope.check()
+
+    def read_rows(self, kind: str, *, after: Row | None, limit: int) -> Sequence[Row]:
+        return self._run("read_rows", lambda: moving(self._backend).read_rows(kind, after=after, limit=limit))
+
+    def write_rows(self, kind: str, rows: Sequence[Row], *, after: Row | None, through: Row | None) -> None:
+        backend = moving(self._backend)
+        self._run("write_rows", lambda: backend.write_rows(kind, rows, after=after, through=through))
 
     def close(self) -> None:
         self._backend.close()

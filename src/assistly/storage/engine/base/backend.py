@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from ...errors import ConfigurationError, InvalidValue
+from ..moving import cannot_move
 from ..protocol import PROTOCOL_VERSION, JobStore
 from ..record_stores import (
     ApprovalStore,
@@ -22,6 +23,7 @@ from ..record_stores import (
     SessionStore,
     SnapshotStore,
 )
+from ..transfer import Row
 from ..values import Document, JsonText
 
 
@@ -112,6 +114,25 @@ class BackendBase(ABC):
         raise InvalidValue(
             f"{type(self).__name__} has no connections to bind, and got a {type(connection).__name__}"
         )
+
+    def snapshot(self, *, hold_writers: bool = False) -> AbstractContextManager[BackendBase]:
+        """Raise ConfigurationError: by default an engine cannot be exported or copied."""
+        raise cannot_move(self, "snapshot")
+
+    def read_rows(self, kind: str, *, after: Row | None, limit: int) -> Sequence[Row]:
+        """Raise ConfigurationError, as `snapshot`."""
+        raise cannot_move(self, "read_rows")
+
+    def write_rows(
+        self,
+        kind: str,
+        rows: Sequence[Row],
+        *,
+        after: Row | None,
+        through: Row | None,
+    ) -> None:
+        """Raise ConfigurationError, as `snapshot`."""
+        raise cannot_move(self, "write_rows")
 
 
 class StoreBase(Generic[B]):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from ... import forks
 from ...clock import machine_clock
-from ...errors import MigrationError, OutcomeUnknown, StorageClosed, StorageUnavailable
+from ...errors import MigrationError, OutcomeUnknown, StorageClosed, StorageError, StorageUnavailable
+from ..transfer import Row
 from . import keys
 from .coordination import KeyValueIdempotency, KeyValueLocks, KeyValueNonces
 from .documents import KeyValueApprovals, KeyValueDocuments, KeyValueSessions, KeyValueSnapshots
@@ -22,6 +23,7 @@ from .ordered import OrderedMap, OrderedStore
 from .retention import KeyValueRetention
 from .rows import JsonRows, ObjectRows
 from .scopes import Block, MapScope, PlainBlock, ReadBlock, StepBlock, UndoMap, WriteBlock
+from .transfer import KeyValueTransfer
 from .waking import Changes
 
 LOCK_SECONDS = 10.0
@@ -52,6 +54,12 @@ class _Stores(MapScope):
         self.snapshots = KeyValueSnapshots(self)
         self.documents = KeyValueDocuments(self)
         self.retention = KeyValueRetention(self)
+
+    def read_rows(self, kind: str, *, after: Row | None, limit: int) -> Sequence[Row]:
+        return KeyValueTransfer(self).read(kind, after=after, limit=limit)
+
+    def write_rows(self, kind: str, rows: Sequence[Row], *, after: Row | None, through: Row | None) -> None:
+        KeyValueTransfer(self).write(kind, rows, after=after, through=through)
 
 
 class KeyValueBackend(_Stores, forks.ForkAware):
@@ -151,6 +159,19 @@ class KeyValueBackend(_Stores, forks.ForkAware):
             self._end(tx, commit=False)
             raise
         self._end(tx, commit=True)
+
+    @contextmanager
+    def snapshot(self, *, hold_writers: bool = False) -> Iterator[KeyValueTransaction]:
+        """See `StorageBackend.snapshot`. In memory it always holds off writers, so that readers go on."""
+        if hold_writers or self.in_process:
+            with self.transaction() as tx:
+                yield tx
+            return
+        map = self.begin_read()
+        try:
+            yield KeyValueTransaction(self, map)
+        finally:
+            self.end_read(map)
 
     def _end(self, tx: KeyValueTransaction, *, commit: bool) -> None:
         try:
@@ -312,6 +333,11 @@ class KeyValueTransaction(_Stores):
     def transaction(self) -> Iterator[KeyValueTransaction]:
         with self.write():
             yield self
+
+    @contextmanager
+    def snapshot(self, *, hold_writers: bool = False) -> Iterator[KeyValueTransaction]:  # noqa: ARG002
+        raise StorageError("a transaction cannot be exported: call `snapshot` of the engine")
+        yield self
 
     def close(self) -> None:
         """Nothing to close: the block ends it."""

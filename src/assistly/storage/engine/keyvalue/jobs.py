@@ -41,10 +41,11 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
         if key is not None and map.get(key) is not None:
             return None
         job = transitions.new(draft, next_number(map, keys.JOB_IDS), now)
-        self._put_row(map, job, draft.metadata)
+        self.put_row(map, job, draft.metadata)
         return job
 
-    def _put_row(self, map: OrderedMap, job: Job, metadata: str | None) -> None:
+    def put_row(self, map: OrderedMap, job: Job, metadata: str | None) -> None:
+        """Store a job that is not stored. `metadata` is its metadata as JSON, if the caller has it."""
         map.put(keys.JOBS + keys.number(job.id), self._pack(row_of_job(job, metadata)))
         if job.idempotency_key is not None:
             map.put(keys.JOBS_BY_KEY + job.idempotency_key.encode(), keys.number(job.id))
@@ -76,7 +77,7 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
         with self._write() as map:
             self._backend.note_jobs()
             self.delete_row(map, job.id)
-            self._put_row(map, job, None)
+            self.put_row(map, job, None)
 
     def list(
         self, *, status: JobStatus | None, platform: str | None, after: int, limit: int

@@ -15,6 +15,9 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
+EPOCH_MICROSECONDS = 946_684_800_000_000
+"""The year 2000, from where the server counts, in microseconds since 1970."""
+
 _EMPTY_OBJECT = b"\x01{}"
 _EMPTY_ARRAY = b"\x01[]"
 

@@ -16,6 +16,7 @@ from .maintenance import Maintenance
 from .metrics import PostgresMetricStore
 from .nonces import PostgresNonceStore
 from .retention import PostgresRetentionStore
+from .transfer import PostgresTransfer
 
 _STORES = SqlStores(
     jobs=PostgresJobStore,
@@ -25,6 +26,7 @@ _STORES = SqlStores(
     metrics=PostgresMetricStore,
     nonces=PostgresNonceStore,
     retention=PostgresRetentionStore,
+    transfer=PostgresTransfer,
 )
 
 

@@ -28,6 +28,7 @@ from .limits import LONG_SECONDS, PING_SECONDS, LimitExceeded, Limits
 from .migrations import SchemaTarget
 from .pool import Pool
 from .server import Server
+from .tables import locked_tables
 from .transaction import PostgresTransaction, ask_time, begin, bound, commit, roll_back, run
 from .wakeups import Wakeups
 
@@ -122,6 +123,17 @@ class PostgresDatabase(forks.ForkAware):
             self._pool.give_back(connection)
             if transaction.has_due_jobs:
                 self._wakeups.notify()
+
+    @contextmanager
+    def snapshot(self, *, hold_writers: bool) -> Iterator[PostgresTransaction]:
+        with self.transaction() as transaction:
+            with transaction.entered() as executor:
+                if hold_writers:
+                    executor.command(f"LOCK TABLE {locked_tables(self.dialect)} IN EXCLUSIVE MODE")
+                else:
+                    executor.command("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    executor.rows(f"SELECT pg_catalog.count(*) FROM {self.dialect.t}retention")
+            yield transaction
 
     def bind(self, connection: Any) -> PostgresTransaction:
         transaction = bound(self.server, connection)

@@ -20,6 +20,7 @@ class PostgresDialect(Dialect):
     timestamp = "::timestamptz"
     microseconds = " * interval '1 microsecond'"
     for_update = "FOR UPDATE"
+    by_code_point = ' COLLATE "C"'
     skip_locked = "FOR UPDATE SKIP LOCKED"
     # Seconds and the rest: an interval is multiplied by a float, which would round microseconds.
     pause_end = """(
@@ -52,6 +53,18 @@ class PostgresDialect(Dialect):
 
     def time(self, value: datetime | None) -> datetime | None:
         return value
+
+    def stored(self, column: str, type: str) -> str:
+        if type == "time":
+            return f"(EXTRACT(EPOCH FROM {column}) * 1000000)::bigint"
+        return f"{column}::text" if type == "json" else column
+
+    def from_microseconds(self, value: str) -> str:
+        # Seconds and the rest: an interval is multiplied by a float, which would round microseconds.
+        return f"""(
+            timestamptz 'epoch' + {value}::bigint / 1000000 * interval '1 second'
+            + {value}::bigint %% 1000000 * interval '1 microsecond'
+        )"""
 
     def json(self, value: Any) -> Any:
         return value

@@ -164,6 +164,11 @@ class PostgresTransaction:
         with self.entered():
             commit(executor, is_outermost)
 
+    @contextmanager
+    def snapshot(self, *, hold_writers: bool) -> Iterator[PostgresTransaction]:  # noqa: ARG002
+        raise StorageError("a transaction cannot be exported: call `snapshot` of the engine")
+        yield self
+
     def bind(self, connection: Any) -> PostgresTransaction:
         return bound(self.server, connection)
 

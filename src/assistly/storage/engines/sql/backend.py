@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ...engine.base import BackendBase
+from ...engine.transfer import Row
 from .approvals import SqlApprovalStore
 from .database import Database
 from .documents import SqlDocumentStore
@@ -21,6 +22,7 @@ from .nonces import SqlNonceStore
 from .retention import SqlRetentionStore
 from .sessions import SqlSessionStore
 from .snapshots import SqlSnapshotStore
+from .transfer import SqlTransfer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class SqlStores:
     jobs: type[SqlJobStore]
     nonces: type[SqlNonceStore]
     metrics: type[SqlMetricStore]
+    transfer: type[SqlTransfer]
     sessions: type[SqlSessionStore] = SqlSessionStore
     approvals: type[SqlApprovalStore] = SqlApprovalStore
     idempotency: type[SqlIdempotencyStore] = SqlIdempotencyStore
@@ -81,6 +84,19 @@ class SqlBackend(BackendBase):
     def transaction(self) -> Iterator[BackendBase]:
         with self._database.transaction() as pinned:
             yield SqlBackend(pinned, self._stores)
+
+    @contextmanager
+    def snapshot(self, *, hold_writers: bool = False) -> Iterator[BackendBase]:
+        with self._database.snapshot(hold_writers=hold_writers) as pinned:
+            yield SqlBackend(pinned, self._stores)
+
+    def read_rows(self, kind: str, *, after: Row | None, limit: int) -> Sequence[Row]:
+        return self._stores.transfer(self, self._database).read(kind, after=after, limit=limit)
+
+    def write_rows(self, kind: str, rows: Sequence[Row], *, after: Row | None, through: Row | None) -> None:
+        with self._database.transaction() as pinned:
+            transfer = self._stores.transfer(self, pinned)
+            transfer.write(kind, rows, after=after, through=through)
 
     def bind(self, connection: Any) -> BackendBase:
         return SqlBackend(self._database.bind(connection), self._stores)

@@ -62,6 +62,9 @@ class Database(Protocol):
     def transaction(self) -> AbstractContextManager[Database]:
         """As `StorageBackend.transaction`."""
 
+    def snapshot(self, *, hold_writers: bool) -> AbstractContextManager[Database]:
+        """As `StorageBackend.snapshot`."""
+
     def bind(self, connection: Any) -> Database:
         """As `StorageBackend.bind`."""
 

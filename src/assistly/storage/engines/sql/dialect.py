@@ -48,6 +48,9 @@ class Dialect(ABC):
     for_update = ""
     """At the end of a SELECT: lock its rows."""
 
+    by_code_point = ""
+    """Follows a column of text, where it is compared or sorted: by code point."""
+
     skip_locked = ""
     """At the end of a SELECT: lock its rows, leaving out those that others have locked."""
 
@@ -89,6 +92,14 @@ class Dialect(ABC):
     @abstractmethod
     def time(self, value: Any) -> Any:
         """Convert a stored time, which is not NULL, to a datetime."""
+
+    @abstractmethod
+    def stored(self, column: str, type: str) -> str:
+        """The expression for a column as the value of a row that moves; see `engine.transfer.Type`."""
+
+    @abstractmethod
+    def from_microseconds(self, value: str) -> str:
+        """The expression for a time to store, from microseconds since 1970."""
 
     @abstractmethod
     def json(self, value: Any) -> Any:

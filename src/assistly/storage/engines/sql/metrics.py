@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...engine.base import BackendBase, MetricStoreBase
 from ...records import Latency, Metrics
@@ -35,11 +35,29 @@ class SqlMetricStore(SqlStore, MetricStoreBase[BackendBase], ABC):
 
     def _payload(self, row: Row) -> dict[str, Any]:
         id, payload = row
-        decoded: Any = self._json(payload)
-        return _from_legacy(decoded) if id == LEGACY_ROW else decoded
+        return payload_of(id, self._json(payload))
+
+
+class Totals(NamedTuple):
+    """The sums of all rows. `latency` is the count, the sum and the longest, in nanoseconds."""
+
+    counters: dict[str, int]
+    latency: tuple[int, int, int]
+
+
+def payload_of(id: int, payload: Any) -> dict[str, Any]:
+    """The payload of a row, in the form of rows other than row 1."""
+    found: dict[str, Any] = _from_legacy(payload) if id == LEGACY_ROW else payload
+    return found
 
 
 def _total(payloads: list[dict[str, Any]]) -> Metrics:
+    counters, (count, total_ns, max_ns) = totals_of(payloads)
+    return Metrics(counters, Latency(count, total_ns / _NS_PER_MS, max_ns / _NS_PER_MS))
+
+
+def totals_of(payloads: list[dict[str, Any]]) -> Totals:
+    """The sums of rows."""
     counters: Counter[str] = Counter()
     count = total_ns = max_ns = 0
     for payload in payloads:
@@ -49,7 +67,7 @@ def _total(payloads: list[dict[str, Any]]) -> Metrics:
             count += latency["count"]
             total_ns += latency["total_ns"]
             max_ns = max(max_ns, latency["max_ns"])
-    return Metrics(dict(counters), Latency(count, total_ns / _NS_PER_MS, max_ns / _NS_PER_MS))
+    return Totals(dict(counters), (count, total_ns, max_ns))
 
 
 def _from_legacy(payload: Any) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from .files import checked_path, require_sqlite
 from .jobs import SqliteJobStore
 from .metrics import SqliteMetricStore
 from .nonces import SqliteNonceStore
+from .transfer import SqliteTransfer
 
 _STORES = SqlStores(
     jobs=SqliteJobStore,
     metrics=SqliteMetricStore,
     nonces=SqliteNonceStore,
+    transfer=SqliteTransfer,
     lease_time=machine_clock.lease_time,
 )
 _FORK_SECONDS = 1.0

@@ -19,7 +19,7 @@ from .dialect import DIALECT
 from .files import DatabaseFile
 from .migrations import SqliteMigrations
 from .pool import SqlitePool
-from .transactions import BoundDatabase, PinnedConnection, atomic
+from .transactions import BoundDatabase, PinnedConnection, atomic, reading
 from .watch import ChangeWatch
 
 T = TypeVar("T")
@@ -107,6 +107,19 @@ class SqliteDatabase:
         finally:
             self._pool.give_back(connection)
         self._pool.check()
+
+    @contextmanager
+    def snapshot(self, *, hold_writers: bool) -> Iterator[Database]:
+        if hold_writers:
+            with self.transaction() as pinned:
+                yield pinned
+            return
+        connection = self._pool.borrow()
+        try:
+            with reading(connection):
+                yield PinnedConnection(connection, self._pool)
+        finally:
+            self._pool.give_back(connection)
 
     def bind(self, connection: Any) -> Database:
         callers = bound(connection, self._name)

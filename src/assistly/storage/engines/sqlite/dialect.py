@@ -42,6 +42,12 @@ class SqliteDialect(Dialect):
     # Cached, since most times in the rows of a batch are equal.
     time = staticmethod(lru_cache(maxsize=4096)(from_microseconds))
 
+    def stored(self, column: str, type: str) -> str:  # noqa: ARG002 - it stores what rows hold
+        return column
+
+    def from_microseconds(self, value: str) -> str:
+        return value
+
     def json(self, value: str | None) -> Any:
         # Most metadata is empty, and most jobs have not failed.
         if value == "{}":

@@ -40,6 +40,19 @@ def _transaction(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
+def reading(connection: Connection) -> Iterator[None]:
+    """Run the block in a transaction that sees the data of now, and writes nothing."""
+    connection.execute("BEGIN")
+    try:
+        # A deferred transaction begins with its first read.
+        connection.rows("SELECT count(*) FROM assistly_retention")
+        yield
+    finally:
+        with suppress(StorageError):
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
 def _savepoint(connection: Connection) -> Iterator[None]:
     connection.execute("SAVEPOINT assistly_savepoint")
     try:
@@ -118,6 +131,11 @@ class PinnedConnection:
         with atomic(self._connection):
             yield self
             self.check()
+
+    @contextmanager
+    def snapshot(self, *, hold_writers: bool) -> Iterator[Database]:  # noqa: ARG002
+        raise StorageError("a transaction cannot be exported: call `snapshot` of the engine")
+        yield self
 
     def bind(self, connection: Any) -> Database:  # noqa: ARG002
         raise StorageError("a transaction has no connections to bind: call `bind` of the storage")

@@ -1,0 +1,250 @@
+"""`assistly export`, `assistly import` and `assistly copy`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .opening import storage_place
+from .options import Create, Json
+from .output import Output, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from assistly.storage.engine.moving import MovingBackend
+    from assistly.storage.settings import StorageSettings
+    from assistly.transfer.export import Digests
+
+_STREAM = "-"
+
+Schema = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The Postgres schema. Default: after a # in the URL, or public."),
+]
+
+
+def export(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write, or - for stdout.")],
+    json: Json = False,
+) -> None:
+    """Write the whole storage, as it is at one moment, to a file.
+
+    Others go on writing meanwhile. The file has mode 0600; one that is there is replaced once the new one is
+    complete. `assistly import` reads it into any engine.
+    """
+    from assistly.storage.settings import load_settings
+    from assistly.transfer.export import export_rows, new_file
+
+    out = Output(json=json)
+    if file == _STREAM:
+        if json:
+            raise typer.BadParameter("with - the export itself is on stdout: leave --json out")
+        if sys.stdout.isatty():
+            raise typer.BadParameter("a compressed file is nothing for a terminal: redirect stdout")
+    settings = load_settings()
+    with _opened(out, settings, create=False) as backend:
+        level = _schema_level(settings.engine)
+        target = _stdout() if file == _STREAM else new_file(Path(file))
+        with target as stream, _Bar(out) as bar:
+            digests = export_rows(
+                backend, stream, engine=settings.engine, schema_level=level, progress=bar.show
+            )
+    _report(out, digests, "exported", file, err=file == _STREAM)
+
+
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file of `assistly export`, or - for stdin.")],
+    create: Create = False,
+    json: Json = False,
+) -> None:
+    """Read a file of `assistly export` into an empty storage.
+
+    The file is checked before anything is written: an altered or incomplete one, or one of a later version,
+    is refused. All of it is written in one transaction.
+    """
+    from assistly.storage.settings import load_settings
+    from assistly.transfer.export import import_rows, verify
+
+    out = Output(json=json)
+    with _source(file) as (stream, name):
+        verify(stream, name)
+        with _opened(out, load_settings(), create=create) as backend, _Bar(out) as bar:
+            digests = import_rows(backend, stream, name, progress=bar.show)
+    _report(out, digests, "imported", file, err=False)
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A URL, or the path of an SQLite file.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The same. It is created if need be.")],
+    source_schema: Schema = None,
+    target_schema: Schema = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Do not hold writers of SOURCE off in the last step: what they write may be missing.",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Copy a whole storage into an empty one, on any engine, and compare the two.
+
+    SOURCE and TARGET are postgresql://user@host/database (#schema may follow), sqlite:///path, the path of an
+    SQLite file, or the name of a plug-in, which takes its settings from the environment. If it was
+    interrupted, the same command goes on. Nobody may use TARGET before it is done; others may write to
+    SOURCE until the last step, which holds them off. Exit code 0: both sides hold the same.
+    """
+    from assistly.transfer.copying import copy as copy_rows
+    from assistly.transfer.places import settings_of
+
+    out = Output(json=json)
+    from_settings = settings_of(source, schema=source_schema)
+    to_settings = settings_of(target, schema=target_schema, create=True)
+    identity = _identity(from_settings)
+    if identity == _identity(to_settings):
+        raise typer.BadParameter("SOURCE and TARGET are the same storage")
+    with (
+        _opened(out, from_settings, create=False, label="from") as old,
+        _opened(out, to_settings, create=True, label="to") as new,
+        _Bar(out) as bar,
+    ):
+        report = copy_rows(old, new, identity=identity, hold_writers=not live, progress=bar.show_step)
+    if not report.held:
+        out.remark(
+            "others could write to SOURCE during the last step: what they wrote then may be missing in TARGET"
+        )
+    if json:
+        out.document(report)
+        return
+    rows = [
+        (kind, str(one.rows), one.source_sha256[:16], one.target_sha256[:16])
+        for kind, one in report.kinds.items()
+    ]
+    out.table(("kind", "rows", "source", "target"), rows)
+    again = f"; {plural(report.repaired, 'row')} changed meanwhile" if report.repaired else ""
+    went_on = ", after an interruption" if report.resumed else ""
+    out.say(f"copied and compared: both sides hold the same{again}{went_on}")
+
+
+@contextmanager
+def _opened(
+    out: Output, settings: StorageSettings, *, create: bool, label: str = "storage"
+) -> Iterator[MovingBackend]:
+    from assistly.storage.engine.moving import moving
+    from assistly.storage.errors import ConfigurationError
+    from assistly.storage.factory import open_backend
+
+    place = storage_place(settings)
+    if settings.engine == "sqlite" and not create and not settings.sqlite_path.exists():
+        raise ConfigurationError(f"there is no database: {place}. `assistly migrate` creates it")
+    out.remark(f"{label}: {place}")
+    backend = open_backend(settings.model_copy(update={"auto_migrate": create}))
+    try:
+        backend.ping()
+        yield moving(backend)
+    finally:
+        backend.close()
+
+
+def _identity(settings: StorageSettings) -> str:
+    if settings.engine == "sqlite":
+        return f"sqlite {settings.sqlite_path.resolve()}"
+    return storage_place(settings)
+
+
+def _schema_level(engine: str) -> str | None:
+    from assistly.storage.engines.sql.migrations import discover
+
+    found = discover(engine)
+    return found[-1].name if found else None
+
+
+@contextmanager
+def _stdout() -> Iterator[IO[bytes]]:
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _source(file: str) -> Iterator[tuple[IO[bytes], str]]:
+    """The file, which is read twice: stdin is kept in a temporary file for that."""
+    from assistly.storage.errors import ConfigurationError
+
+    if file == _STREAM:
+        import shutil
+        import tempfile
+
+        with tempfile.TemporaryFile() as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+            stream.seek(0)
+            yield stream, "stdin"
+        return
+    try:
+        opened = Path(file).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
+    with opened:
+        yield opened, file
+
+
+def _report(out: Output, digests: Digests, verb: str, file: str, *, err: bool) -> None:
+    if out.json:
+        out.document({"file": file, "kinds": digests})
+        return
+    total = sum(one.rows for one in digests.values())
+    jobs = plural(digests["jobs"].rows, "job")
+    text = f"{verb} {jobs}, {plural(total, 'row')} in all"
+    if err:
+        out.remark(text)
+    else:
+        out.say(text)
+
+
+class _Bar:
+    """Shows on a terminal how many rows of a kind are done, and how fast. Elsewhere it shows nothing."""
+
+    def __init__(self, out: Output) -> None:
+        self._is_shown = sys.stderr.isatty() and not out.json
+        self._progress: Any = None
+        self._tasks: dict[tuple[str, str], Any] = {}
+        self._copied: dict[str, int] = {}
+
+    def __enter__(self) -> _Bar:
+        if self._is_shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TaskProgressColumn(show_speed=True),
+                TextColumn("{task.completed} rows"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, kind: str, rows: int) -> None:
+        """So many more rows of a kind."""
+        self.show_step("", kind, rows)
+
+    def show_step(self, step: str, kind: str, rows: int) -> None:
+        """So many more rows of a kind in a step."""
+        if step == "copy":
+            self._copied[kind] = self._copied.get(kind, 0) + rows
+        if self._progress is None:
+            return
+        if (step, kind) not in self._tasks:
+            total = self._copied.get(kind) if step == "compare" else None
+            self._tasks[step, kind] = self._progress.add_task(f"{step} {kind}".strip(), total=total)
+        self._progress.advance(self._tasks[step, kind], rows)

@@ -1,0 +1,306 @@
+"""Writes a storage to a file, and reads it back: the format that docs/moving.md describes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BufferedIOBase
+from pathlib import Path
+from typing import IO, Any, cast
+
+from assistly.storage.engine.moving import MovingBackend
+from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row
+from assistly.storage.errors import ConfigurationError, InvalidValue, StorageCorrupt
+
+from .pages import marks_hold, pages, require_empty, require_whole
+
+FORMAT = "assistly-export"
+VERSION = 1
+
+_LEVEL = 5
+_PAGE_ROWS = 2000
+_PAGE_BYTES = 4 * 2**20
+_LONGEST_LINE = 64 * 2**20
+_PYTHON: dict[str, type] = {"int": int, "bool": bool, "time": int, "duration": int, "text": str, "json": str}
+
+Progress = Callable[[str, int], None]
+"""Called with a kind of rows, and how many more of them are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportHeader:
+    """The first line of a file: where it comes from, and when it was made.
+
+    `schema_level` is the last migration of the source; None for an engine without migrations.
+    """
+
+    version: int
+    engine: str
+    schema_level: str | None
+    made_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class KindDigest:
+    """How many rows of a kind there are, and the SHA-256 of their lines."""
+
+    rows: int
+    sha256: str
+
+
+Digests = dict[str, KindDigest]
+
+
+class _Digest:
+    def __init__(self) -> None:
+        self.rows = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, lines: list[bytes]) -> None:
+        self.rows += len(lines)
+        self._hash.update(b"".join(lines))
+
+    def end(self) -> KindDigest:
+        return KindDigest(self.rows, self._hash.hexdigest())
+
+
+def nothing_to_show(kind: str, rows: int) -> None:
+    """Shows no progress."""
+
+
+def export_rows(
+    backend: MovingBackend,
+    out: IO[bytes],
+    *,
+    engine: str,
+    schema_level: str | None,
+    progress: Progress = nothing_to_show,
+) -> Digests:
+    """Write all rows as they are at one moment to `out`, compressed. Returns what the trailer says.
+
+    Raises Conflict if the storage is the target of a copy that is not done.
+    """
+    digests: Digests = {}
+    with backend.snapshot() as view, gzip.GzipFile("", "wb", _LEVEL, out, mtime=0) as file:
+        require_whole(view)
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "engine": engine,
+            "schema_level": schema_level,
+            "made_at": datetime.now(UTC).isoformat(),
+            "kinds": {name: [column.name for column in kind.columns] for name, kind in ROW_KINDS.items()},
+        }
+        file.write(_line(header))
+        for kind in ROW_KINDS:
+            file.write(_line({"rows": kind}))
+            digest = _Digest()
+            for page in pages(view, kind):
+                lines = [*page.lines]
+                digest.add(lines)
+                file.write(b"".join(lines))
+                progress(kind, len(lines))
+            digests[kind] = digest.end()
+        trailer = {kind: {"rows": one.rows, "sha256": one.sha256} for kind, one in digests.items()}
+        file.write(_line({"end": trailer}))
+    return digests
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file with mode 0600 that is at `path` once the block has ended, in place of an old one.
+
+    Raises ConfigurationError if it cannot be made.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent
+        )
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            Path(name).unlink()
+        if isinstance(error, OSError):
+            raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+        raise
+
+
+def verify(source: IO[bytes], name: str) -> tuple[ExportHeader, Digests]:
+    """Read a file through, and leave it at its beginning.
+
+    Raises InvalidValue if it is no export, or one of a later version, and StorageCorrupt if it is altered or
+    truncated.
+    """
+    reader = _Reader(source, name)
+    for _ in reader.blocks():
+        pass
+    source.seek(0)
+    return reader.header, reader.digests
+
+
+def import_rows(
+    backend: MovingBackend, source: IO[bytes], name: str, *, progress: Progress = nothing_to_show
+) -> Digests:
+    """Write all rows of a file into an empty storage, in one transaction, and return how many.
+
+    The file is read through first, so nothing is written of one that is not whole. Raises as `verify` does,
+    and Conflict if the storage is not empty.
+    """
+    verify(source, name)
+    reader = _Reader(source, name)
+    with backend.snapshot(hold_writers=True) as tx:
+        require_empty(tx)
+        last: dict[str, Row] = {}
+        for kind, rows in reader.blocks():
+            if kind == MARKS:
+                tx.write_rows(kind, rows, after=None, through=None)
+                if not marks_hold(rows, tx.read_rows(kind, after=None, limit=_PAGE_ROWS)):
+                    raise StorageCorrupt(f"{backend!r} did not take over the numbers: nothing was written")
+            else:
+                through = ROW_KINDS[kind].key(rows[-1])
+                tx.write_rows(kind, rows, after=last.get(kind), through=through)
+                last[kind] = through
+            progress(kind, len(rows))
+    return reader.digests
+
+
+class _Reader:
+    """Reads a file once. `header` and `digests` are there after `blocks`."""
+
+    header: ExportHeader
+    digests: Digests
+
+    def __init__(self, source: IO[bytes], name: str) -> None:
+        self._name = name
+        is_compressed = source.read(2) == b"\x1f\x8b"
+        source.seek(0)
+        file = gzip.GzipFile(fileobj=source, mode="rb") if is_compressed else source
+        self._file = cast("BufferedIOBase", file)
+
+    def blocks(self) -> Iterator[tuple[str, list[Row]]]:
+        """The rows of each kind in runs. Counts and digests are checked at the end."""
+        try:
+            self.header = self._read_header()
+            yield from self._blocks()
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise self._damaged(f"it is truncated or altered ({error})") from error
+        except OSError as error:
+            raise ConfigurationError(f"{self._name} cannot be read: {error.strerror or error}") from error
+
+    def _blocks(self) -> Iterator[tuple[str, list[Row]]]:
+        found: Digests = {}
+        kind, rows, lines, size = "", [], cast("list[bytes]", []), 0
+        digest = _Digest()
+        signatures: set[tuple[type, ...]] = set()
+        last: Row | None = None
+        while line := self._file.readline(_LONGEST_LINE):
+            value = self._decoded(line)
+            if type(value) is list:
+                row = tuple(value)
+                if tuple(map(type, row)) not in signatures:
+                    self._check(kind, row)
+                    signatures.add(tuple(map(type, row)))
+                key = row[: ROW_KINDS[kind].key_columns]
+                if last is not None and key <= last:
+                    raise self._damaged(f"its {kind} are not in order")
+                last = key
+                rows.append(row)
+                lines.append(line)
+                size += len(line)
+                if len(rows) < _PAGE_ROWS and size < _PAGE_BYTES:
+                    continue
+            if rows:
+                digest.add(lines)
+                yield kind, rows
+                rows, lines, size = [], [], 0
+            if type(value) is dict:
+                if kind:
+                    found[kind] = digest.end()
+                if "end" in value:
+                    self._end(value["end"], found)
+                    return
+                kind = self._next_kind(value, found)
+                digest, signatures, last = _Digest(), set(), None
+        raise self._damaged("it is truncated: its last line is missing")
+
+    def _read_header(self) -> ExportHeader:
+        line = self._file.readline(_LONGEST_LINE)
+        try:
+            header = json.loads(line)
+        except ValueError:
+            header = None
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise InvalidValue(f"{self._name} is no file of `assistly export`: nothing was written")
+        version = header.get("version")
+        if type(version) is not int or version > VERSION:
+            raise InvalidValue(
+                f"{self._name} has version {version} of the format, and this assistly reads versions up to "
+                f"{VERSION}: upgrade it. Nothing was written"
+            )
+        columns = {name: [column.name for column in kind.columns] for name, kind in ROW_KINDS.items()}
+        if header.get("kinds") != columns:
+            raise InvalidValue(
+                f"{self._name} has other kinds of rows or columns than this assistly: use the version that "
+                "made it. Nothing was written"
+            )
+        return ExportHeader(
+            version, str(header.get("engine")), header.get("schema_level"), str(header.get("made_at"))
+        )
+
+    def _next_kind(self, value: dict[str, Any], found: Digests) -> str:
+        names = [*ROW_KINDS]
+        kind = value.get("rows")
+        if len(found) >= len(names) or kind != names[len(found)]:
+            raise self._damaged(f"an unexpected line {str(value)[:80]}")
+        return cast("str", kind)
+
+    def _end(self, trailer: Any, found: Digests) -> None:
+        said = {kind: {"rows": one.rows, "sha256": one.sha256} for kind, one in found.items()}
+        if [*found] != [*ROW_KINDS] or not isinstance(trailer, dict):
+            raise self._damaged("it lacks kinds of rows")
+        for kind, one in said.items():
+            if trailer.get(kind) != one:
+                raise self._damaged(f"its {kind} are not those that were exported (count or SHA-256)")
+        if self._file.read(1):
+            raise self._damaged("something follows its end")
+        self.digests = found
+
+    def _decoded(self, line: bytes) -> Any:
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise self._damaged(f"a line is no JSON ({error})") from error
+        if type(value) is not list and type(value) is not dict:
+            raise self._damaged("a line is no row")
+        return value
+
+    def _check(self, kind: str, row: Row) -> None:
+        columns = ROW_KINDS[kind].columns if kind else ()
+        fits = len(row) == len(columns) and all(
+            (value is None and column.is_optional) or type(value) is _PYTHON[column.type]
+            for value, column in zip(row, columns, strict=True)
+        )
+        if not fits:
+            raise self._damaged(f"a row of {kind or 'no kind'} has other columns")
+
+    def _damaged(self, problem: str) -> StorageCorrupt:
+        return StorageCorrupt(f"{self._name} is damaged: {problem}. Nothing was written")
+
+
+def _line(value: object) -> bytes:
+    return f"{json.dumps(value, ensure_ascii=False)}\n".encode()

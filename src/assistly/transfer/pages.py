@@ -1,0 +1,81 @@
+"""Reads all rows of a storage in pages of a bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from assistly.storage.engine.moving import MovingBackend
+from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row, row_line
+from assistly.storage.errors import Conflict
+
+PROGRESS = "transfer"
+"""The collection of the document that a copy keeps in its target until it is done."""
+
+_MOST_ROWS = 4000
+_FIRST_ROWS = 100
+_BYTES = 4 * 2**20
+
+
+class Page:
+    """Rows of one kind, as they are read: the keys are above `after`, and go up to `through`."""
+
+    __slots__ = ("after", "kind", "lines", "rows", "through")
+
+    def __init__(self, kind: str, after: Row | None, rows: Sequence[Row]) -> None:
+        self.kind = kind
+        self.after = after
+        self.rows = rows
+        self.through: Row | None = ROW_KINDS[kind].key(rows[-1]) if rows else None
+        self.lines: Sequence[bytes] = [row_line(row) for row in rows]
+
+    @property
+    def size(self) -> int:
+        """The bytes of all lines."""
+        return sum(map(len, self.lines))
+
+
+def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Iterator[Page]:
+    """The rows of a kind with key > after. A page has about 4 MiB at most, if rows are alike."""
+    if kind == MARKS:
+        yield Page(kind, None, sorted(backend.read_rows(kind, after=None, limit=_MOST_ROWS)))
+        return
+    limit = _FIRST_ROWS
+    while rows := backend.read_rows(kind, after=after, limit=limit):
+        last = ROW_KINDS[kind].key(rows[-1])
+        page = Page(kind, after, _without_progress(kind, rows))
+        page.through = last
+        yield page
+        after = last
+        row_bytes = page.size // len(rows) + 1
+        limit = max(1, min(_MOST_ROWS, 4 * limit, _BYTES // row_bytes))
+
+
+def _without_progress(kind: str, rows: Sequence[Row]) -> Sequence[Row]:
+    if kind != "documents":
+        return rows
+    return [row for row in rows if row[0] != PROGRESS]
+
+
+def require_whole(backend: MovingBackend) -> None:
+    """Raise Conflict if a copy into this storage has begun, and is not done."""
+    if backend.documents.list(PROGRESS, after=None, limit=1):
+        raise Conflict(
+            f"a copy into {backend!r} is not finished: finish it first, with the same command again"
+        )
+
+
+def require_empty(backend: MovingBackend) -> None:
+    """Raise Conflict if there is a record, or an unfinished copy."""
+    require_whole(backend)
+    for kind in ROW_KINDS:
+        if kind != MARKS and backend.read_rows(kind, after=None, limit=1):
+            raise Conflict(
+                f"{backend!r} is not empty, it has {kind}: give an empty database. Nothing was written"
+            )
+
+
+def marks_hold(source: Sequence[Row], target: Sequence[Row]) -> bool:
+    """Whether no number that was given out in the source will be given out in the target."""
+    stored: dict[str, Any] = dict(target)
+    return all(value is None or (stored.get(name) or 0) >= value for name, value in source)
