@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, dead_letters, decisions, maintenance, schedules, status, worker
+from . import (
+    conformance,
+    dead_letters,
+    decisions,
+    events,
+    maintenance,
+    platforms,
+    schedules,
+    sessions,
+    status,
+    worker,
+)
 from .demo import command as demo_command
 from .output import printable
 
@@ -34,7 +45,8 @@ for command in (
     conformance.conformance,
 ):
     app.command()(command)
-app.add_typer(schedules.schedules)
+for group in (schedules.schedules, platforms.platforms, sessions.sessions, events.events):
+    app.add_typer(group)
 
 
 def _print_version(wanted: bool) -> None:
