@@ -1,4 +1,4 @@
-"""`assistly platforms`, `assistly sessions` and `assistly events`."""
+"""`assistly approvals`, `assistly platforms`, `assistly sessions` and `assistly events`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from assistly.cli import events
 from assistly.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
-READING = [("platforms", "list"), ("sessions", "list"), ("sessions", "show", "ann"), ("events", "list")]
+READING = [
+    ("approvals", "list"),
+    ("approvals", "show", "a1"),
+    ("platforms", "list"),
+    ("sessions", "list"),
+    ("sessions", "show", "ann"),
+    ("events", "list"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +120,23 @@ def test_following_prints_lines_and_ends_with_an_interrupt(run: Run, monkeypatch
     assert code == 0
     assert [json.loads(line)["payload"] for line in out.splitlines()] == [3]
     assert run("events", "follow")[:2] == (0, "")
+
+
+def test_an_approval_is_decided_once(run: Run) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.approvals.add("a1", {"post": "hello"})
+        storage.approvals.add("a2", {"post": "bye"})
+    page = json.loads(run("approvals", "list", "--status", "pending", "--limit", "1", "--json")[1])
+    assert ([approval["id"] for approval in page["approvals"]], page["next"]) == (["a2"], "a2")
+    assert run("approvals", "approve", "a1", "--by", "ann", "--note", "fine")[:2] == (0, "approved\n")
+    assert run("approvals", "reject", "a2", "--by", "ann")[:2] == (0, "rejected\n")
+    code, out, err = run("approvals", "reject", "a1")
+    assert (code, out) == (1, "")
+    assert "it was decided before" in err
+    assert run("approvals", "approve", "a3")[0] == 1
+    assert json.loads(run("approvals", "show", "a1", "--json")[1])["status"] == "approved"
+    found = json.loads(run("events", "list", "--json")[1])["events"]
+    assert [(event["event_type"], event["payload"]) for event in found] == [
+        ("operator.approvals.reject", {"by": "ann", "approval_id": "a2"}),
+        ("operator.approvals.approve", {"by": "ann", "note": "fine", "approval_id": "a1"}),
+    ]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import (
+    approvals,
     conformance,
     dead_letters,
     decisions,
@@ -45,7 +46,13 @@ for command in (
     conformance.conformance,
 ):
     app.command()(command)
-for group in (schedules.schedules, platforms.platforms, sessions.sessions, events.events):
+for group in (
+    approvals.approvals,
+    platforms.platforms,
+    schedules.schedules,
+    sessions.sessions,
+    events.events,
+):
     app.add_typer(group)
 
 
