@@ -9,6 +9,7 @@ import typer
 
 from . import (
     approvals,
+    config,
     conformance,
     dead_letters,
     decisions,
@@ -36,6 +37,7 @@ for command in (
     demo_command.demo,
     worker.worker,
     status.status,
+    config.config,
     maintenance.migrate,
     maintenance.prune,
     maintenance.maintain,
