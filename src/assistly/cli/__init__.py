@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from . import conformance, job_commands, jobs, maintenance, schedules, status, transfer, why, worker
+from . import (
+    approvals,
+    config,
+    conformance,
+    events,
+    job_commands,
+    jobs,
+    maintenance,
+    platforms,
+    schedules,
+    sessions,
+    status,
+    transfer,
+    why,
+    worker,
+)
 from .demo import command as demo_command
 from .output import printable
 
@@ -25,6 +40,7 @@ for command in (
     worker.worker,
     status.status,
     why.why,
+    config.config,
     maintenance.migrate,
     maintenance.prune,
     maintenance.maintain,
@@ -34,8 +50,15 @@ for command in (
     conformance.conformance,
 ):
     app.command(command.__name__.strip("_").replace("_", "-"))(command)
-app.add_typer(jobs.jobs)
-app.add_typer(schedules.schedules)
+for group in (
+    jobs.jobs,
+    approvals.approvals,
+    platforms.platforms,
+    schedules.schedules,
+    sessions.sessions,
+    events.events,
+):
+    app.add_typer(group)
 for old_name in (jobs.dead_letters, job_commands.replay, job_commands.resolve, job_commands.cancel):
     app.command(hidden=True)(old_name)
 

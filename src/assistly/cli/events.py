@@ -1,0 +1,83 @@
+"""`assistly events`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .opening import opened
+from .options import Json, Limit, Utc
+from .output import Output, one_line
+
+if TYPE_CHECKING:
+    from assistly.storage import Event
+
+events = typer.Typer(name="events", help="The log of events.", no_args_is_help=True, rich_markup_mode=None)
+
+Type = Annotated[str | None, typer.Option("--type", help="Only events of this type.")]
+
+_PAUSE_SECONDS = 1.0
+
+
+@events.command("list")
+def list_events(
+    type: Type = None,
+    before: Annotated[int | None, typer.Option(min=1, metavar="ID", help="Only those older than it.")] = None,
+    limit: Limit = 100,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """List the events, newest first."""
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        found = storage.events.list(event_type=type, before=before, limit=limit)
+    more = found[-1].id if len(found) == limit else None
+    if json:
+        out.document({"events": found, "next": more})
+        return
+    if not found:
+        out.say("no events")
+        return
+    out.table(("id", "time", "type", "payload"), [_row(out, event) for event in found])
+    if more is not None:
+        out.remark(f"there may be more: --before {more}")
+
+
+@events.command()
+def follow(
+    type: Type = None,
+    since_id: Annotated[
+        int | None, typer.Option(min=0, metavar="ID", help="Begin after this event. Default: with new ones.")
+    ] = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Print events as they are appended, in the order of their ids, until Ctrl-C."""
+    out = Output(json=json, utc=utc)
+    try:
+        with opened(out) as storage:
+            last = since_id
+            if last is None:
+                newest = storage.events.list(limit=1)
+                last = newest[0].id if newest else 0
+            while True:
+                found = storage.events.read_after(last, event_type=type, limit=1000)
+                for event in found:
+                    last = event.id
+                    if json:
+                        out.lines([event])
+                    else:
+                        out.say("  ".join(_row(out, event)))
+                if not found:
+                    time.sleep(_PAUSE_SECONDS)
+    except KeyboardInterrupt:
+        return
+
+
+def _row(out: Output, event: Event) -> tuple[str, str, str, str]:
+    from json import dumps
+
+    payload = one_line(dumps(event.payload, ensure_ascii=False))
+    return str(event.id), out.time(event.created_at), event.event_type, payload

@@ -1,0 +1,88 @@
+"""`assistly sessions`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .opening import opened
+from .options import By, Json, Limit, Note, Utc, Yes
+from .output import Output
+
+sessions = typer.Typer(
+    name="sessions", help="The sessions of users.", no_args_is_help=True, rich_markup_mode=None
+)
+
+User = Annotated[str, typer.Argument(metavar="USER", help="The id of the user.")]
+
+
+@sessions.command("list")
+def list_sessions(
+    after: Annotated[str | None, typer.Option(help="Only those with a later id of the user.")] = None,
+    limit: Limit = 100,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """List the sessions by the id of the user, without their data."""
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        found = storage.sessions.list(after=after, limit=limit)
+    more = found[-1].user_id if len(found) == limit else None
+    if json:
+        out.document({"sessions": found, "next": more})
+        return
+    if not found:
+        out.say("no sessions")
+        return
+    rows = [(session.user_id, str(session.version), out.time(session.updated_at)) for session in found]
+    out.table(("user", "version", "changed"), rows)
+    if more is not None:
+        out.remark(f"there may be more: --after {more}")
+
+
+@sessions.command()
+def show(user: User, json: Json = False, utc: Utc = False) -> None:
+    """Show the session of a user, with its data."""
+    import json as json_module
+
+    from assistly.storage import NotFound
+
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        session = storage.sessions.get(user)
+    if session is None:
+        raise NotFound(f"there is no session of the user {user!r}")
+    if json:
+        out.document(session)
+        return
+    out.table(
+        (),
+        [
+            ("user", session.user_id),
+            ("version", str(session.version)),
+            ("changed", out.time(session.updated_at)),
+            ("data", json_module.dumps(session.data, ensure_ascii=False)),
+        ],
+    )
+
+
+@sessions.command()
+def delete(user: User, yes: Yes = False, by: By = None, note: Note = None, json: Json = False) -> None:
+    """Delete the session of a user, after a question."""
+    from assistly.storage import NotFound
+
+    from . import audit
+
+    out = Output(json=json)
+    with opened(out) as storage:
+        if not yes:
+            typer.confirm(f"Delete the session of the user {user!r}?", abort=True, err=True)
+        with storage.transaction() as tx:
+            if not tx.sessions.delete(user):
+                raise NotFound(f"there is no session of the user {user!r}")
+            audit.record(tx, "sessions.delete", by=by, note=note, user_id=user)
+    if json:
+        out.document({"deleted": user})
+    else:
+        out.say("deleted")
