@@ -153,6 +153,7 @@ def test_no_such_job_is_one_line(run: Run, arguments: list[str]) -> None:
         ["resolve", "--posted"],
         ["resolve", "0", "--posted"],
         ["resolve", "1", "--not-posted", "--remote-id", "17"],
+        ["resolve", "1", "--posted", "--not-posted"],
         ["cancel"],
         ["cancel", "x"],
         ["replay", "1", "--unknown"],

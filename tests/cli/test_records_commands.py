@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from assistly.cli import events
 from assistly.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -115,7 +114,7 @@ def test_following_prints_lines_and_ends_with_an_interrupt(run: Run, monkeypatch
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(events.time, "sleep", interrupted)
+    monkeypatch.setattr("assistly.cli.events.time.sleep", interrupted)
     code, out, _ = run("events", "follow", "--since-id", str(first.id), "--type", "a", "--json")
     assert code == 0
     assert [json.loads(line)["payload"] for line in out.splitlines()] == [3]

@@ -246,9 +246,11 @@ def resolve(
         int | None, typer.Argument(min=1, metavar="[ID]", help="The dead letter with the unknown outcome.")
     ] = None,
     posted: Annotated[
-        bool | None,
-        typer.Option("--posted/--not-posted", help="Whether it is on the platform: look there first."),
-    ] = None,
+        bool, typer.Option("--posted", help="It is on the platform: look there first.")
+    ] = False,
+    not_posted: Annotated[
+        bool, typer.Option("--not-posted", help="It is not on the platform: look there first.")
+    ] = False,
     remote_id: Annotated[str | None, typer.Option(help="With --posted: its id on the platform.")] = None,
     platform: Platform = None,
     since: Since = None,
@@ -268,8 +270,8 @@ def resolve(
     scheduled anew, to be published now. With filter options the answer is given for all unknown outcomes that
     match, after asking.
     """
-    if posted is None:
-        raise typer.BadParameter("look at the platform, then say --posted or --not-posted")
+    if posted == not_posted:
+        raise typer.BadParameter("look at the platform, then say either --posted or --not-posted")
     if remote_id is not None and (not posted or id is None):
         raise typer.BadParameter("--remote-id goes with an id and --posted")
 
