@@ -20,7 +20,6 @@ from assistly.storage import (
     Job,
     JobStatus,
     MemoryBackend,
-    StatusConflict,
     Storage,
     open_storage,
 )
@@ -582,16 +581,6 @@ def test_one_that_dies_while_it_asks_does_not_hold_up_the_next(storage: Storage,
     clock.seconds += 2 * invocation.CHECK_SECONDS
     run(storage, publisher)
     assert stored(storage, job).remote_id == "remote"
-
-
-def test_resolve_can_name_the_claim(storage: Storage, clock: Clock) -> None:
-    job = unknown(storage, clock)
-    with pytest.raises(StatusConflict, match="claimed again since claim 0"):
-        storage.queue.resolve(job.id, posted=True, claim=0)
-    bad: Any = "1"
-    with pytest.raises(InvalidValue, match="claim"):
-        storage.queue.resolve(job.id, posted=True, claim=bad)
-    assert storage.queue.resolve(job.id, posted=True, claim=job.claim).status is JobStatus.POSTED
 
 
 @pytest.mark.parametrize("call", ["dead_letters", "resolve", "acquire"])

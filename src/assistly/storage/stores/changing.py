@@ -38,7 +38,7 @@ def resolution(remote_id: str | None, *, posted: bool, claim: int | None) -> Cha
     def make(job: Job, now: datetime) -> Job:
         if claim is not None and job.claim != claim:
             raise StatusConflict(
-                f"job {job.id} was claimed again since claim {claim}, whose outcome this answers: "
+                f"this answers for claim {claim} of job {job.id}, whose claim is {job.claim}: "
                 "nothing was changed",
                 job,
             )

@@ -235,11 +235,11 @@ class QueueSteps:
             yield replace(self._one(call, id, fits), is_optional=True)
 
     def _resolve(self, call: RecordedCall) -> Iterator[Step]:
-        id, posted, remote_id = call.args[0], call.kwargs["posted"], call.kwargs.get("remote_id")
+        id = call.args[0]
+        answer = {name: value for name, value in call.kwargs.items() if name != "now"}
 
         def fits(model: Model) -> bool:
-            resolved = answer_of(lambda: model.queue.resolve(id, posted=posted, remote_id=remote_id))
-            return self._same(call.answer, resolved)
+            return self._same(call.answer, answer_of(lambda: model.queue.resolve(id, **answer)))
 
         yield self._one(call, id, fits, call.answer)
 

@@ -416,10 +416,14 @@ class ModelQueue:
                 rescued.append(self._failed(row, "outcome unknown: ", final=True))
         return rescued
 
-    def resolve(self, id: int, *, posted: bool, remote_id: str | None = None) -> Job:
+    def resolve(
+        self, id: int, *, posted: bool, remote_id: str | None = None, claim: int | None = None
+    ) -> Job:
         if remote_id is not None and not posted:
             raise InvalidValue("a job that was not posted has no remote id")
         job = self._found(id)
+        if claim is not None and claim != job.claim:
+            raise StatusConflict("the answer is for another claim", copied(job))
         if not is_unknown(job):
             raise StatusConflict("the outcome is known", copied(job))
         if not posted:
