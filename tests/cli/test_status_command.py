@@ -17,10 +17,13 @@ import pytest
 from assistly.storage import MemoryBackend, Storage, open_storage
 from assistly.storage.testing.fixtures import START, FakeClock
 from assistly.views import status as view
+from worker.worker_harness import HANDLES_SIGINT
 
 Run = Callable[..., tuple[int, str, str]]
 
 MINUTE = timedelta(minutes=1)
+
+PROGRAM = f"{HANDLES_SIGINT}; from assistly.cli import main; main()"
 
 sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
@@ -113,7 +116,7 @@ def test_watching_needs_a_terminal_or_json(run: Run) -> None:
     assert (code, out) == (2, "")
     assert "stdout is no terminal" in err
     with subprocess.Popen(
-        [sys.executable, "-c", "from assistly.cli import main; main()", "status", "--watch", "0.1", "--json"],
+        [sys.executable, "-c", PROGRAM, "status", "--watch", "0.1", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -130,7 +133,7 @@ def test_watching_in_a_terminal_ends_cleanly(run: Run) -> None:
     run("migrate")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from assistly.cli import main; main()", "status", "--watch", "0.1"],
+        [sys.executable, "-c", PROGRAM, "status", "--watch", "0.1"],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

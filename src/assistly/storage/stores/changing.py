@@ -24,7 +24,7 @@ def change(context: Context, id: int, make: Change, now: datetime | None) -> Job
     def attempt(backend: StorageBackend) -> Job:
         job = backend.jobs.get(id, lock=True)
         if job is None:
-            raise NotFound(f"there is no job {given}")
+            raise NotFound(f"there is no job {check.shown(given)}")
         changed = make(job, context.now(now, backend))
         backend.jobs.save(changed)
         return changed

@@ -131,7 +131,7 @@ class Queue:
         def attempt(backend: StorageBackend) -> Job:
             job = backend.jobs.get(id, lock=True)
             if job is None:
-                raise NotFound(f"there is no job {given}")
+                raise NotFound(f"there is no job {check.shown(given)}")
             if job.status not in _RESCHEDULABLE:
                 raise StatusConflict(f"job {id} is {job.status}: only a waiting job can be rescheduled", job)
             if gap:
