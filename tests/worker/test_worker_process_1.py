@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,9 @@ def process_1(publisher: str, *options: str) -> Iterator[tuple[subprocess.Popen[
 
 
 def ends_after_another(process: subprocess.Popen[str], inner: Any, number: int) -> bool:
-    if inner.is_running() and inner.status() != psutil.STATUS_ZOMBIE:
-        inner.send_signal(number)
+    with suppress(psutil.NoSuchProcess):
+        if inner.status() != psutil.STATUS_ZOMBIE:
+            inner.send_signal(number)
     return process.poll() is not None
 
 
