@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from assistly import cli
 from assistly.storage import Schedule, Storage, open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -25,18 +24,9 @@ def storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Storage
 
 
 @pytest.fixture
-def run(storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["assistly", "schedules", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main(owns_process=False)
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        if isinstance(code, str):
-            return 1, out, err + code
-        return code or 0, out, err.removesuffix("\n")
-
-    return call
+def schedules(storage: Storage, run: Run) -> Run:
+    """Runs `assistly schedules`."""
+    return partial(run, "schedules")
 
 
 def only(storage: Storage) -> Schedule:
@@ -44,8 +34,8 @@ def only(storage: Storage) -> Schedule:
     return schedule
 
 
-def test_put_stores_all_that_is_given(run: Run, storage: Storage) -> None:
-    code, out, err = run(*WEEKLY)
+def test_put_stores_all_that_is_given(schedules: Run, storage: Storage) -> None:
+    code, out, err = schedules(*WEEKLY)
     assert (code, err) == (0, "")
     assert "0 9 * * MON Europe/Berlin" in out
     assert "09:00:00+0" in out
@@ -55,7 +45,7 @@ def test_put_stores_all_that_is_given(run: Run, storage: Storage) -> None:
 
     options = "--every 6h --from 2026-03-01T09:00+01:00 --until 2036-03-01T08:00Z --max-lateness 90m"
     more = ["--max-retries", "4", "--catch-up", "last", "--disabled", "--metadata", '{"a": [1]}']
-    code, out, err = run("put", "weekly", "x", "other", *options.split(), *more)
+    code, out, err = schedules("put", "weekly", "x", "other", *options.split(), *more)
     assert (code, err) == (0, "")
     assert "disabled" in out
     changed = only(storage)
@@ -76,8 +66,8 @@ def test_put_stores_all_that_is_given(run: Run, storage: Storage) -> None:
         ("2w", timedelta(weeks=2)),
     ],
 )
-def test_durations(run: Run, storage: Storage, text: str, duration: timedelta) -> None:
-    assert run("put", "a", "x", "hello", "--every", text)[0] == 0
+def test_durations(schedules: Run, storage: Storage, text: str, duration: timedelta) -> None:
+    assert schedules("put", "a", "x", "hello", "--every", text)[0] == 0
     assert only(storage).every == duration
 
 
@@ -95,8 +85,8 @@ def test_durations(run: Run, storage: Storage, text: str, duration: timedelta) -
         (["--every", "1d", "--max-retries", "0"], "max-retries"),
     ],
 )
-def test_wrong_options_are_refused(run: Run, storage: Storage, options: list[str], words: str) -> None:
-    code, out, err = run("put", "a", "x", "hello", *options)
+def test_wrong_options_are_refused(schedules: Run, storage: Storage, options: list[str], words: str) -> None:
+    code, out, err = schedules("put", "a", "x", "hello", *options)
     assert (code, out) == (2, "")
     assert words in " ".join(err.split())
     assert storage.schedules.list() == []
@@ -112,22 +102,22 @@ def test_wrong_options_are_refused(run: Run, storage: Storage, options: list[str
     ],
 )
 def test_what_the_storage_refuses_is_one_line(
-    run: Run, storage: Storage, options: list[str], words: str
+    schedules: Run, storage: Storage, options: list[str], words: str
 ) -> None:
-    code, out, err = run("put", "a", "x", "hello", *options)
+    code, out, err = schedules("put", "a", "x", "hello", *options)
     assert (code, out) == (1, "")
     assert err.startswith("assistly: ")
     assert words in err
     assert "\n" not in err
 
 
-def test_list(run: Run, storage: Storage) -> None:
-    assert run("list")[:2] == (0, "no schedules\n")
+def test_list(schedules: Run, storage: Storage) -> None:
+    assert schedules("list")[:2] == (0, "no schedules\n")
     storage.schedules.put("a", "x", "one\x1b[31m", cron="0 9 * * *", zone="Asia/Tokyo")
     storage.schedules.put("b", "x", "two", every=timedelta(hours=6), enabled=False)
     now = datetime.now(UTC)
     storage.schedules.put("c", "x", "three", every=timedelta(1), ends_at=now - timedelta(1))
-    code, out, _ = run("list")
+    code, out, _ = schedules("list")
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert code == 0
     assert "09:00:00+09:00" in rows["a"]
@@ -135,41 +125,41 @@ def test_list(run: Run, storage: Storage) -> None:
     assert "every 6:00:00" in rows["b"]
     assert "disabled" in rows["b"]
     assert "ended" in rows["c"]
-    out = run("list", "--limit", "1")[1]
+    out = schedules("list", "--limit", "1")[1]
     assert "there may be more: --after a" in out
-    assert "two" in run("list", "--after", "a")[1]
+    assert "two" in schedules("list", "--after", "a")[1]
 
 
-def test_show_and_preview(run: Run, storage: Storage) -> None:
+def test_show_and_preview(schedules: Run, storage: Storage) -> None:
     storage.schedules.put("a", "x", "hello", cron="0 9 * * *", zone="Asia/Tokyo", metadata={"k": "é"})
-    out = run("show", "a")[1]
+    out = schedules("show", "a")[1]
     assert '{"k": "é"}' in out
     assert "0 9 * * * Asia/Tokyo" in out
-    code, out, _ = run("preview", "a", "3")
+    code, out, _ = schedules("preview", "a", "3")
     assert code == 0
     assert [line[10:] for line in out.splitlines()] == [" 09:00:00+09:00"] * 3
     storage.schedules.put("a", "x", "hello", every=timedelta(1), ends_at=datetime(2020, 1, 1, tzinfo=UTC))
-    assert run("preview", "a")[1] == "it has ended\n"
+    assert schedules("preview", "a")[1] == "it has ended\n"
 
 
-def test_run_makes_jobs_once(run: Run, storage: Storage) -> None:
+def test_run_makes_jobs_once(schedules: Run, storage: Storage) -> None:
     storage.schedules.put("a", "x", "hello", cron="0 * * * *")
-    assert run("run", "--ahead", "5h")[:2] == (0, "5 made\n")
-    assert run("run", "--ahead", "5h")[:2] == (0, "0 made\n")
-    assert run("run")[:2] == (0, "19 made\n")
+    assert schedules("run", "--ahead", "5h")[:2] == (0, "5 made\n")
+    assert schedules("run", "--ahead", "5h")[:2] == (0, "0 made\n")
+    assert schedules("run")[:2] == (0, "19 made\n")
     assert len(storage.queue.upcoming()) == 24
 
 
-def test_enable_disable_and_remove(run: Run, storage: Storage) -> None:
+def test_enable_disable_and_remove(schedules: Run, storage: Storage) -> None:
     storage.schedules.put("a", "x", "hello", cron="0 * * * *")
     storage.schedules.run()
-    assert "disabled" in run("disable", "a")[1]
+    assert "disabled" in schedules("disable", "a")[1]
     assert storage.queue.upcoming() == []
-    assert "disabled" not in run("enable", "a")[1]
-    assert run("remove", "a")[:2] == (0, "removed\n")
+    assert "disabled" not in schedules("enable", "a")[1]
+    assert schedules("remove", "a")[:2] == (0, "removed\n")
     assert storage.schedules.list() == []
 
 
 @pytest.mark.parametrize("command", ["show", "enable", "disable", "remove", "preview"])
-def test_a_schedule_that_does_not_exist(run: Run, command: str) -> None:
-    assert run(command, "nothing") == (1, "", "assistly: there is no schedule 'nothing'")
+def test_a_schedule_that_does_not_exist(schedules: Run, command: str) -> None:
+    assert schedules(command, "nothing") == (1, "", "assistly: there is no schedule 'nothing'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from .opening import open_environment
 from .tables import print_table, shortened, shown_time
+from .values import duration, json_object, time
 
 if TYPE_CHECKING:
     from assistly.storage import Schedule, Storage
@@ -21,45 +21,7 @@ schedules = typer.Typer(
     rich_markup_mode=None,
 )
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 Id = Annotated[str, typer.Argument(metavar="ID", help="The name of the schedule.")]
-
-
-def _duration(text: str) -> timedelta:
-    """A number and a unit: 90s, 30m, 6h, 1d or 2w."""
-    number, unit = text[:-1], text[-1:]
-    if unit in _UNITS and number.isascii() and number.isdigit():
-        with suppress(OverflowError, ValueError):
-            return timedelta(**{_UNITS[unit]: int(number)})
-    raise typer.BadParameter(f"{shortened(text, 40)!r} is no duration: write 90s, 30m, 6h, 1d or 2w")
-
-
-def _time(text: str) -> datetime:
-    """A time with its offset from UTC."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.utcoffset() is None:
-        raise typer.BadParameter(
-            f"{shortened(text, 40)!r} is no time with an offset: write 2026-03-01T09:00+01:00, or "
-            "2026-03-01T08:00Z"
-        )
-    return time
-
-
-def _object(text: str) -> dict[str, Any]:
-    """A JSON object."""
-    import json
-
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"it is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise typer.BadParameter('it must be a JSON object, such as {"tag": "news"}')
-    return value
 
 
 @schedules.command("list")
@@ -97,23 +59,23 @@ def put(
     ] = None,
     every: Annotated[
         timedelta | None,
-        typer.Option(parser=_duration, metavar="DURATION", help="As 90s, 30m, 6h, 1d or 2w."),
+        typer.Option(parser=duration, metavar="DURATION", help="As 90s, 30m, 6h, 1d or 2w."),
     ] = None,
     zone: Annotated[str, typer.Option(help="The time zone of --cron, as Europe/Berlin.")] = "UTC",
     starts_at: Annotated[
         datetime | None,
-        typer.Option("--from", parser=_time, metavar="TIME", help="The first possible time. Default: now."),
+        typer.Option("--from", parser=time, metavar="TIME", help="The first possible time. Default: now."),
     ] = None,
     ends_at: Annotated[
         datetime | None,
-        typer.Option("--until", parser=_time, metavar="TIME", help="The last one. Default: without end."),
+        typer.Option("--until", parser=time, metavar="TIME", help="The last one. Default: without end."),
     ] = None,
     metadata: Annotated[
-        dict[str, Any] | None, typer.Option(parser=_object, metavar="JSON", help="An object.")
+        dict[str, Any] | None, typer.Option(parser=json_object, metavar="JSON", help="An object.")
     ] = None,
     max_lateness: Annotated[
         timedelta | None,
-        typer.Option(parser=_duration, metavar="DURATION", help="How late it may be published."),
+        typer.Option(parser=duration, metavar="DURATION", help="How late it may be published."),
     ] = None,
     max_retries: Annotated[int | None, typer.Option(min=1, help="The most attempts of a job.")] = None,
     catch_up: Annotated[
@@ -172,8 +134,8 @@ def preview(id: Id, count: Annotated[int, typer.Argument(min=1, max=1000, help="
     with open_environment() as storage:
         schedule = _existing(storage, id)
         times = storage.schedules.preview(id, count)
-    for time in times:
-        typer.echo(_shown(schedule, time))
+    for slot in times:
+        typer.echo(_shown(schedule, slot))
     if not times:
         typer.echo("it has ended")
 
@@ -182,7 +144,7 @@ def preview(id: Id, count: Annotated[int, typer.Argument(min=1, max=1000, help="
 def run(
     ahead: Annotated[
         timedelta,
-        typer.Option(parser=_duration, metavar="DURATION", help="How far ahead jobs are made, as 30m or 2d."),
+        typer.Option(parser=duration, metavar="DURATION", help="How far ahead jobs are made, as 30m or 2d."),
     ] = "1d",  # type: ignore[assignment] # typer parses it
 ) -> None:
     """Make the jobs of the next day. Workers do it by themselves; without one, call it from cron."""
