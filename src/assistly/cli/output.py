@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WIDE = 100_000
+_SHORT = 25
+"""The width of a time. In a terminal, columns that are no wider keep it."""
 
 
 class Output:
@@ -37,27 +39,32 @@ class Output:
 
     def say(self, text: str) -> None:
         """Print a sentence for people. With `json` it goes to stderr."""
-        typer.echo(printable(text), err=self.json)
+        _echo(text, err=self.json)
 
     def remark(self, text: str) -> None:
         """Print something beside the result, on stderr."""
-        typer.echo(printable(text), err=True)
+        _echo(text, err=True)
 
     def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Print rows for people, below a header if there are `columns`.
 
-        A terminal's width is kept by folding cells. Otherwise each row is one line, and nothing is cut.
+        In a terminal, long cells take several lines. Otherwise each row is one line, and nothing is cut.
         """
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, box=None, show_header=bool(columns), pad_edge=False)
-        for row in rows:
-            table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = _WIDE
+        table = Table(box=None, show_header=bool(columns), pad_edge=False)
+        widths = [max(map(len, cells)) for cells in zip(*([columns] if columns else []), *rows, strict=True)]
+        short = [width for width in widths if width <= _SHORT]
+        fits = sum(short) + _SHORT * (len(widths) - len(short)) + 2 * len(widths) <= console.width
+        for number, width in enumerate(widths):
+            table.add_column(columns[number] if columns else "", no_wrap=fits and width <= _SHORT)
+        for row in rows:
+            table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
         with console.capture() as capture:
             console.print(table)
         for line in capture.get().splitlines():
@@ -108,8 +115,24 @@ class Output:
             return "-"
         if self._utc:
             return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        local = time.astimezone()
-        return f"{local:%Y-%m-%d %H:%M:%S%z} {local:%Z}".rstrip()
+        return time.astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _echo(text: str, *, err: bool) -> None:
+    """Print a text. In a terminal, its lines are broken between words."""
+    stream = sys.stderr if err else sys.stdout
+    lines = printable(text).split("\n")
+    if stream.isatty():
+        import shutil
+        import textwrap
+
+        width = shutil.get_terminal_size().columns
+        wrapped = [
+            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for line in lines
+        ]
+        lines = [line for part in wrapped for line in part]
+    typer.echo("\n".join(lines), err=err)
 
 
 def jsonable(value: object) -> Any:
