@@ -25,6 +25,7 @@ from .fixtures import (
     census,
     empty,
     examples,
+    fresh_name,
     held,
     open_for_test,
     posted,
@@ -104,7 +105,7 @@ class PrunableContract(Contract):
         storage = _storage(backend, clock, RetentionPolicy(approvals_cap=1))
         for name in "ab":
             storage.approvals.add(name, 1, created_at=now)
-        storage.nonces.register("nonce", now)
+        storage.nonces.register(fresh_name("nonce"), now)
         found = storage.prunable(now=now)
         assert (found.approvals, found.nonces) == (PrunableCount(0, 1), PrunableCount())
         assert storage.prune(now=now) == _expected(found)
