@@ -50,10 +50,7 @@ def maintain(json: Json = False) -> None:
     out = Output(json=json)
     with opened(out) as storage:
         storage.maintain()
-    if json:
-        out.document({"done": True})
-    else:
-        out.say("maintenance is done")
+    out.result({"done": True}, "maintenance is done")
 
 
 def _print_prunable(out: Output, storage: Storage) -> None:

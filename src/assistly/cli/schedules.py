@@ -9,7 +9,7 @@ import typer
 
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
-from .output import Output, jsonable, one_line
+from .output import Output, compact, jsonable, one_line
 from .values import duration, json_object, time
 
 if TYPE_CHECKING:
@@ -35,35 +35,25 @@ def list_schedules(
     """List the schedules by id, with the next time of each in its zone."""
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        found = [
-            (schedule, _next(storage, schedule))
-            for schedule in storage.schedules.list(after=after, limit=limit)
-        ]
-    more = found[-1][0].id if len(found) == limit else None
+        found = storage.schedules.list(after=after, limit=limit)
+        entries = [(schedule, _next(storage, schedule)) for schedule in found]
+    following = found[-1].id if len(found) == limit else None
     if json:
-        out.document({"schedules": [_document(*each) for each in found], "next": more})
+        out.document({"schedules": [_document(*entry) for entry in entries], "next": following})
         return
-    if not found:
-        out.say("no schedules")
-        return
-    rows = [
-        (
-            schedule.id,
-            schedule.platform,
-            _times(schedule),
-            _shown(out, schedule, next),
-            one_line(schedule.content),
-        )
-        for schedule, next in found
-    ]
-    out.table(("id", "platform", "times", "next", "content"), rows)
-    if more is not None:
-        out.remark(f"there may be more: --after {more}")
+    out.page(
+        "schedules",
+        entries,
+        ("id", "platform", "times", "next", "content"),
+        lambda entry: _row(out, *entry),
+        option="--after",
+        following=following,
+    )
 
 
 @schedules.command()
 def show(id: Id, json: Json = False, utc: Utc = False) -> None:
-    """Show all that is stored of a schedule, and its next time in its zone."""
+    """Show a schedule, with its next time in its zone."""
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         _print(out, storage, _existing(storage, id))
@@ -154,10 +144,7 @@ def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None
         if not tx.schedules.remove(id):
             raise NotFound(f"there is no schedule {id!r}")
         audit.record(tx, "schedules.remove", by=by, note=note, schedule=id)
-    if json:
-        out.document({"removed": id})
-    else:
-        out.say("removed")
+    out.result({"removed": id}, "removed")
 
 
 @schedules.command()
@@ -205,10 +192,7 @@ def run(
     out = Output(json=json)
     with opened(out) as storage:
         jobs = storage.schedules.run(ahead=ahead)
-    if json:
-        out.document({"made": len(jobs), "jobs": [job.id for job in jobs]})
-    else:
-        out.say(f"{len(jobs)} made")
+    out.result({"made": len(jobs), "jobs": [job.id for job in jobs]}, f"{len(jobs)} made")
 
 
 def _switch(out: Output, id: str, by: str | None, note: str | None, *, enabled: bool) -> None:
@@ -256,6 +240,16 @@ def _shown(out: Output, schedule: Schedule, time: datetime | str) -> str:
     return time if isinstance(time, str) else out.time(time, zone_of(schedule.zone))
 
 
+def _row(out: Output, schedule: Schedule, next: datetime | str) -> tuple[str, ...]:
+    return (
+        schedule.id,
+        schedule.platform,
+        _times(schedule),
+        _shown(out, schedule, next),
+        one_line(schedule.content),
+    )
+
+
 def _document(schedule: Schedule, next: datetime | str) -> dict[str, Any]:
     """A schedule as JSON. `next_at` is null if there is no next time; `no_next` says why."""
     is_time = isinstance(next, datetime)
@@ -267,14 +261,9 @@ def _document(schedule: Schedule, next: datetime | str) -> dict[str, Any]:
 
 
 def _print(out: Output, storage: Storage, schedule: Schedule) -> None:
-    from json import dumps
-
     next = _next(storage, schedule)
-    if out.json:
-        out.document(_document(schedule, next))
-        return
-    out.table(
-        (),
+    out.record(
+        _document(schedule, next),
         [
             ("id", schedule.id),
             ("platform", schedule.platform),
@@ -286,7 +275,7 @@ def _print(out: Output, storage: Storage, schedule: Schedule) -> None:
             ("max lateness", "any" if schedule.max_lateness is None else str(schedule.max_lateness)),
             ("max retries", "the default" if schedule.max_retries is None else str(schedule.max_retries)),
             ("content", one_line(schedule.content, 500)),
-            ("metadata", dumps(schedule.metadata, ensure_ascii=False)),
+            ("metadata", compact(schedule.metadata)),
             ("changed", out.time(schedule.updated_at)),
         ],
     )
