@@ -8,7 +8,7 @@ from datetime import datetime
 import psycopg
 
 from ...errors import ConfigurationError, StorageUnavailable
-from ..sql.migrations import Migration, MigrationEffects, discover
+from ..sql.migrations import Migration, MigrationEffects, as_script, discover
 from .dialect import PostgresDialect, lock_key, quote
 from .errors import translate
 from .executor import BEGIN, PostgresExecutor
@@ -64,15 +64,8 @@ class SchemaTarget:
     def script(self, missing: Sequence[Migration]) -> str:
         refuse_conflicts(self._executor, self._schema, missing)
         commands = [BEGIN, *_NO_TIME_LIMITS, self._lock_command, *self._preparation()]
-        parts = [f"{command};" for command in commands]
-        for migration in missing:
-            # The record comes first: if another process was faster, it fails before anything is changed.
-            record = f"('{migration.name}', '{migration.checksum}')"
-            parts += [
-                f"INSERT INTO {self._quoted}.assistly_migrations (name, checksum) VALUES {record};",
-                migration.sql.strip(),
-            ]
-        return "\n\n".join([*parts, "COMMIT;"]) + "\n"
+        into = f"INSERT INTO {self._quoted}.assistly_migrations (name, checksum)"
+        return as_script(commands, missing, lambda each: f"{into} VALUES ('{each.name}', '{each.checksum}')")
 
     def effects(self, migration: Migration) -> MigrationEffects:
         return effects_of(migration, existing_tables(self._executor, self._schema))

@@ -197,6 +197,20 @@ def script(target: MigrationTarget, migrations: Sequence[Migration]) -> str:
     return target.script(lacking) if lacking else ""
 
 
+def as_script(
+    commands: Sequence[str], lacking: Sequence[Migration], record: Callable[[Migration], str]
+) -> str:
+    """The text of one transaction: the commands, of which the first begins it, and the migrations.
+
+    The record of each comes before its statements: if another process was faster, it fails before anything
+    is changed.
+    """
+    parts = [f"{command};" for command in commands]
+    for migration in lacking:
+        parts += [f"{record(migration)};", migration.sql.strip()]
+    return "\n\n".join([*parts, "COMMIT;"]) + "\n"
+
+
 def grants(target: MigrationTarget, migrations: Sequence[Migration], role: str) -> list[str]:
     """The statements that let a role run the application on a current schema, and no more.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from ...errors import ConfigurationError
-from ..sql.migrations import Migration, MigrationEffects
+from ..sql.migrations import Migration, MigrationEffects, as_script
 from ..sql.store import from_microseconds, to_microseconds
 from .connections import Connection
 from .driver import sqlite3
@@ -51,15 +51,11 @@ class SqliteMigrations:
 
     def script(self, missing: Sequence[Migration]) -> str:
         """For `sqlite3 -bail`: without that, the shell goes on after an error, and commits the rest."""
-        parts = ["-- sqlite3 -bail FILE < SCRIPT", "BEGIN IMMEDIATE;", f"{_CREATE.strip()};"]
-        for migration in missing:
-            # The record comes first: if another process was faster, it fails before anything is changed.
-            record = f"('{migration.name}', '{migration.checksum}', {_NOW})"
-            parts += [
-                f"INSERT INTO assistly_migrations (name, checksum, applied_at) VALUES {record};",
-                migration.sql.strip(),
-            ]
-        return "\n\n".join([*parts, "COMMIT;"]) + "\n"
+        commands = ["-- sqlite3 -bail FILE < SCRIPT\nBEGIN IMMEDIATE", _CREATE.strip()]
+        into = "INSERT INTO assistly_migrations (name, checksum, applied_at)"
+        return as_script(
+            commands, missing, lambda each: f"{into} VALUES ('{each.name}', '{each.checksum}', {_NOW})"
+        )
 
     def effects(self, migration: Migration) -> MigrationEffects | None:  # noqa: ARG002
         return None
