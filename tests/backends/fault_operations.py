@@ -391,6 +391,7 @@ READS: dict[str, Operation] = {
     "platforms.available": Operation(lambda s, _: s.platforms.available("x"), _limited),
     "platforms.list": Operation(lambda s, _: s.platforms.list(), _limited),
     "queue.wait beside a pause": Operation(lambda s, _: s.queue.wait(0), _due_beside_a_pause),
+    "prunable": Operation(lambda s, _: s.prunable(), _aged),
     "ping": Operation(lambda s, _: s.ping()),
     "migrate": Operation(lambda s, _: s.migrate()),
 }

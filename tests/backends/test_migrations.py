@@ -216,6 +216,21 @@ def test_migrate_names_what_it_applied(place: Place) -> None:
         assert storage.migrate() == []
 
 
+def test_a_look_at_the_schema_prepares_nothing(place: Place) -> None:
+    if isinstance(place, SqlitePlace):
+        place.path.touch()
+    with place.open() as storage:
+        backend = storage._backend
+        assert isinstance(backend, migrations.MigratedBackend)
+        for is_applied in (False, True):
+            found = backend.on_schema(migrations.states)
+            assert [state.name for state in found] == place.shipped()
+            assert {state.checksum_ok for state in found} == {True if is_applied else None}
+            if not is_applied:
+                assert place.tables() == set()
+                use(storage)
+
+
 def test_without_auto_migrate_an_empty_database_is_an_error_and_stays_empty(place: Place) -> None:
     with place.open(auto_migrate=False) as storage:
         with pytest.raises(MigrationError, match="`assistly migrate`"):

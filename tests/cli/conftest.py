@@ -30,6 +30,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The environment names a server that does not answer. The password is returned, to be looked for."""
+    monkeypatch.setenv("STORAGE_ENGINE", "postgres")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:canary-secret@127.0.0.1:1/none")
+    monkeypatch.setenv("STORAGE_TIMEOUT_SECONDS", "0.2")
+    return "canary-secret"
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The engine that the environment names, with an empty database, and the working directory is empty.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from assistly.storage import Schedule, Storage, open_storage
+from assistly.cli import audit
+from assistly.storage import Schedule, Storage, StorageUnavailable, open_storage
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -36,7 +38,8 @@ def only(storage: Storage) -> Schedule:
 
 def test_put_stores_all_that_is_given(schedules: Run, storage: Storage) -> None:
     code, out, err = schedules(*WEEKLY)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err.startswith("storage: sqlite ")
     assert "0 9 * * MON Europe/Berlin" in out
     assert "09:00:00+0" in out
     weekly = only(storage)
@@ -45,8 +48,8 @@ def test_put_stores_all_that_is_given(schedules: Run, storage: Storage) -> None:
 
     options = "--every 6h --from 2026-03-01T09:00+01:00 --until 2036-03-01T08:00Z --max-lateness 90m"
     more = ["--max-retries", "4", "--catch-up", "last", "--disabled", "--metadata", '{"a": [1]}']
-    code, out, err = schedules("put", "weekly", "x", "other", *options.split(), *more)
-    assert (code, err) == (0, "")
+    code, out, _ = schedules("put", "weekly", "x", "other", *options.split(), *more)
+    assert code == 0
     assert "disabled" in out
     changed = only(storage)
     assert (changed.every, changed.cron) == (timedelta(hours=6), None)
@@ -106,9 +109,10 @@ def test_what_the_storage_refuses_is_one_line(
 ) -> None:
     code, out, err = schedules("put", "a", "x", "hello", *options)
     assert (code, out) == (1, "")
-    assert err.startswith("assistly: ")
-    assert words in err
-    assert "\n" not in err
+    place, error = err.splitlines()
+    assert place.startswith("storage: ")
+    assert error.startswith("assistly: ")
+    assert words in error
 
 
 def test_list(schedules: Run, storage: Storage) -> None:
@@ -120,13 +124,12 @@ def test_list(schedules: Run, storage: Storage) -> None:
     code, out, _ = schedules("list")
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert code == 0
-    assert "09:00:00+09:00" in rows["a"]
+    assert "09:00:00+0900 JST" in rows["a"]
     assert "\x1b" not in out
     assert "every 6:00:00" in rows["b"]
     assert "disabled" in rows["b"]
     assert "ended" in rows["c"]
-    out = schedules("list", "--limit", "1")[1]
-    assert "there may be more: --after a" in out
+    assert "there may be more: --after a" in schedules("list", "--limit", "1")[2]
     assert "two" in schedules("list", "--after", "a")[1]
 
 
@@ -137,7 +140,10 @@ def test_show_and_preview(schedules: Run, storage: Storage) -> None:
     assert "0 9 * * * Asia/Tokyo" in out
     code, out, _ = schedules("preview", "a", "3")
     assert code == 0
-    assert [line[10:] for line in out.splitlines()] == [" 09:00:00+09:00"] * 3
+    assert [line[10:] for line in out.splitlines()] == [" 09:00:00+0900 JST"] * 3
+    assert [line[10:] for line in schedules("preview", "a", "2", "--utc")[1].splitlines()] == [
+        " 00:00:00Z"
+    ] * 2
     storage.schedules.put("a", "x", "hello", every=timedelta(1), ends_at=datetime(2020, 1, 1, tzinfo=UTC))
     assert schedules("preview", "a")[1] == "it has ended\n"
 
@@ -161,5 +167,75 @@ def test_enable_disable_and_remove(schedules: Run, storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("command", ["show", "enable", "disable", "remove", "preview"])
-def test_a_schedule_that_does_not_exist(schedules: Run, command: str) -> None:
-    assert schedules(command, "nothing") == (1, "", "assistly: there is no schedule 'nothing'")
+def test_a_schedule_that_does_not_exist(schedules: Run, storage: Storage, command: str) -> None:
+    code, out, err = schedules(command, "nothing")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[1:] == ["assistly: there is no schedule 'nothing'"]
+    assert storage.events.list() == []
+
+
+def test_json(schedules: Run, storage: Storage) -> None:
+    assert json.loads(schedules("list", "--json")[1]) == {"schedules": [], "next": None}
+    code, out, _ = schedules(*WEEKLY, "--json")
+    weekly = json.loads(out)
+    assert (code, weekly["id"], weekly["zone"], weekly["no_next"]) == (0, "weekly", "Europe/Berlin", None)
+    (slot,) = storage.schedules.preview("weekly", 1)
+    assert datetime.fromisoformat(weekly["next_at"]) == slot
+    assert json.loads(schedules("show", "weekly", "--json")[1]) == weekly
+    assert json.loads(schedules("list", "--limit", "1", "--json")[1]) == {
+        "schedules": [weekly],
+        "next": "weekly",
+    }
+    preview = json.loads(schedules("preview", "weekly", "1", "--json")[1])
+    assert preview == {"id": "weekly", "zone": "Europe/Berlin", "times": [weekly["next_at"]]}
+    made = json.loads(schedules("run", "--ahead", "2w", "--json")[1])
+    assert made == {"made": 2, "jobs": [job.id for job in storage.queue.upcoming()]}
+    disabled = json.loads(schedules("disable", "weekly", "--json")[1])
+    assert (disabled["enabled"], disabled["next_at"], disabled["no_next"]) == (False, None, "disabled")
+    assert json.loads(schedules("remove", "weekly", "--json")[1]) == {"removed": "weekly"}
+
+
+def test_changes_leave_events(engine: str, run: Run) -> None:
+    who = ("--by", "ann", "--note", "why")
+    with open_storage(auto_prune=False) as storage:
+        assert run("schedules", *WEEKLY, *who)[0] == 0
+        for command in ("disable", "enable", "remove"):
+            assert run("schedules", command, "weekly", *who)[0] == 0
+        assert run("schedules", "run")[0] == 0
+        events = storage.events.read_after(0)
+    assert [event.event_type for event in events] == [
+        "operator.schedules.put",
+        "operator.schedules.disable",
+        "operator.schedules.enable",
+        "operator.schedules.remove",
+    ]
+    assert all(
+        event.payload.items() >= {"by": "ann", "note": "why", "schedule": "weekly"}.items()
+        for event in events
+    )
+    assert events[0].payload["times"] == "0 9 * * MON Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("put", "a", "x", "other", "--every", "1d"), ("disable", "a"), ("remove", "a")]
+)
+def test_a_change_without_its_event_is_undone(
+    schedules: Run, storage: Storage, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    before = storage.schedules.put("a", "x", "hello", cron="0 9 * * *")
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageUnavailable("no events today")
+
+    monkeypatch.setattr(audit, "record", fail)
+    assert schedules(*arguments)[0] == 3
+    assert only(storage) == before
+
+
+@pytest.mark.parametrize("command", [("list",), ("run",), ("put", "a", "x", "hello", "--every", "1d")])
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_no_database_is_made(engine: str, run: Run, command: tuple[str, ...]) -> None:
+    code, out, err = run("schedules", *command)
+    assert (code, out) == (1, "")
+    assert "there is no database yet" in err
+    assert not Path("cli.db").exists()

@@ -36,7 +36,7 @@ READS = {
     "events": {"get", "list", "read_after"},
     "snapshots": {"get", "list"},
     "documents": {"get", "list"},
-    "retention": {"newest_beyond"},
+    "retention": {"newest_beyond", "count_prunable"},
 }
 LOCK_SECONDS = 10.0
 

@@ -9,10 +9,20 @@ import threading
 import weakref
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from assistly.storage import MemoryBackend, Storage, StorageClosed, StorageUnavailable, pruning
+from assistly.storage import (
+    MemoryBackend,
+    PrunableCount,
+    Storage,
+    StorageClosed,
+    StorageUnavailable,
+    open_storage,
+    pruning,
+)
+from assistly.storage.engine.base import RetentionStoreBase, records
 from assistly.storage.testing.forking import needs_fork
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -125,6 +135,52 @@ def test_batches_pause_for_others() -> None:
     )
     assert report.nonces == pruning.BATCH + 1
     assert len(pauses) == 1
+
+
+def filled(storage: Storage) -> None:
+    """Three approvals, of which two are too old, and two old nonces."""
+    for days in (1, 40, 50):
+        storage.approvals.add(str(days), {}, created_at=NOW - timedelta(days=days))
+    for name in "ab":
+        storage.nonces.register(name, NOW - timedelta(days=2))
+
+
+@pytest.mark.parametrize(
+    ("most", "approvals", "nonces"),
+    [
+        (4, PrunableCount(2, 1), PrunableCount(2)),
+        (3, PrunableCount(2, 1, is_exact=False), PrunableCount(2)),
+        (2, PrunableCount(2, 0, is_exact=False), PrunableCount(2, is_exact=False)),
+        (1, PrunableCount(1, 0, is_exact=False), PrunableCount(1, is_exact=False)),
+    ],
+)
+@pytest.mark.parametrize("counted", ["memory", "sqlite", "derived"])
+def test_counting_stops_at_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    counted: str,
+    most: int,
+    approvals: PrunableCount,
+    nonces: PrunableCount,
+) -> None:
+    monkeypatch.setattr("assistly.storage.engine.keyvalue.retention.MOST_COUNTED", most)
+    monkeypatch.setattr("assistly.storage.engines.sql.retention.MOST_COUNTED", most)
+    monkeypatch.setattr(records, "MOST_DELETED", most)
+    engine = "memory" if counted == "derived" else counted
+    with open_storage(
+        engine=engine,
+        sqlite_path=tmp_path / "db",
+        retention_max_approvals=0,
+        clock=lambda: NOW,
+        auto_prune=False,
+    ) as storage:
+        if counted == "derived":
+            store = type(storage._backend.retention)
+            monkeypatch.setattr(store, "count_prunable", RetentionStoreBase.count_prunable)
+        filled(storage)
+        found = storage.prunable()
+        assert (found.approvals, found.nonces) == (approvals, nonces)
+        assert storage.prune().total == 5
 
 
 @needs_fork

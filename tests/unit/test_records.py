@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 import assistly.storage
-from assistly.storage import ClaimState, IdempotencyClaim, Job, JobStatus, PruneReport, records
+from assistly.storage import (
+    ClaimState,
+    IdempotencyClaim,
+    Job,
+    JobStatus,
+    PrunableCount,
+    PruneReport,
+    records,
+)
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 VALUES: dict[str, Any] = {
@@ -67,3 +75,4 @@ def test_the_token_of_a_claim_is_not_shown() -> None:
 
 def test_a_report_adds_up() -> None:
     assert PruneReport(True, 1, 2, 3, 4, 5, 6).total == 21
+    assert PrunableCount(1, 2).total == 3

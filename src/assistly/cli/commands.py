@@ -31,7 +31,7 @@ COMMANDS = {
     "sessions": Entry("sessions", "sessions", "List, show and delete the sessions of users."),
     "events": Entry("events", "events", "List and follow the log of events."),
     "config": Entry("config", "config", "Show every setting, and where its value comes from."),
-    "migrate": Entry("maintenance", "migrate", "Create the database, or apply the pending migrations."),
+    "migrate": Entry("migrate", "migrate", "Create the database, apply or show the pending migrations."),
     "prune": Entry("maintenance", "prune", "Delete what the RETENTION_ settings no longer keep."),
     "maintain": Entry("maintenance", "maintain", "Vacuum the table of jobs on Postgres, if it is due."),
     "export": Entry("transfer", "export", "Write the whole storage to a file."),

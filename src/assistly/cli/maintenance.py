@@ -1,52 +1,72 @@
-"""`assistly migrate`, `assistly prune` and `assistly maintain`."""
+"""`assistly prune` and `assistly maintain`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .opening import open_environment
-from .tables import print_table
+from .opening import opened
+from .options import DryRun, Json
+from .output import Output
 
-
-def migrate() -> None:
-    """Apply the pending migrations, even if STORAGE_AUTO_MIGRATE is false."""
-    from assistly.storage.factory import build_storage
-    from assistly.storage.settings import load_settings
-
-    with build_storage(load_settings(), auto_prune=False) as storage:
-        applied = storage.migrate()
-    for name in applied:
-        typer.echo(f"applied {name}")
-    if not applied:
-        typer.echo("the schema is up to date")
+if TYPE_CHECKING:
+    from assistly.storage import PrunableCount, Storage
 
 
 def prune(
     force: Annotated[bool, typer.Option("--force", help="Also within a minute of the last prune.")] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Delete what the RETENTION_ settings no longer keep, then do what `assistly maintain` does.
 
-    With STORAGE_VACUUM=off it deletes only.
+    With STORAGE_VACUUM=off it deletes only. With --dry-run nothing is deleted, and it says how many records
+    of each kind would be: by their age, and beyond the number that is kept.
     """
     from dataclasses import asdict
 
-    with open_environment() as storage:
+    out = Output(json=json)
+    with opened(out) as storage:
+        if dry_run:
+            _print_prunable(out, storage)
+            return
         report = storage.prune(force=force)
         if report.ran and storage.worker_maintains:
             storage.maintain()
-    if not report.ran:
-        typer.echo("nothing done: the last prune was less than a minute ago (--force prunes anyway)")
-        return
-    print_table((), [(kind, f"{count} deleted") for kind, count in asdict(report).items() if kind != "ran"])
+    if json:
+        out.document(report)
+    elif report.ran:
+        out.table((), [(kind, f"{count} deleted") for kind, count in asdict(report).items() if kind != "ran"])
+    else:
+        out.say("nothing done: the last prune was less than a minute ago (--force prunes anyway)")
 
 
-def maintain() -> None:
+def maintain(json: Json = False) -> None:
     """Vacuum the table of jobs on Postgres, if it is due. Other engines need no maintenance.
 
     Workers do it once a minute. Run it from cron if no worker runs, or with STORAGE_VACUUM=off.
     """
-    with open_environment() as storage:
+    out = Output(json=json)
+    with opened(out) as storage:
         storage.maintain()
-    typer.echo("maintenance is done")
+    out.result({"done": True}, "maintenance is done")
+
+
+def _print_prunable(out: Output, storage: Storage) -> None:
+    from dataclasses import fields
+
+    found = storage.prunable()
+    if out.json:
+        out.document(found)
+        return
+    counts: list[tuple[str, PrunableCount]] = [
+        (field.name, getattr(found, field.name)) for field in fields(found)
+    ]
+    rows = [(kind, _shown(count, count.by_age), _shown(count, count.by_cap)) for kind, count in counts]
+    out.table(("kind", "by age", "beyond the cap"), rows)
+    out.remark("nothing was deleted")
+
+
+def _shown(count: PrunableCount, number: int) -> str:
+    return str(number) if count.is_exact else f"at least {number}"

@@ -60,10 +60,3 @@ def _require_database(settings: StorageSettings, place: str) -> None:
             f"there is no database yet: {place}. If this is the right one (SQLITE_PATH), `assistly migrate` "
             "creates it"
         )
-
-
-def open_environment() -> Storage:
-    """Open the storage that the environment describes, without a word."""
-    from assistly.storage.factory import open_storage
-
-    return open_storage(auto_prune=False)

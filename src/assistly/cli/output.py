@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,13 +109,13 @@ class Output:
         else:
             self.say(sentence)
 
-    def time(self, time: datetime | None) -> str:
-        """A time with seconds and its offset, in the local zone or in UTC; "-" for none."""
+    def time(self, time: datetime | None, zone: tzinfo | None = None) -> str:
+        """A time with seconds and its offset, in `zone` (None: the local one) or in UTC; "-" for none."""
         if time is None:
             return "-"
         if self._utc:
             return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        return time.astimezone().isoformat(sep=" ", timespec="seconds")
+        return time.astimezone(zone).isoformat(sep=" ", timespec="seconds")
 
 
 def _echo(text: str, *, err: bool) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .opening import open_environment
-from .tables import print_table, shortened, shown_time
+from .opening import opened
+from .options import By, Json, Limit, Note, Utc
+from .output import Output, compact, jsonable, one_line
 from .values import duration, json_object, time
 
 if TYPE_CHECKING:
@@ -26,26 +27,36 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The name of the schedule.
 
 @schedules.command("list")
 def list_schedules(
-    after: Annotated[str | None, typer.Option(help="Only those with a later id.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 100,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Only those with a later id.")] = None,
+    limit: Limit = 100,
+    json: Json = False,
+    utc: Utc = False,
 ) -> None:
-    """List the schedules, with the next time of each."""
-    with open_environment() as storage:
+    """List the schedules by id, with the next time of each in its zone."""
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
         found = storage.schedules.list(after=after, limit=limit)
-        rows = [_row(storage, schedule) for schedule in found]
-    if not rows:
-        typer.echo("no schedules")
+        entries = [(schedule, _next(storage, schedule)) for schedule in found]
+    following = found[-1].id if len(found) == limit else None
+    if json:
+        out.document({"schedules": [_document(*entry) for entry in entries], "next": following})
         return
-    print_table(("id", "platform", "times", "next", "content"), rows)
-    if len(found) == limit:
-        typer.echo(f"there may be more: --after {found[-1].id}")
+    out.page(
+        "schedules",
+        entries,
+        ("id", "platform", "times", "next", "content"),
+        lambda entry: _row(out, *entry),
+        option="--after",
+        following=following,
+    )
 
 
 @schedules.command()
-def show(id: Id) -> None:
-    """Show all that is stored of a schedule."""
-    with open_environment() as storage:
-        _show(storage, _existing(storage, id))
+def show(id: Id, json: Json = False, utc: Utc = False) -> None:
+    """Show a schedule, with its next time in its zone."""
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        _print(out, storage, _existing(storage, id))
 
 
 @schedules.command(short_help="Store a schedule, in place of the one of this name.")
@@ -82,62 +93,91 @@ def put(
         str, typer.Option(metavar="none|last|all", help="Which missed ones are made up for.")
     ] = "none",
     disabled: Annotated[bool, typer.Option("--disabled", help="Store it without making jobs.")] = False,
+    by: By = None,
+    note: Note = None,
+    json: Json = False,
+    utc: Utc = False,
 ) -> None:
     """Store a schedule, in place of the one of this name, and change its waiting jobs."""
-    with open_environment() as storage:
-        schedule = storage.schedules.put(
-            id,
-            platform,
-            content,
-            cron=cron,
-            every=every,
-            zone=zone,
-            starts_at=starts_at,
-            ends_at=ends_at,
-            metadata=metadata,
-            max_lateness=max_lateness,
-            max_retries=max_retries,
-            catch_up=catch_up,  # type: ignore[arg-type] # the storage says which there are
-            enabled=not disabled,
-        )
-        _show(storage, schedule)
+    from . import audit
+
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        with storage.transaction() as tx:
+            schedule = tx.schedules.put(
+                id,
+                platform,
+                content,
+                cron=cron,
+                every=every,
+                zone=zone,
+                starts_at=starts_at,
+                ends_at=ends_at,
+                metadata=metadata,
+                max_lateness=max_lateness,
+                max_retries=max_retries,
+                catch_up=catch_up,  # type: ignore[arg-type] # the storage says which there are
+                enabled=not disabled,
+            )
+            audit.record(
+                tx,
+                "schedules.put",
+                by=by,
+                note=note,
+                schedule=id,
+                platform=platform,
+                times=_times(schedule),
+                enabled=schedule.enabled,
+            )
+        _print(out, storage, schedule)
 
 
 @schedules.command()
-def remove(id: Id) -> None:
+def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
     """Delete a schedule and its waiting jobs."""
     from assistly.storage import NotFound
 
-    with open_environment() as storage:
-        if not storage.schedules.remove(id):
+    from . import audit
+
+    out = Output(json=json)
+    with opened(out) as storage, storage.transaction() as tx:
+        if not tx.schedules.remove(id):
             raise NotFound(f"there is no schedule {id!r}")
-    typer.echo("removed")
+        audit.record(tx, "schedules.remove", by=by, note=note, schedule=id)
+    out.result({"removed": id}, "removed")
 
 
 @schedules.command()
-def enable(id: Id) -> None:
+def enable(id: Id, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
     """Enable a schedule: its times from now on become jobs."""
-    with open_environment() as storage:
-        _show(storage, storage.schedules.enable(id))
+    _switch(Output(json=json, utc=utc), id, by, note, enabled=True)
 
 
 @schedules.command()
-def disable(id: Id) -> None:
+def disable(id: Id, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
     """Disable a schedule, and remove its waiting jobs."""
-    with open_environment() as storage:
-        _show(storage, storage.schedules.disable(id))
+    _switch(Output(json=json, utc=utc), id, by, note, enabled=False)
 
 
 @schedules.command()
-def preview(id: Id, count: Annotated[int, typer.Argument(min=1, max=1000, help="How many.")] = 10) -> None:
+def preview(
+    id: Id,
+    count: Annotated[int, typer.Argument(min=1, max=1000, help="How many.")] = 10,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
     """Show the next times of a schedule, in its zone."""
-    with open_environment() as storage:
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
         schedule = _existing(storage, id)
         times = storage.schedules.preview(id, count)
+    if json:
+        out.document({"id": id, "zone": schedule.zone, "times": times})
+        return
     for slot in times:
-        typer.echo(_shown(schedule, slot))
+        out.say(_shown(out, schedule, slot))
     if not times:
-        typer.echo("it has ended")
+        out.say("it has ended")
 
 
 @schedules.command()
@@ -146,11 +186,24 @@ def run(
         timedelta,
         typer.Option(parser=duration, metavar="DURATION", help="How far ahead jobs are made, as 30m or 2d."),
     ] = "1d",  # type: ignore[assignment] # typer parses it
+    json: Json = False,
 ) -> None:
     """Make the jobs of the next day. Workers do it by themselves; without one, call it from cron."""
-    with open_environment() as storage:
+    out = Output(json=json)
+    with opened(out) as storage:
         jobs = storage.schedules.run(ahead=ahead)
-    typer.echo(f"{len(jobs)} made")
+    out.result({"made": len(jobs), "jobs": [job.id for job in jobs]}, f"{len(jobs)} made")
+
+
+def _switch(out: Output, id: str, by: str | None, note: str | None, *, enabled: bool) -> None:
+    from . import audit
+
+    with opened(out) as storage:
+        with storage.transaction() as tx:
+            schedule = tx.schedules.enable(id) if enabled else tx.schedules.disable(id)
+            action = "schedules.enable" if enabled else "schedules.disable"
+            audit.record(tx, action, by=by, note=note, schedule=id)
+        _print(out, storage, schedule)
 
 
 def _existing(storage: Storage, id: str) -> Schedule:
@@ -162,55 +215,67 @@ def _existing(storage: Storage, id: str) -> Schedule:
     return schedule
 
 
-def _row(storage: Storage, schedule: Schedule) -> tuple[str, ...]:
-    return (
-        schedule.id,
-        schedule.platform,
-        _times(schedule),
-        _next(storage, schedule),
-        shortened(schedule.content, 60),
-    )
-
-
 def _times(schedule: Schedule) -> str:
     return f"{schedule.cron} {schedule.zone}" if schedule.cron else f"every {schedule.every}"
 
 
-def _next(storage: Storage, schedule: Schedule) -> str:
-    from assistly.storage import InvalidValue
+def _next(storage: Storage, schedule: Schedule) -> datetime | str:
+    """The next time of a schedule, or why there is none."""
+    from assistly.storage import InvalidValue, NotFound
 
     if not schedule.enabled:
         return "disabled"
     try:
         times = storage.schedules.preview(schedule.id, 1)
+    except NotFound:
+        return "removed"
     except InvalidValue as error:
         return str(error)
-    return _shown(schedule, times[0]) if times else "ended"
+    return times[0] if times else "ended"
 
 
-def _shown(schedule: Schedule, time: datetime) -> str:
+def _shown(out: Output, schedule: Schedule, time: datetime | str) -> str:
     from assistly.storage.recurrence import zone_of
 
-    return shown_time(time.astimezone(zone_of(schedule.zone)))
+    return time if isinstance(time, str) else out.time(time, zone_of(schedule.zone))
 
 
-def _show(storage: Storage, schedule: Schedule) -> None:
-    import json
+def _row(out: Output, schedule: Schedule, next: datetime | str) -> tuple[str, ...]:
+    return (
+        schedule.id,
+        schedule.platform,
+        _times(schedule),
+        _shown(out, schedule, next),
+        one_line(schedule.content),
+    )
 
-    print_table(
-        (),
+
+def _document(schedule: Schedule, next: datetime | str) -> dict[str, Any]:
+    """A schedule as JSON. `next_at` is null if there is no next time; `no_next` says why."""
+    is_time = isinstance(next, datetime)
+    return {
+        **jsonable(schedule),
+        "next_at": jsonable(next) if is_time else None,
+        "no_next": None if is_time else next,
+    }
+
+
+def _print(out: Output, storage: Storage, schedule: Schedule) -> None:
+    next = _next(storage, schedule)
+    out.record(
+        _document(schedule, next),
         [
             ("id", schedule.id),
             ("platform", schedule.platform),
             ("times", _times(schedule)),
-            ("next", _next(storage, schedule)),
-            ("from", shown_time(schedule.starts_at)),
-            ("until", "without end" if schedule.ends_at is None else shown_time(schedule.ends_at)),
+            ("next", _shown(out, schedule, next)),
+            ("from", out.time(schedule.starts_at)),
+            ("until", "without end" if schedule.ends_at is None else out.time(schedule.ends_at)),
             ("catch up", schedule.catch_up),
             ("max lateness", "any" if schedule.max_lateness is None else str(schedule.max_lateness)),
             ("max retries", "the default" if schedule.max_retries is None else str(schedule.max_retries)),
-            ("content", shortened(schedule.content, 400)),
-            ("metadata", shortened(json.dumps(schedule.metadata, ensure_ascii=False), 400)),
-            ("changed", shown_time(schedule.updated_at)),
+            ("content", one_line(schedule.content, 500)),
+            ("metadata", compact(schedule.metadata)),
+            ("changed", out.time(schedule.updated_at)),
         ],
     )

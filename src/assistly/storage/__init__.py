@@ -59,6 +59,8 @@ if TYPE_CHECKING:
         Outcome,
         Platform,
         Posted,
+        Prunable,
+        PrunableCount,
         PruneReport,
         Released,
         Schedule,
@@ -108,6 +110,8 @@ __all__ = [
     "Platform",
     "Posted",
     "PostgresBackend",
+    "Prunable",
+    "PrunableCount",
     "PruneReport",
     "Released",
     "RetentionPolicy",
@@ -150,8 +154,8 @@ _MODULES = {
     "factory": "open_storage",
     "mirroring": "mirror",
     "records": "Approval Attempt Claimed ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job "
-    "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform Posted PruneReport Released Schedule "
-    "Session Settled Snapshot Snoozed Unknown WorkerLock",
+    "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform Posted Prunable PrunableCount "
+    "PruneReport Released Schedule Session Settled Snapshot Snoozed Unknown WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

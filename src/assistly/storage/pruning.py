@@ -13,7 +13,7 @@ from . import forks
 from .engine.protocol import StorageBackend
 from .engine.values import PrunedByAge, PrunedByCap
 from .errors import StorageClosed, StorageError
-from .records import PruneReport
+from .records import Prunable, PrunableCount, PruneReport
 from .retention import PRUNE_INTERVAL, RetentionPolicy, cutoff
 
 BATCH = 2000
@@ -72,6 +72,34 @@ def prune(
         with suppress(StorageError):
             store.reset_prune(now=now)
         raise
+
+
+def prunable(backend: StorageBackend, policy: RetentionPolicy, now: datetime) -> Prunable:
+    """Count what a prune would delete at `now`, and delete nothing."""
+    store = backend.retention
+
+    def count(
+        kind: PrunedByAge, age: timedelta | None, edge: tuple[datetime, int] | None = None
+    ) -> PrunableCount:
+        by_age, is_exact = (0, True) if age is None else store.count_prunable(kind, cutoff(now, age))
+        if edge is None:
+            return PrunableCount(by_age, 0, is_exact)
+        # Both begin with the oldest record, so that one of the two sets contains the other.
+        beyond, is_exact_beyond = store.count_prunable(kind, edge)
+        return PrunableCount(by_age, max(0, beyond - by_age), is_exact and is_exact_beyond)
+
+    return Prunable(
+        approvals=count(
+            "approvals", policy.approvals_age, store.newest_beyond("approvals", policy.approvals_cap)
+        ),
+        idempotency=count(
+            "idempotency", policy.idempotency_age, store.newest_beyond("idempotency", policy.idempotency_cap)
+        ),
+        nonces=count("nonces", policy.nonces_age),
+        posted=count("posted", policy.posted_age),
+        events=count("events", policy.events_age),
+        sessions=count("sessions", policy.sessions_age),
+    )
 
 
 class _Batches:

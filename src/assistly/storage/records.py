@@ -343,6 +343,35 @@ class PruneReport:
 
 
 @record
+class PrunableCount:
+    """How many records of a kind a prune would delete, by their age and beyond the cap.
+
+    With `is_exact` False there are at least so many: counting has stopped at a limit.
+    """
+
+    by_age: int = 0
+    by_cap: int = 0
+    is_exact: bool = True
+
+    @property
+    def total(self) -> int:
+        """How many records would be deleted."""
+        return self.by_age + self.by_cap
+
+
+@record
+class Prunable:
+    """What a prune would delete, by kind of record."""
+
+    approvals: PrunableCount
+    idempotency: PrunableCount
+    nonces: PrunableCount
+    posted: PrunableCount
+    events: PrunableCount
+    sessions: PrunableCount
+
+
+@record
 class Platform:
     """What all workers share about a platform: whether it is paused, and how many jobs it takes.
 

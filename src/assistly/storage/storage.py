@@ -11,8 +11,8 @@ from typing import Any, Self
 from .clock import Clock, as_clock
 from .engine.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, StorageBackend
 from .errors import ConfigurationError, StorageClosed
-from .pruning import Pruner, prune
-from .records import PruneReport
+from .pruning import Pruner, prunable, prune
+from .records import Prunable, PruneReport
 from .retention import RetentionPolicy
 from .retry import RetryPolicy
 from .stores.approvals import Approvals
@@ -162,6 +162,14 @@ class Storage:
         flag("force", force)
         at = self._context.now(now)
         return prune(self._context.backend, self._context.policies.retention, at, force=force)
+
+    def prunable(self, *, now: datetime | None = None) -> Prunable:
+        """Count the records that `prune(force=True)` would delete at `now`, and delete none.
+
+        It stops counting at a limit, which depends on the engine: a million of a kind on the engines of this
+        package.
+        """
+        return prunable(self._context.backend, self._context.policies.retention, self._context.now(now))
 
     def maintain(self) -> None:
         """Do the maintenance that keeps the engine fast, if it is due.

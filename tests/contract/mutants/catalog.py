@@ -51,6 +51,26 @@ class PrunesWhatIsExactlyThatOld(NaiveEngine):
             return moment <= cutoff
 
 
+class CountingDeletes(NaiveEngine):
+    class retention_type(NaiveRetention):  # noqa: N801
+        def count_prunable(self, kind: Any, bound: Any) -> tuple[int, bool]:
+            if isinstance(bound, datetime):
+                return self.delete_older(kind, bound, limit=10**9), True
+            return self.delete_up_to(kind, bound, limit=10**9), True
+
+
+class CountsWhatIsExactlyThatOld(NaiveEngine):
+    class retention_type(NaiveRetention):  # noqa: N801
+        def count_prunable(self, kind: Any, bound: Any) -> tuple[int, bool]:
+            return super().count_prunable(kind, bound + TICK if isinstance(bound, datetime) else bound)
+
+
+class CountsAtMostTwo(NaiveEngine):
+    class retention_type(NaiveRetention):  # noqa: N801
+        def count_prunable(self, kind: Any, bound: Any) -> tuple[int, bool]:
+            return min(2, super().count_prunable(kind, bound)[0]), True
+
+
 class TakesTheStampOfAnother(NaiveEngine):
     class retention_type(NaiveRetention):  # noqa: N801
         def reset_prune(self, *, now: datetime) -> None:

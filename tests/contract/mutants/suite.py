@@ -22,6 +22,7 @@ from assistly.storage.testing.pauses_contract import (
     PausedClaimsContract,
     PausedWaitsContract,
 )
+from assistly.storage.testing.prunable_contract import PrunableContract
 from assistly.storage.testing.queue_cancelling_contract import QueueCancellingContract
 from assistly.storage.testing.queue_changes_contract import QueueChangesContract
 from assistly.storage.testing.queue_checkpoint_contract import QueueCheckpointContract
@@ -58,6 +59,9 @@ CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
     catalog.CapsKeepTheOldest: RetentionCapsContract,
     catalog.PrunesWhatIsExactlyThatOld: RetentionAgesContract,
     catalog.TakesTheStampOfAnother: PruneOnceAMinuteContract,
+    catalog.CountingDeletes: PrunableContract,
+    catalog.CountsWhatIsExactlyThatOld: PrunableContract,
+    catalog.CountsAtMostTwo: PrunableContract,
     catalog.GapIncludesItsEdge: QueueGapsContract,
     catalog.SettlesWithoutFence: QueueFenceContract,
     catalog.SettlesBatchesWithoutFence: QueueFenceContract,

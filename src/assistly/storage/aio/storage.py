@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self
 
 from .. import validation as check
 from ..errors import StorageClosed
-from ..records import PruneReport
+from ..records import Prunable, PruneReport
 from ..storage import Storage
 from ..transactions import Transaction, not_entered
 from .calls import MAX_THREADS, Calls, InnerCalls, RootCalls
@@ -126,6 +126,9 @@ class AsyncStorage:
     async def prune(self, *, force: bool = False, now: datetime | None = None) -> PruneReport:
         return await self._calls.run(partial(self._storage.prune, force=force, now=now))
 
+    async def prunable(self, *, now: datetime | None = None) -> Prunable:
+        return await self._calls.run(partial(self._storage.prunable, now=now))
+
     async def maintain(self) -> None:
         await self._calls.run(self._storage.maintain)
 
@@ -160,7 +163,7 @@ class AsyncStorage:
         return f"Async{self._storage!r}"
 
 
-for _name in ("prune", "maintain", "ping", "migrate"):
+for _name in ("prune", "prunable", "maintain", "ping", "migrate"):
     getattr(AsyncStorage, _name).__doc__ = getattr(Storage, _name).__doc__
 
 

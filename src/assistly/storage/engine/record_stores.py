@@ -209,3 +209,9 @@ class RetentionStore(Protocol):
 
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
         """Rows with (time, insertion) <= edge."""
+
+    def count_prunable(self, kind: PrunedByAge, bound: datetime | tuple[datetime, int]) -> tuple[int, bool]:
+        """How many rows `delete_older(kind, bound)`, or for an edge `delete_up_to`, would delete in all.
+
+        False beside it: there may be more, and the engine has stopped counting. It changes nothing.
+        """

@@ -19,6 +19,9 @@ KEPT_ATTEMPTS = 20
 PrunedByAge = Literal["approvals", "idempotency", "nonces", "posted", "events", "sessions"]
 PrunedByCap = Literal["approvals", "idempotency"]
 
+MOST_COUNTED = 1_000_000
+"""Records that the engines of this package count at most to say what a prune would delete."""
+
 
 @record
 class JobDraft:

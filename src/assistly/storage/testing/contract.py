@@ -23,6 +23,7 @@ from .names_contract import LongNamesContract
 from .nonces_contract import NoncesContract
 from .pauses_contract import NextDueContract, PausedClaimsContract, PausedWaitsContract
 from .platforms_contract import PauseAtLeastContract, PlatformsContract
+from .prunable_contract import PrunableContract
 from .queue_contract import QueueContract
 from .retention_contract import PruneOnceAMinuteContract, RetentionAgesContract, RetentionCapsContract
 from .schedule_changes_contract import ScheduleChangesContract, ScheduleSwitchesContract
@@ -70,6 +71,7 @@ class StorageContract(
     RetentionAgesContract,
     RetentionCapsContract,
     PruneOnceAMinuteContract,
+    PrunableContract,
     JsonContract,
     TextContract,
     LongNamesContract,

@@ -38,6 +38,7 @@ _CALLS: dict[str, Callable[[Storage], Any]] = {
     "events": lambda storage: storage.events.append("type", 1),
     "snapshots": lambda storage: storage.snapshots.put("kind", 1),
     "prune": lambda storage: storage.prune(),
+    "prunable": lambda storage: storage.prunable(),
     "ping": lambda storage: storage.ping(),
     "migrate": lambda storage: storage.migrate(),
     "maintain": lambda storage: storage.maintain(),

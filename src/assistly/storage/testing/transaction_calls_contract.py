@@ -115,6 +115,7 @@ def _calls(storage: Storage) -> _Calls:
         "snapshots.get": lambda s: s.snapshots.get(name),
         "snapshots.list": lambda s: s.snapshots.list(),
         "prune": lambda s: s.prune(now=START + 99 * DAY, force=True),
+        "prunable": lambda s: s.prunable(),
     }
 
 

@@ -7,11 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import cast
 
 from ... import transitions
 from ...records import Approval, Event, IdempotencyRecord, Metrics, Session, Snapshot, WorkerLock
 from ..values import Document, IdempotencyRow, JsonText, KeyClaim, LockRow, PrunedByAge, PrunedByCap
 from .backend import B, StoreBase
+
+MOST_DELETED = 10_000
+"""Rows that the default of `RetentionStoreBase.count_prunable` deletes at most before it undoes that."""
 
 
 class SessionStoreBase(StoreBase[B], ABC):
@@ -344,6 +348,13 @@ class SnapshotStoreBase(StoreBase[B], ABC):
         """All snapshots, by kind."""
 
 
+class _Undo(Exception):
+    """Raised to end a transaction without storing what it did."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
 class RetentionStoreBase(StoreBase[B], ABC):
     """Required: stamp, set_stamp, delete_older, newest_beyond, delete_up_to."""
 
@@ -371,6 +382,19 @@ class RetentionStoreBase(StoreBase[B], ABC):
     @abstractmethod
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
         """Delete rows with (time, insertion) <= edge, at most `limit`; return how many."""
+
+    def count_prunable(self, kind: PrunedByAge, bound: datetime | tuple[datetime, int]) -> tuple[int, bool]:
+        """From `delete_older` and `delete_up_to`, in a transaction that is undone: up to 10,000 rows.
+
+        An engine overrides it to count more, and without keeping writers waiting.
+        """
+        try:
+            with self._atomic() as retention:
+                if isinstance(bound, datetime):
+                    raise _Undo(retention.delete_older(kind, bound, limit=MOST_DELETED))
+                raise _Undo(retention.delete_up_to(cast("PrunedByCap", kind), bound, limit=MOST_DELETED))
+        except _Undo as undo:
+            return undo.count, undo.count < MOST_DELETED
 
     def begin_prune(self, *, now: datetime, interval: timedelta) -> bool:
         """From `stamp` and `set_stamp`."""

@@ -8,7 +8,7 @@ from itertools import islice
 
 from ...retention import milliseconds
 from ..base import RetentionStoreBase
-from ..values import PrunedByAge, PrunedByCap
+from ..values import MOST_COUNTED, PrunedByAge, PrunedByCap
 from . import keys
 from .events import index_keys
 from .jobs import KeyValueJobs
@@ -44,8 +44,7 @@ class KeyValueRetention(MapStore, RetentionStoreBase[MapScope]):
                 map.put(keys.LAST_PRUNE, keys.time(stamp))
 
     def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
-        place = keys.number(milliseconds(cutoff)) if kind == "nonces" else keys.time(cutoff)
-        return self._delete(kind, place, limit)
+        return self._delete(kind, _place(kind, cutoff), limit)
 
     def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
         table = _BY_TIME[kind]
@@ -55,7 +54,14 @@ class KeyValueRetention(MapStore, RetentionStoreBase[MapScope]):
         return None if found is None else (keys.time_in(found[0]), keys.last_number(found[0]))
 
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
-        return self._delete(kind, keys.time_and_number(*edge) + b"\x00", limit)
+        return self._delete(kind, _place(kind, edge), limit)
+
+    def count_prunable(self, kind: PrunedByAge, bound: datetime | tuple[datetime, int]) -> tuple[int, bool]:
+        table = _BY_TIME[kind]
+        with self._read() as map:
+            found = map.scan(table, table + _place(kind, bound))
+            count = sum(1 for _ in islice(found, MOST_COUNTED))
+        return count, count < MOST_COUNTED
 
     def _delete(self, kind: PrunedByAge, end: bytes, limit: int) -> int:
         table = _BY_TIME[kind]
@@ -88,6 +94,13 @@ class KeyValueRetention(MapStore, RetentionStoreBase[MapScope]):
         map.delete(keys.EVENTS + keys.number(id))
         for other in index_keys(id, event_type, keys.time_in(key)):
             map.delete(other)
+
+
+def _place(kind: PrunedByAge, bound: datetime | tuple[datetime, int]) -> bytes:
+    """Where the scan of an index by time ends: before a time, or after an edge."""
+    if not isinstance(bound, datetime):
+        return keys.time_and_number(*bound) + b"\x00"
+    return keys.number(milliseconds(bound)) if kind == "nonces" else keys.time(bound)
 
 
 def _delete_key(map: OrderedMap, key: bytes, name: Value) -> None:

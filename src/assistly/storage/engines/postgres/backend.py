@@ -80,6 +80,7 @@ class PostgresBackend(SqlBackend):
         )
         super().__init__(database, _STORES)
         self._ping = database.ping
+        self.on_schema = database.on_schema
         self._maintenance = Maintenance(
             database.target, f"{database.dialect.quoted_schema}.assistly_queue_jobs", database.limits
         )

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,7 +17,7 @@ import psycopg
 from ... import forks
 from ...errors import ConfigurationError, StorageClosed, StorageUnavailable
 from ..sql.database import Params, Row
-from ..sql.migrations import discover, migrate, require_current
+from ..sql.migrations import Migration, MigrationTarget, discover, migrate, require_current
 from .clock import ServerClock
 from .connections import Hosts, PooledConnection, connect, is_broken, seconds_to_connect
 from .conninfo import Target, check_schema
@@ -152,6 +152,10 @@ class PostgresDatabase(forks.ForkAware):
         applied = self._try(lambda executor: migrate(self._schema(executor), discover("postgres")))
         self._is_ready = True
         return applied
+
+    def on_schema(self, work: Callable[[MigrationTarget, Sequence[Migration]], T]) -> T:
+        """See `MigratedBackend.on_schema`."""
+        return self._try(lambda executor: work(self._schema(executor), discover("postgres")))
 
     def wait(self, timeout: float) -> None:
         self._wakeups.wait(timeout)

@@ -76,6 +76,13 @@ def refuse_conflicts(executor: PostgresExecutor, schema: str, missing: Sequence[
         raise _conflict(schema, name, "type", owner)
 
 
+def existing_tables(executor: PostgresExecutor, schema: str) -> set[str]:
+    """The tables that migrations make and that the schema has."""
+    names = [table.name for each in discover("postgres") for table in tables_of(each.sql)]
+    rows = executor.rows(_RELATIONS, {"schema": schema, "names": names})
+    return {name for name, kind, _, _ in rows if kind == "r"}
+
+
 def find_migrations_table(executor: PostgresExecutor, schema: str) -> bool:
     """Whether the table of applied migrations exists. Raises ConfigurationError if it is somebody else's."""
     rows = executor.rows(_RELATIONS, {"schema": schema, "names": [MIGRATIONS.name]})

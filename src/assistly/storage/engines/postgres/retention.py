@@ -55,10 +55,9 @@ class PostgresRetentionStore(SqlRetentionStore):
 
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
         table = PRUNED_TABLES[kind]
-        params = {"edge_at": edge[0], "edge_seq": edge[1]}
         # No index has the keys of one moment in order, and sorting them for each batch would take long.
         order = table.time if kind == "idempotency" else f"{table.time}, seq"
-        return self._delete(table, self._sql.up_to_edge(table), order, params, limit)
+        return self._delete(table, self._sql.up_to_edge(table), order, self._edge(edge), limit)
 
     def _delete(self, table: PrunedTable, condition: str, order: str, params: Params, limit: int) -> int:
         reached = self._progress.reached

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
-from typing import Protocol
+from typing import Protocol, TypeVar, runtime_checkable
 
 from ...errors import (
     ConfigurationError,
@@ -18,6 +19,8 @@ from ...errors import (
     StorageError,
     StorageUnavailable,
 )
+
+T = TypeVar("T")
 
 PACKAGE = "assistly.storage.migrations"
 _FILE = re.compile(r"\d{3}_[a-z0-9_]+_(?P<engine>[a-z0-9]+)\.sql")
@@ -35,6 +38,31 @@ class Migration:
     checksum: str
 
 
+@dataclass(frozen=True, slots=True)
+class MigrationState:
+    """What a database knows about a migration.
+
+    `checksum_ok`: whether the file is the one that was applied; None if that is not known, because it is
+    pending or no file of this version (`is_known` False).
+    """
+
+    name: str
+    is_known: bool
+    checksum_ok: bool | None
+    applied_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationEffects:
+    """What a migration does to tables that exist.
+
+    It locks `locked_tables` for as long as reading all of one takes, and builds `built_indexes` on them.
+    """
+
+    locked_tables: tuple[str, ...]
+    built_indexes: tuple[str, ...]
+
+
 class MigrationTarget(Protocol):
     """A database that migrations are applied to.
 
@@ -48,6 +76,32 @@ class MigrationTarget(Protocol):
         """Run and record a migration, in one transaction and under a lock against other processes.
 
         False, and nothing is done, if another process has applied it before the lock was free.
+        """
+
+    def times(self) -> Mapping[str, datetime]:
+        """When each migration was applied; empty if the table is missing. Only reads."""
+
+    def script(self, missing: Sequence[Migration]) -> str:
+        """The SQL that applies and records these in one transaction. Only reads."""
+
+    def effects(self, migration: Migration) -> MigrationEffects | None:
+        """What it costs others while it is applied; None where every writer waits anyway. Only reads."""
+
+    def grants(self, role: str) -> Sequence[str]:
+        """The statements that let a role use all tables, and change none of them. Only reads.
+
+        Raises ConfigurationError where there are no roles.
+        """
+
+
+@runtime_checkable
+class MigratedBackend(Protocol):
+    """An engine whose schema is made by files of SQL."""
+
+    def on_schema(self, work: Callable[[MigrationTarget, Sequence[Migration]], T]) -> T:
+        """Call `work` with the schema as it is, and the migrations of the engine.
+
+        Nothing is applied or created, not even an SQLite file; `work` must only read.
         """
 
 
@@ -110,3 +164,58 @@ def require_current(target: MigrationTarget, migrations: Sequence[Migration]) ->
             f"the database lacks the migrations {names}, and they are not applied by themselves "
             "(STORAGE_AUTO_MIGRATE is false): run `assistly migrate`"
         )
+
+
+def states(target: MigrationTarget, migrations: Sequence[Migration]) -> list[MigrationState]:
+    """The state of each migration, in the order in which they are applied; those unknown here come last."""
+    applied, times = target.applied(), target.times()
+    known = {migration.name: migration for migration in migrations}
+
+    def state(name: str) -> MigrationState:
+        is_known, checksum = name in known, applied.get(name)
+        checksum_ok = checksum == known[name].checksum if is_known and checksum is not None else None
+        return MigrationState(name, is_known, checksum_ok, times.get(name))
+
+    return [state(name) for name in (*known, *sorted(set(applied) - set(known)))]
+
+
+def missing(target: MigrationTarget, migrations: Sequence[Migration]) -> list[Migration]:
+    """The migrations that the database lacks. Raises MigrationError as `pending` does."""
+    return pending(migrations, target.applied())
+
+
+def plan(
+    target: MigrationTarget, migrations: Sequence[Migration]
+) -> list[tuple[str, MigrationEffects | None]]:
+    """The name of each pending migration, and what it costs others while it is applied."""
+    return [(migration.name, target.effects(migration)) for migration in missing(target, migrations)]
+
+
+def script(target: MigrationTarget, migrations: Sequence[Migration]) -> str:
+    """The SQL that applies and records the pending migrations; empty if there are none."""
+    lacking = missing(target, migrations)
+    return target.script(lacking) if lacking else ""
+
+
+def as_script(
+    commands: Sequence[str], lacking: Sequence[Migration], record: Callable[[Migration], str]
+) -> str:
+    """The text of one transaction: the commands, of which the first begins it, and the migrations.
+
+    The record of each comes before its statements: if another process was faster, it fails before anything
+    is changed.
+    """
+    parts = [f"{command};" for command in commands]
+    for migration in lacking:
+        parts += [f"{record(migration)};", migration.sql.strip()]
+    return "\n\n".join([*parts, "COMMIT;"]) + "\n"
+
+
+def grants(target: MigrationTarget, migrations: Sequence[Migration], role: str) -> list[str]:
+    """The statements that let a role run the application on a current schema, and no more.
+
+    Raises MigrationError if a migration is pending, and ConfigurationError where there are no roles.
+    """
+    statements = target.grants(role)
+    require_current(target, migrations)
+    return [*statements]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ...engine.base import BackendBase
-from ...engine.values import PrunedByAge, PrunedByCap
+from ...engine.values import MOST_COUNTED, PrunedByAge, PrunedByCap
 from .database import Database, Params
 from .dialect import Dialect
 from .store import SqlStore, to_microseconds
@@ -58,6 +58,13 @@ class RetentionStatements:
             ORDER BY {table.time} DESC, seq DESC LIMIT 1 OFFSET {self._d.p.cap}
         """
 
+    def count(self, table: PrunedTable, condition: str, limit: int) -> str:
+        """Count the rows that meet the condition, up to `limit`."""
+        found = (
+            f"SELECT 1 FROM {self._d.t}{table.name} WHERE {condition} AND {table.condition} LIMIT {limit:d}"
+        )
+        return f"SELECT {self._d.f}count(*) FROM ({found}) AS found"
+
     def delete(self, table: PrunedTable, condition: str, order: str, limit: int) -> str:
         """Delete the first `limit` rows by `order`.
 
@@ -90,8 +97,7 @@ class SqlRetentionStore(SqlStore):
 
     def delete_older(self, kind: PrunedByAge, cutoff: datetime, *, limit: int) -> int:
         table = PRUNED_TABLES[kind]
-        bound = to_microseconds(cutoff) // 1000 if kind == "nonces" else self._bind(cutoff)
-        return self._delete(table, self._sql.older(table), table.time, {"cutoff": bound}, limit)
+        return self._delete(table, self._sql.older(table), table.time, self._cutoff(kind, cutoff), limit)
 
     def newest_beyond(self, kind: PrunedByCap, cap: int) -> tuple[datetime, int] | None:
         statement = self._sql.newest_beyond(PRUNED_TABLES[kind])
@@ -99,8 +105,22 @@ class SqlRetentionStore(SqlStore):
 
     def delete_up_to(self, kind: PrunedByCap, edge: tuple[datetime, int], *, limit: int) -> int:
         table = PRUNED_TABLES[kind]
-        params = {"edge_at": self._bind(edge[0]), "edge_seq": edge[1]}
-        return self._delete(table, self._sql.up_to_edge(table), f"{table.time}, seq", params, limit)
+        return self._delete(table, self._sql.up_to_edge(table), f"{table.time}, seq", self._edge(edge), limit)
+
+    def count_prunable(self, kind: PrunedByAge, bound: datetime | tuple[datetime, int]) -> tuple[int, bool]:
+        table = PRUNED_TABLES[kind]
+        if isinstance(bound, datetime):
+            condition, params = self._sql.older(table), self._cutoff(kind, bound)
+        else:
+            condition, params = self._sql.up_to_edge(table), self._edge(bound)
+        ((count,),) = self._database.select(self._sql.count(table, condition, MOST_COUNTED), params)
+        return count, count < MOST_COUNTED
+
+    def _cutoff(self, kind: PrunedByAge, cutoff: datetime) -> Params:
+        return {"cutoff": to_microseconds(cutoff) // 1000 if kind == "nonces" else self._bind(cutoff)}
+
+    def _edge(self, edge: tuple[datetime, int]) -> Params:
+        return {"edge_at": self._bind(edge[0]), "edge_seq": edge[1]}
 
     def _delete(self, table: PrunedTable, condition: str, order: str, params: Params, limit: int) -> int:
         """Delete the first `limit` rows by `order`; return how many."""

@@ -49,6 +49,7 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         self.path = checked_path(path)
         self._file = SqliteDatabase(self.path, auto_migrate=auto_migrate, busy_timeout=busy_timeout)
         super().__init__(self._file, _STORES)
+        self.on_schema = self._file.on_schema
         forks.register(self)
 
     def before_fork(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from ...clock import machine_clock
 from ..sql.database import Database, Row
-from ..sql.migrations import discover, migrate, require_current
+from ..sql.migrations import Migration, MigrationTarget, discover, migrate, require_current
 from .bound import BoundConnection, bound, check_file
 from .connections import Connection, Values
 from .dialect import DIALECT
-from .files import DatabaseFile
+from .files import DatabaseFile, no_database
 from .migrations import SqliteMigrations
 from .pool import SqlitePool
 from .transactions import BoundDatabase, PinnedConnection, atomic, reading
@@ -140,6 +140,17 @@ class SqliteDatabase:
         self._pool.check()
         self._schema.is_ready = True
         return applied
+
+    def on_schema(self, work: Callable[[MigrationTarget, Sequence[Migration]], T]) -> T:
+        """See `MigratedBackend.on_schema`."""
+        migrations = discover("sqlite")
+        if not self._pool.file.exists():
+            return work(SqliteMigrations(no_database()), migrations)
+        connection = self._pool.borrow_new(may_change=False)
+        try:
+            return work(SqliteMigrations(connection), migrations)
+        finally:
+            self._pool.discard(connection)
 
     def wait(self, timeout: float) -> None:
         self._watch.wait(timeout)

@@ -83,8 +83,18 @@ class DatabaseFile:
         self._schema_version = 0
         self._busy_seconds = busy_timeout.total_seconds()
 
-    def connect(self) -> Connection:
-        """A new connection.
+    def exists(self) -> bool:
+        """Whether there is something at the path. Raises ConfigurationError if that cannot be told."""
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._no_file(error) from error
+        return True
+
+    def connect(self, *, may_change: bool = True) -> Connection:
+        """A new connection. With `may_change` False the file, which exists, is not switched to WAL mode.
 
         Raises StorageUnavailable where a fork has made the file unsafe to use, and StorageCorrupt if the file
         is another one than before.
@@ -92,10 +102,10 @@ class DatabaseFile:
         inherited.check(self.path)
         if self.identity.is_known:
             self.identity.check()
-            return self._open()
+            return self._open(may_change=may_change)
         self._make_file()
         is_doubtful = self._is_newer_than_its_log()
-        connection = self._open()
+        connection = self._open(may_change=may_change)
         try:
             if is_doubtful and not _is_consistent(connection):
                 raise StorageCorrupt(
@@ -109,7 +119,7 @@ class DatabaseFile:
             raise
         return connection
 
-    def _open(self) -> Connection:
+    def _open(self, *, may_change: bool = True) -> Connection:
         try:
             raw = sqlite3.connect(
                 str(self.path),
@@ -118,7 +128,8 @@ class DatabaseFile:
                 check_same_thread=False,
                 cached_statements=_CACHED_STATEMENTS,
             )
-            self._configure(raw)
+            if may_change:
+                self._configure(raw)
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
         return Connection(raw, self.name)
@@ -230,3 +241,8 @@ def _is_consistent(connection: Connection) -> bool:
         return False
     except StorageError:
         return True
+
+
+def no_database() -> Connection:
+    """A connection to an empty database in memory, in place of a file that does not exist."""
+    return Connection(sqlite3.connect(":memory:", isolation_level=None), ":memory:")

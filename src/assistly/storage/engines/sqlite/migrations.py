@@ -1,16 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from ..sql.migrations import Migration
-from ..sql.store import to_microseconds
+from ...errors import ConfigurationError
+from ..sql.migrations import Migration, MigrationEffects, as_script
+from ..sql.store import from_microseconds, to_microseconds
 from .connections import Connection
 from .driver import sqlite3
 from .transactions import atomic
 
 _EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'assistly_migrations'"
 _APPLIED = "SELECT name, checksum FROM assistly_migrations"
+_TIMES = "SELECT name, applied_at FROM assistly_migrations"
+_NOW = "CAST(strftime('%s', 'now') AS INTEGER) * 1000000"
 _CREATE = """
 CREATE TABLE IF NOT EXISTS assistly_migrations (
     name TEXT NOT NULL PRIMARY KEY,
@@ -40,6 +43,25 @@ class SqliteMigrations:
                 return False
             self._run(migration)
         return True
+
+    def times(self) -> Mapping[str, datetime]:
+        if self._connection.row(_EXISTS) is None:
+            return {}
+        return {name: from_microseconds(value) for name, value in self._connection.rows(_TIMES)}
+
+    def script(self, missing: Sequence[Migration]) -> str:
+        """For `sqlite3 -bail`: without that, the shell goes on after an error, and commits the rest."""
+        commands = ["-- sqlite3 -bail FILE < SCRIPT\nBEGIN IMMEDIATE", _CREATE.strip()]
+        into = "INSERT INTO assistly_migrations (name, checksum, applied_at)"
+        return as_script(
+            commands, missing, lambda each: f"{into} VALUES ('{each.name}', '{each.checksum}', {_NOW})"
+        )
+
+    def effects(self, migration: Migration) -> MigrationEffects | None:  # noqa: ARG002
+        return None
+
+    def grants(self, role: str) -> Sequence[str]:  # noqa: ARG002
+        raise ConfigurationError("SQLite has no roles: who may read and write the file may do everything")
 
     def _run(self, migration: Migration) -> None:
         self._connection.execute(_CREATE)

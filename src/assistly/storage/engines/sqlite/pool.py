@@ -55,12 +55,15 @@ class SqlitePool:
             raise
         return connection
 
-    def borrow_new(self) -> Connection:
-        """Lend a new connection, without preparing it. Raises StorageClosed."""
+    def borrow_new(self, *, may_change: bool = True) -> Connection:
+        """Lend a new connection, without preparing it. Raises StorageClosed.
+
+        With `may_change` False the file stays as it is; discard the connection instead of giving it back.
+        """
         with self.use():
             if self.closed:
                 raise StorageClosed("the storage is closed")
-            changed, connection = self._changed, self.file.connect()
+            changed, connection = self._changed, self.file.connect(may_change=may_change)
             if changed is not self._changed:
                 connection.leave_to_parent()
             self._lent.add(connection)
