@@ -76,7 +76,7 @@ CALLS = (
 _READING = {
     *("get", "list", "read_after", "seen", "read", "current", "in_window", "by_key", "counts", "waiting"),
     *("next_due_at", "late", "expired", "wait", "lock_platforms", "prepare_gap_checks", "newest_beyond"),
-    *("transaction", "bind", "now", "ping", "maintain"),
+    *("row", "transaction", "bind", "now", "ping", "maintain"),
 }
 
 
