@@ -14,6 +14,8 @@ from . import (
     events,
     job_commands,
     jobs,
+    keys,
+    locks,
     maintenance,
     platforms,
     schedules,
@@ -57,6 +59,8 @@ for group in (
     schedules.schedules,
     sessions.sessions,
     events.events,
+    locks.locks,
+    keys.keys,
 ):
     app.add_typer(group)
 for old_name in (jobs.dead_letters, job_commands.replay, job_commands.resolve, job_commands.cancel):
