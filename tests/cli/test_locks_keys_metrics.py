@@ -1,22 +1,25 @@
-"""`assistly locks` and `assistly keys`."""
+"""`assistly locks`, `assistly keys` and `assistly metrics`."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from assistly.storage import Event, LockLost, Storage, WorkerLock, open_storage
 from assistly.storage.stores.lock import Locks
+from assistly.views import status as status_view
 
 Run = Callable[..., tuple[int, str, str]]
 HOUR = timedelta(hours=1)
 TICK = timedelta(microseconds=1)
-READING = [("locks", "list"), ("keys", "show", "k")]
+READING = [("locks", "list"), ("keys", "show", "k"), ("metrics",)]
 
 sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
@@ -222,3 +225,140 @@ def test_a_key_without_a_command_is_not_forgotten(run: Run) -> None:
 def test_the_help_says_what_it_means(run: Run, command: tuple[str, ...]) -> None:
     out = " ".join(run(*command, "--help")[1].split())
     assert ("the same command can run again" if command[0] == "keys" else "next renews the lock") in out
+
+
+ODD_NAME = 'a "b" \\ {c="d"}\n# \xe9'
+
+
+def fill() -> None:
+    """Jobs of each status on two platforms, of which one is due, and numbers of the application."""
+    with opened() as storage:
+        for platform in ("x", "y"):
+            for text in ("posted", "failed", "unknown", "held"):
+                job = storage.queue.schedule(platform, text)
+                (claimed,) = storage.queue.claim_due(worker_id="w", platforms=[platform], lease=HOUR)
+                assert claimed.id == job.id
+                if text == "posted":
+                    storage.queue.mark_posted(claimed)
+                elif text == "failed":
+                    storage.queue.mark_failed(claimed, "no", retry_at=storage._context.now(None) + HOUR)
+                elif text == "unknown":
+                    storage.queue.mark_unknown(storage.queue.begin_publish(claimed), "no answer")
+            storage.queue.cancel(storage.queue.schedule(platform, "cancelled").id)
+            storage.queue.schedule(platform, "later", storage._context.now(None) + HOUR)
+        storage.queue.schedule(ODD_NAME, "due", storage._context.now(None) - HOUR)
+        storage.metrics.increment("requests", 3)
+        storage.metrics.increment(ODD_NAME, -2)
+        for milliseconds in (250, 1500):
+            storage.metrics.observe_latency(milliseconds)
+
+
+def exported(run: Run) -> dict[tuple[str, ...], float]:
+    """Each sample by its name and the values of its labels."""
+    code, out, err = run("metrics", "--prometheus")
+    assert (code, err[:9]) == (0, "storage: ")
+    samples = {}
+    for family in text_string_to_metric_families(out):
+        assert family.documentation.endswith(".")
+        for sample in family.samples:
+            labels = [
+                sample.labels[label] for label in ("platform", "status", "name") if label in sample.labels
+            ]
+            samples[sample.name, *labels] = sample.value
+    return samples
+
+
+def test_the_exposition_is_what_its_parser_reads(run: Run) -> None:
+    fill()
+    samples = exported(run)
+    assert 3600 <= samples.pop(("assistly_oldest_due_age_seconds",)) < 4000
+    statuses = ("scheduled", "retrying", "processing", "dead_letter")
+    expected: dict[tuple[str, ...], float]
+    expected = {("assistly_jobs", platform, name): 1 for platform in ("x", "y") for name in statuses}
+    expected |= {("assistly_jobs", ODD_NAME, name): int(name == "scheduled") for name in statuses}
+    expected |= {("assistly_jobs_truncated", name): 0 for name in statuses}
+    expected |= {
+        ("assistly_jobs_due", platform): int(platform == ODD_NAME) for platform in ("x", "y", ODD_NAME)
+    }
+    assert samples == expected | {
+        ("assistly_unknown_outcomes",): 2,
+        ("assistly_counter_total", "requests"): 3,
+        ("assistly_counter_total", ODD_NAME): -2,
+        ("assistly_request_duration_seconds_count",): 2,
+        ("assistly_request_duration_seconds_sum",): 1.75,
+        ("assistly_request_duration_max_seconds",): 1.5,
+    }
+
+
+def test_metrics_and_status_agree(run: Run) -> None:
+    fill()
+    metrics = json.loads(run("metrics", "--json")[1])
+    status = json.loads(run("status", "--json")[1])
+    counts = {
+        (platform["name"], name): count
+        for platform in status["platforms"]
+        for name, count in platform["counts"].items()
+        if name not in ("posted", "cancelled")
+    }
+    found = {(depth["platform"], depth["status"]): depth["count"] for depth in metrics["jobs"]}
+    assert {key: count for key, count in found.items() if count["count"]} == counts
+    assert {due["platform"]: due["count"] for due in metrics["due"]} == {
+        platform["name"]: platform["due"] for platform in status["platforms"]
+    }
+    assert metrics["unknown_outcomes"] == status["unknown_count"]
+    assert metrics["counters"] == {"requests": 3, ODD_NAME: -2}
+    assert metrics["latency"] == {"count": 2, "total_ms": 1750.0, "max_ms": 1500.0}
+
+
+def test_metrics_for_people(run: Run) -> None:
+    with opened() as storage:
+        storage.migrate()
+    code, out, _ = run("metrics")
+    assert code == 0
+    assert "no jobs" in out
+    assert "nothing is due" in out
+    fill()
+    out = run("metrics")[1]
+    rows = [line.split() for line in out.splitlines()]
+    assert ["platform", "scheduled", "retrying", "processing", "dead_letter", "due"] in rows
+    assert ["x", "1", "1", "1", "1", "0"] in rows
+    assert ["counter", "requests", "3"] in rows
+    assert "requests 2, 875.0 ms on average, 1500.0 ms at most" in " ".join(out.split())
+    assert "waits for 1 h" in out
+    assert len(rows) == 10
+
+
+@sqlite_only
+def test_an_empty_storage_has_metrics(run: Run) -> None:
+    run("migrate")
+    samples = exported(run)
+    assert samples[("assistly_oldest_due_age_seconds",)] == 0
+    assert not any(name[0] == "assistly_jobs" for name in samples)
+    assert samples["assistly_jobs_truncated", "scheduled"] == 0
+
+
+@sqlite_only
+def test_counting_ends_at_a_limit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill()
+    monkeypatch.setattr(status_view, "COUNT_LIMIT", 2)
+    samples = exported(run)
+    assert sum(value for name, value in samples.items() if name[0] == "assistly_jobs") == 6
+    assert [value for name, value in samples.items() if name[0] == "assistly_jobs_truncated"] == [1, 1, 1, 1]
+    assert "1+" in run("metrics")[1]
+
+
+@sqlite_only
+def test_without_the_library_it_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("migrate")
+    monkeypatch.delitem(sys.modules, "assistly.views.exposition", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    code, out, err = run("metrics", "--prometheus")
+    assert (code, out) == (1, "")
+    assert "python -m pip install 'assistly[prometheus]'" in err
+    assert "\n" not in err
+    assert run("metrics", "--json")[0] == 0
+
+
+@sqlite_only
+def test_one_format_at_a_time(run: Run) -> None:
+    assert run("metrics", "--json", "--prometheus")[:2] == (2, "")

@@ -10,7 +10,7 @@ import typer
 
 from .opening import opened, storage_place
 from .options import Json, Utc
-from .output import Output, jsonable, one_line, plural
+from .output import Output, count_text, jsonable, one_line, plural
 
 if TYPE_CHECKING:
     from assistly.storage import Storage
@@ -171,7 +171,7 @@ def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
 def _platform(out: Output, platform: PlatformState) -> tuple[str, ...]:
     counts = platform.counts
     waiting = [counts[name] for name in ("scheduled", "retrying") if name in counts]
-    total = _count_text(sum(count.count for count in waiting), exact=all(count.exact for count in waiting))
+    total = count_text(sum(count.count for count in waiting), exact=all(count.exact for count in waiting))
     state = "; ".join(_states(out, platform)) or "-"
     held, dead = (_count(counts[name]) if name in counts else "0" for name in ("processing", "dead_letter"))
     return (platform.name, total, _count(platform.due), held, dead, state)
@@ -195,8 +195,4 @@ def _states(out: Output, platform: PlatformState) -> list[str]:
 
 
 def _count(count: JobCount) -> str:
-    return _count_text(count.count, exact=count.exact)
-
-
-def _count_text(count: int, *, exact: bool) -> str:
-    return f"{count:,}" if exact else f"{count:,}+"
+    return count_text(count.count, exact=count.exact)

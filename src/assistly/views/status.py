@@ -72,8 +72,8 @@ class StorageStatus:
     locks: list[WorkerLock]
 
 
-class _Tally:
-    """Counts jobs by platform and status as they are read."""
+class Tally:
+    """Counts jobs by platform and status as they are read, up to COUNT_LIMIT of each status."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
@@ -104,6 +104,10 @@ class _Tally:
             if len(self.unknown) < _SHOWN:
                 self.unknown.append(job)
 
+    def count(self, platform: str, status: str) -> JobCount:
+        """The jobs of a platform that have a status."""
+        return JobCount(self._counts[platform][status], status not in self._cut)
+
     @property
     def names(self) -> set[str]:
         """The platforms of the jobs that were counted."""
@@ -111,8 +115,7 @@ class _Tally:
 
     def counts(self, platform: str) -> dict[str, JobCount]:
         """The jobs of a platform by status, where there are any."""
-        found = self._counts.get(platform, Counter())
-        return {status: JobCount(count, status not in self._cut) for status, count in sorted(found.items())}
+        return {status: self.count(platform, status) for status in sorted(self._counts.get(platform, ()))}
 
     def due(self, platform: str) -> JobCount:
         """How many jobs of a platform are due."""
@@ -127,10 +130,8 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     """Read the state of a storage. `now` is the time it is told for (default: this machine's)."""
     at = now or datetime.now(UTC)
     ping = timedelta(seconds=storage.ping())
-    tally = _Tally(at)
-    tally.read(_waiting(storage), "scheduled", "retrying")
-    for name in ("processing", "dead_letter", "cancelled"):
-        tally.read(_of_status(storage, name), name)
+    tally = unfinished(storage, at)
+    tally.read(_of_status(storage, "cancelled"), "cancelled")
     posted = tally.read(_of_status(storage, "posted"), "posted")
     counts = {str(name): JobCount(count) for name, count in storage.queue.counts(posted=False).items()}
     counts["posted"] = JobCount(posted, posted < COUNT_LIMIT)
@@ -154,8 +155,17 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     )
 
 
+def unfinished(storage: Storage, now: datetime) -> Tally:
+    """Count the jobs that wait, are held by workers, or need a person."""
+    tally = Tally(now)
+    tally.read(_waiting(storage), "scheduled", "retrying")
+    for name in ("processing", "dead_letter"):
+        tally.read(_of_status(storage, name), name)
+    return tally
+
+
 def _platform(
-    storage: Storage, name: str, found: Platform | None, tally: _Tally, now: datetime
+    storage: Storage, name: str, found: Platform | None, tally: Tally, now: datetime
 ) -> PlatformState:
     oldest = tally.oldest.get(name)
     is_paused = found is not None and found.paused
