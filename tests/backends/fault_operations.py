@@ -400,6 +400,7 @@ READS: dict[str, Operation] = {
     "platforms.list": Operation(lambda s, _: s.platforms.list(), _limited),
     "queue.wait beside a pause": Operation(lambda s, _: s.queue.wait(0), _due_beside_a_pause),
     "ping": Operation(lambda s, _: s.ping()),
+    "sizes": Operation(lambda s, _: s.sizes()),
     "migrate": Operation(lambda s, _: s.migrate()),
 }
 

@@ -56,7 +56,9 @@ class StorageStatus:
     Posted jobs are counted up to 10,000, and so are the jobs of each status by platform: a platform whose
     jobs all come behind these is missing. `oldest_due_age` is for how long the first due job has waited
     (None: none is due), `next_due_at` when the first waiting job falls due or fell due. `retrying` and
-    `unknown` hold the first 10 jobs that are retried, and whose outcome is unknown.
+    `unknown` hold the first 10 jobs that are retried, and whose outcome is unknown. `locks` are those that
+    are held, by name (of an engine that can list none, the lock `worker`). `sizes` are the bytes by table or
+    file, the largest first, and `size_bytes` is the sum (None: the engine does not know).
     """
 
     at: datetime
@@ -70,6 +72,8 @@ class StorageStatus:
     unknown_count: JobCount
     unknown: list[Job]
     locks: list[WorkerLock]
+    size_bytes: int | None
+    sizes: dict[str, int]
 
 
 class Tally:
@@ -139,7 +143,7 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     names = sorted(tally.names | {name for name, found in known.items() if found.paused or found.limit})
     platforms = [_platform(storage, name, known.get(name), tally, at) for name in names]
     due = storage.queue.next_due_at()
-    lock = storage.lock.current()
+    sizes = sorted(storage.sizes().items(), key=lambda item: (-item[1], item[0]))
     return StorageStatus(
         at=at,
         ping=ping,
@@ -151,8 +155,20 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
         retrying=storage.queue.list(status="retrying", limit=_SHOWN),
         unknown_count=tally.unknown_count(),
         unknown=tally.unknown,
-        locks=[] if lock is None else [lock],
+        locks=_held_locks(storage),
+        size_bytes=sum(size for _, size in sizes) if sizes else None,
+        sizes=dict(sizes),
     )
+
+
+def _held_locks(storage: Storage) -> list[WorkerLock]:
+    from assistly.storage import ConfigurationError
+
+    try:
+        return storage.lock.list()
+    except ConfigurationError:
+        lock = storage.lock.current()
+        return [] if lock is None else [lock]
 
 
 def unfinished(storage: Storage, now: datetime) -> Tally:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 from ... import forks
 from ...clock import machine_clock
@@ -50,6 +52,15 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         self._file = SqliteDatabase(self.path, auto_migrate=auto_migrate, busy_timeout=busy_timeout)
         super().__init__(self._file, _STORES)
         forks.register(self)
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of the file and of its write-ahead log, if that is there."""
+        self.ping()
+        found: dict[str, int] = {}
+        for path in (self.path, Path(f"{self.path}-wal")):
+            with suppress(FileNotFoundError):
+                found[path.name] = path.stat().st_size
+        return found
 
     def before_fork(self) -> None:
         try:
