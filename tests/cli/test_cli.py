@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from assistly.cli import conformance
+from assistly.cli.commands import COMMANDS
 from assistly.storage import Storage, factory, open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -222,8 +224,43 @@ def test_no_command_shows_the_help(run: Run) -> None:
     assert "jobs" in out + err
 
 
-def test_the_command_line_loads_no_driver_and_no_pydantic() -> None:
-    heavy = {"psycopg", "sqlite_utils", "pydantic", "asyncio"}
-    script = f"import sys, assistly.cli; print({heavy} & set(sys.modules))"
+def test_the_help_loads_no_command() -> None:
+    script = """
+import atexit, sys
+from assistly import cli
+atexit.register(lambda: print([*sys.modules], file=sys.stderr))
+sys.argv = ["assistly", "--help"]
+cli.main()
+"""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    loaded = set(ast.literal_eval(done.stderr))
+    ours = {name for name in loaded if name.startswith("assistly.")}
+    assert "assistly.cli.commands" in ours
+    assert {name for name in ours if not name.startswith("assistly.cli")} <= {
+        "assistly.lazy",
+        "assistly.storage",
+        "assistly.storage.errors",
+    }
+    assert ours.isdisjoint(f"assistly.cli.{entry.module}" for entry in COMMANDS.values())
+    assert {"psycopg", "sqlite_utils", "pydantic", "asyncio"}.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_its_help(run: Run, name: str) -> None:
+    code, out, err = run(name, "--help")
+    assert (code, err) == (0, "")
+    assert f"assistly {name}" in out
+    summaries = out.partition("\nCommands:\n")[2]
+    assert "..." not in summaries, "a summary is cut"
+
+
+def test_a_command_that_is_misspelt_is_named(run: Run) -> None:
+    code, _, err = run("stats")
+    assert (code, "Did you mean 'status'?" in err) == (2, True)
+
+
+def test_the_shell_can_complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_ASSISTLY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "assistly jobs mo")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert run() == (0, "move\n", "")

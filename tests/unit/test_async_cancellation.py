@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -261,54 +261,22 @@ def test_the_event_loop_goes_on(open_one: Open, hold_writers: Held) -> None:
     async def main() -> None:
         async with open_one(threads=THREADS) as storage:
             await storage.ping()
-            loop = asyncio.get_running_loop()
-            gaps = []
+
+            async def transact(number: int) -> bool:
+                async with storage.transaction() as tx:
+                    return await tx.nonces.register(f"t{number}")
+
+            # A call that waited on the loop's thread would wait for the end of this block, which is after it.
             with hold_writers():
-                writers = [asyncio.create_task(storage.nonces.register(f"n{n}")) for n in range(50)]
-                last = loop.time()
+                writers = [
+                    asyncio.create_task(work)
+                    for number in range(25)
+                    for work in (storage.nonces.register(f"n{number}"), transact(number))
+                ]
                 for _ in range(100):
                     await asyncio.sleep(0.002)
-                    gaps.append(loop.time() - last)
-                    last = loop.time()
                 assert not any(writer.done() for writer in writers)
-            assert max(gaps) < 0.5
             assert await asyncio.gather(*writers) == [True] * 50
-
-    run(main())
-
-
-@asynccontextmanager
-async def beating() -> AsyncIterator[list[float]]:
-    loop = asyncio.get_running_loop()
-    gaps: list[float] = []
-
-    async def beat() -> None:
-        last = loop.time()
-        while True:
-            await asyncio.sleep(0.001)
-            gaps.append(loop.time() - last)
-            last = loop.time()
-
-    task = asyncio.create_task(beat())
-    yield gaps
-    await cancel(task)
-
-
-def test_the_event_loop_goes_on_under_load(open_one: Open) -> None:
-    async def main() -> None:
-        async with open_one(threads=THREADS) as storage:
-            await storage.ping()
-
-            async def work(number: int) -> None:
-                for turn in range(20):
-                    async with storage.transaction() as tx:
-                        await tx.nonces.register(f"{number}-{turn}")
-                        await tx.queue.schedule("x", "a")
-
-            async with beating() as gaps:
-                await asyncio.gather(*(work(number) for number in range(10)))
-            assert len(gaps) > 10
-            assert max(gaps) < 0.5
 
     run(main())
 

@@ -7,66 +7,18 @@ from typing import Annotated
 
 import typer
 
-from . import (
-    approvals,
-    config,
-    conformance,
-    events,
-    job_commands,
-    jobs,
-    keys,
-    locks,
-    maintenance,
-    metrics,
-    platforms,
-    schedules,
-    sessions,
-    status,
-    transfer,
-    why,
-    worker,
-)
-from .demo import command as demo_command
+from .commands import CommandGroup
 from .output import printable
 
 app = typer.Typer(
     name="assistly",
+    cls=CommandGroup,
     help="Look after the storage of the environment (STORAGE_ENGINE and the variables that go with it).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    demo_command.demo,
-    worker.worker,
-    status.status,
-    why.why,
-    metrics.metrics,
-    config.config,
-    maintenance.migrate,
-    maintenance.prune,
-    maintenance.maintain,
-    transfer.export,
-    transfer.import_,
-    transfer.copy,
-    conformance.conformance,
-):
-    app.command(command.__name__.strip("_").replace("_", "-"))(command)
-for group in (
-    jobs.jobs,
-    approvals.approvals,
-    platforms.platforms,
-    schedules.schedules,
-    sessions.sessions,
-    events.events,
-    locks.locks,
-    keys.keys,
-):
-    app.add_typer(group)
-for old_name in (jobs.dead_letters, job_commands.replay, job_commands.resolve, job_commands.cancel):
-    app.command(hidden=True)(old_name)
 
 
 def _print_version(wanted: bool) -> None:
@@ -100,7 +52,7 @@ def main(*, owns_process: bool = True) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        app(obj=worker.OWNS_PROCESS if owns_process else None)
+        app(prog_name="assistly", obj=owns_process)
     except StorageError as error:
         typer.echo(f"assistly: {printable(' '.join(str(error).split()))}", err=True)
         sys.exit(3 if isinstance(error, StorageUnavailable | OutcomeUnknown) else 1)

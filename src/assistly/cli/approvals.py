@@ -8,7 +8,7 @@ import typer
 
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
-from .output import Output, one_line
+from .output import Output, compact, one_line
 
 approvals = typer.Typer(
     name="approvals", help="Requests for a decision.", no_args_is_help=True, rich_markup_mode=None
@@ -26,37 +26,22 @@ def list_approvals(
     utc: Utc = False,
 ) -> None:
     """List the approvals, newest first."""
-    from json import dumps
-
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.approvals.list(status=status, before=before, limit=limit)
-    more = found[-1].id if len(found) == limit else None
-    if json:
-        out.document({"approvals": found, "next": more})
-        return
-    if not found:
-        out.say("no approvals")
-        return
-    rows = [
-        (
-            approval.id,
-            approval.status,
-            out.time(approval.created_at),
-            one_line(dumps(approval.payload, ensure_ascii=False)),
-        )
-        for approval in found
-    ]
-    out.table(("id", "status", "created", "payload"), rows)
-    if more is not None:
-        out.remark(f"there may be more: --before {more}")
+    out.page(
+        "approvals",
+        found,
+        ("id", "status", "created", "payload"),
+        lambda each: (each.id, each.status, out.time(each.created_at), one_line(compact(each.payload))),
+        option="--before",
+        following=found[-1].id if len(found) == limit else None,
+    )
 
 
 @approvals.command()
 def show(id: Id, json: Json = False, utc: Utc = False) -> None:
     """Show an approval, with its payload."""
-    from json import dumps
-
     from assistly.storage import NotFound
 
     out = Output(json=json, utc=utc)
@@ -64,17 +49,14 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
         approval = storage.approvals.get(id)
     if approval is None:
         raise NotFound(f"there is no approval {id!r}")
-    if json:
-        out.document(approval)
-        return
-    out.table(
-        (),
+    out.record(
+        approval,
         [
             ("id", approval.id),
             ("status", approval.status),
             ("created", out.time(approval.created_at)),
             ("decided", out.time(approval.decided_at)),
-            ("payload", dumps(approval.payload, ensure_ascii=False)),
+            ("payload", compact(approval.payload)),
         ],
     )
 
@@ -98,7 +80,4 @@ def _decide(id: str, status: str, action: str, by: str | None, note: str | None,
     with opened(out) as storage, storage.transaction() as tx:
         approval = tx.approvals.decide(id, status)
         audit.record(tx, action, by=by, note=note, approval_id=id)
-    if json:
-        out.document(approval)
-    else:
-        out.say(status)
+    out.result(approval, status)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .opening import opened
 from .options import Json, Limit, Utc
-from .output import Output, one_line
+from .output import Output, compact, one_line
 
 if TYPE_CHECKING:
     from assistly.storage import Event
@@ -33,19 +34,17 @@ def list_events(
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.events.list(event_type=type, before=before, limit=limit)
-    more = found[-1].id if len(found) == limit else None
-    if json:
-        out.document({"events": found, "next": more})
-        return
-    if not found:
-        out.say("no events")
-        return
-    out.table(("id", "time", "type", "payload"), [_row(out, event) for event in found])
-    if more is not None:
-        out.remark(f"there may be more: --before {more}")
+    out.page(
+        "events",
+        found,
+        ("id", "time", "type", "payload"),
+        partial(_row, out),
+        option="--before",
+        following=found[-1].id if len(found) == limit else None,
+    )
 
 
-@events.command()
+@events.command(short_help="Print events as they are appended, until Ctrl-C.")
 def follow(
     type: Type = None,
     since_id: Annotated[
@@ -77,7 +76,4 @@ def follow(
 
 
 def _row(out: Output, event: Event) -> tuple[str, str, str, str]:
-    from json import dumps
-
-    payload = one_line(dumps(event.payload, ensure_ascii=False))
-    return str(event.id), out.time(event.created_at), event.event_type, payload
+    return str(event.id), out.time(event.created_at), event.event_type, one_line(compact(event.payload))

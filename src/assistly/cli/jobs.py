@@ -24,7 +24,7 @@ from .job_options import (
 )
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
-from .output import Output, jsonable, one_line
+from .output import Output, compact, jsonable, one_line
 from .values import duration, json_object, time_from_now
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ jobs = typer.Typer(
 )
 
 
-@jobs.command("list")
+@jobs.command("list", short_help="List jobs, by id or by when they are due.")
 def list_jobs(
     status: Statuses = None,
     platform: Platform = None,
@@ -123,7 +123,7 @@ def _error(job: Job) -> str:
     return job.dead_letter_reason or job.last_error or ""
 
 
-@jobs.command()
+@jobs.command(short_help="Show all about a job, and what happens next.")
 def show(id: Id, json: Json = False, utc: Utc = False) -> None:
     """Show all about a job: its attempts with their errors, who holds it, and what happens next and why."""
     from assistly.storage import NotFound
@@ -167,7 +167,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
         ("status", str(job.status)),
         ("platform", job.platform),
         ("content", one_line(job.content, 500)),
-        ("metadata", _compact(job.metadata) if job.metadata else ""),
+        ("metadata", compact(job.metadata) if job.metadata else ""),
         ("key", job.idempotency_key or ""),
         ("created", out.time(job.created_at)),
         ("scheduled for", out.time(job.scheduled_at)),
@@ -177,7 +177,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
         ("held by", job.worker_id or ""),
         ("lease until", out.time(job.lease_until) if job.lease_until else ""),
         ("publishing since", out.time(job.publish_started_at) if job.publish_started_at else ""),
-        ("checkpoint", _compact(job.checkpoint) if job.checkpoint is not None else ""),
+        ("checkpoint", compact(job.checkpoint) if job.checkpoint is not None else ""),
         ("posted", out.time(job.posted_at) if job.posted_at else ""),
         ("remote id", job.remote_id or ""),
         ("dead letter", out.time(job.dead_letter_at) if job.dead_letter_at else ""),
@@ -214,12 +214,6 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
 
 def _person(payload: dict[str, Any]) -> tuple[str, str]:
     return str(payload.get("by", "-")), str(payload.get("note") or "-")
-
-
-def _compact(value: object) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
 
 
 @jobs.command()
@@ -283,12 +277,12 @@ def add(
         out.say(f"job {job.id} is scheduled for {out.time(job.due_at)}")
 
 
-jobs.command("import")(import_jobs)
-for command in (
-    job_commands.cancel,
-    job_commands.move,
-    job_commands.remove,
-    job_commands.replay,
-    job_commands.resolve,
+jobs.command("import", short_help="Store the jobs of a file, all or none of them.")(import_jobs)
+for command, summary in (
+    (job_commands.cancel, "Cancel jobs that are not being published yet."),
+    (job_commands.move, "Move waiting jobs to another time."),
+    (job_commands.remove, "Delete jobs for good, and free their keys."),
+    (job_commands.replay, "Schedule dead letters and cancelled jobs anew."),
+    (job_commands.resolve, "Answer whether jobs of unknown outcome were published."),
 ):
-    jobs.command()(command)
+    jobs.command(short_help=summary)(command)

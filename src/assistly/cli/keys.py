@@ -8,7 +8,7 @@ import typer
 
 from .opening import opened
 from .options import By, Json, Note, Utc
-from .output import Output
+from .output import Output, compact
 
 if TYPE_CHECKING:
     from assistly.storage import Job
@@ -39,10 +39,7 @@ def show(key: Key, json: Json = False, utc: Utc = False) -> None:
         found = key_state(storage, key)
     if not found.exists:
         raise NotFound(f"neither a command nor a job has the key {key!r}")
-    if json:
-        out.document(found)
-    else:
-        out.table((), [("key", key), ("command", _command(out, found)), *_details(found)])
+    out.record(found, [("key", key), ("command", _command(out, found)), *_details(found)])
 
 
 @keys.command()
@@ -65,12 +62,10 @@ def forget(key: Key, by: By = None, note: Note = None, json: Json = False, utc: 
             held = f"; {_job(found.job)} has it, and keeps it" if found.job else ""
             raise NotFound(f"no command is stored under the key {key!r}{held}")
         audit.record(tx, "key_forget", by=by, note=note, key=key, state=found.state)
-    if json:
-        out.document({"forgotten": found})
-        return
-    out.say(f"the key {key!r} is forgotten, so that the same command can run again: {_lost(out, found)}")
+    sentence = f"the key {key!r} is forgotten, so that the same command can run again: {_lost(out, found)}"
     if found.job is not None:
-        out.say(f"{_job(found.job)} has the same key, and keeps it")
+        sentence += f"\n{_job(found.job)} has the same key, and keeps it"
+    out.result({"forgotten": found}, sentence)
 
 
 def _lost(out: Output, found: KeyState) -> str:
@@ -94,11 +89,9 @@ def _command(out: Output, found: KeyState) -> str:
 
 
 def _details(found: KeyState) -> list[tuple[str, str]]:
-    from json import dumps
-
     rows = [] if found.fingerprint is None else [("fingerprint", found.fingerprint)]
     if found.state == "completed":
-        rows.append(("result", dumps(found.value, ensure_ascii=False)))
+        rows.append(("result", compact(found.value)))
     job = "none" if found.job is None else f"{_job(found.job)}: assistly jobs show {found.job.id}"
     return [*rows, ("job", job)]
 

@@ -85,10 +85,8 @@ def release(
             audit.record(
                 tx, "lock_release", by=by, note=note, name=name, owner_id=lock.owner_id, fence=lock.fence
             )
-    if json:
-        out.document({"released": lock})
-    else:
-        out.say(f"the lock {name!r} is free; {lock.owner_id!r} held it, with fence {lock.fence}")
+    sentence = f"the lock {name!r} is free; {lock.owner_id!r} held it, with fence {lock.fence}"
+    out.result({"released": lock}, sentence)
 
 
 def _held(out: Output, lock: WorkerLock) -> str:

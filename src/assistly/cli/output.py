@@ -7,12 +7,14 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+T = TypeVar("T")
 
 _WIDE = 100_000
 
@@ -61,6 +63,45 @@ class Output:
         for line in capture.get().splitlines():
             typer.echo(line.rstrip())
 
+    def page(
+        self,
+        kind: str,
+        found: Sequence[T],
+        columns: tuple[str, ...],
+        row: Callable[[T], tuple[str, ...]],
+        *,
+        option: str,
+        following: str | int | None,
+    ) -> None:
+        """Print the records of a list command: a document, or a row for each.
+
+        `kind` is the key of the document. `option` with the value `following` shows the next page; None is
+        for no further page.
+        """
+        if self.json:
+            self.document({kind: found, "next": following})
+            return
+        if found:
+            self.table(columns, [row(record) for record in found])
+        else:
+            self.say(f"no {kind}")
+        if following is not None:
+            self.remark(f"there may be more: {option} {following}")
+
+    def record(self, record: object, fields: Sequence[tuple[str, str]]) -> None:
+        """Print one record: a document, or a line for each of its fields."""
+        if self.json:
+            self.document(record)
+        else:
+            self.table((), fields)
+
+    def result(self, document: object, sentence: str) -> None:
+        """Print what a command has done: a document, or a sentence."""
+        if self.json:
+            self.document(document)
+        else:
+            self.say(sentence)
+
     def time(self, time: datetime | None) -> str:
         """A time with seconds and its offset, in the local zone or in UTC; "-" for none."""
         if time is None:
@@ -102,6 +143,11 @@ def shortened(text: str, width: int) -> str:
 def one_line(text: str, width: int = 60) -> str:
     """The text on one line, cut to `width` characters on a terminal, and whole when piped."""
     return shortened(text, width) if sys.stdout.isatty() else " ".join(text.split())
+
+
+def compact(value: object) -> str:
+    """A value as JSON on one line, whole."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def plural(count: int, noun: str) -> str:

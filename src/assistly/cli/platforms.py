@@ -93,7 +93,7 @@ def resume(platform: Name, by: By = None, note: Note = None, json: Json = False,
         _print(out, resumed)
 
 
-@platforms.command()
+@platforms.command(short_help="Limit how many jobs are taken within a time.")
 def limit(
     platform: Name,
     count: Annotated[
@@ -127,10 +127,7 @@ def _end(end: datetime | timedelta | None) -> datetime | None:
 
 
 def _print(out: Output, platform: Platform) -> None:
-    if out.json:
-        out.document(platform)
-    else:
-        out.say(f"{platform.name}: {_state(out, platform)}, {_limit(platform)}")
+    out.result(platform, f"{platform.name}: {_state(out, platform)}, {_limit(platform)}")
 
 
 def _state(out: Output, platform: Platform) -> str:

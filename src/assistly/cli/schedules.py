@@ -48,7 +48,7 @@ def show(id: Id) -> None:
         _show(storage, _existing(storage, id))
 
 
-@schedules.command()
+@schedules.command(short_help="Store a schedule, in place of the one of this name.")
 def put(
     id: Id,
     platform: Annotated[str, typer.Argument(help="Where it is published.")],

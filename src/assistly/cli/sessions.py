@@ -8,7 +8,7 @@ import typer
 
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc, Yes
-from .output import Output
+from .output import Output, compact
 
 sessions = typer.Typer(
     name="sessions", help="The sessions of users.", no_args_is_help=True, rich_markup_mode=None
@@ -28,24 +28,19 @@ def list_sessions(
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.sessions.list(after=after, limit=limit)
-    more = found[-1].user_id if len(found) == limit else None
-    if json:
-        out.document({"sessions": found, "next": more})
-        return
-    if not found:
-        out.say("no sessions")
-        return
-    rows = [(session.user_id, str(session.version), out.time(session.updated_at)) for session in found]
-    out.table(("user", "version", "changed"), rows)
-    if more is not None:
-        out.remark(f"there may be more: --after {more}")
+    out.page(
+        "sessions",
+        found,
+        ("user", "version", "changed"),
+        lambda each: (each.user_id, str(each.version), out.time(each.updated_at)),
+        option="--after",
+        following=found[-1].user_id if len(found) == limit else None,
+    )
 
 
 @sessions.command()
 def show(user: User, json: Json = False, utc: Utc = False) -> None:
     """Show the session of a user, with its data."""
-    import json as json_module
-
     from assistly.storage import NotFound
 
     out = Output(json=json, utc=utc)
@@ -53,16 +48,13 @@ def show(user: User, json: Json = False, utc: Utc = False) -> None:
         session = storage.sessions.get(user)
     if session is None:
         raise NotFound(f"there is no session of the user {user!r}")
-    if json:
-        out.document(session)
-        return
-    out.table(
-        (),
+    out.record(
+        session,
         [
             ("user", session.user_id),
             ("version", str(session.version)),
             ("changed", out.time(session.updated_at)),
-            ("data", json_module.dumps(session.data, ensure_ascii=False)),
+            ("data", compact(session.data)),
         ],
     )
 
@@ -82,7 +74,4 @@ def delete(user: User, yes: Yes = False, by: By = None, note: Note = None, json:
             if not tx.sessions.delete(user):
                 raise NotFound(f"there is no session of the user {user!r}")
             audit.record(tx, "sessions.delete", by=by, note=note, user_id=user)
-    if json:
-        out.document({"deleted": user})
-    else:
-        out.say("deleted")
+    out.result({"deleted": user}, "deleted")

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from assistly.worker import Publisher, Worker
     from assistly.worker.options import WorkerOptions
 
-OWNS_PROCESS = object()
-"""The `obj` of a command whose process ends with it, so that nothing that hangs may hold the process."""
-
 
 def worker(
     context: typer.Context,
@@ -83,7 +80,7 @@ def worker(
     from assistly.worker.signals import stop_on_signals
 
     _log_to_stderr()
-    owns_process = context.obj is OWNS_PROCESS
+    owns_process = context.obj is True
     end = ProcessEnd(grace)
     stop = _Stop(end)
     with (
