@@ -310,6 +310,12 @@ WRITES: dict[str, Operation] = {
     ),
     "idempotency.put": Operation(lambda s, _: s.idempotency.put("a", 1), lambda s: s.idempotency.claim("a")),
     "idempotency.put_many": Operation(lambda s, _: s.idempotency.put_many([(key, 1) for key in KEYS])),
+    "idempotency.forget": Operation(
+        lambda s, _: s.idempotency.forget("a"), lambda s: s.idempotency.put("a", 1)
+    ),
+    "idempotency.forget a claimed one": Operation(
+        lambda s, _: s.idempotency.forget("a"), lambda s: s.idempotency.claim("a")
+    ),
     "idempotency.run_once": Operation(
         lambda s, _: s.idempotency.run_once("a", lambda: 1), in_steps=True, repeats=False
     ),
@@ -379,9 +385,11 @@ READS: dict[str, Operation] = {
     "approvals.get": Operation(lambda s, _: s.approvals.get("a")),
     "approvals.list": Operation(lambda s, _: s.approvals.list()),
     "idempotency.get": Operation(lambda s, _: s.idempotency.get("a"), _gapped),
+    "idempotency.peek": Operation(lambda s, _: s.idempotency.peek("a"), _gapped),
     "nonces.seen": Operation(lambda s, _: s.nonces.seen("a")),
     "metrics.read": Operation(lambda s, _: s.metrics.read()),
     "lock.current": Operation(lambda s, _: s.lock.current()),
+    "lock.list": Operation(lambda s, _: s.lock.list(), lambda s: s.lock.acquire("me")),
     "events.list": Operation(lambda s, _: s.events.list(), _gapped),
     "events.read_after": Operation(lambda s, _: s.events.read_after(0), _gapped),
     "events.read_after a type": Operation(lambda s, _: s.events.read_after(0, event_type="type"), _gapped),
@@ -393,6 +401,7 @@ READS: dict[str, Operation] = {
     "queue.wait beside a pause": Operation(lambda s, _: s.queue.wait(0), _due_beside_a_pause),
     "prunable": Operation(lambda s, _: s.prunable(), _aged),
     "ping": Operation(lambda s, _: s.ping()),
+    "sizes": Operation(lambda s, _: s.sizes()),
     "migrate": Operation(lambda s, _: s.migrate()),
 }
 

@@ -176,6 +176,8 @@ def coordinate(storage: Storage) -> None:
     claims = [KeyClaim(key, None, token, later, NOW) for token, key in enumerate(["key 504", "free key"])]
     storage._context.backend.idempotency.claim_many(claims)
     keys.get("key 502")
+    keys.peek("key 505")
+    keys.forget("key 505")
     keys.run_once("newest key", lambda: 3)
     storage.lock.acquire("owner", name="lock 500")
     storage.lock.acquire("other", name="lock 500")

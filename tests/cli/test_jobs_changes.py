@@ -45,7 +45,7 @@ def document(run: Run, *arguments: str) -> Any:
 
 
 def trail(storage: Storage, verb: str) -> list[Any]:
-    return [event.payload for event in storage.events.list(event_type=f"operator.job.{verb}")]
+    return [event.payload for event in storage.events.list(event_type=f"operator.jobs.{verb}")]
 
 
 def test_list_by_every_filter(storage: Storage, run: Run) -> None:

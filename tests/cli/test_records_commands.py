@@ -18,6 +18,9 @@ READING = [
     ("sessions", "list"),
     ("sessions", "show", "ann"),
     ("events", "list"),
+    ("locks", "list"),
+    ("keys", "show", "k"),
+    ("metrics",),
 ]
 
 
@@ -40,7 +43,10 @@ def test_reading_creates_no_database(run: Run, command: tuple[str, ...]) -> None
     assert not Path("cli.db").exists()
 
 
-@pytest.mark.parametrize("command", [("platforms", "list"), ("events", "list")])
+@pytest.mark.parametrize(
+    "command",
+    [("platforms", "list"), ("events", "list"), ("locks", "list"), ("keys", "forget", "k"), ("metrics",)],
+)
 def test_no_server_is_exit_code_3(run: Run, no_server: str, command: tuple[str, ...]) -> None:
     code, out, err = run(*command)
     assert (code, out) == (3, "")

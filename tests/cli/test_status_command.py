@@ -15,8 +15,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from assistly.storage import MemoryBackend, Storage, open_storage
+from assistly.storage.engine import LockStoreBase
 from assistly.storage.testing.fixtures import START, FakeClock
 from assistly.views import status as view
+from contract.mutants.stores import NaiveEngine, NaiveLocks
 from worker.worker_harness import HANDLES_SIGINT
 
 Run = Callable[..., tuple[int, str, str]]
@@ -44,7 +46,8 @@ def test_the_state_of_a_busy_storage() -> None:
         storage.platforms.pause("paused", reason="down", by="ann")
         storage.platforms.limit("limited", 5, MINUTE)
         storage.platforms.take("limited", 5)
-        storage.lock.acquire("me", ttl=60 * MINUTE)
+        for name, minutes in (("worker", 60), ("nightly", 60), ("expired", 11)):
+            storage.lock.acquire("me", ttl=minutes * MINUTE, name=name)
         clock.advance(11 * MINUTE)
         found = view.status(storage, now=clock())
     assert {name: count.count for name, count in found.counts.items() if count.count} == {
@@ -65,7 +68,8 @@ def test_the_state_of_a_busy_storage() -> None:
     assert (platforms["limited"].limit, platforms["limited"].available) == ((5, MINUTE), 5)
     assert [job.last_error for job in found.retrying] == ["try later"]
     assert (found.unknown_count.count, found.unknown) == (1, [unknown])
-    assert [lock.owner_id for lock in found.locks] == ["me"]
+    assert [lock.name for lock in found.locks] == ["nightly", "worker"]
+    assert (found.size_bytes, found.sizes) == (None, {})
 
 
 def test_what_is_large_is_counted_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +107,43 @@ def test_the_command(run: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert (found["engine"], found["without_worker"]) == (engine, ["x"])
     assert found["unknown"][0]["id"] == job.id
     assert found["schema"].endswith(f"_{engine}")
-    assert (found["size_bytes"] or 0) > 0 or engine == "postgres"
+    assert found["size_bytes"] == sum(found["sizes"].values()) > 0
+    assert ("cli.db" if engine == "sqlite" else "assistly_queue_jobs") in found["sizes"]
     monkeypatch.setattr(view, "COUNT_LIMIT", 1)
     assert "1+" in run("status")[1]
+
+
+def test_locks_and_sizes(run: Run, engine: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.lock.acquire("host-a:1", ttl=60 * MINUTE, name="nightly")
+        out = run("status", "--utc")[1]
+        assert ["lock", "nightly", "host-a:1,", "fence", "1,"] in [
+            line.split()[:5] for line in out.splitlines()
+        ]
+        assert ["lock", "worker", "free"] in [line.split() for line in out.splitlines()]
+        found = json.loads(run("status", "--json")[1])
+        assert [lock["name"] for lock in found["locks"]] == ["nightly"]
+        assert [*found["sizes"].values()] == sorted(found["sizes"].values(), reverse=True)
+        names = (
+            ["cli.db", "cli.db-wal"] if engine == "sqlite" else ["assistly_events", "assistly_worker_lock"]
+        )
+        assert {*names} <= {*found["sizes"]}
+        assert all(f"\n{name} " in out for name in names)
+        assert len(found["sizes"]) == (2 if engine == "sqlite" else 12)
+
+
+def test_an_engine_that_lists_no_locks_shows_that_of_the_worker() -> None:
+    backend = NaiveEngine()
+    backend.lock = _UnlistedLocks(backend)
+    with Storage(backend, auto_prune=False) as storage:
+        assert view.status(storage).locks == []
+        lock = storage.lock.acquire("me", ttl=60 * MINUTE)
+        storage.lock.acquire("me", ttl=60 * MINUTE, name="nightly")
+        assert view.status(storage).locks == [lock]
+
+
+class _UnlistedLocks(NaiveLocks):
+    list = LockStoreBase.list  # type: ignore[assignment]
 
 
 @sqlite_only

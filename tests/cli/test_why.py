@@ -171,7 +171,7 @@ def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeCloc
     other = storage.queue.schedule("x", "b")
     with storage.transaction() as tx:
         tx.queue.cancel(other.id)
-        audit.record(tx, "job.cancel", by="ann", note="wrong text", job=other.id)
+        audit.record(tx, "jobs.cancel", by="ann", note="wrong text", job=other.id)
     assert "ann cancelled it at" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
     assert "(wrong text)" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
     assert "ann" not in reasons(storage, job, clock)[ReasonCode.CANCELLED]
@@ -179,7 +179,7 @@ def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeCloc
 
 def test_no_such_job_and_one_that_was_removed(storage: Storage, clock: FakeClock) -> None:
     assert "It was never stored" in reasons(storage, 7, clock)[ReasonCode.ABSENT]
-    audit.record(storage, "job.remove", by="ann", note=None, job=7)
+    audit.record(storage, "jobs.remove", by="ann", note=None, job=7)
     assert "ann removed it at" in reasons(storage, 7, clock)[ReasonCode.ABSENT]
 
 

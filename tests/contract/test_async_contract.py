@@ -27,6 +27,7 @@ from assistly.storage.testing.approvals_contract import ApprovalDecisionsContrac
 from assistly.storage.testing.batches_contract import BatchesContract
 from assistly.storage.testing.events_contract import EventReadingContract
 from assistly.storage.testing.idempotency_contract import IdempotencyFenceContract, RunOnceContract
+from assistly.storage.testing.idempotency_forget_contract import IdempotencyForgetContract
 from assistly.storage.testing.limits_contract import LimitsContract
 from assistly.storage.testing.lock_contract import LockContract
 from assistly.storage.testing.metrics_contract import MetricsContract
@@ -245,6 +246,7 @@ class ThroughAwait(
     SessionUpdatesContract,
     ApprovalDecisionsContract,
     IdempotencyFenceContract,
+    IdempotencyForgetContract,
     RunOnceContract,
     NoncesContract,
     BatchesContract,

@@ -593,6 +593,12 @@ class Reference:
             return None
         return IdempotencyRecord(key, row.value, row.saved_at, row.fingerprint)
 
+    def idempotency_row(self, answer: Any, key: str) -> IdempotencyRow | None:
+        return self.tables.keys.get(key)
+
+    def idempotency_forget(self, answer: Any, key: str) -> bool:
+        return self.tables.keys.pop(key, None) is not None
+
     # Nonces
 
     def nonces_register(self, answer: Any, nonce: str, timestamp_ms: int) -> bool:
@@ -670,6 +676,10 @@ class Reference:
     def lock_current(self, answer: Any, name: str, *, now: datetime) -> WorkerLock | None:
         held = self._lock(name, now)
         return None if held is None else self._as_lock(held)
+
+    def lock_list(self, answer: Any, *, now: datetime) -> list[WorkerLock]:
+        held = [self._lock(name, now) for name in sorted(self.tables.locks)]
+        return [self._as_lock(row) for row in held if row is not None]
 
     # Events
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from assistly.storage.engine.base import POLL_SECONDS, jobs
+from assistly.storage import ConfigurationError, SqliteBackend, Storage
+from assistly.storage.engine.base import POLL_SECONDS, BackendBase, LockStoreBase, jobs, records
 from assistly.storage.engines.memory import MemoryBackend
+from assistly.storage.testing.fixtures import MINUTE, START, TICK
+from contract.mutants.stores import NaiveEngine
 
 
 @pytest.mark.parametrize(("timeout", "slept"), [(30.0, POLL_SECONDS), (POLL_SECONDS / 2, POLL_SECONDS / 2)])
@@ -20,3 +25,29 @@ def test_a_wait_that_cannot_notice_changes_is_short(
     monkeypatch.setattr(jobs, "time", SimpleNamespace(sleep=sleeps.append))
     jobs.JobStoreBase.wait(store, timeout)
     assert sleeps == [slept]
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+def test_locks_are_listed_from_the_rows_that_move(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str
+) -> None:
+    monkeypatch.setattr(records, "_PAGE", 2)
+    backend: BackendBase = MemoryBackend() if engine == "memory" else SqliteBackend(tmp_path / "locks.db")
+    with closing(backend):
+        storage = Storage(backend, clock=lambda: START, auto_prune=False)
+        for number, name in enumerate(["b", "a", "\U0001f600", "\uffff", "B"], 1):
+            storage.lock.acquire("me", name=name, ttl=number * MINUTE)
+        released = storage.lock.acquire("me", name="released")
+        assert released is not None
+        storage.lock.release(released)
+        for now in (START, START + MINUTE - TICK, START + MINUTE, START + 4 * MINUTE, START + 5 * MINUTE):
+            expected = storage.lock.list(now=now)
+            assert LockStoreBase.list(backend.lock, now=now) == expected  # type: ignore[arg-type]
+        assert [lock.name for lock in storage.lock.list()] == ["B", "a", "b", "\uffff", "\U0001f600"]
+        assert storage.lock.list(now=START + 5 * MINUTE) == []
+
+
+def test_an_engine_whose_rows_do_not_move_says_that_it_lists_no_locks() -> None:
+    backend = NaiveEngine()
+    with pytest.raises(ConfigurationError, match="NaiveEngine cannot list its locks"):
+        LockStoreBase.list(backend.lock, now=START)  # type: ignore[arg-type]

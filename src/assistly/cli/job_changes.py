@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from . import audit
+from .asking import ask
 from .opening import opened
 from .output import Output, jsonable, one_line, plural
 
@@ -152,20 +152,11 @@ def _change_matching(
         else:
             left_out[reason] += 1
     if seen and not dry_run and not yes:
-        _ask(out, f"{change.verb.capitalize()} {plural(len(seen), 'job')}?")
+        question = f"{change.verb.capitalize()} {plural(len(seen), 'job')}?"
+        ask(out, question, instead="--yes, or --dry-run to look")
     _change_all(out, storage, change, seen, wanted, person, dry_run=dry_run)
     for reason, count in left_out.items():
         out.remark(f"{count} left out: {reason}")
-
-
-def _ask(out: Output, question: str) -> None:
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(
-            f"nothing was done, since there is no terminal to ask: {question} Add --yes, or --dry-run to look"
-        )
-    if not typer.confirm(question, err=True):
-        out.say("nothing was done")
-        raise typer.Exit(1)
 
 
 def _change_all(
@@ -248,7 +239,7 @@ def apply(
         changed, details = change.apply(tx, job)
         if changed is not None and changed.claim != job.claim:
             raise Conflict(f"job {job.id} was claimed meanwhile: nothing was changed")
-        audit.record(tx, f"job.{change.verb}", by=person.by, note=person.note, job=job.id, **details)
+        audit.record(tx, f"jobs.{change.verb}", by=person.by, note=person.note, job=job.id, **details)
         return changed
 
     return atomically(storage, work)

@@ -146,7 +146,7 @@ def _stored(
         if stored:
             ids = [job.id for job in stored]
             details = {"jobs": len(ids), "first": min(ids), "last": max(ids), "existed": existed}
-            audit.record(tx, "job.import", by=person.by, note=person.note, **details)
+            audit.record(tx, "jobs.import", by=person.by, note=person.note, **details)
 
     try:
         atomically(storage, work)

@@ -264,7 +264,7 @@ def add(
             min_gap=min_gap,
         )
         if not existed:
-            audit.record(tx, "job.add", by=by, note=note, job=job.id, platform=platform)
+            audit.record(tx, "jobs.add", by=by, note=note, job=job.id, platform=platform)
         return job, existed
 
     with opened(out) as storage:

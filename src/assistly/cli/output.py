@@ -176,3 +176,8 @@ def compact(value: object) -> str:
 def plural(count: int, noun: str) -> str:
     """A number with its noun: 1 job, 2 jobs."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def count_text(count: int, *, exact: bool) -> str:
+    """A number with commas, and a + if counting stopped there."""
+    return f"{count:,}" if exact else f"{count:,}+"

@@ -10,11 +10,10 @@ import typer
 
 from .opening import opened, storage_place
 from .options import Json, Utc
-from .output import Output, jsonable, one_line, plural
+from .output import Output, count_text, jsonable, one_line, plural
 
 if TYPE_CHECKING:
     from assistly.storage import Storage
-    from assistly.storage.settings import StorageSettings
     from assistly.views.status import JobCount, PlatformState, StorageStatus
 
 _CLEAR = "\x1b[H\x1b[2J"
@@ -68,7 +67,7 @@ def _watch(out: Output, storage: Storage, seconds: float) -> None:
 
 
 def _place() -> dict[str, Any]:
-    """What the settings say: the engine and its place, the schema and the size."""
+    """What the settings say: the engine and its place, and the schema."""
     from assistly.storage.settings import load_settings
 
     settings = load_settings()
@@ -76,7 +75,6 @@ def _place() -> dict[str, Any]:
         "engine": settings.engine,
         "place": storage_place(settings).removeprefix(f"{settings.engine} "),
         "schema": _schema(settings.engine),
-        "size_bytes": _size(settings),
     }
 
 
@@ -87,17 +85,6 @@ def _schema(engine: str) -> str | None:
     from assistly.storage.engines.sql.migrations import discover
 
     return discover(engine)[-1].name.removesuffix(".sql")
-
-
-def _size(settings: StorageSettings) -> int | None:
-    """The bytes of the file and its log. Servers are not asked."""
-    if settings.engine != "sqlite":
-        return None
-    size = 0
-    for end in ("", "-wal"):
-        with suppress(OSError):
-            size += settings.sqlite_path.with_name(settings.sqlite_path.name + end).stat().st_size
-    return size
 
 
 def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
@@ -132,17 +119,19 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
             for job in found.unknown
         ]
         out.table(("id", "platform", "publishing began", "content"), unknown)
+    if len(found.sizes) > 1:
+        out.say("\nsizes")
+        out.table(("of", "size"), [(name, _size(size)) for name, size in found.sizes.items()])
     if found.without_worker:
         out.say(f"\nno worker was seen on: {', '.join(found.without_worker)} (assistly worker)")
 
 
 def _general(out: Output, found: StorageStatus, place: dict[str, Any]) -> list[tuple[str, str]]:
-    size = place["size_bytes"]
     return [
         ("engine", place["engine"]),
         ("place", place["place"]),
         ("schema", place["schema"] or "-"),
-        *([("size", f"{size / 1e6:,.1f} MB")] if size is not None else []),
+        *([] if found.size_bytes is None else [("size", _size(found.size_bytes))]),
         ("ping", f"{found.ping.total_seconds() * 1000:.1f} ms"),
         ("at", out.time(found.at)),
     ]
@@ -171,7 +160,7 @@ def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
 def _platform(out: Output, platform: PlatformState) -> tuple[str, ...]:
     counts = platform.counts
     waiting = [counts[name] for name in ("scheduled", "retrying") if name in counts]
-    total = _count_text(sum(count.count for count in waiting), exact=all(count.exact for count in waiting))
+    total = count_text(sum(count.count for count in waiting), exact=all(count.exact for count in waiting))
     state = "; ".join(_states(out, platform)) or "-"
     held, dead = (_count(counts[name]) if name in counts else "0" for name in ("processing", "dead_letter"))
     return (platform.name, total, _count(platform.due), held, dead, state)
@@ -195,8 +184,8 @@ def _states(out: Output, platform: PlatformState) -> list[str]:
 
 
 def _count(count: JobCount) -> str:
-    return _count_text(count.count, exact=count.exact)
+    return count_text(count.count, exact=count.exact)
 
 
-def _count_text(count: int, *, exact: bool) -> str:
-    return f"{count:,}" if exact else f"{count:,}+"
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

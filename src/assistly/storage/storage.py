@@ -179,6 +179,15 @@ class Storage:
         """
         self._context.backend.maintain()
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many bytes the data takes, by what holds them.
+
+        On Postgres these are the tables, with their indexes; on SQLite the file and its write-ahead log. It
+        is empty on other engines, unless they have the optional member `sizes`, and inside a transaction.
+        """
+        sizes: Callable[[], dict[str, int]] = getattr(self._context.backend, "sizes", dict)
+        return sizes()
+
     def ping(self) -> float:
         """Make one round trip to the engine and return its duration in seconds.
 

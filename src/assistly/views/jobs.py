@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from assistly.storage import Event, Job, Platform, Storage
 
-AUDIT_PREFIX = "operator.job."
+AUDIT_PREFIX = "operator.jobs."
 """The types of the events that operations of people on jobs leave begin with this."""
 
 VERBS = ("cancel", "move", "remove", "replay", "resolve", "add", "import")

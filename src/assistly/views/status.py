@@ -56,7 +56,9 @@ class StorageStatus:
     Posted jobs are counted up to 10,000, and so are the jobs of each status by platform: a platform whose
     jobs all come behind these is missing. `oldest_due_age` is for how long the first due job has waited
     (None: none is due), `next_due_at` when the first waiting job falls due or fell due. `retrying` and
-    `unknown` hold the first 10 jobs that are retried, and whose outcome is unknown.
+    `unknown` hold the first 10 jobs that are retried, and whose outcome is unknown. `locks` are those that
+    are held, by name (of an engine that can list none, the lock `worker`). `sizes` are the bytes by table or
+    file, the largest first, and `size_bytes` is the sum (None: the engine does not know).
     """
 
     at: datetime
@@ -70,10 +72,12 @@ class StorageStatus:
     unknown_count: JobCount
     unknown: list[Job]
     locks: list[WorkerLock]
+    size_bytes: int | None
+    sizes: dict[str, int]
 
 
-class _Tally:
-    """Counts jobs by platform and status as they are read."""
+class Tally:
+    """Counts jobs by platform and status as they are read, up to COUNT_LIMIT of each status."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
@@ -104,6 +108,10 @@ class _Tally:
             if len(self.unknown) < _SHOWN:
                 self.unknown.append(job)
 
+    def count(self, platform: str, status: str) -> JobCount:
+        """The jobs of a platform that have a status."""
+        return JobCount(self._counts[platform][status], status not in self._cut)
+
     @property
     def names(self) -> set[str]:
         """The platforms of the jobs that were counted."""
@@ -111,8 +119,7 @@ class _Tally:
 
     def counts(self, platform: str) -> dict[str, JobCount]:
         """The jobs of a platform by status, where there are any."""
-        found = self._counts.get(platform, Counter())
-        return {status: JobCount(count, status not in self._cut) for status, count in sorted(found.items())}
+        return {status: self.count(platform, status) for status in sorted(self._counts.get(platform, ()))}
 
     def due(self, platform: str) -> JobCount:
         """How many jobs of a platform are due."""
@@ -127,10 +134,8 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     """Read the state of a storage. `now` is the time it is told for (default: this machine's)."""
     at = now or datetime.now(UTC)
     ping = timedelta(seconds=storage.ping())
-    tally = _Tally(at)
-    tally.read(_waiting(storage), "scheduled", "retrying")
-    for name in ("processing", "dead_letter", "cancelled"):
-        tally.read(_of_status(storage, name), name)
+    tally = unfinished(storage, at)
+    tally.read(_of_status(storage, "cancelled"), "cancelled")
     posted = tally.read(_of_status(storage, "posted"), "posted")
     counts = {str(name): JobCount(count) for name, count in storage.queue.counts(posted=False).items()}
     counts["posted"] = JobCount(posted, posted < COUNT_LIMIT)
@@ -138,7 +143,7 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     names = sorted(tally.names | {name for name, found in known.items() if found.paused or found.limit})
     platforms = [_platform(storage, name, known.get(name), tally, at) for name in names]
     due = storage.queue.next_due_at()
-    lock = storage.lock.current()
+    sizes = sorted(storage.sizes().items(), key=lambda item: (-item[1], item[0]))
     return StorageStatus(
         at=at,
         ping=ping,
@@ -150,12 +155,33 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
         retrying=storage.queue.list(status="retrying", limit=_SHOWN),
         unknown_count=tally.unknown_count(),
         unknown=tally.unknown,
-        locks=[] if lock is None else [lock],
+        locks=_held_locks(storage),
+        size_bytes=sum(size for _, size in sizes) if sizes else None,
+        sizes=dict(sizes),
     )
 
 
+def _held_locks(storage: Storage) -> list[WorkerLock]:
+    from assistly.storage import ConfigurationError
+
+    try:
+        return storage.lock.list()
+    except ConfigurationError:
+        lock = storage.lock.current()
+        return [] if lock is None else [lock]
+
+
+def unfinished(storage: Storage, now: datetime) -> Tally:
+    """Count the jobs that wait, are held by workers, or need a person."""
+    tally = Tally(now)
+    tally.read(_waiting(storage), "scheduled", "retrying")
+    for name in ("processing", "dead_letter"):
+        tally.read(_of_status(storage, name), name)
+    return tally
+
+
 def _platform(
-    storage: Storage, name: str, found: Platform | None, tally: _Tally, now: datetime
+    storage: Storage, name: str, found: Platform | None, tally: Tally, now: datetime
 ) -> PlatformState:
     oldest = tally.oldest.get(name)
     is_paused = found is not None and found.paused

@@ -589,6 +589,31 @@ class CompletesWithoutToken(NaiveEngine):
             return super().complete(key, (row and row.token) or token, value, now=now)
 
 
+class ForgetsNoKeyInProgress(NaiveEngine):
+    class idempotency_type(NaiveIdempotency):  # noqa: N801
+        def forget(self, key: str) -> bool:
+            return self.get(key) is not None and super().forget(key)
+
+
+class ForgetsWhatIsUnknown(NaiveEngine):
+    class idempotency_type(NaiveIdempotency):  # noqa: N801
+        def forget(self, key: str) -> bool:
+            return super().forget(key) or True
+
+
+class ListsLocksOneTickLate(NaiveEngine):
+    class lock_type(NaiveLocks):  # noqa: N801
+        def list(self, *, now: datetime) -> Any:
+            return super().list(now=now - TICK)
+
+
+class ListsLocksInInsertionOrder(NaiveEngine):
+    class lock_type(NaiveLocks):  # noqa: N801
+        def list(self, *, now: datetime) -> Any:
+            names = [*self.tables.locks]
+            return sorted(super().list(now=now), key=lambda lock: names.index(lock.name))
+
+
 class ReleaseForgetsTheFence(NaiveEngine):
     class lock_type(NaiveLocks):  # noqa: N801
         def release(self, name: str, owner_id: str, fence: int, *, now: datetime) -> bool:

@@ -21,8 +21,9 @@ from assistly.storage.engine.base import (
     SessionStoreBase,
     SnapshotStoreBase,
 )
-from assistly.storage.records import Approval, Event, Latency, Metrics, Session, Snapshot
+from assistly.storage.records import Approval, Event, Latency, Metrics, Session, Snapshot, WorkerLock
 from assistly.storage.retention import milliseconds
+from assistly.storage.transitions import lock_held
 
 from .engine import NaiveBackend, NaiveStore, reads, writes
 from .queue import NaiveJobs
@@ -163,6 +164,11 @@ class NaiveLocks(NaiveStore, LockStoreBase[NaiveBackend]):
     @writes
     def save(self, row: LockRow) -> None:
         self.tables.locks[self.kept(row.name)] = row
+
+    @reads
+    def list(self, *, now: datetime) -> builtins.list[WorkerLock]:
+        held = [lock_held(self.tables.locks[name], now=now) for name in sorted(self.tables.locks)]
+        return [lock for lock in held if lock is not None]
 
 
 class NaiveEvents(NaiveStore, EventStoreBase[NaiveBackend]):

@@ -13,6 +13,7 @@ from assistly.storage.testing.engine_contract import LookAheadContract, SavingCo
 from assistly.storage.testing.events_contract import EventsContract
 from assistly.storage.testing.fixtures import Contract
 from assistly.storage.testing.idempotency_contract import IdempotencyFenceContract
+from assistly.storage.testing.idempotency_forget_contract import IdempotencyForgetContract
 from assistly.storage.testing.json_contract import JsonContract
 from assistly.storage.testing.lock_contract import LockContract
 from assistly.storage.testing.metrics_contract import LatencyContract, MetricsContract
@@ -126,7 +127,11 @@ CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
     catalog.FloatsComeBackAsIntegers: JsonContract,
     catalog.SessionsLoseUpdates: SessionsContract,
     catalog.CompletesWithoutToken: IdempotencyFenceContract,
+    catalog.ForgetsNoKeyInProgress: IdempotencyForgetContract,
+    catalog.ForgetsWhatIsUnknown: IdempotencyForgetContract,
     catalog.ReleaseForgetsTheFence: LockContract,
+    catalog.ListsLocksOneTickLate: LockContract,
+    catalog.ListsLocksInInsertionOrder: LockContract,
     catalog.UsesTheIdsOfJobsAgain: QueueReadingContract,
     catalog.UsesTheIdsOfEventsAgain: EventsContract,
     catalog.RollbackLeavesNonces: TransactionsContract,

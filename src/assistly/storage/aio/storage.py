@@ -132,6 +132,9 @@ class AsyncStorage:
     async def maintain(self) -> None:
         await self._calls.run(self._storage.maintain)
 
+    async def sizes(self) -> dict[str, int]:
+        return await self._calls.run(self._storage.sizes)
+
     async def ping(self) -> float:
         return await self._calls.run(self._storage.ping)
 
@@ -163,7 +166,7 @@ class AsyncStorage:
         return f"Async{self._storage!r}"
 
 
-for _name in ("prune", "prunable", "maintain", "ping", "migrate"):
+for _name in ("prune", "prunable", "maintain", "sizes", "ping", "migrate"):
     getattr(AsyncStorage, _name).__doc__ = getattr(Storage, _name).__doc__
 
 

@@ -140,6 +140,12 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
     async def get(self, key: str) -> IdempotencyRecord | None:
         return await self._run(self._store.get, key)
 
+    async def peek(self, key: str) -> IdempotencyClaim | None:
+        return await self._run(self._store.peek, key)
+
+    async def forget(self, key: str) -> bool:
+        return await self._run(self._store.forget, key)
+
     async def run_once(
         self,
         key: str,
@@ -230,6 +236,9 @@ class AsyncLocks(AsyncStore[Locks], mirrors=Locks):
 
     async def current(self, name: str = "worker", *, now: datetime | None = None) -> WorkerLock | None:
         return await self._run(self._store.current, name, now=now)
+
+    async def list(self, *, now: datetime | None = None) -> builtins.list[WorkerLock]:
+        return await self._run(self._store.list, now=now)
 
 
 class AsyncEvents(AsyncStore[Events], mirrors=Events):

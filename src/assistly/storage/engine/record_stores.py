@@ -84,6 +84,12 @@ class IdempotencyStore(Protocol):
     def get(self, key: str) -> IdempotencyRecord | None:
         """The result of the key; None if it is unknown or in progress."""
 
+    def row(self, key: str) -> IdempotencyRow | None:
+        """The key as it is stored, or None."""
+
+    def forget(self, key: str) -> bool:
+        """Delete the key, completed or in progress. False if it is unknown."""
+
 
 class NonceStore(Protocol):
     """Webhook nonces."""
@@ -133,6 +139,9 @@ class LockStore(Protocol):
 
     def current(self, name: str, *, now: datetime) -> WorkerLock | None:
         """The lock if it is held, else None. [lock_held]"""
+
+    def list(self, *, now: datetime) -> Sequence[WorkerLock]:
+        """All locks that are held, by name. [lock_held]"""
 
 
 class EventStore(Protocol):

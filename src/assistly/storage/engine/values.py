@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from ..records import Job, Json, record
 from ..validation import JsonText as JsonText
@@ -130,3 +130,10 @@ class LockRow:
     fence: int
     acquired_at: datetime
     expires_at: datetime
+
+
+def lock_of_row(row: tuple[Any, ...]) -> LockRow:
+    """A lock from its row of the kind `locks`, whose times are in microseconds since 1970."""
+    name, owner_id, fence, acquired_at, expires_at = row
+    times = (_EPOCH + timedelta(microseconds=time) for time in (acquired_at, expires_at))
+    return LockRow(name, owner_id, fence, *times)

@@ -112,6 +112,22 @@ class Idempotency:
         """Return the stored result of a key; None if the key is unknown, or its command is in progress."""
         return self._context.backend.idempotency.get(check.name("key", key))
 
+    def peek(self, key: str) -> IdempotencyClaim | None:
+        """Return what `claim` would find, and take nothing; None if the key is unknown.
+
+        The state is `completed` or `in_progress`, also after the lease has run out. The claim ends nothing:
+        for `complete` and `abandon` it is lost.
+        """
+        row = self._context.backend.idempotency.row(check.name("key", key))
+        return None if row is None else _as_claim(row, ClaimState.IN_PROGRESS, _new_token())
+
+    def forget(self, key: str) -> bool:
+        """Delete a key, whether its command is in progress or has a result; False if it is unknown.
+
+        The same command can then run again, even if it runs still: that caller's claim is lost.
+        """
+        return self._context.backend.idempotency.forget(check.name("key", key))
+
     def run_once(
         self,
         key: str,
@@ -253,13 +269,15 @@ def _claim(row: IdempotencyRow, request: ClaimRequest) -> IdempotencyClaim:
             f"not {fingerprint!r}",
             row.key,
         )
+    is_mine = row.token == request.token
+    return _as_claim(row, ClaimState.ACQUIRED if is_mine else ClaimState.IN_PROGRESS, request.token)
+
+
+def _as_claim(row: IdempotencyRow, state: ClaimState, token: int) -> IdempotencyClaim:
+    """The claim for a caller with this token; `state` is that of a key without a result."""
     if row.completed:
         state = ClaimState.COMPLETED
-    elif row.token == request.token:
-        state = ClaimState.ACQUIRED
-    else:
-        state = ClaimState.IN_PROGRESS
-    return IdempotencyClaim(row.key, state, row.value, row.fingerprint, row.lease_until, request.token)
+    return IdempotencyClaim(row.key, state, row.value, row.fingerprint, row.lease_until, token)
 
 
 def _lost(claim: IdempotencyClaim) -> ClaimLost:

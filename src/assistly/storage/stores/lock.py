@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from datetime import datetime, timedelta
 
 from .. import validation as check
@@ -71,6 +72,13 @@ class Locks:
         """Return the lock if it is held; None if it is free or has expired."""
         check.name("name", name)
         return self._context.backend.lock.current(name, now=self._context.lease_now(now))
+
+    def list(self, *, now: datetime | None = None) -> builtins.list[WorkerLock]:
+        """Return all locks that are held, by name. Those that have expired or were released are not in it.
+
+        Raises ConfigurationError for an engine that can list no locks.
+        """
+        return [*self._context.backend.lock.list(now=self._context.lease_now(now))]
 
     def _ttl(self, ttl: timedelta | None) -> timedelta:
         return self._context.policies.lock_ttl if ttl is None else check.duration("ttl", ttl, zero=False)

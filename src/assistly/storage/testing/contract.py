@@ -14,6 +14,7 @@ from .idempotency_contract import (
     IdempotencySequencesContract,
     RunOnceContract,
 )
+from .idempotency_forget_contract import IdempotencyForgetContract
 from .json_contract import JsonContract
 from .limits_contract import LimitsContract
 from .lock_contract import LockContract
@@ -47,6 +48,7 @@ class StorageContract(
     IdempotencyFenceContract,
     RunOnceContract,
     IdempotencySequencesContract,
+    IdempotencyForgetContract,
     NoncesContract,
     BatchesContract,
     MetricsContract,

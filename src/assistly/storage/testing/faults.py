@@ -65,7 +65,7 @@ CALLS = (
         for name in vars(kind)
         if not name.startswith("_")
     ),
-    *("transaction", "commit", "bind", "now", "ping", "migrate", "maintain"),
+    *("transaction", "commit", "bind", "now", "ping", "migrate", "maintain", "sizes"),
 )
 """The names of the calls of an engine: `jobs.insert`, and so on.
 
@@ -76,8 +76,7 @@ CALLS = (
 _READING = {
     *("get", "list", "read_after", "seen", "read", "current", "in_window", "by_key", "counts", "waiting"),
     *("next_due_at", "late", "expired", "wait", "lock_platforms", "prepare_gap_checks", "newest_beyond"),
-    "count_prunable",
-    *("transaction", "bind", "now", "ping", "maintain"),
+    *("count_prunable", "row", "transaction", "bind", "now", "ping", "maintain", "sizes"),
 }
 
 
@@ -310,6 +309,10 @@ class _View:
 
     def maintain(self) -> None:
         self._run("maintain", self._backend.maintain)
+
+    def sizes(self) -> dict[str, int]:
+        sizes: Callable[[], dict[str, int]] = getattr(self._backend, "sizes", dict)
+        return self._run("sizes", sizes)
 
     @contextmanager
     def transaction(self) -> Iterator[StorageBackend]:

@@ -27,6 +27,7 @@ from .fixtures import (
     fresh_name,
     open_for_test,
     together,
+    undone,
 )
 from .strategies import moments, names
 
@@ -154,6 +155,40 @@ class LockContract(Contract):
         assert storage.lock.release(second) is True
         assert storage.lock.current(name) == first
 
+    def test_a_list_has_all_held_locks_by_name(self, storage: Storage, name: str) -> None:
+        ends = ["b", "B", "a", "\U0001f600", "\uffff", "\xe9", "a\x01", "aa"]
+        locks = [_acquired(storage, f"{name}{end}", "me") for end in ends]
+        in_order = sorted(locks, key=lambda lock: lock.name.encode())
+        assert _listed(storage, name) == in_order
+        assert [lock.name for lock in in_order] != [lock.name for lock in locks]
+
+    def test_a_list_has_no_expired_lock(self, storage: Storage, clock: FakeClock, name: str) -> None:
+        short = _acquired(storage, f"{name}-short", "a")
+        long = storage.lock.acquire("a", ttl=MINUTE + TICK, name=f"{name}-long")
+        clock.advance(MINUTE - TICK)
+        assert _listed(storage, name) == [long, short]
+        clock.advance(TICK)
+        assert _listed(storage, name) == [long]
+        assert _listed(storage, name, now=START + MINUTE - TICK) == [long, short]
+        clock.advance(TICK)
+        assert _listed(storage, name) == []
+
+    def test_a_list_has_no_released_lock(self, storage: Storage, name: str) -> None:
+        first, second = (_acquired(storage, f"{name}{end}", "a") for end in "ab")
+        storage.lock.release(first)
+        for now in (None, START - TICK):
+            assert _listed(storage, name, now=now) == [second]
+        renewed = storage.lock.renew(second, ttl=HOUR)
+        taken = _acquired(storage, first.name, "b")
+        assert taken.fence > first.fence
+        assert _listed(storage, name) == [taken, renewed]
+
+    def test_a_list_in_a_transaction(self, storage: Storage, name: str) -> None:
+        with undone(storage) as tx:
+            lock = tx.lock.acquire("a", ttl=MINUTE, name=name)
+            assert _listed(tx, name) == [lock]
+        assert _listed(storage, name) == []
+
     def test_the_default_name_and_time(self, backend: StorageBackend, clock: FakeClock) -> None:
         storage = open_for_test(backend, clock)
         lock = storage.lock.acquire("a")
@@ -255,6 +290,11 @@ class LockContract(Contract):
                     with pytest.raises(LockLost):
                         storage.lock.renew(lock, ttl=SECOND)
             assert storage.lock.current(name) == current
+
+
+def _listed(storage: Storage, name: str, now: datetime | None = None) -> list[WorkerLock]:
+    """Those of the listed locks whose names begin with this one: other tests have left locks."""
+    return [lock for lock in storage.lock.list(now=now) if lock.name.startswith(name)]
 
 
 def _acquired(storage: Storage, name: str, owner: str) -> WorkerLock:

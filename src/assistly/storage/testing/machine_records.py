@@ -131,6 +131,10 @@ class IdempotencyMachine(LockstepMachine):
         else:
             self.ask(lambda api, side: api.idempotency.complete(self.of(claim, side), value))
 
+    @rule(key=names)
+    def forget_key(self, key: str) -> None:
+        self.ask(lambda api, _: api.idempotency.forget(key))
+
     @rule(puts=st.lists(st.tuples(ids, values, ages), min_size=1, max_size=4))
     def put_keys(self, puts: list[tuple[str, Json, timedelta | None]]) -> None:
         for key, value, age in puts:
@@ -157,7 +161,7 @@ class IdempotencyMachine(LockstepMachine):
 
     @invariant()
     def keys_agree(self) -> None:
-        self.ask(lambda api, _: [api.idempotency.get(key) for key in IDS])
+        self.ask(lambda api, _: [(api.idempotency.get(key), api.idempotency.peek(key)) for key in IDS])
 
 
 class LockMachine(LockstepMachine):
@@ -195,6 +199,7 @@ class LockMachine(LockstepMachine):
     @invariant()
     def locks_agree(self) -> None:
         self.ask(lambda api, _: [api.lock.current(self.name(short)) for short in ("a", "A")])
+        self.ask(lambda api, _: [lock for lock in api.lock.list() if lock.name.startswith(self.unique)])
 
 
 class LogMachine(LockstepMachine):

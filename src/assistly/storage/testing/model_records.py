@@ -185,6 +185,18 @@ class ModelIdempotency:
             return None
         return IdempotencyRecord(key, copied(row.value), row.saved_at, row.fingerprint)
 
+    def peek(self, key: str) -> IdempotencyClaim | None:
+        row = self._row(key)
+        if row is None:
+            return None
+        return self._claim(row, ClaimState.COMPLETED if row.completed else ClaimState.IN_PROGRESS)
+
+    def forget(self, key: str) -> bool:
+        row = self._row(key)
+        if row is not None:
+            self._state.tables.keys.remove(row)
+        return row is not None
+
     def run_once(
         self,
         key: str,
@@ -262,6 +274,10 @@ class ModelLock:
         if mutex is None or mutex.holder is None or mutex.holder.expires_at <= self._state.now():
             return None
         return mutex.holder
+
+    def list(self) -> Sequence[WorkerLock]:
+        held = [self.current(name) for name in sorted(self._state.tables.locks)]
+        return [lock for lock in held if lock is not None]
 
 
 class ModelEvents:

@@ -109,6 +109,10 @@ class BackendBase(ABC):
         """Ping, which fails after `close`. By default there is nothing to clean up."""
         self.ping()
 
+    def sizes(self) -> dict[str, int]:
+        """How many bytes the data takes, by the name of what holds them. Empty by default: not known."""
+        return {}
+
     def bind(self, connection: Any) -> BackendBase:
         """Raise InvalidValue: by default an engine has no connections to bind."""
         raise InvalidValue(

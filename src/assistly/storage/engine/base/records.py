@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +11,22 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from ... import transitions
+from ...errors import ConfigurationError
 from ...records import Approval, Event, IdempotencyRecord, Metrics, Session, Snapshot, WorkerLock
-from ..values import Document, IdempotencyRow, JsonText, KeyClaim, LockRow, PrunedByAge, PrunedByCap
-from .backend import B, StoreBase
+from ..transfer import Row
+from ..values import (
+    Document,
+    IdempotencyRow,
+    JsonText,
+    KeyClaim,
+    LockRow,
+    PrunedByAge,
+    PrunedByCap,
+    lock_of_row,
+)
+from .backend import B, BackendBase, StoreBase
+
+_PAGE = 1000
 
 MOST_DELETED = 10_000
 """Rows that the default of `RetentionStoreBase.count_prunable` deletes at most before it undoes that."""
@@ -205,6 +219,14 @@ class IdempotencyStoreBase(StoreBase[B], ABC):
             return None
         return IdempotencyRecord(row.key, row.value, row.saved_at, row.fingerprint)
 
+    def forget(self, key: str) -> bool:
+        """From `row` and `delete`."""
+        with self._atomic() as keys:
+            is_stored = keys.row(key, lock=True) is not None
+            if is_stored:
+                keys.delete(key)
+            return is_stored
+
 
 class NonceStoreBase(StoreBase[B], ABC):
     """Required: register, seen."""
@@ -290,6 +312,21 @@ class LockStoreBase(StoreBase[B], ABC):
     def current(self, name: str, *, now: datetime) -> WorkerLock | None:
         """From `load`."""
         return transitions.lock_held(self.load(name), now=now)
+
+    def list(self, *, now: datetime) -> Sequence[WorkerLock]:
+        """From `read_rows` of the backend. Raises ConfigurationError if it has none of its own."""
+        if type(self._backend).read_rows is BackendBase.read_rows:
+            raise ConfigurationError(
+                f"the engine {type(self._backend).__name__} cannot list its locks: it has neither "
+                "`lock.list` nor `read_rows`"
+            )
+        found: builtins.list[WorkerLock] = []
+        after: Row | None = None
+        while rows := self._backend.read_rows("locks", after=after, limit=_PAGE):
+            held = (transitions.lock_held(lock_of_row(row), now=now) for row in rows)
+            found += [lock for lock in held if lock is not None]
+            after = rows[-1][:1]
+        return found
 
     def _change(self, name: str, change: Callable[[LockRow | None], LockRow | None]) -> LockRow | None:
         with self._atomic() as locks:

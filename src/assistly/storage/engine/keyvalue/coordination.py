@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
+from ...records import WorkerLock
+from ...transitions import lock_held
 from ..base import IdempotencyStoreBase, LockStoreBase, NonceStoreBase
 from ..values import IdempotencyRow, LockRow
 from . import keys
@@ -60,6 +65,13 @@ class KeyValueLocks(MapStore, LockStoreBase[MapScope]):
         with self._read() as map:
             value = map.get(keys.LOCKS + name.encode())
         return None if value is None else LockRow(name, *self._unpack(value))
+
+    def list(self, *, now: datetime) -> Sequence[WorkerLock]:
+        with self._read() as map:
+            found = [*map.scan(keys.LOCKS, keys.after(keys.LOCKS))]
+        rows = (LockRow(key[1:].decode(), *self._unpack(value)) for key, value in found)
+        held = (lock_held(row, now=now) for row in rows)
+        return [lock for lock in held if lock is not None]
 
     def save(self, row: LockRow) -> None:
         with self._write() as map:

@@ -29,6 +29,15 @@ _STORES = SqlStores(
     transfer=PostgresTransfer,
 )
 
+_SIZES = """
+    SELECT class.relname::text, pg_catalog.pg_total_relation_size(class.oid)
+    FROM pg_catalog.pg_class AS class
+    JOIN pg_catalog.pg_namespace AS space ON space.oid = class.relnamespace
+    WHERE space.nspname = %(schema)s AND class.relkind = 'r'
+        AND pg_catalog.starts_with(class.relname::text, 'assistly_')
+    ORDER BY 2 DESC, 1
+"""
+
 
 class PostgresBackend(SqlBackend):
     """Storage in the schema `schema` of a PostgreSQL server, from version 15.
@@ -84,6 +93,7 @@ class PostgresBackend(SqlBackend):
         self._maintenance = Maintenance(
             database.target, f"{database.dialect.quoted_schema}.assistly_queue_jobs", database.limits
         )
+        self._schema = schema
         self._label = f"{database.target.label} schema={schema}"
 
     def ping(self) -> None:
@@ -93,6 +103,10 @@ class PostgresBackend(SqlBackend):
     def maintain(self) -> None:
         """Vacuum the table of jobs, if it holds enough dead rows to slow claims down."""
         self._maintenance.run()
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each table of this package, with its indexes."""
+        return dict(self._database.select(_SIZES, {"schema": self._schema}))
 
     def close(self) -> None:
         """Close all connections, and cancel a vacuum in progress."""

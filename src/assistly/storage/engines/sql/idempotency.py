@@ -55,6 +55,7 @@ class IdempotencyStatements:
             WHERE {is_held}
         """
         self.abandon = f"DELETE FROM {table} WHERE {is_held}"
+        self.forget = f"DELETE FROM {table} WHERE key = {p.key}"
         self.put = f"""
             INSERT INTO {table} (key, saved_at, completed, value)
             VALUES ({p.key}, {p.saved_at}, TRUE, {p.value}{d.jsonb})
@@ -80,7 +81,7 @@ class SqlIdempotencyStore(SqlStore):
         if self._database.execute(self._sql.claim_new, params):
             return _taken(claim, fingerprint)
         for _ in range(_ROUNDS):
-            row = self._select_one(self._sql.row, {"key": key}, self._row)
+            row = self.row(key)
             if row is not None and transitions.key_taken(row, claim) is None:
                 return row
             taken = self._database.returning(self._sql.claim, params)
@@ -123,6 +124,12 @@ class SqlIdempotencyStore(SqlStore):
 
     def get(self, key: str) -> IdempotencyRecord | None:
         return self._select_one(self._sql.get, {"key": key}, self._record)
+
+    def row(self, key: str) -> IdempotencyRow | None:
+        return self._select_one(self._sql.row, {"key": key}, self._row)
+
+    def forget(self, key: str) -> bool:
+        return self._database.execute(self._sql.forget, {"key": key}) > 0
 
     def _claim_params(self, claim: KeyClaim) -> dict[str, Any]:
         return {

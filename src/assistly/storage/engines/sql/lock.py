@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +35,10 @@ class LockStatements:
         self.holder = f"""
             SELECT {_COLUMNS} FROM {table}
             WHERE name = {p.name} AND owner_id IS NOT NULL AND held_until > {p.now}
+        """
+        self.list = f"""
+            SELECT {_COLUMNS} FROM {table} WHERE owner_id IS NOT NULL AND held_until > {p.now}
+            ORDER BY name{d.by_code_point}
         """
         self.create = f"""
             INSERT INTO {table} (id, name, owner_id, fence, held_since, held_until, acquired_at, expires_at)
@@ -90,6 +95,9 @@ class SqlLockStore(SqlStore):
 
     def current(self, name: str, *, now: datetime) -> WorkerLock | None:
         return self._select_one(self._sql.holder, {"name": name, "now": self._bind(now)}, self._lock)
+
+    def list(self, *, now: datetime) -> Sequence[WorkerLock]:
+        return self._select(self._sql.list, {"now": self._bind(now)}, self._lock)
 
     def _params(self, name: str, owner_id: str, *, now: datetime, expires_at: datetime) -> dict[str, Any]:
         return {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 from ... import forks
 from ...clock import machine_clock
@@ -51,6 +53,15 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         super().__init__(self._file, _STORES)
         self.on_schema = self._file.on_schema
         forks.register(self)
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of the file and of its write-ahead log, if that is there."""
+        self.ping()
+        found: dict[str, int] = {}
+        for path in (self.path, Path(f"{self.path}-wal")):
+            with suppress(FileNotFoundError):
+                found[path.name] = path.stat().st_size
+        return found
 
     def before_fork(self) -> None:
         try:

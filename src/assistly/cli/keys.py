@@ -1,0 +1,100 @@
+"""`assistly keys`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .opening import opened
+from .options import By, Json, Note, Utc
+from .output import Output, compact
+
+if TYPE_CHECKING:
+    from assistly.storage import Job
+    from assistly.views.keys import KeyState
+
+keys = typer.Typer(
+    name="keys",
+    help="Idempotency keys, under which commands run once.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The key.")]
+
+
+@keys.command()
+def show(key: Key, json: Json = False, utc: Utc = False) -> None:
+    """Show what is stored under a key, and the job that has it. Exit code 1 if there is neither.
+
+    A command and a job may have the same key, and know nothing of each other: `idempotency.claim` and
+    `run_once` store the one, `queue.schedule` the other.
+    """
+    from assistly.storage import NotFound
+    from assistly.views.keys import key_state
+
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        found = key_state(storage, key)
+    if not found.exists:
+        raise NotFound(f"neither a command nor a job has the key {key!r}")
+    out.record(found, [("key", key), ("command", _command(out, found)), *_details(found)])
+
+
+@keys.command()
+def forget(key: Key, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
+    """Forget a key: the same command can run again. Exit code 1 if nothing is stored under it.
+
+    Its result is deleted, and so is the claim of a caller that runs the command at this moment: the next one
+    runs it a second time, beside the first, whose result is then refused. A job with the same key keeps it,
+    and `queue.schedule` with that key goes on returning this job: see `assistly jobs remove`.
+    """
+    from assistly.storage import NotFound
+    from assistly.views.keys import key_state
+
+    from . import audit
+
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage, storage.transaction() as tx:
+        found = key_state(tx, key)
+        if not tx.idempotency.forget(key):
+            held = f"; {_job(found.job)} has it, and keeps it" if found.job else ""
+            raise NotFound(f"no command is stored under the key {key!r}{held}")
+        audit.record(tx, "keys.forget", by=by, note=note, key=key, state=found.state)
+    sentence = f"the key {key!r} is forgotten, so that the same command can run again: {_lost(out, found)}"
+    if found.job is not None:
+        sentence += f"\n{_job(found.job)} has the same key, and keeps it"
+    out.result({"forgotten": found}, sentence)
+
+
+def _lost(out: Output, found: KeyState) -> str:
+    if found.state == "completed":
+        return f"its result, stored at {out.time(found.saved_at)}, is deleted"
+    if found.state == "in_progress":
+        return f"whoever runs it now, until {out.time(found.lease_until)}, cannot store the result any more"
+    return f"it was begun, and not completed until {out.time(found.lease_until)}"
+
+
+def _command(out: Output, found: KeyState) -> str:
+    if found.state == "completed":
+        return (
+            f"completed at {out.time(found.saved_at)}: it is answered with its result, and does not run again"
+        )
+    if found.state == "in_progress":
+        return f"in progress until {out.time(found.lease_until)}: a caller runs it, or has died"
+    if found.state == "lease_over":
+        return f"begun, and not completed until {out.time(found.lease_until)}: the next caller runs it"
+    return "unknown: the next caller runs it"
+
+
+def _details(found: KeyState) -> list[tuple[str, str]]:
+    rows = [] if found.fingerprint is None else [("fingerprint", found.fingerprint)]
+    if found.state == "completed":
+        rows.append(("result", compact(found.value)))
+    job = "none" if found.job is None else f"{_job(found.job)}: assistly jobs show {found.job.id}"
+    return [*rows, ("job", job)]
+
+
+def _job(job: Job) -> str:
+    return f"job {job.id} on {job.platform} ({job.status})"

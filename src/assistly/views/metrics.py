@@ -1,0 +1,68 @@
+"""Numbers for machines: the jobs of the queue by status and platform, and the counters and latency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from .status import JobCount, unfinished
+
+if TYPE_CHECKING:
+    from assistly.storage import Latency, Storage
+
+STATUSES = ("scheduled", "retrying", "processing", "dead_letter")
+"""The statuses of jobs that are not finished: those that wait, are held by workers, or need a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many jobs of a platform have a status. If `count` is not exact, there are at least so many."""
+
+    platform: str
+    status: str
+    count: JobCount
+
+
+@dataclass(frozen=True, slots=True)
+class DueJobs:
+    """How many jobs of a platform are due, whether it is paused or not."""
+
+    platform: str
+    count: JobCount
+
+
+@dataclass(frozen=True, slots=True)
+class StorageMetrics:
+    """The numbers of a storage at `at`.
+
+    `jobs` has each status of STATUSES for each platform that has such jobs. Posted and cancelled jobs are not
+    counted: they stay, and counting them would take longer and longer. `oldest_due_age` is for how long the
+    first due job has waited (None: none is due). `counters` and `latency` are those of `storage.metrics`.
+    """
+
+    at: datetime
+    jobs: list[Depth]
+    due: list[DueJobs]
+    oldest_due_age: timedelta | None
+    unknown_outcomes: JobCount
+    counters: dict[str, int]
+    latency: Latency
+
+
+def collect(storage: Storage, *, now: datetime | None = None) -> StorageMetrics:
+    """Read the numbers of a storage. `now` is the time they are told for (default: this machine's)."""
+    at = now or datetime.now(UTC)
+    tally = unfinished(storage, at)
+    names = sorted(tally.names)
+    due_at = storage.queue.next_due_at()
+    found = storage.metrics.read()
+    return StorageMetrics(
+        at=at,
+        jobs=[Depth(name, status, tally.count(name, status)) for name in names for status in STATUSES],
+        due=[DueJobs(name, tally.due(name)) for name in names],
+        oldest_due_age=at - due_at if due_at is not None and due_at <= at else None,
+        unknown_outcomes=tally.unknown_count(),
+        counters=dict(sorted(found.counters.items())),
+        latency=found.latency,
+    )
