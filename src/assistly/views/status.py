@@ -130,8 +130,8 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     tally = _Tally(at)
     tally.read(_waiting(storage), "scheduled", "retrying")
     for name in ("processing", "dead_letter", "cancelled"):
-        tally.read(_of_status(storage, name), name)
-    posted = tally.read(_of_status(storage, "posted"), "posted")
+        tally.read(of_status(storage, name), name)
+    posted = tally.read(of_status(storage, "posted"), "posted")
     counts = {str(name): JobCount(count) for name, count in storage.queue.counts(posted=False).items()}
     counts["posted"] = JobCount(posted, posted < COUNT_LIMIT)
     known = {platform.name: platform for platform in storage.platforms.list(now=at)}
@@ -182,7 +182,8 @@ def _waiting(storage: Storage) -> Iterator[Job]:
         after = page[-1]
 
 
-def _of_status(storage: Storage, name: str) -> Iterator[Job]:
+def of_status(storage: Storage, name: str) -> Iterator[Job]:
+    """Yield all jobs of a status by id. It reads a page at a time."""
     after = 0
     while page := storage.queue.list(status=name, after=after, limit=_PAGE):
         yield from page

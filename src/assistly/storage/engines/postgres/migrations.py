@@ -17,6 +17,14 @@ from .name_conflicts import find_migrations_table, refuse_conflicts
 _NAMESPACE = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s"
 
 
+def table_of_migrations(quoted_schema: str) -> str:
+    """The command that makes the table of applied migrations."""
+    return (
+        f"CREATE TABLE {quoted_schema}.assistly_migrations (name text PRIMARY KEY, checksum text "
+        "NOT NULL, applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp())"
+    )
+
+
 class SchemaTarget:
     """A `MigrationTarget`. It reads first: a role without the CREATE privilege can use a current schema."""
 
@@ -74,10 +82,7 @@ class SchemaTarget:
             execute(f"CREATE SCHEMA {self._quoted}")
         execute(f"SET LOCAL search_path = {self._quoted}, pg_temp")
         if not self._has_table():
-            execute(
-                f"CREATE TABLE {self._quoted}.assistly_migrations (name text PRIMARY KEY, checksum text "
-                "NOT NULL, applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp())"
-            )
+            execute(table_of_migrations(self._quoted))
 
     def _has_table(self) -> bool:
         return find_migrations_table(self._executor, self._schema)
