@@ -60,7 +60,7 @@ def _print(out: Output, report: Report) -> None:
         out.say(_folded(f"{finding.verdict:<{_INDENT - 1}} {finding.check}: {finding.reason}"))
         for line in (finding.mend or "").splitlines():
             out.say(" " * _INDENT + line)
-    counts = Counter(finding.verdict for finding in report.findings)
+    counts = Counter(str(finding.verdict) for finding in report.findings)
     order = ("problem", "warning", "not checked", "ok")
     out.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in order if verdict in counts))
 

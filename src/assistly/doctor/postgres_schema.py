@@ -69,7 +69,6 @@ ORDER BY g.oid
 NAMESPACE = """
 SELECT pg_catalog.min(oid::bigint) FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s
 """
-TEMPORARY = "SELECT pg_catalog.pg_my_temp_schema()::bigint"
 _NAME = """
 SELECT pg_catalog.quote_ident(nspname::text) FROM pg_catalog.pg_namespace
 WHERE oid = %(namespace)s::bigint::oid

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from .findings import Outcome, problem, warning
 
+# The storage writes all times itself. Databases of the original system may lack this default.
+_NOW = "now()"
+
 LOST = "restore the table from a backup: what the column held is gone, and must not be made up"
 
 
@@ -203,7 +206,8 @@ def _of_column(table: str, wanted: Column, found: Column, ddl: Ddl) -> Iterator[
     if wanted.default is not None and wanted.default != found.default:
         reason = f"the column {name} has the default {found.default or 'NULL'}, not {wanted.default}"
         mend = ddl.set_default(table, wanted) or ddl.unchangeable
-        yield problem(reason, mend) if wanted.not_null and found.default is None else warning(reason, mend)
+        is_relied_on = wanted.not_null and found.default is None and wanted.default != _NOW
+        yield problem(reason, mend) if is_relied_on else warning(reason, mend)
 
 
 def _of_options(

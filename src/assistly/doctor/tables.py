@@ -55,8 +55,8 @@ def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outc
     server = context.server()
     found = _postgres_catalogue(context)
     try:
-        with server.reference(made):
-            wanted = postgres_schema.read(server, server.value(postgres_schema.TEMPORARY))
+        with server.reference(made) as namespace:
+            wanted = postgres_schema.read(server, namespace)
     except (ConfigurationError, StorageUnavailable) as error:
         raise NotChecked(f"the tables to compare with cannot be made: {error}") from error
     return differences(wanted, found, postgres_schema.PostgresDdl(server.dialect.quoted_schema))

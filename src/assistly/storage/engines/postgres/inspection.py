@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -20,6 +21,12 @@ from .limits import Limits
 from .migrations import SchemaTarget, table_of_migrations
 
 APPLICATION_NAME = "assistly doctor"
+
+_MAY_MAKE_SCHEMAS = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')"
+_MADE_IN = """
+SELECT relnamespace::bigint FROM pg_catalog.pg_class
+WHERE oid = pg_catalog.to_regclass('assistly_migrations')
+"""
 
 
 class Inspection:
@@ -60,21 +67,26 @@ class Inspection:
             return SchemaTarget(self._executor, self.dialect).applied()
 
     @contextmanager
-    def reference(self, migrations: Iterable[Migration]) -> Iterator[None]:
-        """Inside the block, what these migrations make exists as temporary objects, in the schema pg_temp.
+    def reference(self, migrations: Iterable[Migration]) -> Iterator[int]:
+        """Inside the block, what these migrations make exists in a schema of its own, whose oid is yielded.
 
-        They are undone at the end. Temporary objects take no lock that others wait for. Raises
-        ConfigurationError if the role may not make any, and StorageUnavailable if the server takes no writes.
+        It is undone at the end: nobody else ever sees it, or waits for it. If the role may not make a schema,
+        the objects are temporary ones; there a trigger does not find its function. Raises ConfigurationError
+        if the role may not make these either, and StorageUnavailable if the server takes no writes.
         """
         with self._limited():
             command = self._executor.command
             command("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
             try:
-                command("SET LOCAL search_path = pg_temp")
-                command(table_of_migrations("pg_temp"))
+                schema = "pg_temp"
+                if self.value(_MAY_MAKE_SCHEMAS):
+                    schema = f"assistly_doctor_{secrets.token_hex(8)}"
+                    command(f"CREATE SCHEMA {schema}")
+                command(f"SET LOCAL search_path = {schema}, pg_temp")
+                command(table_of_migrations(schema))
                 for migration in migrations:
                     self._connection.execute(migration.sql.encode())
-                yield
+                yield self.value(_MADE_IN)
             finally:
                 with suppress(psycopg.Error):
                     command("ROLLBACK")
