@@ -31,7 +31,7 @@ def doctor(
     """Check the storage and what it runs on, and say what to do about each trouble.
 
     It changes nothing. The exit code is 1 if there is a problem, and 3 if the storage cannot be reached;
-    warnings alone are 0. --utc changes nothing yet: no time is shown, only how long ago it was.
+    warnings alone are 0. No time of day is shown, but how long ago it was, so --utc changes nothing.
     """
     from assistly.doctor import runner
 

@@ -47,6 +47,10 @@ class Check:
     run: Callable[[CheckContext], Iterable[Outcome]]
     engines: tuple[str, ...] | None = None
 
+    def is_for(self, engine: str) -> bool:
+        """Whether it can be made on the engine."""
+        return self.engines is None or engine in self.engines
+
 
 class NotChecked(Exception):
     """A check cannot be made. The message says why."""

@@ -32,13 +32,13 @@ def check_version(context: CheckContext) -> Iterable[Outcome]:
         context.file_connection()
         return [ok(f"{here}, SQLite {sqlite3.sqlite_version} ({sqlite3.__name__})")]
     if context.engine == "postgres":
-        return [_of_server(here, *context.server().rows(_SERVER_VERSION)[0])]
+        return [_of_server(here, *context.server().rows(SERVER_VERSION)[0])]
     context.storage()
     return [ok(f"{here}, engine {context.engine}")]
 
 
 OLDEST_SERVER = 15
-_SERVER_VERSION = """
+SERVER_VERSION = """
 SELECT pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')
 """
 

@@ -27,7 +27,10 @@ ASKEW, FAR_ASKEW = timedelta(seconds=2), timedelta(minutes=1)
 _VACUUM = """
 SELECT s.last_vacuum, s.last_autovacuum, s.n_dead_tup, greatest(c.reltuples, 0)::float8,
     pg_catalog.current_setting('autovacuum'), pg_catalog.current_setting('track_counts'),
-    coalesce('autovacuum_enabled=false' = ANY (c.reloptions), FALSE)
+    EXISTS (
+        SELECT FROM pg_catalog.pg_options_to_table(c.reloptions)
+        WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean
+    )
 FROM pg_catalog.pg_stat_all_tables AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.relid
 WHERE s.schemaname = %(schema)s AND s.relname = 'assistly_queue_jobs'
 """

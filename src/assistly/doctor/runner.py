@@ -31,6 +31,12 @@ NAMES = (settings.NAME, CONNECTION, *dict.fromkeys(check.name for check in CHECK
 """The names of all checks, in the order in which they are made."""
 
 
+def names_for(engine: str) -> list[str]:
+    """The names of the checks for an engine."""
+    fitting = {check.name for check in CHECKS if check.is_for(engine)}
+    return [name for name in NAMES if name in fitting or name in (settings.NAME, CONNECTION)]
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What was found. `place` is the storage, without a password; None if the settings do not say which.
@@ -49,17 +55,16 @@ def run_checks(only: Collection[str], describe: Callable[[StorageSettings], str]
 
     `describe` names a storage. It creates no database and applies no migration. An error is a finding.
     """
-    wanted = set(only) or set(NAMES)
     try:
         found = load_settings()
         place = describe(found)
     except StorageError as error:
-        complaint = problem(_line(error), "assistly config shows each setting and where it comes from")
-        left = [Finding(name, Verdict.NOT_CHECKED, "the settings are wrong", None) for name in NAMES[1:]]
-        findings = [_finding(settings.NAME, complaint), *(each for each in left if each.check in wanted)]
-        return _report(None, findings, unreachable=False)
+        complaint = problem(_line(error), "mend the variable, in the environment or in .env")
+        others = [name for name in only or NAMES if name != settings.NAME]
+        left = [_not_checked(name, "the settings are wrong") for name in others]
+        return _report(None, [_finding(settings.NAME, complaint), *left], unreachable=False)
     with CheckContext(found) as context:
-        run = _Run(context, wanted)
+        run = _Run(context, set(only) or {*names_for(found.engine)})
         findings = [*run.findings()]
     return _report(place, findings, unreachable=run.unreachable)
 
@@ -77,10 +82,19 @@ class _Run:
         connection = self._connect()
         if CONNECTION in self._wanted or connection.verdict is not Verdict.OK:
             yield connection
-        for check in CHECKS:
-            is_for_it = check.engines is None or self._context.engine in check.engines
-            if check.name in self._wanted and is_for_it:
-                yield from (_finding(check.name, outcome) for outcome in self._outcomes(check))
+        for name in NAMES:
+            if name in self._wanted and name not in (settings.NAME, CONNECTION):
+                yield from self._of(name)
+
+    def _of(self, name: str) -> Iterator[Finding]:
+        engine = self._context.engine
+        checks = [check for check in CHECKS if check.name == name]
+        check = next((check for check in checks if check.is_for(engine)), None)
+        if check is None:
+            engines = " and ".join(each for check in checks for each in check.engines or ())
+            yield _not_checked(name, f"it is for {engines}, and the engine is {engine}")
+        else:
+            yield from (_finding(name, outcome) for outcome in self._outcomes(check))
 
     def _connect(self) -> Finding:
         try:
@@ -103,6 +117,10 @@ class _Run:
 
     def _note(self, error: StorageError) -> None:
         self.unreachable |= isinstance(error, StorageUnavailable | OutcomeUnknown)
+
+
+def _not_checked(check: str, reason: str) -> Finding:
+    return Finding(check, Verdict.NOT_CHECKED, reason, None)
 
 
 def _finding(check: str, outcome: Outcome) -> Finding:

@@ -260,8 +260,8 @@ def check_clock(context: CheckContext) -> Iterable[Outcome]:
 
 FIRST = (Check("old-wal", check_old_log, ENGINES),)
 CHECKS = (
-    Check("clock", check_clock, ENGINES),
     Check("long-transactions", check_long_log, ENGINES),
+    Check("clock", check_clock, ENGINES),
     Check("sqlite-version", check_sqlite_version, ENGINES),
     Check("sqlite-copies", check_sqlite_copies, ENGINES),
     Check("integrity", check_integrity, ENGINES),
