@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from assistly.doctor import findings, neutral, runner
+from assistly.doctor import checks, neutral, runner
 from assistly.storage import StorageCorrupt, StorageUnavailable, open_storage
 
 Finding = dict[str, Any]
@@ -243,8 +243,7 @@ def test_an_error_of_a_check_is_a_finding(
     def fail(_: object) -> Any:
         raise error
 
-    checks = [findings.Check("version", fail)]
-    monkeypatch.setattr(runner, "CHECKS", checks)
+    monkeypatch.setattr(runner, "CHECKS", [checks.Check("version", fail)])
     for error, code in ((StorageCorrupt("it is bad"), 1), (StorageUnavailable("it is gone"), 3)):
         exit_code, out, _ = run("doctor")
         assert (exit_code, f"the check failed: {error}" in out) == (code, True)
@@ -252,5 +251,6 @@ def test_an_error_of_a_check_is_a_finding(
 
 def test_the_page_names_each_check() -> None:
     page = Path(__file__).parents[2] / "docs" / "doctor.md"
-    named = re.findall(r"^\| `([a-z-]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    table = page.read_text(encoding="utf-8").partition("## The checks")[2]
+    named = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
     assert named == [*runner.NAMES]

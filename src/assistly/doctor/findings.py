@@ -1,14 +1,9 @@
-"""What a check is, and what it finds."""
+"""What a check finds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .context import CheckContext
 
 
 class Verdict(StrEnum):
@@ -37,19 +32,6 @@ class Finding:
     verdict: Verdict
     reason: str
     mend: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A check. `engines` are those that it is for; None: all. `run` may raise NotChecked."""
-
-    name: str
-    run: Callable[[CheckContext], Iterable[Outcome]]
-    engines: tuple[str, ...] | None = None
-
-    def is_for(self, engine: str) -> bool:
-        """Whether it can be made on the engine."""
-        return self.engines is None or engine in self.engines
 
 
 class NotChecked(Exception):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import MigrationError
 from assistly.views.jobs import GRACE, SEEN, span
 
+from .checks import Check
 from .context import CheckContext
-from .findings import Check, Outcome, ok, problem, warning
+from .findings import Outcome, ok, problem, warning
 
 if TYPE_CHECKING:
     from assistly.storage import Job

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from assistly.views.jobs import span
 
+from .checks import Check
 from .context import CheckContext
-from .findings import Check, NotChecked, Outcome, ok, problem, warning
+from .findings import NotChecked, Outcome, ok, problem, warning
 
 if TYPE_CHECKING:
     from assistly.storage.engines.postgres.inspection import Inspection

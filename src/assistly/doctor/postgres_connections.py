@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import NamedTuple
 
+from .checks import Check
 from .context import CheckContext
-from .findings import Check, Outcome, ok, problem, warning
+from .findings import Outcome, ok, problem, warning
 
 ENGINES = ("postgres",)
 
@@ -17,7 +18,7 @@ NOTIFICATION_SECONDS = 3.0
 _PID = "SELECT pg_catalog.pg_backend_pid()"
 
 
-class Sessions(NamedTuple):
+class SessionSharing(NamedTuple):
     """What two connections at once show about the sessions of the server behind them.
 
     `shared`: a pooler lends one session to several clients. `noticed`: one connection alone shows that, which
@@ -28,13 +29,13 @@ class Sessions(NamedTuple):
     noticed: bool
 
 
-def _sessions(context: CheckContext) -> Sessions:
+def _sessions(context: CheckContext) -> SessionSharing:
     first = context.server()
     with closing(context.second_server_connection()) as second:
         told = first.reported_pid, second.reported_pid
         real = first.value(_PID), second.value(_PID)
     noticed = told[0] != real[0] and told[1] != real[1]
-    return Sessions(told != real or told[0] == told[1] or real[0] == real[1], noticed)
+    return SessionSharing(told != real or told[0] == told[1] or real[0] == real[1], noticed)
 
 
 def check_pooler(context: CheckContext) -> Iterable[Outcome]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from assistly.storage.engines.postgres.dialect import quote
 
-from .schema import Catalogue, Column, Index, Routine, Table
+from .schema import Catalogue, Index, Routine, Table, TableColumn
 
 if TYPE_CHECKING:
     from assistly.storage.engines.postgres.inspection import Inspection
@@ -87,11 +87,11 @@ def read(server: Inspection, namespace: int) -> Catalogue:
     def unqualified(text: str) -> str:
         return text.replace(quoted, "")
 
-    columns: dict[str, dict[str, Column]] = {}
+    columns: dict[str, dict[str, TableColumn]] = {}
     for table, name, type, collation, not_null, default in server.rows(_COLUMNS, params):
         full_type = type if collation is None else f'{type} COLLATE "{collation}"'
         expression = None if default is None else _default(unqualified(default))
-        columns.setdefault(table, {})[name] = Column(name, full_type, not_null, expression)
+        columns.setdefault(table, {})[name] = TableColumn(name, full_type, not_null, expression)
     tables = {
         name: Table(
             name,
@@ -153,7 +153,7 @@ class PostgresDdl:
             made.insert(0, self.set_options("INDEX", table.key_name, table.key_options))
         return ";\n".join([create, *made, *map(self.create_routine, routines)])
 
-    def add_column(self, table: Table, column: Column) -> str | None:
+    def add_column(self, table: Table, column: TableColumn) -> str | None:
         if column.name in table.key or (column.not_null and column.default is None):
             return None
         return f"ALTER TABLE {self._named(table.name)} ADD COLUMN {self._definition(column)}"
@@ -164,7 +164,7 @@ class PostgresDdl:
     def drop_not_null(self, table: str, column: str) -> str | None:
         return f"{self._alter(table, column)} DROP NOT NULL"
 
-    def set_default(self, table: str, column: Column) -> str | None:
+    def set_default(self, table: str, column: TableColumn) -> str | None:
         default = column.default or "NULL"
         serial = re.fullmatch(r"nextval\('([^']+)'\)", default)
         if serial is None:
@@ -221,7 +221,7 @@ class PostgresDdl:
             f"{body}{options}{has_condition}{condition}"
         )
 
-    def _definition(self, column: Column) -> str:
+    def _definition(self, column: TableColumn) -> str:
         serial = column.default is not None and column.default.startswith("nextval('")
         if serial and column.type in _SERIAL_TYPES:
             return f"{quote(column.name)} {_SERIAL_TYPES[column.type]} NOT NULL"

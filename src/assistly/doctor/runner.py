@@ -10,8 +10,9 @@ from assistly.storage.errors import MigrationError, OutcomeUnknown, StorageError
 from assistly.storage.settings import load_settings
 
 from . import neutral, postgres, postgres_connections, settings, sqlite, tables
+from .checks import Check
 from .context import CheckContext
-from .findings import Check, Finding, NotChecked, Outcome, Verdict, ok, problem
+from .findings import Finding, NotChecked, Outcome, Verdict, ok, problem
 
 if TYPE_CHECKING:
     from assistly.storage.settings import StorageSettings

@@ -15,7 +15,7 @@ LOST = "restore the table from a backup: what the column held is gone, and must 
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """A column. `type` includes a collation that is not that of the type, `default` is an expression."""
 
     name: str
@@ -33,7 +33,7 @@ class Table:
     """
 
     name: str
-    columns: Mapping[str, Column]
+    columns: Mapping[str, TableColumn]
     key: tuple[str, ...]
     uniques: frozenset[tuple[str, ...]] = frozenset()
     form: str = ""
@@ -82,7 +82,7 @@ class Ddl(Protocol):
     def create_table(self, table: Table, indexes: Iterable[Index], routines: Iterable[Routine]) -> str:
         """Make a table that is missing, with what belongs to it."""
 
-    def add_column(self, table: Table, column: Column) -> str | None:
+    def add_column(self, table: Table, column: TableColumn) -> str | None:
         """Add a column that is missing."""
 
     def set_not_null(self, table: str, column: str) -> str | None:
@@ -91,7 +91,7 @@ class Ddl(Protocol):
     def drop_not_null(self, table: str, column: str) -> str | None:
         """Let a column accept NULL."""
 
-    def set_default(self, table: str, column: Column) -> str | None:
+    def set_default(self, table: str, column: TableColumn) -> str | None:
         """Give a column the default of `column`."""
 
     def add_key(self, table: Table) -> str | None:
@@ -191,7 +191,7 @@ def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
         yield from _of_options("INDEX", found.key_name, wanted.key_options, found.key_options, ddl)
 
 
-def _of_column(table: str, wanted: Column, found: Column, ddl: Ddl) -> Iterator[Outcome]:
+def _of_column(table: str, wanted: TableColumn, found: TableColumn, ddl: Ddl) -> Iterator[Outcome]:
     name = f"{table}.{wanted.name}"
     if wanted.type != found.type:
         yield problem(f"the column {name} has the type {found.type}, not {wanted.type}", ddl.unchangeable)

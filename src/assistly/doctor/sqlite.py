@@ -15,8 +15,9 @@ from typing import Any
 
 from assistly.views.jobs import span
 
+from .checks import Check
 from .context import CheckContext
-from .findings import Check, NotChecked, Outcome, ok, problem, warning
+from .findings import NotChecked, Outcome, ok, problem, warning
 
 ENGINES = ("sqlite",)
 MOUNTS = Path("/proc/self/mountinfo")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from .schema import Catalogue, Column, Index, Routine, Table
+from .schema import Catalogue, Index, Routine, Table, TableColumn
 
 if TYPE_CHECKING:
     from assistly.storage.engines.sqlite.connections import Connection
@@ -37,7 +37,7 @@ def read(connection: Connection, *, with_rows: bool = False) -> Catalogue:
 def _table(connection: Connection, name: str, sql: str, *, with_rows: bool) -> Table:
     described = connection.rows("SELECT * FROM pragma_table_info(:name) ORDER BY cid", {"name": name})
     columns = {
-        column: Column(column, type, bool(not_null), default)
+        column: TableColumn(column, type, bool(not_null), default)
         for _, column, type, not_null, default, _ in described
     }
     keyed = sorted((place, column) for _, column, _, _, _, place in described if place)
@@ -87,7 +87,7 @@ class SqliteDdl:
         made = [self.create_index(index) for index in indexes if index.name not in OPTIONAL]
         return ";\n".join([_normal(table.sql), *rows, *made, *map(self.create_routine, routines)])
 
-    def add_column(self, table: Table, column: Column) -> str | None:
+    def add_column(self, table: Table, column: TableColumn) -> str | None:
         if column.name in table.key or (column.not_null and column.default is None):
             return None
         not_null = " NOT NULL" if column.not_null else ""
@@ -100,7 +100,7 @@ class SqliteDdl:
     def drop_not_null(self, table: str, column: str) -> str | None:  # noqa: ARG002
         return None
 
-    def set_default(self, table: str, column: Column) -> str | None:  # noqa: ARG002
+    def set_default(self, table: str, column: TableColumn) -> str | None:  # noqa: ARG002
         return None
 
     def add_key(self, table: Table) -> str | None:  # noqa: ARG002

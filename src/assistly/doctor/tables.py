@@ -12,8 +12,9 @@ from assistly.storage.engines.sql.retention import PRUNED_TABLES
 from assistly.views.jobs import span
 
 from . import sqlite_schema
+from .checks import Check
 from .context import CheckContext
-from .findings import Check, NotChecked, Outcome, ok, problem, warning
+from .findings import NotChecked, Outcome, ok, problem, warning
 from .schema import Catalogue, differences
 
 if TYPE_CHECKING:
