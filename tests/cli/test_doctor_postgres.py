@@ -139,6 +139,13 @@ def test_rights(
     assert verdict(check("rights")) == "ok"
 
 
+def test_a_standby(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none, so the server's answer is replaced."""
+    monkeypatch.setattr(checks, "ROLE", checks.ROLE.replace("pg_catalog.pg_is_in_recovery()", "TRUE"))
+    (found,) = check("rights")
+    assert (found["verdict"], "the server is a standby" in found["reason"]) == ("problem", True)
+
+
 def test_a_schema_that_may_not_be_used(
     check: Check, sql: Sql, role: str, schema: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ ON_POSTGRES = {
     "ALTER TABLE assistly_queue_jobs ALTER retries SET DEFAULT 7": "retries has the default 7, not 0",
     "ALTER TABLE assistly_store ADD COLUMN theirs text NOT NULL": "no record can be added",
     "DROP SEQUENCE assistly_events_id_seq CASCADE": "assistly_events.id has the default NULL",
+    "SELECT setval('assistly_queue_jobs_id_seq', 1)": "assistly_queue_jobs_id_seq is behind",
     "ALTER TABLE assistly_metrics DROP CONSTRAINT assistly_metrics_pkey": "lost its primary key (id)",
     "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'idx_events_created'::regclass": "not valid",
     "ALTER TABLE assistly_queue_jobs RESET (vacuum_index_cleanup)": "lacks vacuum_index_cleanup = on",
@@ -68,6 +69,7 @@ def test_what_it_prints_mends_it(check: Check, sql: Sql, engine: str) -> None:
     assert [finding["verdict"] for finding in check("schema")] == ["ok"]
     with open_storage(auto_prune=False) as storage:
         storage.queue.schedule("x", "kept")
+        storage.queue.schedule("x", "kept, too")
         storage.events.append("kept", 1)
     troubles = ON_SQLITE if engine == "sqlite" else ON_POSTGRES
     for trouble in troubles:

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from importlib.metadata import version
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from assistly.storage.errors import MigrationError
@@ -101,7 +102,7 @@ def check_platforms(context: CheckContext) -> Iterable[Outcome]:
         problem(
             f"no worker was seen on {state.name}, where {state.due.count:,}{'' if state.due.exact else '+'} "
             f"due, the first for {_age(context, state.oldest_due_at)}",
-            f"assistly worker --publish {state.name}=PUBLISHER",
+            f"assistly worker --publish {quote(state.name)}=PUBLISHER",
         )
         for state in states
     ]
@@ -121,7 +122,9 @@ def check_oldest_due(context: CheckContext) -> Iterable[Outcome]:
     reason = f"the oldest due job waits for {span(age)}, on {name}"
     if age < GRACE:
         return [ok(reason)]
-    mend = f"assistly jobs list --platform {name} --due-within 0s shows it, and assistly why ID says why"
+    mend = (
+        f"assistly jobs list --platform {quote(name)} --due-within 0s shows it, and assistly why ID says why"
+    )
     return [(problem if age >= LATE else warning)(reason, mend)]
 
 

@@ -50,7 +50,7 @@ WHERE database = pg_catalog.current_database() AND pg_catalog.clock_timestamp() 
 ORDER BY age DESC
 """
 _SEES_ALL = "SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')"
-_ROLE = """
+ROLE = """
 SELECT pg_catalog.quote_ident(current_user), pg_catalog.pg_is_in_recovery(),
     pg_catalog.has_schema_privilege(%(schema)s, 'USAGE'),
     pg_catalog.current_setting('server_version_num')::int
@@ -203,7 +203,7 @@ def check_rights(context: CheckContext) -> Iterable[Outcome]:
     server, schema = context.server(), context.server().dialect.schema
     if not server.value(_EXISTS, {"schema": schema}):
         raise NotChecked(f'there is no schema "{schema}"')
-    ((role, is_standby, may_use, version),) = server.rows(_ROLE, {"schema": schema})
+    ((role, is_standby, may_use, version),) = server.rows(ROLE, {"schema": schema})
     found = [*_missing_rights(server, role, may_use=may_use)]
     if is_standby:
         found.append(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from assistly.storage.engines.postgres.dialect import quote
 
+from .findings import Outcome, problem
 from .schema import Catalogue, Index, Routine, Table, TableColumn
 
 if TYPE_CHECKING:
@@ -79,6 +80,20 @@ _SERIAL = re.compile(r"nextval\('(?:[^']*\.)?\"?(?P<sequence>[^'\".]+)\"?'::regc
 _SERIAL_TYPES = {"bigint": "bigserial", "integer": "serial", "smallint": "smallserial"}
 
 
+_SEQUENCES = """
+SELECT s.relname::text, c.relname::text, a.attname::text
+FROM pg_catalog.pg_class AS s
+JOIN pg_catalog.pg_depend AS d ON d.objid = s.oid AND d.classid = 'pg_catalog.pg_class'::regclass
+    AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i')
+JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+WHERE s.relnamespace = %(namespace)s::bigint::oid AND s.relkind = 'S'
+    AND c.relname LIKE 'assistly\\_%%' AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+    AND pg_catalog.has_sequence_privilege(s.oid, 'SELECT')
+ORDER BY s.oid
+"""
+
+
 def read(server: Inspection, namespace: int) -> Catalogue:
     """Read the catalogue of the schema with this oid. The names of objects in it are not qualified."""
     params = {"namespace": namespace}
@@ -116,6 +131,22 @@ def read(server: Inspection, namespace: int) -> Catalogue:
         for name, table, sql in server.rows(_TRIGGERS, params)
     }
     return Catalogue(tables, indexes, routines)
+
+
+def sequences_behind(server: Inspection, namespace: int) -> Iterator[Outcome]:
+    """Yield a problem for each sequence whose next number is taken, as after rows were copied in."""
+    schema = server.dialect.t.removesuffix("assistly_")
+    for sequence, table, column in server.rows(_SEQUENCES, {"namespace": namespace}):
+        named, taken = (
+            f"{schema}{quote(sequence)}",
+            f"SELECT max({quote(column)}) FROM {schema}{quote(table)}",
+        )
+        is_behind = f"SELECT last_value < ({taken}) FROM {named}"
+        if server.value(is_behind):
+            yield problem(
+                f"the sequence {sequence} is behind {table}.{column}: the next record is refused",
+                f"SELECT pg_catalog.setval('{named}', ({taken}))".replace("%%", "%"),
+            )
 
 
 def _default(expression: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Any
 
@@ -142,7 +143,9 @@ def check_file_modes(context: CheckContext) -> Iterable[Outcome]:
     folder = context.path.parent
     mode = folder.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        found.append(warning(f"everybody can replace the file: {folder} is open", f"chmod o-w {folder}"))
+        found.append(
+            warning(f"everybody can replace the file: {folder} is open", f"chmod o-w {quote(str(folder))}")
+        )
     if not os.access(folder, os.W_OK):
         found.append(problem(f"this user cannot write to {folder}, where the log is made", _AS_OWNER))
     return found or [ok(f"mode {stat.S_IMODE(files[0].stat().st_mode):04o}, and this user can write")]
@@ -155,7 +158,9 @@ def _of_mode(path: Path) -> Iterator[Outcome]:
     found = path.stat()
     mode = stat.S_IMODE(found.st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        yield warning(f"{path.name} has the mode {mode:04o}: others can open it", f"chmod 600 {path}")
+        yield warning(
+            f"{path.name} has the mode {mode:04o}: others can open it", f"chmod 600 {quote(str(path))}"
+        )
     if not os.access(path, os.R_OK | os.W_OK):
         yield problem(f"this user cannot read and write {path.name}", _AS_OWNER)
     elif hasattr(os, "geteuid") and found.st_uid != os.geteuid():

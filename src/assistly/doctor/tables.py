@@ -53,30 +53,43 @@ def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outc
 
     from . import postgres_schema
 
-    server = context.server()
-    found = _postgres_catalogue(context)
+    server, namespace = context.server(), _namespace(context)
+    found = postgres_schema.read(server, namespace)
     try:
-        with server.reference(made) as namespace:
-            wanted = postgres_schema.read(server, namespace)
+        with server.reference(made) as reference:
+            wanted = postgres_schema.read(server, reference)
     except (ConfigurationError, StorageUnavailable) as error:
         raise NotChecked(f"the tables to compare with cannot be made: {error}") from error
-    return differences(wanted, found, postgres_schema.PostgresDdl(server.dialect.quoted_schema))
+    ddl = postgres_schema.PostgresDdl(server.dialect.quoted_schema)
+    return [
+        *differences(wanted, found, ddl),
+        *postgres_schema.sequences_behind(server, namespace),
+    ]
 
 
-def _postgres_catalogue(context: CheckContext) -> Catalogue:
+def _namespace(context: CheckContext) -> int:
+    """The oid of the schema."""
     from . import postgres_schema
 
     server = context.server()
-    namespace = server.value(postgres_schema.NAMESPACE, {"schema": server.dialect.schema})
+    namespace: int | None = server.value(postgres_schema.NAMESPACE, {"schema": server.dialect.schema})
     if namespace is None:
         raise NotChecked(f'there is no schema "{server.dialect.schema}"')
-    return postgres_schema.read(server, namespace)
+    return namespace
+
+
+def _catalogue(context: CheckContext) -> Catalogue:
+    if context.engine == "sqlite":
+        return sqlite_schema.read(context.file_connection())
+    from . import postgres_schema
+
+    return postgres_schema.read(context.server(), _namespace(context))
 
 
 def check_foreign_indexes(context: CheckContext) -> Iterable[Outcome]:
     """Whether an index of another table has the name of one of ours, which cannot be made then."""
     is_file = context.engine == "sqlite"
-    catalogue = sqlite_schema.read(context.file_connection()) if is_file else _postgres_catalogue(context)
+    catalogue = _catalogue(context)
     names = {index.name for each in discover(context.engine) for index in indexes_of(each.sql)}
     others = [
         index

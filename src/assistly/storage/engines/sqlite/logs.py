@@ -15,6 +15,7 @@ _FRAME_HEADER = 24
 _SALTS = slice(16, 24)
 _INDEX_SALTS = slice(32, 40)
 _BACKFILLED = slice(96, 100)
+_BACKFILL_BEGUN = slice(128, 132)
 
 
 class _Frame(NamedTuple):
@@ -42,7 +43,7 @@ def pages_missing_in_file(path: Path) -> int:
 
 def _index(path: Path) -> bytes:
     with suppress(OSError), Path(f"{path}-shm").open("rb") as index:
-        return index.read(_BACKFILLED.stop)
+        return index.read(_BACKFILL_BEGUN.stop)
     return b""
 
 
@@ -55,6 +56,8 @@ def _missing(file: BinaryIO, log: BinaryIO, index: bytes) -> int:
     # The index says how many frames were brought into the file, if it belongs to this log.
     backfilled = 0
     if index[_INDEX_SALTS] == header[_SALTS]:
+        if index[_BACKFILLED] != index[_BACKFILL_BEGUN]:
+            return 0  # It is being brought into the file now, or that was cut short.
         (backfilled,) = struct.unpack("=I", index[_BACKFILLED])
     missing = 0
     for page, frame in frames.items():
