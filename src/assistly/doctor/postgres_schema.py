@@ -87,9 +87,9 @@ JOIN pg_catalog.pg_depend AS d ON d.objid = s.oid AND d.classid = 'pg_catalog.pg
     AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i')
 JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-WHERE s.relnamespace = %(namespace)s::bigint::oid AND s.relkind = 'S'
+WHERE s.relnamespace = %(namespace)s::bigint::oid
+    AND CASE WHEN s.relkind = 'S' THEN pg_catalog.has_sequence_privilege(s.oid, 'SELECT') ELSE FALSE END
     AND c.relname LIKE 'assistly\\_%%' AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-    AND pg_catalog.has_sequence_privilege(s.oid, 'SELECT')
 ORDER BY s.oid
 """
 
