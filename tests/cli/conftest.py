@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from assistly import cli
@@ -55,3 +60,40 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
         monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("database_url"))
         monkeypatch.setenv("STORAGE_SCHEMA", request.getfixturevalue("schema"))
     return str(request.param)
+
+
+Finding = dict[str, Any]
+Check = Callable[..., list[Finding]]
+Sql = Callable[[str], list[Any]]
+
+
+@pytest.fixture
+def check(run: Run) -> Check:
+    """Runs `assistly doctor` with these checks alone; returns what they find, and not whether it connects."""
+
+    def call(*names: str) -> list[Finding]:
+        only = [argument for name in names for argument in ("--only", name)]
+        found: list[Finding] = json.loads(run("doctor", "--json", *only)[1])["findings"]
+        return found
+
+    return call
+
+
+@pytest.fixture
+def sql(engine: str, request: pytest.FixtureRequest) -> Iterator[Sql]:
+    """Runs a statement on the database of the environment, outside the storage; returns its rows."""
+    with closing(_connection(engine, request)) as connection:
+
+        def call(statement: str) -> list[Any]:
+            cursor = connection.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+
+        yield call
+
+
+def _connection(engine: str, request: pytest.FixtureRequest) -> Any:
+    if engine == "sqlite":
+        return sqlite3.connect("cli.db", isolation_level=None)
+    connection = psycopg.connect(request.getfixturevalue("database_url"), autocommit=True)
+    connection.execute(f'SET search_path = "{request.getfixturevalue("schema")}"'.encode())
+    return connection

@@ -33,6 +33,7 @@ COMMANDS = {
     "locks": Entry("locks", "locks", "List the locks that are held, and free one."),
     "keys": Entry("keys", "keys", "Show what is stored under an idempotency key, and forget it."),
     "metrics": Entry("metrics", "metrics", "Show the numbers of the queue and of the application."),
+    "doctor": Entry("doctor", "doctor", "Check the storage and what it runs on, and say what to mend."),
     "config": Entry("config", "config", "Show every setting, and where its value comes from."),
     "migrate": Entry("migrate", "migrate", "Create the database, apply or show the pending migrations."),
     "prune": Entry("maintenance", "prune", "Delete what the RETENTION_ settings no longer keep."),

@@ -135,8 +135,8 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     at = now or datetime.now(UTC)
     ping = timedelta(seconds=storage.ping())
     tally = unfinished(storage, at)
-    tally.read(_of_status(storage, "cancelled"), "cancelled")
-    posted = tally.read(_of_status(storage, "posted"), "posted")
+    tally.read(of_status(storage, "cancelled"), "cancelled")
+    posted = tally.read(of_status(storage, "posted"), "posted")
     counts = {str(name): JobCount(count) for name, count in storage.queue.counts(posted=False).items()}
     counts["posted"] = JobCount(posted, posted < COUNT_LIMIT)
     known = {platform.name: platform for platform in storage.platforms.list(now=at)}
@@ -176,7 +176,7 @@ def unfinished(storage: Storage, now: datetime) -> Tally:
     tally = Tally(now)
     tally.read(_waiting(storage), "scheduled", "retrying")
     for name in ("processing", "dead_letter"):
-        tally.read(_of_status(storage, name), name)
+        tally.read(of_status(storage, name), name)
     return tally
 
 
@@ -208,7 +208,8 @@ def _waiting(storage: Storage) -> Iterator[Job]:
         after = page[-1]
 
 
-def _of_status(storage: Storage, name: str) -> Iterator[Job]:
+def of_status(storage: Storage, name: str) -> Iterator[Job]:
+    """Yield all jobs of a status by id. It reads a page at a time."""
     after = 0
     while page := storage.queue.list(status=name, after=after, limit=_PAGE):
         yield from page

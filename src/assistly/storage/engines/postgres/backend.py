@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from ..sql.backend import SqlBackend, SqlStores
 from .connections import LOCK_TIMEOUT
@@ -10,6 +11,7 @@ from .database import PostgresDatabase
 from .documents import PostgresDocumentStore
 from .events import PostgresEventStore
 from .idempotency import PostgresIdempotencyStore
+from .inspection import Inspection
 from .jobs import PostgresJobStore
 from .limits import TIMEOUT
 from .maintenance import Maintenance
@@ -94,6 +96,7 @@ class PostgresBackend(SqlBackend):
             database.target, f"{database.dialect.quoted_schema}.assistly_queue_jobs", database.limits
         )
         self._schema = schema
+        self._inspection = partial(Inspection, database.target, database.dialect, database.limits)
         self._label = f"{database.target.label} schema={schema}"
 
     def ping(self) -> None:
@@ -107,6 +110,10 @@ class PostgresBackend(SqlBackend):
     def sizes(self) -> dict[str, int]:
         """The bytes of each table of this package, with its indexes."""
         return dict(self._database.select(_SIZES, {"schema": self._schema}))
+
+    def inspect(self) -> Inspection:
+        """Open a connection for looking at the server, whatever its schema is like. The caller closes it."""
+        return self._inspection()
 
     def close(self) -> None:
         """Close all connections, and cancel a vacuum in progress."""

@@ -35,6 +35,11 @@ _THROTTLE = (
 _VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE OFF, PARALLEL 0) {table}"
 
 
+def dead_rows_worth_a_vacuum(rows: float) -> float:
+    """How many dead rows of a table of so many rows cost more than a vacuum."""
+    return _DEAD_ROWS + _DEAD_SHARE * rows
+
+
 class Maintenance:
     """Vacuums the table if it has at least 2,000 dead rows, plus 1 % of all rows.
 
@@ -83,7 +88,7 @@ class Maintenance:
         dead, rows = self._statistics(connection)
         # Rows that the last vacuum could not remove, because of an old transaction, do not count.
         self._unremovable = min(self._unremovable, dead)
-        return dead - self._unremovable >= _DEAD_ROWS + _DEAD_SHARE * rows
+        return dead - self._unremovable >= dead_rows_worth_a_vacuum(rows)
 
     def _vacuum(self, connection: psycopg.Connection[Any], limit: Limit) -> None:
         connection.execute(_THROTTLE, [connection.info.backend_pid])

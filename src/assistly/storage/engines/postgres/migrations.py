@@ -21,6 +21,14 @@ _NO_TIME_LIMITS = ("SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 
 _NAMESPACE = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s"
 
 
+def table_of_migrations(quoted_schema: str) -> str:
+    """The command that makes the table of applied migrations."""
+    return (
+        f"CREATE TABLE {quoted_schema}.assistly_migrations (name text PRIMARY KEY, checksum text "
+        "NOT NULL, applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp())"
+    )
+
+
 class SchemaTarget:
     """A `MigrationTarget`. It reads first: a role without the CREATE privilege can use a current schema."""
 
@@ -101,10 +109,7 @@ class SchemaTarget:
             commands.append(f"CREATE SCHEMA {self._quoted}")
         commands.append(f"SET LOCAL search_path = {self._quoted}, pg_temp")
         if not self._has_table():
-            commands.append(
-                f"CREATE TABLE {self._quoted}.assistly_migrations (name text PRIMARY KEY, checksum text "
-                "NOT NULL, applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp())"
-            )
+            commands.append(table_of_migrations(self._quoted))
         return commands
 
     def _has_table(self) -> bool:

@@ -11,8 +11,10 @@ from ...errors import TransactionOpen
 from ...transactions import check_outside
 from ...validation import duration
 from ..sql.backend import SqlBackend, SqlStores
+from .connections import Connection
 from .database import SqliteDatabase
 from .files import checked_path, require_sqlite
+from .inspection import open_for_reading
 from .jobs import SqliteJobStore
 from .metrics import SqliteMetricStore
 from .nonces import SqliteNonceStore
@@ -62,6 +64,13 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
             with suppress(FileNotFoundError):
                 found[path.name] = path.stat().st_size
         return found
+
+    def inspect(self, *, keeps_log: bool = False) -> Connection:
+        """Open the file for looking at it, whatever its schema is like. The caller closes it.
+
+        It makes no file. Raises StorageUnavailable if there is none. `keeps_log`: see `open_for_reading`.
+        """
+        return open_for_reading(self.path, keeps_log=keeps_log)
 
     def before_fork(self) -> None:
         try:

@@ -31,7 +31,7 @@ from .dialect import DIALECT
 from .transactions import PinnedConnection
 
 _TAKE_WRITE_LOCK = "DELETE FROM assistly_retention WHERE id = 0"
-_MAKE_GAP_INDEX = f"""
+MAKE_GAP_INDEX = f"""
     CREATE INDEX IF NOT EXISTS idx_queue_conflict ON assistly_queue_jobs (platform, scheduled_at)
     WHERE {DIALECT.active}
 """
@@ -163,7 +163,7 @@ class SqliteJobStore(SqlJobStore):
 
     def prepare_gap_checks(self) -> None:
         """Create the index on first use: it makes each insert a fifth slower (docs/decisions/0015)."""
-        self._database.read(lambda connection: connection.execute(_MAKE_GAP_INDEX))
+        self._database.read(lambda connection: connection.execute(MAKE_GAP_INDEX))
 
     def lock_platforms(self, platforms: Sequence[str]) -> None:  # noqa: ARG002  (the lock is the file's)
         self._database.execute(_TAKE_WRITE_LOCK, {})

@@ -1,0 +1,73 @@
+"""`assistly doctor`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .opening import storage_place
+from .options import Json, Utc
+from .output import Output
+
+if TYPE_CHECKING:
+    from assistly.doctor.runner import Report
+
+_INDENT = 12
+
+
+def doctor(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="CHECK", help="Make this check alone. May be given several times."),
+    ] = None,
+    json: Json = False,
+    utc: Utc = False,
+) -> None:
+    """Check the storage and what it runs on, and say what to do about each trouble.
+
+    It changes nothing. The exit code is 1 if there is a problem, and 3 if the storage cannot be reached;
+    warnings alone are 0. No time of day is shown, but how long ago it was, so --utc changes nothing.
+    """
+    from assistly.doctor import runner
+
+    wanted = only or []
+    if unknown := [name for name in wanted if name not in runner.NAMES]:
+        raise typer.BadParameter(
+            f"there is no check {', '.join(unknown)}; there are {', '.join(runner.NAMES)}",
+            param_hint="--only",
+        )
+    out = Output(json=json, utc=utc)
+    report = runner.run_checks(wanted, storage_place)
+    if report.place is not None:
+        out.remark(f"storage: {report.place}")
+    _print(out, report)
+    if report.unreachable:
+        raise typer.Exit(3)
+    if report.verdict == "problem":
+        raise typer.Exit(1)
+
+
+def _print(out: Output, report: Report) -> None:
+    if out.json:
+        out.document(report)
+        return
+    for finding in report.findings:
+        out.say(_folded(f"{finding.verdict:<{_INDENT - 1}} {finding.check}: {finding.reason}"))
+        for line in (finding.mend or "").splitlines():
+            out.say(" " * _INDENT + line)
+    counts = Counter(str(finding.verdict) for finding in report.findings)
+    order = ("problem", "warning", "not checked", "ok")
+    out.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in order if verdict in counts))
+
+
+def _folded(text: str) -> str:
+    """The text, folded to the width of a terminal. SQL is not, so that it can be copied."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, subsequent_indent=" " * _INDENT, break_on_hyphens=False)

@@ -1,0 +1,22 @@
+"""What a check is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from .context import CheckContext
+from .findings import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check. `engines` are those that it is for; None: all. `run` may raise NotChecked."""
+
+    name: str
+    run: Callable[[CheckContext], Iterable[Outcome]]
+    engines: tuple[str, ...] | None = None
+
+    def is_for(self, engine: str) -> bool:
+        """Whether it can be made on the engine."""
+        return self.engines is None or engine in self.engines

@@ -1,0 +1,163 @@
+"""What the checks look at: the settings, the engine and a storage on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, cast
+
+from assistly.storage.errors import ConfigurationError, MigrationError, StorageError
+from assistly.storage.factory import build_storage, open_backend
+
+from .findings import NotChecked
+
+if TYPE_CHECKING:
+    from assistly.storage import Storage, StorageBackend
+    from assistly.storage.engines.postgres.inspection import Inspection
+    from assistly.storage.engines.sqlite.connections import Connection
+    from assistly.storage.settings import StorageSettings
+    from assistly.views.status import StorageStatus
+
+
+class CheckContext:
+    """Opens what checks need when they first need it, and closes all of it at the end of the block.
+
+    It creates no database, and applies no migration. A check that needs what could not be opened raises
+    NotChecked.
+    """
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self.settings = settings
+        self.engine = settings.engine
+        self._closed_because: str | None = None
+        self._stack = ExitStack()
+        self._failure: StorageError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def connect(self) -> None:
+        """Reach the engine. Raises a StorageError that says why it cannot be reached."""
+        try:
+            if self.engine == "sqlite":
+                self.file_connection()
+            elif self.engine == "postgres":
+                self.server()
+            else:
+                self.storage()
+        except StorageError as error:
+            self._failure = error
+            raise
+
+    @cached_property
+    def backend(self) -> StorageBackend:
+        """The engine, which applies no migration."""
+        settings = self.settings.model_copy(update={"auto_migrate": False})
+        return self._stack.enter_context(closing(open_backend(settings)))
+
+    @property
+    def path(self) -> Path:
+        """The path of the SQLite file."""
+        return self.settings.sqlite_path.expanduser().absolute()
+
+    @cached_property
+    def pages_missing_in_file(self) -> int:
+        """How many pages of the SQLite log should be in the file and are not. First read by `connect`."""
+        from assistly.storage.engines.sqlite.logs import pages_missing_in_file
+
+        return pages_missing_in_file(self.path)
+
+    def file_connection(self) -> Connection:
+        """A connection to the SQLite file, for reading."""
+        self._require_reached()
+        return self._opened_file
+
+    def server(self) -> Inspection:
+        """A connection to the Postgres server."""
+        self._require_reached()
+        return self._opened_server
+
+    def second_server_connection(self) -> Inspection:
+        """Another one, at the same time. The caller closes it."""
+        self._require_reached()
+        return self._inspect_server()
+
+    def storage(self) -> Storage:
+        """A storage whose schema is that of this version."""
+        self._require_reached()
+        if self._closed_because is not None:
+            raise NotChecked(self._closed_because)
+        try:
+            return self._storage
+        except MigrationError:
+            self._closed_because = "the database does not have the migrations of this version"
+            raise NotChecked(self._closed_because) from None
+        except StorageError:
+            self._closed_because = "the storage cannot be opened"
+            raise
+
+    @cached_property
+    def status(self) -> StorageStatus:
+        """The state of the storage, as `assistly status` shows it, at the engine's time."""
+        from assistly.views.status import status
+
+        return status(self.storage(), now=self.now)
+
+    @cached_property
+    def now(self) -> datetime:
+        """The time of the server's clock; without a server, that of this machine."""
+        if self.engine != "postgres":
+            return datetime.now(UTC)
+        now: datetime = self.server().value("SELECT pg_catalog.clock_timestamp()")
+        return now
+
+    def applied(self) -> Mapping[str, str]:
+        """The checksums of the migrations that the database has, by name."""
+        if self.engine == "postgres":
+            return self.server().applied()
+        from assistly.storage.engines.sqlite.migrations import SqliteMigrations
+
+        return SqliteMigrations(self.file_connection()).applied()
+
+    @cached_property
+    def _storage(self) -> Storage:
+        settings = self.settings.model_copy(update={"auto_migrate": False})
+        storage = self._stack.enter_context(build_storage(settings, auto_prune=False))
+        storage.ping()
+        return storage
+
+    def _require_reached(self) -> None:
+        if self._failure is not None:
+            raise NotChecked("there is no connection")
+
+    @cached_property
+    def _opened_file(self) -> Connection:
+        from assistly.storage.engines.sqlite import SqliteBackend
+
+        if not self.path.exists():
+            raise ConfigurationError(f"there is no database yet: sqlite {self.path}")
+        keeps_log = self.pages_missing_in_file > 0
+        if keeps_log:
+            self._closed_because = f"{self.path.name}-wal may belong to another file: see old-wal"
+        connection = cast("SqliteBackend", self.backend).inspect(keeps_log=keeps_log)
+        self._stack.enter_context(closing(connection))
+        connection.rows("SELECT count(*) FROM sqlite_master")
+        return connection
+
+    @cached_property
+    def _opened_server(self) -> Inspection:
+        return self._stack.enter_context(closing(self._inspect_server()))
+
+    def _inspect_server(self) -> Inspection:
+        from assistly.storage.engines.postgres import PostgresBackend
+
+        return cast("PostgresBackend", self.backend).inspect()

@@ -1,0 +1,170 @@
+"""Checks that are the same on every engine: they call the storage as applications do."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from assistly.storage.errors import MigrationError
+from assistly.views.jobs import GRACE, SEEN, span
+
+from .checks import Check
+from .context import CheckContext
+from .findings import Outcome, ok, problem, warning
+
+if TYPE_CHECKING:
+    from assistly.storage import Job
+
+LATE = timedelta(hours=1)
+"""A job that has been due for so long is a problem."""
+
+_PAGE = 1000
+
+
+def check_version(context: CheckContext) -> Iterable[Outcome]:
+    """Whether the versions of the engine are supported."""
+    here = f"assistly {version('assistly')}, Python {platform.python_version()}"
+    if context.engine == "sqlite":
+        from assistly.storage.engines.sqlite.driver import sqlite3
+
+        context.file_connection()
+        return [ok(f"{here}, SQLite {sqlite3.sqlite_version} ({sqlite3.__name__})")]
+    if context.engine == "postgres":
+        return [_of_server(here, *context.server().rows(SERVER_VERSION)[0])]
+    context.storage()
+    return [ok(f"{here}, engine {context.engine}")]
+
+
+OLDEST_SERVER = 15
+SERVER_VERSION = """
+SELECT pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')
+"""
+
+
+def _of_server(here: str, shown: str, number: str) -> Outcome:
+    reason = f"{here}, PostgreSQL {shown}, psycopg {version('psycopg')}"
+    if int(number) // 10_000 < OLDEST_SERVER:
+        return problem(reason, f"upgrade the server: PostgreSQL {OLDEST_SERVER} or later is needed")
+    return ok(reason)
+
+
+def check_migrations(context: CheckContext) -> Iterable[Outcome]:
+    """Whether the database has the migrations of this version, and these alone."""
+    from assistly.storage.engines.sql.migrations import discover, pending
+
+    known = discover(context.engine)
+    try:
+        missing = pending(known, context.applied())
+    except MigrationError as error:
+        mend = "upgrade assistly" if "newer" in str(error) else "install the version of assistly again"
+        return [problem(str(error), mend)]
+    if missing:
+        names = ", ".join(each.name for each in missing)
+        return [problem(f"the database lacks the migrations {names}", "assistly migrate")]
+    return [ok(f"all {len(known)} are applied, up to {known[-1].name}")]
+
+
+def check_expired_leases(context: CheckContext) -> Iterable[Outcome]:
+    """Whether workers take back the jobs of workers that died."""
+    ages = [
+        context.now - job.lease_until
+        for job in _of_status(context, "processing")
+        if job.lease_until is not None and job.lease_until <= context.now
+    ]
+    if not ages:
+        return [ok("no lease has run out")]
+    oldest = max(ages)
+    reason = f"leases that ran out: {len(ages)}, the first {span(oldest)} ago"
+    if oldest < SEEN:
+        return [warning(reason, "none: the next claim of a worker takes them back, within a minute or so")]
+    return [
+        problem(
+            f"{reason}; no worker takes them back",
+            "start a worker (assistly worker), or call storage.queue.rescue_expired()",
+        )
+    ]
+
+
+def check_platforms(context: CheckContext) -> Iterable[Outcome]:
+    """Whether each platform with due jobs has a worker.
+
+    Workers leave no list of what they serve. So a platform counts as served if nothing has been due there
+    for a minute, or if a sign of a worker is stored: see `assistly.views.jobs.worker_seen`.
+    """
+    states = [state for state in context.status.platforms if state.worker_seen is False]
+    if not states:
+        return [ok("no worker is missed on any platform")]
+    return [
+        problem(
+            f"no worker was seen on {state.name}, where {state.due.count:,}{'' if state.due.exact else '+'} "
+            f"due, the first for {_age(context, state.oldest_due_at)}",
+            f"assistly worker --publish {quote(state.name)}=PUBLISHER",
+        )
+        for state in states
+    ]
+
+
+def check_oldest_due(context: CheckContext) -> Iterable[Outcome]:
+    """Whether due jobs are published in time. Those of paused platforms do not count."""
+    waiting = [
+        (state.oldest_due_at, state.name)
+        for state in context.status.platforms
+        if state.oldest_due_at is not None and not state.paused
+    ]
+    if not waiting:
+        return [ok("nothing is due, but for jobs of paused platforms")]
+    due_at, name = min(waiting)
+    age = context.now - due_at
+    reason = f"the oldest due job waits for {span(age)}, on {name}"
+    if age < GRACE:
+        return [ok(reason)]
+    mend = (
+        f"assistly jobs list --platform {quote(name)} --due-within 0s shows it, and assistly why ID says why"
+    )
+    return [(problem if age >= LATE else warning)(reason, mend)]
+
+
+def check_unknown_outcomes(context: CheckContext) -> Iterable[Outcome]:
+    """Whether outcomes are unknown, which a person has to look up."""
+    count = 0
+    first: Job | None = None
+    for job in _of_status(context, "dead_letter"):
+        if job.outcome_unknown:
+            count += 1
+            first = first or job
+    if first is None:
+        return [ok("no outcome is unknown")]
+    return [
+        warning(
+            f"jobs with an unknown outcome: {count:,}, the first of these is {first.id} on {first.platform}",
+            "assistly status lists them; look at the platform, then assistly jobs resolve ID --posted or "
+            "--not-posted",
+        )
+    ]
+
+
+def _of_status(context: CheckContext, status: str) -> Iterator[Job]:
+    from assistly.views.status import of_status
+
+    return of_status(context.storage(), status)
+
+
+def _age(context: CheckContext, since: datetime | None) -> str:
+    return span(None if since is None else context.now - since)
+
+
+SQL_ENGINES = ("sqlite", "postgres")
+FIRST = (
+    Check("version", check_version),
+    Check("migrations", check_migrations, SQL_ENGINES),
+)
+CHECKS = (
+    Check("expired-leases", check_expired_leases),
+    Check("platforms", check_platforms),
+    Check("oldest-due", check_oldest_due),
+    Check("unknown-outcomes", check_unknown_outcomes),
+)

@@ -1,0 +1,146 @@
+"""Runs the checks in order, and collects what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assistly.storage.errors import MigrationError, OutcomeUnknown, StorageError, StorageUnavailable
+from assistly.storage.settings import load_settings
+
+from . import neutral, postgres, postgres_connections, settings, sqlite, tables
+from .checks import Check
+from .context import CheckContext
+from .findings import Finding, NotChecked, Outcome, Verdict, ok, problem
+
+if TYPE_CHECKING:
+    from assistly.storage.settings import StorageSettings
+
+CONNECTION = "connection"
+
+CHECKS = (
+    *sqlite.FIRST,
+    *neutral.FIRST,
+    *tables.CHECKS,
+    *neutral.CHECKS,
+    *postgres.CHECKS,
+    *postgres_connections.CHECKS,
+    *sqlite.CHECKS,
+)
+NAMES = (settings.NAME, CONNECTION, *dict.fromkeys(check.name for check in CHECKS))
+"""The names of all checks, in the order in which they are made."""
+
+
+def names_for(engine: str) -> list[str]:
+    """The names of the checks for an engine."""
+    fitting = {check.name for check in CHECKS if check.is_for(engine)}
+    return [name for name in NAMES if name in fitting or name in (settings.NAME, CONNECTION)]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found. `place` is the storage, without a password; None if the settings do not say which.
+
+    `verdict` is the worst one. `unreachable`: the storage could not be reached, or not any more.
+    """
+
+    place: str | None
+    verdict: Verdict
+    unreachable: bool
+    findings: list[Finding]
+
+
+def run_checks(only: Collection[str], describe: Callable[[StorageSettings], str]) -> Report:
+    """Make the checks of these names (empty: all) on the storage of the environment.
+
+    `describe` names a storage. It creates no database and applies no migration. An error is a finding.
+    """
+    try:
+        found = load_settings()
+        place = describe(found)
+    except StorageError as error:
+        complaint = problem(_line(error), "mend the variable, in the environment or in .env")
+        others = [name for name in only or NAMES if name != settings.NAME]
+        left = [_not_checked(name, "the settings are wrong") for name in others]
+        return _report(None, [_finding(settings.NAME, complaint), *left], unreachable=False)
+    with CheckContext(found) as context:
+        run = _Run(context, set(only) or {*names_for(found.engine)})
+        findings = [*run.findings()]
+    return _report(place, findings, unreachable=run.unreachable)
+
+
+class _Run:
+    def __init__(self, context: CheckContext, wanted: set[str]) -> None:
+        self._context = context
+        self._wanted = wanted
+        self.unreachable = False
+
+    def findings(self) -> Iterator[Finding]:
+        if settings.NAME in self._wanted:
+            for outcome in settings.check(self._context.settings):
+                yield _finding(settings.NAME, outcome)
+        connection = self._connect()
+        if CONNECTION in self._wanted or connection.verdict is not Verdict.OK:
+            yield connection
+        for name in NAMES:
+            if name in self._wanted and name not in (settings.NAME, CONNECTION):
+                yield from self._of(name)
+
+    def _of(self, name: str) -> Iterator[Finding]:
+        engine = self._context.engine
+        checks = [check for check in CHECKS if check.name == name]
+        check = next((check for check in checks if check.is_for(engine)), None)
+        if check is None:
+            engines = " and ".join(each for check in checks for each in check.engines or ())
+            yield _not_checked(name, f"it is for {engines}, and the engine is {engine}")
+        else:
+            yield from (_finding(name, outcome) for outcome in self._outcomes(check))
+
+    def _connect(self) -> Finding:
+        try:
+            self._context.connect()
+        except StorageError as error:
+            self._note(error)
+            return _finding(CONNECTION, problem(_line(error), _mend_of(error)))
+        return _finding(CONNECTION, ok("the storage answers"))
+
+    def _outcomes(self, check: Check) -> list[Outcome]:
+        try:
+            return [*check.run(self._context)]
+        except NotChecked as reason:
+            return [Outcome(Verdict.NOT_CHECKED, str(reason))]
+        except MigrationError as error:
+            return [Outcome(Verdict.NOT_CHECKED, _line(error))]
+        except StorageError as error:
+            self._note(error)
+            return [problem(f"the check failed: {_line(error)}", "see the findings above")]
+
+    def _note(self, error: StorageError) -> None:
+        self.unreachable |= isinstance(error, StorageUnavailable | OutcomeUnknown)
+
+
+def _not_checked(check: str, reason: str) -> Finding:
+    return Finding(check, Verdict.NOT_CHECKED, reason, None)
+
+
+def _finding(check: str, outcome: Outcome) -> Finding:
+    return Finding(check, outcome.verdict, outcome.reason, outcome.mend)
+
+
+def _report(place: str | None, findings: list[Finding], *, unreachable: bool) -> Report:
+    order = list(Verdict)
+    worst = max((finding.verdict for finding in findings), key=order.index, default=Verdict.OK)
+    return Report(place, worst, unreachable, findings)
+
+
+def _line(error: StorageError) -> str:
+    return " ".join(str(error).split())
+
+
+def _mend_of(error: StorageError) -> str:
+    if isinstance(error, StorageUnavailable):
+        return "start the server, or mend the way to it, and look at the settings with `assistly config`"
+    if "there is no database yet" in str(error):
+        return "assistly migrate creates it, if this is the right one (SQLITE_PATH)"
+    return "look at the settings with `assistly config`"

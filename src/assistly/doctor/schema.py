@@ -1,0 +1,252 @@
+"""Compares the tables, indexes, triggers and functions of a database with those that it should have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .findings import Outcome, problem, warning
+
+# The storage writes all times itself. Databases of the original system may lack this default.
+_NOW = "now()"
+
+LOST = "restore the table from a backup: what the column held is gone, and must not be made up"
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column. `type` includes a collation that is not that of the type, `default` is an expression."""
+
+    name: str
+    type: str
+    not_null: bool
+    default: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. `key` are the columns of its primary key, `uniques` those of its unique constraints.
+
+    `form` is what cannot be changed later, such as STRICT. `options` are storage parameters, `key_options`
+    those of the index of the key, whose name is `key_name`. `rows` are the rows that the migrations put in.
+    """
+
+    name: str
+    columns: Mapping[str, TableColumn]
+    key: tuple[str, ...]
+    uniques: frozenset[tuple[str, ...]] = frozenset()
+    form: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    key_name: str = ""
+    key_options: Mapping[str, str] = field(default_factory=dict)
+    sql: str = ""
+    rows: Sequence[tuple[object, ...]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index that no constraint made. `body` is what follows the name of the table, without options."""
+
+    name: str
+    table: str
+    unique: bool
+    body: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    valid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """A trigger or a function. `kind` says which; `sql` makes it, `body` is what is compared."""
+
+    kind: str
+    name: str
+    table: str | None
+    sql: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What a schema holds, by name."""
+
+    tables: Mapping[str, Table]
+    indexes: Mapping[str, Index]
+    routines: Mapping[str, Routine]
+
+
+class Ddl(Protocol):
+    """Writes the statements that mend a difference. None: there is no safe one."""
+
+    def create_table(self, table: Table, indexes: Iterable[Index], routines: Iterable[Routine]) -> str:
+        """Make a table that is missing, with what belongs to it."""
+
+    def add_column(self, table: Table, column: TableColumn) -> str | None:
+        """Add a column that is missing."""
+
+    def set_not_null(self, table: str, column: str) -> str | None:
+        """Let a column refuse NULL. It fails, and changes nothing, if one is stored."""
+
+    def drop_not_null(self, table: str, column: str) -> str | None:
+        """Let a column accept NULL."""
+
+    def set_default(self, table: str, column: TableColumn) -> str | None:
+        """Give a column the default of `column`."""
+
+    def add_key(self, table: Table) -> str | None:
+        """Add the primary key that is missing."""
+
+    def set_options(self, kind: str, name: str, options: Mapping[str, str]) -> str | None:
+        """Set storage parameters of a TABLE or an INDEX."""
+
+    def create_index(self, index: Index) -> str:
+        """Make an index that is missing."""
+
+    def replace_index(self, index: Index) -> str:
+        """Make an index anew that has another definition."""
+
+    def rebuild_index(self, index: Index) -> str:
+        """Make an index valid."""
+
+    def create_routine(self, routine: Routine) -> str:
+        """Make a trigger or function that is missing."""
+
+    def replace_routine(self, routine: Routine) -> str:
+        """Make a trigger or function anew that has another definition."""
+
+    unchangeable: str
+    """What to do about a difference that no statement mends."""
+
+
+def differences(
+    wanted: Catalogue, found: Catalogue, ddl: Ddl, *, optional: frozenset[str] = frozenset()
+) -> Iterator[Outcome]:
+    """Yield each difference with what mends it. The indexes in `optional` may be missing."""
+    for table in wanted.tables.values():
+        if table.name in found.tables:
+            yield from _of_table(table, found.tables[table.name], ddl)
+        else:
+            yield _missing_table(table, wanted, ddl)
+    for index in wanted.indexes.values():
+        if index.table in found.tables:
+            yield from _of_index(index, found, ddl, is_optional=index.name in optional)
+    for index in found.indexes.values():
+        if index.unique and index.table in wanted.tables and index.name not in wanted.indexes:
+            yield warning(
+                f"the table {index.table} has a unique index {index.name}, which the migrations do not make: "
+                "it may refuse records",
+                f"drop the index {index.name}, unless its application knows that it refuses records",
+            )
+    for routine in wanted.routines.values():
+        if routine.table is None or routine.table in found.tables:
+            yield from _of_routine(routine, found, ddl)
+
+
+def _missing_table(table: Table, wanted: Catalogue, ddl: Ddl) -> Outcome:
+    indexes = [index for index in wanted.indexes.values() if index.table == table.name]
+    routines = [routine for routine in wanted.routines.values() if routine.table == table.name]
+    return problem(
+        f"the table {table.name} is missing, with all that it held: restore it from a backup, or make an "
+        "empty one",
+        ddl.create_table(table, indexes, routines),
+    )
+
+
+def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
+    name = wanted.name
+    for column in wanted.columns.values():
+        if column.name in found.columns:
+            yield from _of_column(name, column, found.columns[column.name], ddl)
+        else:
+            yield problem(
+                f"the column {name}.{column.name} is missing", ddl.add_column(wanted, column) or LOST
+            )
+    for column in found.columns.values():
+        if column.name not in wanted.columns and column.not_null and column.default is None:
+            yield problem(
+                f"the column {name}.{column.name}, which the migrations do not make, refuses NULL: no "
+                "record can be added",
+                ddl.drop_not_null(name, column.name) or ddl.unchangeable,
+            )
+    if wanted.form != found.form:
+        yield warning(
+            f"the table {name} was made with {found.form or 'no options'}, not {wanted.form or 'none'}",
+            ddl.unchangeable,
+        )
+    if wanted.key != found.key:
+        shown = f"({', '.join(wanted.key)})"
+        if found.key:
+            reason, mend = f"the primary key of {name} is ({', '.join(found.key)}), not {shown}", None
+        else:
+            reason, mend = f"the table {name} has lost its primary key {shown}", ddl.add_key(wanted)
+        yield problem(reason, mend or ddl.unchangeable)
+    for columns in sorted(wanted.uniques - found.uniques):
+        yield problem(
+            f"the table {name} has lost its unique constraint ({', '.join(columns)})",
+            ddl.unchangeable,
+        )
+    yield from _of_options("TABLE", name, wanted.options, found.options, ddl)
+    if found.key_name:
+        yield from _of_options("INDEX", found.key_name, wanted.key_options, found.key_options, ddl)
+
+
+def _of_column(table: str, wanted: TableColumn, found: TableColumn, ddl: Ddl) -> Iterator[Outcome]:
+    name = f"{table}.{wanted.name}"
+    if wanted.type != found.type:
+        yield problem(f"the column {name} has the type {found.type}, not {wanted.type}", ddl.unchangeable)
+    if wanted.not_null and not found.not_null:
+        yield warning(
+            f"the column {name} accepts NULL", ddl.set_not_null(table, wanted.name) or ddl.unchangeable
+        )
+    if found.not_null and not wanted.not_null:
+        yield problem(
+            f"the column {name} refuses NULL", ddl.drop_not_null(table, wanted.name) or ddl.unchangeable
+        )
+    if wanted.default is not None and wanted.default != found.default:
+        reason = f"the column {name} has the default {found.default or 'NULL'}, not {wanted.default}"
+        mend = ddl.set_default(table, wanted) or ddl.unchangeable
+        is_relied_on = wanted.not_null and found.default is None and wanted.default != _NOW
+        yield problem(reason, mend) if is_relied_on else warning(reason, mend)
+
+
+def _of_options(
+    kind: str, name: str, wanted: Mapping[str, str], found: Mapping[str, str], ddl: Ddl
+) -> Iterator[Outcome]:
+    missing = {option: value for option, value in wanted.items() if found.get(option) != value}
+    if missing:
+        shown = ", ".join(f"{option} = {value}" for option, value in missing.items())
+        yield warning(
+            f"the {kind.lower()} {name} lacks {shown}",
+            ddl.set_options(kind, name, missing) or ddl.unchangeable,
+        )
+
+
+def _of_index(wanted: Index, catalogue: Catalogue, ddl: Ddl, *, is_optional: bool) -> Iterator[Outcome]:
+    found = catalogue.indexes.get(wanted.name)
+    if found is None or found.table != wanted.table:
+        if not is_optional:
+            yield problem(f"the index {wanted.name} of {wanted.table} is missing", ddl.create_index(wanted))
+    elif (found.unique, found.body) != (wanted.unique, wanted.body):
+        yield problem(
+            f"the index {wanted.name} is another one: it is {_shown(found)}, not {_shown(wanted)}",
+            ddl.replace_index(wanted),
+        )
+    elif not found.valid:
+        yield problem(
+            f"the index {wanted.name} is not valid: making it was cut short", ddl.rebuild_index(wanted)
+        )
+    else:
+        yield from _of_options("INDEX", wanted.name, wanted.options, found.options, ddl)
+
+
+def _shown(index: Index) -> str:
+    return f"unique, {index.body}" if index.unique else index.body
+
+
+def _of_routine(wanted: Routine, catalogue: Catalogue, ddl: Ddl) -> Iterator[Outcome]:
+    found = catalogue.routines.get(wanted.name)
+    if found is None:
+        yield problem(f"the {wanted.kind} {wanted.name} is missing", ddl.create_routine(wanted))
+    elif found.body != wanted.body:
+        yield problem(f"the {wanted.kind} {wanted.name} is another one", ddl.replace_routine(wanted))

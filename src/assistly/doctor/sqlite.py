@@ -1,0 +1,277 @@
+"""Checks of an SQLite file, and of the copy of SQLite that opens it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from shlex import quote
+from types import ModuleType
+from typing import Any
+
+from assistly.views.jobs import span
+
+from .checks import Check
+from .context import CheckContext
+from .findings import NotChecked, Outcome, ok, problem, warning
+
+ENGINES = ("sqlite",)
+MOUNTS = Path("/proc/self/mountinfo")
+
+LONG_LOG = 64 * 2**20
+"""Bytes of a log that was not brought into the file for long. That happens from 4 MB on."""
+
+SCARCE_BYTES = 500 * 10**6
+HARDLY_ANY_BYTES = 50 * 10**6
+
+AHEAD = timedelta(minutes=1)
+"""A stored time may be that much ahead of the clock of this machine."""
+
+_FIRST_WITH_BUG, _LAST_WITH_BUG = (3, 7, 0), (3, 51, 2)
+_REPAIRED = {(3, 44, 6), (3, 50, 7)}
+_INSTALL = "python -m pip install 'assistly[sqlite]', which brings a recent SQLite"
+_COPIES = ("sqlite3", "pysqlite3", "apsw", "sqlcipher3")
+_NETWORK = {
+    *("nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "beegfs"),
+    *("9p", "gpfs", "gfs2", "ocfs2", "ncpfs", "coda", "davfs", "davfs2", "orangefs", "fuse.sshfs"),
+    *("fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.davfs2"),
+    *("fuse.grpcfuse", "fuse.osxfs"),
+}
+_MOST_DAMAGES = 10
+
+
+def check_sqlite_version(_: CheckContext) -> Iterable[Outcome]:
+    """Whether this SQLite has the bug that can damage a file in WAL mode."""
+    from assistly.storage.engines.sqlite.driver import sqlite3
+
+    return [of_version(sqlite3.sqlite_version_info)]
+
+
+def of_version(version: tuple[int, ...]) -> Outcome:
+    """What there is to say about a version of SQLite."""
+    shown = ".".join(map(str, version))
+    if _FIRST_WITH_BUG <= version <= _LAST_WITH_BUG and version not in _REPAIRED:
+        return warning(
+            f"SQLite {shown} has a rare bug: if several connections write and checkpoint at the same moment, "
+            "the file can be damaged (3.7.0 to 3.51.2, but for 3.44.6 and 3.50.7)",
+            _INSTALL,
+        )
+    return ok(f"SQLite {shown} does not have the bug of the write-ahead log")
+
+
+def check_sqlite_copies(_: CheckContext) -> Iterable[Outcome]:
+    """Whether this process has loaded one copy of SQLite only."""
+    from assistly.storage.engines.sqlite.driver import sqlite3
+
+    return [of_copies(sqlite3.__name__, loaded_copies(sys.modules))]
+
+
+def loaded_copies(modules: Mapping[str, ModuleType]) -> dict[str, str]:
+    """The versions of SQLite that the loaded modules bring, by module."""
+    return {name: _version_of(modules[name]) for name in _COPIES if name in modules}
+
+
+def _version_of(module: Any) -> str:
+    version = getattr(module, "sqlite_version", None)
+    return str(module.sqlite_lib_version() if version is None else version)
+
+
+def of_copies(engines: str, loaded: Mapping[str, str]) -> Outcome:
+    """What there is to say about the loaded copies, where `engines` is the one that the engine uses."""
+    shown = ", ".join(f"{name} ({version})" for name, version in loaded.items())
+    if len(loaded) < 2:
+        return ok(f"one copy of SQLite is loaded: {shown}")
+    return warning(
+        f"this process has loaded several copies of SQLite: {shown}. The engine opens the file with "
+        f"{engines}. Two copies that open one file in one process drop each other's locks",
+        "let your own code open the file with `from sqlite_utils.utils import sqlite3`, and with no other",
+    )
+
+
+def check_integrity(context: CheckContext) -> Iterable[Outcome]:
+    """Whether SQLite finds damage in the file. It reads all of it."""
+    rows = context.file_connection().rows(f"PRAGMA integrity_check({_MOST_DAMAGES})")
+    if rows == [("ok",)]:
+        return [ok("SQLite finds no damage")]
+    damages = "; ".join(" ".join(str(text).split()) for (text,) in rows)
+    return [
+        problem(
+            f"the file is damaged: {damages}",
+            "stop all processes that use it, keep a copy of it with its -wal, and restore a backup. Without "
+            "one, `sqlite3 FILE .recover` saves what can be read; `REINDEX` is enough if only indexes are "
+            "damaged",
+        )
+    ]
+
+
+def check_old_log(context: CheckContext) -> Iterable[Outcome]:
+    """Whether the -wal file belongs to the file beside it."""
+    from assistly.storage.errors import StorageCorrupt
+
+    missing, log = context.pages_missing_in_file, f"{context.path.name}-wal"
+    if not missing:
+        return [ok("the log belongs to the file, or there is none")]
+    reason = (
+        f"the file changed after {log}, and {missing} of its pages are not in the file: the file was "
+        "probably replaced, for example by a backup, and the log belongs to the one before. SQLite would "
+        "apply it"
+    )
+    mend = (
+        f"stop all processes that use it. If the file was replaced, delete {log} and "
+        f"{context.path.name}-shm beside it; if it was not, the next write settles it"
+    )
+    try:
+        is_damaged = context.file_connection().rows("PRAGMA quick_check(1)") != [("ok",)]
+    except (StorageCorrupt, NotChecked):
+        is_damaged = True
+    if is_damaged:
+        return [problem(f"{reason}. The two do not fit together", mend)]
+    return [warning(reason, mend)]
+
+
+def check_file_modes(context: CheckContext) -> Iterable[Outcome]:
+    """Whether others can read or replace the file, and whether this user can write to it."""
+    files = [path for path in _files(context.path) if path.exists()]
+    if not files:
+        raise NotChecked("there is no file")
+    found = [outcome for path in files for outcome in _of_mode(path)]
+    folder = context.path.parent
+    mode = folder.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        found.append(
+            warning(f"everybody can replace the file: {folder} is open", f"chmod o-w {quote(str(folder))}")
+        )
+    if not os.access(folder, os.W_OK):
+        found.append(problem(f"this user cannot write to {folder}, where the log is made", _AS_OWNER))
+    return found or [ok(f"mode {stat.S_IMODE(files[0].stat().st_mode):04o}, and this user can write")]
+
+
+_AS_OWNER = "run all processes as the user that owns the file"
+
+
+def _of_mode(path: Path) -> Iterator[Outcome]:
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        yield warning(
+            f"{path.name} has the mode {mode:04o}: others can open it", f"chmod 600 {quote(str(path))}"
+        )
+    if not os.access(path, os.R_OK | os.W_OK):
+        yield problem(f"this user cannot read and write {path.name}", _AS_OWNER)
+    elif hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        yield warning(f"{path.name} belongs to another user (uid {found.st_uid})", _AS_OWNER)
+
+
+def _files(path: Path) -> list[Path]:
+    return [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
+
+
+def check_file_system(context: CheckContext) -> Iterable[Outcome]:
+    """Whether the file is on a local disk."""
+    try:
+        mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        raise NotChecked(f"{MOUNTS} cannot be read, so the kind of the file system is not known") from None
+    kind = file_system_of(context.path.resolve(), mounts)
+    if kind is None:
+        raise NotChecked("the file is on no mount that is listed")
+    if kind in _NETWORK:
+        return [
+            problem(
+                f"the file is on a network file system ({kind}), where locks and the write-ahead log do not "
+                "work between machines: it can be damaged",
+                "move it to a local disk (SQLITE_PATH), or to Postgres with `assistly copy`",
+            )
+        ]
+    return [ok(f"the file is on {kind}")]
+
+
+def file_system_of(path: Path, mounts: str) -> str | None:
+    """The type of the file system that a path is on, from the text of /proc/self/mountinfo."""
+    best: tuple[int, str] | None = None
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        if len(fields) < 5 or not after:
+            continue
+        point = Path(_unescaped(fields[4]))
+        depth = len(point.parts)
+        # Of two mounts at one place, the later one covers the other.
+        if path.is_relative_to(point) and (best is None or depth >= best[0]):
+            best = depth, after.split(" ")[0]
+    return None if best is None else best[1]
+
+
+def _unescaped(text: str) -> str:
+    for code, character in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+        text = text.replace(code, character)
+    return text
+
+
+def check_free_disk(context: CheckContext) -> Iterable[Outcome]:
+    """Whether the disk has room for what comes, and for a copy of the file."""
+    folder = next(place for place in context.path.parents if place.exists())
+    free = shutil.disk_usage(folder).free
+    size = 0
+    with suppress(OSError):
+        size = context.path.stat().st_size
+    reason = f"{free / 1e6:,.0f} MB are free, and the file has {size / 1e6:,.1f} MB"
+    mend = "free space on the disk: a write that finds none fails, and a backup needs as much as the file"
+    if free < HARDLY_ANY_BYTES:
+        return [problem(reason, mend)]
+    return [warning(reason, mend) if free < max(SCARCE_BYTES, size) else ok(reason)]
+
+
+def check_long_log(context: CheckContext) -> Iterable[Outcome]:
+    """Whether a reader keeps the log from being brought into the file."""
+    size = 0
+    with suppress(OSError):
+        size = _files(context.path)[1].stat().st_size
+    reason = f"the log has {size / 1e6:,.1f} MB"
+    if size < LONG_LOG:
+        return [ok(reason)]
+    return [
+        warning(
+            f"{reason}: a transaction that reads is open for long somewhere, so it is not brought into the "
+            "file, and reading slows down",
+            "end that transaction, or restart the process that has it open",
+        )
+    ]
+
+
+def check_clock(context: CheckContext) -> Iterable[Outcome]:
+    """Whether the clock of this machine was set back: then stored times are ahead of it."""
+    from assistly.storage.engines.sqlite.dialect import DIALECT
+
+    newest = (
+        "SELECT max(coalesce(pruned_at, 0), (SELECT coalesce(max(created_at), 0) FROM assistly_events)) FROM "
+    )
+    ((at,),) = context.file_connection().rows(f"{newest} assistly_retention") or [(None,)]
+    stored: datetime | None = None if at is None else DIALECT.time(at)
+    if stored is None or stored - context.now < AHEAD:
+        return [ok("no stored time is ahead of the clock of this machine")]
+    return [
+        problem(
+            f"a stored time is {span(stored - context.now)} ahead of the clock of this machine: the clock "
+            "was set back, and jobs will be late by as much",
+            "set the clock right (timedatectl), and let it be kept right by NTP",
+        )
+    ]
+
+
+FIRST = (Check("old-wal", check_old_log, ENGINES),)
+CHECKS = (
+    Check("long-transactions", check_long_log, ENGINES),
+    Check("clock", check_clock, ENGINES),
+    Check("sqlite-version", check_sqlite_version, ENGINES),
+    Check("sqlite-copies", check_sqlite_copies, ENGINES),
+    Check("integrity", check_integrity, ENGINES),
+    Check("file-modes", check_file_modes, ENGINES),
+    Check("file-system", check_file_system, ENGINES),
+    Check("free-disk", check_free_disk, ENGINES),
+)

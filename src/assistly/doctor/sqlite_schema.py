@@ -1,0 +1,133 @@
+"""The schema of an SQLite file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from .schema import Catalogue, Index, Routine, Table, TableColumn
+
+if TYPE_CHECKING:
+    from assistly.storage.engines.sqlite.connections import Connection
+
+OPTIONAL = frozenset({"idx_queue_conflict"})
+"""Indexes that are made when they are first needed."""
+
+_OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
+_INDEX = re.compile(r'CREATE (UNIQUE )?INDEX \S+ ON "?\w+"? ?(.*)', re.DOTALL)
+_MIGRATIONS = "assistly_migrations"
+
+
+def read(connection: Connection, *, with_rows: bool = False) -> Catalogue:
+    """Read the catalogue of a file; with `with_rows` also what is in its tables."""
+    tables: dict[str, Table] = {}
+    indexes: dict[str, Index] = {}
+    routines: dict[str, Routine] = {}
+    for kind, name, table, sql in connection.rows(_OBJECTS):
+        if kind == "table" and name.startswith("assistly_"):
+            tables[name] = _table(connection, name, sql, with_rows=with_rows)
+        elif kind == "index" and (match := _INDEX.fullmatch(sql)):
+            indexes[name] = Index(name, table, bool(match[1]), _normal(match[2]))
+        elif kind == "trigger":
+            routines[name] = Routine(kind, name, table, sql, _normal(sql))
+    return Catalogue(tables, indexes, routines)
+
+
+def _table(connection: Connection, name: str, sql: str, *, with_rows: bool) -> Table:
+    described = connection.rows("SELECT * FROM pragma_table_info(:name) ORDER BY cid", {"name": name})
+    columns = {
+        column: TableColumn(column, type, bool(not_null), default)
+        for _, column, type, not_null, default, _ in described
+    }
+    keyed = sorted((place, column) for _, column, _, _, _, place in described if place)
+    ((without_rowid, strict),) = connection.rows(
+        "SELECT wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = :name", {"name": name}
+    )
+    forms = [*(["STRICT"] if strict else []), *(["WITHOUT ROWID"] if without_rowid else [])]
+    rows = connection.rows(f"SELECT * FROM {name}") if with_rows and name != _MIGRATIONS else []
+    return Table(
+        name,
+        columns,
+        tuple(column for _, column in keyed),
+        uniques=_uniques(connection, name),
+        form=", ".join(forms),
+        sql=sql,
+        rows=rows,
+    )
+
+
+def _uniques(connection: Connection, name: str) -> frozenset[tuple[str, ...]]:
+    made = connection.rows("SELECT name FROM pragma_index_list(:name) WHERE origin = 'u'", {"name": name})
+    return frozenset(
+        tuple(
+            column
+            for (column,) in connection.rows(
+                "SELECT name FROM pragma_index_info(:name) ORDER BY seqno", {"name": index}
+            )
+        )
+        for (index,) in made
+    )
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split())
+
+
+class SqliteDdl:
+    """A `Ddl`."""
+
+    unchangeable = (
+        "SQLite cannot change that in place: `assistly export` to a file, and `assistly import` it into a "
+        "new database"
+    )
+
+    def create_table(self, table: Table, indexes: Iterable[Index], routines: Iterable[Routine]) -> str:
+        rows = [f"INSERT INTO {table.name} VALUES ({', '.join(map(_literal, row))})" for row in table.rows]
+        made = [self.create_index(index) for index in indexes if index.name not in OPTIONAL]
+        return ";\n".join([_normal(table.sql), *rows, *made, *map(self.create_routine, routines)])
+
+    def add_column(self, table: Table, column: TableColumn) -> str | None:
+        if column.name in table.key or (column.not_null and column.default is None):
+            return None
+        not_null = " NOT NULL" if column.not_null else ""
+        default = "" if column.default is None else f" DEFAULT {column.default}"
+        return f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.type}{not_null}{default}"
+
+    def set_not_null(self, table: str, column: str) -> str | None:  # noqa: ARG002
+        return None
+
+    def drop_not_null(self, table: str, column: str) -> str | None:  # noqa: ARG002
+        return None
+
+    def set_default(self, table: str, column: TableColumn) -> str | None:  # noqa: ARG002
+        return None
+
+    def add_key(self, table: Table) -> str | None:  # noqa: ARG002
+        return None
+
+    def set_options(self, kind: str, name: str, options: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        return None
+
+    def create_index(self, index: Index) -> str:
+        unique = "UNIQUE " if index.unique else ""
+        return f"CREATE {unique}INDEX {index.name} ON {index.table} {index.body}"
+
+    def replace_index(self, index: Index) -> str:
+        return f"DROP INDEX {index.name};\n{self.create_index(index)}"
+
+    def rebuild_index(self, index: Index) -> str:
+        return f"REINDEX {index.name}"
+
+    def create_routine(self, routine: Routine) -> str:
+        return _normal(routine.sql)
+
+    def replace_routine(self, routine: Routine) -> str:
+        return f"DROP TRIGGER {routine.name};\n{_normal(routine.sql)}"
+
+
+def _literal(value: object) -> str:
+    if value is None or isinstance(value, int):
+        return "NULL" if value is None else str(value)
+    text = str(value).replace("'", "''")
+    return f"'{text}'"

@@ -1,0 +1,188 @@
+"""Checks of the tables: what the migrations make, names that others took, and what should be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from assistly.storage.engines.sql.migrations import Migration, discover
+from assistly.storage.engines.sql.objects import indexes_of
+from assistly.storage.engines.sql.retention import PRUNED_TABLES
+from assistly.views.jobs import span
+
+from . import sqlite_schema
+from .checks import Check
+from .context import CheckContext
+from .findings import NotChecked, Outcome, ok, problem, warning
+from .schema import Catalogue, differences
+
+if TYPE_CHECKING:
+    from assistly.storage.engines.sql.dialect import Dialect
+
+ENGINES = ("sqlite", "postgres")
+
+BEHIND = timedelta(hours=1)
+"""How long what should be pruned may stay: workers prune once a minute."""
+
+_PRUNED_AT = "SELECT {f}max(pruned_at) FROM {t}retention"
+
+
+def check_schema(context: CheckContext) -> Iterable[Outcome]:
+    """Whether the tables are as the migrations make them, of those that were applied."""
+    applied = context.applied()
+    made = [migration for migration in discover(context.engine) if migration.name in applied]
+    if not made:
+        raise NotChecked("no migration was applied")
+    found = [*(_sqlite if context.engine == "sqlite" else _postgres)(context, made)]
+    return found or [ok(f"the tables are as the {len(made)} applied migrations make them")]
+
+
+def _sqlite(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcome]:
+    from assistly.storage.engines.sqlite.inspection import make_gap_index, reference
+
+    with reference(made) as connection:
+        make_gap_index(connection)
+        wanted = sqlite_schema.read(connection, with_rows=True)
+    found = sqlite_schema.read(context.file_connection())
+    return differences(wanted, found, sqlite_schema.SqliteDdl(), optional=sqlite_schema.OPTIONAL)
+
+
+def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcome]:
+    from assistly.storage.errors import ConfigurationError, StorageUnavailable
+
+    from . import postgres_schema
+
+    server, namespace = context.server(), _namespace(context)
+    found = postgres_schema.read(server, namespace)
+    try:
+        with server.reference(made) as reference:
+            wanted = postgres_schema.read(server, reference)
+    except (ConfigurationError, StorageUnavailable) as error:
+        raise NotChecked(f"the tables to compare with cannot be made: {error}") from error
+    ddl = postgres_schema.PostgresDdl(server.dialect.quoted_schema)
+    return [
+        *differences(wanted, found, ddl),
+        *postgres_schema.sequences_behind(server, namespace),
+    ]
+
+
+def _namespace(context: CheckContext) -> int:
+    """The oid of the schema."""
+    from . import postgres_schema
+
+    server = context.server()
+    namespace: int | None = server.value(postgres_schema.NAMESPACE, {"schema": server.dialect.schema})
+    if namespace is None:
+        raise NotChecked(f'there is no schema "{server.dialect.schema}"')
+    return namespace
+
+
+def _catalogue(context: CheckContext) -> Catalogue:
+    if context.engine == "sqlite":
+        return sqlite_schema.read(context.file_connection())
+    from . import postgres_schema
+
+    return postgres_schema.read(context.server(), _namespace(context))
+
+
+def check_foreign_indexes(context: CheckContext) -> Iterable[Outcome]:
+    """Whether an index of another table has the name of one of ours, which cannot be made then."""
+    is_file = context.engine == "sqlite"
+    catalogue = _catalogue(context)
+    names = {index.name for each in discover(context.engine) for index in indexes_of(each.sql)}
+    others = [
+        index
+        for index in catalogue.indexes.values()
+        if index.name in names and not index.table.startswith("assistly_")
+    ]
+    if not others:
+        return [ok("no index of another table has the name of one of ours")]
+    return [
+        problem(
+            f"the index {index.name} is of the table {index.table}, and has the name of one of ours",
+            f"give it another name: DROP INDEX {index.name}, and make it again as {index.name}_{index.table}"
+            if is_file
+            else _renamed(context, index.name, index.table),
+        )
+        for index in others
+    ]
+
+
+def _renamed(context: CheckContext, name: str, table: str) -> str:
+    from assistly.storage.engines.postgres.dialect import quote
+
+    schema = context.server().dialect.quoted_schema
+    return f"ALTER INDEX {schema}.{quote(name)} RENAME TO {quote(f'{name}_{table}'[:63])}"
+
+
+def check_prune(context: CheckContext) -> Iterable[Outcome]:
+    """Whether what the RETENTION_ settings no longer keep is deleted."""
+    rows, dialect = _reader(context)
+    ((stamp,),) = rows(_PRUNED_AT.format(f=dialect.f, t=dialect.t))
+    pruned_at = None if stamp is None else dialect.time(stamp)
+    last = "it was never pruned" if pruned_at is None else f"pruned {_ago(context.now - pruned_at)}"
+    due = {kind: late for kind, late in _overdue(context, rows, dialect) if late > timedelta(0)}
+    is_old = pruned_at is None or context.now - pruned_at > BEHIND
+    behind = [
+        f"{kind} (for {span(late)})" for kind, late in due.items() if late > BEHIND or (is_old and late)
+    ]
+    over = [f"{kind} (above {cap:,})" for kind, cap in _over_caps(context, rows, dialect)] if is_old else []
+    if not behind and not over:
+        return [ok(f"{last}, and nothing waits to be deleted")]
+    return [
+        warning(
+            f"{last}, and these should have been deleted: {', '.join([*behind, *over])}",
+            "assistly prune, now and from cron unless a worker runs",
+        )
+    ]
+
+
+_Rows = Callable[[str], Sequence[tuple[Any, ...]]]
+
+
+def _reader(context: CheckContext) -> tuple[_Rows, Dialect]:
+    """A function that reads rows, and the dialect of its statements."""
+    if context.engine == "postgres":
+        server = context.server()
+        return server.rows, server.dialect
+    from assistly.storage.engines.sqlite.dialect import DIALECT
+
+    return context.file_connection().rows, DIALECT
+
+
+def _overdue(context: CheckContext, rows: _Rows, dialect: Dialect) -> Iterable[tuple[str, timedelta]]:
+    """For how long the oldest record of each kind should have been deleted."""
+    policy = context.settings.retention_policy()
+    for kind, table in PRUNED_TABLES.items():
+        age: timedelta | None = getattr(policy, f"{kind}_age")
+        if age is None:
+            continue
+        name = f"{dialect.t}{table.name}"
+        ((oldest,),) = rows(f"SELECT {dialect.f}min({table.time}) FROM {name} WHERE {table.condition}")
+        if oldest is not None:
+            at = _from_milliseconds(oldest) if kind == "nonces" else dialect.time(oldest)
+            yield kind, context.now - at - age
+
+
+def _from_milliseconds(value: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=value)
+
+
+def _over_caps(context: CheckContext, rows: _Rows, dialect: Dialect) -> Iterable[tuple[str, int]]:
+    policy = context.settings.retention_policy()
+    for kind, cap in (("approvals", policy.approvals_cap), ("idempotency", policy.idempotency_cap)):
+        name = f"{dialect.t}{kind}"
+        if rows(f"SELECT 1 FROM {name} LIMIT 1 OFFSET {cap:d}"):
+            yield kind, cap
+
+
+def _ago(age: timedelta) -> str:
+    return f"{span(age)} ago"
+
+
+CHECKS = (
+    Check("foreign-indexes", check_foreign_indexes, ENGINES),
+    Check("schema", check_schema, ENGINES),
+    Check("prune", check_prune, ENGINES),
+)

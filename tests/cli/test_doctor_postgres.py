@@ -1,0 +1,194 @@
+"""`assistly doctor` on Postgres: each check has a trouble that it finds.
+
+Two troubles cannot be had in a test, so what is looked at is replaced: an old transaction (the limit), and a
+clock that is wrong (that of this machine). The pooler is the stand-in of the other tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from assistly.doctor import postgres as checks
+from assistly.doctor import postgres_connections as connections
+from assistly.storage import NewJob, open_storage
+from assistly.storage.engines.postgres.inspection import Inspection
+from postgres_pooler import TransactionPooler
+from postgres_server import TemporaryServer
+from waiting import until
+
+Finding = dict[str, Any]
+Check = Callable[..., list[Finding]]
+Run = Callable[..., tuple[int, str, str]]
+Sql = Callable[[str], list[Any]]
+
+pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _migrated(engine: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.migrate()
+
+
+def verdict(found: list[Finding]) -> str:
+    (one,) = found
+    return str(one["verdict"])
+
+
+def test_autovacuum_is_off(check: Check, sql: Sql) -> None:
+    assert verdict(check("vacuum")) == "ok"
+    sql("ALTER TABLE assistly_queue_jobs SET (autovacuum_enabled = off)")
+    (found,) = check("vacuum")
+    assert found["verdict"] == "warning"
+    sql(found["mend"])
+    assert verdict(check("vacuum")) == "ok"
+
+
+def test_autovacuum_is_off_for_the_server(
+    check: Check, server: TemporaryServer, monkeypatch: pytest.MonkeyPatch, schema: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", server.url)
+    with open_storage(auto_prune=False), psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET autovacuum = off")
+        connection.execute("SELECT pg_reload_conf()")
+        until(lambda: connection.execute("SHOW autovacuum").fetchall() == [("off",)])
+        (found,) = check("vacuum")
+        connection.execute("ALTER SYSTEM RESET autovacuum")
+        connection.execute("SELECT pg_reload_conf()")
+    assert (found["verdict"], "autovacuum = off" in found["reason"]) == ("warning", True)
+
+
+def test_dead_rows(check: Check, sql: Sql) -> None:
+    assert verdict(check("dead-rows")) == "ok"
+    sql("ALTER TABLE assistly_queue_jobs SET (autovacuum_enabled = off)")
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule_many([NewJob("x", "a")] * 1500, returning="none")
+    for _ in range(2):
+        sql("UPDATE assistly_queue_jobs SET retries = retries + 1")
+    sql("SELECT pg_stat_force_next_flush()")
+    until(lambda: verdict(check("dead-rows")) == "warning")
+    (found,) = check("dead-rows")
+    assert found["mend"].startswith("assistly maintain")
+    sql("VACUUM assistly_queue_jobs")
+    until(lambda: verdict(check("dead-rows")) == "ok")
+
+
+def test_long_transactions(check: Check, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with psycopg.connect(database_url, application_name="a report") as connection:
+        connection.execute("SELECT pg_current_xact_id()")
+        assert verdict(check("long-transactions")) == "ok"
+        monkeypatch.setattr(checks, "LONG", timedelta(0))
+        found = [each for each in check("long-transactions") if "(a report)" in each["reason"]]
+        assert verdict(found) == "warning"
+        assert f"pg_terminate_backend({connection.info.backend_pid})" in found[0]["mend"]
+        monkeypatch.setattr(checks, "VERY_LONG", timedelta(0))
+        found = [each for each in check("long-transactions") if "(a report)" in each["reason"]]
+        assert verdict(found) == "problem"
+
+
+def test_a_prepared_transaction(
+    check: Check, server: TemporaryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", server.url)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET max_prepared_transactions = 2")
+        server.stop()
+    server.start()
+    monkeypatch.setattr(checks, "LONG", timedelta(0))
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'left'")
+        (found,) = [each for each in check("long-transactions") if "prepared" in each["reason"]]
+        connection.execute("ROLLBACK PREPARED 'left'")
+    assert found["verdict"] == "warning"
+    assert "ROLLBACK PREPARED 'left'" in found["mend"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "expected"),
+    [(timedelta(0), "ok"), (timedelta(seconds=5), "warning"), (-timedelta(minutes=5), "problem")],
+)
+def test_a_wrong_clock(
+    check: Check, monkeypatch: pytest.MonkeyPatch, ahead: timedelta, expected: str
+) -> None:
+    monkeypatch.setattr(checks, "machine_time", lambda: datetime.now(UTC) - ahead)
+    (found,) = check("clock")
+    assert (found["verdict"], "ahead of" in found["reason"]) == (expected, ahead >= timedelta(0))
+
+
+def test_rights(
+    run: Run, check: Check, sql: Sql, role: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert verdict(check("rights")) == "ok"
+    monkeypatch.setenv("DATABASE_URL", database_url.replace("postgres:@", f"{role}@"))
+    found = check("rights")
+    assert {each["verdict"] for each in found} == {"problem"}
+    assert any("lacks INSERT, UPDATE, DELETE on assistly_queue_jobs" in each["reason"] for each in found)
+    assert any("lacks USAGE on assistly_events_id_seq" in each["reason"] for each in found)
+    assert run("doctor", "--only", "rights")[0] == 1
+    for each in found:
+        sql(each["mend"])
+    (found_then,) = check("rights")
+    assert (found_then["verdict"], "may not vacuum" in found_then["reason"]) == ("warning", True)
+    sql(found_then["mend"])
+    assert verdict(check("rights")) == "ok"
+
+
+def test_a_standby(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none, so the server's answer is replaced."""
+    monkeypatch.setattr(checks, "ROLE", checks.ROLE.replace("pg_catalog.pg_is_in_recovery()", "TRUE"))
+    (found,) = check("rights")
+    assert (found["verdict"], "the server is a standby" in found["reason"]) == ("problem", True)
+
+
+def test_a_schema_that_may_not_be_used(
+    check: Check, sql: Sql, role: str, schema: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(f'REVOKE USAGE ON SCHEMA "{schema}" FROM "{role}"')
+    monkeypatch.setenv("DATABASE_URL", database_url.replace("postgres:@", f"{role}@"))
+    found = check("rights")
+    assert "may not use the schema" in found[0]["reason"]
+    sql(found[0]["mend"])
+    assert "may not use the schema" not in check("rights")[0]["reason"]
+
+
+@pytest.mark.parametrize("is_known_by_its_pid", [True, False])
+def test_a_pooler(
+    check: Check, server: TemporaryServer, monkeypatch: pytest.MonkeyPatch, is_known_by_its_pid: bool
+) -> None:
+    assert [each["verdict"] for each in check("pooler", "prepared-statements", "listener")] == ["ok"] * 3
+    with closing(TransactionPooler(server.socket, is_known_by_its_pid=is_known_by_its_pid)) as pooler:
+        monkeypatch.setenv("DATABASE_URL", pooler.url)
+        found = {each["check"]: each for each in check("pooler", "prepared-statements", "listener")}
+        sent = b"".join(pooler.sent)
+    assert found["pooler"]["verdict"] == "warning"
+    assert "a pooler in transaction mode" in found["pooler"]["reason"]
+    assert found["listener"]["verdict"] == "warning"
+    assert b"LISTEN" not in sent
+    statements = found["prepared-statements"]
+    assert statements["verdict"] == ("ok" if is_known_by_its_pid else "warning")
+
+
+def test_notifications_that_do_not_arrive(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "NOTIFICATION_SECONDS", 0.05)
+    monkeypatch.setattr(Inspection, "notify", lambda *_: None)
+    assert verdict(check("listener")) == "problem"
+
+
+def test_nothing_is_left_behind(run: Run, sql: Sql) -> None:
+    before = (
+        sql("SELECT relname FROM pg_class ORDER BY oid"),
+        sql("SELECT nspname FROM pg_namespace ORDER BY oid"),
+    )
+    assert run("doctor")[0] == 0
+    after = (
+        sql("SELECT relname FROM pg_class ORDER BY oid"),
+        sql("SELECT nspname FROM pg_namespace ORDER BY oid"),
+    )
+    assert after == before
+    assert sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'assistly doctor'") == [(0,)]

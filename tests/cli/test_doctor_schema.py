@@ -1,0 +1,252 @@
+"""`assistly doctor --only schema`: each difference is found, and what it prints mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from assistly.doctor import tables
+from assistly.storage import open_storage
+from assistly.storage.engines.sql.migrations import Migration, discover
+from backends.original_system import AUTO_CREATED_TABLES, INIT_TABLES, Original
+from golden.making import open_postgres, open_sqlite
+
+Finding = dict[str, Any]
+Check = Callable[..., list[Finding]]
+Run = Callable[..., tuple[int, str, str]]
+Sql = Callable[[str], list[Any]]
+
+sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+postgres_only = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+# What is done to the tables, and a piece of what is said about it.
+BOTH = {
+    "DROP TABLE assistly_nonces": "the table assistly_nonces is missing",
+    "ALTER TABLE assistly_queue_jobs DROP COLUMN worker_id": "assistly_queue_jobs.worker_id is missing",
+    "ALTER TABLE assistly_queue_jobs DROP COLUMN max_retries": "assistly_queue_jobs.max_retries is missing",
+    "DROP INDEX idx_queue_due": "the index idx_queue_due of assistly_queue_jobs is missing",
+    "DROP INDEX idx_queue_posted": "idx_queue_posted is another one: it is unique",
+    "CREATE UNIQUE INDEX idx_queue_posted ON assistly_queue_jobs (posted_at) WHERE status = 'posted'": "",
+}
+ON_SQLITE = {
+    **BOTH,
+    "DROP TABLE assistly_queue_newest": "the table assistly_queue_newest is missing",
+    "DROP TRIGGER assistly_queue_newest_deleted": "the trigger assistly_queue_newest_deleted is missing",
+}
+ON_POSTGRES = {
+    **BOTH,
+    "ALTER TABLE assistly_events ALTER payload DROP NOT NULL": "assistly_events.payload accepts NULL",
+    "ALTER TABLE assistly_approvals ALTER decided_at SET NOT NULL": "approvals.decided_at refuses NULL",
+    "ALTER TABLE assistly_queue_jobs ALTER retries SET DEFAULT 7": "retries has the default 7, not 0",
+    "ALTER TABLE assistly_store ADD COLUMN theirs text NOT NULL": "no record can be added",
+    "DROP SEQUENCE assistly_events_id_seq CASCADE": "assistly_events.id has the default NULL",
+    "SELECT setval('assistly_queue_jobs_id_seq', 1)": "assistly_queue_jobs_id_seq is behind",
+    "ALTER TABLE assistly_metrics DROP CONSTRAINT assistly_metrics_pkey": "lost its primary key (id)",
+    "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'idx_events_created'::regclass": "not valid",
+    "ALTER TABLE assistly_queue_jobs RESET (vacuum_index_cleanup)": "lacks vacuum_index_cleanup = on",
+    "ALTER INDEX idx_queue_conflict RESET (fillfactor)": "idx_queue_conflict lacks fillfactor = 50",
+    "ALTER INDEX assistly_queue_jobs_pkey RESET (fillfactor)": "jobs_pkey lacks fillfactor = 40",
+}
+
+
+@pytest.fixture(autouse=True)
+def _migrated(engine: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.migrate()
+
+
+def mend(sql: Sql, found: list[Finding]) -> None:
+    for finding in found:
+        for statement in finding["mend"].split(";\n"):
+            sql(statement)
+
+
+def test_what_it_prints_mends_it(check: Check, sql: Sql, engine: str) -> None:
+    assert [finding["verdict"] for finding in check("schema")] == ["ok"]
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "kept")
+        storage.queue.schedule("x", "kept, too")
+        storage.events.append("kept", 1)
+    troubles = ON_SQLITE if engine == "sqlite" else ON_POSTGRES
+    for trouble in troubles:
+        sql(trouble)
+    found = check("schema")
+    for said in filter(None, troubles.values()):
+        assert any(said in finding["reason"] for finding in found), said
+    assert len(found) == sum(map(bool, troubles.values()))
+    assert {finding["verdict"] for finding in found} <= {"problem", "warning"}
+    mend(sql, found)
+    assert [finding["verdict"] for finding in check("schema")] == ["ok"]
+    with open_storage(auto_prune=False) as storage:
+        assert storage.queue.schedule("x", "new").id > storage.queue.list(limit=1)[0].id
+        assert storage.nonces.register("new")
+        assert storage.events.append("new", 1).id == 2
+
+
+def test_what_no_statement_mends_is_said_in_words(check: Check, sql: Sql, engine: str) -> None:
+    sql("ALTER TABLE assistly_queue_jobs DROP COLUMN content")
+    if engine == "sqlite":
+        sql("ALTER TABLE assistly_sessions RENAME TO old")
+        sql(
+            "CREATE TABLE assistly_sessions (user_id TEXT, session TEXT NOT NULL, version INTEGER NOT NULL, "
+            "updated_at REAL NOT NULL DEFAULT 7) STRICT"
+        )
+        sql(
+            "CREATE TABLE new (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, status TEXT NOT NULL, created_at "
+            "INTEGER NOT NULL, decided_at INTEGER, payload TEXT NOT NULL)"
+        )
+        sql("DROP TABLE assistly_approvals")
+        sql("ALTER TABLE new RENAME TO assistly_approvals")
+        expected = [
+            "lost its primary key (user_id)",
+            "accepts NULL",
+            "the type REAL, not INTEGER",
+            "made with no options, not STRICT",
+            "lost its unique constraint (id)",
+        ]
+    else:
+        sql("ALTER TABLE assistly_queue_jobs ALTER retries TYPE numeric")
+        sql('ALTER TABLE assistly_sessions ALTER user_id TYPE text COLLATE "POSIX"')
+        sql(
+            "ALTER TABLE assistly_nonces DROP CONSTRAINT assistly_nonces_pkey, ADD PRIMARY KEY (timestamp_ms)"
+        )
+        sql("CREATE UNIQUE INDEX theirs ON assistly_approvals (status)")
+        expected = [
+            "the type numeric, not integer",
+            'COLLATE "POSIX", not text COLLATE "C"',
+            "the primary key of assistly_nonces is (timestamp_ms)",
+            "it may refuse records",
+        ]
+    found = check("schema")
+    for said in ["content is missing", *expected]:
+        (finding,) = [each for each in found if said in each["reason"]]
+        assert finding["mend"].startswith(("restore", "SQLite cannot", "no statement", "drop the index"))
+
+
+@sqlite_only
+def test_the_index_of_gaps_may_be_missing_but_not_another(check: Check, sql: Sql) -> None:
+    sql("CREATE INDEX idx_queue_conflict ON assistly_queue_jobs (platform)")
+    found = check("schema")
+    assert "idx_queue_conflict is another one" in found[0]["reason"]
+    mend(sql, found)
+    assert check("schema")[0]["verdict"] == "ok"
+
+
+@postgres_only
+def test_a_function_and_its_trigger(
+    check: Check, sql: Sql, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No migration makes one yet, so a further one is added."""
+    body = "RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$"
+    script = f"""
+        CREATE FUNCTION assistly_note() {body};
+        CREATE TRIGGER assistly_noted BEFORE INSERT ON assistly_events
+            FOR EACH ROW EXECUTE FUNCTION assistly_note();
+    """
+    more = (*discover("postgres"), Migration("099_more_postgres.sql", script, "0"))
+    monkeypatch.setattr(tables, "discover", lambda _: more)
+    sql("INSERT INTO assistly_migrations VALUES ('099_more_postgres.sql', '0')")
+    found = check("schema")
+    assert [finding["reason"] for finding in found] == [
+        "the function assistly_note is missing",
+        "the trigger assistly_noted is missing",
+    ]
+    mend(sql, found)
+    assert check("schema")[0]["verdict"] == "ok"
+    sql(f"CREATE OR REPLACE FUNCTION assistly_note() {body.replace('NEW', 'NULL')}")
+    sql(
+        "CREATE OR REPLACE TRIGGER assistly_noted AFTER INSERT ON assistly_events "
+        "FOR EACH ROW EXECUTE FUNCTION assistly_note()"
+    )
+    found = check("schema")
+    assert [finding["reason"] for finding in found] == [
+        "the function assistly_note is another one",
+        "the trigger assistly_noted is another one",
+    ]
+    mend(sql, found)
+    assert check("schema")[0]["verdict"] == "ok"
+
+
+@postgres_only
+def test_it_needs_the_right_to_make_temporary_tables(
+    check: Check, sql: Sql, role: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url.replace("postgres:@", f"{role}@"))
+    assert check("schema")[0]["verdict"] == "ok"
+    sql("REVOKE TEMPORARY ON DATABASE postgres FROM PUBLIC")
+    try:
+        (found,) = check("schema")
+    finally:
+        sql("GRANT TEMPORARY ON DATABASE postgres TO PUBLIC")
+    assert found["verdict"] == "not checked"
+    assert "the tables to compare with cannot be made: the role lacks a privilege" in found["reason"]
+
+
+@postgres_only
+def test_it_waits_for_no_writer_and_leaves_nothing(check: Check, sql: Sql, database_url: str) -> None:
+    before = sql("SELECT count(*) FROM pg_namespace"), sql("SELECT count(*) FROM pg_class")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f"SET search_path = {sql('SHOW search_path')[0][0]}".encode())
+        connection.execute("LOCK TABLE assistly_queue_jobs, assistly_events IN EXCLUSIVE MODE")
+        connection.execute("SELECT pg_advisory_xact_lock(0)")
+        monitored = check("schema")
+    assert monitored[0]["verdict"] == "ok"
+    assert (sql("SELECT count(*) FROM pg_namespace"), sql("SELECT count(*) FROM pg_class")) == before
+
+
+def test_an_index_of_another_table_with_our_name(check: Check, sql: Sql, engine: str) -> None:
+    assert check("foreign-indexes")[0]["verdict"] == "ok"
+    sql("DROP INDEX idx_queue_due")
+    sql("CREATE TABLE orders (id integer)")
+    sql("CREATE INDEX idx_queue_due ON orders (id)")
+    theirs, ours = check("foreign-indexes", "schema")
+    assert theirs["verdict"] == "problem"
+    assert "the index idx_queue_due is of the table orders" in theirs["reason"]
+    assert "idx_queue_due of assistly_queue_jobs is missing" in ours["reason"]
+    if engine == "sqlite":
+        assert "DROP INDEX idx_queue_due, and make it again as idx_queue_due_orders" in theirs["mend"]
+        sql("DROP INDEX idx_queue_due")
+        theirs["mend"] = "CREATE INDEX idx_queue_due_orders ON orders (id)"
+    mend(sql, [theirs, ours])
+    assert [each["verdict"] for each in check("foreign-indexes", "schema")] == ["ok", "ok"]
+
+
+class TestOldSchemas:
+    """What the applied migrations make is compared, whatever is pending."""
+
+    @pytest.fixture(autouse=True)
+    def _migrated(self) -> None:
+        """Not yet."""
+
+    def test_pending_migrations_are_a_problem_and_the_rest_is_checked(
+        self, run: Run, check: Check, engine: str, request: pytest.FixtureRequest
+    ) -> None:
+        if engine == "sqlite":
+            open_sqlite("002", Path("cli.db"))
+        else:
+            open_postgres("003", request.getfixturevalue("database_url"), request.getfixturevalue("schema"))
+        found = {each["check"]: each for each in check("migrations", "schema", "platforms", "prune")}
+        assert found["migrations"]["verdict"] == "problem"
+        assert found["migrations"]["mend"] == "assistly migrate"
+        assert found["schema"]["verdict"] == "ok"
+        assert found["platforms"]["verdict"] == "not checked"
+        assert run("doctor")[0] == 1
+        run("migrate")
+        assert {each["verdict"] for each in check("migrations", "schema")} == {"ok"}
+        assert {each["verdict"] for each in check("platforms")} == {"problem"}
+
+    @postgres_only
+    @pytest.mark.usefixtures("engine")
+    @pytest.mark.parametrize("variant", ["strict", "loose"])
+    def test_a_database_of_the_original_system_has_no_problem(
+        self, run: Run, check: Check, database_url: str, schema: str, variant: str
+    ) -> None:
+        original = Original(database_url, schema, variant)
+        original.create(INIT_TABLES, AUTO_CREATED_TABLES)
+        run("migrate")
+        found = check("schema")
+        assert {each["verdict"] for each in found} == {"ok" if variant == "strict" else "warning"}

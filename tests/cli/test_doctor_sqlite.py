@@ -1,0 +1,251 @@
+"""`assistly doctor` on SQLite: each check has a trouble that it finds.
+
+The kind of the file system, the free space of the disk and a second copy of SQLite cannot be had in a test:
+the file that lists the mounts, the call that measures the disk and the list of loaded modules are replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections import namedtuple
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from assistly.doctor import sqlite as checks
+from assistly.storage import SqliteBackend, Storage, open_storage
+from waiting import until
+
+Finding = dict[str, Any]
+Check = Callable[..., list[Finding]]
+Run = Callable[..., tuple[int, str, str]]
+Sql = Callable[[str], list[Any]]
+
+pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+
+FILE = Path("cli.db")
+
+
+@pytest.fixture(autouse=True)
+def _migrated(engine: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.migrate()
+
+
+def changed_after(log: Path) -> None:
+    """The times of files are measured in ticks of some milliseconds."""
+
+    def is_newer() -> bool:
+        FILE.chmod(0o600)
+        return FILE.stat().st_ctime_ns > log.stat().st_ctime_ns
+
+    until(is_newer)
+
+
+def verdict(found: list[Finding]) -> str:
+    (one,) = found
+    return str(one["verdict"])
+
+
+@pytest.mark.parametrize("version", ["3.7.0", "3.40.1", "3.44.5", "3.44.7", "3.50.6", "3.51.2"])
+def test_versions_with_the_bug(version: str, engine: str) -> None:
+    found = checks.of_version(tuple(map(int, version.split("."))))
+    assert (str(found.verdict), version in found.reason) == ("warning", True)
+
+
+@pytest.mark.parametrize("version", ["3.6.23", "3.44.6", "3.50.7", "3.51.3", "3.52.0"])
+def test_versions_without_it(version: str, engine: str) -> None:
+    assert str(checks.of_version(tuple(map(int, version.split(".")))).verdict) == "ok"
+
+
+def test_this_version(check: Check) -> None:
+    from assistly.storage.engines.sqlite.driver import sqlite3 as used
+
+    (found,) = check("sqlite-version")
+    assert used.sqlite_version in found["reason"]
+
+
+def test_two_copies_of_sqlite(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verdict(check("sqlite-copies")) in ("ok", "warning")  # two where the extra is installed
+    other = ModuleType("apsw")
+    other.sqlite_lib_version = lambda: "3.49.0"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "apsw", other)
+    (found,) = check("sqlite-copies")
+    assert (found["verdict"], "apsw (3.49.0)" in found["reason"]) == ("warning", True)
+
+
+def test_a_damaged_file(run: Run, check: Check, sql: Sql) -> None:
+    with open_storage(auto_prune=False) as storage:
+        for number in range(200):
+            storage.queue.schedule("x", str(number) * 10)
+    assert verdict(check("integrity")) == "ok"
+    ((page,),) = sql("SELECT rootpage FROM sqlite_master WHERE name = 'idx_queue_due'")
+    ((size,),) = sql("PRAGMA page_size")
+    sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    with FILE.open("r+b") as file:
+        file.seek(page * size - 64)
+        file.write(b"\xff" * 32)
+    (found,) = check("integrity")
+    assert found["verdict"] == "problem"
+    assert run("doctor", "--only", "integrity")[0] == 1
+
+
+def test_no_database(run: Run, check: Check) -> None:
+    FILE.write_bytes(b"no database" * 1000)
+    found = check("connection", "integrity")
+    assert [each["verdict"] for each in found] == ["problem", "not checked"]
+    assert "the file is no SQLite database" in found[0]["reason"]
+    assert run("doctor")[0] == 1
+    assert FILE.read_bytes() == b"no database" * 1000
+
+
+def test_a_log_beside_a_replaced_file(run: Run, check: Check, tmp_path: Path) -> None:
+    """Half of what was written is in the log of the old file; the file is replaced by an older copy of it."""
+    backup, log = tmp_path / "backup.db", Path("cli.db-wal")
+    with closing(Storage(SqliteBackend(FILE), auto_prune=False)) as storage:
+        storage.queue.schedule("x", "before")
+        with closing(sqlite3.connect(FILE)) as connection:
+            connection.execute("VACUUM INTO 'backup.db'")
+        storage.queue.schedule("x", "after")
+        assert verdict(check("old-wal")) == "ok"
+        kept = log.read_bytes()
+    for path in Path().glob("cli.db*"):
+        path.unlink()
+    log.write_bytes(kept)
+    shutil.copyfile(backup, FILE)
+    changed_after(log)
+    files = {path.name: path.read_bytes() for path in Path().glob("cli.db*") if path.suffix != ".db-shm"}
+    found = {each["check"]: each for each in check("old-wal", "platforms")}
+    assert found["old-wal"]["verdict"] in ("warning", "problem")
+    assert "its pages are not in the file" in found["old-wal"]["reason"]
+    assert "delete cli.db-wal" in found["old-wal"]["mend"]
+    assert found["platforms"]["reason"] == "cli.db-wal may belong to another file: see old-wal"
+    assert {
+        path.name: path.read_bytes() for path in Path().glob("cli.db*") if path.suffix != ".db-shm"
+    } == files
+    for path in (log, Path("cli.db-shm")):
+        path.unlink(missing_ok=True)
+    assert [each["verdict"] for each in check("old-wal", "platforms")] == ["ok", "ok"]
+
+
+def test_a_log_that_does_not_fit(check: Check, tmp_path: Path) -> None:
+    """The log of one database, beside another one."""
+    log = Path("cli.db-wal")
+    with closing(Storage(SqliteBackend(FILE), auto_prune=False)) as storage:
+        storage.queue.schedule("x", "a")
+        kept = log.read_bytes()
+    with closing(sqlite3.connect("other.db")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, text TEXT)")
+        connection.executemany("INSERT INTO other (text) VALUES (?)", [("x" * 500,)] * 500)
+        connection.commit()
+    log.write_bytes(kept)
+    Path("other.db").replace(FILE)
+    changed_after(log)
+    found = {each["check"]: each for each in check("connection", "old-wal")}
+    assert found["old-wal"]["verdict"] == "problem"
+    assert "do not fit together" in found["old-wal"]["reason"]
+
+
+def test_a_log_that_was_brought_into_the_file_belongs_to_it(check: Check, sql: Sql) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+        sql("PRAGMA wal_checkpoint(PASSIVE)")
+        assert Path("cli.db-wal").stat().st_size > 0
+        assert verdict(check("old-wal")) == "ok"
+
+
+def test_it_leaves_no_log(run: Run) -> None:
+    for arguments in ((), ("--only", "integrity")):
+        run("doctor", *arguments)
+        assert [path.name for path in Path().iterdir()] == ["cli.db"]
+
+
+def test_a_long_log(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+        assert verdict(check("long-transactions")) == "ok"
+        monkeypatch.setattr(checks, "LONG_LOG", 1)
+        assert verdict(check("long-transactions")) == "warning"
+
+
+@pytest.mark.parametrize("name", ["cli.db", "cli.db-wal"])
+def test_others_can_open_the_file(check: Check, name: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+        assert verdict(check("file-modes")) == "ok"
+        Path(name).chmod(0o644)
+        (found,) = check("file-modes")
+    assert found["verdict"] == "warning"
+    assert f"{name} has the mode 0644" in found["reason"]
+    assert found["mend"] == f"chmod 600 {Path(name).absolute()}"
+
+
+def test_everybody_can_replace_the_file(check: Check) -> None:
+    Path().chmod(0o777)
+    (found,) = check("file-modes")
+    assert (found["verdict"], "everybody can replace the file" in found["reason"]) == ("warning", True)
+    Path().chmod(0o1777)
+    assert verdict(check("file-modes")) == "ok"
+
+
+def test_this_user_cannot_write(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write everywhere, so the answer of the system is replaced."""
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "cli.db")
+    (found,) = check("file-modes")
+    assert (found["verdict"], "cannot read and write cli.db" in found["reason"]) == ("problem", True)
+
+
+def test_the_file_of_another_user(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: FILE.stat().st_uid + 1)
+    found = check("file-modes")
+    assert {each["verdict"] for each in found} == {"warning"}
+    assert "cli.db belongs to another user" in found[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("ext4", "ok"), ("nfs4", "problem"), ("fuse.sshfs", "problem")]
+)
+def test_file_systems(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: str
+) -> None:
+    assert verdict(check("file-system")) in ("ok", "not checked")
+    mounts = tmp_path / "mounts"
+    point = str(tmp_path.resolve()).replace(" ", "\\040")
+    mounts.write_text(
+        "22 1 8:1 / / rw - overlay overlay rw\n"
+        f"30 22 0:5 / {point} rw,relatime shared:1 - {kind} server:/x rw\n"
+        f"31 22 0:6 / {point}x rw - tmpfs tmpfs rw\n"
+    )
+    monkeypatch.setattr(checks, "MOUNTS", mounts)
+    (found,) = check("file-system")
+    assert (found["verdict"], kind in found["reason"]) == (expected, True)
+    monkeypatch.setattr(checks, "MOUNTS", tmp_path / "none")
+    assert verdict(check("file-system")) == "not checked"
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"), [(10**12, "ok"), (checks.SCARCE_BYTES - 1, "warning"), (1000, "problem")]
+)
+def test_free_space(check: Check, monkeypatch: pytest.MonkeyPatch, free: int, expected: str) -> None:
+    usage = namedtuple("usage", ["total", "used", "free"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**13, 0, free))
+    assert verdict(check("free-disk")) == expected
+
+
+def test_a_clock_that_was_set_back(check: Check, sql: Sql) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.events.append("a", 1)
+        storage.prune()
+    assert verdict(check("clock")) == "ok"
+    sql("UPDATE assistly_events SET created_at = created_at + 7200000000")
+    (found,) = check("clock")
+    assert found["verdict"] == "problem"
+    assert "a stored time is 1 h 59 min ahead" in found["reason"].replace(" 2 h ", " 1 h 59 min ")
