@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import signal
 import stat
 import subprocess
@@ -26,12 +27,12 @@ from assistly.storage import (
     StorageUnavailable,
 )
 from assistly.storage.engine import BackendBase
-from assistly.storage.engine.moving import moving
+from assistly.storage.engine.moving import MovingBackend, moving
 from assistly.transfer.copying import copy
 from assistly.transfer.export import export_rows
 from assistly.transfer.pages import PROGRESS
 from cli.conftest import run as run
-from transfer.moving_rows import all_rows, answers, filled
+from transfer.moving_rows import all_rows, answers, filled, take_event
 
 Run = Callable[..., tuple[int, str, str]]
 Postgres = Callable[[], tuple[PostgresBackend, str]]
@@ -51,23 +52,40 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def rows_and_answers(path: Path) -> tuple[Any, Any]:
+def records(path: Path) -> tuple[Any, Any]:
     with closing(SqliteBackend(path)) as backend:
-        return all_rows(backend), answers(backend)
+        return records_of(backend)
+
+
+def records_of(backend: MovingBackend) -> tuple[Any, Any]:
+    """All rows but those that hold the numbers, and the answers."""
+    rows = all_rows(backend)
+    del rows["marks"]
+    return rows, answers(backend)
+
+
+def event_of(path: Path) -> tuple[str, Any]:
+    """The event that the command left, which is taken away."""
+    with closing(SqliteBackend(path)) as backend:
+        return take_event(backend)
 
 
 def test_a_file_holds_all_and_gives_it_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, out, err = run("export", "all.gz")
+    code, out, err = run("export", "all.gz", "--by", "kim", "--note", "backup")
     assert (code, err) == (0, f"storage: sqlite {old}")
     assert out.startswith("exported ")
     assert stat.S_IMODE(Path("all.gz").stat().st_mode) == 0o600
     assert [*old.parent.glob(".all*")] == []
+    rows = sum(len(found) for found in records(old)[0].values()) - 1
+    details = {"file": "all.gz", "rows": rows + 5}
+    assert event_of(old) == ("operator.export", {"by": "kim", "note": "backup", **details})
     new = old.with_name("new.db")
     monkeypatch.setenv("SQLITE_PATH", str(new))
     assert run("import", "all.gz")[0] == 1
     assert not new.exists()
-    assert run("import", "all.gz", "--create")[0] == 0
-    assert rows_and_answers(new) == rows_and_answers(old)
+    assert run("import", "all.gz", "--create", "--by", "lee")[0] == 0
+    assert event_of(new) == ("operator.import", {"by": "lee", **details})
+    assert records(new) == records(old)
     code, _, err = run("import", "all.gz")
     assert code == 1
     assert "is not empty" in err
@@ -101,7 +119,9 @@ def test_through_pipes(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exported = subprocess.run([*command, "export", "-"], capture_output=True, check=True)
     monkeypatch.setenv("SQLITE_PATH", "new.db")
     subprocess.run([*command, "import", "-", "--create"], input=exported.stdout, check=True)
-    assert rows_and_answers(Path("new.db")) == rows_and_answers(old)
+    for path in (old, Path("new.db")):
+        event_of(path)
+    assert records(Path("new.db")) == records(old)
 
 
 def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: str) -> None:
@@ -109,10 +129,11 @@ def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: st
     assert code == 0, err
     assert "both sides hold the same" in out
     with closing(PostgresBackend(database_url, schema=schema)) as backend:
-        middle = all_rows(backend), answers(backend)
-    assert middle == rows_and_answers(old)
+        assert take_event(backend)[0] == "operator.copy"
+        assert records_of(backend) == records(old)
     assert run("copy", database_url, "sqlite:///back.db", "--source-schema", schema)[0] == 0
-    assert rows_and_answers(Path("back.db")) == middle
+    assert event_of(Path("back.db"))[0] == "operator.copy"
+    assert records(Path("back.db")) == records(old)
     code, _, err = run("copy", str(old), "back.db")
     assert code == 1
     assert "is not empty" in err
@@ -130,28 +151,55 @@ def test_places_that_are_none(old: Path, run: Run) -> None:
 
 _KILLED = """
 import os, signal, sys
-from assistly.storage import SqliteBackend
+from assistly.storage import PostgresBackend, SqliteBackend
 from assistly.transfer import copying, pages
 pages._MOST_ROWS = 3
-rows = 0
-def progress(step, kind, count):
-    global rows
-    rows += count
-    if rows >= int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-copying.copy(SqliteBackend(sys.argv[1]), SqliteBackend(sys.argv[2]), identity="old", progress=progress)
+first, path, url, schema, at, rows = sys.argv[1:]
+source, target = SqliteBackend(path), PostgresBackend(url, schema=schema)
+if first == "postgres":
+    source, target = target, source
+done = 0
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+def progress(step, kind, count, expected):
+    global done
+    done += count if step == at else 0
+    if done >= int(rows):
+        die()
+copying.copy(source, target, identity="old", closing=die, progress=progress)
 """
 
 
-@pytest.mark.parametrize("rows", [4, 60, 260])
-def test_a_copy_that_was_killed_goes_on(old: Path, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "step", "rows"),
+    [
+        ("sqlite", "copy", 4),
+        ("postgres", "copy", 60),
+        ("sqlite", "compare", 100),
+        ("postgres", "compare", 260),
+        ("sqlite", "closing", 1),
+        ("postgres", "closing", 1),
+    ],
+)
+def test_a_copy_that_was_killed_goes_on(
+    tmp_path: Path, database_url: str, schema: str, first: str, step: str, rows: int
+) -> None:
     """While it was down, others went on: the last step finds what has changed."""
-    ended = subprocess.run([sys.executable, "-c", _KILLED, old, "new.db", str(rows)], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    with closing(SqliteBackend(old)) as source, closing(SqliteBackend("new.db")) as target:
+    path = tmp_path / "file.db"
+    with (
+        closing(SqliteBackend(path)) as file,
+        closing(PostgresBackend(database_url, schema=schema)) as server,
+    ):
+        source, target = (file, server) if first == "sqlite" else (server, file)
+        filled(source)
+        arguments = [first, str(path), database_url, schema, step, str(rows)]
+        ended = subprocess.run([sys.executable, "-c", _KILLED, *arguments], check=False)
+        assert ended.returncode == -signal.SIGKILL
         assert target.documents.list(PROGRESS, after=None, limit=2)
         with pytest.raises(Conflict, match="unfinished copy of old"):
             copy(source, target, identity="other")
+        with pytest.raises(Conflict, match="not finished"):
+            export_rows(target, BytesIO(), engine="", schema_level=None)
         storage = Storage(source, auto_prune=False)
         storage.queue.remove(storage.queue.list()[0].id)
         key = next(job.idempotency_key for job in storage.queue.list() if job.idempotency_key)
@@ -166,6 +214,53 @@ def test_a_copy_that_was_killed_goes_on(old: Path, rows: int) -> None:
         assert all_rows(target) == all_rows(source)
         assert answers(target) == answers(source)
         assert not target.documents.list(PROGRESS, after=None, limit=2)
+
+
+def test_a_copy_in_two_commands(old: Path, run: Run) -> None:
+    """What is written between them is found by the second one."""
+    code, out, _ = run("copy", "old.db", "new.db", "--prepare")
+    assert (code, out) == (0, "prepared: the same command without --prepare finishes the copy\n")
+    with closing(Storage(SqliteBackend(old), auto_prune=False)) as source:
+        source.queue.schedule("x", "written meanwhile")
+        source.sessions.delete("user 00")
+    assert run("copy", "old.db", "new.db", "--prepare", "--live")[0] == 2
+    assert json.loads(run("copy", "old.db", "new.db", "--prepare", "--json")[1]) == {"finished": False}
+    before = records(old)
+    code, out, _ = run("copy", "sqlite:///./old.db", "new.db", "--json", "--by", "kim", "--note", "it grew")
+    report = json.loads(out)
+    assert (code, report["finished"], report["resumed"], report["held"]) == (0, True, True, True)
+    assert report["kinds"]["jobs"]["source_sha256"] == report["kinds"]["jobs"]["target_sha256"]
+    details = {"by": "kim", "note": "it grew", "source": f"sqlite {old}"}
+    assert event_of(Path("new.db")) == ("operator.copy", details)
+    assert records(Path("new.db")) == before
+
+
+@pytest.mark.parametrize("spelling", ["", "sqlite:///./", "link", "hard link"])
+def test_a_storage_is_not_copied_onto_itself(old: Path, run: Run, spelling: str) -> None:
+    other = {"link": "link.db", "hard link": "hard.db"}.get(spelling, f"{spelling}old.db")
+    Path("link.db").symlink_to(old)
+    Path("hard.db").hardlink_to(old)
+    before = records(old)
+    code, _, err = run("copy", str(old), other)
+    assert (code, "SOURCE and TARGET are the same storage" in err) == (2, True)
+    assert records(old) == before
+
+
+def test_a_schema_is_not_copied_onto_itself_by_another_url(
+    old: Path, run: Run, database_url: str, schema: str
+) -> None:
+    url, other = f"{database_url}#{schema}", f"{database_url.replace('/data', '//data')}#{schema}"
+    assert run("copy", url, f"{database_url}&application_name=other#{schema}")[0] == 2
+    with closing(PostgresBackend(database_url, schema=schema)) as backend:
+        backend.migrate()
+        code, _, err = run("copy", url, other)
+        assert (code, "are the same storage" in err) == (1, True)
+        assert not backend.documents.list(PROGRESS, after=None, limit=1)
+        Storage(backend, auto_prune=False).sessions.put("ann", 1)
+        code, _, err = run("copy", url, other)
+        assert (code, "is not empty" in err) == (1, True)
+        assert backend.read_rows("documents", after=None, limit=9) == []
+        assert len(backend.read_rows("sessions", after=None, limit=9)) == 1
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])

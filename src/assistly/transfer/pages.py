@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
+from assistly.storage import Storage
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row, row_line
 from assistly.storage.errors import Conflict
@@ -15,16 +16,38 @@ PROGRESS = "transfer"
 _MOST_ROWS = 4000
 _FIRST_ROWS = 100
 _BYTES = 4 * 2**20
+_CONSECUTIVE = ("events", "jobs")
+"""The kinds of which the keys are numbers that are given out one after another."""
+
+Step = Literal["copy", "compare", "export", "import"]
+Progress = Callable[[Step, str, int, int | None], None]
+"""Called with the step, a kind of rows, how many more of them are done, and about how many the step has of
+this kind (None: not known)."""
+
+Closing = Callable[[Storage], None]
+"""Called with a storage in the transaction that completes a copy or an import, when all rows are there."""
+
+
+def no_progress(step: Step, kind: str, rows: int, expected: int | None) -> None:
+    """Shows no progress."""
+
+
+def nothing_more(storage: Storage) -> None:
+    """Writes nothing beside the rows."""
 
 
 class Page:
-    """Rows of one kind, as they are read: the keys are above `after`, and go up to `through`."""
+    """Rows of one kind, as they are read: the keys are above `after`, and go up to `through`.
 
-    __slots__ = ("after", "kind", "lines", "rows", "through")
+    `expected`: about how many rows all pages have; None if that is not known.
+    """
+
+    __slots__ = ("after", "expected", "kind", "lines", "rows", "through")
 
     def __init__(self, kind: str, after: Row | None, rows: Sequence[Row]) -> None:
         self.kind = kind
         self.after = after
+        self.expected: int | None = None
         self.rows = rows
         self.through: Row | None = ROW_KINDS[kind].key(rows[-1]) if rows else None
         self.lines: Sequence[bytes] = [row_line(row) for row in rows]
@@ -41,14 +64,23 @@ def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Ite
         yield Page(kind, None, sorted(backend.read_rows(kind, after=None, limit=_MOST_ROWS)))
         return
     limit = _FIRST_ROWS
+    expected: int | None = None
     while rows := backend.read_rows(kind, after=after, limit=limit):
         last = ROW_KINDS[kind].key(rows[-1])
         page = Page(kind, after, _without_progress(kind, rows))
         page.through = last
+        if expected is None and kind in _CONSECUTIVE:
+            expected = _newest(backend, kind) - rows[0][0] + 1
+        page.expected = expected
         yield page
         after = last
         row_bytes = page.size // len(rows) + 1
         limit = max(1, min(_MOST_ROWS, 4 * limit, _BYTES // row_bytes))
+
+
+def _newest(backend: MovingBackend, kind: str) -> int:
+    marks: dict[str, Any] = dict(backend.read_rows(MARKS, after=None, limit=_MOST_ROWS))
+    return marks[kind] or 0
 
 
 def _without_progress(kind: str, rows: Sequence[Row]) -> Sequence[Row]:
