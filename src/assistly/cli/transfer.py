@@ -125,10 +125,13 @@ def copy(
     if prepare and live:
         raise typer.BadParameter("--live is about the last step, which --prepare leaves out")
     out = Output(json=json)
-    from_settings = settings_of(source, schema=source_schema)
-    to_settings = settings_of(target, schema=target_schema, create=True)
-    identity = _identity(from_settings)
-    if identity == _identity(to_settings) or _is_same_file(from_settings, to_settings):
+    with _naming("SOURCE"):
+        from_settings = settings_of(source, schema=source_schema)
+        identity = _identity(from_settings)
+    with _naming("TARGET"):
+        to_settings = settings_of(target, schema=target_schema, create=True)
+        is_same = identity == _identity(to_settings) or _is_same_file(from_settings, to_settings)
+    if is_same:
         raise typer.BadParameter("SOURCE and TARGET are the same storage")
     with (
         _opened(out, from_settings, create=False, label="from") as old,
@@ -216,6 +219,17 @@ def _identity(settings: StorageSettings) -> str:
     if settings.engine == "sqlite":
         return f"sqlite {settings.sqlite_path.resolve()}"
     return storage_place(settings)
+
+
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Say which argument it is that is wrong."""
+    from assistly.storage.errors import ConfigurationError
+
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{argument}: {error}") from None
 
 
 def _is_same_file(one: StorageSettings, other: StorageSettings) -> bool:
@@ -324,6 +338,7 @@ class _Bar:
             return
         if self._shown != (step, kind):
             if self._task is not None:
+                self._progress.refresh()
                 self._progress.remove_task(self._task)
             self._shown = step, kind
             self._task = self._progress.add_task(f"{step} {kind}", total=expected, rate="")

@@ -121,27 +121,27 @@ def export_rows(
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Yield a new file with mode 0600 that is at `path` once the block has ended, in place of an old one.
 
-    What is no regular file, such as a pipe or a device, is written to directly. Raises ConfigurationError if
-    it cannot be made.
+    What is no regular file, such as a pipe or a device, is written to directly, and a link is followed.
+    Raises ConfigurationError if it cannot be made.
     """
+    real = Path(os.path.realpath(path))
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as file:
                 yield file
             return
-        folder = path.absolute().parent
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=folder)
+        descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:50]}.", suffix=".part", dir=real.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(path)
+            Path(name).replace(real)
         except BaseException:
             with suppress(OSError):
                 Path(name).unlink()
             raise
-        _sync_folder(folder)
+        _sync_folder(real.parent)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
 
