@@ -315,7 +315,7 @@ def test_a_bar_in_a_terminal(old: Path) -> None:
     assert re.search(r"compare jobs [━╸ ]+ [0-9,]+ rows +[0-9,]+ rows/s +[0-9:]+", plain)
     assert not re.search(r"\x1b\[[0-9;]*[34][0-9]", plain)
     frames = re.split(r"\r|\n|\x1b\[[0-9;?]*[A-Za-z]", plain)
-    assert 60 < max(len(frame) for frame in frames if " rows " in frame) < 80
+    assert 40 < max(len(frame) for frame in frames if " rows " in frame) < 80
     assert re.search(r"\x1b\[[0-9;]*[34][0-9]", _in_a_terminal("export", "all.gz"))
     assert _in_a_terminal("export", "all.gz", "--json") == f"storage: sqlite {old}\r\n"
 
