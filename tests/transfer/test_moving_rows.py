@@ -86,6 +86,24 @@ def test_a_journey_ends_with_the_same_answers(make: MakeEngine) -> None:
             assert stored[kind] >= new
 
 
+@pytest.mark.parametrize("engine", ["memory", "sqlite", "postgres"])
+def test_numbers_go_on_above_the_newest_rows(make: MakeEngine, engine: str) -> None:
+    """Also where the rows alone show the highest numbers that were given out."""
+    source, target = make("memory"), make(engine)
+    assert _one_of_each(source) == (1, 1)
+    copy(source, target, identity="old", closing=lambda storage: storage.metrics.increment("copies"))
+    assert _one_of_each(target) == (2, 2)
+
+
+def _one_of_each(backend: MovingBackend) -> tuple[int, int]:
+    """Add a record of each kind that has numbers; return those of the job and the event."""
+    storage = Storage(backend, auto_prune=False)
+    job = storage.queue.schedule("x", "new")
+    storage.approvals.add(f"approval {job.id}", 1)
+    storage.idempotency.put(f"key {job.id}", 1)
+    return job.id, storage.events.append("new", 1).id
+
+
 _DERIVED = {
     ("queue_jobs", "attention_at"),
     ("worker_lock", "id"),

@@ -93,7 +93,7 @@ def export_rows(
     """
     digests: Digests = {}
     with backend.snapshot() as view, gzip.GzipFile("", "wb", _LEVEL, out, mtime=0) as file:
-        require_whole(view)
+        require_whole(view, backend)
         header = {
             "format": FORMAT,
             "version": VERSION,
@@ -187,7 +187,7 @@ def import_rows(
     expected = verify(source, name)[1] if digests is None else digests
     reader = _Reader(source, name)
     with backend.snapshot(hold_writers=True) as tx:
-        require_empty(tx)
+        require_empty(tx, backend)
         last: dict[str, Row] = {}
         for kind, rows in reader.blocks():
             if kind == MARKS:

@@ -89,21 +89,24 @@ def _without_progress(kind: str, rows: Sequence[Row]) -> Sequence[Row]:
     return [row for row in rows if row[0] != PROGRESS]
 
 
-def require_whole(backend: MovingBackend) -> None:
-    """Raise Conflict if a copy into this storage has begun, and is not done."""
+def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -> None:
+    """Raise Conflict if a copy into this storage has begun, and is not done.
+
+    `engine` is the one that the message names (default: `backend`, which may be a transaction of it).
+    """
     if backend.documents.list(PROGRESS, after=None, limit=1):
         raise Conflict(
-            f"a copy into {backend!r} is not finished: finish it first, with the same command again"
+            f"a copy into {engine or backend!r} is not finished: finish it first, with the same command again"
         )
 
 
-def require_empty(backend: MovingBackend) -> None:
-    """Raise Conflict if there is a record, or an unfinished copy."""
-    require_whole(backend)
+def require_empty(backend: MovingBackend, engine: MovingBackend) -> None:
+    """As `require_whole`, but raise Conflict if there is any record, too."""
+    require_whole(backend, engine)
     for kind in ROW_KINDS:
         if kind != MARKS and backend.read_rows(kind, after=None, limit=1):
             raise Conflict(
-                f"{backend!r} is not empty, it has {kind}: give an empty database. Nothing was written"
+                f"{engine!r} is not empty, it has {kind}: give an empty database. Nothing was written"
             )
 
 
