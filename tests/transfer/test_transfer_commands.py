@@ -173,6 +173,25 @@ def test_places_that_are_none(old: Path, run: Run, source: str, target: str, cod
     assert not Path("new.db").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export"],
+        ["export", "-", "--json"],
+        ["import"],
+        ["import", "all.gz", "--creat"],
+        ["copy", "old.db"],
+        ["copy", "old.db", "old.db"],
+        ["copy", "old.db", "new.db", "--live", "--prepare"],
+    ],
+)
+def test_wrong_usage(old: Path, run: Run, command: list[str]) -> None:
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: assistly ")
+    assert [path.name for path in old.parent.iterdir()] == ["old.db"]
+
+
 @pytest.mark.parametrize("command", [["export", "all.gz"], ["import", "all.gz", "--create"]])
 def test_a_server_that_is_down(
     old: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: list[str]
@@ -288,6 +307,13 @@ def test_a_file_that_changes_while_it_is_read(old: Path) -> None:
     assert not target.read_rows("jobs", after=None, limit=1)
 
 
+def test_no_bar_beside_json(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert "\x1b" in run("export", "all.gz")[2]
+    assert run("export", "all.gz", "--json")[2] == f"storage: sqlite {old}"
+
+
 def _in_a_terminal(*arguments: str, **environment: str) -> str:
     """Run the command with stderr on a terminal of 80 columns; return what it wrote there."""
     own, theirs = pty.openpty()
@@ -317,7 +343,6 @@ def test_a_bar_in_a_terminal(old: Path) -> None:
     frames = re.split(r"\r|\n|\x1b\[[0-9;?]*[A-Za-z]", plain)
     assert 40 < max(len(frame) for frame in frames if " rows " in frame) < 80
     assert re.search(r"\x1b\[[0-9;]*[34][0-9]", _in_a_terminal("export", "all.gz"))
-    assert _in_a_terminal("export", "all.gz", "--json") == f"storage: sqlite {old}\r\n"
 
 
 _KILLED = """
@@ -394,7 +419,6 @@ def test_a_copy_in_two_commands(old: Path, run: Run) -> None:
     with closing(Storage(SqliteBackend(old), auto_prune=False)) as source:
         source.queue.schedule("x", "written meanwhile")
         source.sessions.delete("user 00")
-    assert run("copy", "old.db", "new.db", "--prepare", "--live")[0] == 2
     assert json.loads(run("copy", "old.db", "new.db", "--prepare", "--json")[1]) == {"finished": False}
     before = records(old)
     code, out, _ = run("copy", "sqlite:///./old.db", "new.db", "--json", "--by", "kim", "--note", "it grew")

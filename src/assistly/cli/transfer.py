@@ -168,7 +168,7 @@ def _report_copy(out: Output, report: CopyReport) -> None:
     ]
     out.table(("kind", "rows", "source", "target"), rows)
     again = f"; {plural(report.repaired, 'row')} changed meanwhile" if report.repaired else ""
-    went_on = ", after an interruption" if report.resumed else ""
+    went_on = "; it went on where an earlier one had stopped" if report.resumed else ""
     out.say(f"copied and compared: both sides hold the same{again}{went_on}")
 
 
@@ -276,8 +276,11 @@ def _source(file: str) -> Iterator[tuple[IO[bytes], str]]:
         import tempfile
 
         with tempfile.TemporaryFile() as stream:
-            shutil.copyfileobj(sys.stdin.buffer, stream)
-            stream.seek(0)
+            try:
+                shutil.copyfileobj(sys.stdin.buffer, stream)
+                stream.seek(0)
+            except OSError as error:
+                raise ConfigurationError(f"stdin cannot be kept in a file: {error.strerror}") from error
             yield stream, "stdin"
         return
     try:

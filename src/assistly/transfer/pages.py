@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 from assistly.storage import Storage
@@ -16,6 +17,7 @@ PROGRESS = "transfer"
 _MOST_ROWS = 4000
 _FIRST_ROWS = 100
 _BYTES = 4 * 2**20
+_SAMPLE = 50
 _CONSECUTIVE = ("events", "jobs")
 """The kinds of which the keys are numbers that are given out one after another."""
 
@@ -42,20 +44,22 @@ class Page:
     `expected`: about how many rows all pages have; None if that is not known.
     """
 
-    __slots__ = ("after", "expected", "kind", "lines", "rows", "through")
-
     def __init__(self, kind: str, after: Row | None, rows: Sequence[Row]) -> None:
         self.kind = kind
         self.after = after
         self.expected: int | None = None
         self.rows = rows
         self.through: Row | None = ROW_KINDS[kind].key(rows[-1]) if rows else None
-        self.lines: Sequence[bytes] = [row_line(row) for row in rows]
 
-    @property
-    def size(self) -> int:
-        """The bytes of all lines."""
-        return sum(map(len, self.lines))
+    @cached_property
+    def lines(self) -> Sequence[bytes]:
+        """The rows as lines of JSON."""
+        return [row_line(row) for row in self.rows]
+
+    def row_bytes(self) -> int:
+        """About how many bytes a line has."""
+        some = self.rows[:: len(self.rows) // _SAMPLE + 1]
+        return sum(len(row_line(row)) for row in some) // max(1, len(some)) + 1
 
 
 def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Iterator[Page]:
@@ -74,8 +78,7 @@ def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Ite
         page.expected = expected
         yield page
         after = last
-        row_bytes = page.size // len(rows) + 1
-        limit = max(1, min(_MOST_ROWS, 4 * limit, _BYTES // row_bytes))
+        limit = max(1, min(_MOST_ROWS, 4 * limit, _BYTES // page.row_bytes()))
 
 
 def _newest(backend: MovingBackend, kind: str) -> int:
