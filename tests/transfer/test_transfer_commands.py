@@ -36,7 +36,7 @@ from assistly.storage import (
 )
 from assistly.storage.engine import BackendBase
 from assistly.storage.engine.moving import MovingBackend, moving
-from assistly.transfer.copying import copy
+from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
 from assistly.transfer.pages import PROGRESS
 from cli.conftest import run as run
@@ -410,6 +410,25 @@ def test_a_copy_that_was_killed_goes_on(
         assert all_rows(target) == all_rows(source)
         assert answers(target) == answers(source)
         assert not target.documents.list(PROGRESS, after=None, limit=2)
+
+
+@pytest.mark.parametrize("step", ["copy", "compare"])
+def test_two_copies_at_the_same_time(old: Path, step: str) -> None:
+    """One of them is done, and the other one says so instead of finishing it again."""
+    source, target = SqliteBackend(old), MemoryBackend()
+    others: list[CopyReport] = []
+
+    def progress(at: str, kind: str, rows: int, expected: int | None) -> None:
+        if at == step and not others:
+            others.append(copy(source, target, identity="old", hold_writers=False, closing=count))
+
+    def count(storage: Storage) -> None:
+        storage.metrics.increment("copies")
+
+    with closing(source), pytest.raises(Conflict, match="another process copies into"):
+        copy(source, target, identity="old", hold_writers=False, closing=count, progress=progress)
+    assert [one.resumed for one in others] == [True]
+    assert Storage(target, auto_prune=False).metrics.read().counters["copies"] == 1
 
 
 def test_a_copy_in_two_commands(old: Path, run: Run) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from assistly.storage import Storage
 from assistly.storage.engine.moving import MovingBackend
+from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row
 from assistly.storage.engine.values import Document, JsonText
 from assistly.storage.errors import ConfigurationError, Conflict, StorageCorrupt
@@ -90,7 +91,7 @@ def copy(
         repaired = 0
         kinds: dict[str, CopiedKind] = {}
         for kind in ROW_KINDS:
-            kinds[kind], changed = _compare_kind(view, target, kind, progress)
+            kinds[kind], changed = _compare_kind(view, target, kind, state, progress)
             repaired += changed
         # Before the writers of the source go on: from here on the target is whole.
         state.end(closing)
@@ -169,14 +170,25 @@ class _Resumption:
                 raise _rivals(self._target)
         self._data, self._version = data, put.version
 
+    def repair(self, kind: str, rows: Sequence[Row], after: Row | None, through: Row | None) -> None:
+        """Write a range of rows once more."""
+        with self._going_on() as tx:
+            _write(_view(tx), kind, rows, after, through)
+
     def end(self, closing: Closing) -> None:
         """Make the target a storage that may be used."""
+        with self._going_on() as tx:
+            tx.documents.delete(PROGRESS, _COPY)
+            closing(Storage(tx, auto_prune=False))
+
+    @contextmanager
+    def _going_on(self) -> Iterator[StorageBackend]:
+        """A transaction on the target. Raises Conflict if another process has gone on with the copy."""
         with self._target.transaction() as tx:
             found = tx.documents.get(PROGRESS, _COPY, lock=True)
             if found is None or found.version != self._version:
                 raise _rivals(self._target)
-            tx.documents.delete(PROGRESS, _COPY)
-            closing(Storage(tx, auto_prune=False))
+            yield tx
 
 
 def _copy_kind(source: MovingBackend, kind: str, state: _Resumption, progress: Progress) -> None:
@@ -186,7 +198,7 @@ def _copy_kind(source: MovingBackend, kind: str, state: _Resumption, progress: P
 
 
 def _compare_kind(
-    source: MovingBackend, target: MovingBackend, kind: str, progress: Progress
+    source: MovingBackend, target: MovingBackend, kind: str, state: _Resumption, progress: Progress
 ) -> tuple[CopiedKind, int]:
     """Compare page by page, and write again what differs. Returns the digests, and how many were written."""
     digests = hashlib.sha256(), hashlib.sha256()
@@ -195,10 +207,10 @@ def _compare_kind(
     for page in pages(source, kind):
         if kind == MARKS:
             # Always: the rows alone may make the numbers look right, and yet they would be given out again.
-            _write(target, kind, page.rows, page.after, page.through)
+            state.repair(kind, page.rows, page.after, page.through)
         found = _lines(target, page)
         if found is None:
-            _write(target, kind, page.rows, page.after, page.through)
+            state.repair(kind, page.rows, page.after, page.through)
             repaired += len(page.rows)
             found = _lines(target, page)
             if found is None:
@@ -211,7 +223,7 @@ def _compare_kind(
         after = page.through
         progress("compare", kind, len(page.rows), page.expected)
     if kind != MARKS and _is_more(target, kind, after):
-        _write(target, kind, [], after, None)
+        state.repair(kind, [], after, None)
     return CopiedKind(rows, digests[0].hexdigest(), digests[1].hexdigest()), repaired
 
 
