@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from assistly.storage import NewJob, PostgresBackend, Storage
+from assistly.storage.engine.moving import moving
 from assistly.storage.engine.values import KeyClaim
 from assistly.storage.engines.postgres.dialect import lock_key
 from assistly.storage.records import Failed, Job, Posted, Released, Snoozed
@@ -133,6 +135,27 @@ def test_platforms(
     jobs.lock_platforms(rest)
     holder.commit()
     batch.result(PATIENCE)
+
+
+def test_holding_writers_off_lets_a_transaction_end_that_needs_another_table(
+    storage: Storage, holder: psycopg.Connection[Any], waits: Callable[[], bool], schema: str
+) -> None:
+    """A writer of documents after sessions, of which the table is locked first."""
+    storage.ping()
+    holder.execute("SET lock_timeout = '20s'")
+    holder.execute(f'DELETE FROM "{schema}".assistly_sessions'.encode())
+    done = Event()
+
+    def hold() -> None:
+        with moving(storage._backend).snapshot(hold_writers=True):
+            done.set()
+
+    holding = on_a_thread(hold)
+    until(waits, PATIENCE)
+    holder.execute(f'DELETE FROM "{schema}".assistly_documents'.encode())
+    assert not done.is_set()
+    holder.commit()
+    holding.result(PATIENCE)
 
 
 @pytest.fixture

@@ -10,15 +10,18 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from .opening import storage_place
-from .options import Create, Json
-from .output import Output, plural
+from .options import By, Create, Json, Note
+from .output import Output, jsonable, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from assistly.storage import Storage
     from assistly.storage.engine.moving import MovingBackend
     from assistly.storage.settings import StorageSettings
+    from assistly.transfer.copying import CopyReport
     from assistly.transfer.export import Digests
+    from assistly.transfer.pages import Closing
 
 _STREAM = "-"
 
@@ -30,12 +33,14 @@ Schema = Annotated[
 
 def export(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write, or - for stdout.")],
+    by: By = None,
+    note: Note = None,
     json: Json = False,
 ) -> None:
     """Write the whole storage, as it is at one moment, to a file.
 
     Others go on writing meanwhile. The file has mode 0600; one that is there is replaced once the new one is
-    complete. `assistly import` reads it into any engine.
+    complete. `assistly import` reads it into any engine. Then the storage gets an event operator.export.
     """
     from assistly.storage.settings import load_settings
     from assistly.transfer.export import export_rows, new_file
@@ -54,27 +59,31 @@ def export(
             digests = export_rows(
                 backend, stream, engine=settings.engine, schema_level=level, progress=bar.show
             )
+        _record_export(out, backend, by=by, note=note, file=file, rows=_total(digests))
     _report(out, digests, "exported", file, err=file == _STREAM)
 
 
 def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A file of `assistly export`, or - for stdin.")],
     create: Create = False,
+    by: By = None,
+    note: Note = None,
     json: Json = False,
 ) -> None:
     """Read a file of `assistly export` into an empty storage.
 
     The file is checked before anything is written: an altered or incomplete one, or one of a later version,
-    is refused. All of it is written in one transaction.
+    is refused. All of it is written in one transaction, with an event operator.import.
     """
     from assistly.storage.settings import load_settings
     from assistly.transfer.export import import_rows, verify
 
     out = Output(json=json)
     with _source(file) as (stream, name):
-        verify(stream, name)
+        digests = verify(stream, name)[1]
+        closing = _event("import", by=by, note=note, file=name, rows=_total(digests))
         with _opened(out, load_settings(), create=create) as backend, _Bar(out) as bar:
-            digests = import_rows(backend, stream, name, progress=bar.show)
+            import_rows(backend, stream, name, digests=digests, closing=closing, progress=bar.show)
     _report(out, digests, "imported", file, err=False)
 
 
@@ -83,6 +92,14 @@ def copy(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The same. It is created if need be.")],
     source_schema: Schema = None,
     target_schema: Schema = None,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare",
+            help="Do only what takes long, while others write to SOURCE. The same command without --prepare "
+            "finishes the copy.",
+        ),
+    ] = False,
     live: Annotated[
         bool,
         typer.Option(
@@ -90,6 +107,8 @@ def copy(
             help="Do not hold writers of SOURCE off in the last step: what they write may be missing.",
         ),
     ] = False,
+    by: By = None,
+    note: Note = None,
     json: Json = False,
 ) -> None:
     """Copy a whole storage into an empty one, on any engine, and compare the two.
@@ -97,29 +116,51 @@ def copy(
     SOURCE and TARGET are postgresql://user@host/database (#schema may follow), sqlite:///path, the path of an
     SQLite file, or the name of a plug-in, which takes its settings from the environment. If it was
     interrupted, the same command goes on. Nobody may use TARGET before it is done; others may write to
-    SOURCE until the last step, which holds them off. Exit code 0: both sides hold the same.
+    SOURCE until the last step, which holds them off. Exit code 0: both sides hold the same, and TARGET has an
+    event operator.copy besides.
     """
-    from assistly.transfer.copying import copy as copy_rows
+    from assistly.transfer import copying
     from assistly.transfer.places import settings_of
 
+    if prepare and live:
+        raise typer.BadParameter("--live is about the last step, which --prepare leaves out")
     out = Output(json=json)
-    from_settings = settings_of(source, schema=source_schema)
-    to_settings = settings_of(target, schema=target_schema, create=True)
-    identity = _identity(from_settings)
-    if identity == _identity(to_settings):
+    with _naming("SOURCE"):
+        from_settings = settings_of(source, schema=source_schema)
+        identity = _identity(from_settings)
+    with _naming("TARGET"):
+        to_settings = settings_of(target, schema=target_schema, create=True)
+        is_same = identity == _identity(to_settings) or _is_same_file(from_settings, to_settings)
+    if is_same:
         raise typer.BadParameter("SOURCE and TARGET are the same storage")
     with (
         _opened(out, from_settings, create=False, label="from") as old,
         _opened(out, to_settings, create=True, label="to") as new,
         _Bar(out) as bar,
     ):
-        report = copy_rows(old, new, identity=identity, hold_writers=not live, progress=bar.show_step)
+        if prepare:
+            copying.prepare(old, new, identity=identity, progress=bar.show)
+            report = None
+        else:
+            closing = _event("copy", by=by, note=note, source=identity)
+            report = copying.copy(
+                old, new, identity=identity, hold_writers=not live, closing=closing, progress=bar.show
+            )
+    if report is not None:
+        _report_copy(out, report)
+    elif json:
+        out.document({"finished": False})
+    else:
+        out.say("prepared: the same command without --prepare finishes the copy")
+
+
+def _report_copy(out: Output, report: CopyReport) -> None:
     if not report.held:
         out.remark(
             "others could write to SOURCE during the last step: what they wrote then may be missing in TARGET"
         )
-    if json:
-        out.document(report)
+    if out.json:
+        out.document({"finished": True, **jsonable(report)})
         return
     rows = [
         (kind, str(one.rows), one.source_sha256[:16], one.target_sha256[:16])
@@ -127,8 +168,31 @@ def copy(
     ]
     out.table(("kind", "rows", "source", "target"), rows)
     again = f"; {plural(report.repaired, 'row')} changed meanwhile" if report.repaired else ""
-    went_on = ", after an interruption" if report.resumed else ""
+    went_on = "; it went on where an earlier one had stopped" if report.resumed else ""
     out.say(f"copied and compared: both sides hold the same{again}{went_on}")
+
+
+def _event(action: str, *, by: str | None, note: str | None, **details: str | int) -> Closing:
+    """What writes the event of an operation."""
+    from . import audit
+
+    def write(storage: Storage) -> None:
+        audit.record(storage, action, by=by, note=note, **details)
+
+    return write
+
+
+def _record_export(
+    out: Output, backend: MovingBackend, *, by: str | None, note: str | None, file: str, rows: int
+) -> None:
+    """Write the event of an export. A role that may only read can export, too."""
+    from assistly.storage import Storage
+    from assistly.storage.errors import StorageError
+
+    try:
+        _event("export", by=by, note=note, file=file, rows=rows)(Storage(backend, auto_prune=False))
+    except StorageError as error:
+        out.remark(f"the export is complete, but its event was not recorded: {error}")
 
 
 @contextmanager
@@ -157,6 +221,31 @@ def _identity(settings: StorageSettings) -> str:
     return storage_place(settings)
 
 
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Say which argument it is that is wrong."""
+    from assistly.storage.errors import ConfigurationError
+
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{argument}: {error}") from None
+
+
+def _is_same_file(one: StorageSettings, other: StorageSettings) -> bool:
+    """Whether both are one SQLite file, by whatever names."""
+    from contextlib import suppress
+
+    if one.engine == other.engine == "sqlite":
+        with suppress(OSError):
+            return one.sqlite_path.samefile(other.sqlite_path)
+    return False
+
+
+def _total(digests: Digests) -> int:
+    return sum(one.rows for one in digests.values())
+
+
 def _schema_level(engine: str) -> str | None:
     from assistly.storage.engines.sql.migrations import discover
 
@@ -166,8 +255,15 @@ def _schema_level(engine: str) -> str | None:
 
 @contextmanager
 def _stdout() -> Iterator[IO[bytes]]:
-    yield sys.stdout.buffer
-    sys.stdout.buffer.flush()
+    from assistly.storage.errors import ConfigurationError
+
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"stdout cannot be written: {error.strerror}") from error
 
 
 @contextmanager
@@ -180,8 +276,11 @@ def _source(file: str) -> Iterator[tuple[IO[bytes], str]]:
         import tempfile
 
         with tempfile.TemporaryFile() as stream:
-            shutil.copyfileobj(sys.stdin.buffer, stream)
-            stream.seek(0)
+            try:
+                shutil.copyfileobj(sys.stdin.buffer, stream)
+                stream.seek(0)
+            except OSError as error:
+                raise ConfigurationError(f"stdin cannot be kept in a file: {error.strerror}") from error
             yield stream, "stdin"
         return
     try:
@@ -206,26 +305,28 @@ def _report(out: Output, digests: Digests, verb: str, file: str, *, err: bool) -
 
 
 class _Bar:
-    """Shows on a terminal how many rows of a kind are done, and how fast. Elsewhere it shows nothing."""
+    """Shows on a terminal which kind of rows is being worked on, how many are done, how fast, and how long it
+    will take where that is known. Elsewhere it shows nothing."""
 
     def __init__(self, out: Output) -> None:
         self._is_shown = sys.stderr.isatty() and not out.json
         self._progress: Any = None
-        self._tasks: dict[tuple[str, str], Any] = {}
-        self._copied: dict[str, int] = {}
+        self._shown: tuple[str, str] | None = None
+        self._task: Any = None
 
     def __enter__(self) -> _Bar:
         if self._is_shown:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TaskProgressColumn(show_speed=True),
-                TextColumn("{task.completed} rows"),
-                TimeRemainingColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=16),
+                TextColumn("{task.completed:,.0f} rows", markup=False),
+                TextColumn("{task.fields[rate]}", markup=False),
+                TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
+                transient=True,
             )
             self._progress.start()
         return self
@@ -234,17 +335,17 @@ class _Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def show(self, kind: str, rows: int) -> None:
-        """So many more rows of a kind."""
-        self.show_step("", kind, rows)
-
-    def show_step(self, step: str, kind: str, rows: int) -> None:
-        """So many more rows of a kind in a step."""
-        if step == "copy":
-            self._copied[kind] = self._copied.get(kind, 0) + rows
+    def show(self, step: str, kind: str, rows: int, expected: int | None) -> None:
+        """So many more rows of a kind are done in a step, out of about `expected`."""
         if self._progress is None:
             return
-        if (step, kind) not in self._tasks:
-            total = self._copied.get(kind) if step == "compare" else None
-            self._tasks[step, kind] = self._progress.add_task(f"{step} {kind}".strip(), total=total)
-        self._progress.advance(self._tasks[step, kind], rows)
+        if self._shown != (step, kind):
+            if self._task is not None:
+                self._progress.refresh()
+                self._progress.remove_task(self._task)
+            self._shown = step, kind
+            self._task = self._progress.add_task(f"{step} {kind}", total=expected, rate="")
+        self._progress.advance(self._task, rows)
+        speed = self._progress.tasks[0].speed
+        if speed is not None:
+            self._progress.update(self._task, rate=f"{speed:,.0f} rows/s")

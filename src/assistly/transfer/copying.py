@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from assistly.storage import Storage
 from assistly.storage.engine.moving import MovingBackend
+from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row
 from assistly.storage.engine.values import Document, JsonText
 from assistly.storage.errors import ConfigurationError, Conflict, StorageCorrupt
 from assistly.storage.validation import canonical
 
-from .pages import PROGRESS, Page, marks_hold, pages, require_empty, require_whole
+from .pages import (
+    PROGRESS,
+    Closing,
+    Page,
+    Progress,
+    marks_hold,
+    no_progress,
+    nothing_more,
+    pages,
+    require_empty,
+    require_whole,
+)
 
 _COPY = "copy"
 _OWN: tuple[Row, Row] = ((PROGRESS, ""), (PROGRESS, "\U0010ffff"))
 _MOST = 1000
-
-Step = Literal["copy", "compare"]
-Progress = Callable[[Step, str, int], None]
-"""Called with the step, a kind of rows, and how many more of them are done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,15 @@ class CopyReport:
     kinds: dict[str, CopiedKind]
 
 
-def _nothing(step: Step, kind: str, rows: int) -> None:
-    """Shows no progress."""
+def prepare(
+    source: MovingBackend, target: MovingBackend, *, identity: str, progress: Progress = no_progress
+) -> bool:
+    """Do what takes long of a copy: write the rows of one moment, while others go on writing to the source.
+
+    `copy` with the same `identity` goes on from there, and so does another `prepare`. Returns whether this
+    went on with an earlier one. Raises as `copy` does.
+    """
+    return _first_pass(source, target, identity, progress).is_resumed
 
 
 def copy(
@@ -55,32 +72,43 @@ def copy(
     *,
     identity: str,
     hold_writers: bool = True,
-    progress: Progress = _nothing,
+    closing: Closing = nothing_more,
+    progress: Progress = no_progress,
 ) -> CopyReport:
     """Copy all rows, and compare what is read back from both sides.
 
     First the rows of one moment are written, page by page, while others go on writing to the source. The
     last step holds them off (unless `hold_writers` is False), reads both sides, and rewrites what differs.
     `identity` names the source: a copy that was interrupted goes on if it is called with the same one.
+    `closing` may write more to the target, after the comparison.
 
-    Raises Conflict if the target is not empty, and holds no unfinished copy of this source.
+    Raises Conflict if the target is not empty, and holds no unfinished copy of this source, and if the two
+    are the same storage.
     """
-    state = _Resumption.begin(target, identity)
-    with source.snapshot() as view:
-        require_whole(view)
-        for kind in ROW_KINDS:
-            if kind != MARKS:
-                _copy_kind(view, kind, state, progress)
+    state = _first_pass(source, target, identity, progress)
     with ExitStack() as stack:
         view, is_held = _last_view(stack, source, hold_writers=hold_writers)
         repaired = 0
         kinds: dict[str, CopiedKind] = {}
         for kind in ROW_KINDS:
-            kinds[kind], changed = _compare_kind(view, target, kind, progress)
+            kinds[kind], changed = _compare_kind(view, target, kind, state, progress)
             repaired += changed
         # Before the writers of the source go on: from here on the target is whole.
-        state.end()
+        state.end(closing)
     return CopyReport(state.is_resumed, is_held, repaired, kinds)
+
+
+def _first_pass(
+    source: MovingBackend, target: MovingBackend, identity: str, progress: Progress
+) -> _Resumption:
+    require_whole(source)
+    state = _Resumption.begin(target, identity)
+    state.require_other(source)
+    with source.snapshot() as view:
+        for kind in ROW_KINDS:
+            if kind != MARKS:
+                _copy_kind(view, kind, state, progress)
+    return state
 
 
 def _last_view(stack: ExitStack, source: MovingBackend, *, hold_writers: bool) -> tuple[MovingBackend, bool]:
@@ -111,12 +139,20 @@ class _Resumption:
                         "one, or give an empty database"
                     )
                 return cls(target, found, is_resumed=True)
-            require_empty(_view(tx))
-            data: dict[str, Any] = {"source": identity, "done": {}}
+            require_empty(_view(tx), target)
+            data: dict[str, Any] = {"source": identity, "id": uuid.uuid4().hex, "done": {}}
             made = tx.documents.put(PROGRESS, _COPY, _text(data), expected_version=0, now=tx.now())
             if made is None:
                 raise _rivals(target)
             return cls(target, made, is_resumed=False)
+
+    def require_other(self, source: MovingBackend) -> None:
+        """Raise Conflict if the source is the target, of which the name may be another one."""
+        found = source.documents.get(PROGRESS, _COPY)
+        if found is not None and found.data.get("id") == self._data.get("id"):
+            if not self.is_resumed:
+                self._target.documents.delete(PROGRESS, _COPY)
+            raise Conflict(f"{source!r} and {self._target!r} are the same storage")
 
     def after(self, kind: str) -> Row | None:
         """The key of the last row that is written; None for none."""
@@ -134,27 +170,47 @@ class _Resumption:
                 raise _rivals(self._target)
         self._data, self._version = data, put.version
 
-    def end(self) -> None:
-        self._target.documents.delete(PROGRESS, _COPY)
+    def repair(self, kind: str, rows: Sequence[Row], after: Row | None, through: Row | None) -> None:
+        """Write a range of rows once more."""
+        with self._going_on() as tx:
+            _write(_view(tx), kind, rows, after, through)
+
+    def end(self, closing: Closing) -> None:
+        """Make the target a storage that may be used."""
+        with self._going_on() as tx:
+            tx.documents.delete(PROGRESS, _COPY)
+            closing(Storage(tx, auto_prune=False))
+
+    @contextmanager
+    def _going_on(self) -> Iterator[StorageBackend]:
+        """A transaction on the target. Raises Conflict if another process has gone on with the copy."""
+        with self._target.transaction() as tx:
+            found = tx.documents.get(PROGRESS, _COPY, lock=True)
+            if found is None or found.version != self._version:
+                raise _rivals(self._target)
+            yield tx
 
 
 def _copy_kind(source: MovingBackend, kind: str, state: _Resumption, progress: Progress) -> None:
     for page in pages(source, kind, after=state.after(kind)):
         state.write(page)
-        progress("copy", kind, len(page.rows))
+        progress("copy", kind, len(page.rows), page.expected)
 
 
 def _compare_kind(
-    source: MovingBackend, target: MovingBackend, kind: str, progress: Progress
+    source: MovingBackend, target: MovingBackend, kind: str, state: _Resumption, progress: Progress
 ) -> tuple[CopiedKind, int]:
     """Compare page by page, and write again what differs. Returns the digests, and how many were written."""
     digests = hashlib.sha256(), hashlib.sha256()
     rows = repaired = 0
     after: Row | None = None
     for page in pages(source, kind):
+        if kind == MARKS:
+            # Always: the rows alone may make the numbers look right, and yet they would be given out again.
+            state.repair(kind, page.rows, page.after, page.through)
         found = _lines(target, page)
         if found is None:
-            _write(target, kind, page.rows, page.after, page.through)
+            state.repair(kind, page.rows, page.after, page.through)
             repaired += len(page.rows)
             found = _lines(target, page)
             if found is None:
@@ -165,9 +221,9 @@ def _compare_kind(
         digests[1].update(found)
         rows += len(page.rows)
         after = page.through
-        progress("compare", kind, len(page.rows))
+        progress("compare", kind, len(page.rows), page.expected)
     if kind != MARKS and _is_more(target, kind, after):
-        _write(target, kind, [], after, None)
+        state.repair(kind, [], after, None)
     return CopiedKind(rows, digests[0].hexdigest(), digests[1].hexdigest()), repaired
 
 

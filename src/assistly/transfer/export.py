@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,11 +16,21 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, cast
 
+from assistly.storage import Storage
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row
 from assistly.storage.errors import ConfigurationError, InvalidValue, StorageCorrupt
 
-from .pages import marks_hold, pages, require_empty, require_whole
+from .pages import (
+    Closing,
+    Progress,
+    marks_hold,
+    no_progress,
+    nothing_more,
+    pages,
+    require_empty,
+    require_whole,
+)
 
 FORMAT = "assistly-export"
 VERSION = 1
@@ -30,9 +40,6 @@ _PAGE_ROWS = 2000
 _PAGE_BYTES = 4 * 2**20
 _LONGEST_LINE = 64 * 2**20
 _PYTHON: dict[str, type] = {"int": int, "bool": bool, "time": int, "duration": int, "text": str, "json": str}
-
-Progress = Callable[[str, int], None]
-"""Called with a kind of rows, and how many more of them are done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +79,13 @@ class _Digest:
         return KindDigest(self.rows, self._hash.hexdigest())
 
 
-def nothing_to_show(kind: str, rows: int) -> None:
-    """Shows no progress."""
-
-
 def export_rows(
     backend: MovingBackend,
     out: IO[bytes],
     *,
     engine: str,
     schema_level: str | None,
-    progress: Progress = nothing_to_show,
+    progress: Progress = no_progress,
 ) -> Digests:
     """Write all rows as they are at one moment to `out`, compressed. Returns what the trailer says.
 
@@ -90,7 +93,7 @@ def export_rows(
     """
     digests: Digests = {}
     with backend.snapshot() as view, gzip.GzipFile("", "wb", _LEVEL, out, mtime=0) as file:
-        require_whole(view)
+        require_whole(view, backend)
         header = {
             "format": FORMAT,
             "version": VERSION,
@@ -107,7 +110,7 @@ def export_rows(
                 lines = [*page.lines]
                 digest.add(lines)
                 file.write(b"".join(lines))
-                progress(kind, len(lines))
+                progress("export", kind, len(lines), page.expected)
             digests[kind] = digest.end()
         trailer = {kind: {"rows": one.rows, "sha256": one.sha256} for kind, one in digests.items()}
         file.write(_line({"end": trailer}))
@@ -118,26 +121,39 @@ def export_rows(
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Yield a new file with mode 0600 that is at `path` once the block has ended, in place of an old one.
 
+    What is no regular file, such as a pipe or a device, is written to directly, and a link is followed.
     Raises ConfigurationError if it cannot be made.
     """
+    real = Path(os.path.realpath(path))
     try:
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent
-        )
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
+        descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:50]}.", suffix=".part", dir=real.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(real)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+        _sync_folder(real.parent)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            Path(name).unlink()
-        if isinstance(error, OSError):
-            raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
-        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Keep the new name through a power cut, where folders can be synced."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def verify(source: IO[bytes], name: str) -> tuple[ExportHeader, Digests]:
@@ -154,17 +170,24 @@ def verify(source: IO[bytes], name: str) -> tuple[ExportHeader, Digests]:
 
 
 def import_rows(
-    backend: MovingBackend, source: IO[bytes], name: str, *, progress: Progress = nothing_to_show
+    backend: MovingBackend,
+    source: IO[bytes],
+    name: str,
+    *,
+    digests: Digests | None = None,
+    closing: Closing = nothing_more,
+    progress: Progress = no_progress,
 ) -> Digests:
     """Write all rows of a file into an empty storage, in one transaction, and return how many.
 
-    The file is read through first, so nothing is written of one that is not whole. Raises as `verify` does,
-    and Conflict if the storage is not empty.
+    The file is read through first, so nothing is written of one that is not whole: `digests` is what `verify`
+    has just returned for it, and None lets this do that. `closing` may write more in the transaction. Raises
+    as `verify` does, and Conflict if the storage is not empty.
     """
-    verify(source, name)
+    expected = verify(source, name)[1] if digests is None else digests
     reader = _Reader(source, name)
     with backend.snapshot(hold_writers=True) as tx:
-        require_empty(tx)
+        require_empty(tx, backend)
         last: dict[str, Row] = {}
         for kind, rows in reader.blocks():
             if kind == MARKS:
@@ -175,7 +198,10 @@ def import_rows(
                 through = ROW_KINDS[kind].key(rows[-1])
                 tx.write_rows(kind, rows, after=last.get(kind), through=through)
                 last[kind] = through
-            progress(kind, len(rows))
+            progress("import", kind, len(rows), expected[kind].rows)
+        if reader.digests != expected:
+            raise StorageCorrupt(f"{name} has changed while it was read. Nothing was written")
+        closing(Storage(tx, auto_prune=False))
     return reader.digests
 
 
@@ -242,7 +268,7 @@ class _Reader:
         line = self._file.readline(_LONGEST_LINE)
         try:
             header = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             header = None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise InvalidValue(f"{self._name} is no file of `assistly export`: nothing was written")
@@ -283,7 +309,7 @@ class _Reader:
     def _decoded(self, line: bytes) -> Any:
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(f"a line is no JSON ({error})") from error
         if type(value) is not list and type(value) is not dict:
             raise self._damaged("a line is no row")
@@ -291,9 +317,13 @@ class _Reader:
 
     def _check(self, kind: str, row: Row) -> None:
         columns = ROW_KINDS[kind].columns if kind else ()
-        fits = len(row) == len(columns) and all(
-            (value is None and column.is_optional) or type(value) is _PYTHON[column.type]
-            for value, column in zip(row, columns, strict=True)
+        fits = (
+            bool(row)
+            and len(row) == len(columns)
+            and all(
+                (value is None and column.is_optional) or type(value) is _PYTHON[column.type]
+                for value, column in zip(row, columns, strict=True)
+            )
         )
         if not fits:
             raise self._damaged(f"a row of {kind or 'no kind'} has other columns")

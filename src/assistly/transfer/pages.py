@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, Literal
 
+from assistly.storage import Storage
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row, row_line
 from assistly.storage.errors import Conflict
@@ -15,24 +17,49 @@ PROGRESS = "transfer"
 _MOST_ROWS = 4000
 _FIRST_ROWS = 100
 _BYTES = 4 * 2**20
+_SAMPLE = 50
+_CONSECUTIVE = ("events", "jobs")
+"""The kinds of which the keys are numbers that are given out one after another."""
+
+Step = Literal["copy", "compare", "export", "import"]
+Progress = Callable[[Step, str, int, int | None], None]
+"""Called with the step, a kind of rows, how many more of them are done, and about how many the step has of
+this kind (None: not known)."""
+
+Closing = Callable[[Storage], None]
+"""Called with a storage in the transaction that completes a copy or an import, when all rows are there."""
+
+
+def no_progress(step: Step, kind: str, rows: int, expected: int | None) -> None:
+    """Shows no progress."""
+
+
+def nothing_more(storage: Storage) -> None:
+    """Writes nothing beside the rows."""
 
 
 class Page:
-    """Rows of one kind, as they are read: the keys are above `after`, and go up to `through`."""
+    """Rows of one kind, as they are read: the keys are above `after`, and go up to `through`.
 
-    __slots__ = ("after", "kind", "lines", "rows", "through")
+    `expected`: about how many rows all pages have; None if that is not known.
+    """
 
     def __init__(self, kind: str, after: Row | None, rows: Sequence[Row]) -> None:
         self.kind = kind
         self.after = after
+        self.expected: int | None = None
         self.rows = rows
         self.through: Row | None = ROW_KINDS[kind].key(rows[-1]) if rows else None
-        self.lines: Sequence[bytes] = [row_line(row) for row in rows]
 
-    @property
-    def size(self) -> int:
-        """The bytes of all lines."""
-        return sum(map(len, self.lines))
+    @cached_property
+    def lines(self) -> Sequence[bytes]:
+        """The rows as lines of JSON."""
+        return [row_line(row) for row in self.rows]
+
+    def row_bytes(self) -> int:
+        """About how many bytes a line has."""
+        some = self.rows[:: len(self.rows) // _SAMPLE + 1]
+        return sum(len(row_line(row)) for row in some) // max(1, len(some)) + 1
 
 
 def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Iterator[Page]:
@@ -41,14 +68,22 @@ def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Ite
         yield Page(kind, None, sorted(backend.read_rows(kind, after=None, limit=_MOST_ROWS)))
         return
     limit = _FIRST_ROWS
+    expected: int | None = None
     while rows := backend.read_rows(kind, after=after, limit=limit):
         last = ROW_KINDS[kind].key(rows[-1])
         page = Page(kind, after, _without_progress(kind, rows))
         page.through = last
+        if expected is None and kind in _CONSECUTIVE:
+            expected = _newest(backend, kind) - rows[0][0] + 1
+        page.expected = expected
         yield page
         after = last
-        row_bytes = page.size // len(rows) + 1
-        limit = max(1, min(_MOST_ROWS, 4 * limit, _BYTES // row_bytes))
+        limit = max(1, min(_MOST_ROWS, 4 * limit, _BYTES // page.row_bytes()))
+
+
+def _newest(backend: MovingBackend, kind: str) -> int:
+    marks: dict[str, Any] = dict(backend.read_rows(MARKS, after=None, limit=_MOST_ROWS))
+    return marks[kind] or 0
 
 
 def _without_progress(kind: str, rows: Sequence[Row]) -> Sequence[Row]:
@@ -57,21 +92,24 @@ def _without_progress(kind: str, rows: Sequence[Row]) -> Sequence[Row]:
     return [row for row in rows if row[0] != PROGRESS]
 
 
-def require_whole(backend: MovingBackend) -> None:
-    """Raise Conflict if a copy into this storage has begun, and is not done."""
+def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -> None:
+    """Raise Conflict if a copy into this storage has begun, and is not done.
+
+    `engine` is the one that the message names (default: `backend`, which may be a transaction of it).
+    """
     if backend.documents.list(PROGRESS, after=None, limit=1):
         raise Conflict(
-            f"a copy into {backend!r} is not finished: finish it first, with the same command again"
+            f"a copy into {engine or backend!r} is not finished: finish it first, with the same command again"
         )
 
 
-def require_empty(backend: MovingBackend) -> None:
-    """Raise Conflict if there is a record, or an unfinished copy."""
-    require_whole(backend)
+def require_empty(backend: MovingBackend, engine: MovingBackend) -> None:
+    """As `require_whole`, but raise Conflict if there is any record, too."""
+    require_whole(backend, engine)
     for kind in ROW_KINDS:
         if kind != MARKS and backend.read_rows(kind, after=None, limit=1):
             raise Conflict(
-                f"{backend!r} is not empty, it has {kind}: give an empty database. Nothing was written"
+                f"{engine!r} is not empty, it has {kind}: give an empty database. Nothing was written"
             )
 
 

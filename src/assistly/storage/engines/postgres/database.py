@@ -28,7 +28,7 @@ from .limits import LONG_SECONDS, PING_SECONDS, LimitExceeded, Limits
 from .migrations import SchemaTarget
 from .pool import Pool
 from .server import Server
-from .tables import locked_tables
+from .tables import lock_tables
 from .transaction import PostgresTransaction, ask_time, begin, bound, commit, roll_back, run
 from .wakeups import Wakeups
 
@@ -129,7 +129,7 @@ class PostgresDatabase(forks.ForkAware):
         with self.transaction() as transaction:
             with transaction.entered() as executor:
                 if hold_writers:
-                    executor.command(f"LOCK TABLE {locked_tables(self.dialect)} IN EXCLUSIVE MODE")
+                    lock_tables(executor, self.dialect)
                 else:
                     executor.command("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     executor.rows(f"SELECT pg_catalog.count(*) FROM {self.dialect.t}retention")
