@@ -124,7 +124,7 @@ def test_list(schedules: Run, storage: Storage) -> None:
     code, out, _ = schedules("list")
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert code == 0
-    assert "09:00:00+0900 JST" in rows["a"]
+    assert "09:00:00+09:00" in rows["a"]
     assert "\x1b" not in out
     assert "every 6:00:00" in rows["b"]
     assert "disabled" in rows["b"]
@@ -140,7 +140,7 @@ def test_show_and_preview(schedules: Run, storage: Storage) -> None:
     assert "0 9 * * * Asia/Tokyo" in out
     code, out, _ = schedules("preview", "a", "3")
     assert code == 0
-    assert [line[10:] for line in out.splitlines()] == [" 09:00:00+0900 JST"] * 3
+    assert [line[10:] for line in out.splitlines()] == [" 09:00:00+09:00"] * 3
     assert [line[10:] for line in schedules("preview", "a", "2", "--utc")[1].splitlines()] == [
         " 00:00:00Z"
     ] * 2
