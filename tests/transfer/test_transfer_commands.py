@@ -150,7 +150,7 @@ def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: st
 @pytest.mark.parametrize(
     ("source", "target", "code", "message"),
     [
-        ("nowhere.db", "new.db", 1, "there is no database: sqlite "),
+        ("nowhere.db", "new.db", 1, "there is no database yet: sqlite "),
         ("all.gz", "new.db", 1, "no SQLite database"),
         ("mysql://root:canary@host/db", "new.db", 1, "SOURCE: there is no engine for mysql:// URLs"),
         ("old.db", "memory", 1, "TARGET: the engine memory lives in one process"),

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .opening import storage_place
+from .opening import require_database, storage_place
 from .options import By, Create, Json, Note
 from .output import Output, jsonable, plural
 
@@ -200,12 +200,11 @@ def _opened(
     out: Output, settings: StorageSettings, *, create: bool, label: str = "storage"
 ) -> Iterator[MovingBackend]:
     from assistly.storage.engine.moving import moving
-    from assistly.storage.errors import ConfigurationError
     from assistly.storage.factory import open_backend
 
     place = storage_place(settings)
-    if settings.engine == "sqlite" and not create and not settings.sqlite_path.exists():
-        raise ConfigurationError(f"there is no database: {place}. `assistly migrate` creates it")
+    if not create:
+        require_database(settings, place, is_environment=label == "storage")
     out.remark(f"{label}: {place}")
     backend = open_backend(settings.model_copy(update={"auto_migrate": create}))
     try:

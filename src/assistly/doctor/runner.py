@@ -112,6 +112,8 @@ class _Run:
             return [Outcome(Verdict.NOT_CHECKED, str(reason))]
         except MigrationError as error:
             return [Outcome(Verdict.NOT_CHECKED, _line(error))]
+        except OSError as error:
+            return [Outcome(Verdict.NOT_CHECKED, f"the file system refused it: {error.strerror or error}")]
         except StorageError as error:
             self._note(error)
             return [problem(f"the check failed: {_line(error)}", "see the findings above")]
