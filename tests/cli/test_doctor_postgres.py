@@ -174,6 +174,27 @@ def test_a_pooler(
     assert statements["verdict"] == ("ok" if is_known_by_its_pid else "warning")
 
 
+class StatementPooler(TransactionPooler):
+    """Refuses transactions."""
+
+    def _transaction(self, client: Any, session: Any, first: tuple[bytes, bytes]) -> None:
+        if b"BEGIN" not in first[1]:
+            super()._transaction(client, session, first)
+            return
+        fields = b"SERROR\0C08P01\0Mtransaction blocks not allowed in statement pooling mode\0\0"
+        client.send(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields + b"Z\0\0\0\5I")
+
+
+def test_a_pooler_in_statement_mode(
+    run: Run, check: Check, server: TemporaryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(StatementPooler(server.socket)) as pooler:
+        monkeypatch.setenv("DATABASE_URL", pooler.url)
+        (found,) = check("pooler")
+        assert run("doctor", "--only", "pooler")[0] == 1
+    assert (found["verdict"], "in statement mode" in found["reason"]) == ("problem", True)
+
+
 def test_notifications_that_do_not_arrive(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "NOTIFICATION_SECONDS", 0.05)
     monkeypatch.setattr(Inspection, "notify", lambda *_: None)

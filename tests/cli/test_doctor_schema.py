@@ -202,6 +202,7 @@ def test_an_index_of_another_table_with_our_name(check: Check, sql: Sql, engine:
     assert check("foreign-indexes")[0]["verdict"] == "ok"
     sql("DROP INDEX idx_queue_due")
     sql("CREATE TABLE orders (id integer)")
+    sql("CREATE INDEX idx_orders ON orders (id)")
     sql("CREATE INDEX idx_queue_due ON orders (id)")
     theirs, ours = check("foreign-indexes", "schema")
     assert theirs["verdict"] == "problem"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import sys
 from collections import namedtuple
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import pytest
 
 from assistly.doctor import sqlite as checks
 from assistly.storage import SqliteBackend, Storage, open_storage
+from assistly.storage.engines.sqlite.driver import sqlite3
 from waiting import until
 
 Finding = dict[str, Any]
@@ -66,10 +66,8 @@ def test_versions_without_it(version: str, engine: str) -> None:
 
 
 def test_this_version(check: Check) -> None:
-    from assistly.storage.engines.sqlite.driver import sqlite3 as used
-
     (found,) = check("sqlite-version")
-    assert used.sqlite_version in found["reason"]
+    assert sqlite3.sqlite_version in found["reason"]
 
 
 def test_two_copies_of_sqlite(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +91,24 @@ def test_a_damaged_file(run: Run, check: Check, sql: Sql) -> None:
         file.seek(page * size - 64)
         file.write(b"\xff" * 32)
     (found,) = check("integrity")
-    assert found["verdict"] == "problem"
+    assert (found["verdict"], "the file is damaged: " in found["reason"]) == ("problem", True)
     assert run("doctor", "--only", "integrity")[0] == 1
+
+
+def test_an_index_that_lacks_entries(check: Check, sql: Sql) -> None:
+    """As a lost write leaves it. The rows of sqlite_master are swapped, since SQLite keeps an index right."""
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+    sql("CREATE TABLE empty (due_at INTEGER, status TEXT)")
+    sql("CREATE INDEX empty_index ON empty (due_at) WHERE status IN ('scheduled', 'retrying')")
+    sql("PRAGMA writable_schema = ON")
+    sql(
+        "UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'empty_index') "
+        "WHERE name = 'idx_queue_due'"
+    )
+    (found,) = check("integrity")
+    assert found["verdict"] == "problem"
+    assert "row 1 missing from index idx_queue_due" in found["reason"]
 
 
 def test_no_database(run: Run, check: Check) -> None:

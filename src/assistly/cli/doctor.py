@@ -59,14 +59,20 @@ def _print(out: Output, report: Report) -> None:
     for finding in report.findings:
         out.say(_folded(f"{finding.verdict:<{_INDENT - 1}} {finding.check}: {finding.reason}"))
         for line in (finding.mend or "").splitlines():
-            out.say(" " * _INDENT + line)
+            indented = " " * _INDENT + line
+            out.say(indented if _is_sql(line) else _folded(indented))
     counts = Counter(str(finding.verdict) for finding in report.findings)
     order = ("problem", "warning", "not checked", "ok")
     out.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in order if verdict in counts))
 
 
+def _is_sql(line: str) -> bool:
+    """Whether it is a statement, which is not folded, so that it can be copied."""
+    return line.partition(" ")[0].isupper()
+
+
 def _folded(text: str) -> str:
-    """The text, folded to the width of a terminal. SQL is not, so that it can be copied."""
+    """The text, folded to the width of a terminal."""
     if not sys.stdout.isatty():
         return text
     width = shutil.get_terminal_size().columns
