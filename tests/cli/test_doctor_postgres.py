@@ -157,12 +157,17 @@ def test_a_schema_that_may_not_be_used(
     assert "may not use the schema" not in check("rights")[0]["reason"]
 
 
-@pytest.mark.parametrize("is_known_by_its_pid", [True, False])
+@pytest.mark.parametrize(("sessions", "is_known_by_its_pid"), [(2, True), (2, False), (1, False)])
 def test_a_pooler(
-    check: Check, server: TemporaryServer, monkeypatch: pytest.MonkeyPatch, is_known_by_its_pid: bool
+    check: Check,
+    server: TemporaryServer,
+    monkeypatch: pytest.MonkeyPatch,
+    sessions: int,
+    is_known_by_its_pid: bool,
 ) -> None:
     assert [each["verdict"] for each in check("pooler", "prepared-statements", "listener")] == ["ok"] * 3
-    with closing(TransactionPooler(server.socket, is_known_by_its_pid=is_known_by_its_pid)) as pooler:
+    options: Any = {"sessions": sessions, "is_known_by_its_pid": is_known_by_its_pid}
+    with closing(TransactionPooler(server.socket, **options)) as pooler:
         monkeypatch.setenv("DATABASE_URL", pooler.url)
         found = {each["check"]: each for each in check("pooler", "prepared-statements", "listener")}
         sent = b"".join(pooler.sent)

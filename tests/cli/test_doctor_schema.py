@@ -82,7 +82,9 @@ def test_what_it_prints_mends_it(check: Check, sql: Sql, engine: str) -> None:
     mend(sql, found)
     assert [finding["verdict"] for finding in check("schema")] == ["ok"]
     with open_storage(auto_prune=False) as storage:
-        assert storage.queue.schedule("x", "new").id > storage.queue.list(limit=1)[0].id
+        new = storage.queue.schedule("x", "new")
+        storage.queue.remove(new.id)
+        assert 2 < new.id < storage.queue.schedule("x", "newer").id
         assert storage.nonces.register("new")
         assert storage.events.append("new", 1).id == 2
 

@@ -35,7 +35,7 @@ def _sessions(context: CheckContext) -> SessionSharing:
         told = first.reported_pid, second.reported_pid
         real = first.value(_PID), second.value(_PID)
     noticed = told[0] != real[0] and told[1] != real[1]
-    return SessionSharing(told != real or told[0] == told[1] or real[0] == real[1], noticed)
+    return SessionSharing(told != real or real[0] == real[1], noticed)
 
 
 def check_pooler(context: CheckContext) -> Iterable[Outcome]:
