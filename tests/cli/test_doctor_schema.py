@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,27 @@ def test_what_it_prints_mends_it(check: Check, sql: Sql, engine: str) -> None:
         assert 2 < new.id < storage.queue.schedule("x", "newer").id
         assert storage.nonces.register("new")
         assert storage.events.append("new", 1).id == 2
+
+
+def test_tables_that_are_all_lost(check: Check, sql: Sql, engine: str) -> None:
+    listed = "sqlite_master WHERE type = 'table'" if engine == "sqlite" else "pg_tables WHERE TRUE"
+    column, schema = (
+        ("name", "") if engine == "sqlite" else ("tablename", "AND schemaname = current_schema()")
+    )
+    tables = {
+        name for (name,) in sql(f"SELECT {column} FROM {listed} {schema} AND {column} LIKE 'assistly_%'")
+    }
+    tables.remove("assistly_migrations")
+    for table in tables:
+        sql(f"DROP TABLE {table}")
+    found = check("schema")
+    assert {each["reason"].split()[2] for each in found} == tables
+    mend(sql, found)
+    assert [finding["verdict"] for finding in check("schema")] == ["ok"]
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a", min_gap=timedelta(minutes=1))
+        (job,) = storage.queue.claim_due(worker_id="w")
+        assert storage.queue.mark_posted(job).status == "posted"
 
 
 def test_what_no_statement_mends_is_said_in_words(check: Check, sql: Sql, engine: str) -> None:
