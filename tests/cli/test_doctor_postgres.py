@@ -6,6 +6,7 @@ clock that is wrong (that of this machine). The pooler is the stand-in of the ot
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from assistly.doctor import postgres as checks
 from assistly.doctor import postgres_connections as connections
 from assistly.storage import NewJob, open_storage
 from assistly.storage.engines.postgres.inspection import Inspection
+from backends.hostile_settings import HOSTILE, OF_TRANSACTIONS
 from postgres_pooler import TransactionPooler
 from postgres_server import TemporaryServer
 from waiting import until
@@ -204,6 +206,30 @@ def test_notifications_that_do_not_arrive(check: Check, monkeypatch: pytest.Monk
     monkeypatch.setattr(connections, "NOTIFICATION_SECONDS", 0.05)
     monkeypatch.setattr(Inspection, "notify", lambda *_: None)
     assert verdict(check("listener")) == "problem"
+
+
+def test_hostile_settings_of_the_role(
+    run: Run, check: Check, sql: Sql, schema: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = f"hostile_{schema}"
+    sql(f'CREATE ROLE "{owner}" LOGIN')
+    try:
+        for name, value in (HOSTILE | OF_TRANSACTIONS).items():
+            sql(f"ALTER ROLE \"{owner}\" SET {name} = '{value}'")
+        sql(f'GRANT CREATE ON DATABASE postgres TO "{owner}"')
+        sql(f'ALTER SCHEMA "{schema}" OWNER TO "{owner}"')
+        for (table,) in sql("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"):
+            sql(f'ALTER TABLE "{table}" OWNER TO "{owner}"')
+        monkeypatch.setenv("DATABASE_URL", database_url.replace("postgres:@", f"{owner}@"))
+        report = json.loads(run("doctor", "--json")[1])
+        assert [each for each in report["findings"] if each["verdict"] != "ok"] == []
+        sql(f'REVOKE CREATE ON DATABASE postgres FROM "{owner}"')
+        assert verdict(check("schema")) == "ok"
+    finally:
+        sql(f'REVOKE ALL ON DATABASE postgres FROM "{owner}"')
+        sql(f'REASSIGN OWNED BY "{owner}" TO postgres')
+        sql(f'DROP OWNED BY "{owner}"')
+        sql(f'DROP ROLE "{owner}"')
 
 
 def test_nothing_is_left_behind(run: Run, sql: Sql) -> None:
