@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from assistly.doctor import checks, neutral, runner
 from assistly.storage import StorageCorrupt, StorageUnavailable, open_storage
@@ -109,7 +110,7 @@ def test_a_server_that_is_down(run: Run, engine: str, monkeypatch: pytest.Monkey
 def test_a_wrong_role_is_exit_code_1(
     run: Run, engine: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", database_url.replace("postgres:@", "nobody:canary@"))
+    monkeypatch.setenv("DATABASE_URL", make_conninfo(database_url, user="nobody", password="canary"))
     code, out, err = run("doctor", "--only", "connection")
     assert (code, "canary" in out + err) == (1, False)
     assert 'role "nobody" does not exist' in out
