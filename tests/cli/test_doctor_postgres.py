@@ -121,7 +121,8 @@ def test_a_wrong_clock(
 ) -> None:
     monkeypatch.setattr(checks, "machine_time", lambda: datetime.now(UTC) - ahead)
     (found,) = check("clock")
-    assert (found["verdict"], "ahead of" in found["reason"]) == (expected, ahead >= timedelta(0))
+    assert found["verdict"] == expected
+    assert not ahead or ("ahead of" in found["reason"]) == (ahead > timedelta(0))
 
 
 def test_rights(
