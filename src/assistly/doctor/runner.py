@@ -103,6 +103,8 @@ class _Run:
         except StorageError as error:
             self._note(error)
             return _finding(CONNECTION, problem(_line(error), _mend_of(error)))
+        except NotChecked as reason:
+            return _finding(CONNECTION, problem(str(reason), "assistly migrate"))
         return _finding(CONNECTION, ok("the storage answers"))
 
     def _outcomes(self, check: Check) -> list[Outcome]:
@@ -116,7 +118,7 @@ class _Run:
             return [Outcome(Verdict.NOT_CHECKED, f"the file system refused it: {error.strerror or error}")]
         except StorageError as error:
             self._note(error)
-            return [problem(f"the check failed: {_line(error)}", "see the findings above")]
+            return [problem(f"the check failed: {_line(error)}", "mend what the other checks find first")]
 
     def _note(self, error: StorageError) -> None:
         self.unreachable |= isinstance(error, StorageUnavailable | OutcomeUnknown)
