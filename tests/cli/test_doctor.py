@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from assistly.doctor import checks, neutral, runner
+from assistly.doctor import checks, common, runner
 from assistly.storage import StorageCorrupt, StorageUnavailable, open_storage
 from assistly.storage.engines.sqlite.driver import sqlite3
 
@@ -161,7 +161,7 @@ def test_a_variable_that_nothing_reads(check: Check, engine: str, monkeypatch: p
 def test_an_old_server(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     """No old one is installed, so its answer is replaced."""
     assert check("version")[0]["verdict"] == "ok"
-    monkeypatch.setattr(neutral, "SERVER_VERSION", "SELECT '14.9', '140009'")
+    monkeypatch.setattr(common, "SERVER_VERSION", "SELECT '14.9', '140009'")
     (found,) = check("version")
     assert (found["verdict"], "PostgreSQL 14.9" in found["reason"]) == ("problem", True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import MigrationError, OutcomeUnknown, StorageError, StorageUnavailable
 from assistly.storage.settings import load_settings
 
-from . import neutral, postgres, postgres_connections, settings, sqlite, tables
+from . import common, postgres, postgres_connections, settings, sqlite, tables
 from .checks import Check
 from .context import CheckContext
 from .findings import Finding, NotChecked, Outcome, Verdict, ok, problem
@@ -21,9 +21,9 @@ CONNECTION = "connection"
 
 CHECKS = (
     *sqlite.FIRST,
-    *neutral.FIRST,
+    *common.FIRST,
     *tables.CHECKS,
-    *neutral.CHECKS,
+    *common.CHECKS,
     *postgres.CHECKS,
     *postgres_connections.CHECKS,
     *sqlite.CHECKS,
