@@ -21,6 +21,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from assistly.storage import (
@@ -254,6 +255,30 @@ def test_a_reader_that_goes_away(old: Path) -> None:
         process.stdout.close()
         err = process.stderr.read().decode()
     assert (process.returncode, err) == (1, f"storage: sqlite {old}\n")
+
+
+@pytest.mark.parametrize("is_reader", [True, False])
+def test_writers_are_not_held_off(
+    old: Path, run: Run, database_url: str, postgres: Storage, schema: str, role: str, is_reader: bool
+) -> None:
+    """By a role that may not lock the tables, and with --live."""
+    postgres.queue.remove(postgres.queue.schedule("x", "hello").id)
+    url = database_url.replace("//postgres", f"//{role}") if is_reader else database_url
+    command = ["copy", f"{url}#{schema}", "new.db", *([] if is_reader else ["--live"])]
+    if is_reader:
+        code, _, err = run(*command)
+        grant = f'GRANT SELECT ON ALL SEQUENCES IN SCHEMA "{schema}"'
+        assert (code, f"assistly: the role may not read the numbers that were given out: {grant}" in err) == (
+            1,
+            True,
+        )
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(f'{grant} TO "{role}"'.encode())
+    code, out, err = run(*command)
+    assert (code, "both sides hold the same" in out) == (0, True)
+    assert "others could write to SOURCE during the last step" in err
+    with closing(Storage(SqliteBackend("new.db"), auto_prune=False)) as new:
+        assert new.queue.schedule("x", "later").id == 2
 
 
 def test_a_role_that_only_reads_exports(
