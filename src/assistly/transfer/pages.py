@@ -15,7 +15,7 @@ PROGRESS = "transfer"
 """The collection of the document that a copy keeps in its target until it is done."""
 
 _MOST_ROWS = 4000
-_FIRST_ROWS = 100
+_FIRST_ROWS = 10
 _BYTES = 4 * 2**20
 _SAMPLE = 50
 _CONSECUTIVE = ("events", "jobs")

@@ -1,0 +1,47 @@
+"""How long a copy of a million jobs takes, and how much memory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from assistly.storage import NewJob, Posted, SqliteBackend, Storage
+
+JOBS = 1_000_000
+SECONDS = 120
+MEBIBYTES = 200
+
+_COMMAND = "from assistly.cli import main; main()"
+_TEXT = "Fresh bread at seven, rolls at eight, and the cinnamon buns that everybody asked for are back. "
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_a_million_jobs(tmp_path: Path, database_url: str, schema: str) -> None:
+    """To Postgres and back, on two cores that do nothing else."""
+    with closing(Storage(SqliteBackend(tmp_path / "old.db"), auto_prune=False)) as storage:
+        for start in range(0, JOBS, 5000):
+            jobs = [
+                NewJob("x", f"{_TEXT}{number}", idempotency_key=f"message-{number}", metadata={"tag": "news"})
+                for number in range(start, start + 5000)
+            ]
+            storage.queue.schedule_many(jobs, returning="none")
+        for _ in range(JOBS // 2000):
+            claimed = storage.queue.claim_due(worker_id="worker", limit=1000)
+            storage.queue.settle([Posted(job, f"remote-{job.id}") for job in claimed])
+    places = [str(tmp_path / "old.db"), f"{database_url}#{schema}", str(tmp_path / "new.db")]
+    for source, target in pairwise(places):
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-c", _COMMAND, "copy", source, target], check=True)
+        seconds = time.monotonic() - begun
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(f"{source} to {target}: {seconds:.0f} s; no process so far had more than {peak:.0f} MiB")
+        assert seconds < SECONDS
+        assert peak < MEBIBYTES
