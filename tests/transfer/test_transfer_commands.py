@@ -133,6 +133,15 @@ def test_through_pipes(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert records(Path("new.db")) == records(old)
 
 
+def test_names_that_are_no_utf_8(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = b"\xff.gz".decode(errors="surrogateescape")
+    assert run("export", name)[0] == 0
+    monkeypatch.setenv("SQLITE_PATH", "new.db")
+    assert run("import", name, "--create", "--by", name)[0] == 0
+    action, payload = event_of(Path("new.db"))
+    assert (action, payload["by"], payload["file"]) == ("operator.import", "?.gz", "?.gz")
+
+
 def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: str) -> None:
     code, out, err = run("copy", str(old), f"{database_url}#{schema}")
     assert code == 0, err

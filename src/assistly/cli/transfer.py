@@ -173,11 +173,16 @@ def _report_copy(out: Output, report: CopyReport) -> None:
 
 
 def _event(action: str, *, by: str | None, note: str | None, **details: str | int) -> Closing:
-    """What writes the event of an operation."""
+    """What writes the event of an operation. Bytes of arguments that are no UTF-8 must not make it fail."""
     from . import audit
 
+    texts: dict[str, Any] = {"by": by, "note": note, **details}
+    for name, value in texts.items():
+        if isinstance(value, str):
+            texts[name] = value.encode(errors="replace").decode()
+
     def write(storage: Storage) -> None:
-        audit.record(storage, action, by=by, note=note, **details)
+        audit.record(storage, action, **texts)
 
     return write
 
