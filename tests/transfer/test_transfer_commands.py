@@ -17,6 +17,7 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from importlib.metadata import EntryPoint, EntryPoints
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ from assistly.storage import (
     SqliteBackend,
     Storage,
     StorageCorrupt,
+    plugins,
 )
 from assistly.storage.engine import BackendBase
 from assistly.storage.engine.moving import MovingBackend, moving
+from assistly.storage.settings import StorageSettings
 from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
 from assistly.transfer.pages import PROGRESS
@@ -155,6 +158,32 @@ def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: st
     code, _, err = run("copy", str(old), "back.db")
     assert code == 1
     assert "is not empty" in err
+
+
+class Shelf(MemoryBackend):
+    """A plug-in that keeps its data for as long as the process lives."""
+
+    def close(self) -> None:
+        pass
+
+
+shelf = Shelf()
+
+
+def open_shelf(settings: StorageSettings) -> Shelf:
+    return shelf
+
+
+def test_to_a_plug_in_and_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = EntryPoints([EntryPoint("shelf", f"{__name__}:open_shelf", plugins.ENGINES)])
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: entries.select(group=group))
+    assert run("copy", "old.db", "shelf")[0] == 0
+    assert take_event(shelf)[0] == "operator.copy"
+    assert records_of(shelf) == records(old)
+    assert run("copy", "shelf", "shelf")[0] == 2
+    assert run("copy", "shelf", "new.db")[0] == 0
+    assert event_of(Path("new.db"))[0] == "operator.copy"
+    assert records(Path("new.db")) == records(old)
 
 
 @pytest.mark.parametrize(

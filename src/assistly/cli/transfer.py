@@ -80,7 +80,8 @@ def import_(
 
     out = Output(json=json)
     with _source(file) as (stream, name):
-        digests = verify(stream, name)[1]
+        with _Bar(out) as bar:
+            digests = verify(stream, name, progress=bar.show)[1]
         closing = _event("import", by=by, note=note, file=name, rows=_total(digests))
         with _opened(out, load_settings(), create=create) as backend, _Bar(out) as bar:
             import_rows(backend, stream, name, digests=digests, closing=closing, progress=bar.show)

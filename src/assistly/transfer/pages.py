@@ -21,7 +21,7 @@ _SAMPLE = 50
 _CONSECUTIVE = ("events", "jobs")
 """The kinds of which the keys are numbers that are given out one after another."""
 
-Step = Literal["copy", "compare", "export", "import"]
+Step = Literal["copy", "compare", "export", "check", "import"]
 Progress = Callable[[Step, str, int, int | None], None]
 """Called with the step, a kind of rows, how many more of them are done, and about how many the step has of
 this kind (None: not known)."""
