@@ -44,6 +44,7 @@ from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
 from assistly.transfer.pages import PROGRESS
 from cli.conftest import run as run
+from golden.making import levels, open_postgres, open_sqlite
 from transfer.moving_rows import all_rows, answers, filled, take_event
 
 Run = Callable[..., tuple[int, str, str]]
@@ -181,6 +182,11 @@ def test_to_a_plug_in_and_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPa
     assert take_event(shelf)[0] == "operator.copy"
     assert records_of(shelf) == records(old)
     assert run("copy", "shelf", "shelf")[0] == 2
+    with monkeypatch.context() as patched:
+        patched.setenv("STORAGE_ENGINE", "shelf")
+        assert run("export", "shelf.gz")[0] == 0
+    assert take_event(shelf)[0] == "operator.export"
+    assert run("import", "shelf.gz")[0] == 1
     assert run("copy", "shelf", "new.db")[0] == 0
     assert event_of(Path("new.db"))[0] == "operator.copy"
     assert records(Path("new.db")) == records(old)
@@ -210,6 +216,23 @@ def test_places_that_are_none(old: Path, run: Run, source: str, target: str, cod
     assert message in mistakes[0]
     assert "canary" not in err
     assert not Path("new.db").exists()
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_a_database_of_an_earlier_version_is_not_migrated_by_mistake(
+    old: Path, run: Run, engine: str, database_url: str, schema: str
+) -> None:
+    level = levels(engine)[-2]
+    if engine == "sqlite":
+        open_sqlite(level, Path("other.db"))
+        target = "other.db"
+    else:
+        open_postgres(level, database_url, schema)
+        target = f"{database_url}#{schema}"
+    code, _, err = run("copy", "old.db", target)
+    assert code == 1
+    assert f"the database lacks the migrations {levels(engine)[-1]}_" in err
+    assert run("copy", "old.db", target)[2] == err
 
 
 @pytest.mark.parametrize(

@@ -213,10 +213,30 @@ def _opened(
     if settings.engine == "sqlite" and not create and not settings.sqlite_path.exists():
         raise ConfigurationError(f"there is no database: {place}. `assistly migrate` creates it")
     out.remark(f"{label}: {place}")
+    if create:
+        _require_new_or_current(settings)
     backend = open_backend(settings.model_copy(update={"auto_migrate": create}))
     try:
         backend.ping()
         yield moving(backend)
+    finally:
+        backend.close()
+
+
+def _require_new_or_current(settings: StorageSettings) -> None:
+    """Raise MigrationError if only some migrations are applied: its users may not know the others."""
+    from assistly.storage.errors import MigrationError
+    from assistly.storage.factory import open_backend
+
+    migrations = _migrations(settings.engine)
+    if not migrations or (settings.engine == "sqlite" and not settings.sqlite_path.exists()):
+        return
+    backend = open_backend(settings.model_copy(update={"auto_migrate": False}))
+    try:
+        backend.ping()
+    except MigrationError as error:
+        if migrations[0] not in str(error):
+            raise
     finally:
         backend.close()
 
@@ -253,10 +273,16 @@ def _total(digests: Digests) -> int:
 
 
 def _schema_level(engine: str) -> str | None:
+    """The last migration of the engine; None for an engine without migrations."""
+    found = _migrations(engine)
+    return found[-1] if found else None
+
+
+def _migrations(engine: str) -> list[str]:
+    """The names of the migrations of the engine."""
     from assistly.storage.engines.sql.migrations import discover
 
-    found = discover(engine)
-    return found[-1].name if found else None
+    return [migration.name for migration in discover(engine)] if engine in ("sqlite", "postgres") else []
 
 
 @contextmanager
