@@ -15,8 +15,9 @@ import pytest
 from assistly.storage import NewJob, Posted, SqliteBackend, Storage
 
 JOBS = 1_000_000
-SECONDS = 120
 MEBIBYTES = 200
+CPU_SECONDS = 60
+"""Without those of the server. With two cores for both, a copy then takes less than two minutes."""
 
 _COMMAND = "from assistly.cli import main; main()"
 _TEXT = "Fresh bread at seven, rolls at eight, and the cinnamon buns that everybody asked for are back. "
@@ -25,7 +26,7 @@ _TEXT = "Fresh bread at seven, rolls at eight, and the cinnamon buns that everyb
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_million_jobs(tmp_path: Path, database_url: str, schema: str) -> None:
-    """To Postgres and back, on two cores that do nothing else."""
+    """To Postgres and back."""
     with closing(Storage(SqliteBackend(tmp_path / "old.db"), auto_prune=False)) as storage:
         for start in range(0, JOBS, 5000):
             jobs = [
@@ -38,10 +39,13 @@ def test_a_million_jobs(tmp_path: Path, database_url: str, schema: str) -> None:
             storage.queue.settle([Posted(job, f"remote-{job.id}") for job in claimed])
     places = [str(tmp_path / "old.db"), f"{database_url}#{schema}", str(tmp_path / "new.db")]
     for source, target in pairwise(places):
-        begun = time.monotonic()
+        begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", _COMMAND, "copy", source, target], check=True)
-        seconds = time.monotonic() - begun
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"{source} to {target}: {seconds:.0f} s; no process so far had more than {peak:.0f} MiB")
-        assert seconds < SECONDS
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        of_cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+        peak = used.ru_maxrss / 1024
+        print(
+            f"{time.monotonic() - begun:.0f} s, {of_cpu:.0f} s of CPU, at most {peak:.0f} MiB: {source} to {target}"
+        )
+        assert of_cpu < CPU_SECONDS
         assert peak < MEBIBYTES
