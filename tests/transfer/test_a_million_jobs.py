@@ -44,8 +44,7 @@ def test_a_million_jobs(tmp_path: Path, database_url: str, schema: str) -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         of_cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
         peak = used.ru_maxrss / 1024
-        print(
-            f"{time.monotonic() - begun:.0f} s, {of_cpu:.0f} s of CPU, at most {peak:.0f} MiB: {source} to {target}"
-        )
+        took = f"{time.monotonic() - begun:.0f} s, {of_cpu:.0f} s of CPU, at most {peak:.0f} MiB"
+        print(f"{took}: {source} to {target}")
         assert of_cpu < CPU_SECONDS
         assert peak < MEBIBYTES
