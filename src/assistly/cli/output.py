@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 _WIDE = 100_000
 _SHORT = 25
-"""The width of a time. In a terminal, columns that are no wider keep it."""
+"""The width of a time. In a terminal, columns that are no wider are not folded, if others have room left."""
+_NARROW = 10
+"""How much room that is for each of the others."""
 
 
 class Output:
@@ -67,7 +69,7 @@ class Output:
         table = Table(box=None, show_header=bool(columns), pad_edge=False)
         widths = [max(map(len, cells)) for cells in zip(*([columns] if columns else []), *rows, strict=True)]
         short = [width for width in widths if width <= _SHORT]
-        fits = sum(short) + _SHORT * (len(widths) - len(short)) + 2 * len(widths) <= console.width
+        fits = sum(short) + _NARROW * (len(widths) - len(short)) + 2 * len(widths) <= console.width
         for number, width in enumerate(widths):
             table.add_column(columns[number] if columns else "", no_wrap=fits and width <= _SHORT)
         for row in rows:
