@@ -367,7 +367,7 @@ class TestStatus:
         ],
     )
     def test_a_status_url_is_checked(self, url: Any, message: str) -> None:
-        with pytest.raises(ConfigurationError, match=f"status URL .*{message}"):
+        with pytest.raises(ConfigurationError, match=f"^WEBHOOK_STATUS_URL: .*{message}"):
             WebhookPublisher("http://localhost", status_url=url)
 
     def test_without_a_status_url_there_is_no_check(self) -> None:

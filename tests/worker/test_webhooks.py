@@ -26,6 +26,7 @@ from assistly.storage import (
     Storage,
     open_async_storage,
 )
+from assistly.worker import signatures
 from assistly.worker.signatures import WebhookSecrets, sign, sign_standard
 from assistly.worker.webhooks import (
     Delivery,
@@ -413,6 +414,42 @@ class TestSecrets:
         assert "hunter" not in text
         assert SECRET[6:] not in text
         assert "\n" not in text
+
+    @pytest.mark.parametrize(
+        ("length", "is_warned_of"), [(3, True), (23, True), (24, False), (64, False), (65, True)]
+    )
+    def test_a_key_of_another_length_is_warned_of_once(
+        self, length: int, is_warned_of: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        signatures.warn_of_length.cache_clear()
+        secret = "whsec_" + base64.b64encode(bytes(length)).decode()
+        for _ in range(2):
+            assert check(signed(secrets=secret), secrets=secret).scheme == "standard"
+        messages = [record.getMessage() for record in caplog.records]
+        assert len(messages) == is_warned_of
+        for message in messages:
+            assert f"has {length} bytes" in message
+            assert "24 to 64" in message
+            assert secret[6:] not in message
+
+    def test_a_secret_is_replaced_and_no_request_refused(self) -> None:
+        """In the steps of docs/webhooks.md: receivers of either scheme, and one that takes one secret."""
+        both = f"{OLD},{SECRET}"
+        steps = [(OLD, OLD, OLD), (OLD, both, OLD), (both, both, OLD), (both, both, SECRET)]
+        steps += [(SECRET, both, SECRET), (SECRET, SECRET, SECRET)]
+        for sender, receiver, library in steps:
+            for scheme in SCHEMES:
+                check(signed(scheme, secrets=sender), secrets=receiver)
+            check(signed("standard", secrets=sender), secrets=library)
+
+    def test_a_plain_secret_is_replaced_by_another(self) -> None:
+        for sender, receiver in [
+            ("old", "old"),
+            ("old", ["old", "new"]),
+            ("new", ["old", "new"]),
+            ("new", "new"),
+        ]:
+            check(signed("x-assistly", secrets=sender), secrets=receiver)
 
 
 class TestRepetitions:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import re
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -89,8 +91,8 @@ class WebhookSecrets:
     `given` is a text as WEBHOOK_SECRET holds it, or several secrets. A text holds several, separated by
     spaces or commas, if one of them begins with `whsec_`; at most one of them may begin otherwise. Those that
     begin with `whsec_` make signatures of Standard Webhooks. All make signatures of the X-Assistly scheme,
-    whose key is the whole text. Raises ConfigurationError for a secret that is empty or no text, and for a
-    `whsec_` without base64.
+    whose key is the whole text. Logs a warning if what follows `whsec_` is not 24 to 64 bytes. Raises
+    ConfigurationError for a secret that is empty or no text, and for a `whsec_` without base64.
     """
 
     def __init__(self, given: str | Iterable[str]) -> None:
@@ -159,4 +161,18 @@ def _standard_key(secret: str) -> bytes:
             f"the secret of a webhook that begins with {_PREFIX} must go on with base64 (of 24 to 64 random "
             "bytes)"
         )
+    if not 24 <= len(key) <= 64:
+        warn_of_length(len(key))
     return key
+
+
+@cache
+def warn_of_length(length: int) -> None:
+    """Log that a secret has this many bytes, once: receivers may read their secrets for each request."""
+    logging.getLogger("assistly.worker").warning(
+        "a secret of a webhook that begins with %s has %s bytes, not 24 to 64: make another with "
+        'echo "%s$(openssl rand -base64 32)"',
+        _PREFIX,
+        length,
+        _PREFIX,
+    )

@@ -150,18 +150,16 @@ def _checked_status_url(url: str) -> str:
     filled = [url.replace(_PLACEHOLDER, text) if isinstance(url, str) else url for text in ("a", "b")]
     one, other = map(_parsed, filled)
     if one is None or other is None:
-        raise ConfigurationError(
-            "the status URL of the publisher webhook must begin with http:// or https://"
-        )
+        raise _wrong_status_url("must begin with http:// or https://")
     if (one.scheme, one.netloc, one.userinfo) != (other.scheme, other.netloc, other.userinfo):
-        raise ConfigurationError(
-            f"the status URL of the publisher webhook may hold {_PLACEHOLDER} in its path and its query alone"
-        )
+        raise _wrong_status_url(f"may hold {_PLACEHOLDER} in its path and its query alone")
     if set("{}") & set(filled[0]):
-        raise ConfigurationError(
-            f"the status URL of the publisher webhook may hold {_PLACEHOLDER}, and no other braces"
-        )
+        raise _wrong_status_url(f"may hold {_PLACEHOLDER}, and no other braces")
     return url
+
+
+def _wrong_status_url(what: str) -> ConfigurationError:
+    return ConfigurationError(f"WEBHOOK_STATUS_URL: the status URL of the publisher webhook {what}")
 
 
 def _checked_secrets(secret: str | Iterable[str] | None) -> WebhookSecrets | None:
@@ -169,9 +167,13 @@ def _checked_secrets(secret: str | Iterable[str] | None) -> WebhookSecrets | Non
         return None
     if secret == "":
         raise ConfigurationError(
-            "the secret of the publisher webhook must be a text, and not empty: leave it out to sign nothing"
+            "WEBHOOK_SECRET: the secret of the publisher webhook must be a text, and not empty: leave it out "
+            "to sign nothing"
         )
-    return WebhookSecrets(secret)
+    try:
+        return WebhookSecrets(secret)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"WEBHOOK_SECRET: {error}") from None
 
 
 def _first_bytes(chunks: Iterator[bytes]) -> bytes:
