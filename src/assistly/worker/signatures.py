@@ -38,7 +38,7 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 
     `assistly.worker.webhooks.verify` checks it. Receivers that do so themselves compare it with
     `hmac.compare_digest`. They should also refuse a timestamp that is more than a few minutes off, and treat
-    a request with a known Idempotency-Key as a repetition.
+    a request with a known `webhook_id` in its body as a repetition: the headers are not signed.
     """
     digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
     return f"sha256={digest.hexdigest()}"
