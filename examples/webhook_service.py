@@ -3,8 +3,12 @@
 A command is signed and accepted once; when it is sent again, it gets the first answer. All that it stores is
 stored in one transaction, so a crash leaves either all of it or nothing.
 
-    pip install fastapi uvicorn
-    WEBHOOK_SECRET="whsec_$(openssl rand -base64 32)" uvicorn examples.webhook_service:app
+Run it in the root of the repository. Make a secret once, keep it, and give it to those who send commands.
+It is read from the environment alone, not from `.env`:
+
+    pip install fastapi uvicorn httpx
+    export WEBHOOK_SECRET="whsec_$(openssl rand -base64 32)"; echo "$WEBHOOK_SECRET"
+    uvicorn examples.webhook_service:app
 
     POST /commands    {"command": "post", "account": "bakery", "content": "Fresh bread!", "at": "…"}
     POST /approvals   {"approval": "…", "decision": "approved", "by": "kim"}
@@ -18,7 +22,15 @@ Its headers are:
     webhook-timestamp   seconds since 1970
     webhook-signature   HMAC-SHA256 of both and the body
 
-The path is not signed, so all that counts is in the body.
+The path is not signed, so all that counts is in the body. In Python, with the secret in the environment:
+
+    import os, time, httpx
+    from assistly.worker.signatures import WebhookSecrets
+
+    body = b'{"command": "post", "account": "bakery", "content": "Fresh bread!"}'
+    headers = WebhookSecrets(os.environ["WEBHOOK_SECRET"]).headers("command-1", int(time.time()), body)
+    headers["Content-Type"] = "application/json"
+    print(httpx.post("http://127.0.0.1:8000/commands", content=body, headers=headers).text)
 
 The storage is the one that the environment describes, by default data/assistly.db. Workers publish what
 is due: assistly worker --publish mastodon=stdout --publish blog=stdout

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,8 +20,8 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from assistly.storage import ConfigurationError, Job, JobStatus, MemoryBackend, Storage
-from assistly.worker import CheckResult, NotPosted, StillUnknown, WasPosted, Worker
+from assistly.storage import ConfigurationError, Job, JobStatus, MemoryBackend, SqliteBackend, Storage
+from assistly.worker import CheckResult, NotPosted, Permanent, StillUnknown, WasPosted, Worker
 from assistly.worker.publishers import load_publisher
 from assistly.worker.publishers.webhook import WebhookPublisher
 from assistly.worker.signatures import sign
@@ -139,8 +141,7 @@ class TestSigning:
         job = new_job(key)
         headers, body = sent(job, secret=SECRET)
         again, _ = sent(job, secret=[OLD])
-        assert headers["webhook-id"] == again["webhook-id"] == headers["Idempotency-Key"].replace(".", "%2E")
-        assert unquote(headers["webhook-id"]) == (f"job-{job.id}" if key is None else key)
+        assert headers["webhook-id"] == again["webhook-id"]
         other = {name: value for name, value in headers.items() if name.startswith("X-Assistly")}
         assert verify(body, other, SECRET).id == headers["webhook-id"]
         with Storage(MemoryBackend(), auto_prune=False) as storage:
@@ -153,6 +154,89 @@ class TestSigning:
     def test_unusable_secrets(self, secret: Any) -> None:
         with pytest.raises(ConfigurationError, match="secret"):
             WebhookPublisher("http://localhost", secret=secret)
+
+
+def sent_id(job: Job) -> str:
+    """What a receiver calls a job: it has one name in each place."""
+    with receiving(status=404) as receiver:
+        path = "/jobs/{idempotency_key}?key={idempotency_key}"
+        publisher = new_publisher(receiver.url, secret=SECRET, status_url=receiver.url + path)
+        with closing(publisher):
+            with pytest.raises(Permanent):
+                publisher(job)
+            assert publisher.check is not None
+            publisher.check(job)
+    (_, _, headers, body), (_, url, asked_with, _) = receiver.requests
+    plain = {name: value for name, value in headers.items() if name.startswith("X-Assistly")}
+    names: set[str] = {
+        headers["Idempotency-Key"],
+        headers["webhook-id"],
+        asked_with["Idempotency-Key"],
+        asked_with["webhook-id"],
+        unquote(urlsplit(url).path.removeprefix("/jobs/")),
+        unquote(urlsplit(url).query.removeprefix("key=")),
+        json.loads(body)["webhook_id"],
+        verify(body, headers, SECRET).id,
+        verify(body, plain, SECRET).id,
+        verify(b"", asked_with, SECRET).id,
+    }
+    (id,) = names
+    return id
+
+
+class TestIds:
+    @pytest.mark.parametrize("key", [key for key in KEYS if key and len(key) < 256])
+    def test_a_key_is_sent_percent_encoded_and_without_dots(self, key: str) -> None:
+        id = sent_id(new_job(key))
+        assert unquote(id) == key
+        assert not set(id) & set(". \r\né")
+
+    def test_a_key_is_never_the_id_of_a_job_without_one(self) -> None:
+        without = sent_id(new_job(None))
+        keys = [without, without.replace("j", "%6A", 1), "job-1", "job-", "JOB-1", "%6Aob-1", "%6aob-1"]
+        ids = [sent_id(new_job(key)) for key in keys]
+        assert [unquote(id) for id in ids] == keys
+        assert len({without, *ids}) == 1 + len(keys)
+        assert not [id for id in ids if id.startswith("job-")]
+
+    def test_job_1_of_another_database_has_another_id(self) -> None:
+        jobs = [new_job(None), new_job(None)]
+        assert jobs[0].id == jobs[1].id
+        assert sent_id(jobs[0]) != sent_id(jobs[1])
+
+    def test_a_job_without_a_key_keeps_its_id(self, tmp_path: Path) -> None:
+        """When it is tried again, after a replay, and in a copy of its database."""
+        source, copy = tmp_path / "source.db", tmp_path / "copy.db"
+        with Storage(SqliteBackend(source), auto_prune=False) as storage:
+            job = storage.queue.schedule("x", "hello", max_retries=1)
+            ids = [sent_id(job)]
+            with sqlite3.connect(source) as connection, sqlite3.connect(copy) as target:
+                connection.backup(target)
+            connection.close()
+            target.close()
+            (claimed,) = storage.queue.claim_due(worker_id="w")
+            ids.append(sent_id(storage.queue.begin_publish(claimed)))
+            storage.queue.mark_failed(claimed, "no")
+            replayed = storage.queue.replay(job.id)
+            assert replayed is not None
+            ids.append(sent_id(replayed))
+        with Storage(SqliteBackend(copy), auto_prune=False) as storage:
+            copied = storage.queue.get(job.id)
+            assert copied is not None
+            ids.append(sent_id(copied))
+        assert len(set(ids)) == 1
+
+    @pytest.mark.parametrize("key", ["é" * 86, "é" * 256, "." * 512, "x" * 509 + "é", "job-" + "x" * 507])
+    def test_the_id_of_a_long_key_can_be_a_key(self, key: str) -> None:
+        id, other = sent_id(new_job(key)), sent_id(new_job(key[:-1] + "y"))
+        assert new_job(id).idempotency_key == id
+        assert id != other
+        assert sent_id(new_job(key)) == id
+        assert sent_id(new_job(id)) != id
+
+    @pytest.mark.parametrize("key", ["x" * 512, "é" * 85, "." * 170])
+    def test_a_key_that_fits_is_not_shortened(self, key: str) -> None:
+        assert unquote(sent_id(new_job(key))) == key
 
 
 def asked(receiver: Receiver, job: Job | None = None, path: str = "/status", **options: Any) -> CheckResult:
@@ -283,7 +367,7 @@ class TestStatus:
         ],
     )
     def test_a_status_url_is_checked(self, url: Any, message: str) -> None:
-        with pytest.raises(ConfigurationError, match=f"status URL .*{message}"):
+        with pytest.raises(ConfigurationError, match=f"^WEBHOOK_STATUS_URL: .*{message}"):
             WebhookPublisher("http://localhost", status_url=url)
 
     def test_without_a_status_url_there_is_no_check(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -25,7 +26,8 @@ from assistly.storage import (
     Storage,
     open_async_storage,
 )
-from assistly.worker.signatures import WebhookSecrets, sign, sign_standard, standard_id
+from assistly.worker import signatures
+from assistly.worker.signatures import WebhookSecrets, sign, sign_standard
 from assistly.worker.webhooks import (
     Delivery,
     InvalidSignature,
@@ -49,6 +51,7 @@ def new_secret(number: int) -> str:
 
 
 SECRET, OLD, OTHER = map(new_secret, (1, 2, 3))
+(KEY,) = WebhookSecrets(SECRET).standard_keys
 
 
 def signed(
@@ -276,12 +279,21 @@ class TestForgeries:
         """What is signed is id, time and body with dots between: a key could hold a time and a body, too."""
         evil = '{"id":1,"idempotency_key":"evil"}'
         key = f"evil.{AT + 200}.{evil}"
-        headers = WebhookSecrets(SECRET).headers(standard_id(7, key), AT, BODY)
+        headers = WebhookSecrets(SECRET).headers(key, AT, BODY)
         assert "." not in headers["webhook-id"]
         forged = headers | {"webhook-id": "evil", "webhook-timestamp": str(AT + 200)}
         for body in (evil, f"{evil}.{AT}.{BODY.decode()}"):
             with pytest.raises(InvalidSignature):
                 check({n: v for n, v in forged.items() if n.startswith("webhook-")}, body)
+
+    def test_an_id_with_dots_is_refused(self) -> None:
+        """It could hold the time, and the beginning of the body, of a request with a shorter id."""
+        body = f"You wrote: .{AT}.Send them all my money."
+        headers = signed(body=body.encode())
+        id, rest = f"message-7.{AT}.You wrote: ", "Send them all my money."
+        assert sign_standard(KEY, id, str(AT), rest.encode()) == headers["webhook-signature"]
+        with pytest.raises(InvalidSignature, match="webhook-id may hold no dot"):
+            check(headers | {"webhook-id": id}, rest)
 
 
 class TestTimes:
@@ -403,6 +415,42 @@ class TestSecrets:
         assert SECRET[6:] not in text
         assert "\n" not in text
 
+    @pytest.mark.parametrize(
+        ("length", "is_warned_of"), [(3, True), (23, True), (24, False), (64, False), (65, True)]
+    )
+    def test_a_key_of_another_length_is_warned_of_once(
+        self, length: int, is_warned_of: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        signatures.warn_of_length.cache_clear()
+        secret = "whsec_" + base64.b64encode(bytes(length)).decode()
+        for _ in range(2):
+            assert check(signed(secrets=secret), secrets=secret).scheme == "standard"
+        messages = [record.getMessage() for record in caplog.records]
+        assert len(messages) == is_warned_of
+        for message in messages:
+            assert f"has {length} bytes" in message
+            assert "24 to 64" in message
+            assert secret[6:] not in message
+
+    def test_a_secret_is_replaced_and_no_request_refused(self) -> None:
+        """In the steps of docs/webhooks.md: receivers of either scheme, and one that takes one secret."""
+        both = f"{OLD},{SECRET}"
+        steps = [(OLD, OLD, OLD), (OLD, both, OLD), (both, both, OLD), (both, both, SECRET)]
+        steps += [(SECRET, both, SECRET), (SECRET, SECRET, SECRET)]
+        for sender, receiver, library in steps:
+            for scheme in SCHEMES:
+                check(signed(scheme, secrets=sender), secrets=receiver)
+            check(signed("standard", secrets=sender), secrets=library)
+
+    def test_a_plain_secret_is_replaced_by_another(self) -> None:
+        for sender, receiver in [
+            ("old", "old"),
+            ("old", ["old", "new"]),
+            ("new", ["old", "new"]),
+            ("new", "new"),
+        ]:
+            check(signed("x-assistly", secrets=sender), secrets=receiver)
+
 
 class TestRepetitions:
     @pytest.mark.parametrize("scheme", SCHEMES)
@@ -440,6 +488,12 @@ class TestRepetitions:
             b"[" * 60_000,
             b'{"id":1,"idempotency_key":"\\ud800"}',
             b'{"id":1,"idempotency_key":7}',
+            b'{"id":1,"idempotency_key":""}',
+            b'{"webhook_id":""}',
+            b'{"webhook_id":7}',
+            b'{"webhook_id":"a.b"}',
+            b'{"webhook_id":"a b"}',
+            b'{"webhook_id":"\\ud800"}',
             b"\xff",
         ],
     )
@@ -452,16 +506,33 @@ class TestRepetitions:
             check(signed("x-assistly", body=body), body, storage=storage)
         check(signed("x-assistly", body=body, at=AT + 1), body, storage=storage)
 
-    def test_a_job_without_a_key(self, storage: Storage) -> None:
-        body = json.dumps({"id": 7, "idempotency_key": None}).encode()
-        assert check(signed("x-assistly", body=body), body, storage=storage).id == "job-7"
+    @pytest.mark.parametrize(
+        ("key", "id"), [(None, "job-7"), ("job-7", "job-7"), ("k.1", "k%2E1"), ("é", "%C3%A9")]
+    )
+    def test_senders_of_old_send_no_id_in_the_body(self, storage: Storage, key: str | None, id: str) -> None:
+        """Their header webhook-id is this."""
+        body = json.dumps({"id": 7, "idempotency_key": key}).encode()
+        assert check(signed("x-assistly", body=body), body, storage=storage).id == id
 
-    @pytest.mark.parametrize("id", ["a" * 600, "a\tb", "a\0b", "%C3%A9" * 100])
+    @pytest.mark.parametrize("id", ["a" * 512, "a\tb"])
     def test_any_id_makes_a_nonce(self, storage: Storage, id: str) -> None:
         assert check(signed(id=id), storage=storage).id == id
         with pytest.raises(RepeatedWebhook):
             check(signed(id=id), storage=storage)
-        assert check(signed(id=id + "a"), storage=storage).id == id + "a"
+        other = id[:-1] + "c"
+        assert check(signed(id=other), storage=storage).id == other
+
+    @pytest.mark.parametrize("id", ["a" * 513, "%C3%A9" * 100, "a\0b"])
+    @pytest.mark.parametrize("sender", [None, "s" * 500])
+    def test_an_id_that_cannot_be_a_key_is_its_hash(
+        self, storage: Storage, id: str, sender: str | None
+    ) -> None:
+        delivery = check(signed(id=id), storage=storage, sender=sender)
+        assert delivery.id == "sha256-" + hashlib.sha256(id.encode()).hexdigest()
+        storage.queue.schedule("x", "hello", idempotency_key=delivery.id)
+        with pytest.raises(RepeatedWebhook):
+            check(signed(id=id), storage=storage, sender=sender)
+        assert check(signed(id=id + "a"), storage=storage, sender=sender).id != delivery.id
 
     def test_senders_may_use_the_same_ids(self, storage: Storage) -> None:
         for sender in (None, "one", "two"):

@@ -95,8 +95,8 @@ def test_the_secret_of_webhooks(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--webhook-secret", ""], "the secret of the publisher webhook"),
-        (["--webhook-secret", "whsec_hunter-2"], "must go on with base64"),
+        (["--webhook-secret", ""], "WEBHOOK_SECRET: the secret of the publisher webhook"),
+        (["--webhook-secret", "whsec_hunter-2"], "WEBHOOK_SECRET: the secret of a webhook"),
         (["--timeout", "0"], "--timeout"),
         (["--timeout", "nan"], "Invalid value for '--timeout'"),
         (["--lease", "nan"], "Invalid value for '--lease'"),
@@ -145,7 +145,7 @@ def test_a_wrong_status_url_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: s
     result = CliRunner().invoke(app, ["worker", "--publish", "x=webhook:http://127.0.0.1:1", "--drain"])
     text = f"{result.output} {result.exception}"
     assert result.exit_code != 0
-    assert "the status URL of the publisher webhook" in text
+    assert "WEBHOOK_STATUS_URL: the status URL of the publisher webhook" in text
     assert "hunter2" not in text
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ class TestWebhook:
     def test_what_it_sends(self) -> None:
         _, (request,) = self.post(httpx.Response(204))
         assert (request.method, str(request.url)) == ("POST", URL)
-        assert json.loads(request.content) == TOLD
+        assert json.loads(request.content) == TOLD | {"webhook_id": "message-7"}
         assert request.headers["Content-Type"] == "application/json"
         assert request.headers["Idempotency-Key"] == "message-7"
         assert SIGNATURE not in request.headers
@@ -154,10 +155,10 @@ class TestWebhook:
             "sha256=91b5374b153842ad05b2c4eab9349b8321b14703165bd3fb8b034dfb8be98ae5"
         )
 
-    def test_without_a_key_the_id_is_the_key(self) -> None:
-        job = make_job()
+    def test_without_a_key_the_id_and_the_time_are_the_key(self) -> None:
+        job = replace(make_job(), created_at=datetime(2026, 3, 1, 12, 0, 0, 7, tzinfo=UTC))
         _, (request,) = self.post(httpx.Response(204), job)
-        assert request.headers["Idempotency-Key"] == f"job-{job.id}"
+        assert request.headers["Idempotency-Key"] == f"job-{job.id}-1772366400000007"
 
     def test_any_key_makes_a_header_and_no_two_the_same(self) -> None:
         sent = set()

@@ -5,14 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import re
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from assistly.storage.errors import ConfigurationError
+from assistly.storage.validation import MAX_NAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from assistly.storage.records import Job
 
 SIGNATURE = "X-Assistly-Signature"
 TIMESTAMP = "X-Assistly-Timestamp"
@@ -21,6 +27,8 @@ STANDARD_ID = "webhook-id"
 STANDARD_TIMESTAMP = "webhook-timestamp"
 STANDARD_SIGNATURE = "webhook-signature"
 
+_OURS = "job-"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PREFIX = "whsec_"
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
@@ -30,7 +38,7 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 
     `assistly.worker.webhooks.verify` checks it. Receivers that do so themselves compare it with
     `hmac.compare_digest`. They should also refuse a timestamp that is more than a few minutes off, and treat
-    a request with a known Idempotency-Key as a repetition.
+    a request with a known `webhook_id` in its body as a repetition: the headers are not signed.
     """
     digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
     return f"sha256={digest.hexdigest()}"
@@ -45,17 +53,36 @@ def sign_standard(key: bytes, id: str, timestamp: str, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest.digest()).decode()}"
 
 
-def job_key(id: int, idempotency_key: str | None) -> str:
-    """The header Idempotency-Key for a job: its key, percent-encoded, or `job-` and its id."""
-    return quote(f"job-{id}" if idempotency_key is None else idempotency_key, safe=_PLAIN)
+def job_key(job: Job) -> str:
+    """The name that receivers know a job by: the headers Idempotency-Key and webhook-id.
+
+    It is the same for each attempt, and can be an idempotency key: ASCII, at most 512 bytes. It is the job's
+    key, percent-encoded. A name that begins with `job-` is made from no such key, since a key that does
+    begins with `%6Aob-`. So no key can be the name of a job without one, which is `job-`, the job's id and
+    the microseconds of `created_at`: ids begin again in another database, and after a restore. A name that
+    would be longer than 512 bytes is `job-sha256-` and the hash of the key.
+    """
+    key = job.idempotency_key
+    if key is None:
+        return f"{_OURS}{job.id}-{(job.created_at - _EPOCH) // timedelta(microseconds=1)}"
+    name = encoded(key)
+    if name.startswith(_OURS):
+        name = f"%{ord(name[0]):X}{name[1:]}"
+    if len(name) <= MAX_NAME_BYTES:
+        return name
+    return f"{_OURS}sha256-{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def standard_id(id: int, idempotency_key: str | None) -> str:
-    """The header webhook-id for a job: its Idempotency-Key without dots, which are %2E.
+def encoded(key: str) -> str:
+    """A key of a job, percent-encoded, with `%2E` for dots.
 
     A dot ends the id in what is signed, so a key with dots could pass for another id, time and body.
     """
-    return job_key(id, idempotency_key).replace(".", "%2E")
+    return _without_dots(quote(key, safe=_PLAIN))
+
+
+def _without_dots(text: str) -> str:
+    return text.replace(".", "%2E")
 
 
 class WebhookSecrets:
@@ -64,8 +91,8 @@ class WebhookSecrets:
     `given` is a text as WEBHOOK_SECRET holds it, or several secrets. A text holds several, separated by
     spaces or commas, if one of them begins with `whsec_`; at most one of them may begin otherwise. Those that
     begin with `whsec_` make signatures of Standard Webhooks. All make signatures of the X-Assistly scheme,
-    whose key is the whole text. Raises ConfigurationError for a secret that is empty or no text, and for a
-    `whsec_` without base64.
+    whose key is the whole text. Logs a warning if what follows `whsec_` is not 24 to 64 bytes. Raises
+    ConfigurationError for a secret that is empty or no text, and for a `whsec_` without base64.
     """
 
     def __init__(self, given: str | Iterable[str]) -> None:
@@ -73,11 +100,11 @@ class WebhookSecrets:
         self.standard_keys = [_standard_key(text) for text in self.texts if text.startswith(_PREFIX)]
 
     def headers(self, id: str, timestamp: int, body: bytes) -> dict[str, str]:
-        """The headers that sign a request.
+        """The headers that sign a request. `id` is ASCII; its dots become `%2E`, since a dot ends the id.
 
         X-Assistly-Signature is by the first secret, webhook-signature by all that begin with `whsec_`.
         """
-        at = str(timestamp)
+        at, id = str(timestamp), _without_dots(id)
         headers = {TIMESTAMP: at, SIGNATURE: sign(self.texts[0], at, body)}
         if self.standard_keys:
             signatures = [sign_standard(key, id, at, body) for key in self.standard_keys]
@@ -134,4 +161,18 @@ def _standard_key(secret: str) -> bytes:
             f"the secret of a webhook that begins with {_PREFIX} must go on with base64 (of 24 to 64 random "
             "bytes)"
         )
+    if not 24 <= len(key) <= 64:
+        warn_of_length(len(key))
     return key
+
+
+@cache
+def warn_of_length(length: int) -> None:
+    """Log that a secret has this many bytes, once: receivers may read their secrets for each request."""
+    logging.getLogger("assistly.worker").warning(
+        "a secret of a webhook that begins with %s has %s bytes, not 24 to 64: make another with "
+        'echo "%s$(openssl rand -base64 32)"',
+        _PREFIX,
+        length,
+        _PREFIX,
+    )

@@ -23,9 +23,9 @@ from .signatures import (
     STANDARD_TIMESTAMP,
     TIMESTAMP,
     WebhookSecrets,
+    encoded,
     sign,
     sign_standard,
-    standard_id,
 )
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ _READ = {name.lower() for name in (SIGNATURE, TIMESTAMP, STANDARD_ID, STANDARD_S
 class Delivery:
     """A request with a valid signature.
 
-    `id` is the same however often the sender tries. It is the header webhook-id; in the scheme x-assistly it
-    is what that would be for the job in the body or, if the body is another, a hash of all that is signed,
-    which each attempt changes. `sent_at` is the time of this attempt.
+    `id` is the same however often the sender tries, and can be an idempotency key. It is the header
+    webhook-id. In the scheme x-assistly it is the same text, from the body; for a body without it, it is a
+    hash of all that is signed, which each attempt changes. An id that is too long for a key is its hash.
+    `sent_at` is the time of this attempt.
     """
 
     id: str
@@ -161,7 +162,7 @@ def _verified(
             f"the webhook is too {side}: it was signed at {sent_at:%Y-%m-%dT%H:%M:%SZ}, and it is "
             f"{at:%Y-%m-%dT%H:%M:%SZ}"
         )
-    return Delivery(id, sent_at, scheme)
+    return Delivery(_fitting(id), sent_at, scheme)
 
 
 def _bytes(body: object) -> bytes:
@@ -201,6 +202,8 @@ def _authentic(
     complete = False
     match [headers.get(name) for name in (STANDARD_ID, STANDARD_TIMESTAMP, STANDARD_SIGNATURE)]:
         case [str(id), str(at), str(given)]:
+            if "." in id:  # then what is signed could be of a request with a shorter id, and a longer body
+                raise InvalidSignature(f"the header {STANDARD_ID} may hold no dot")
             expected = [sign_standard(key, id, at, body) for key in secrets.standard_keys]
             if _has_equal(given.split(), expected):
                 return id, at, "standard"
@@ -231,12 +234,20 @@ def _has_equal(given: Iterable[str], expected: Iterable[str]) -> bool:
 def _id_in(body: bytes, timestamp: str) -> str:
     """The id of what is sent, by what is signed: the header Idempotency-Key is not."""
     try:
-        job: Any = json.loads(body)
-        if type(job["id"]) is int and isinstance(job["idempotency_key"], str | None):
-            return standard_id(job["id"], job["idempotency_key"])
+        sent: Any = json.loads(body)
+        id = sent["webhook_id"] if "webhook_id" in sent else _id_of_old(sent["id"], sent["idempotency_key"])
+        if isinstance(id, str) and re.fullmatch(r"[!-~]+", id) and "." not in id:
+            return id
     except (ValueError, TypeError, KeyError, RecursionError):
         pass  # not sent by the publisher webhook
-    return "sha256-" + hashlib.sha256(timestamp.encode() + b"." + body).hexdigest()
+    return _hash(timestamp.encode() + b"." + body)
+
+
+def _id_of_old(id: object, key: object) -> str | None:
+    """The header webhook-id of versions whose JSON did not hold it."""
+    if type(id) is not int or not isinstance(key, str | None):
+        return None
+    return f"job-{id}" if key is None else encoded(key)
 
 
 def _time(timestamp: str) -> datetime:
@@ -246,10 +257,18 @@ def _time(timestamp: str) -> datetime:
 
 
 def _nonce(delivery: Delivery, sender: str | None) -> str:
-    nonce = delivery.id if sender is None else f"{check.name('sender', sender)}:{delivery.id}"
-    if len(nonce.encode()) <= check.MAX_NAME_BYTES and "\0" not in nonce:
-        return nonce
-    return "sha256-" + hashlib.sha256(nonce.encode()).hexdigest()
+    return delivery.id if sender is None else _fitting(f"{check.name('sender', sender)}:{delivery.id}")
+
+
+def _fitting(id: str) -> str:
+    """The id or, if it cannot be the key of a record, its hash."""
+    if len(id.encode()) <= check.MAX_NAME_BYTES and "\0" not in id:
+        return id
+    return _hash(id.encode())
+
+
+def _hash(data: bytes) -> str:
+    return "sha256-" + hashlib.sha256(data).hexdigest()
 
 
 def _require_new(delivery: Delivery, *, is_new: bool) -> None:

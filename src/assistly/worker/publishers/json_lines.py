@@ -21,6 +21,6 @@ def described(job: Job) -> dict[str, Json]:
     }
 
 
-def as_line(job: Job) -> bytes:
-    """The fields of a job as a line of JSON."""
-    return json.dumps(described(job), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def as_line(job: Job, **more: Json) -> bytes:
+    """The fields of a job, and `more`, as a line of JSON."""
+    return json.dumps(described(job) | more, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from assistly.storage.errors import ConfigurationError
 
 from ..publisher import NotPosted, Permanent, Retry, StillUnknown, Unknown, WasPosted
-from ..signatures import WebhookSecrets, job_key, standard_id
+from ..signatures import WebhookSecrets, job_key
 from .json_lines import as_line
 
 try:
@@ -47,10 +47,11 @@ _NOT_SENT = (
 class WebhookPublisher:
     """Sends a job as JSON in a POST to `url`.
 
-    The header Idempotency-Key is the job's key, percent-encoded, or `job-` and its id. It is the same for
-    each attempt, so a receiver that honours it never acts twice. With `secret`, a text as WEBHOOK_SECRET
-    holds it or several secrets, the request is signed: see `WebhookSecrets`. The receiving side is
-    `assistly.worker.webhooks.verify`. `timeout` (default: 30) and `connect_timeout` (default: 5) are seconds.
+    The header Idempotency-Key, and `webhook_id` in the JSON, are the job's key, percent-encoded: see
+    `job_key`. It is the same for each attempt, so a receiver that honours it never acts twice. With `secret`,
+    a text as WEBHOOK_SECRET holds it or several secrets, the request is signed: see `WebhookSecrets`. The
+    receiving side is `assistly.worker.webhooks.verify`. `timeout` (default: 30) and `connect_timeout`
+    (default: 5) are seconds.
 
     An answer of 2xx means posted, and `id` in a JSON object is the remote id. 429 is Retry, and so is 503 if
     it says when to come back. Other answers of 5xx, and a connection that cannot be made, are failures that
@@ -91,8 +92,9 @@ class WebhookPublisher:
         )
 
     def __call__(self, job: Job) -> str | None:
-        body = as_line(job)
-        headers = {"Content-Type": "application/json"} | self._headers(job, body)
+        key = job_key(job)
+        body = as_line(job, webhook_id=key)
+        headers = {"Content-Type": "application/json"} | self._headers(key, body)
         request = self._client.build_request("POST", self._url, content=body, headers=headers)
         try:
             response, answer = self._send(request)
@@ -103,8 +105,9 @@ class WebhookPublisher:
         return _result(response, answer)
 
     def _ask(self, status_url: str, job: Job) -> CheckResult:
-        url = status_url.replace(_PLACEHOLDER, _in_url(_key(job)))
-        request = self._client.build_request("GET", url, headers=self._headers(job, b""))
+        key = job_key(job)
+        url = status_url.replace(_PLACEHOLDER, quote(key, safe=""))
+        request = self._client.build_request("GET", url, headers=self._headers(key, b""))
         try:
             response, answer = self._send(request)
         except httpx.HTTPError as error:
@@ -120,21 +123,11 @@ class WebhookPublisher:
         with closing(response):
             return response, _first_bytes(response.iter_bytes())
 
-    def _headers(self, job: Job, body: bytes) -> dict[str, str]:
-        headers = {"Idempotency-Key": _key(job)}
+    def _headers(self, key: str, body: bytes) -> dict[str, str]:
+        headers = {"Idempotency-Key": key}
         if self._secrets is not None:
-            id = standard_id(job.id, job.idempotency_key)
-            headers |= self._secrets.headers(id, int(time.time()), body)
+            headers |= self._secrets.headers(key, int(time.time()), body)
         return headers
-
-
-def _key(job: Job) -> str:
-    return job_key(job.id, job.idempotency_key)
-
-
-def _in_url(text: str) -> str:
-    # Dots as well, since a segment of nothing but dots is another path.
-    return quote(text, safe="").replace(".", "%2E")
 
 
 def _checked(url: str) -> httpx.URL:
@@ -157,18 +150,16 @@ def _checked_status_url(url: str) -> str:
     filled = [url.replace(_PLACEHOLDER, text) if isinstance(url, str) else url for text in ("a", "b")]
     one, other = map(_parsed, filled)
     if one is None or other is None:
-        raise ConfigurationError(
-            "the status URL of the publisher webhook must begin with http:// or https://"
-        )
+        raise _wrong_status_url("must begin with http:// or https://")
     if (one.scheme, one.netloc, one.userinfo) != (other.scheme, other.netloc, other.userinfo):
-        raise ConfigurationError(
-            f"the status URL of the publisher webhook may hold {_PLACEHOLDER} in its path and its query alone"
-        )
+        raise _wrong_status_url(f"may hold {_PLACEHOLDER} in its path and its query alone")
     if set("{}") & set(filled[0]):
-        raise ConfigurationError(
-            f"the status URL of the publisher webhook may hold {_PLACEHOLDER}, and no other braces"
-        )
+        raise _wrong_status_url(f"may hold {_PLACEHOLDER}, and no other braces")
     return url
+
+
+def _wrong_status_url(what: str) -> ConfigurationError:
+    return ConfigurationError(f"WEBHOOK_STATUS_URL: the status URL of the publisher webhook {what}")
 
 
 def _checked_secrets(secret: str | Iterable[str] | None) -> WebhookSecrets | None:
@@ -176,9 +167,13 @@ def _checked_secrets(secret: str | Iterable[str] | None) -> WebhookSecrets | Non
         return None
     if secret == "":
         raise ConfigurationError(
-            "the secret of the publisher webhook must be a text, and not empty: leave it out to sign nothing"
+            "WEBHOOK_SECRET: the secret of the publisher webhook must be a text, and not empty: leave it out "
+            "to sign nothing"
         )
-    return WebhookSecrets(secret)
+    try:
+        return WebhookSecrets(secret)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"WEBHOOK_SECRET: {error}") from None
 
 
 def _first_bytes(chunks: Iterator[bytes]) -> bytes:
