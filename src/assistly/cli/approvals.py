@@ -36,6 +36,7 @@ def list_approvals(
         lambda each: (each.id, each.status, out.time(each.created_at), one_line(compact(each.payload))),
         option="--before",
         following=found[-1].id if len(found) == limit else None,
+        cut="payload",
     )
 
 

@@ -41,6 +41,7 @@ def list_events(
         partial(_row, out),
         option="--before",
         following=found[-1].id if len(found) == limit else None,
+        cut="payload",
     )
 
 

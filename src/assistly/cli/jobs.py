@@ -91,7 +91,7 @@ def _print_list(out: Output, storage: Storage, wanted: JobFilter, after: int, li
         return
     has_errors = any(_error(job) for job in page)
     columns = ("id", "status", "platform", "time", "content", *(["error"] if has_errors else []))
-    out.table(columns, [_row(out, job, has_errors=has_errors) for job in page])
+    out.table(columns, [_row(out, job, has_errors=has_errors) for job in page], cut="content")
     if following is not None:
         out.remark(f"there are more: --after {following}")
 
@@ -115,8 +115,8 @@ def _row(out: Output, job: Job, *, has_errors: bool) -> tuple[str, ...]:
         "dead_letter": job.dead_letter_at,
         "cancelled": job.updated_at,
     }.get(job.status, job.due_at)
-    row = (str(job.id), str(job.status), job.platform, out.time(time), one_line(job.content, 40))
-    return (*row, one_line(_error(job), 80)) if has_errors else row
+    row = (str(job.id), str(job.status), job.platform, out.time(time), one_line(job.content))
+    return (*row, one_line(_error(job))) if has_errors else row
 
 
 def _error(job: Job) -> str:
@@ -166,7 +166,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
         ("job", str(job.id)),
         ("status", str(job.status)),
         ("platform", job.platform),
-        ("content", one_line(job.content, 500)),
+        ("content", one_line(job.content)),
         ("metadata", compact(job.metadata) if job.metadata else ""),
         ("key", job.idempotency_key or ""),
         ("created", out.time(job.created_at)),
@@ -193,7 +193,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
                 str(attempt.number),
                 out.time(attempt.at),
                 attempt.worker_id or "-",
-                one_line(attempt.error, 500),
+                one_line(attempt.error),
             )
             for attempt in job.attempts
         ]

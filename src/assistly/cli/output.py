@@ -54,26 +54,40 @@ class Output:
         """Print something beside the result, on stderr."""
         _echo(text, err=True)
 
-    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    def table(
+        self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, cut: str | None = None
+    ) -> None:
         """Print rows for people, below a header if there are `columns`.
 
-        In a terminal, long cells take several lines. Otherwise each row is one line, and nothing is cut.
+        In a terminal, cells of the column `cut` are shortened to one line, and other long cells take several.
+        Otherwise each row is one line, and nothing is cut.
         """
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
         console = Console(highlight=False)
-        if not console.is_terminal:
+        is_terminal = console.is_terminal
+        if not is_terminal:
             console.width = _WIDE
+        cells = [tuple(printable(cell) for cell in row) for row in rows]
+        widths = [
+            max(map(len, column)) for column in zip(*([columns] if columns else []), *cells, strict=True)
+        ]
+        long = [width for width in widths if width > _SHORT]
+        room = console.width - 2 * len(widths) - sum(width for width in widths if width <= _SHORT)
+        share = max(_NARROW, room // max(1, len(long)))
         table = Table(box=None, show_header=bool(columns), pad_edge=False)
-        widths = [max(map(len, cells)) for cells in zip(*([columns] if columns else []), *rows, strict=True)]
-        short = [width for width in widths if width <= _SHORT]
-        fits = sum(short) + _NARROW * (len(widths) - len(short)) + 2 * len(widths) <= console.width
         for number, width in enumerate(widths):
-            table.add_column(columns[number] if columns else "", no_wrap=fits and width <= _SHORT)
-        for row in rows:
-            table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+            keeps_width = width <= _SHORT and share * len(long) <= room
+            table.add_column(columns[number] if columns else "", no_wrap=keeps_width)
+        for row in cells:
+            table.add_row(
+                *(
+                    Text(shortened(cell, share) if name == cut and is_terminal else cell, overflow="fold")
+                    for name, cell in zip(columns or row, row, strict=True)
+                )
+            )
         with console.capture() as capture:
             console.print(table)
         for line in capture.get().splitlines():
@@ -88,17 +102,18 @@ class Output:
         *,
         option: str,
         following: str | int | None,
+        cut: str | None = None,
     ) -> None:
         """Print the records of a list command: a document, or a row for each.
 
         `kind` is the key of the document. `option` with the value `following` shows the next page; None is
-        for no further page.
+        for no further page. `cut`: see `table`.
         """
         if self.json:
             self.document({kind: found, "next": following})
             return
         if found:
-            self.table(columns, [row(record) for record in found])
+            self.table(columns, [row(record) for record in found], cut=cut)
         else:
             self.say(f"no {kind}")
         if following is not None:
@@ -179,9 +194,9 @@ def shortened(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def one_line(text: str, width: int = 60) -> str:
-    """The text on one line, cut to `width` characters on a terminal, and whole when piped."""
-    return shortened(text, width) if sys.stdout.isatty() else " ".join(text.split())
+def one_line(text: str) -> str:
+    """The text on one line, whole."""
+    return " ".join(text.split())
 
 
 def compact(value: object) -> str:

@@ -48,6 +48,7 @@ def list_schedules(
         lambda entry: _row(out, *entry),
         option="--after",
         following=following,
+        cut="content",
     )
 
 
@@ -274,7 +275,7 @@ def _print(out: Output, storage: Storage, schedule: Schedule) -> None:
             ("catch up", schedule.catch_up),
             ("max lateness", "any" if schedule.max_lateness is None else str(schedule.max_lateness)),
             ("max retries", "the default" if schedule.max_retries is None else str(schedule.max_retries)),
-            ("content", one_line(schedule.content, 500)),
+            ("content", one_line(schedule.content)),
             ("metadata", compact(schedule.metadata)),
             ("changed", out.time(schedule.updated_at)),
         ],

@@ -104,7 +104,7 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
                 job.platform,
                 f"{job.retries} of {job.max_retries}",
                 out.time(job.due_at),
-                one_line(job.last_error or "-", 80),
+                one_line(job.last_error or "-"),
             )
             for job in found.retrying
         ]
@@ -118,7 +118,7 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
             (str(job.id), job.platform, out.time(job.publish_started_at), one_line(job.content))
             for job in found.unknown
         ]
-        out.table(("id", "platform", "publishing began", "content"), unknown)
+        out.table(("id", "platform", "publishing began", "content"), unknown, cut="content")
     if len(found.sizes) > 1:
         out.say("\nsizes")
         out.table(("of", "size"), [(name, _size(size)) for name, size in found.sizes.items()])
