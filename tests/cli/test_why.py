@@ -59,7 +59,7 @@ def test_a_pause(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.schedule("x", "a")
     storage.platforms.pause("x", until=START + HOUR, reason="it is down {really}", by="ann")
     (text,) = reasons(storage, job, clock).values()
-    assert f"paused until {START + HOUR:%H:%M} by ann: it is down {{really}}. `assistly platforms" in text
+    assert f"paused by ann until {START + HOUR:%H:%M}: it is down {{really}}. `assistly platforms" in text
     storage.platforms.pause("x")
     (text,) = reasons(storage, job, clock).values()
     assert "paused until somebody resumes it." in text
@@ -78,8 +78,27 @@ def test_the_budget_is_used_up(storage: Storage, clock: FakeClock) -> None:
     storage.platforms.limit("x", 3, HOUR)
     assert ReasonCode.BUDGET not in reasons(storage, job, clock)
     storage.platforms.take("x", 3)
-    assert "all workers together publish 3 in 1 h there" in reasons(storage, job, clock)[ReasonCode.BUDGET]
+    text = reasons(storage, job, clock)[ReasonCode.BUDGET]
+    assert "all workers together publish 3 in 1 h there, and the next is free in 20 min. `assistly" in text
+    assert "`assistly platforms limit x COUNT --per DURATION`" in text
+    clock.advance(19 * MINUTE + timedelta(seconds=55.5))
+    assert "is free in 5 s." in reasons(storage, job, clock)[ReasonCode.BUDGET]
     assert storage.platforms.available("x") == 0
+
+
+@pytest.mark.parametrize(
+    ("length", "rounded", "exact"),
+    [
+        (timedelta(0), "0 s", "0 s"),
+        (timedelta(seconds=10), "10 s", "10 s"),
+        (timedelta(minutes=90), "1 h 30 min", "1 h 30 min"),
+        (timedelta(days=1, seconds=3725.25), "1 d 1 h", "1 d 1 h 2 min 5.25 s"),
+        (timedelta(microseconds=600_001), "1 s", "0.600001 s"),
+        (None, "any time", "any time"),
+    ],
+)
+def test_lengths_of_time(length: timedelta | None, rounded: str, exact: str) -> None:
+    assert (view.span(length), view.span(length, exact=True)) == (rounded, exact)
 
 
 def test_waiting_behind_others(storage: Storage, clock: FakeClock) -> None:

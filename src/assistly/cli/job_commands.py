@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,11 +27,6 @@ def shift(text: str) -> timedelta:
         raise typer.BadParameter("write a sign in front: +2h is later, -30m is earlier")
     length = duration(text[1:])
     return length if text[0] == "+" else -length
-
-
-def later(given: datetime | timedelta) -> datetime:
-    """A time, or a duration from now, as a time."""
-    return datetime.now(UTC) + given if isinstance(given, timedelta) else given
 
 
 def cancel(
@@ -105,7 +100,7 @@ def move(
     given = [value for value in (when, to, by_how_much) if value is not None]
     if len(given) != 1:
         raise typer.BadParameter("give one new time: TIME behind the id, --to TIME, or --shift +2h")
-    target = None if by_how_much is not None else later(given[0])
+    target = to if when is None else when
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
         at = target or moved_by(job.due_at, by_how_much or timedelta(0))
@@ -125,7 +120,12 @@ def moved_by(at: datetime, length: timedelta) -> datetime:
     try:
         return at + length
     except OverflowError:
-        raise InvalidValue(f"there is no time {length} from {at}: the year must be 1 to 9999") from None
+        from assistly.views.jobs import span
+
+        side = "before" if length < timedelta(0) else "after"
+        raise InvalidValue(
+            f"there is no time {span(abs(length))} {side} {at}: the year must be 1 to 9999"
+        ) from None
 
 
 def remove(
@@ -219,7 +219,6 @@ def replay(
     have been published already, and is replayed only with --unknown: look at the platform, then use
     `jobs resolve`.
     """
-    target = None if at is None else later(at)
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
         from assistly.storage import Conflict, NotFound
@@ -231,7 +230,7 @@ def replay(
             )
         # Of others the outcome might become unknown before they are replayed.
         is_replayable = job.status in ("dead_letter", "cancelled")
-        again = tx.queue.replay(job.id, scheduled_at=target) if is_replayable else None
+        again = tx.queue.replay(job.id, scheduled_at=at) if is_replayable else None
         if again is None:
             raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
         return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}

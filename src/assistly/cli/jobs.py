@@ -172,7 +172,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
         ("created", out.time(job.created_at)),
         ("scheduled for", out.time(job.scheduled_at)),
         ("due", out.time(job.due_at) if job.status in ("scheduled", "retrying") else ""),
-        ("at most late", span(job.max_lateness) if job.max_lateness is not None else ""),
+        ("at most late", span(job.max_lateness, exact=True) if job.max_lateness is not None else ""),
         ("attempts", f"{job.retries} of {job.max_retries} failed"),
         ("held by", job.worker_id or ""),
         ("lease until", out.time(job.lease_until) if job.lease_until else ""),
@@ -249,14 +249,13 @@ def add(
 ) -> None:
     """Add a job, to be published now or --at a time."""
     out = Output(json=json, utc=utc)
-    when = None if at is None else job_commands.later(at)
 
     def work(tx: Storage) -> tuple[Job, bool]:
         existed = key is not None and tx.queue.find_by_key(key) is not None
         job = tx.queue.schedule(
             platform,
             content,
-            when,
+            at,
             idempotency_key=key,
             metadata=metadata,
             max_retries=max_retries,
