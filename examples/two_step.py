@@ -10,8 +10,8 @@ nobody sees, and the next attempt creates another one.
 
 The platform posts a container as often as it is told to. So nobody may tell it again without knowing that it
 did not post: `check` finds out. A worker calls it for each job whose outcome is unknown. Its answer is right
-if the worker that published is dead. If that was only stopped (SIGSTOP, a suspended laptop), it may post after
-the question: choose a --check-pause above the longest pause that you expect.
+if the worker that published is dead. If that was only stopped (SIGSTOP, a suspended laptop), it may post
+after the question: choose a --check-pause above the longest pause that you expect.
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ def put_all(storage: Storage, week: Iterable[Weekly] = WEEK) -> None:
                 weekly.content,
                 cron=weekly.cron,
                 zone=ZONE,
-                # A post may be two hours late, no more; of missed ones the last, if it is not later than that.
+                # A post may be two hours late, no more; of missed ones the last, if it is not later
+                # than that.
                 max_lateness=timedelta(hours=2),
                 catch_up="last",
                 enabled=id not in stored or stored[id].enabled,

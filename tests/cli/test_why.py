@@ -174,7 +174,7 @@ def test_dead_after_errors_or_one_that_is_final(storage: Storage, clock: FakeClo
     storage.queue.schedule("x", "b")
     job = storage.queue.mark_failed(claimed(storage), "no such account", retryable=False)
     text = reasons(storage, job, clock)[ReasonCode.DEAD]
-    assert "after 1 of 3 attempts, since the error was one that trying again does not mend" in text
+    assert "after 1 of 3 attempts, since retrying does not help" in text
 
 
 def test_posted(storage: Storage, clock: FakeClock) -> None:

@@ -177,10 +177,11 @@ def _dead(job: Job) -> Reason:
     replay = f"`assistly jobs replay {job.id}` schedules it again"
     if job.outcome_unknown:
         text = (
-            "Publishing began at {began}, and nobody knows how it ended, so it is not tried again by itself: "
-            "{reason}. Look for the post on {platform}. If it is there, type `assistly jobs resolve {id} "
-            "--posted` (with --remote-id if you know it); if it is not, `assistly jobs resolve {id} "
-            "--not-posted`, which publishes it now."
+            "Publishing began at {began}, and nobody knows how it ended: {reason}. If its publisher has a "
+            "check, a worker asks it, and may publish the job again; else a person answers. Look for the "
+            "post on {platform}. If it is there, type `assistly jobs resolve {id} --posted` (with "
+            "--remote-id if you know it); if it is not, `assistly jobs resolve {id} --not-posted`, which "
+            "publishes it now."
         )
         details |= {"began": job.publish_started_at, "platform": job.platform, "id": job.id}
         return Reason(ReasonCode.UNKNOWN, text, details)
@@ -193,8 +194,8 @@ def _dead(job: Job) -> Reason:
         return Reason(ReasonCode.MISSED, text, details)
     tried = "after {retries} of {max_retries} attempts"
     if job.retries < job.max_retries:
-        tried += ", since the error was one that trying again does not mend"
-    text = f"It was given up at {{since}} {tried}: {{reason}}. Mend the cause; then {replay}."
+        tried += ", since retrying does not help"
+    text = f"It was given up at {{since}} {tried}: {{reason}}. Fix the cause; then {replay}."
     details |= {"retries": job.retries, "max_retries": job.max_retries}
     return Reason(ReasonCode.DEAD, text, details)
 
@@ -212,7 +213,7 @@ def _held(job: Job, now: datetime) -> Reason:
         text = (
             "Worker {worker} began to publish it at {began}, and its lease ran out at {lease_until}: nobody "
             "knows whether it was published. The next claim of any worker makes it a dead letter with an "
-            f"unknown outcome, which `assistly jobs resolve {job.id}` answers."
+            f"unknown outcome, which `assistly jobs resolve {job.id}` answers, or the check of its publisher."
         )
         return Reason(ReasonCode.LEASE_OVER, text, details)
     if is_over:
