@@ -92,6 +92,19 @@ def test_nothing_is_cut_when_piped(storage: Storage, run: Run) -> None:
 
 
 @sqlite_only
+def test_what_a_worker_holds_is_said_to_be_left_out(storage: Storage, run: Run) -> None:
+    claimed(storage, "summer sale")
+    for command in (["cancel"], ["move", "--shift", "+2h"], ["remove"]):
+        code, out, err = run("jobs", *command, "--match", "sale")
+        assert (code, out.startswith("0 jobs")) == (0, True)
+        assert err.endswith("1 left out: a worker holds it (see --status processing)")
+    assert (
+        "left out" not in run("jobs", "cancel", "--match", "sale", "--status", "processing", "--dry-run")[2]
+    )
+    assert "left out" not in run("jobs", "replay", "--match", "sale")[2]
+
+
+@sqlite_only
 def test_a_posted_job_is_listed_without_the_unknown_outcome_that_it_had(storage: Storage, run: Run) -> None:
     job = storage.queue.mark_unknown(storage.queue.begin_publish(claimed(storage)), "no answer")
     assert "outcome unknown: no answer" in run("jobs", "list")[1]

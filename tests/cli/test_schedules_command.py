@@ -99,6 +99,8 @@ def test_wrong_options_are_refused(schedules: Run, storage: Storage, options: li
     ("options", "words"),
     [
         (["--cron", "0 9 * *"], "has 4 fields"),
+        (["--cron", "0 9 * * FRI-MON"], "(bad day-of-week; a range goes upwards, and a week from SUN to SAT"),
+        (["--cron", "0 9 * * FRY"], "(bad day-of-week):"),
         (["--cron", "0 9 * * *", "--zone", "Berlin"], "Europe/Berlin"),
         (["--every", "1d", "--catch-up", "some"], "none, last, all"),
     ],
