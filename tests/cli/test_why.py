@@ -211,6 +211,10 @@ def test_the_command(run: Run, engine: str) -> None:
     assert code == 0
     assert out.splitlines()[0] == f"Job {job.id} on x is scheduled."
     assert "It is not due yet" in out
+    with open_storage(auto_prune=False) as storage:
+        dead = storage.queue.schedule("x", "late", START, max_lateness=MINUTE)
+        storage.queue.claim_due(worker_id="w")
+    assert run("why", str(dead.id))[1].splitlines()[0] == f"Job {dead.id} on x is a dead letter."
     code, out, _ = run("why", str(job.id), "--json")
     assert json.loads(out)["reasons"][0]["code"] == "not_due"
     code, out, _ = run("why", "999", "--json")

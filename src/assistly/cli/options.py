@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON: one document, or a line for each record.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Utc = Annotated[bool, typer.Option("--utc", help="Show times in UTC, not in the local time zone.")]
 Create = Annotated[bool, typer.Option("--create", help="Create the database if there is none.")]
 By = Annotated[

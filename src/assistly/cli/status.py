@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .opening import opened, storage_place
-from .options import Json, Utc
+from .options import Utc
 from .output import Output, count_text, jsonable, one_line
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def status(
             "--watch", min=0.1, metavar="SECONDS", help="Show it again after this time, until Ctrl-C."
         ),
     ] = None,
-    json: Json = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document; with --watch a line of JSON each time.")
+    ] = False,
     utc: Utc = False,
 ) -> None:
     """Show what the storage holds, what is late, and what needs a person.
