@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -89,11 +90,17 @@ def main(arguments: list[str] | None = None) -> None:
         "--day", type=date.fromisoformat, default=datetime.now(UTC).date(), help="default: today"
     )
     options = parser.parse_args(arguments)
-    posts = [json.loads(line) for line in options.posts.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        lines = options.posts.read_text("utf-8").splitlines()
+        posts = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        parser.error(f"{options.posts} cannot be read: {error}")
     with open_storage() as storage:
         report = run(storage, posts, options.day)
     if report:
         print(json.dumps(report, indent=2))
+    else:
+        print("another run is in progress, or was killed less than 45 s ago", file=sys.stderr)
 
 
 if __name__ == "__main__":

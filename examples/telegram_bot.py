@@ -190,10 +190,14 @@ class Bot:
 
 
 async def main() -> None:
-    token = os.environ["TELEGRAM_TOKEN"]
+    token, channel = (os.environ.get(name) for name in ("TELEGRAM_TOKEN", "TELEGRAM_CHANNEL"))
+    if not (token and channel):
+        raise SystemExit(
+            "set TELEGRAM_TOKEN, which @BotFather gives you, and TELEGRAM_CHANNEL, such as @bakery"
+        )
     url = f"https://api.telegram.org/bot{token}/"
     async with open_async_storage() as storage, httpx.AsyncClient(base_url=url, timeout=60) as client:
-        await Bot(storage, client, int(token.partition(":")[0]), os.environ["TELEGRAM_CHANNEL"]).run()
+        await Bot(storage, client, int(token.partition(":")[0]), channel).run()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """A publisher for a platform that takes two steps: create a container with the post, then publish it.
 
-    assistly worker --publish gallery=examples.two_step:publisher
+    assistly worker --publish gallery=examples.two_step:publisher --check-pause 60
 
-The platform here is a folder (GALLERY_PATH, by default data/gallery); a real one has an API for the same.
-The id of the container is stored as the job's checkpoint before the second step. So if the worker dies, or an
-answer is lost, the next attempt publishes that container, and creates no second one.
+Run it in the root of the repository. The platform here is a folder (GALLERY_PATH, by default data/gallery);
+a real one has an API for the same. The id of the container is stored as the job's checkpoint before the
+second step. So if the worker dies after that, or an answer is lost, the next attempt publishes that
+container, and creates no second one. If it dies before the checkpoint is stored, a container is left that
+nobody sees, and the next attempt creates another one.
 
 The platform posts a container as often as it is told to. So nobody may tell it again without knowing that it
-did not post: `check` finds out. A worker calls it for each job whose outcome is unknown.
+did not post: `check` finds out. A worker calls it for each job whose outcome is unknown. Its answer is right
+if the worker that published is dead. If that was only stopped (SIGSTOP, a suspended laptop), it may post
+after the question: choose a --check-pause above the longest pause that you expect.
 """
 
 from __future__ import annotations

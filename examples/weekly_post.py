@@ -1,7 +1,7 @@
 """Posts that recur: a bakery's week.
 
-    python examples/weekly_post.py          # put the schedules, and show what comes next
-    assistly worker --publish mastodon=…    # makes the jobs, and publishes them
+    python examples/weekly_post.py               # put the schedules, and show what comes next
+    assistly worker --publish mastodon=stdout    # makes the jobs, and publishes them
 
 The schedules are the ones below: each start of the program puts them, which changes nothing unless this file
 has changed, and removes those that are not in it any more. What a person has disabled stays disabled. The
@@ -52,7 +52,8 @@ def put_all(storage: Storage, week: Iterable[Weekly] = WEEK) -> None:
                 weekly.content,
                 cron=weekly.cron,
                 zone=ZONE,
-                # "The bread is out" is wrong in the afternoon, and so is a post that was missed.
+                # A post may be two hours late, no more; of missed ones the last, if it is not later
+                # than that.
                 max_lateness=timedelta(hours=2),
                 catch_up="last",
                 enabled=id not in stored or stored[id].enabled,

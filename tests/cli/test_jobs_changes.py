@@ -92,6 +92,38 @@ def test_nothing_is_cut_when_piped(storage: Storage, run: Run) -> None:
 
 
 @sqlite_only
+def test_what_a_worker_holds_is_said_to_be_left_out(storage: Storage, run: Run) -> None:
+    claimed(storage, "summer sale")
+    for command in (["cancel"], ["move", "--shift", "+2h"], ["remove"]):
+        code, out, err = run("jobs", *command, "--match", "sale")
+        assert (code, out.startswith("0 jobs")) == (0, True)
+        assert err.endswith("1 left out: a worker holds it (see --status processing)")
+    assert (
+        "left out" not in run("jobs", "cancel", "--match", "sale", "--status", "processing", "--dry-run")[2]
+    )
+    assert "left out" not in run("jobs", "replay", "--match", "sale")[2]
+
+
+@sqlite_only
+def test_a_posted_job_is_listed_without_the_unknown_outcome_that_it_had(storage: Storage, run: Run) -> None:
+    job = storage.queue.mark_unknown(storage.queue.begin_publish(claimed(storage)), "no answer")
+    assert "outcome unknown: no answer" in run("jobs", "list")[1]
+    storage.queue.resolve(job.id, posted=True)
+    out = run("jobs", "list")[1]
+    assert ("posted" in out, "unknown" in out, "error" in out) == (True, False, False)
+
+
+@sqlite_only
+def test_attempts_are_counted_from_when_the_job_was_scheduled_again(storage: Storage, run: Run) -> None:
+    job = storage.queue.mark_unknown(storage.queue.begin_publish(claimed(storage)), "no answer")
+    assert "1 of 3 failed\n" in run("jobs", "show", str(job.id))[1]
+    storage.queue.resolve(job.id, posted=False)
+    out = run("jobs", "show", str(job.id))[1]
+    assert "0 of 3 failed since it was scheduled again\n" in out
+    assert "attempts that failed, or whose outcome was unknown\n" in out
+
+
+@sqlite_only
 def test_show_tells_the_story(storage: Storage, run: Run) -> None:
     job = claimed(storage)
     storage.queue.checkpoint(storage.queue.begin_publish(job), {"uploaded": 2})

@@ -95,6 +95,33 @@ def test_a_cancelled_job_is_replayed_by_its_id(storage: Storage, run: Run) -> No
     assert stored(storage, job).status is JobStatus.SCHEDULED
 
 
+def test_an_unknown_outcome_is_replayed_by_its_id_only_if_that_is_asked_for(
+    storage: Storage, run: Run
+) -> None:
+    job = unknown_outcome(storage)
+    code, out, err = run("replay", str(job.id))
+    assert (code, out) == (1, "")
+    assert err.splitlines()[1] == (
+        f"assistly: job {job.id} may have been published already: look at x, then `assistly jobs resolve "
+        f"{job.id} --posted` or `--not-posted`; --unknown replays it all the same"
+    )
+    dead = failed(storage)
+    code, out, _ = run("replay", str(job.id), str(dead.id))
+    assert (code, out.splitlines()[0]) == (1, "1 job replayed")
+    assert stored(storage, job) == job
+    assert stored(storage, dead).status is JobStatus.SCHEDULED
+
+    assert run("replay", str(job.id), "--unknown")[0] == 0
+    assert stored(storage, job).status is JobStatus.SCHEDULED
+
+
+@pytest.mark.parametrize("options", [[], ["--missed"]])
+def test_a_missed_job_is_replayed_by_its_id(storage: Storage, run: Run, options: list[str]) -> None:
+    job = missed(storage)
+    assert run("replay", str(job.id), *options)[0] == 0
+    assert stored(storage, job).status is JobStatus.SCHEDULED
+
+
 def test_posted(storage: Storage, run: Run) -> None:
     job = unknown_outcome(storage)
     answer = run("resolve", str(job.id), "--posted", "--remote-id", "17")
@@ -156,8 +183,6 @@ def test_no_such_job_is_one_line(run: Run, arguments: list[str]) -> None:
         ["resolve", "1", "--posted", "--not-posted"],
         ["cancel"],
         ["cancel", "x"],
-        ["replay", "1", "--unknown"],
-        ["replay", "1", "--missed"],
     ],
 )
 def test_usage_errors_exit_with_2(run: Run, arguments: list[str]) -> None:

@@ -61,7 +61,7 @@ def test_a_pause_a_limit_and_their_events(run: Run) -> None:
     paused = json.loads(out)
     assert (paused["paused"], paused["by"], paused["reason"]) == (True, "ann", "outage")
     code, out, _ = run("platforms", "limit", "x", "5", "--per", "1h", "--by", "ann")
-    assert (code, out) == (0, "x: paused until somebody resumes it, 5 per 1:00:00\n")
+    assert (code, out) == (0, "x: paused until somebody resumes it, limit 5 jobs in 1 h\n")
     assert run("platforms", "resume", "x", "--by", "ann")[0] == 0
     code, out, err = run("platforms", "resume", "x", "--by", "ann")
     assert (code, out) == (1, "")

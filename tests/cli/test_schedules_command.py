@@ -98,8 +98,9 @@ def test_wrong_options_are_refused(schedules: Run, storage: Storage, options: li
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "give either cron"),
         (["--cron", "0 9 * *"], "has 4 fields"),
+        (["--cron", "0 9 * * FRI-MON"], "(bad day-of-week; a range goes upwards, and a week from SUN to SAT"),
+        (["--cron", "0 9 * * FRY"], "(bad day-of-week):"),
         (["--cron", "0 9 * * *", "--zone", "Berlin"], "Europe/Berlin"),
         (["--every", "1d", "--catch-up", "some"], "none, last, all"),
     ],
@@ -115,6 +116,33 @@ def test_what_the_storage_refuses_is_one_line(
     assert words in error
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "give either --cron '0 9 * * MON' or --every 6h"),
+        (["--cron", "0 9 * * MON", "--every", "6h"], "give either --cron '0 9 * * MON' or --every 6h"),
+        (["--every", "0s"], "'--every': it must be above zero: 90s, 30m, 1h"),
+    ],
+)
+def test_options_that_do_not_fit_are_wrong_usage(
+    schedules: Run, storage: Storage, options: list[str], words: str
+) -> None:
+    code, out, err = schedules("put", "a", "x", "hello", *options)
+    assert (code, out) == (2, "")
+    assert words in " ".join(err.split())
+    assert storage.schedules.list() == []
+
+
+def test_first_and_last_time_may_be_given_from_now(schedules: Run, storage: Storage) -> None:
+    before = datetime.now(UTC)
+    assert schedules("put", "a", "x", "hello", "--every", "90m", "--from", "+2h", "--until", "+2d")[0] == 0
+    schedule = only(storage)
+    assert schedule.ends_at is not None
+    for time, ahead in ((schedule.starts_at, timedelta(hours=2)), (schedule.ends_at, timedelta(days=2))):
+        assert timedelta(0) <= time - before - ahead < timedelta(minutes=1)
+    assert "every 1 h 30 min" in schedules("show", "a")[1]
+
+
 def test_list(schedules: Run, storage: Storage) -> None:
     assert schedules("list")[:2] == (0, "no schedules\n")
     storage.schedules.put("a", "x", "one\x1b[31m", cron="0 9 * * *", zone="Asia/Tokyo")
@@ -126,7 +154,7 @@ def test_list(schedules: Run, storage: Storage) -> None:
     assert code == 0
     assert "09:00:00+09:00" in rows["a"]
     assert "\x1b" not in out
-    assert "every 6:00:00" in rows["b"]
+    assert "every 6 h " in rows["b"]
     assert "disabled" in rows["b"]
     assert "ended" in rows["c"]
     assert "there may be more: --after a" in schedules("list", "--limit", "1")[2]

@@ -59,7 +59,7 @@ def test_a_pause(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.schedule("x", "a")
     storage.platforms.pause("x", until=START + HOUR, reason="it is down {really}", by="ann")
     (text,) = reasons(storage, job, clock).values()
-    assert f"paused until {START + HOUR:%H:%M} by ann: it is down {{really}}. `assistly platforms" in text
+    assert f"paused by ann until {START + HOUR:%H:%M}: it is down {{really}}. `assistly platforms" in text
     storage.platforms.pause("x")
     (text,) = reasons(storage, job, clock).values()
     assert "paused until somebody resumes it." in text
@@ -78,8 +78,27 @@ def test_the_budget_is_used_up(storage: Storage, clock: FakeClock) -> None:
     storage.platforms.limit("x", 3, HOUR)
     assert ReasonCode.BUDGET not in reasons(storage, job, clock)
     storage.platforms.take("x", 3)
-    assert "all workers together publish 3 in 1 h there" in reasons(storage, job, clock)[ReasonCode.BUDGET]
+    text = reasons(storage, job, clock)[ReasonCode.BUDGET]
+    assert "all workers together publish 3 in 1 h there, and the next is free in 20 min. `assistly" in text
+    assert "`assistly platforms limit x COUNT --per DURATION`" in text
+    clock.advance(19 * MINUTE + timedelta(seconds=55.5))
+    assert "is free in 5 s." in reasons(storage, job, clock)[ReasonCode.BUDGET]
     assert storage.platforms.available("x") == 0
+
+
+@pytest.mark.parametrize(
+    ("length", "rounded", "exact"),
+    [
+        (timedelta(0), "0 s", "0 s"),
+        (timedelta(seconds=10), "10 s", "10 s"),
+        (timedelta(minutes=90), "1 h 30 min", "1 h 30 min"),
+        (timedelta(days=1, seconds=3725.25), "1 d 1 h", "1 d 1 h 2 min 5.25 s"),
+        (timedelta(microseconds=600_001), "1 s", "0.600001 s"),
+        (None, "any time", "any time"),
+    ],
+)
+def test_lengths_of_time(length: timedelta | None, rounded: str, exact: str) -> None:
+    assert (view.span(length), view.span(length, exact=True)) == (rounded, exact)
 
 
 def test_waiting_behind_others(storage: Storage, clock: FakeClock) -> None:
@@ -155,7 +174,7 @@ def test_dead_after_errors_or_one_that_is_final(storage: Storage, clock: FakeClo
     storage.queue.schedule("x", "b")
     job = storage.queue.mark_failed(claimed(storage), "no such account", retryable=False)
     text = reasons(storage, job, clock)[ReasonCode.DEAD]
-    assert "after 1 of 3 attempts, since the error was one that trying again does not mend" in text
+    assert "after 1 of 3 attempts, since retrying does not help" in text
 
 
 def test_posted(storage: Storage, clock: FakeClock) -> None:
@@ -192,6 +211,10 @@ def test_the_command(run: Run, engine: str) -> None:
     assert code == 0
     assert out.splitlines()[0] == f"Job {job.id} on x is scheduled."
     assert "It is not due yet" in out
+    with open_storage(auto_prune=False) as storage:
+        dead = storage.queue.schedule("x", "late", START, max_lateness=MINUTE)
+        storage.queue.claim_due(worker_id="w")
+    assert run("why", str(dead.id))[1].splitlines()[0] == f"Job {dead.id} on x is a dead letter."
     code, out, _ = run("why", str(job.id), "--json")
     assert json.loads(out)["reasons"][0]["code"] == "not_due"
     code, out, _ = run("why", "999", "--json")

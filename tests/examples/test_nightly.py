@@ -194,9 +194,7 @@ def test_a_killed_run_leaves_the_day_to_the_next_one(
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-def test_the_script_prints_a_report_and_is_quiet_when_it_has_nothing_to_do(
-    engine: str, tmp_path: Path
-) -> None:
+def test_the_script_prints_a_report_or_that_another_run_is_in_progress(engine: str, tmp_path: Path) -> None:
     script = str(ROOT / "examples" / "nightly.py")
     command = [sys.executable, script, write(tmp_path, POSTS), "--day", f"{DAY}"]
     first = subprocess.run(command, timeout=PATIENCE, check=True, capture_output=True, text=True)
@@ -204,4 +202,18 @@ def test_the_script_prints_a_report_and_is_quiet_when_it_has_nothing_to_do(
     with open_storage() as storage:
         storage.lock.acquire("another", name="nightly", ttl=timedelta(hours=1))
     second = subprocess.run(command, timeout=PATIENCE, check=True, capture_output=True, text=True)
-    assert (second.stdout, second.stderr) == ("", "")
+    assert second.stdout == ""
+    assert second.stderr == "another run is in progress, or was killed less than 45 s ago\n"
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    path = tmp_path / "calendar.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit) as caught:
+        nightly.main([str(path)])
+    assert caught.value.code == 2
+    assert f"error: {path} cannot be read: " in capsys.readouterr().err

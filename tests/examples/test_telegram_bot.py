@@ -14,7 +14,7 @@ import pytest
 
 from assistly.storage import AsyncStorage, JobStatus, StorageUnavailable, open_async_storage
 from assistly.worker import AsyncWorker
-from examples.telegram_bot import Bot, Conversations, StorageKey
+from examples.telegram_bot import Bot, Conversations, StorageKey, main
 
 CHAT = 77
 CHANNEL = "@bakery"
@@ -312,3 +312,10 @@ def test_a_publisher_says_what_happened(
         assert telegram.sent == []
 
     play(scene, listen=False)
+
+
+def test_without_its_token_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TELEGRAM_TOKEN", raising=False)
+    monkeypatch.setenv("TELEGRAM_CHANNEL", "@bakery")
+    with pytest.raises(SystemExit, match="set TELEGRAM_TOKEN"):
+        asyncio.run(main())

@@ -104,6 +104,11 @@ def test_the_secret_of_webhooks(
         (["--lease", "1e9"], "lease may be at most 365 days"),
         (["--grace", "nan"], "Invalid value for '--grace'"),
         (["--poll", "inf"], "poll must be"),
+        (["--limit", "x=1", "--limit", "slwo=1"], "--limit names 'slwo', which no --publish has"),
+        (
+            ["--publish", "y=no_such.module:publish"],
+            "No module named 'no_such' (start the worker in the folder",
+        ),
     ],
 )
 def test_wrong_options(options: list[str], message: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +38,9 @@ from assistly.worker import (
     invocation,
     reconciling,
 )
+from assistly.worker.events import Reporter
+from assistly.worker.invocation import PublisherCaller
+from assistly.worker.reconciling import Reconciler
 from waiting import until
 from worker.worker_harness import ENGINES, running, stored
 
@@ -309,6 +312,55 @@ def test_a_job_that_never_gets_out_is_left_to_a_person(
     assert len(publisher.published) == 3
     assert stored(storage, job).outcome_unknown
     assert f"job {job.id} on x was not published, says its platform; but its outcome" in caplog.text
+    assert caplog.text.endswith(
+        f"a person decides: `assistly jobs resolve {job.id} --not-posted` schedules it again\n"
+    )
+    caplog.clear()
+    with closing(PublisherCaller(worker._runtime)) as caller:
+        reporter = Reporter(worker._runtime, worker._counts, None, {})
+        options = worker._options
+        asking = Reconciler(storage, options, caller, reporter, lambda: clock.seconds, lambda: False)
+        for _ in range(3):
+            clock.seconds += HOUR
+            assert asking.round()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert len(publisher.asked) >= 5
+
+
+def test_an_outcome_that_a_check_is_asked_about_is_an_error_in_the_log_when_that_ends(
+    storage: Storage, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = storage.queue.schedule("x", "hello")
+    publisher = Checked(StillUnknown("it is down"))
+    worker = Worker(storage, {"x": publisher})
+    levels: list[list[int]] = []
+    for pause in (0.0, FIRST, 22 * HOUR, HOUR, HOUR, HOUR):
+        caplog.clear()
+        clock.seconds += pause
+        worker.run_until_idle()
+        levels.append([record.levelno for record in caplog.records])
+        if not pause:
+            assert caplog.messages[0].endswith("unknown: no answer; the check of x is asked in 10 s")
+        elif logging.ERROR in levels[-1]:
+            assert caplog.messages[0] == (
+                f"job {job.id} on x: its outcome is still unknown: it is down; look at x, then "
+                f"`assistly jobs resolve {job.id} --posted` or `--not-posted`"
+            )
+    warning, error = [logging.WARNING], [logging.ERROR]
+    assert levels == [warning, warning, warning, error, [], []]
+
+
+@pytest.mark.parametrize("options", [{"check_for": 0}, {"check_pause": 20, "check_for": 10}, None])
+def test_an_outcome_that_no_check_is_asked_about_is_an_error_in_the_log(
+    storage: Storage, caplog: pytest.LogCaptureFixture, options: dict[str, Any] | None
+) -> None:
+    job = storage.queue.schedule("x", "hello")
+    publisher = Checked(NotPosted())
+    run(storage, publisher.publish if options is None else publisher, **(options or {}))
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    answer = f"`assistly jobs resolve {job.id} --posted` or `--not-posted`"
+    assert record.getMessage().endswith(f"; look at x, then {answer}")
 
 
 def test_other_dead_letters_and_platforms_are_not_asked_about(storage: Storage, clock: Clock) -> None:

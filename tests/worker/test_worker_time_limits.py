@@ -70,8 +70,11 @@ def test_a_publisher_that_hangs_is_left_alone(storage: Storage) -> None:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ("remote-1", "it was published as remote-1"),
-        (None, "it was published"),
+        (
+            "re'1",
+            """it was published as re'1: `assistly jobs resolve {id} --posted --remote-id 're'"'"'1'`""",
+        ),
+        (None, "it was published: `assistly jobs resolve {id} --posted`"),
         (Permanent("no such account"), "it raised Permanent: no such account"),
     ],
 )
@@ -83,7 +86,7 @@ def test_the_log_says_how_it_ended_later(
     Worker(storage, {"x": hang}, timeout=LIMIT).run_until_idle()
     assert f"job {job.id} on x is a dead letter: {REASON}" in caplog.text
     hang.released.set()
-    expected = f"job {job.id} on x: after its time limit the publisher ended: {message}"
+    expected = f"job {job.id} on x: after its time limit the publisher ended: {message.format(id=job.id)}"
     until(lambda: expected in caplog.text)
 
 

@@ -51,7 +51,7 @@ def follow(
     since_id: Annotated[
         int | None, typer.Option(min=0, metavar="ID", help="Begin after this event. Default: with new ones.")
     ] = None,
-    json: Json = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each event.")] = False,
     utc: Utc = False,
 ) -> None:
     """Print events as they are appended, in the order of their ids, until Ctrl-C."""

@@ -140,7 +140,10 @@ def _change_matching(
 
     from assistly.views.job_filter import matching
 
+    held = 0
     if not wanted.statuses:
+        if "scheduled" in change.statuses:
+            held = sum(1 for _ in matching(storage, replace(wanted, statuses=("processing",))))
         wanted = replace(wanted, statuses=change.statuses)
     left_out: Counter[str] = Counter()
     seen: list[tuple[int, Job | None]] = []
@@ -157,6 +160,10 @@ def _change_matching(
     _change_all(out, storage, change, seen, wanted, person, dry_run=dry_run)
     for reason, count in left_out.items():
         out.remark(f"{count} left out: {reason}")
+    if held:
+        out.remark(
+            f"{held} left out: a worker holds {'it' if held == 1 else 'them'} (see --status processing)"
+        )
 
 
 def _change_all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,11 +27,6 @@ def shift(text: str) -> timedelta:
         raise typer.BadParameter("write a sign in front: +2h is later, -30m is earlier")
     length = duration(text[1:])
     return length if text[0] == "+" else -length
-
-
-def later(given: datetime | timedelta) -> datetime:
-    """A time, or a duration from now, as a time."""
-    return datetime.now(UTC) + given if isinstance(given, timedelta) else given
 
 
 def cancel(
@@ -105,7 +100,7 @@ def move(
     given = [value for value in (when, to, by_how_much) if value is not None]
     if len(given) != 1:
         raise typer.BadParameter("give one new time: TIME behind the id, --to TIME, or --shift +2h")
-    target = None if by_how_much is not None else later(given[0])
+    target = to if when is None else when
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
         at = target or moved_by(job.due_at, by_how_much or timedelta(0))
@@ -125,7 +120,12 @@ def moved_by(at: datetime, length: timedelta) -> datetime:
     try:
         return at + length
     except OverflowError:
-        raise InvalidValue(f"there is no time {length} from {at}: the year must be 1 to 9999") from None
+        from assistly.views.jobs import span
+
+        side = "before" if length < timedelta(0) else "after"
+        raise InvalidValue(
+            f"there is no time {span(abs(length))} {side} {at}: the year must be 1 to 9999"
+        ) from None
 
 
 def remove(
@@ -197,7 +197,7 @@ def replay(
         bool, typer.Option("--all", help="Every dead letter that was neither missed nor of unknown outcome.")
     ] = False,
     unknown: Annotated[
-        bool, typer.Option("--unknown", help="Of many: those with an unknown outcome, too.")
+        bool, typer.Option("--unknown", help="Also those that may have been published already.")
     ] = False,
     missed: Annotated[
         bool, typer.Option("--missed", help="Of many: those that were not claimed in time, too.")
@@ -215,17 +215,22 @@ def replay(
     """Schedule dead letters and cancelled jobs anew, to be published now.
 
     With --all or filter options it replays all dead letters that match, after asking; cancelled jobs with
-    --status cancelled. That leaves out those with an unknown outcome, which may have been published already:
-    look at the platform, then use `jobs resolve`. It also leaves out those that were missed: they are late.
+    --status cancelled. It leaves out those that were missed: they are late. A job with an unknown outcome may
+    have been published already, and is replayed only with --unknown: look at the platform, then use
+    `jobs resolve`.
     """
-    if ids and (unknown or missed):
-        raise typer.BadParameter("--unknown and --missed go with --all or filter options")
-    target = None if at is None else later(at)
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
-        from assistly.storage import NotFound
+        from assistly.storage import Conflict, NotFound
 
-        again = tx.queue.replay(job.id, scheduled_at=target)
+        if job.outcome_unknown and not unknown:
+            raise Conflict(
+                f"job {job.id} may have been published already: look at {job.platform}, then `assistly jobs "
+                f"resolve {job.id} --posted` or `--not-posted`; --unknown replays it all the same"
+            )
+        # Of others the outcome might become unknown before they are replayed.
+        is_replayable = job.status in ("dead_letter", "cancelled")
+        again = tx.queue.replay(job.id, scheduled_at=at) if is_replayable else None
         if again is None:
             raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
         return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}

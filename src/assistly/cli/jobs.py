@@ -120,7 +120,7 @@ def _row(out: Output, job: Job, *, has_errors: bool) -> tuple[str, ...]:
 
 
 def _error(job: Job) -> str:
-    return job.dead_letter_reason or job.last_error or ""
+    return "" if job.status == "posted" else job.dead_letter_reason or job.last_error or ""
 
 
 @jobs.command(short_help="Show all about a job, and what happens next.")
@@ -172,8 +172,8 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
         ("created", out.time(job.created_at)),
         ("scheduled for", out.time(job.scheduled_at)),
         ("due", out.time(job.due_at) if job.status in ("scheduled", "retrying") else ""),
-        ("at most late", span(job.max_lateness) if job.max_lateness is not None else ""),
-        ("attempts", f"{job.retries} of {job.max_retries} failed"),
+        ("at most late", span(job.max_lateness, exact=True) if job.max_lateness is not None else ""),
+        ("attempts", _attempts(job)),
         ("held by", job.worker_id or ""),
         ("lease until", out.time(job.lease_until) if job.lease_until else ""),
         ("publishing since", out.time(job.publish_started_at) if job.publish_started_at else ""),
@@ -187,7 +187,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
     ]
     out.table((), [(name, " ".join(value.split())) for name, value in rows if value])
     if job.attempts:
-        out.say("\nfailed attempts")
+        out.say("\nattempts that failed, or whose outcome was unknown")
         attempts = [
             (
                 str(attempt.number),
@@ -210,6 +210,11 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
     out.say("\nwhat happens next, and why")
     for reason in found.reasons:
         out.say(reason.text(out.time))
+
+
+def _attempts(job: Job) -> str:
+    text = f"{job.retries} of {job.max_retries} failed"
+    return text if job.replayed_at is None else f"{text} since it was scheduled again"
 
 
 def _person(payload: dict[str, Any]) -> tuple[str, str]:
@@ -249,14 +254,13 @@ def add(
 ) -> None:
     """Add a job, to be published now or --at a time."""
     out = Output(json=json, utc=utc)
-    when = None if at is None else job_commands.later(at)
 
     def work(tx: Storage) -> tuple[Job, bool]:
         existed = key is not None and tx.queue.find_by_key(key) is not None
         job = tx.queue.schedule(
             platform,
             content,
-            when,
+            at,
             idempotency_key=key,
             metadata=metadata,
             max_retries=max_retries,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from .values import duration
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON: one document, or a line for each record.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Utc = Annotated[bool, typer.Option("--utc", help="Show times in UTC, not in the local time zone.")]
 Create = Annotated[bool, typer.Option("--create", help="Create the database if there is none.")]
 By = Annotated[
@@ -22,4 +19,3 @@ Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why, f
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")]
-Duration = Annotated[timedelta | None, typer.Option(parser=duration, metavar="DURATION")]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .opening import opened
-from .options import By, Duration, Json, Note, Utc
-from .output import Output, jsonable, one_line
-from .values import time_from_now
+from .options import By, Json, Note, Utc
+from .output import Output, jsonable, one_line, plural
+from .values import positive_duration, time_from_now
 
 if TYPE_CHECKING:
-    from assistly.storage import Platform
+    from assistly.storage import Platform, Storage
 
 platforms = typer.Typer(
     name="platforms",
@@ -38,7 +39,7 @@ def list_platforms(json: Json = False, utc: Utc = False) -> None:
             (
                 platform.name,
                 _state(out, platform),
-                _limit(platform),
+                "-" if platform.limit is None else limit_text(platform.limit),
                 platform.by or "-",
                 one_line(platform.reason or "-"),
             )
@@ -53,27 +54,43 @@ def list_platforms(json: Json = False, utc: Utc = False) -> None:
 def pause(
     platform: Name,
     until: Annotated[
-        str | None,
+        Any,
         typer.Option(
-            metavar="TIME", help="When it ends, with an offset, or as +2h. Default: with `platforms resume`."
+            parser=time_from_now,
+            metavar="TIME",
+            help="When it ends, with an offset, or as +2h. Default: with `platforms resume`.",
         ),
     ] = None,
     by: By = None,
-    note: Note = None,
+    note: Annotated[
+        str | None,
+        typer.Option(
+            "--note", metavar="TEXT", help="Why: the reason in `platforms list`, and for the event."
+        ),
+    ] = None,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
     """Pause a platform: no worker takes its jobs. Those that workers hold already are still published."""
+    from assistly.storage import InvalidValue
+
     from . import audit
 
     out = Output(json=json, utc=utc)
-    end = None if until is None else time_from_now(until)
-    with opened(out) as storage, storage.transaction() as tx:
-        paused = tx.platforms.pause(platform, until=_end(end), reason=note, by=by)
-        audit.record(
-            tx, "platforms.pause", by=by, note=note, platform=platform, until=jsonable(paused.paused_until)
-        )
-    _print(out, paused)
+    with opened(out) as storage:
+        with storage.transaction() as tx:
+            before = tx.platforms.get(platform)
+            paused = tx.platforms.pause(platform, until=until, reason=note, by=by)
+            if not paused.paused:
+                raise InvalidValue(
+                    f"--until {out.time(until)} is over already: nothing was changed; `assistly platforms "
+                    f"resume {platform}` ends a pause"
+                )
+            end = jsonable(paused.paused_until)
+            audit.record(tx, "platforms.pause", by=by, note=note, platform=platform, until=end)
+        _print(out, paused)
+        if before is None:
+            _note_unknown(out, storage, platform)
 
 
 @platforms.command()
@@ -99,7 +116,10 @@ def limit(
     count: Annotated[
         int | None, typer.Argument(min=1, help="How many jobs. Leave it out with --none.")
     ] = None,
-    per: Duration = None,
+    per: Annotated[
+        timedelta | None,
+        typer.Option(parser=positive_duration, metavar="DURATION", help="In how long: 90s, 30m, 1h."),
+    ] = None,
     none: Annotated[bool, typer.Option("--none", help="End the limit.")] = False,
     by: By = None,
     note: Note = None,
@@ -112,31 +132,52 @@ def limit(
     if none == (count is not None) or (count is None) != (per is None):
         raise typer.BadParameter("give COUNT and --per DURATION, or --none to end the limit")
     out = Output(json=json, utc=utc)
-    with opened(out) as storage, storage.transaction() as tx:
-        limited = tx.platforms.limit(platform, count, per)
-        audit.record(
-            tx, "platforms.limit", by=by, note=note, platform=platform, count=count, per=jsonable(per)
-        )
-    _print(out, limited)
+    with opened(out) as storage:
+        with storage.transaction() as tx:
+            before = tx.platforms.get(platform)
+            limited = tx.platforms.limit(platform, count, per)
+            audit.record(
+                tx, "platforms.limit", by=by, note=note, platform=platform, count=count, per=jsonable(per)
+            )
+        _print(out, limited)
+        if before is None:
+            _note_unknown(out, storage, platform)
 
 
-def _end(end: datetime | timedelta | None) -> datetime | None:
-    from datetime import UTC
+def _note_unknown(out: Output, storage: Storage, platform: str) -> None:
+    """Say on stderr if there is nothing on this platform, so that its name may be misspelt."""
+    from difflib import get_close_matches
 
-    return datetime.now(UTC) + end if isinstance(end, timedelta) else end
+    from assistly.storage import StorageUnavailable
+    from assistly.views.status import platform_names, schedule_platforms
+
+    with suppress(StorageUnavailable):  # what was asked for is done
+        if storage.queue.list(platform=platform, limit=1) or platform in schedule_platforms(storage):
+            return
+        names = platform_names(storage) - {platform}
+        near = " or ".join(get_close_matches(platform, names))
+        asked = f"; did you mean {near}?" if near else ""
+        out.remark(f"note: there is no job on {platform}, and there never was a pause or limit{asked}")
 
 
 def _print(out: Output, platform: Platform) -> None:
-    out.result(platform, f"{platform.name}: {_state(out, platform)}, {_limit(platform)}")
+    limit = "no limit" if platform.limit is None else f"limit {limit_text(platform.limit)}"
+    out.result(platform, f"{platform.name}: {_state(out, platform)}, {limit}")
 
 
 def _state(out: Output, platform: Platform) -> str:
-    if not platform.paused:
-        return "not paused"
-    if platform.paused_until is None:
-        return "paused until somebody resumes it"
-    return f"paused until {out.time(platform.paused_until)}"
+    return paused_text(out, platform.paused_until, None) if platform.paused else "not paused"
 
 
-def _limit(platform: Platform) -> str:
-    return "no limit" if platform.limit is None else f"{platform.limit[0]} per {platform.limit[1]}"
+def paused_text(out: Output, until: datetime | None, by: str | None) -> str:
+    """That a platform is paused, by whom, and until when."""
+    end = "somebody resumes it" if until is None else out.time(until)
+    return f"paused{'' if by is None else f' by {by}'} until {end}"
+
+
+def limit_text(limit: tuple[int, timedelta]) -> str:
+    """The limit of a platform: 3 jobs in 10 s."""
+    from assistly.views.jobs import span
+
+    count, per = limit
+    return f"{plural(count, 'job')} in {span(per, exact=True)}"

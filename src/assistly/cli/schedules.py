@@ -10,7 +10,7 @@ import typer
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
 from .output import Output, compact, jsonable, one_line
-from .values import duration, json_object, time
+from .values import duration, json_object, positive_duration, time_from_now
 
 if TYPE_CHECKING:
     from assistly.storage import Schedule, Storage
@@ -71,27 +71,46 @@ def put(
     ] = None,
     every: Annotated[
         timedelta | None,
-        typer.Option(parser=duration, metavar="DURATION", help="As 90s, 30m, 6h, 1d or 2w."),
+        typer.Option(parser=positive_duration, metavar="DURATION", help="As 90s, 30m, 6h, 1d or 2w."),
     ] = None,
     zone: Annotated[str, typer.Option(help="The time zone of --cron, as Europe/Berlin.")] = "UTC",
     starts_at: Annotated[
-        datetime | None,
-        typer.Option("--from", parser=time, metavar="TIME", help="The first possible time. Default: now."),
+        Any,
+        typer.Option(
+            "--from",
+            parser=time_from_now,
+            metavar="TIME",
+            help="The first possible time, with an offset, or as +2h. Default: now.",
+        ),
     ] = None,
     ends_at: Annotated[
-        datetime | None,
-        typer.Option("--until", parser=time, metavar="TIME", help="The last one. Default: without end."),
+        Any,
+        typer.Option(
+            "--until",
+            parser=time_from_now,
+            metavar="TIME",
+            help="The last one, or +2h. Default: without end.",
+        ),
     ] = None,
     metadata: Annotated[
         dict[str, Any] | None, typer.Option(parser=json_object, metavar="JSON", help="An object.")
     ] = None,
     max_lateness: Annotated[
         timedelta | None,
-        typer.Option(parser=duration, metavar="DURATION", help="How late it may be published."),
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            help="How late a job may be published, as 2h; then it is a dead letter.",
+        ),
     ] = None,
     max_retries: Annotated[int | None, typer.Option(min=1, help="The most attempts of a job.")] = None,
     catch_up: Annotated[
-        str, typer.Option(metavar="none|last|all", help="Which missed ones are made up for.")
+        str,
+        typer.Option(
+            metavar="none|last|all",
+            help="Which missed times that have no job yet are made up for. See --max-lateness for the jobs "
+            "that exist.",
+        ),
     ] = "none",
     disabled: Annotated[bool, typer.Option("--disabled", help="Store it without making jobs.")] = False,
     by: By = None,
@@ -99,9 +118,16 @@ def put(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Store a schedule, in place of the one of this name, and change its waiting jobs."""
+    """Store a schedule, in place of the one of this name, and change its waiting jobs.
+
+    Workers make the jobs a day ahead. One that exists is published when a worker is back, however late,
+    unless --max-lateness is given: always give it. --catch-up decides only about times for which there is no
+    job yet.
+    """
     from . import audit
 
+    if (cron is None) == (every is None):
+        raise typer.BadParameter("give either --cron '0 9 * * MON' or --every 6h")
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         with storage.transaction() as tx:
@@ -217,7 +243,11 @@ def _existing(storage: Storage, id: str) -> Schedule:
 
 
 def _times(schedule: Schedule) -> str:
-    return f"{schedule.cron} {schedule.zone}" if schedule.cron else f"every {schedule.every}"
+    from assistly.views.jobs import span
+
+    return (
+        f"{schedule.cron} {schedule.zone}" if schedule.cron else f"every {span(schedule.every, exact=True)}"
+    )
 
 
 def _next(storage: Storage, schedule: Schedule) -> datetime | str:
@@ -262,6 +292,8 @@ def _document(schedule: Schedule, next: datetime | str) -> dict[str, Any]:
 
 
 def _print(out: Output, storage: Storage, schedule: Schedule) -> None:
+    from assistly.views.jobs import span
+
     next = _next(storage, schedule)
     out.record(
         _document(schedule, next),
@@ -273,7 +305,7 @@ def _print(out: Output, storage: Storage, schedule: Schedule) -> None:
             ("from", out.time(schedule.starts_at)),
             ("until", "without end" if schedule.ends_at is None else out.time(schedule.ends_at)),
             ("catch up", schedule.catch_up),
-            ("max lateness", "any" if schedule.max_lateness is None else str(schedule.max_lateness)),
+            ("max lateness", span(schedule.max_lateness, exact=True)),
             ("max retries", "the default" if schedule.max_retries is None else str(schedule.max_retries)),
             ("content", one_line(schedule.content)),
             ("metadata", compact(schedule.metadata)),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .opening import opened, storage_place
-from .options import Json, Utc
-from .output import Output, count_text, jsonable, one_line, plural
+from .options import Utc
+from .output import Output, count_text, jsonable, one_line
 
 if TYPE_CHECKING:
     from assistly.storage import Storage
@@ -26,7 +26,9 @@ def status(
             "--watch", min=0.1, metavar="SECONDS", help="Show it again after this time, until Ctrl-C."
         ),
     ] = None,
-    json: Json = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document; with --watch a line of JSON each time.")
+    ] = False,
     utc: Utc = False,
 ) -> None:
     """Show what the storage holds, what is late, and what needs a person.
@@ -167,17 +169,14 @@ def _platform(out: Output, platform: PlatformState) -> tuple[str, ...]:
 
 
 def _states(out: Output, platform: PlatformState) -> list[str]:
-    from assistly.views.jobs import span
+    from .platforms import limit_text, paused_text
 
     states = []
     if platform.paused:
-        until = out.time(platform.paused_until) if platform.paused_until else "somebody resumes it"
         reason = f": {platform.pause_reason}" if platform.pause_reason else ""
-        by = f" by {platform.paused_by}" if platform.paused_by else ""
-        states.append(f"paused until {until}{by}{reason}")
+        states.append(f"{paused_text(out, platform.paused_until, platform.paused_by)}{reason}")
     if platform.limit is not None:
-        count, per = platform.limit
-        states.append(f"limit {plural(count, 'job')} in {span(per)}, {platform.available} now")
+        states.append(f"limit {limit_text(platform.limit)}, {platform.available} now")
     if platform.worker_seen is False:
         states.append("no worker seen")
     return states

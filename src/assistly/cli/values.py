@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import typer
@@ -22,8 +22,31 @@ def duration(text: str) -> timedelta:
     raise typer.BadParameter(f"{shortened(text, 40)!r} is no duration: write 90s, 30m, 6h, 1d or 2w")
 
 
+def positive_duration(text: str) -> timedelta:
+    """Parse a duration above zero."""
+    length = duration(text)
+    if not length:
+        raise typer.BadParameter("it must be above zero: 90s, 30m, 1h")
+    return length
+
+
 def time(text: str) -> datetime:
     """Parse a time with its offset from UTC."""
+    return _time(text, "")
+
+
+def time_from_now(text: str) -> datetime:
+    """Parse a time with its offset from UTC, or with a + in front a duration from now: +2h."""
+    if not text.startswith("+"):
+        return _time(text, ", or +2h for two hours from now")
+    length = duration(text[1:])
+    try:
+        return datetime.now(UTC) + length
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is too far away: a year has four digits") from None
+
+
+def _time(text: str, alternative: str) -> datetime:
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
@@ -31,14 +54,9 @@ def time(text: str) -> datetime:
     if parsed is None or parsed.utcoffset() is None:
         raise typer.BadParameter(
             f"{shortened(text, 40)!r} is no time with an offset: write 2026-03-01T09:00+01:00, or "
-            "2026-03-01T08:00Z"
+            f"2026-03-01T08:00Z{alternative}"
         )
     return parsed
-
-
-def time_from_now(text: str) -> datetime | timedelta:
-    """Parse a time with its offset from UTC, or with a + in front a duration from now: +2h."""
-    return duration(text[1:]) if text.startswith("+") else time(text)
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def why(id: Id, json: Json = False, utc: Utc = False) -> None:
         out.document({"id": id, "status": status, "reasons": reasons_document(out, found)})
     else:
         if found.job is not None:
-            out.say(f"Job {id} on {found.job.platform} is {str(found.job.status).replace('_', ' ')}.")
+            status = "a dead letter" if found.job.status == "dead_letter" else str(found.job.status)
+            out.say(f"Job {id} on {found.job.platform} is {status}.")
         for reason in found.reasons:
             out.say(reason.text(out.time))
     if found.job is None:

@@ -99,6 +99,9 @@ def worker(
             "check_for": check_for,
         }
         publishers = _publishers(publish, webhook_secret)
+        for platform in options["platform_concurrency"] or {}:
+            if platform not in publishers:
+                raise typer.BadParameter(f"--limit names {platform!r}, which no --publish has")
         _run(publishers, options, end, stop, exponential=exponential, drain=drain)
 
 

@@ -396,9 +396,9 @@ class Schedule:
     Slots are the times of `cron` in the wall-clock time of `zone`, or `starts_at` and each `every` after it;
     one of the two is None. `starts_at` is the time of the first `put` unless it was given; after `ends_at`
     there are no slots (None: without end). `max_lateness` and `max_retries` are those of the jobs (None: the
-    defaults of `queue.schedule`). `catch_up` says which slots still become jobs that passed while nobody ran
-    the schedules: "none", "last" or "all" of them. `updated_at` is when one of these was changed last.
-    `made_until`: no slot up to then becomes a job any more.
+    defaults of `queue.schedule`). `catch_up` says which slots still become jobs that passed before they had
+    one, since nobody ran the schedules: "none", "last" or "all" of them. `updated_at` is when one of these
+    was changed last. `made_until`: no slot up to then becomes a job any more.
     """
 
     id: str

@@ -110,6 +110,8 @@ def checked_cron(expression: object) -> str:
         if isinstance(error, InvalidValue):
             raise
         reason = str(error).lower() if isinstance(error, CronSimError) else "bad number"
+        if "-" in text:
+            reason += "; a range goes upwards, and a week from SUN to SAT: write FRI,SAT,SUN,MON for FRI-MON"
         raise InvalidValue(
             f"cron {check.shown(text)} is not valid ({reason}): its five fields are {_FIELDS}"
         ) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -175,10 +177,11 @@ def _dead(job: Job) -> Reason:
     replay = f"`assistly jobs replay {job.id}` schedules it again"
     if job.outcome_unknown:
         text = (
-            "Publishing began at {began}, and nobody knows how it ended, so it is not tried again by itself: "
-            "{reason}. Look for the post on {platform}. If it is there, type `assistly jobs resolve {id} "
-            "--posted` (with --remote-id if you know it); if it is not, `assistly jobs resolve {id} "
-            "--not-posted`, which publishes it now."
+            "Publishing began at {began}, and nobody knows how it ended: {reason}. If its publisher has a "
+            "check, a worker asks it, and may publish the job again; else a person answers. Look for the "
+            "post on {platform}. If it is there, type `assistly jobs resolve {id} --posted` (with "
+            "--remote-id if you know it); if it is not, `assistly jobs resolve {id} --not-posted`, which "
+            "publishes it now."
         )
         details |= {"began": job.publish_started_at, "platform": job.platform, "id": job.id}
         return Reason(ReasonCode.UNKNOWN, text, details)
@@ -187,12 +190,12 @@ def _dead(job: Job) -> Reason:
             "No worker claimed it within {allowed} after {scheduled_at}, which is as late as it may be. It "
             f"was given up at {{since}}. {replay}, if it still makes sense."
         )
-        details |= {"allowed": span(job.max_lateness), "scheduled_at": job.scheduled_at}
+        details |= {"allowed": span(job.max_lateness, exact=True), "scheduled_at": job.scheduled_at}
         return Reason(ReasonCode.MISSED, text, details)
     tried = "after {retries} of {max_retries} attempts"
     if job.retries < job.max_retries:
-        tried += ", since the error was one that trying again does not mend"
-    text = f"It was given up at {{since}} {tried}: {{reason}}. Mend the cause; then {replay}."
+        tried += ", since retrying does not help"
+    text = f"It was given up at {{since}} {tried}: {{reason}}. Fix the cause; then {replay}."
     details |= {"retries": job.retries, "max_retries": job.max_retries}
     return Reason(ReasonCode.DEAD, text, details)
 
@@ -210,7 +213,7 @@ def _held(job: Job, now: datetime) -> Reason:
         text = (
             "Worker {worker} began to publish it at {began}, and its lease ran out at {lease_until}: nobody "
             "knows whether it was published. The next claim of any worker makes it a dead letter with an "
-            f"unknown outcome, which `assistly jobs resolve {job.id}` answers."
+            f"unknown outcome, which `assistly jobs resolve {job.id}` answers, or the check of its publisher."
         )
         return Reason(ReasonCode.LEASE_OVER, text, details)
     if is_over:
@@ -243,7 +246,7 @@ def _waiting(storage: Storage, job: Job, now: datetime) -> list[Reason]:
             "It is more than {allowed} late, which is as late as it may be: the next claim makes it a dead "
             f"letter (missed). `assistly jobs move {job.id} +1m` gives it another time."
         )
-        return [Reason(ReasonCode.LATE, text, {"allowed": span(job.max_lateness)})]
+        return [Reason(ReasonCode.LATE, text, {"allowed": span(job.max_lateness, exact=True)})]
     if job.retries:
         reasons.append(_retrying(job))
     if not is_due:
@@ -276,9 +279,9 @@ def _is_paused_at(platform: Platform, at: datetime) -> bool:
 
 
 def _paused(platform: Platform) -> Reason:
-    end = "until somebody resumes it" if platform.paused_until is None else "until {until}"
-    text = f"The platform {{platform}} is paused {end}"
+    text = "The platform {platform} is paused"
     text += " by {by}" if platform.by is not None else ""
+    text += " until somebody resumes it" if platform.paused_until is None else " until {until}"
     text += ": {reason}" if platform.reason else ""
     text += ". `assistly platforms resume {platform}` ends the pause."
     details = {
@@ -296,8 +299,17 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
     details: dict[str, Any]
     limit = None if platform is None else platform.limit
     if limit is not None and storage.platforms.available(job.platform, now=now) == 0:
-        details = {"platform": job.platform, "count": limit[0], "per": span(limit[1])}
-        text = "The budget of {platform} is used up: all workers together publish {count} in {per} there."
+        details = {
+            "platform": job.platform,
+            "count": limit[0],
+            "per": span(limit[1], exact=True),
+            "left": span(_until_next_token(storage, job.platform, limit, now)),
+        }
+        text = (
+            "The budget of {platform} is used up: all workers together publish {count} in {per} there, and "
+            "the next is free in {left}. `assistly platforms limit {platform} COUNT --per DURATION` changes "
+            "the limit."
+        )
         reasons.append(Reason(ReasonCode.BUDGET, text, details))
     ahead, of_platform = _ahead(storage, job)
     if ahead:
@@ -319,6 +331,19 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
         text = "It has been due since {due_at}, and nothing holds it back: a worker claims it next."
         reasons.append(Reason(ReasonCode.NOTHING, text, {"due_at": job.due_at}))
     return reasons
+
+
+def _until_next_token(
+    storage: Storage, platform: str, limit: tuple[int, timedelta], now: datetime
+) -> timedelta:
+    """The whole seconds after which the limit lets a job through."""
+    count, per = limit
+
+    def is_free(seconds: int) -> bool:
+        return storage.platforms.available(platform, now=now + timedelta(seconds=seconds)) != 0
+
+    longest = ceil(per / count / timedelta(seconds=1))
+    return timedelta(seconds=bisect_left(range(longest), True, key=is_free))
 
 
 def _ahead(storage: Storage, job: Job) -> tuple[int, int]:
@@ -378,14 +403,18 @@ def shown_count(count: int) -> str:
     return f"{count:,}+" if count >= COUNT_LIMIT else f"{count:,}"
 
 
-def span(length: timedelta | None) -> str:
-    """A length of time in its two largest units: 2 h 5 min."""
+def span(length: timedelta | None, *, exact: bool = False) -> str:
+    """A length of time in its two largest units, or if it shall be `exact` in all: 2 h 5 min."""
     if length is None:
         return "any time"
-    seconds = max(0, round(length.total_seconds()))
+    rest = max(timedelta(0), length)
+    if not exact:
+        rest = timedelta(seconds=round(rest.total_seconds()))
     parts = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, seconds = divmod(seconds, size)
+    for unit, size in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1))):
+        count, rest = divmod(rest, size)
         if count:
             parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
+    if rest:
+        parts.append(f"{rest.total_seconds():.6f}".rstrip("0").rstrip(".") + " s")
+    return " ".join(parts if exact else parts[:2]) or "0 s"

@@ -208,6 +208,21 @@ def _waiting(storage: Storage) -> Iterator[Job]:
         after = page[-1]
 
 
+def platform_names(storage: Storage) -> set[str]:
+    """The platforms of waiting and held jobs, dead letters, schedules, pauses and limits.
+
+    10,000 jobs of each status are looked at, and 1,000 schedules.
+    """
+    names = unfinished(storage, datetime.now(UTC)).names
+    names |= {platform.name for platform in storage.platforms.list()}
+    return names | schedule_platforms(storage)
+
+
+def schedule_platforms(storage: Storage) -> set[str]:
+    """The platforms of the first 1,000 schedules."""
+    return {schedule.platform for schedule in storage.schedules.list(limit=1000)}
+
+
 def of_status(storage: Storage, name: str) -> Iterator[Job]:
     """Yield all jobs of a status by id. It reads a page at a time."""
     after = 0

@@ -17,6 +17,8 @@ from assistly.storage.validation import wrong_type
 from .storage_calls import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .counts import Ending, JobCounts
     from .threads import MessageQueue, Runtime, Thread
 
@@ -81,7 +83,7 @@ _LEVELS = {
     EventKind.FAILED: logging.WARNING,
     EventKind.PAUSED: logging.WARNING,
 }
-"""Of the others: ERROR."""
+"""Of the others: ERROR. An unknown outcome that a check is asked about: WARNING."""
 
 _COUNTED: dict[EventKind, Ending] = {
     EventKind.PUBLISHED: "posted",
@@ -110,12 +112,23 @@ def checked_hook(hook: object) -> Hook | None:
 
 
 class Reporter:
-    """Logs and counts events, and calls the hook with them, on a thread of its own. Thread-safe."""
+    """Logs and counts events, and calls the hook with them, on a thread of its own. Thread-safe.
 
-    def __init__(self, runtime: Runtime, counts: JobCounts, hook: Hook | None) -> None:
+    `checked` has the platforms whose publishers have a check, and how many seconds after an outcome has
+    become unknown it is asked.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        counts: JobCounts,
+        hook: Hook | None,
+        checked: Mapping[str, float],
+    ) -> None:
         self._runtime = runtime
         self._counts = counts
         self._hook = hook
+        self._checked = checked
         self._events: MessageQueue[WorkerEvent | None] = runtime.queue()
         self._mutex = threading.Lock()
         self._thread: Thread | None = None
@@ -133,9 +146,15 @@ class Reporter:
 
     def report(self, event: WorkerEvent) -> None:
         """Log the event, and hand it to the hook."""
-        level = _LEVELS.get(event.kind, logging.ERROR)
+        level, then = _LEVELS.get(event.kind, logging.ERROR), ""
+        if event.kind is EventKind.UNKNOWN and event.job is not None:
+            pause = self._checked.get(event.platform)
+            if pause is None:
+                then = f"; {to_resolve(event.job)}"
+            else:
+                level, then = logging.WARNING, f"; the check of {event.platform} is asked in {pause:g} s"
         if logger.isEnabledFor(level):
-            logger.log(level, "%s", described(event))
+            logger.log(level, "%s%s", described(event), then)
         if self._hook is not None:
             self._hand_over(event)
 
@@ -201,6 +220,11 @@ def _ending(event: WorkerEvent, job: Job) -> str:
             return f": its outcome is not stored; here it {event.error}"
         case _:
             return f" is a dead letter: {event.error}"
+
+
+def to_resolve(job: Job) -> str:
+    """What a person does about an unknown outcome."""
+    return f"look at {job.platform}, then `assistly jobs resolve {job.id} --posted` or `--not-posted`"
 
 
 def as_remote_id(remote_id: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import shlex
 import threading
 from concurrent.futures import CancelledError, Future
 from functools import partial
@@ -281,6 +282,8 @@ def _log_late(call: PublisherCall[Any], answer: object) -> None:
         how = f"it returned {answer}"
     else:
         how = "it was published" if answer is None else f"it was published as {answer}"
+        given = "" if answer is None else f" --remote-id {shlex.quote(str(answer))}"
+        how += f": `assistly jobs resolve {job.id} --posted{given}`"
     level = logging.WARNING if call.what == "check" else logging.ERROR
     text = "job %d on %s: after its time limit the %s ended: %s"
     logger.log(level, text, job.id, job.platform, call.what, how)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from assistly.storage import validation as check
 from assistly.storage.errors import InvalidValue
+from assistly.storage.records import Job
 from assistly.storage.retry import RetryPolicy
 from assistly.storage.storage import Storage
 
@@ -96,6 +97,17 @@ class CheckedOptions:
     def platforms(self) -> list[str]:
         """The platforms that the worker serves."""
         return [*self.publishers]
+
+    @property
+    def checks(self) -> dict[str, Callable[[Job], object]]:
+        """The checks of publishers that are asked about unknown outcomes, by platform."""
+        if self.check_for < self.check_pause:
+            return {}
+        return {
+            platform: publisher.check
+            for platform, publisher in self.publishers.items()
+            if publisher.check is not None
+        }
 
     def retry_policy(self, platform: str) -> RetryPolicy | None:
         """The policy for a platform; None stands for the storage's policy."""

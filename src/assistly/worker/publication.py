@@ -34,7 +34,10 @@ class Publication:
 
     @property
     def attempt(self) -> int:
-        """The number of this attempt, from 1 since the job was scheduled, replayed or resolved."""
+        """The number of this attempt, from 1 since the job was scheduled, replayed or resolved.
+
+        So it is 1 again after an unknown outcome.
+        """
         return self._job.retries + 1
 
     def checkpoint(self, data: Json) -> Job:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import LockLost, NotFound, StatusConflict, StorageClosed
 from assistly.storage.stores.settling import OUTCOME_UNKNOWN
 
-from .events import EventKind, WorkerEvent
+from .events import EventKind, WorkerEvent, to_resolve
 from .processing import error_text, storable_remote_id
 from .publisher import CheckResult, NotPosted, StillUnknown, Unknown, WasPosted
 from .storage_calls import described, logger
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LONGEST_PAUSE = 3600.0
 """Seconds from one question about a job to the next, at most."""
 _ROUND_SECONDS = 10.0
+# A question counts as the last one if there is not time for so many more pauses.
+_LAST_PAUSES = 1.25
 _PAGE = 100
 _PAGES = 10
 _MOST_ASKED = 100
@@ -63,17 +65,14 @@ class Reconciler:
         self._is_ending = is_ending
         self._first, self._longest = options.check_pause, max(LONGEST_PAUSE, options.check_pause)
         self._for = options.check_for
-        self._checks = {
-            platform: publisher.check
-            for platform, publisher in options.publishers.items()
-            if publisher.check is not None and options.check_for
-        }
+        self._checks = options.checks
         self.interval = min(options.check_pause, _ROUND_SECONDS)
         """Seconds from one round to the next."""
         self._owner_id = f"{options.worker_id[:64]}-{secrets.token_hex(8)}"
         self._questions = 0
         self._after: dict[str, int] = {}
         self._not_before: dict[tuple[int, int], float] = {}
+        self._left: set[tuple[int, int]] = set()
 
     @property
     def has_checks(self) -> bool:
@@ -148,7 +147,9 @@ class Reconciler:
 
     def _ask_in_turn(self, check: Check, job: Job) -> bool:
         """Ask, unless another worker has asked since the last pause; return whether it was asked."""
-        pause = max(self._first, min(self._unknown_for(job), self._longest))
+        unknown_for = self._unknown_for(job)
+        pause = max(self._first, min(unknown_for, self._longest))
+        is_last = unknown_for + _LAST_PAUSES * pause > self._for
         self._questions += 1
         lock = self._storage.lock.acquire(
             f"{self._owner_id}-{self._questions}",  # another one each time, since an owner may extend a lock
@@ -162,7 +163,7 @@ class Reconciler:
         if current is None or not current.outcome_unknown or current.claim != job.claim:
             self._storage.lock.release(lock)  # another has resolved it since this worker read it
             return False
-        if self._resolve(job, self._answer(check, job)):
+        if self._resolve(job, self._answer(check, job), is_last=is_last):
             self._storage.lock.release(lock)
         else:
             self._not_before[job.id, job.claim] = self._monotonic() + pause
@@ -180,18 +181,22 @@ class Reconciler:
             reason = f"the check raised {error_text(error, named=True)}"
         return StillUnknown(reason)
 
-    def _resolve(self, job: Job, answer: CheckResult) -> bool:
+    def _resolve(self, job: Job, answer: CheckResult, *, is_last: bool) -> bool:
         """Store the answer; False if there is none, or if a person has to decide."""
         name = f"job {job.id} on {job.platform}"
         if isinstance(answer, StillUnknown):
-            logger.warning("%s: its outcome is still unknown: %s", name, answer.reason or "no reason given")
+            text = f"{name}: its outcome is still unknown: {answer.reason or 'no reason given'}"
+            if is_last:
+                self._leave(job, f"{text}; {to_resolve(job)}")
+            else:
+                logger.warning("%s", text)
             return False
         if isinstance(answer, NotPosted) and _unknown_outcomes(job) > job.max_retries:
-            logger.error(
-                "%s was not published, says its platform; but its outcome was unknown in %d attempts, so a "
-                "person has to schedule it again",
-                name,
-                _unknown_outcomes(job),
+            self._leave(
+                job,
+                f"{name} was not published, says its platform; but its outcome was unknown in "
+                f"{_unknown_outcomes(job)} attempts, so a person decides: `assistly jobs resolve {job.id} "
+                "--not-posted` schedules it again",
             )
             return False
         posted = isinstance(answer, WasPosted)
@@ -206,6 +211,12 @@ class Reconciler:
             event = WorkerEvent(EventKind.RESOLVED, self._worker_id, job.platform, resolved)
             self._reporter.report(event)
         return True
+
+    def _leave(self, job: Job, why: str) -> None:
+        """Log, once for an attempt, that a person has to look at the job."""
+        if (job.id, job.claim) not in self._left:
+            self._left.add((job.id, job.claim))
+            logger.error("%s", why)
 
 
 def _lock_name(job: Job) -> str:

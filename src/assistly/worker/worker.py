@@ -157,7 +157,8 @@ class Worker:
         if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker is running already")
         caller = PublisherCaller(self._runtime, loop, self._options.timeout)
-        reporter = Reporter(self._runtime, self._counts, self._options.on_event)
+        checked = dict.fromkeys(self._options.checks, self._options.check_pause)
+        reporter = Reporter(self._runtime, self._counts, self._options.on_event, checked)
         worker_loop = WorkerLoop(self._runtime, self._storage, self._options, caller, self._pauses, reporter)
         try:
             self._current = WorkerRun(self._runtime, self._options, worker_loop)

@@ -85,10 +85,11 @@ class Schedules:
         `every` after it. `starts_at` (default: that of the schedule before, else now) is the first possible
         slot, `ends_at` the last one (default: without end). Slots before now count as missed.
 
-        Slots that were missed since nobody ran the schedules: `catch_up` "none" of them become jobs, the
-        "last" one, or "all"; never one that is later than `max_lateness`. `metadata`, `max_lateness` and
-        `max_retries` are those of the jobs, as in `queue.schedule`; content and metadata have at most 512 KiB
-        together.
+        Slots that have passed and have no job yet, since nobody ran the schedules: `catch_up` "none" of them
+        become jobs, the "last" one, or "all"; never one that is later than `max_lateness`. A job that exists
+        already is published however late, unless `max_lateness` is set: always set it. `metadata`,
+        `max_lateness` and `max_retries` are those of the jobs, as in `queue.schedule`; content and metadata
+        have at most 512 KiB together.
 
         Waiting jobs of the schedule get the new platform, content, metadata, max_lateness and max_retries.
         Those of slots to come that are no slots any more are removed; `run` makes those of new slots, from

@@ -48,7 +48,10 @@ def _imported(spec: str, module: str, attribute: str) -> Publisher:
         for name in attribute.split("."):
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {error}") from error
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            hint = " (start the worker in the folder of the module, or set PYTHONPATH)"
+        raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {error}{hint}") from error
     except Exception as error:
         raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {_located(error)}") from error
     fault = publisher_fault(found)
