@@ -5,6 +5,8 @@ Each process is forked from one that has imported the command already: a test of
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import pty
@@ -15,6 +17,8 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fcntl import ioctl
@@ -141,7 +145,21 @@ def _run(request: dict[str, Any]) -> None:
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["assistly", *request["arguments"]]
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:  # noqa: BLE001 - as the interpreter ends with it
+        traceback.print_exc()
+        code = 1
+    else:
+        code = 0
+    # What the interpreter does at its end, but for taking down all modules, which takes longer than the test.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(code))
 
 
 if __name__ == "__main__":
@@ -156,4 +174,5 @@ if __name__ == "__main__":
     for entry in COMMANDS.values():
         import_module(f"assistly.cli.{entry.module}")
 
+    gc.freeze()
     _run(_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,6 +13,7 @@ import psycopg
 import pytest
 
 from assistly import cli
+from assistly.storage.engines.sqlite.driver import sqlite3
 
 Run = Callable[..., tuple[int, str, str]]
 

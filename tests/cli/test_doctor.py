@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from assistly.doctor import checks, neutral, runner
+from assistly.doctor import checks, common, runner
 from assistly.storage import StorageCorrupt, StorageUnavailable, open_storage
+from assistly.storage.engines.sqlite.driver import sqlite3
 
 Finding = dict[str, Any]
 Check = Callable[..., list[Finding]]
@@ -61,6 +65,24 @@ def test_memory(run: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @sqlite_only
+def test_it_is_folded_on_a_terminal_but_not_what_is_to_be_copied(
+    run: Run, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    run("migrate")
+    with closing(sqlite3.connect("cli.db")) as connection:
+        connection.execute("DROP INDEX idx_queue_attention")
+    lines = run("doctor")[1].splitlines()
+    mend = next(line for line in lines if "CREATE INDEX" in line)
+    assert mend.strip() == (
+        "CREATE INDEX idx_queue_attention ON assistly_queue_jobs (attention_at, status) "
+        "WHERE attention_at IS NOT NULL"
+    )
+    assert [line for line in lines if len(line) > 80] == [mend]
+
+
+@sqlite_only
 def test_an_empty_folder_stays_empty(run: Run, engine: str) -> None:
     code, out, err = run("doctor")
     assert code == 1
@@ -88,7 +110,7 @@ def test_a_server_that_is_down(run: Run, engine: str, monkeypatch: pytest.Monkey
 def test_a_wrong_role_is_exit_code_1(
     run: Run, engine: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", database_url.replace("postgres:@", "nobody:canary@"))
+    monkeypatch.setenv("DATABASE_URL", make_conninfo(database_url, user="nobody", password="canary"))
     code, out, err = run("doctor", "--only", "connection")
     assert (code, "canary" in out + err) == (1, False)
     assert 'role "nobody" does not exist' in out
@@ -139,7 +161,7 @@ def test_a_variable_that_nothing_reads(check: Check, engine: str, monkeypatch: p
 def test_an_old_server(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     """No old one is installed, so its answer is replaced."""
     assert check("version")[0]["verdict"] == "ok"
-    monkeypatch.setattr(neutral, "SERVER_VERSION", "SELECT '14.9', '140009'")
+    monkeypatch.setattr(common, "SERVER_VERSION", "SELECT '14.9', '140009'")
     (found,) = check("version")
     assert (found["verdict"], "PostgreSQL 14.9" in found["reason"]) == ("problem", True)
 
@@ -216,7 +238,9 @@ def test_what_should_have_been_pruned(check: Check, sql: Sql, engine: str) -> No
         storage.approvals.add("a", {})
         storage.prune()
     assert check("prune")[0]["verdict"] == "ok"
-    sql("UPDATE assistly_nonces SET timestamp_ms = timestamp_ms - 86400000 - 7200000")
+    sql("UPDATE assistly_nonces SET timestamp_ms = timestamp_ms - 86400000 - 60000")
+    assert check("prune")[0]["verdict"] == "ok"
+    sql("UPDATE assistly_nonces SET timestamp_ms = timestamp_ms - 7140000")
     (found,) = check("prune")
     assert (found["verdict"], "nonces (for 2 h" in found["reason"]) == ("warning", True)
     with open_storage(auto_prune=False) as storage:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import sys
 from collections import namedtuple
 from collections.abc import Callable
@@ -21,6 +20,8 @@ import pytest
 
 from assistly.doctor import sqlite as checks
 from assistly.storage import SqliteBackend, Storage, open_storage
+from assistly.storage.engines.sqlite.driver import sqlite3
+from assistly.storage.engines.sqlite.logs import pages_missing_in_file
 from waiting import until
 
 Finding = dict[str, Any]
@@ -39,12 +40,12 @@ def _migrated(engine: str) -> None:
         storage.migrate()
 
 
-def changed_after(log: Path) -> None:
+def changed_after(log: Path, path: Path = FILE) -> None:
     """The times of files are measured in ticks of some milliseconds."""
 
     def is_newer() -> bool:
-        FILE.chmod(0o600)
-        return FILE.stat().st_ctime_ns > log.stat().st_ctime_ns
+        path.chmod(0o600)
+        return path.stat().st_ctime_ns > log.stat().st_ctime_ns
 
     until(is_newer)
 
@@ -66,10 +67,8 @@ def test_versions_without_it(version: str, engine: str) -> None:
 
 
 def test_this_version(check: Check) -> None:
-    from assistly.storage.engines.sqlite.driver import sqlite3 as used
-
     (found,) = check("sqlite-version")
-    assert used.sqlite_version in found["reason"]
+    assert sqlite3.sqlite_version in found["reason"]
 
 
 def test_two_copies_of_sqlite(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +92,24 @@ def test_a_damaged_file(run: Run, check: Check, sql: Sql) -> None:
         file.seek(page * size - 64)
         file.write(b"\xff" * 32)
     (found,) = check("integrity")
-    assert found["verdict"] == "problem"
+    assert (found["verdict"], "the file is damaged: " in found["reason"]) == ("problem", True)
     assert run("doctor", "--only", "integrity")[0] == 1
+
+
+def test_an_index_that_lacks_entries(check: Check, sql: Sql) -> None:
+    """As a lost write leaves it. The rows of sqlite_master are swapped, since SQLite keeps an index right."""
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+    sql("CREATE TABLE empty (due_at INTEGER, status TEXT)")
+    sql("CREATE INDEX empty_index ON empty (due_at) WHERE status IN ('scheduled', 'retrying')")
+    sql("PRAGMA writable_schema = ON")
+    sql(
+        "UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'empty_index') "
+        "WHERE name = 'idx_queue_due'"
+    )
+    (found,) = check("integrity")
+    assert found["verdict"] == "problem"
+    assert "row 1 missing from index idx_queue_due" in found["reason"]
 
 
 def test_no_database(run: Run, check: Check) -> None:
@@ -160,6 +175,41 @@ def test_a_log_that_was_brought_into_the_file_belongs_to_it(check: Check, sql: S
         sql("PRAGMA wal_checkpoint(PASSIVE)")
         assert Path("cli.db-wal").stat().st_size > 0
         assert verdict(check("old-wal")) == "ok"
+
+
+def test_a_log_of_which_a_reader_holds_a_part_back(check: Check, sql: Sql) -> None:
+    with open_storage(auto_prune=False) as storage, closing(sqlite3.connect(FILE)) as reader:
+        storage.queue.schedule("x", "a")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM assistly_queue_jobs").fetchall()
+        storage.queue.schedule("x", "b")
+        ((_, frames, moved),) = sql("PRAGMA wal_checkpoint(PASSIVE)")
+        assert 0 < moved < frames
+        changed_after(Path("cli.db-wal"))
+        assert verdict(check("old-wal")) == "ok"
+
+
+def test_a_log_of_a_file_that_became_shorter(check: Check, sql: Sql) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.events.append("a", "x" * 100_000)
+        sql("DELETE FROM assistly_events")
+        sql("VACUUM")
+        sql("PRAGMA wal_checkpoint(PASSIVE)")
+        changed_after(Path("cli.db-wal"))
+        assert verdict(check("old-wal")) == "ok"
+
+
+def test_a_log_that_is_just_being_brought_into_the_file(tmp_path: Path, engine: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+        for end in ("-wal", "-shm", ""):
+            shutil.copyfile(f"cli.db{end}", f"copy.db{end}")
+    path, index = Path("copy.db"), bytearray(Path("copy.db-shm").read_bytes())
+    changed_after(Path("copy.db-wal"), path)
+    assert pages_missing_in_file(path) > 0
+    index[128] = 1
+    Path("copy.db-shm").write_bytes(index)
+    assert pages_missing_in_file(path) == 0
 
 
 def test_it_leaves_no_log(run: Run) -> None:

@@ -114,6 +114,7 @@ def test_every_command_is_here() -> None:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandProcesses]:
     folder = tmp_path_factory.mktemp("commands")
+    (folder / "dangling.db").symlink_to("nowhere.db")
     (folder / "posts.jsonl").write_text('{"platform": "mastodon", "content": "from a file"}\n')
     with closing(CommandProcesses(folder)) as running:
         yield running
@@ -312,6 +313,15 @@ def test_a_file_that_is_no_database(processes: CommandProcesses, tmp_path: Path,
     assert ended.code == NOT_DONE, ended.err
     assert "the file is no SQLite database" in the_only_line(ended, case)
     assert file.read_bytes() == b"not a database" * 1000
+
+
+@pytest.mark.parametrize("call", ["status", "export all.gz", "doctor"])
+@pytest.mark.parametrize("path", ["x" * 300, "posts.jsonl/a.db", "dangling.db", "."])
+def test_a_path_of_no_database(processes: CommandProcesses, path: str, call: str) -> None:
+    ended = processes.piped(call.split(), {"STORAGE_ENGINE": "sqlite", "SQLITE_PATH": path})
+    no_secret_and_no_traceback(ended)
+    assert ended.code == NOT_DONE
+    assert "SQLITE_PATH" in the_only_line(ended, Case(call, answers=True))
 
 
 def test_config(processes: CommandProcesses, absent: Place) -> None:

@@ -17,10 +17,12 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from importlib.metadata import EntryPoint, EntryPoints
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from assistly.storage import (
@@ -33,13 +35,16 @@ from assistly.storage import (
     SqliteBackend,
     Storage,
     StorageCorrupt,
+    plugins,
 )
 from assistly.storage.engine import BackendBase
 from assistly.storage.engine.moving import MovingBackend, moving
+from assistly.storage.settings import StorageSettings
 from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
 from assistly.transfer.pages import PROGRESS
 from cli.conftest import run as run
+from golden.making import levels, open_postgres, open_sqlite
 from transfer.moving_rows import all_rows, answers, filled, take_event
 
 Run = Callable[..., tuple[int, str, str]]
@@ -132,6 +137,15 @@ def test_through_pipes(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert records(Path("new.db")) == records(old)
 
 
+def test_names_that_are_no_utf_8(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = b"\xff.gz".decode(errors="surrogateescape")
+    assert run("export", name)[0] == 0
+    monkeypatch.setenv("SQLITE_PATH", "new.db")
+    assert run("import", name, "--create", "--by", name)[0] == 0
+    action, payload = event_of(Path("new.db"))
+    assert (action, payload["by"], payload["file"]) == ("operator.import", "?.gz", "?.gz")
+
+
 def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: str) -> None:
     code, out, err = run("copy", str(old), f"{database_url}#{schema}")
     assert code == 0, err
@@ -147,10 +161,41 @@ def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: st
     assert "is not empty" in err
 
 
+class Shelf(MemoryBackend):
+    """A plug-in that keeps its data for as long as the process lives."""
+
+    def close(self) -> None:
+        pass
+
+
+shelf = Shelf()
+
+
+def open_shelf(settings: StorageSettings) -> Shelf:
+    return shelf
+
+
+def test_to_a_plug_in_and_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = EntryPoints([EntryPoint("shelf", f"{__name__}:open_shelf", plugins.ENGINES)])
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: entries.select(group=group))
+    assert run("copy", "old.db", "shelf")[0] == 0
+    assert take_event(shelf)[0] == "operator.copy"
+    assert records_of(shelf) == records(old)
+    assert run("copy", "shelf", "shelf")[0] == 2
+    with monkeypatch.context() as patched:
+        patched.setenv("STORAGE_ENGINE", "shelf")
+        assert run("export", "shelf.gz")[0] == 0
+    assert take_event(shelf)[0] == "operator.export"
+    assert run("import", "shelf.gz")[0] == 1
+    assert run("copy", "shelf", "new.db")[0] == 0
+    assert event_of(Path("new.db"))[0] == "operator.copy"
+    assert records(Path("new.db")) == records(old)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "code", "message"),
     [
-        ("nowhere.db", "new.db", 1, "there is no database: sqlite "),
+        ("nowhere.db", "new.db", 1, "there is no database yet: sqlite "),
         ("all.gz", "new.db", 1, "no SQLite database"),
         ("mysql://root:canary@host/db", "new.db", 1, "SOURCE: there is no engine for mysql:// URLs"),
         ("old.db", "memory", 1, "TARGET: the engine memory lives in one process"),
@@ -171,6 +216,23 @@ def test_places_that_are_none(old: Path, run: Run, source: str, target: str, cod
     assert message in mistakes[0]
     assert "canary" not in err
     assert not Path("new.db").exists()
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_a_database_of_an_earlier_version_is_not_migrated_by_mistake(
+    old: Path, run: Run, engine: str, database_url: str, schema: str
+) -> None:
+    level = levels(engine)[-2]
+    if engine == "sqlite":
+        open_sqlite(level, Path("other.db"))
+        target = "other.db"
+    else:
+        open_postgres(level, database_url, schema)
+        target = f"{database_url}#{schema}"
+    code, _, err = run("copy", "old.db", target)
+    assert code == 1
+    assert f"the database lacks the migrations {levels(engine)[-1]}_" in err
+    assert run("copy", "old.db", target)[2] == err
 
 
 @pytest.mark.parametrize(
@@ -254,6 +316,30 @@ def test_a_reader_that_goes_away(old: Path) -> None:
         process.stdout.close()
         err = process.stderr.read().decode()
     assert (process.returncode, err) == (1, f"storage: sqlite {old}\n")
+
+
+@pytest.mark.parametrize("is_reader", [True, False])
+def test_writers_are_not_held_off(
+    old: Path, run: Run, database_url: str, postgres: Storage, schema: str, role: str, is_reader: bool
+) -> None:
+    """By a role that may not lock the tables, and with --live."""
+    postgres.queue.remove(postgres.queue.schedule("x", "hello").id)
+    url = database_url.replace("//postgres", f"//{role}") if is_reader else database_url
+    command = ["copy", f"{url}#{schema}", "new.db", *([] if is_reader else ["--live"])]
+    if is_reader:
+        code, _, err = run(*command)
+        grant = f'GRANT SELECT ON ALL SEQUENCES IN SCHEMA "{schema}"'
+        assert (code, f"assistly: the role may not read the numbers that were given out: {grant}" in err) == (
+            1,
+            True,
+        )
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(f'{grant} TO "{role}"'.encode())
+    code, out, err = run(*command)
+    assert (code, "both sides hold the same" in out) == (0, True)
+    assert "others could write to SOURCE during the last step" in err
+    with closing(Storage(SqliteBackend("new.db"), auto_prune=False)) as new:
+        assert new.queue.schedule("x", "later").id == 2
 
 
 def test_a_role_that_only_reads_exports(

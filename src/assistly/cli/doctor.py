@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,17 +54,17 @@ def _print(out: Output, report: Report) -> None:
         out.document(report)
         return
     for finding in report.findings:
-        out.say(_folded(f"{finding.verdict:<{_INDENT - 1}} {finding.check}: {finding.reason}"))
+        out.say(f"{finding.verdict:<{_INDENT - 1}} {finding.check}: {finding.reason}", indent=_INDENT)
         for line in (finding.mend or "").splitlines():
-            out.say(" " * _INDENT + line)
+            if _is_sql(line):
+                out.command(line, indent=_INDENT)
+            else:
+                out.say(" " * _INDENT + line, indent=_INDENT)
     counts = Counter(str(finding.verdict) for finding in report.findings)
     order = ("problem", "warning", "not checked", "ok")
     out.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in order if verdict in counts))
 
 
-def _folded(text: str) -> str:
-    """The text, folded to the width of a terminal. SQL is not, so that it can be copied."""
-    if not sys.stdout.isatty():
-        return text
-    width = shutil.get_terminal_size().columns
-    return textwrap.fill(text, width, subsequent_indent=" " * _INDENT, break_on_hyphens=False)
+def _is_sql(line: str) -> bool:
+    """Whether it is a statement, which is not folded, so that it can be copied."""
+    return line.partition(" ")[0].isupper()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
     settings = load_settings()
     place = storage_place(settings)
     if not create:
-        _require_database(settings, place)
+        require_database(settings, place)
         settings = settings.model_copy(update={"auto_migrate": False})
     out.remark(f"storage: {place}")
     with build_storage(settings, auto_prune=False) as storage:
@@ -52,11 +52,21 @@ def storage_place(settings: StorageSettings) -> str:
     return settings.engine
 
 
-def _require_database(settings: StorageSettings, place: str) -> None:
-    from assistly.storage.errors import ConfigurationError
+def require_database(settings: StorageSettings, place: str, *, is_environment: bool = True) -> None:
+    """Raise ConfigurationError if the file of SQLite is not there, or cannot be looked at.
 
-    if settings.engine == "sqlite" and not settings.sqlite_path.exists():
+    `is_environment`: whether the settings are those of the environment.
+    """
+    from assistly.storage.engines.sqlite import SqliteBackend
+    from assistly.storage.errors import ConfigurationError
+    from assistly.storage.factory import open_backend
+
+    if settings.engine != "sqlite":
+        return
+    with closing(open_backend(settings)) as backend:
+        is_there = not isinstance(backend, SqliteBackend) or backend.exists()
+    if not is_there:
+        advice = "If this is the right one (SQLITE_PATH), `assistly migrate` creates it"
         raise ConfigurationError(
-            f"there is no database yet: {place}. If this is the right one (SQLITE_PATH), `assistly migrate` "
-            "creates it"
+            f"there is no database yet: {place}. {advice if is_environment else ''}".rstrip(". ")
         )

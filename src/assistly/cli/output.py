@@ -37,9 +37,16 @@ class Output:
         for value in values:
             typer.echo(json.dumps(jsonable(value), ensure_ascii=False))
 
-    def say(self, text: str) -> None:
-        """Print a sentence for people. With `json` it goes to stderr."""
-        _echo(text, err=self.json)
+    def say(self, text: str, *, indent: int = 0) -> None:
+        """Print a sentence for people. With `json` it goes to stderr.
+
+        In a terminal, its further lines are indented by so many columns.
+        """
+        _echo(text, err=self.json, indent=indent)
+
+    def command(self, text: str, *, indent: int = 0) -> None:
+        """Print what is to be copied, on one line however long it is."""
+        typer.echo(" " * indent + printable(text), err=self.json)
 
     def remark(self, text: str) -> None:
         """Print something beside the result, on stderr."""
@@ -118,8 +125,8 @@ class Output:
         return time.astimezone(zone).isoformat(sep=" ", timespec="seconds")
 
 
-def _echo(text: str, *, err: bool) -> None:
-    """Print a text. In a terminal, its lines are broken between words."""
+def _echo(text: str, *, err: bool, indent: int = 0) -> None:
+    """Print a text. In a terminal, its lines are broken between words, and the further ones indented."""
     stream = sys.stderr if err else sys.stdout
     lines = printable(text).split("\n")
     if stream.isatty():
@@ -128,7 +135,14 @@ def _echo(text: str, *, err: bool) -> None:
 
         width = shutil.get_terminal_size().columns
         wrapped = [
-            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+            textwrap.wrap(
+                line,
+                width,
+                break_long_words=False,
+                break_on_hyphens=False,
+                subsequent_indent=" " * indent,
+            )
+            or [""]
             for line in lines
         ]
         lines = [line for part in wrapped for line in part]

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .opening import storage_place
+from .opening import require_database, storage_place
 from .options import By, Create, Json, Note
 from .output import Output, jsonable, plural
 
@@ -80,7 +80,8 @@ def import_(
 
     out = Output(json=json)
     with _source(file) as (stream, name):
-        digests = verify(stream, name)[1]
+        with _Bar(out) as bar:
+            digests = verify(stream, name, progress=bar.show)[1]
         closing = _event("import", by=by, note=note, file=name, rows=_total(digests))
         with _opened(out, load_settings(), create=create) as backend, _Bar(out) as bar:
             import_rows(backend, stream, name, digests=digests, closing=closing, progress=bar.show)
@@ -173,11 +174,16 @@ def _report_copy(out: Output, report: CopyReport) -> None:
 
 
 def _event(action: str, *, by: str | None, note: str | None, **details: str | int) -> Closing:
-    """What writes the event of an operation."""
+    """What writes the event of an operation. Bytes of arguments that are no UTF-8 must not make it fail."""
     from . import audit
 
+    texts: dict[str, Any] = {"by": by, "note": note, **details}
+    for name, value in texts.items():
+        if isinstance(value, str):
+            texts[name] = value.encode(errors="replace").decode()
+
     def write(storage: Storage) -> None:
-        audit.record(storage, action, by=by, note=note, **details)
+        audit.record(storage, action, **texts)
 
     return write
 
@@ -200,17 +206,36 @@ def _opened(
     out: Output, settings: StorageSettings, *, create: bool, label: str = "storage"
 ) -> Iterator[MovingBackend]:
     from assistly.storage.engine.moving import moving
-    from assistly.storage.errors import ConfigurationError
     from assistly.storage.factory import open_backend
 
     place = storage_place(settings)
-    if settings.engine == "sqlite" and not create and not settings.sqlite_path.exists():
-        raise ConfigurationError(f"there is no database: {place}. `assistly migrate` creates it")
+    if not create:
+        require_database(settings, place, is_environment=label == "storage")
     out.remark(f"{label}: {place}")
+    if create:
+        _require_new_or_current(settings)
     backend = open_backend(settings.model_copy(update={"auto_migrate": create}))
     try:
         backend.ping()
         yield moving(backend)
+    finally:
+        backend.close()
+
+
+def _require_new_or_current(settings: StorageSettings) -> None:
+    """Raise MigrationError if only some migrations are applied: its users may not know the others."""
+    from assistly.storage.errors import MigrationError
+    from assistly.storage.factory import open_backend
+
+    migrations = _migrations(settings.engine)
+    if not migrations or (settings.engine == "sqlite" and not settings.sqlite_path.exists()):
+        return
+    backend = open_backend(settings.model_copy(update={"auto_migrate": False}))
+    try:
+        backend.ping()
+    except MigrationError as error:
+        if migrations[0] not in str(error):
+            raise
     finally:
         backend.close()
 
@@ -247,10 +272,16 @@ def _total(digests: Digests) -> int:
 
 
 def _schema_level(engine: str) -> str | None:
+    """The last migration of the engine; None for an engine without migrations."""
+    found = _migrations(engine)
+    return found[-1] if found else None
+
+
+def _migrations(engine: str) -> list[str]:
+    """The names of the migrations of the engine."""
     from assistly.storage.engines.sql.migrations import discover
 
-    found = discover(engine)
-    return found[-1].name if found else None
+    return [migration.name for migration in discover(engine)] if engine in ("sqlite", "postgres") else []
 
 
 @contextmanager

@@ -143,12 +143,13 @@ class CheckContext:
     def _opened_file(self) -> Connection:
         from assistly.storage.engines.sqlite import SqliteBackend
 
-        if not self.path.exists():
+        backend = cast("SqliteBackend", self.backend)
+        if not backend.exists():
             raise ConfigurationError(f"there is no database yet: sqlite {self.path}")
         keeps_log = self.pages_missing_in_file > 0
         if keeps_log:
             self._closed_because = f"{self.path.name}-wal may belong to another file: see old-wal"
-        connection = cast("SqliteBackend", self.backend).inspect(keeps_log=keeps_log)
+        connection = backend.inspect(keeps_log=keeps_log)
         self._stack.enter_context(closing(connection))
         connection.rows("SELECT count(*) FROM sqlite_master")
         return connection

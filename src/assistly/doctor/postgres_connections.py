@@ -35,13 +35,22 @@ def _sessions(context: CheckContext) -> SessionSharing:
         told = first.reported_pid, second.reported_pid
         real = first.value(_PID), second.value(_PID)
     noticed = told[0] != real[0] and told[1] != real[1]
-    return SessionSharing(told != real or told[0] == told[1] or real[0] == real[1], noticed)
+    return SessionSharing(told != real or real[0] == real[1], noticed)
 
 
 def check_pooler(context: CheckContext) -> Iterable[Outcome]:
     """Whether a pooler lends sessions to several clients in turn. Another one cannot be told from none."""
     if not _sessions(context).shared:
         return [ok("each connection has a session of its own: there is no pooler, or one in session mode")]
+    with closing(context.second_server_connection()) as connection:
+        takes_transactions = connection.takes_transactions()
+    if not takes_transactions:
+        return [
+            problem(
+                "a pooler in statement mode is in between, and refuses transactions: the storage needs them",
+                "set the pooler to transaction mode or session mode (PgBouncer: pool_mode)",
+            )
+        ]
     return [
         warning(
             "a pooler in transaction mode shares the sessions of the server: workers are not notified of "

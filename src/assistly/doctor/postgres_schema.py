@@ -139,7 +139,7 @@ def sequences_behind(server: Inspection, namespace: int) -> Iterator[Outcome]:
     for sequence, table, column in server.rows(_SEQUENCES, {"namespace": namespace}):
         named, taken = (
             f"{schema}{quote(sequence)}",
-            f"SELECT max({quote(column)}) FROM {schema}{quote(table)}",
+            f"SELECT pg_catalog.max({quote(column)}) FROM {schema}{quote(table)}",
         )
         is_behind = f"SELECT last_value < ({taken}) FROM {named}"
         if server.value(is_behind):

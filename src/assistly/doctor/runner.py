@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import MigrationError, OutcomeUnknown, StorageError, StorageUnavailable
 from assistly.storage.settings import load_settings
 
-from . import neutral, postgres, postgres_connections, settings, sqlite, tables
+from . import common, postgres, postgres_connections, settings, sqlite, tables
 from .checks import Check
 from .context import CheckContext
 from .findings import Finding, NotChecked, Outcome, Verdict, ok, problem
@@ -21,9 +21,9 @@ CONNECTION = "connection"
 
 CHECKS = (
     *sqlite.FIRST,
-    *neutral.FIRST,
+    *common.FIRST,
     *tables.CHECKS,
-    *neutral.CHECKS,
+    *common.CHECKS,
     *postgres.CHECKS,
     *postgres_connections.CHECKS,
     *sqlite.CHECKS,
@@ -103,6 +103,8 @@ class _Run:
         except StorageError as error:
             self._note(error)
             return _finding(CONNECTION, problem(_line(error), _mend_of(error)))
+        except NotChecked as reason:
+            return _finding(CONNECTION, problem(str(reason), "assistly migrate"))
         return _finding(CONNECTION, ok("the storage answers"))
 
     def _outcomes(self, check: Check) -> list[Outcome]:
@@ -112,9 +114,11 @@ class _Run:
             return [Outcome(Verdict.NOT_CHECKED, str(reason))]
         except MigrationError as error:
             return [Outcome(Verdict.NOT_CHECKED, _line(error))]
+        except OSError as error:
+            return [Outcome(Verdict.NOT_CHECKED, f"the file system refused it: {error.strerror or error}")]
         except StorageError as error:
             self._note(error)
-            return [problem(f"the check failed: {_line(error)}", "see the findings above")]
+            return [problem(f"the check failed: {_line(error)}", "mend what the other checks find first")]
 
     def _note(self, error: StorageError) -> None:
         self.unreachable |= isinstance(error, StorageUnavailable | OutcomeUnknown)

@@ -14,6 +14,7 @@ from shlex import quote
 from types import ModuleType
 from typing import Any
 
+from assistly.storage.errors import StorageCorrupt
 from assistly.views.jobs import span
 
 from .checks import Check
@@ -77,8 +78,9 @@ def loaded_copies(modules: Mapping[str, ModuleType]) -> dict[str, str]:
 
 
 def _version_of(module: Any) -> str:
-    version = getattr(module, "sqlite_version", None)
-    return str(module.sqlite_lib_version() if version is None else version)
+    if hasattr(module, "sqlite_lib_version"):  # apsw
+        return str(module.sqlite_lib_version())
+    return str(getattr(module, "sqlite_version", "?"))
 
 
 def of_copies(engines: str, loaded: Mapping[str, str]) -> Outcome:
@@ -111,8 +113,6 @@ def check_integrity(context: CheckContext) -> Iterable[Outcome]:
 
 def check_old_log(context: CheckContext) -> Iterable[Outcome]:
     """Whether the -wal file belongs to the file beside it."""
-    from assistly.storage.errors import StorageCorrupt
-
     missing, log = context.pages_missing_in_file, f"{context.path.name}-wal"
     if not missing:
         return [ok("the log belongs to the file, or there is none")]

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from assistly.storage.engines.sql.migrations import Migration, discover
-from assistly.storage.engines.sql.objects import indexes_of
+from assistly.storage.engines.sql.objects import indexes_of, tables_of
 from assistly.storage.engines.sql.retention import PRUNED_TABLES
+from assistly.storage.errors import ConfigurationError, MigrationError, StorageUnavailable
 from assistly.views.jobs import span
 
 from . import sqlite_schema
@@ -49,8 +50,6 @@ def _sqlite(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcom
 
 
 def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcome]:
-    from assistly.storage.errors import ConfigurationError, StorageUnavailable
-
     from . import postgres_schema
 
     server, namespace = context.server(), _namespace(context)
@@ -58,7 +57,7 @@ def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outc
     try:
         with server.reference(made) as reference:
             wanted = postgres_schema.read(server, reference)
-    except (ConfigurationError, StorageUnavailable) as error:
+    except (ConfigurationError, MigrationError, StorageUnavailable) as error:
         raise NotChecked(f"the tables to compare with cannot be made: {error}") from error
     ddl = postgres_schema.PostgresDdl(server.dialect.quoted_schema)
     return [
@@ -90,11 +89,11 @@ def check_foreign_indexes(context: CheckContext) -> Iterable[Outcome]:
     """Whether an index of another table has the name of one of ours, which cannot be made then."""
     is_file = context.engine == "sqlite"
     catalogue = _catalogue(context)
-    names = {index.name for each in discover(context.engine) for index in indexes_of(each.sql)}
+    known = discover(context.engine)
+    names = {index.name for each in known for index in indexes_of(each.sql)}
+    tables = {table.name for each in known for table in tables_of(each.sql)}
     others = [
-        index
-        for index in catalogue.indexes.values()
-        if index.name in names and not index.table.startswith("assistly_")
+        index for index in catalogue.indexes.values() if index.name in names and index.table not in tables
     ]
     if not others:
         return [ok("no index of another table has the name of one of ours")]

@@ -156,15 +156,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def verify(source: IO[bytes], name: str) -> tuple[ExportHeader, Digests]:
+def verify(source: IO[bytes], name: str, *, progress: Progress = no_progress) -> tuple[ExportHeader, Digests]:
     """Read a file through, and leave it at its beginning.
 
     Raises InvalidValue if it is no export, or one of a later version, and StorageCorrupt if it is altered or
     truncated.
     """
     reader = _Reader(source, name)
-    for _ in reader.blocks():
-        pass
+    for kind, rows in reader.blocks():
+        progress("check", kind, len(rows), None)
     source.seek(0)
     return reader.header, reader.digests
 

@@ -15,13 +15,13 @@ PROGRESS = "transfer"
 """The collection of the document that a copy keeps in its target until it is done."""
 
 _MOST_ROWS = 4000
-_FIRST_ROWS = 100
+_FIRST_ROWS = 10
 _BYTES = 4 * 2**20
 _SAMPLE = 50
 _CONSECUTIVE = ("events", "jobs")
 """The kinds of which the keys are numbers that are given out one after another."""
 
-Step = Literal["copy", "compare", "export", "import"]
+Step = Literal["copy", "compare", "export", "check", "import"]
 Progress = Callable[[Step, str, int, int | None], None]
 """Called with the step, a kind of rows, how many more of them are done, and about how many the step has of
 this kind (None: not known)."""

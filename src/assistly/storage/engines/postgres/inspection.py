@@ -91,6 +91,15 @@ class Inspection:
                 with suppress(psycopg.Error):
                     command("ROLLBACK")
 
+    def takes_transactions(self) -> bool:
+        """Whether a transaction can be begun. A pooler in statement mode refuses that, and hangs up."""
+        with suppress(psycopg.Error):
+            self._executor.limit.begin()
+            self._executor.command("BEGIN")
+            self._executor.command("ROLLBACK")
+            return True
+        return False
+
     def listen(self, channel: str) -> None:
         """Listen to the channel from now on. Not behind a pooler that shares sessions."""
         with self._limited():

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import Any, cast
 
 from ...engine.transfer import Row, RowKind, canonical_text
+from ...errors import ConfigurationError
 from ..sql.transfer import NUMBER_COLUMNS, TABLES, SqlTransfer, column_of
 from .adapters import EPOCH_MICROSECONDS
 from .executor import PostgresExecutor
@@ -105,9 +106,18 @@ class PostgresTransfer(SqlTransfer):
                     pg_catalog.pg_get_serial_sequence(%(table)s, '{column}')::regclass
                 ), 0),
                 coalesce((SELECT pg_catalog.max({column}) FROM {table}), 0)
+            ), pg_catalog.has_sequence_privilege(
+                pg_catalog.pg_get_serial_sequence(%(table)s, '{column}'), 'SELECT, USAGE'
             )
         """
-        ((newest,),) = self._database.select(statement, {"table": self._table(kind)})
+        ((newest, is_allowed),) = self._database.select(statement, {"table": self._table(kind)})
+        if not is_allowed:
+            # The server would answer that no number was given out yet.
+            schema = self._postgres.dialect.quoted_schema
+            raise ConfigurationError(
+                "the role may not read the numbers that were given out: "
+                f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {schema}"
+            )
         return cast("int", newest)
 
     def _raise_newest(self, kind: str, number: int) -> None:

@@ -65,6 +65,10 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
                 found[path.name] = path.stat().st_size
         return found
 
+    def exists(self) -> bool:
+        """Whether the file is there. Raises ConfigurationError if that cannot be told."""
+        return self._file.exists()
+
     def inspect(self, *, keeps_log: bool = False) -> Connection:
         """Open the file for looking at it, whatever its schema is like. The caller closes it.
 

@@ -141,10 +141,14 @@ class SqliteDatabase:
         self._schema.is_ready = True
         return applied
 
+    def exists(self) -> bool:
+        """Whether the file is there. Raises ConfigurationError if that cannot be told."""
+        return self._pool.file.exists()
+
     def on_schema(self, work: Callable[[MigrationTarget, Sequence[Migration]], T]) -> T:
         """See `MigratedBackend.on_schema`."""
         migrations = discover("sqlite")
-        if not self._pool.file.exists():
+        if not self.exists():
             return work(SqliteMigrations(no_database()), migrations)
         connection = self._pool.borrow_new(may_change=False)
         try:

@@ -6,10 +6,12 @@ The forms of the log and of its index are those of https://sqlite.org/walformat.
 from __future__ import annotations
 
 import struct
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+_PAUSE_SECONDS = 0.05
 _HEADER = 32
 _FRAME_HEADER = 24
 _SALTS = slice(16, 24)
@@ -31,6 +33,15 @@ def pages_missing_in_file(path: Path) -> int:
     long as nothing was brought into it. Closing the file, as this does, drops the locks that this process
     has on it: call it before it is opened as a database.
     """
+    found = _look(path)
+    if found:
+        # The files may have changed between two reads.
+        time.sleep(_PAUSE_SECONDS)
+        found = min(found, _look(path))
+    return found
+
+
+def _look(path: Path) -> int:
     log_path = Path(f"{path}-wal")
     try:
         if path.stat().st_ctime_ns <= log_path.stat().st_ctime_ns:
