@@ -97,11 +97,31 @@ def test_what_a_worker_holds_is_said_to_be_left_out(storage: Storage, run: Run) 
     for command in (["cancel"], ["move", "--shift", "+2h"], ["remove"]):
         code, out, err = run("jobs", *command, "--match", "sale")
         assert (code, out.startswith("0 jobs")) == (0, True)
-        assert err.endswith("1 left out: a worker holds it (see --status processing)")
+        hint = "" if command[0] == "move" else " (see --status processing)"
+        assert err.endswith(f"1 left out: a worker holds it{hint}")
     assert (
         "left out" not in run("jobs", "cancel", "--match", "sale", "--status", "processing", "--dry-run")[2]
     )
     assert "left out" not in run("jobs", "replay", "--match", "sale")[2]
+
+
+@sqlite_only
+def test_a_dry_run_tells_what_the_command_then_does(storage: Storage, run: Run) -> None:
+    publishing = storage.queue.begin_publish(claimed(storage))
+    held = claimed(storage)
+    posted = storage.queue.mark_posted(claimed(storage))
+    for options in (["--dry-run"], ["--yes"]):
+        code, out, err = run("jobs", "cancel", "--status", "processing", *options)
+        assert (code, out.splitlines()[0].startswith("1 job ")) == (0, True)
+        assert err.endswith("1 left out: publishing has begun")
+    assert statuses(storage) == ["processing", "cancelled", "posted"]
+    ids = [str(id) for id in (publishing.id, held.id, posted.id, 99)]
+    for options in (["--dry-run"], []):
+        code, out, _ = run("jobs", "remove", *ids, *options)
+        assert (code, out.splitlines()[0].startswith("2 jobs ")) == (1, True)
+        refused = [line for line in out.splitlines() if " not: " in line]
+        assert [line.split()[1] for line in refused] == [ids[0], ids[3]]
+    assert document(run, "jobs", "remove", *ids, "--dry-run")["jobs"] == []
 
 
 @sqlite_only
@@ -318,6 +338,12 @@ def test_a_mistake_in_a_file_names_the_line_and_nothing_is_stored(
         ["list", "--due-within", "soon"],
         ["cancel"],
         ["cancel", "1", "--match", "a"],
+        ["cancel", "--match", "", "--yes"],
+        ["list", "--platform", " "],
+        ["replay", "--all", "--key", ""],
+        ["cancel", "--status", "posted"],
+        ["move", "--status", "processing", "--shift", "+1h"],
+        ["replay", "--status", "scheduled"],
         ["cancel", "x"],
         ["remove", "1", "--all"],
         ["move", "1"],

@@ -32,14 +32,25 @@ class JobChange:
     `verb` and `participle` name it: cancel, cancelled. `apply` does it on a transaction, to the job as it was
     read, and returns the changed job (None: it is gone) and the details of the event; it raises a
     StorageError if the job does not allow it. `statuses` are those of the jobs that it is for, unless others
-    are named. `left_out` says why a job that matches is not meant (None: it is).
+    are named; `other_statuses` are those that may be named as well. `refused` says why a job of these
+    statuses cannot be changed, and `left_out` why one that matches is not meant (None: it can, and it is).
     """
 
     verb: str
     participle: str
     apply: Callable[[Storage, Job], tuple[Job | None, dict[str, Any]]]
-    statuses: tuple[str, ...] = ()
+    statuses: tuple[str, ...]
+    other_statuses: tuple[str, ...] = ()
+    refused: Callable[[Job], str | None] = lambda _: None
     left_out: Callable[[Job], str | None] = lambda _: None
+
+    def obstacle(self, job: Job | None) -> str | None:
+        """Why it cannot be done, as far as that is known before (None: it can)."""
+        if job is None:
+            return "there is no such job"
+        if job.status not in (*self.statuses, *self.other_statuses):
+            return f"it is {job.status}"
+        return self.refused(job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +88,8 @@ class Requested:
     filter: JobFilter
     everything: bool = False
 
-    def check(self) -> None:
-        """Raise BadParameter unless it is clear what is meant."""
+    def check(self, change: JobChange) -> None:
+        """Raise BadParameter unless it is clear what is meant, and the change is for it."""
         from assistly.views.job_filter import JobFilter
 
         has_filter = self.filter != JobFilter()
@@ -88,13 +99,20 @@ class Requested:
             raise typer.BadParameter(
                 "which jobs? Give an id, or options such as --match, --platform and --status, or --all"
             )
+        possible = (*change.statuses, *change.other_statuses)
+        for status in self.filter.statuses:
+            if status not in possible:
+                raise typer.BadParameter(
+                    f"no job that is {status} can be {change.participle}: --status may be "
+                    f"{', '.join(possible)}"
+                )
 
 
 def change_jobs(
     out: Output, change: JobChange, requested: Requested, person: Person, *, yes: bool, dry_run: bool
 ) -> None:
     """Do it, and print what was done. Raises typer.Exit with 1 if not all could be done."""
-    requested.check()
+    requested.check(change)
     with opened(out) as storage:
         if len(requested.ids) == 1 and not dry_run:
             _change_single(out, storage, change, requested.ids[0], person)
@@ -140,15 +158,17 @@ def _change_matching(
 
     from assistly.views.job_filter import matching
 
-    held = 0
+    left_out: Counter[str] = Counter()
     if not wanted.statuses:
         if "scheduled" in change.statuses:
             held = sum(1 for _ in matching(storage, replace(wanted, statuses=("processing",))))
+            if held:
+                hint = " (see --status processing)" if "processing" in change.other_statuses else ""
+                left_out[f"a worker holds {'it' if held == 1 else 'them'}{hint}"] = held
         wanted = replace(wanted, statuses=change.statuses)
-    left_out: Counter[str] = Counter()
     seen: list[tuple[int, Job | None]] = []
     for job in matching(storage, wanted):
-        reason = change.left_out(job)
+        reason = change.obstacle(job) or change.left_out(job)
         if reason is None:
             # The content is read again when it is needed: there may be very many.
             seen.append((job.id, replace(job, content="", metadata={}, checkpoint=None)))
@@ -160,10 +180,6 @@ def _change_matching(
     _change_all(out, storage, change, seen, wanted, person, dry_run=dry_run)
     for reason, count in left_out.items():
         out.remark(f"{count} left out: {reason}")
-    if held:
-        out.remark(
-            f"{held} left out: a worker holds {'it' if held == 1 else 'them'} (see --status processing)"
-        )
 
 
 def _change_all(
@@ -182,6 +198,9 @@ def _change_all(
     try:
         for id, job in jobs:
             if dry_run:
+                obstacle = change.obstacle(job)
+                if obstacle is not None:
+                    result.not_done[id] = obstacle
                 continue
             try:
                 if job is None:
@@ -207,23 +226,26 @@ def _print_result(
     *,
     dry_run: bool,
 ) -> None:
+    meant = [id for id, _ in jobs if id not in result.not_done]
     if out.json:
         document = result.document(change, dry_run=dry_run)
         if dry_run:
-            document["jobs"] = [id for id, _ in jobs]
+            document["jobs"] = meant
         out.document(document)
         return
-    if not dry_run:
+    if dry_run:
+        out.say(f"{plural(len(meant), 'job')} would be {change.participle}")
+        for id in meant[:_SHOWN]:
+            job = storage.queue.get(id)
+            out.say(
+                f"job {id} {f'{job.status} {job.platform}: {one_line(job.content)}' if job else 'is gone'}"
+            )
+        if len(meant) > _SHOWN:
+            out.say(f"and {len(meant) - _SHOWN:,} more")
+    else:
         out.say(f"{plural(len(result.done), 'job')} {change.participle}")
-        for id, reason in result.not_done.items():
-            out.say(f"job {id} not: {reason}")
-        return
-    out.say(f"{plural(len(jobs), 'job')} would be {change.participle}")
-    for id, _ in jobs[:_SHOWN]:
-        job = storage.queue.get(id)
-        out.say(f"job {id} {f'{job.status} {job.platform}: {one_line(job.content)}' if job else 'is gone'}")
-    if len(jobs) > _SHOWN:
-        out.say(f"and {len(jobs) - _SHOWN:,} more")
+    for id, reason in result.not_done.items():
+        out.say(f"job {id} not: {reason}")
 
 
 def apply(

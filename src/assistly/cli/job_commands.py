@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from assistly.storage import Job, Storage
 
 _WAITING = ("scheduled", "retrying")
+_BEGUN = "publishing has begun"
 _UNKNOWN = "nobody knows whether it was published (see `assistly jobs resolve`, or --unknown)"
 _MISSED = "it was missed, so it is late by now (see --missed)"
 
@@ -56,7 +57,7 @@ def cancel(
         return tx.queue.cancel(job.id), {}
 
     wanted = job_filter(status, platform, due_within, since, match, key)
-    change = JobChange("cancel", "cancelled", do, _WAITING)
+    change = JobChange("cancel", "cancelled", do, _WAITING, ("processing",), _begun)
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
 
@@ -113,6 +114,10 @@ def move(
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
 
 
+def _begun(job: Job) -> str | None:
+    return _BEGUN if job.status == "processing" and job.publish_started_at is not None else None
+
+
 def moved_by(at: datetime, length: timedelta) -> datetime:
     """`at` and `length` later. Raises InvalidValue if that is no time any more."""
     from assistly.storage import InvalidValue
@@ -161,10 +166,10 @@ def remove(
     wanted = job_filter(status, platform, due_within, since, match, key)
     statuses = (*_WAITING, "posted", "dead_letter", "cancelled")
 
-    def left_out(job: Job) -> str | None:
-        return _UNKNOWN if job.outcome_unknown and not unknown else None
+    def refused(job: Job) -> str | None:
+        return _UNKNOWN if job.outcome_unknown and not unknown else _begun(job)
 
-    change = JobChange("remove", "removed", do, statuses, left_out)
+    change = JobChange("remove", "removed", do, statuses, ("processing",), refused)
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
 
@@ -235,13 +240,14 @@ def replay(
             raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
         return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}
 
+    def refused(job: Job) -> str | None:
+        return _UNKNOWN if job.outcome_unknown and not unknown else None
+
     def left_out(job: Job) -> str | None:
-        if job.outcome_unknown and not unknown:
-            return _UNKNOWN
         return _MISSED if job.missed and not missed else None
 
     wanted = job_filter(status, platform, None, since, match, key)
-    change = JobChange("replay", "replayed", do, ("dead_letter",), left_out)
+    change = JobChange("replay", "replayed", do, ("dead_letter",), ("cancelled",), refused, left_out)
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
 
@@ -284,10 +290,10 @@ def resolve(
         answered = tx.queue.resolve(job.id, posted=posted, remote_id=remote_id, claim=job.claim)
         return answered, {"posted": posted, "remote_id": remote_id}
 
-    def left_out(job: Job) -> str | None:
+    def refused(job: Job) -> str | None:
         return None if job.outcome_unknown else "its outcome is not unknown"
 
     wanted = job_filter(None, platform, None, since, match, key)
-    change = JobChange("resolve", "resolved", do, ("dead_letter",), left_out)
+    change = JobChange("resolve", "resolved", do, ("dead_letter",), (), refused)
     requested = Requested([] if id is None else [id], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)

@@ -67,8 +67,13 @@ def job_filter(
     match: str | None,
     key: str | None,
 ) -> JobFilter:
-    """The filter that the options describe."""
+    """The filter that the options describe. Raises BadParameter for an option with an empty text."""
     from assistly.views.job_filter import JobFilter
 
+    for option, text in (("--platform", platform), ("--match", match), ("--key", key)):
+        if text is not None and not text.strip():
+            raise typer.BadParameter(
+                f"{option} needs a text (is a variable of the shell not set?); to change all jobs say --all"
+            )
     until = None if due_within is None else datetime.now(UTC) + due_within
     return JobFilter(tuple(dict.fromkeys(statuses or ())), platform, until, since, match, key)
