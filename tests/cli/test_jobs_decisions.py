@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,21 @@ def test_a_cancelled_job_is_replayed_by_its_id(storage: Storage, run: Run) -> No
     assert run("replay", "--all")[1] == "0 jobs replayed\n"
     assert run("replay", str(job.id))[0] == 0
     assert stored(storage, job).status is JobStatus.SCHEDULED
+
+
+def test_a_cancelled_job_whose_time_is_to_come_keeps_its_time(storage: Storage, run: Run) -> None:
+    times = [datetime.now(UTC) + hours * timedelta(hours=1) for hours in (-1, 1, 2)]
+    over, first, second = (
+        storage.queue.cancel(storage.queue.schedule("x", "hello", time).id) for time in times
+    )
+    _, out, _ = run("replay", str(first.id), "--utc")
+    assert out == f"job {first.id} is scheduled for {times[1]:%Y-%m-%d %H:%M:%SZ}\n"
+    run("jobs", "replay", "--status", "cancelled", "--yes")
+    assert stored(storage, second).due_at == times[2]
+    assert times[0] < stored(storage, over).due_at < times[1]
+    storage.queue.cancel(first.id)
+    run("replay", str(first.id), "--at", times[2].isoformat())
+    assert stored(storage, first).due_at == times[2]
 
 
 def test_an_unknown_outcome_is_replayed_by_its_id_only_if_that_is_asked_for(

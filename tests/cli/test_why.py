@@ -125,6 +125,30 @@ def test_no_worker_is_seen_until_one_works(storage: Storage, clock: FakeClock) -
     assert ReasonCode.NO_WORKER in reasons(storage, job, clock)
 
 
+def test_what_people_do_is_no_sign_of_a_worker(storage: Storage, clock: FakeClock) -> None:
+    due = storage.queue.schedule("x", "a")
+    for _ in range(5):
+        storage.queue.schedule("x", "b", START - HOUR)
+    moved, released, answered, failed, again = storage.queue.claim_due(worker_id="w", lease=HOUR, limit=5)
+    storage.queue.mark_failed(moved, "it is busy", retry_at=START + HOUR)
+    storage.queue.release(released)
+    storage.queue.mark_unknown(storage.queue.begin_publish(answered), "no answer")
+    storage.queue.mark_failed(failed, "refused", retryable=False)
+    storage.queue.mark_failed(again, "refused", retryable=False)
+    clock.advance(9 * MINUTE)
+    assert ReasonCode.NO_WORKER not in reasons(storage, due, clock)
+    clock.advance(HOUR)
+    for job in (moved, released):
+        storage.queue.reschedule(job.id, START + 9 * HOUR)
+    storage.queue.resolve(answered.id, posted=True)
+    storage.queue.replay(again.id, scheduled_at=START + 9 * HOUR)
+    assert ReasonCode.NO_WORKER in reasons(storage, due, clock)
+    clock.advance(8 * HOUR)
+    (held,) = storage.queue.claim_due(worker_id="w", lease=MINUTE, limit=1)
+    storage.queue.snooze(held, clock() + HOUR)
+    assert ReasonCode.NO_WORKER not in reasons(storage, due, clock)
+
+
 def test_retrying(storage: Storage, clock: FakeClock) -> None:
     storage.queue.schedule("x", "a")
     job = storage.queue.mark_failed(claimed(storage), "it is busy", retry_at=START + HOUR)
@@ -193,7 +217,14 @@ def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeCloc
         audit.record(tx, "jobs.cancel", by="ann", note="wrong text", job=other.id)
     assert "ann cancelled it at" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
     assert "(wrong text)" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
-    assert "ann" not in reasons(storage, job, clock)[ReasonCode.CANCELLED]
+    text = reasons(storage, job, clock)[ReasonCode.CANCELLED]
+    assert "ann" not in text
+    assert f"for now, since its time, {START:%H:%M}, is over; --at gives" in text
+    later = storage.queue.cancel(storage.queue.schedule("x", "c", START + HOUR).id)
+    text = reasons(storage, later, clock)[ReasonCode.CANCELLED]
+    assert text.endswith(
+        f"`assistly jobs replay {later.id}` schedules it again for its time, {START + HOUR:%H:%M}."
+    )
 
 
 def test_no_such_job_and_one_that_was_removed(storage: Storage, clock: FakeClock) -> None:

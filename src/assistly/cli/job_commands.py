@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -208,7 +208,13 @@ def replay(
         bool, typer.Option("--missed", help="Of many: those that were not claimed in time, too.")
     ] = False,
     at: Annotated[
-        Any, typer.Option("--at", parser=time_from_now, metavar="TIME", help="When they are due: or +2h.")
+        Any,
+        typer.Option(
+            "--at",
+            parser=time_from_now,
+            metavar="TIME",
+            help="When they are due: or +2h. Default: now, or the time of a cancelled job if it is to come.",
+        ),
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -218,6 +224,8 @@ def replay(
     utc: Utc = False,
 ) -> None:
     """Schedule dead letters and cancelled jobs anew, to be published now.
+
+    A cancelled job whose time is still to come keeps that time. --at gives another one.
 
     With --all or filter options it replays all dead letters that match, after asking; cancelled jobs with
     --status cancelled. It leaves out those that were missed: they are late. A job with an unknown outcome may
@@ -235,7 +243,7 @@ def replay(
             )
         # Of others the outcome might become unknown before they are replayed.
         is_replayable = job.status in ("dead_letter", "cancelled")
-        again = tx.queue.replay(job.id, scheduled_at=at) if is_replayable else None
+        again = tx.queue.replay(job.id, scheduled_at=at or _time_to_come(job)) if is_replayable else None
         if again is None:
             raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
         return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}
@@ -250,6 +258,12 @@ def replay(
     change = JobChange("replay", "replayed", do, ("dead_letter",), ("cancelled",), refused, left_out)
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
+
+
+def _time_to_come(job: Job) -> datetime | None:
+    """The time that a cancelled job had, unless it is over."""
+    is_to_come = job.status == "cancelled" and job.scheduled_at > datetime.now(UTC)
+    return job.scheduled_at if is_to_come else None
 
 
 def resolve(

@@ -132,7 +132,7 @@ def _reasons(storage: Storage, id: int, job: Job | None, events: list[Event], no
         case "posted":
             return [_posted(job)]
         case "cancelled":
-            return [_cancelled(job, events)]
+            return [_cancelled(job, events, now)]
         case "dead_letter":
             return [_dead(job)]
         case "processing":
@@ -160,13 +160,20 @@ def _posted(job: Job) -> Reason:
     return Reason(ReasonCode.POSTED, text, details)
 
 
-def _cancelled(job: Job, events: list[Event]) -> Reason:
-    again = f" `assistly jobs replay {job.id}` schedules it again."
+def _cancelled(job: Job, events: list[Event], now: datetime) -> Reason:
+    replay = f" `assistly jobs replay {job.id}` schedules it again"
+    if job.scheduled_at > now:
+        again = f"{replay} for its time, {{scheduled_at}}."
+    else:
+        again = f"{replay} for now, since its time, {{scheduled_at}}, is over; --at gives it another one."
     event = _last(events, "cancel")
     if event is None:
         text = "It was cancelled by a program at {at}; nobody did it by hand."
-        return Reason(ReasonCode.CANCELLED, text + again, {"at": job.updated_at})
-    return Reason(ReasonCode.CANCELLED, "{by} cancelled it at {at}{note}." + again, _who(event))
+        details: dict[str, Any] = {"at": job.updated_at}
+    else:
+        text = "{by} cancelled it at {at}{note}."
+        details = _who(event)
+    return Reason(ReasonCode.CANCELLED, text + again, details | {"scheduled_at": job.scheduled_at})
 
 
 def _dead(job: Job) -> Reason:
@@ -366,23 +373,24 @@ def _ahead(storage: Storage, job: Job) -> tuple[int, int]:
 def worker_seen(storage: Storage, platform: str, near: int, *, now: datetime) -> bool:
     """Whether a worker was seen on the platform within SEEN.
 
-    That is so if a job of the platform is held under a lease that lasts, or if one of up to 1,000 jobs with
-    ids around `near` was claimed at some time and changed within SEEN. Other signs of workers are not stored.
+    That is so if a job of the platform is held under a lease that lasts, or if a worker claimed or settled
+    one of up to 1,000 jobs with ids around `near` within SEEN. Other signs of workers are not stored.
     """
     held = storage.queue.list(status="processing", platform=platform, limit=_PAGE)
     if any(job.lease_until is not None and job.lease_until > now for job in held):
         return True
     around = storage.queue.list(after=max(0, near - _NEIGHBOURS // 2), limit=_NEIGHBOURS)
     around += storage.queue.list(status="retrying", platform=platform, limit=_PAGE)
-    return any(
-        job.platform == platform and job.claim > 0 and job.updated_at > now - SEEN and _was_worked_on(job)
-        for job in around
-    )
+    return any(job.platform == platform and _worked_on(job, now - SEEN) for job in around)
 
 
-def _was_worked_on(job: Job) -> bool:
-    """Whether the last change may have been a worker's, rather than a person's."""
-    return job.status != "cancelled" and job.replayed_at != job.updated_at and not job.missed
+def _worked_on(job: Job, since: datetime) -> bool:
+    """Whether a worker claimed or settled the job after `since`. What people do changes only `updated_at`."""
+    if job.status == "processing" or job.next_retry_at is not None:
+        # Whatever a person does ends both.
+        return job.updated_at > since
+    last_failure = job.attempts[-1].at if job.attempts else None
+    return any(at is not None and at > since for at in (job.posted_at, last_failure))
 
 
 def _last(events: list[Event], verb: str) -> Event | None:
