@@ -52,16 +52,17 @@ def test_not_due(storage: Storage, clock: FakeClock) -> None:
 
 def test_due_and_nothing_holds_it_back(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.schedule("x", "a")
-    assert [*reasons(storage, job, clock)] == [ReasonCode.NOTHING]
+    assert [*reasons(storage, job, clock)] == [ReasonCode.DUE, ReasonCode.NOTHING]
 
 
 def test_a_pause(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.schedule("x", "a")
     storage.platforms.pause("x", until=START + HOUR, reason="it is down {really}", by="ann")
-    (text,) = reasons(storage, job, clock).values()
+    due, text = reasons(storage, job, clock).values()
+    assert due == f"It has been due for 0 s, since {START:%H:%M}."
     assert f"paused by ann until {START + HOUR:%H:%M}: it is down {{really}}. `assistly platforms" in text
     storage.platforms.pause("x")
-    (text,) = reasons(storage, job, clock).values()
+    _, text = reasons(storage, job, clock).values()
     assert "paused until somebody resumes it." in text
 
 
@@ -102,19 +103,39 @@ def test_lengths_of_time(length: timedelta | None, rounded: str, exact: str) -> 
 
 
 def test_waiting_behind_others(storage: Storage, clock: FakeClock) -> None:
-    for platform in ("x", "y", "y"):
+    for platform in ("x", "y", "y", "paused"):
         storage.queue.schedule(platform, "before", START - MINUTE)
+    storage.platforms.pause("paused")
     job = storage.queue.schedule("x", "a")
     storage.queue.schedule("x", "after", START + MINUTE)
-    assert reasons(storage, job, clock)[ReasonCode.BEHIND] == (
-        "Due jobs that come before it: 3; of these on x: 1."
+    clock.advance(12 * MINUTE)
+    found = reasons(storage, job, clock)
+    assert [*found] == [ReasonCode.DUE, ReasonCode.NO_WORKER, ReasonCode.BEHIND]
+    assert found[ReasonCode.DUE] == f"It has been due for 12 min, since {START:%H:%M}."
+    assert found[ReasonCode.BEHIND] == (
+        "Due jobs that workers claim before it: 3; of these on x: 1. "
+        "If they do not become fewer, start another worker (`assistly worker`)."
     )
+    behind = view.story(storage, job.id, now=clock()).reasons[-1]
+    assert behind.details == {"ahead": 3, "of_platform": 1, "platform": "x"}
+
+
+def test_waiting_behind_more_than_are_counted(
+    storage: Storage, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_PAGE", 2)
+    monkeypatch.setattr(view, "COUNT_LIMIT", 4)
+    for platform in ("x", "paused", "x", "x"):
+        storage.queue.schedule(platform, "before", START - MINUTE)
+    storage.platforms.pause("paused")
+    job = storage.queue.schedule("x", "a")
+    assert "before it: 3+; of these on x: 3+. If" in reasons(storage, job, clock)[ReasonCode.BEHIND]
 
 
 def test_no_worker_is_seen_until_one_works(storage: Storage, clock: FakeClock) -> None:
     first = storage.queue.schedule("x", "a", START - HOUR)
     job = storage.queue.schedule("x", "b", START - MINUTE)
-    assert "no worker was seen on x" in reasons(storage, job, clock)[ReasonCode.NO_WORKER]
+    assert "No worker was seen on x" in reasons(storage, job, clock)[ReasonCode.NO_WORKER]
     (held,) = storage.queue.claim_due(worker_id="w", limit=1)
     assert held.id == first.id
     assert ReasonCode.NO_WORKER not in reasons(storage, job, clock)

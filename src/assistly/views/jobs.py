@@ -37,6 +37,7 @@ class ReasonCode(StrEnum):
     """Why a job was not published yet, or at all, or what became of it."""
 
     NOT_DUE = "not_due"
+    DUE = "due"
     PAUSED = "platform_paused"
     BUDGET = "budget_used_up"
     BEHIND = "waiting_behind_others"
@@ -76,9 +77,9 @@ class Reason:
 class Story:
     """All there is to know about a job.
 
-    `job` is None if there is no such job. `reasons` say why it was not published yet, or what became of it,
-    the most important first. `events` are those that operations of people left, oldest first.
-    `events_complete` is False if the log was so long that not all of it was searched.
+    `job` is None if there is no such job. `reasons` say why it was not published yet, or what became of it:
+    for how long it has been due, then the most important first. `events` are those that operations of people
+    left, oldest first. `events_complete` is False if the log was so long that not all of it was searched.
     """
 
     job: Job | None
@@ -254,6 +255,9 @@ def _waiting(storage: Storage, job: Job, now: datetime) -> list[Reason]:
             f"letter (missed). `assistly jobs move {job.id} +1m` gives it another time."
         )
         return [Reason(ReasonCode.LATE, text, {"allowed": span(job.max_lateness, exact=True)})]
+    if is_due:
+        details = {"due_at": job.due_at, "late": span(now - job.due_at)}
+        reasons.append(Reason(ReasonCode.DUE, "It has been due for {late}, since {due_at}.", details))
     if job.retries:
         reasons.append(_retrying(job))
     if not is_due:
@@ -318,25 +322,24 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
             "the limit."
         )
         reasons.append(Reason(ReasonCode.BUDGET, text, details))
-    ahead, of_platform = _ahead(storage, job)
-    if ahead:
-        details = {
-            "ahead": shown_count(ahead),
-            "of_platform": shown_count(of_platform),
-            "platform": job.platform,
-        }
-        text = "Due jobs that come before it: {ahead}; of these on {platform}: {of_platform}."
-        reasons.append(Reason(ReasonCode.BEHIND, text, details))
     if now - job.due_at >= GRACE and not worker_seen(storage, job.platform, job.id, now=now):
         text = (
-            "It has been due since {due_at}, and no worker was seen on {platform} in the last {seen}: is one "
-            "running that publishes to {platform}? (`assistly worker`)"
+            "No worker was seen on {platform} in the last {seen}: is one running that publishes to "
+            "{platform}? (`assistly worker`)"
         )
-        details = {"due_at": job.due_at, "platform": job.platform, "seen": span(SEEN)}
+        details = {"platform": job.platform, "seen": span(SEEN)}
         reasons.append(Reason(ReasonCode.NO_WORKER, text, details))
+    ahead = _ahead(storage, job, now)
+    if ahead.count:
+        more = "" if ahead.exact else "+"
+        details = {"ahead": ahead.count, "of_platform": ahead.of_platform, "platform": job.platform}
+        text = (
+            f"Due jobs that workers claim before it: {{ahead:,}}{more}; of these on {{platform}}: "
+            f"{{of_platform:,}}{more}. If they do not become fewer, start another worker (`assistly worker`)."
+        )
+        reasons.append(Reason(ReasonCode.BEHIND, text, details))
     if not reasons:
-        text = "It has been due since {due_at}, and nothing holds it back: a worker claims it next."
-        reasons.append(Reason(ReasonCode.NOTHING, text, {"due_at": job.due_at}))
+        reasons.append(Reason(ReasonCode.NOTHING, "Nothing holds it back: a worker claims it next."))
     return reasons
 
 
@@ -353,21 +356,33 @@ def _until_next_token(
     return timedelta(seconds=bisect_left(range(longest), True, key=is_free))
 
 
-def _ahead(storage: Storage, job: Job) -> tuple[int, int]:
-    """How many waiting jobs are claimed before this one: in all, and on its platform. Up to COUNT_LIMIT."""
-    ahead = of_platform = 0
+@dataclass(slots=True)
+class _Ahead:
+    """Jobs that are claimed before another one, in all and on its platform. Without `exact` there are more."""
+
+    count: int = 0
+    of_platform: int = 0
+    exact: bool = True
+
+
+def _ahead(storage: Storage, job: Job, now: datetime) -> _Ahead:
+    """What is claimed before this job: on platforms that are not paused. COUNT_LIMIT jobs are looked at."""
+    paused = {platform.name for platform in storage.platforms.list(now=now) if platform.paused}
+    found = _Ahead()
     after: Job | None = None
-    while ahead < COUNT_LIMIT:
+    for _ in range(COUNT_LIMIT // _PAGE):
         page = storage.queue.upcoming(until=job.due_at, after=after, limit=_PAGE)
         for other in page:
             if (other.due_at, other.id) >= (job.due_at, job.id):
-                return ahead, of_platform
-            ahead += 1
-            of_platform += other.platform == job.platform
+                return found
+            if other.platform not in paused:
+                found.count += 1
+                found.of_platform += other.platform == job.platform
         if len(page) < _PAGE:
-            break
+            return found
         after = page[-1]
-    return ahead, of_platform
+    found.exact = False
+    return found
 
 
 def worker_seen(storage: Storage, platform: str, near: int, *, now: datetime) -> bool:
@@ -404,11 +419,6 @@ def _who(event: Event) -> dict[str, Any]:
         "at": event.created_at,
         "note": f" ({note})" if note else "",
     }
-
-
-def shown_count(count: int) -> str:
-    """A count with a separator, and "+" where counting stopped."""
-    return f"{count:,}+" if count >= COUNT_LIMIT else f"{count:,}"
 
 
 def span(length: timedelta | None, *, exact: bool = False) -> str:
