@@ -66,7 +66,8 @@ def test_list_by_every_filter(storage: Storage, run: Run) -> None:
     assert ids("--match", "HELLO") == [a.id, c.id]
     assert ids("--key", "k") == [a.id]
     assert ids("--key", "k", "--platform", "y") == []
-    assert ids("--since", "1h") == [a.id, b.id, c.id]
+    assert ids("--since", "1h") == ids("--since", "-1h") == [a.id, b.id, c.id]
+    assert ids("--due-within", "+1h") == [b.id, a.id]
     assert ids("--since", (datetime.now(UTC) + HOUR).isoformat()) == []
 
 
@@ -160,7 +161,7 @@ def test_show_tells_the_story(storage: Storage, run: Run) -> None:
 
 
 def test_add(storage: Storage, run: Run) -> None:
-    options = ["--at", "+2h", "--key", "k", "--metadata", '{"a": 1}', "--max-retries", "5"]
+    options = ["--at", "2h", "--key", "k", "--metadata", '{"a": 1}', "--max-retries", "5"]
     code, out, _ = run("jobs", "add", "x", "hello", *options, "--max-lateness", "1h", "--by", "ann")
     (job,) = storage.queue.list()
     assert (code, out.startswith(f"job {job.id} is scheduled for ")) == (0, True)
@@ -175,7 +176,10 @@ def test_add(storage: Storage, run: Run) -> None:
 
 def test_move(storage: Storage, run: Run) -> None:
     job = storage.queue.schedule("x", "a", datetime.now(UTC) + HOUR)
-    assert run("jobs", "move", str(job.id), "--shift", "-30m")[0] == 0
+    code, out, err = run("jobs", "move", str(job.id), "--shift", "-30m", "--utc")
+    shown = [f"{time:%Y-%m-%d %H:%M:%SZ}" for time in (job.due_at, job.due_at - HOUR / 2)]
+    assert (code, out) == (0, f"job {job.id}: {shown[0]} -> {shown[1]} (30 min earlier)\n")
+    assert "over already" not in err
     (moved,) = storage.queue.list()
     assert moved.due_at == job.due_at - HOUR / 2
     assert run("jobs", "move", str(job.id), "2099-01-01T09:00+01:00")[0] == 0
@@ -183,6 +187,13 @@ def test_move(storage: Storage, run: Run) -> None:
     assert moved.due_at == datetime(2099, 1, 1, 8, tzinfo=UTC)
     assert trail(storage, "move")[0]["to"] == "2099-01-01T08:00:00+00:00"
     assert run("jobs", "move", str(job.id), "--shift", "+9999999d")[0] == 1
+    code, out, _ = run("jobs", "move", "--all", "--shift", "10m", "--dry-run", "--utc")
+    assert out.splitlines()[1] == (
+        f"job {job.id} scheduled x, 2099-01-01 08:00:00Z -> 2099-01-01 08:10:00Z (10 min later): a"
+    )
+    for options in ([str(job.id), "2020-01-01T09:00Z"], ["--all", "--to", "2020-01-01T09:00Z", "--yes"]):
+        err = run("jobs", "move", *options)[2]
+        assert err.endswith("the new time of 1 job is over already, so due at once")
 
 
 def test_a_refused_change_leaves_no_event(storage: Storage, run: Run) -> None:
@@ -348,7 +359,11 @@ def test_a_mistake_in_a_file_names_the_line_and_nothing_is_stored(
         ["remove", "1", "--all"],
         ["move", "1"],
         ["move", "1", "+2h", "--shift", "+1h"],
-        ["move", "1", "--shift", "2h"],
+        ["move", "1", "--shift", "soon"],
+        ["move", "1", "now"],
+        ["move", "1", "9999999d"],
+        ["list", "--since", "+2h"],
+        ["list", "--since", "9999999d"],
         ["move", "--to", "+2h"],
         ["resolve", "1"],
         ["resolve", "--all", "--posted", "--remote-id", "7"],

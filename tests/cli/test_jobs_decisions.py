@@ -102,6 +102,12 @@ def test_a_cancelled_job_whose_time_is_to_come_keeps_its_time(storage: Storage, 
     )
     _, out, _ = run("replay", str(first.id), "--utc")
     assert out == f"job {first.id} is scheduled for {times[1]:%Y-%m-%d %H:%M:%SZ}\n"
+    out = run("jobs", "replay", "--status", "cancelled", "--dry-run", "--utc")[1]
+    shown = f"{times[2]:%Y-%m-%d %H:%M:%SZ}"
+    assert out.splitlines()[1:] == [
+        f"job {over.id} cancelled x: hello",
+        f"job {second.id} cancelled x, for {shown}: hello",
+    ]
     run("jobs", "replay", "--status", "cancelled", "--yes")
     assert stored(storage, second).due_at == times[2]
     assert times[0] < stored(storage, over).due_at < times[1]

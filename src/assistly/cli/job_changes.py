@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -23,6 +24,7 @@ _T = TypeVar("_T")
 
 _ATTEMPTS = 5
 _SHOWN = 20
+_WAITING = ("scheduled", "retrying")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class JobChange:
     StorageError if the job does not allow it. `statuses` are those of the jobs that it is for, unless others
     are named; `other_statuses` are those that may be named as well. `refused` says why a job of these
     statuses cannot be changed, and `left_out` why one that matches is not meant (None: it can, and it is).
+    `new_time` says when a job will be due, for changes that schedule it (None: now).
     """
 
     verb: str
@@ -43,6 +46,7 @@ class JobChange:
     other_statuses: tuple[str, ...] = ()
     refused: Callable[[Job], str | None] = lambda _: None
     left_out: Callable[[Job], str | None] = lambda _: None
+    new_time: Callable[[Job], datetime | None] = lambda _: None
 
     def obstacle(self, job: Job | None) -> str | None:
         """Why it cannot be done, as far as that is known before (None: it can)."""
@@ -128,16 +132,34 @@ def _change_single(out: Output, storage: Storage, change: JobChange, id: int, pe
     job = storage.queue.get(id)
     if job is None:
         raise NotFound(f"there is no job {id}")
+    began = datetime.now(UTC)
     changed = apply(storage, change, job, person)
+    _warn_of_past(out, [change.new_time(job)], began)
     if out.json:
         result = _Result(1, [id]).document(change, dry_run=False)
         out.document(result | {"job": jsonable(changed)})
     elif changed is None:
         out.say(f"job {id} is {change.participle}")
-    elif changed.status in ("scheduled", "retrying"):
+    elif job.status in _WAITING and changed.status in _WAITING:
+        out.say(f"job {id}: {_moved(out, job.due_at, changed.due_at)}")
+    elif changed.status in _WAITING:
         out.say(f"job {id} is {changed.status} for {out.time(changed.due_at)}")
     else:
         out.say(f"job {id} is {changed.status}")
+
+
+def _moved(out: Output, old: datetime, new: datetime) -> str:
+    """The old and the new time, and how far these are apart."""
+    from assistly.views.jobs import span
+
+    apart = f"{span(abs(new - old))} {'later' if new > old else 'earlier'}" if new != old else "the same time"
+    return f"{out.time(old)} -> {out.time(new)} ({apart})"
+
+
+def _warn_of_past(out: Output, times: list[datetime | None], now: datetime) -> None:
+    count = sum(1 for time in times if time is not None and time < now)
+    if count:
+        out.remark(f"the new time of {plural(count, 'job')} is over already, so due at once")
 
 
 def _named(storage: Storage, ids: list[int]) -> list[tuple[int, Job | None]]:
@@ -166,14 +188,18 @@ def _change_matching(
                 hint = " (see --status processing)" if "processing" in change.other_statuses else ""
                 left_out[f"a worker holds {'it' if held == 1 else 'them'}{hint}"] = held
         wanted = replace(wanted, statuses=change.statuses)
+    began = datetime.now(UTC)
+    new_times: list[datetime | None] = []
     seen: list[tuple[int, Job | None]] = []
     for job in matching(storage, wanted):
         reason = change.obstacle(job) or change.left_out(job)
         if reason is None:
+            new_times.append(change.new_time(job))
             # The content is read again when it is needed: there may be very many.
             seen.append((job.id, replace(job, content="", metadata={}, checkpoint=None)))
         else:
             left_out[reason] += 1
+    _warn_of_past(out, new_times, began)
     if seen and not dry_run and not yes:
         question = f"{change.verb.capitalize()} {plural(len(seen), 'job')}?"
         ask(out, question, instead="--yes, or --dry-run to look")
@@ -237,15 +263,22 @@ def _print_result(
         out.say(f"{plural(len(meant), 'job')} would be {change.participle}")
         for id in meant[:_SHOWN]:
             job = storage.queue.get(id)
-            out.say(
-                f"job {id} {f'{job.status} {job.platform}: {one_line(job.content)}' if job else 'is gone'}"
-            )
+            out.say(f"job {id} {'is gone' if job is None else _foreseen(out, change, job)}")
         if len(meant) > _SHOWN:
             out.say(f"and {len(meant) - _SHOWN:,} more")
     else:
         out.say(f"{plural(len(result.done), 'job')} {change.participle}")
     for id, reason in result.not_done.items():
         out.say(f"job {id} not: {reason}")
+
+
+def _foreseen(out: Output, change: JobChange, job: Job) -> str:
+    """A job, and the time that it would get."""
+    text = f"{job.status} {job.platform}"
+    new = change.new_time(job)
+    if new is not None:
+        text += f", {_moved(out, job.due_at, new) if job.status in _WAITING else f'for {out.time(new)}'}"
+    return f"{text}: {one_line(job.content)}"
 
 
 def apply(

@@ -23,11 +23,8 @@ _MISSED = "it was missed, so it is late by now (see --missed)"
 
 
 def shift(text: str) -> timedelta:
-    """Parse a duration with a sign: +2h or -30m."""
-    if text[:1] not in ("+", "-"):
-        raise typer.BadParameter("write a sign in front: +2h is later, -30m is earlier")
-    length = duration(text[1:])
-    return length if text[0] == "+" else -length
+    """Parse a duration, with a - in front if it is to be earlier: +2h, 2h or -30m."""
+    return -duration(text[1:]) if text.startswith("-") else duration(text)
 
 
 def cancel(
@@ -95,21 +92,33 @@ def move(
 ) -> None:
     """Move waiting jobs to another time: `move 7 +2h`, `move 7 2026-03-01T09:00Z`, `move 7 --shift -30m`.
 
-    With filter options it moves all waiting jobs that match, after asking: each by --shift, or all --to one
-    time. A pending retry is dropped: the job is due at the new time.
+    A duration behind the id or --to counts from now, and that of --shift from the job's own time. With filter
+    options it moves all waiting jobs that match, after asking: each by --shift, or all --to one time. A
+    pending retry is dropped: the job is due at the new time.
     """
     given = [value for value in (when, to, by_how_much) if value is not None]
     if len(given) != 1:
         raise typer.BadParameter("give one new time: TIME behind the id, --to TIME, or --shift +2h")
     target = to if when is None else when
 
+    def new_time(job: Job) -> datetime:
+        return target or moved_by(job.due_at, by_how_much or timedelta(0))
+
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
-        at = target or moved_by(job.due_at, by_how_much or timedelta(0))
-        moved = tx.queue.reschedule(job.id, at)
+        moved = tx.queue.reschedule(job.id, new_time(job))
         return moved, {"from": job.due_at.isoformat(), "to": moved.due_at.isoformat()}
 
+    def refused(job: Job) -> str | None:
+        from assistly.storage import InvalidValue
+
+        try:
+            new_time(job)
+        except InvalidValue as error:
+            return str(error)
+        return None
+
     wanted = job_filter(status, platform, due_within, since, match, key)
-    change = JobChange("move", "moved", do, _WAITING)
+    change = JobChange("move", "moved", do, _WAITING, (), refused, new_time=new_time)
     requested = Requested([] if id is None else [id], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
 
@@ -243,10 +252,14 @@ def replay(
             )
         # Of others the outcome might become unknown before they are replayed.
         is_replayable = job.status in ("dead_letter", "cancelled")
-        again = tx.queue.replay(job.id, scheduled_at=at or _time_to_come(job)) if is_replayable else None
+        again = tx.queue.replay(job.id, scheduled_at=new_time(job)) if is_replayable else None
         if again is None:
             raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
         return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}
+
+    def new_time(job: Job) -> datetime | None:
+        keeps_its_own = job.status == "cancelled" and job.scheduled_at > datetime.now(UTC)
+        return at or (job.scheduled_at if keeps_its_own else None)
 
     def refused(job: Job) -> str | None:
         return _UNKNOWN if job.outcome_unknown and not unknown else None
@@ -255,15 +268,11 @@ def replay(
         return _MISSED if job.missed and not missed else None
 
     wanted = job_filter(status, platform, None, since, match, key)
-    change = JobChange("replay", "replayed", do, ("dead_letter",), ("cancelled",), refused, left_out)
+    change = JobChange(
+        "replay", "replayed", do, ("dead_letter",), ("cancelled",), refused, left_out, new_time
+    )
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
-
-
-def _time_to_come(job: Job) -> datetime | None:
-    """The time that a cancelled job had, unless it is over."""
-    is_to_come = job.status == "cancelled" and job.scheduled_at > datetime.now(UTC)
-    return job.scheduled_at if is_to_come else None
 
 
 def resolve(

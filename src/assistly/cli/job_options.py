@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .values import duration, time
+from .values import duration, time_before_now
 
 if TYPE_CHECKING:
     from assistly.views.job_filter import JobFilter
@@ -22,13 +22,6 @@ def _status(text: str) -> str:
     return status
 
 
-def _past(text: str) -> datetime:
-    """A time, or a duration before now."""
-    if text[:1].isdigit() and text[-1:] in "smhdw":
-        return datetime.now(UTC) - duration(text)
-    return time(text)
-
-
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
 Ids = Annotated[
     list[int] | None, typer.Argument(min=1, metavar="[ID]...", help="The ids of jobs; else filter options.")
@@ -41,15 +34,21 @@ Platform = Annotated[str | None, typer.Option("--platform", help="Of this platfo
 DueWithin = Annotated[
     timedelta | None,
     typer.Option(
-        "--due-within", parser=duration, metavar="DURATION", help="Waiting, and due by then: 1h. Or overdue."
+        "--due-within",
+        parser=duration,
+        metavar="DURATION",
+        help="Waiting, and due within this time: 1h. Overdue jobs are due.",
     ),
 ]
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", parser=_past, metavar="TIME", help="Changed since this time, or within 2h."),
+    typer.Option(
+        "--since", parser=time_before_now, metavar="TIME", help="Changed since a time, or in the last 2h."
+    ),
 ]
 Match = Annotated[
-    str | None, typer.Option("--match", metavar="TEXT", help="With this text in the content, in any case.")
+    str | None,
+    typer.Option("--match", metavar="TEXT", help="With this text in the content, in upper or lower case."),
 ]
 Key = Annotated[str | None, typer.Option("--key", help="With this idempotency key.")]
 All = Annotated[bool, typer.Option("--all", help="Without a filter: all that the command is for.")]

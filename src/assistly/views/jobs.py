@@ -358,7 +358,7 @@ def _until_next_token(
 
 @dataclass(slots=True)
 class _Ahead:
-    """Jobs that are claimed before another one, in all and on its platform. Without `exact` there are more."""
+    """Jobs that are claimed before another, in all and on its platform. Without `exact` there are more."""
 
     count: int = 0
     of_platform: int = 0
