@@ -20,6 +20,11 @@ Run = Callable[..., tuple[int, str, str]]
 HOUR = timedelta(hours=1)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def storage(engine: str) -> Iterator[Storage]:
     with open_storage(auto_prune=False) as storage:
@@ -240,17 +245,40 @@ def test_bulk_looks_first_and_asks(storage: Storage, run: Run, monkeypatch: pyte
     code, out, err = run("jobs", "cancel", "--platform", "x")
     assert (code, out, "Cancel 1 job?" in err) == (2, "", True)
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
-    code, out, _ = run("jobs", "cancel", "--platform", "x")
+    code, out, err = run("jobs", "cancel", "--platform", "x")
     assert (code, out.strip()) == (1, "nothing was done")
+    assert "\n1 scheduled on x\nCancel 1 job?" in err
     assert storage.queue.list() == [job]
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     code, out, _ = run("jobs", "cancel", "--platform", "x")
     assert (code, out.strip()) == (0, "1 job cancelled")
+
+
+@sqlite_only
+def test_a_post_that_is_to_come_is_not_removed_unasked(
+    storage: Storage, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = datetime.now(UTC) + HOUR
+    job = storage.queue.schedule("x", "text " * 300, due, idempotency_key="k")
+    other = storage.queue.schedule("y", "b", due)
+    code, out, err = run("jobs", "remove", str(job.id))
+    assert (code, out, "Remove 1 job whose post is still to come?" in err) == (2, "", True)
+    assert run("jobs", "remove", str(job.id), str(other.id), "--dry-run")[0] == 0
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    code, _, err = run("jobs", "remove", str(job.id), str(other.id))
+    assert (code, "\n1 scheduled on x, 1 scheduled on y\nRemove 2 jobs" in err) == (1, True)
+    assert storage.queue.list() == [job, other]
+    assert run("jobs", "remove", str(job.id), "--yes")[0] == 0
+    (event,) = trail(storage, "remove")
+    assert (event["due"], event["content"], event["key"]) == (due.isoformat(), ("text " * 300)[:1000], "k")
+
+
+@sqlite_only
+def test_what_is_being_published_is_said_not_to_be_removed(storage: Storage, run: Run) -> None:
+    job = storage.queue.begin_publish(claimed(storage))
+    err = run("jobs", "remove", str(job.id))[2]
+    assert err.endswith(f"assistly: job {job.id} is not removed: publishing has begun")
 
 
 @pytest.mark.parametrize(

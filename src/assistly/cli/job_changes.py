@@ -15,7 +15,7 @@ from .opening import opened
 from .output import Output, jsonable, one_line, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from assistly.storage import Job, Storage
     from assistly.views.job_filter import JobFilter
@@ -36,7 +36,8 @@ class JobChange:
     StorageError if the job does not allow it. `statuses` are those of the jobs that it is for, unless others
     are named; `other_statuses` are those that may be named as well. `refused` says why a job of these
     statuses cannot be changed, and `left_out` why one that matches is not meant (None: it can, and it is).
-    `new_time` says when a job will be due, for changes that schedule it (None: now).
+    `new_time` says when a job will be due, for changes that schedule it (None: now). `loses` says of a job
+    that was named by its id whether to ask first, since the change loses a post that is still to come.
     """
 
     verb: str
@@ -47,6 +48,7 @@ class JobChange:
     refused: Callable[[Job], str | None] = lambda _: None
     left_out: Callable[[Job], str | None] = lambda _: None
     new_time: Callable[[Job], datetime | None] = lambda _: None
+    loses: Callable[[Job], bool] = lambda _: False
 
     def obstacle(self, job: Job | None) -> str | None:
         """Why it cannot be done, as far as that is known before (None: it can)."""
@@ -118,18 +120,31 @@ def change_jobs(
     """Do it, and print what was done. Raises typer.Exit with 1 if not all could be done."""
     requested.check(change)
     with opened(out) as storage:
-        if len(requested.ids) == 1 and not dry_run:
-            _change_single(out, storage, change, requested.ids[0], person)
-        elif requested.ids:
-            _change_all(out, storage, change, _named(storage, requested.ids), None, person, dry_run=dry_run)
+        if requested.ids:
+            named = [(id, storage.queue.get(id)) for id in dict.fromkeys(requested.ids)]
+            lost = [job for _, job in named if job is not None and change.loses(job)]
+            if lost and not dry_run and not yes:
+                _ask(out, change, lost, f"{plural(len(lost), 'job')} whose post is still to come")
+            if len(requested.ids) == 1 and not dry_run:
+                _change_single(out, storage, change, *named[0], person)
+            else:
+                _change_all(out, storage, change, named, None, person, dry_run=dry_run)
         else:
             _change_matching(out, storage, change, requested.filter, person, yes=yes, dry_run=dry_run)
 
 
-def _change_single(out: Output, storage: Storage, change: JobChange, id: int, person: Person) -> None:
+def _ask(out: Output, change: JobChange, jobs: list[Job], what: str) -> None:
+    """Say how many of which status and platform these are, and ask."""
+    kinds = Counter(f"{job.status} on {job.platform}" for job in jobs)
+    out.remark(", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())))
+    ask(out, f"{change.verb.capitalize()} {what}?", instead="--yes, or --dry-run to look")
+
+
+def _change_single(
+    out: Output, storage: Storage, change: JobChange, id: int, job: Job | None, person: Person
+) -> None:
     from assistly.storage import NotFound
 
-    job = storage.queue.get(id)
     if job is None:
         raise NotFound(f"there is no job {id}")
     began = datetime.now(UTC)
@@ -162,10 +177,6 @@ def _warn_of_past(out: Output, times: list[datetime | None], now: datetime) -> N
         out.remark(f"the new time of {plural(count, 'job')} is over already, so due at once")
 
 
-def _named(storage: Storage, ids: list[int]) -> list[tuple[int, Job | None]]:
-    return [(id, storage.queue.get(id)) for id in dict.fromkeys(ids)]
-
-
 def _change_matching(
     out: Output,
     storage: Storage,
@@ -190,20 +201,19 @@ def _change_matching(
         wanted = replace(wanted, statuses=change.statuses)
     began = datetime.now(UTC)
     new_times: list[datetime | None] = []
-    seen: list[tuple[int, Job | None]] = []
+    seen: list[Job] = []
     for job in matching(storage, wanted):
         reason = change.obstacle(job) or change.left_out(job)
         if reason is None:
             new_times.append(change.new_time(job))
             # The content is read again when it is needed: there may be very many.
-            seen.append((job.id, replace(job, content="", metadata={}, checkpoint=None)))
+            seen.append(replace(job, content="", metadata={}, checkpoint=None))
         else:
             left_out[reason] += 1
     _warn_of_past(out, new_times, began)
     if seen and not dry_run and not yes:
-        question = f"{change.verb.capitalize()} {plural(len(seen), 'job')}?"
-        ask(out, question, instead="--yes, or --dry-run to look")
-    _change_all(out, storage, change, seen, wanted, person, dry_run=dry_run)
+        _ask(out, change, seen, plural(len(seen), "job"))
+    _change_all(out, storage, change, [(job.id, job) for job in seen], wanted, person, dry_run=dry_run)
     for reason, count in left_out.items():
         out.remark(f"{count} left out: {reason}")
 
@@ -212,7 +222,7 @@ def _change_all(
     out: Output,
     storage: Storage,
     change: JobChange,
-    jobs: list[tuple[int, Job | None]],
+    jobs: Sequence[tuple[int, Job | None]],
     wanted: JobFilter | None,
     person: Person,
     *,
@@ -248,7 +258,7 @@ def _print_result(
     storage: Storage,
     change: JobChange,
     result: _Result,
-    jobs: list[tuple[int, Job | None]],
+    jobs: Sequence[tuple[int, Job | None]],
     *,
     dry_run: bool,
 ) -> None:

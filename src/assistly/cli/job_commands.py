@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from assistly.storage import Job, Storage
 
 _WAITING = ("scheduled", "retrying")
+_KEPT = 1000
+"""How many characters of a job's content the event of its removal keeps."""
 _BEGUN = "publishing has begun"
 _UNKNOWN = "nobody knows whether it was published (see `assistly jobs resolve`, or --unknown)"
 _MISSED = "it was missed, so it is late by now (see --missed)"
@@ -161,16 +163,25 @@ def remove(
 ) -> None:
     """Delete jobs for good, and free their idempotency keys. `jobs cancel` keeps both.
 
-    With filter options it removes all that match, after asking, but for those that workers hold. A job that
-    is being published is not removed, and one with an unknown outcome only with --unknown: it may be on the
-    platform, and its key keeps it from being posted again.
+    It asks before it deletes a job whose post is still to come. The event keeps the job's time, and the first
+    1,000 characters of its content. With filter options it removes all that match, after asking, but for
+    those that workers hold. A job that is being published is not removed, and one with an unknown outcome
+    only with --unknown: it may be on the platform, and its key keeps it from being posted again.
     """
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
         _require_removable(tx, job, unknown=unknown)
         tx.queue.remove(job.id)
-        details = {"status": str(job.status), "platform": job.platform, "key": job.idempotency_key}
-        return None, details
+        return None, {
+            "status": str(job.status),
+            "platform": job.platform,
+            "key": job.idempotency_key,
+            "due": job.due_at.isoformat(),
+            "content": job.content[:_KEPT],
+        }
+
+    def is_to_come(job: Job) -> bool:
+        return job.status in _WAITING
 
     wanted = job_filter(status, platform, due_within, since, match, key)
     statuses = (*_WAITING, "posted", "dead_letter", "cancelled")
@@ -178,14 +189,14 @@ def remove(
     def refused(job: Job) -> str | None:
         return _UNKNOWN if job.outcome_unknown and not unknown else _begun(job)
 
-    change = JobChange("remove", "removed", do, statuses, ("processing",), refused)
+    change = JobChange("remove", "removed", do, statuses, ("processing",), refused, loses=is_to_come)
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
 
 
 def _require_removable(tx: Storage, job: Job, *, unknown: bool) -> None:
     """Raise Conflict unless the job may be removed. Until `tx` ends no worker can claim it."""
-    from assistly.storage import Conflict
+    from assistly.storage import Conflict, StatusConflict
 
     if job.status == "posted":
         return
@@ -195,7 +206,12 @@ def _require_removable(tx: Storage, job: Job, *, unknown: bool) -> None:
     if job.status in ("dead_letter", "cancelled"):
         locked = tx.queue.replay(job.id)
     else:
-        locked = tx.queue.cancel(job.id)
+        try:
+            locked = tx.queue.cancel(job.id)
+        except StatusConflict as error:
+            found = error.current.status
+            reason = _BEGUN if found == "processing" else f"it is {found} by now"
+            raise Conflict(f"job {job.id} is not removed: {reason}") from None
     if locked is None or locked.claim != job.claim:
         raise Conflict(f"job {job.id} was changed meanwhile: nothing was removed")
 
