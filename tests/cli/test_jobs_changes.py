@@ -155,8 +155,11 @@ def test_show_tells_the_story(storage: Storage, run: Run) -> None:
     storage.queue.checkpoint(storage.queue.begin_publish(job), {"uploaded": 2})
     storage.queue.mark_failed(job, "the platform is busy", retry_at=datetime.now(UTC) + HOUR)
     run("jobs", "move", str(job.id), "+3h", "--by", "ann", "--note", "not at night")
-    code, out, _ = run("jobs", "show", str(job.id))
+    code, out, _ = run("jobs", "show", str(job.id), "--utc")
     assert code == 0
+    (event,) = trail(storage, "move")
+    times = [f"{datetime.fromisoformat(event[name]):%Y-%m-%d %H:%M:%SZ}" for name in ("from", "to")]
+    assert f"move: {times[0]} -> {times[1]}" in out
     for words in ("the platform is busy", "w1", '{"uploaded": 2}', "1 of 3 failed", "ann", "not at night"):
         assert words in out
     assert "It is not due yet" in out

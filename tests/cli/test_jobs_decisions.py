@@ -147,6 +147,7 @@ def test_posted(storage: Storage, run: Run) -> None:
     job = unknown_outcome(storage)
     answer = run("resolve", str(job.id), "--posted", "--remote-id", "17")
     assert answer[:2] == (0, f"job {job.id} is posted\n")
+    assert "resolve: posted, remote id 17" in run("jobs", "show", str(job.id))[1]
     posted = stored(storage, job)
     assert (posted.status, posted.remote_id) == (JobStatus.POSTED, "17")
     code, out, err = run("resolve", str(job.id), "--posted")
@@ -159,6 +160,7 @@ def test_not_posted(storage: Storage, run: Run) -> None:
     job = unknown_outcome(storage)
     code, out, _ = run("resolve", str(job.id), "--not-posted")
     assert (code, out.startswith(f"job {job.id} is scheduled for ")) == (0, True)
+    assert "resolve: not posted" in run("jobs", "show", str(job.id))[1]
     assert stored(storage, job).status is JobStatus.SCHEDULED
 
 

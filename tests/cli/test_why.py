@@ -229,6 +229,20 @@ def test_posted(storage: Storage, clock: FakeClock) -> None:
     assert text == f"It was posted on x at {START:%H:%M}; its id there is 17."
 
 
+def test_posted_as_a_person_answered(storage: Storage, clock: FakeClock) -> None:
+    storage.queue.schedule("x", "a")
+    job = storage.queue.mark_unknown(storage.queue.begin_publish(claimed(storage)), "no answer")
+    clock.advance(3 * MINUTE)
+    with storage.transaction() as tx:
+        tx.queue.resolve(job.id, posted=True)
+        audit.record(tx, "jobs.resolve", by="root", note="looked there", job=job.id, posted=True)
+    (text,) = reasons(storage, job, clock).values()
+    assert text == (
+        f"root answered at {START + 3 * MINUTE:%H:%M} (looked there) that it was posted on x. "
+        f"Publishing began at {START:%H:%M}; its id there is not known."
+    )
+
+
 def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.cancel(storage.queue.schedule("x", "a").id)
     assert "cancelled by a program" in reasons(storage, job, clock)[ReasonCode.CANCELLED]

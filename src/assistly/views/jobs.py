@@ -131,7 +131,7 @@ def _reasons(storage: Storage, id: int, job: Job | None, events: list[Event], no
         return [_absent(id, events)]
     match str(job.status):
         case "posted":
-            return [_posted(job)]
+            return [_posted(job, events)]
         case "cancelled":
             return [_cancelled(job, events, now)]
         case "dead_letter":
@@ -154,11 +154,18 @@ def _absent(id: int, events: list[Event]) -> Reason:
     )
 
 
-def _posted(job: Job) -> Reason:
+def _posted(job: Job, events: list[Event]) -> Reason:
     known = "its id there is {remote_id}" if job.remote_id is not None else "its id there is not known"
-    text = f"It was posted on {{platform}} at {{posted_at}}; {known}."
     details = {"platform": job.platform, "posted_at": job.posted_at, "remote_id": job.remote_id}
-    return Reason(ReasonCode.POSTED, text, details)
+    answer = _last(events, "resolve")
+    if answer is None or answer.payload.get("posted") is not True:
+        text = f"It was posted on {{platform}} at {{posted_at}}; {known}."
+        return Reason(ReasonCode.POSTED, text, details)
+    text = (
+        "{by} answered at {at}{note} that it was posted on {platform}. Publishing began at {posted_at}; "
+        f"{known}."
+    )
+    return Reason(ReasonCode.POSTED, text, details | _who(answer))
 
 
 def _cancelled(job: Job, events: list[Event], now: datetime) -> Reason:
