@@ -337,7 +337,20 @@ def test_import(storage: Storage, run: Run) -> None:
     assert (b.idempotency_key, b.metadata, b.max_retries) == ("k", {"n": [1]}, 2)
     (event,) = trail(storage, "import")
     assert event == {"by": "ann", "jobs": 2, "first": a.id, "last": b.id, "existed": 0}
-    assert "1 of them stored already" in run("jobs", "import", "jobs.jsonl")[1]
+    code, out, err = run("jobs", "import", "jobs.jsonl", "--dry-run")
+    assert (code, "1 of them stored already" in out) == (0, True)
+    assert err.endswith("1 job without an idempotency key: importing the file again adds each again")
+
+
+@sqlite_only
+def test_a_file_of_export_is_named(storage: Storage, run: Run) -> None:
+    assert run("export", "storage.gz")[0] == 0
+    code, out, err = run("jobs", "import", "storage.gz")
+    assert (code, out, "`assistly import`" in err) == (2, "", True)
+    Path("jobs.jsonl").write_bytes(b"\xff\n")
+    err = run("jobs", "import", "jobs.jsonl")[2]
+    assert err.endswith("line 1 is not text in UTF-8; nothing was imported")
+    assert storage.queue.list() == []
 
 
 @sqlite_only
