@@ -199,7 +199,8 @@ def test_move(storage: Storage, run: Run) -> None:
     assert out.splitlines()[1] == (
         f"job {job.id} scheduled x, 2099-01-01 08:00:00Z -> 2099-01-01 08:10:00Z (10 min later): a"
     )
-    for options in ([str(job.id), "2020-01-01T09:00Z"], ["--all", "--to", "2020-01-01T09:00Z", "--yes"]):
+    past = "2020-01-01T09:00Z"
+    for options in ([str(job.id), past, "--dry-run"], [str(job.id), past], ["--all", "--to", past, "--yes"]):
         err = run("jobs", "move", *options)[2]
         assert err.endswith("the new time of 1 job is over already, so due at once")
 

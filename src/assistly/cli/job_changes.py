@@ -119,10 +119,13 @@ def change_jobs(
 ) -> None:
     """Do it, and print what was done. Raises typer.Exit with 1 if not all could be done."""
     requested.check(change)
+    began = datetime.now(UTC)
     with opened(out) as storage:
         if requested.ids:
             named = [(id, storage.queue.get(id)) for id in dict.fromkeys(requested.ids)]
-            lost = [job for _, job in named if job is not None and change.loses(job)]
+            possible = [job for _, job in named if job is not None and change.obstacle(job) is None]
+            _warn_of_past(out, [change.new_time(job) for job in possible], began)
+            lost = [job for job in possible if change.loses(job)]
             if lost and not dry_run and not yes:
                 _ask(out, change, lost, f"{plural(len(lost), 'job')} whose post is still to come")
             if len(requested.ids) == 1 and not dry_run:
@@ -147,9 +150,7 @@ def _change_single(
 
     if job is None:
         raise NotFound(f"there is no job {id}")
-    began = datetime.now(UTC)
     changed = apply(storage, change, job, person)
-    _warn_of_past(out, [change.new_time(job)], began)
     if out.json:
         result = _Result(1, [id]).document(change, dry_run=False)
         out.document(result | {"job": jsonable(changed)})

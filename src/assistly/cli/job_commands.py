@@ -62,12 +62,10 @@ def cancel(
 
 
 def move(
-    id: Annotated[int | None, typer.Argument(min=1, metavar="[ID]", help="The id of the job.")] = None,
+    id: Annotated[int | None, typer.Argument(min=1, metavar="ID", help="The id of the job.")] = None,
     when: Annotated[
         Any,
-        typer.Argument(
-            parser=time_from_now, metavar="[TIME]", help="When it is due: a time, or +2h from now."
-        ),
+        typer.Argument(parser=time_from_now, metavar="TIME", help="When it is due: a time, or +2h from now."),
     ] = None,
     to: Annotated[
         Any, typer.Option("--to", parser=time_from_now, metavar="TIME", help="When all are due: or +2h.")
@@ -293,7 +291,7 @@ def replay(
 
 def resolve(
     id: Annotated[
-        int | None, typer.Argument(min=1, metavar="[ID]", help="The dead letter with the unknown outcome.")
+        int | None, typer.Argument(min=1, metavar="ID", help="The dead letter with the unknown outcome.")
     ] = None,
     posted: Annotated[
         bool, typer.Option("--posted", help="It is on the platform: look there first.")
@@ -301,7 +299,9 @@ def resolve(
     not_posted: Annotated[
         bool, typer.Option("--not-posted", help="It is not on the platform: look there first.")
     ] = False,
-    remote_id: Annotated[str | None, typer.Option(help="With --posted: its id on the platform.")] = None,
+    remote_id: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="With --posted: its id on the platform.")
+    ] = None,
     platform: Platform = None,
     since: Since = None,
     match: Match = None,

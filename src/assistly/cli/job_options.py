@@ -24,13 +24,13 @@ def _status(text: str) -> str:
 
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
 Ids = Annotated[
-    list[int] | None, typer.Argument(min=1, metavar="[ID]...", help="The ids of jobs; else filter options.")
+    list[int] | None, typer.Argument(min=1, metavar="ID", help="The ids of jobs; else filter options.")
 ]
 Statuses = Annotated[
     list[str] | None,
     typer.Option("--status", parser=_status, metavar="STATUS", help="Of this status. May be repeated."),
 ]
-Platform = Annotated[str | None, typer.Option("--platform", help="Of this platform.")]
+Platform = Annotated[str | None, typer.Option("--platform", metavar="NAME", help="Of this platform.")]
 DueWithin = Annotated[
     timedelta | None,
     typer.Option(
@@ -50,8 +50,8 @@ Match = Annotated[
     str | None,
     typer.Option("--match", metavar="TEXT", help="With this text in the content, in upper or lower case."),
 ]
-Key = Annotated[str | None, typer.Option("--key", help="With this idempotency key.")]
-All = Annotated[bool, typer.Option("--all", help="Without a filter: all that the command is for.")]
+Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With this idempotency key.")]
+All = Annotated[bool, typer.Option("--all", help="Instead of a filter: all jobs that can be changed so.")]
 After = Annotated[
     int,
     typer.Option("--after", min=0, metavar="ID", help="Those behind this job: the last of a page before."),
