@@ -50,7 +50,7 @@ CASES = [
     Case("jobs import posts.jsonl", DONE),
     Case("jobs cancel {waiting}"),
     Case("jobs move {waiting} +2h"),
-    Case("jobs remove {waiting}"),
+    Case("jobs remove {waiting} --yes"),
     Case("jobs replay {dead}"),
     Case("jobs resolve {unknown} --posted --remote-id 17"),
     Case("approvals list", DONE),

@@ -20,6 +20,11 @@ Run = Callable[..., tuple[int, str, str]]
 HOUR = timedelta(hours=1)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def storage(engine: str) -> Iterator[Storage]:
     with open_storage(auto_prune=False) as storage:
@@ -66,7 +71,8 @@ def test_list_by_every_filter(storage: Storage, run: Run) -> None:
     assert ids("--match", "HELLO") == [a.id, c.id]
     assert ids("--key", "k") == [a.id]
     assert ids("--key", "k", "--platform", "y") == []
-    assert ids("--since", "1h") == [a.id, b.id, c.id]
+    assert ids("--since", "1h") == ids("--since", "-1h") == [a.id, b.id, c.id]
+    assert ids("--due-within", "+1h") == [b.id, a.id]
     assert ids("--since", (datetime.now(UTC) + HOUR).isoformat()) == []
 
 
@@ -97,11 +103,31 @@ def test_what_a_worker_holds_is_said_to_be_left_out(storage: Storage, run: Run) 
     for command in (["cancel"], ["move", "--shift", "+2h"], ["remove"]):
         code, out, err = run("jobs", *command, "--match", "sale")
         assert (code, out.startswith("0 jobs")) == (0, True)
-        assert err.endswith("1 left out: a worker holds it (see --status processing)")
+        hint = "" if command[0] == "move" else " (see --status processing)"
+        assert err.endswith(f"1 left out: a worker holds it{hint}")
     assert (
         "left out" not in run("jobs", "cancel", "--match", "sale", "--status", "processing", "--dry-run")[2]
     )
     assert "left out" not in run("jobs", "replay", "--match", "sale")[2]
+
+
+@sqlite_only
+def test_a_dry_run_tells_what_the_command_then_does(storage: Storage, run: Run) -> None:
+    publishing = storage.queue.begin_publish(claimed(storage))
+    held = claimed(storage)
+    posted = storage.queue.mark_posted(claimed(storage))
+    for options in (["--dry-run"], ["--yes"]):
+        code, out, err = run("jobs", "cancel", "--status", "processing", *options)
+        assert (code, out.splitlines()[0].startswith("1 job ")) == (0, True)
+        assert err.endswith("1 left out: publishing has begun")
+    assert statuses(storage) == ["processing", "cancelled", "posted"]
+    ids = [str(id) for id in (publishing.id, held.id, posted.id, 99)]
+    for options in (["--dry-run"], []):
+        code, out, _ = run("jobs", "remove", *ids, *options)
+        assert (code, out.splitlines()[0].startswith("2 jobs ")) == (1, True)
+        refused = [line for line in out.splitlines() if " not: " in line]
+        assert [line.split()[1] for line in refused] == [ids[0], ids[3]]
+    assert document(run, "jobs", "remove", *ids, "--dry-run")["jobs"] == []
 
 
 @sqlite_only
@@ -129,8 +155,11 @@ def test_show_tells_the_story(storage: Storage, run: Run) -> None:
     storage.queue.checkpoint(storage.queue.begin_publish(job), {"uploaded": 2})
     storage.queue.mark_failed(job, "the platform is busy", retry_at=datetime.now(UTC) + HOUR)
     run("jobs", "move", str(job.id), "+3h", "--by", "ann", "--note", "not at night")
-    code, out, _ = run("jobs", "show", str(job.id))
+    code, out, _ = run("jobs", "show", str(job.id), "--utc")
     assert code == 0
+    (event,) = trail(storage, "move")
+    times = [f"{datetime.fromisoformat(event[name]):%Y-%m-%d %H:%M:%SZ}" for name in ("from", "to")]
+    assert f"move: {times[0]} -> {times[1]}" in out
     for words in ("the platform is busy", "w1", '{"uploaded": 2}', "1 of 3 failed", "ann", "not at night"):
         assert words in out
     assert "It is not due yet" in out
@@ -140,7 +169,7 @@ def test_show_tells_the_story(storage: Storage, run: Run) -> None:
 
 
 def test_add(storage: Storage, run: Run) -> None:
-    options = ["--at", "+2h", "--key", "k", "--metadata", '{"a": 1}', "--max-retries", "5"]
+    options = ["--at", "2h", "--key", "k", "--metadata", '{"a": 1}', "--max-retries", "5"]
     code, out, _ = run("jobs", "add", "x", "hello", *options, "--max-lateness", "1h", "--by", "ann")
     (job,) = storage.queue.list()
     assert (code, out.startswith(f"job {job.id} is scheduled for ")) == (0, True)
@@ -155,7 +184,10 @@ def test_add(storage: Storage, run: Run) -> None:
 
 def test_move(storage: Storage, run: Run) -> None:
     job = storage.queue.schedule("x", "a", datetime.now(UTC) + HOUR)
-    assert run("jobs", "move", str(job.id), "--shift", "-30m")[0] == 0
+    code, out, err = run("jobs", "move", str(job.id), "--shift", "-30m", "--utc")
+    shown = [f"{time:%Y-%m-%d %H:%M:%SZ}" for time in (job.due_at, job.due_at - HOUR / 2)]
+    assert (code, out) == (0, f"job {job.id}: {shown[0]} -> {shown[1]} (30 min earlier)\n")
+    assert "over already" not in err
     (moved,) = storage.queue.list()
     assert moved.due_at == job.due_at - HOUR / 2
     assert run("jobs", "move", str(job.id), "2099-01-01T09:00+01:00")[0] == 0
@@ -163,6 +195,14 @@ def test_move(storage: Storage, run: Run) -> None:
     assert moved.due_at == datetime(2099, 1, 1, 8, tzinfo=UTC)
     assert trail(storage, "move")[0]["to"] == "2099-01-01T08:00:00+00:00"
     assert run("jobs", "move", str(job.id), "--shift", "+9999999d")[0] == 1
+    code, out, _ = run("jobs", "move", "--all", "--shift", "10m", "--dry-run", "--utc")
+    assert out.splitlines()[1] == (
+        f"job {job.id} scheduled x, 2099-01-01 08:00:00Z -> 2099-01-01 08:10:00Z (10 min later): a"
+    )
+    past = "2020-01-01T09:00Z"
+    for options in ([str(job.id), past, "--dry-run"], [str(job.id), past], ["--all", "--to", past, "--yes"]):
+        err = run("jobs", "move", *options)[2]
+        assert err.endswith("the new time of 1 job is over already, so due at once")
 
 
 def test_a_refused_change_leaves_no_event(storage: Storage, run: Run) -> None:
@@ -209,17 +249,40 @@ def test_bulk_looks_first_and_asks(storage: Storage, run: Run, monkeypatch: pyte
     code, out, err = run("jobs", "cancel", "--platform", "x")
     assert (code, out, "Cancel 1 job?" in err) == (2, "", True)
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
-    code, out, _ = run("jobs", "cancel", "--platform", "x")
+    code, out, err = run("jobs", "cancel", "--platform", "x")
     assert (code, out.strip()) == (1, "nothing was done")
+    assert "\n1 scheduled on x\nCancel 1 job?" in err
     assert storage.queue.list() == [job]
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     code, out, _ = run("jobs", "cancel", "--platform", "x")
     assert (code, out.strip()) == (0, "1 job cancelled")
+
+
+@sqlite_only
+def test_a_post_that_is_to_come_is_not_removed_unasked(
+    storage: Storage, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = datetime.now(UTC) + HOUR
+    job = storage.queue.schedule("x", "text " * 300, due, idempotency_key="k")
+    other = storage.queue.schedule("y", "b", due)
+    code, out, err = run("jobs", "remove", str(job.id))
+    assert (code, out, "Remove 1 job whose post is still to come?" in err) == (2, "", True)
+    assert run("jobs", "remove", str(job.id), str(other.id), "--dry-run")[0] == 0
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    code, _, err = run("jobs", "remove", str(job.id), str(other.id))
+    assert (code, "\n1 scheduled on x, 1 scheduled on y\nRemove 2 jobs" in err) == (1, True)
+    assert storage.queue.list() == [job, other]
+    assert run("jobs", "remove", str(job.id), "--yes")[0] == 0
+    (event,) = trail(storage, "remove")
+    assert (event["due"], event["content"], event["key"]) == (due.isoformat(), ("text " * 300)[:1000], "k")
+
+
+@sqlite_only
+def test_what_is_being_published_is_said_not_to_be_removed(storage: Storage, run: Run) -> None:
+    job = storage.queue.begin_publish(claimed(storage))
+    err = run("jobs", "remove", str(job.id))[2]
+    assert err.endswith(f"assistly: job {job.id} is not removed: publishing has begun")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +338,20 @@ def test_import(storage: Storage, run: Run) -> None:
     assert (b.idempotency_key, b.metadata, b.max_retries) == ("k", {"n": [1]}, 2)
     (event,) = trail(storage, "import")
     assert event == {"by": "ann", "jobs": 2, "first": a.id, "last": b.id, "existed": 0}
-    assert "1 of them stored already" in run("jobs", "import", "jobs.jsonl")[1]
+    code, out, err = run("jobs", "import", "jobs.jsonl", "--dry-run")
+    assert (code, "1 of them stored already" in out) == (0, True)
+    assert err.endswith("1 job without an idempotency key: importing the file again adds each again")
+
+
+@sqlite_only
+def test_a_file_of_export_is_named(storage: Storage, run: Run) -> None:
+    assert run("export", "storage.gz")[0] == 0
+    code, out, err = run("jobs", "import", "storage.gz")
+    assert (code, out, "`assistly import`" in err) == (2, "", True)
+    Path("jobs.jsonl").write_bytes(b"\xff\n")
+    err = run("jobs", "import", "jobs.jsonl")[2]
+    assert err.endswith("line 1 is not text in UTF-8; nothing was imported")
+    assert storage.queue.list() == []
 
 
 @sqlite_only
@@ -318,11 +394,21 @@ def test_a_mistake_in_a_file_names_the_line_and_nothing_is_stored(
         ["list", "--due-within", "soon"],
         ["cancel"],
         ["cancel", "1", "--match", "a"],
+        ["cancel", "--match", "", "--yes"],
+        ["list", "--platform", " "],
+        ["replay", "--all", "--key", ""],
+        ["cancel", "--status", "posted"],
+        ["move", "--status", "processing", "--shift", "+1h"],
+        ["replay", "--status", "scheduled"],
         ["cancel", "x"],
         ["remove", "1", "--all"],
         ["move", "1"],
         ["move", "1", "+2h", "--shift", "+1h"],
-        ["move", "1", "--shift", "2h"],
+        ["move", "1", "--shift", "soon"],
+        ["move", "1", "now"],
+        ["move", "1", "9999999d"],
+        ["list", "--since", "+2h"],
+        ["list", "--since", "9999999d"],
         ["move", "--to", "+2h"],
         ["resolve", "1"],
         ["resolve", "--all", "--posted", "--remote-id", "7"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,27 @@ def test_a_cancelled_job_is_replayed_by_its_id(storage: Storage, run: Run) -> No
     assert stored(storage, job).status is JobStatus.SCHEDULED
 
 
+def test_a_cancelled_job_whose_time_is_to_come_keeps_its_time(storage: Storage, run: Run) -> None:
+    times = [datetime.now(UTC) + hours * timedelta(hours=1) for hours in (-1, 1, 2)]
+    over, first, second = (
+        storage.queue.cancel(storage.queue.schedule("x", "hello", time).id) for time in times
+    )
+    _, out, _ = run("replay", str(first.id), "--utc")
+    assert out == f"job {first.id} is scheduled for {times[1]:%Y-%m-%d %H:%M:%SZ}\n"
+    out = run("jobs", "replay", "--status", "cancelled", "--dry-run", "--utc")[1]
+    shown = f"{times[2]:%Y-%m-%d %H:%M:%SZ}"
+    assert out.splitlines()[1:] == [
+        f"job {over.id} cancelled x: hello",
+        f"job {second.id} cancelled x, for {shown}: hello",
+    ]
+    run("jobs", "replay", "--status", "cancelled", "--yes")
+    assert stored(storage, second).due_at == times[2]
+    assert times[0] < stored(storage, over).due_at < times[1]
+    storage.queue.cancel(first.id)
+    run("replay", str(first.id), "--at", times[2].isoformat())
+    assert stored(storage, first).due_at == times[2]
+
+
 def test_an_unknown_outcome_is_replayed_by_its_id_only_if_that_is_asked_for(
     storage: Storage, run: Run
 ) -> None:
@@ -126,6 +147,7 @@ def test_posted(storage: Storage, run: Run) -> None:
     job = unknown_outcome(storage)
     answer = run("resolve", str(job.id), "--posted", "--remote-id", "17")
     assert answer[:2] == (0, f"job {job.id} is posted\n")
+    assert "resolve: posted, remote id 17" in run("jobs", "show", str(job.id))[1]
     posted = stored(storage, job)
     assert (posted.status, posted.remote_id) == (JobStatus.POSTED, "17")
     code, out, err = run("resolve", str(job.id), "--posted")
@@ -138,6 +160,7 @@ def test_not_posted(storage: Storage, run: Run) -> None:
     job = unknown_outcome(storage)
     code, out, _ = run("resolve", str(job.id), "--not-posted")
     assert (code, out.startswith(f"job {job.id} is scheduled for ")) == (0, True)
+    assert "resolve: not posted" in run("jobs", "show", str(job.id))[1]
     assert stored(storage, job).status is JobStatus.SCHEDULED
 
 

@@ -52,16 +52,17 @@ def test_not_due(storage: Storage, clock: FakeClock) -> None:
 
 def test_due_and_nothing_holds_it_back(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.schedule("x", "a")
-    assert [*reasons(storage, job, clock)] == [ReasonCode.NOTHING]
+    assert [*reasons(storage, job, clock)] == [ReasonCode.DUE, ReasonCode.NOTHING]
 
 
 def test_a_pause(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.schedule("x", "a")
     storage.platforms.pause("x", until=START + HOUR, reason="it is down {really}", by="ann")
-    (text,) = reasons(storage, job, clock).values()
+    due, text = reasons(storage, job, clock).values()
+    assert due == f"It has been due for 0 s, since {START:%H:%M}."
     assert f"paused by ann until {START + HOUR:%H:%M}: it is down {{really}}. `assistly platforms" in text
     storage.platforms.pause("x")
-    (text,) = reasons(storage, job, clock).values()
+    _, text = reasons(storage, job, clock).values()
     assert "paused until somebody resumes it." in text
 
 
@@ -102,19 +103,39 @@ def test_lengths_of_time(length: timedelta | None, rounded: str, exact: str) -> 
 
 
 def test_waiting_behind_others(storage: Storage, clock: FakeClock) -> None:
-    for platform in ("x", "y", "y"):
+    for platform in ("x", "y", "y", "paused"):
         storage.queue.schedule(platform, "before", START - MINUTE)
+    storage.platforms.pause("paused")
     job = storage.queue.schedule("x", "a")
     storage.queue.schedule("x", "after", START + MINUTE)
-    assert reasons(storage, job, clock)[ReasonCode.BEHIND] == (
-        "Due jobs that come before it: 3; of these on x: 1."
+    clock.advance(12 * MINUTE)
+    found = reasons(storage, job, clock)
+    assert [*found] == [ReasonCode.DUE, ReasonCode.NO_WORKER, ReasonCode.BEHIND]
+    assert found[ReasonCode.DUE] == f"It has been due for 12 min, since {START:%H:%M}."
+    assert found[ReasonCode.BEHIND] == (
+        "Due jobs that workers claim before it: 3; of these on x: 1. "
+        "If they do not become fewer, start another worker (`assistly worker`)."
     )
+    behind = view.story(storage, job.id, now=clock()).reasons[-1]
+    assert behind.details == {"ahead": 3, "of_platform": 1, "platform": "x"}
+
+
+def test_waiting_behind_more_than_are_counted(
+    storage: Storage, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_PAGE", 2)
+    monkeypatch.setattr(view, "COUNT_LIMIT", 4)
+    for platform in ("x", "paused", "x", "x"):
+        storage.queue.schedule(platform, "before", START - MINUTE)
+    storage.platforms.pause("paused")
+    job = storage.queue.schedule("x", "a")
+    assert "before it: 3+; of these on x: 3+. If" in reasons(storage, job, clock)[ReasonCode.BEHIND]
 
 
 def test_no_worker_is_seen_until_one_works(storage: Storage, clock: FakeClock) -> None:
     first = storage.queue.schedule("x", "a", START - HOUR)
     job = storage.queue.schedule("x", "b", START - MINUTE)
-    assert "no worker was seen on x" in reasons(storage, job, clock)[ReasonCode.NO_WORKER]
+    assert "No worker was seen on x" in reasons(storage, job, clock)[ReasonCode.NO_WORKER]
     (held,) = storage.queue.claim_due(worker_id="w", limit=1)
     assert held.id == first.id
     assert ReasonCode.NO_WORKER not in reasons(storage, job, clock)
@@ -123,6 +144,30 @@ def test_no_worker_is_seen_until_one_works(storage: Storage, clock: FakeClock) -
     assert ReasonCode.NO_WORKER not in reasons(storage, job, clock)
     clock.advance(MINUTE)
     assert ReasonCode.NO_WORKER in reasons(storage, job, clock)
+
+
+def test_what_people_do_is_no_sign_of_a_worker(storage: Storage, clock: FakeClock) -> None:
+    due = storage.queue.schedule("x", "a")
+    for _ in range(5):
+        storage.queue.schedule("x", "b", START - HOUR)
+    moved, released, answered, failed, again = storage.queue.claim_due(worker_id="w", lease=HOUR, limit=5)
+    storage.queue.mark_failed(moved, "it is busy", retry_at=START + HOUR)
+    storage.queue.release(released)
+    storage.queue.mark_unknown(storage.queue.begin_publish(answered), "no answer")
+    storage.queue.mark_failed(failed, "refused", retryable=False)
+    storage.queue.mark_failed(again, "refused", retryable=False)
+    clock.advance(9 * MINUTE)
+    assert ReasonCode.NO_WORKER not in reasons(storage, due, clock)
+    clock.advance(HOUR)
+    for job in (moved, released):
+        storage.queue.reschedule(job.id, START + 9 * HOUR)
+    storage.queue.resolve(answered.id, posted=True)
+    storage.queue.replay(again.id, scheduled_at=START + 9 * HOUR)
+    assert ReasonCode.NO_WORKER in reasons(storage, due, clock)
+    clock.advance(8 * HOUR)
+    (held,) = storage.queue.claim_due(worker_id="w", lease=MINUTE, limit=1)
+    storage.queue.snooze(held, clock() + HOUR)
+    assert ReasonCode.NO_WORKER not in reasons(storage, due, clock)
 
 
 def test_retrying(storage: Storage, clock: FakeClock) -> None:
@@ -184,6 +229,20 @@ def test_posted(storage: Storage, clock: FakeClock) -> None:
     assert text == f"It was posted on x at {START:%H:%M}; its id there is 17."
 
 
+def test_posted_as_a_person_answered(storage: Storage, clock: FakeClock) -> None:
+    storage.queue.schedule("x", "a")
+    job = storage.queue.mark_unknown(storage.queue.begin_publish(claimed(storage)), "no answer")
+    clock.advance(3 * MINUTE)
+    with storage.transaction() as tx:
+        tx.queue.resolve(job.id, posted=True)
+        audit.record(tx, "jobs.resolve", by="root", note="looked there", job=job.id, posted=True)
+    (text,) = reasons(storage, job, clock).values()
+    assert text == (
+        f"root answered at {START + 3 * MINUTE:%H:%M} (looked there) that it was posted on x. "
+        f"Publishing began at {START:%H:%M}; its id there is not known."
+    )
+
+
 def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.cancel(storage.queue.schedule("x", "a").id)
     assert "cancelled by a program" in reasons(storage, job, clock)[ReasonCode.CANCELLED]
@@ -193,7 +252,14 @@ def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeCloc
         audit.record(tx, "jobs.cancel", by="ann", note="wrong text", job=other.id)
     assert "ann cancelled it at" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
     assert "(wrong text)" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
-    assert "ann" not in reasons(storage, job, clock)[ReasonCode.CANCELLED]
+    text = reasons(storage, job, clock)[ReasonCode.CANCELLED]
+    assert "ann" not in text
+    assert f"for now, since its time, {START:%H:%M}, is over; --at gives" in text
+    later = storage.queue.cancel(storage.queue.schedule("x", "c", START + HOUR).id)
+    text = reasons(storage, later, clock)[ReasonCode.CANCELLED]
+    assert text.endswith(
+        f"`assistly jobs replay {later.id}` schedules it again for its time, {START + HOUR:%H:%M}."
+    )
 
 
 def test_no_such_job_and_one_that_was_removed(storage: Storage, clock: FakeClock) -> None:

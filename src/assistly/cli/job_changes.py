@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -14,7 +15,7 @@ from .opening import opened
 from .output import Output, jsonable, one_line, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from assistly.storage import Job, Storage
     from assistly.views.job_filter import JobFilter
@@ -23,6 +24,7 @@ _T = TypeVar("_T")
 
 _ATTEMPTS = 5
 _SHOWN = 20
+_WAITING = ("scheduled", "retrying")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,29 @@ class JobChange:
     `verb` and `participle` name it: cancel, cancelled. `apply` does it on a transaction, to the job as it was
     read, and returns the changed job (None: it is gone) and the details of the event; it raises a
     StorageError if the job does not allow it. `statuses` are those of the jobs that it is for, unless others
-    are named. `left_out` says why a job that matches is not meant (None: it is).
+    are named; `other_statuses` are those that may be named as well. `refused` says why a job of these
+    statuses cannot be changed, and `left_out` why one that matches is not meant (None: it can, and it is).
+    `new_time` says when a job will be due, for changes that schedule it (None: now). `loses` says of a job
+    that was named by its id whether to ask first, since the change loses a post that is still to come.
     """
 
     verb: str
     participle: str
     apply: Callable[[Storage, Job], tuple[Job | None, dict[str, Any]]]
-    statuses: tuple[str, ...] = ()
+    statuses: tuple[str, ...]
+    other_statuses: tuple[str, ...] = ()
+    refused: Callable[[Job], str | None] = lambda _: None
     left_out: Callable[[Job], str | None] = lambda _: None
+    new_time: Callable[[Job], datetime | None] = lambda _: None
+    loses: Callable[[Job], bool] = lambda _: False
+
+    def obstacle(self, job: Job | None) -> str | None:
+        """Why it cannot be done, as far as that is known before (None: it can)."""
+        if job is None:
+            return "there is no such job"
+        if job.status not in (*self.statuses, *self.other_statuses):
+            return f"it is {job.status}"
+        return self.refused(job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +94,8 @@ class Requested:
     filter: JobFilter
     everything: bool = False
 
-    def check(self) -> None:
-        """Raise BadParameter unless it is clear what is meant."""
+    def check(self, change: JobChange) -> None:
+        """Raise BadParameter unless it is clear what is meant, and the change is for it."""
         from assistly.views.job_filter import JobFilter
 
         has_filter = self.filter != JobFilter()
@@ -88,26 +105,49 @@ class Requested:
             raise typer.BadParameter(
                 "which jobs? Give an id, or options such as --match, --platform and --status, or --all"
             )
+        possible = (*change.statuses, *change.other_statuses)
+        for status in self.filter.statuses:
+            if status not in possible:
+                raise typer.BadParameter(
+                    f"no job that is {status} can be {change.participle}: --status may be "
+                    f"{', '.join(possible)}"
+                )
 
 
 def change_jobs(
     out: Output, change: JobChange, requested: Requested, person: Person, *, yes: bool, dry_run: bool
 ) -> None:
     """Do it, and print what was done. Raises typer.Exit with 1 if not all could be done."""
-    requested.check()
+    requested.check(change)
+    began = datetime.now(UTC)
     with opened(out) as storage:
-        if len(requested.ids) == 1 and not dry_run:
-            _change_single(out, storage, change, requested.ids[0], person)
-        elif requested.ids:
-            _change_all(out, storage, change, _named(storage, requested.ids), None, person, dry_run=dry_run)
+        if requested.ids:
+            named = [(id, storage.queue.get(id)) for id in dict.fromkeys(requested.ids)]
+            possible = [job for _, job in named if job is not None and change.obstacle(job) is None]
+            _warn_of_past(out, [change.new_time(job) for job in possible], began)
+            lost = [job for job in possible if change.loses(job)]
+            if lost and not dry_run and not yes:
+                _ask(out, change, lost, f"{plural(len(lost), 'job')} whose post is still to come")
+            if len(requested.ids) == 1 and not dry_run:
+                _change_single(out, storage, change, *named[0], person)
+            else:
+                _change_all(out, storage, change, named, None, person, dry_run=dry_run)
         else:
             _change_matching(out, storage, change, requested.filter, person, yes=yes, dry_run=dry_run)
 
 
-def _change_single(out: Output, storage: Storage, change: JobChange, id: int, person: Person) -> None:
+def _ask(out: Output, change: JobChange, jobs: list[Job], what: str) -> None:
+    """Say how many of which status and platform these are, and ask."""
+    kinds = Counter(f"{job.status} on {job.platform}" for job in jobs)
+    out.remark(", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())))
+    ask(out, f"{change.verb.capitalize()} {what}?", instead="--yes, or --dry-run to look")
+
+
+def _change_single(
+    out: Output, storage: Storage, change: JobChange, id: int, job: Job | None, person: Person
+) -> None:
     from assistly.storage import NotFound
 
-    job = storage.queue.get(id)
     if job is None:
         raise NotFound(f"there is no job {id}")
     changed = apply(storage, change, job, person)
@@ -116,14 +156,26 @@ def _change_single(out: Output, storage: Storage, change: JobChange, id: int, pe
         out.document(result | {"job": jsonable(changed)})
     elif changed is None:
         out.say(f"job {id} is {change.participle}")
-    elif changed.status in ("scheduled", "retrying"):
+    elif job.status in _WAITING and changed.status in _WAITING:
+        out.say(f"job {id}: {_moved(out, job.due_at, changed.due_at)}")
+    elif changed.status in _WAITING:
         out.say(f"job {id} is {changed.status} for {out.time(changed.due_at)}")
     else:
         out.say(f"job {id} is {changed.status}")
 
 
-def _named(storage: Storage, ids: list[int]) -> list[tuple[int, Job | None]]:
-    return [(id, storage.queue.get(id)) for id in dict.fromkeys(ids)]
+def _moved(out: Output, old: datetime, new: datetime) -> str:
+    """The old and the new time, and how far these are apart."""
+    from assistly.views.jobs import span
+
+    apart = f"{span(abs(new - old))} {'later' if new > old else 'earlier'}" if new != old else "the same time"
+    return f"{out.time(old)} -> {out.time(new)} ({apart})"
+
+
+def _warn_of_past(out: Output, times: list[datetime | None], now: datetime) -> None:
+    count = sum(1 for time in times if time is not None and time < now)
+    if count:
+        out.remark(f"the new time of {plural(count, 'job')} is over already, so due at once")
 
 
 def _change_matching(
@@ -140,37 +192,38 @@ def _change_matching(
 
     from assistly.views.job_filter import matching
 
-    held = 0
+    left_out: Counter[str] = Counter()
     if not wanted.statuses:
         if "scheduled" in change.statuses:
             held = sum(1 for _ in matching(storage, replace(wanted, statuses=("processing",))))
+            if held:
+                hint = " (see --status processing)" if "processing" in change.other_statuses else ""
+                left_out[f"a worker holds {'it' if held == 1 else 'them'}{hint}"] = held
         wanted = replace(wanted, statuses=change.statuses)
-    left_out: Counter[str] = Counter()
-    seen: list[tuple[int, Job | None]] = []
+    began = datetime.now(UTC)
+    new_times: list[datetime | None] = []
+    seen: list[Job] = []
     for job in matching(storage, wanted):
-        reason = change.left_out(job)
+        reason = change.obstacle(job) or change.left_out(job)
         if reason is None:
+            new_times.append(change.new_time(job))
             # The content is read again when it is needed: there may be very many.
-            seen.append((job.id, replace(job, content="", metadata={}, checkpoint=None)))
+            seen.append(replace(job, content="", metadata={}, checkpoint=None))
         else:
             left_out[reason] += 1
+    _warn_of_past(out, new_times, began)
     if seen and not dry_run and not yes:
-        question = f"{change.verb.capitalize()} {plural(len(seen), 'job')}?"
-        ask(out, question, instead="--yes, or --dry-run to look")
-    _change_all(out, storage, change, seen, wanted, person, dry_run=dry_run)
+        _ask(out, change, seen, plural(len(seen), "job"))
+    _change_all(out, storage, change, [(job.id, job) for job in seen], wanted, person, dry_run=dry_run)
     for reason, count in left_out.items():
         out.remark(f"{count} left out: {reason}")
-    if held:
-        out.remark(
-            f"{held} left out: a worker holds {'it' if held == 1 else 'them'} (see --status processing)"
-        )
 
 
 def _change_all(
     out: Output,
     storage: Storage,
     change: JobChange,
-    jobs: list[tuple[int, Job | None]],
+    jobs: Sequence[tuple[int, Job | None]],
     wanted: JobFilter | None,
     person: Person,
     *,
@@ -182,6 +235,9 @@ def _change_all(
     try:
         for id, job in jobs:
             if dry_run:
+                obstacle = change.obstacle(job)
+                if obstacle is not None:
+                    result.not_done[id] = obstacle
                 continue
             try:
                 if job is None:
@@ -203,27 +259,37 @@ def _print_result(
     storage: Storage,
     change: JobChange,
     result: _Result,
-    jobs: list[tuple[int, Job | None]],
+    jobs: Sequence[tuple[int, Job | None]],
     *,
     dry_run: bool,
 ) -> None:
+    meant = [id for id, _ in jobs if id not in result.not_done]
     if out.json:
         document = result.document(change, dry_run=dry_run)
         if dry_run:
-            document["jobs"] = [id for id, _ in jobs]
+            document["jobs"] = meant
         out.document(document)
         return
-    if not dry_run:
+    if dry_run:
+        out.say(f"{plural(len(meant), 'job')} would be {change.participle}")
+        for id in meant[:_SHOWN]:
+            job = storage.queue.get(id)
+            out.say(f"job {id} {'is gone' if job is None else _foreseen(out, change, job)}")
+        if len(meant) > _SHOWN:
+            out.say(f"and {len(meant) - _SHOWN:,} more")
+    else:
         out.say(f"{plural(len(result.done), 'job')} {change.participle}")
-        for id, reason in result.not_done.items():
-            out.say(f"job {id} not: {reason}")
-        return
-    out.say(f"{plural(len(jobs), 'job')} would be {change.participle}")
-    for id, _ in jobs[:_SHOWN]:
-        job = storage.queue.get(id)
-        out.say(f"job {id} {f'{job.status} {job.platform}: {one_line(job.content)}' if job else 'is gone'}")
-    if len(jobs) > _SHOWN:
-        out.say(f"and {len(jobs) - _SHOWN:,} more")
+    for id, reason in result.not_done.items():
+        out.say(f"job {id} not: {reason}")
+
+
+def _foreseen(out: Output, change: JobChange, job: Job) -> str:
+    """A job, and the time that it would get."""
+    text = f"{job.status} {job.platform}"
+    new = change.new_time(job)
+    if new is not None:
+        text += f", {_moved(out, job.due_at, new) if job.status in _WAITING else f'for {out.time(new)}'}"
+    return f"{text}: {one_line(job.content)}"
 
 
 def apply(

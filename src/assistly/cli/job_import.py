@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from assistly.storage import Job, NewJob, Storage
 
 _DURATIONS = ("min_gap", "max_lateness")
+_GZIP = b"\x1f\x8b"
 _INDEX = re.compile(r"jobs\[(\d+)\][. ]?(.*)", re.DOTALL)
 
 
@@ -55,13 +56,23 @@ def import_jobs(
     done = "would be imported" if dry_run else "imported"
     existing = f", {existed} of them stored already under their idempotency keys" if existed else ""
     out.say(f"{plural(len(jobs), 'job')} {done}{existing}")
+    without_key = sum(1 for job in jobs if job.idempotency_key is None)
+    if without_key:
+        jobs_without = plural(without_key, "job")
+        out.remark(f"{jobs_without} without an idempotency key: importing the file again adds each again")
 
 
 def _lines(file: str) -> list[bytes]:
     try:
-        return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).splitlines()
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"{file}: {error.strerror or error}", param_hint="FILE") from None
+    if data.startswith(_GZIP):
+        raise typer.BadParameter(
+            f"{file} is compressed, not JSON Lines: `assistly import` reads a file of `assistly export`",
+            param_hint="FILE",
+        )
+    return data.splitlines()
 
 
 def _parsed(lines: list[bytes]) -> tuple[list[int], list[NewJob]]:
@@ -83,6 +94,8 @@ def _job(number: int, line: bytes) -> NewJob:
 
     try:
         value = json.loads(line)
+    except UnicodeDecodeError:
+        raise InvalidValue(f"line {number} is not text in UTF-8; nothing was imported") from None
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"line {number} is not JSON: {error}; nothing was imported") from None
     if not isinstance(value, dict):

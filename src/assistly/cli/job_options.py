@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .values import duration, time
+from .values import duration, time_before_now
 
 if TYPE_CHECKING:
     from assistly.views.job_filter import JobFilter
@@ -22,37 +22,36 @@ def _status(text: str) -> str:
     return status
 
 
-def _past(text: str) -> datetime:
-    """A time, or a duration before now."""
-    if text[:1].isdigit() and text[-1:] in "smhdw":
-        return datetime.now(UTC) - duration(text)
-    return time(text)
-
-
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
 Ids = Annotated[
-    list[int] | None, typer.Argument(min=1, metavar="[ID]...", help="The ids of jobs; else filter options.")
+    list[int] | None, typer.Argument(min=1, metavar="ID", help="The ids of jobs; else filter options.")
 ]
 Statuses = Annotated[
     list[str] | None,
     typer.Option("--status", parser=_status, metavar="STATUS", help="Of this status. May be repeated."),
 ]
-Platform = Annotated[str | None, typer.Option("--platform", help="Of this platform.")]
+Platform = Annotated[str | None, typer.Option("--platform", metavar="NAME", help="Of this platform.")]
 DueWithin = Annotated[
     timedelta | None,
     typer.Option(
-        "--due-within", parser=duration, metavar="DURATION", help="Waiting, and due by then: 1h. Or overdue."
+        "--due-within",
+        parser=duration,
+        metavar="DURATION",
+        help="Waiting, and due within this time: 1h. Overdue jobs are due.",
     ),
 ]
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", parser=_past, metavar="TIME", help="Changed since this time, or within 2h."),
+    typer.Option(
+        "--since", parser=time_before_now, metavar="TIME", help="Changed since a time, or in the last 2h."
+    ),
 ]
 Match = Annotated[
-    str | None, typer.Option("--match", metavar="TEXT", help="With this text in the content, in any case.")
+    str | None,
+    typer.Option("--match", metavar="TEXT", help="With this text in the content, in upper or lower case."),
 ]
-Key = Annotated[str | None, typer.Option("--key", help="With this idempotency key.")]
-All = Annotated[bool, typer.Option("--all", help="Without a filter: all that the command is for.")]
+Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With this idempotency key.")]
+All = Annotated[bool, typer.Option("--all", help="Instead of a filter: all jobs that can be changed so.")]
 After = Annotated[
     int,
     typer.Option("--after", min=0, metavar="ID", help="Those behind this job: the last of a page before."),
@@ -67,8 +66,13 @@ def job_filter(
     match: str | None,
     key: str | None,
 ) -> JobFilter:
-    """The filter that the options describe."""
+    """The filter that the options describe. Raises BadParameter for an option with an empty text."""
     from assistly.views.job_filter import JobFilter
 
+    for option, text in (("--platform", platform), ("--match", match), ("--key", key)):
+        if text is not None and not text.strip():
+            raise typer.BadParameter(
+                f"{option} needs a text (is a variable of the shell not set?); to change all jobs say --all"
+            )
     until = None if due_within is None else datetime.now(UTC) + due_within
     return JobFilter(tuple(dict.fromkeys(statuses or ())), platform, until, since, match, key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +30,7 @@ from .values import duration, json_object, time_from_now
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from assistly.storage import Job, Storage
+    from assistly.storage import Event, Job, Storage
     from assistly.views.job_filter import JobFilter
     from assistly.views.jobs import Story
 
@@ -201,8 +201,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
     if found.events:
         out.say("\nwhat people did")
         events = [
-            (out.time(event.created_at), event.event_type.rpartition(".")[2], *_person(event.payload))
-            for event in found.events
+            (out.time(event.created_at), _deed(out, event), *_person(event.payload)) for event in found.events
         ]
         out.table(("time", "what", "by", "note"), events)
     if not found.events_complete:
@@ -217,6 +216,26 @@ def _attempts(job: Job) -> str:
     return text if job.replayed_at is None else f"{text} since it was scheduled again"
 
 
+def _deed(out: Output, event: Event) -> str:
+    """What a person did: the verb, and what the event says about it."""
+    verb = event.event_type.rpartition(".")[2]
+    payload = event.payload
+    if verb == "move":
+        return f"{verb}: {_stored_time(out, payload.get('from'))} -> {_stored_time(out, payload.get('to'))}"
+    if verb == "resolve":
+        remote_id = payload.get("remote_id")
+        answer = "posted" if payload.get("posted") else "not posted"
+        return f"{verb}: {answer}{'' if remote_id is None else f', remote id {remote_id}'}"
+    return verb
+
+
+def _stored_time(out: Output, text: object) -> str:
+    try:
+        return out.time(datetime.fromisoformat(str(text)))
+    except ValueError:
+        return "?"
+
+
 def _person(payload: dict[str, Any]) -> tuple[str, str]:
     return str(payload.get("by", "-")), str(payload.get("note") or "-")
 
@@ -229,13 +248,17 @@ def add(
         Any, typer.Option("--at", parser=time_from_now, metavar="TIME", help="When: or +2h. Default: now.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", help="An idempotency key: there is one job for each.")
+        str | None,
+        typer.Option("--key", metavar="KEY", help="An idempotency key: there is one job for each."),
     ] = None,
     metadata: Annotated[
         Any, typer.Option("--metadata", parser=json_object, metavar="JSON", help="A JSON object.")
     ] = None,
     max_retries: Annotated[
-        int | None, typer.Option("--max-retries", min=1, help="Attempts. Default: SCHEDULE_MAX_RETRIES.")
+        int | None,
+        typer.Option(
+            "--max-retries", min=1, metavar="COUNT", help="Attempts. Default: SCHEDULE_MAX_RETRIES."
+        ),
     ] = None,
     max_lateness: Annotated[
         timedelta | None,

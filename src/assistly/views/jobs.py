@@ -37,6 +37,7 @@ class ReasonCode(StrEnum):
     """Why a job was not published yet, or at all, or what became of it."""
 
     NOT_DUE = "not_due"
+    DUE = "due"
     PAUSED = "platform_paused"
     BUDGET = "budget_used_up"
     BEHIND = "waiting_behind_others"
@@ -76,9 +77,9 @@ class Reason:
 class Story:
     """All there is to know about a job.
 
-    `job` is None if there is no such job. `reasons` say why it was not published yet, or what became of it,
-    the most important first. `events` are those that operations of people left, oldest first.
-    `events_complete` is False if the log was so long that not all of it was searched.
+    `job` is None if there is no such job. `reasons` say why it was not published yet, or what became of it:
+    for how long it has been due, then the most important first. `events` are those that operations of people
+    left, oldest first. `events_complete` is False if the log was so long that not all of it was searched.
     """
 
     job: Job | None
@@ -130,9 +131,9 @@ def _reasons(storage: Storage, id: int, job: Job | None, events: list[Event], no
         return [_absent(id, events)]
     match str(job.status):
         case "posted":
-            return [_posted(job)]
+            return [_posted(job, events)]
         case "cancelled":
-            return [_cancelled(job, events)]
+            return [_cancelled(job, events, now)]
         case "dead_letter":
             return [_dead(job)]
         case "processing":
@@ -153,20 +154,34 @@ def _absent(id: int, events: list[Event]) -> Reason:
     )
 
 
-def _posted(job: Job) -> Reason:
+def _posted(job: Job, events: list[Event]) -> Reason:
     known = "its id there is {remote_id}" if job.remote_id is not None else "its id there is not known"
-    text = f"It was posted on {{platform}} at {{posted_at}}; {known}."
     details = {"platform": job.platform, "posted_at": job.posted_at, "remote_id": job.remote_id}
-    return Reason(ReasonCode.POSTED, text, details)
+    answer = _last(events, "resolve")
+    if answer is None or answer.payload.get("posted") is not True:
+        text = f"It was posted on {{platform}} at {{posted_at}}; {known}."
+        return Reason(ReasonCode.POSTED, text, details)
+    text = (
+        "{by} answered at {at}{note} that it was posted on {platform}. Publishing began at {posted_at}; "
+        f"{known}."
+    )
+    return Reason(ReasonCode.POSTED, text, details | _who(answer))
 
 
-def _cancelled(job: Job, events: list[Event]) -> Reason:
-    again = f" `assistly jobs replay {job.id}` schedules it again."
+def _cancelled(job: Job, events: list[Event], now: datetime) -> Reason:
+    replay = f" `assistly jobs replay {job.id}` schedules it again"
+    if job.scheduled_at > now:
+        again = f"{replay} for its time, {{scheduled_at}}."
+    else:
+        again = f"{replay} for now, since its time, {{scheduled_at}}, is over; --at gives it another one."
     event = _last(events, "cancel")
     if event is None:
         text = "It was cancelled by a program at {at}; nobody did it by hand."
-        return Reason(ReasonCode.CANCELLED, text + again, {"at": job.updated_at})
-    return Reason(ReasonCode.CANCELLED, "{by} cancelled it at {at}{note}." + again, _who(event))
+        details: dict[str, Any] = {"at": job.updated_at}
+    else:
+        text = "{by} cancelled it at {at}{note}."
+        details = _who(event)
+    return Reason(ReasonCode.CANCELLED, text + again, details | {"scheduled_at": job.scheduled_at})
 
 
 def _dead(job: Job) -> Reason:
@@ -247,6 +262,9 @@ def _waiting(storage: Storage, job: Job, now: datetime) -> list[Reason]:
             f"letter (missed). `assistly jobs move {job.id} +1m` gives it another time."
         )
         return [Reason(ReasonCode.LATE, text, {"allowed": span(job.max_lateness, exact=True)})]
+    if is_due:
+        details = {"due_at": job.due_at, "late": span(now - job.due_at)}
+        reasons.append(Reason(ReasonCode.DUE, "It has been due for {late}, since {due_at}.", details))
     if job.retries:
         reasons.append(_retrying(job))
     if not is_due:
@@ -311,25 +329,24 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
             "the limit."
         )
         reasons.append(Reason(ReasonCode.BUDGET, text, details))
-    ahead, of_platform = _ahead(storage, job)
-    if ahead:
-        details = {
-            "ahead": shown_count(ahead),
-            "of_platform": shown_count(of_platform),
-            "platform": job.platform,
-        }
-        text = "Due jobs that come before it: {ahead}; of these on {platform}: {of_platform}."
-        reasons.append(Reason(ReasonCode.BEHIND, text, details))
     if now - job.due_at >= GRACE and not worker_seen(storage, job.platform, job.id, now=now):
         text = (
-            "It has been due since {due_at}, and no worker was seen on {platform} in the last {seen}: is one "
-            "running that publishes to {platform}? (`assistly worker`)"
+            "No worker was seen on {platform} in the last {seen}: is one running that publishes to "
+            "{platform}? (`assistly worker`)"
         )
-        details = {"due_at": job.due_at, "platform": job.platform, "seen": span(SEEN)}
+        details = {"platform": job.platform, "seen": span(SEEN)}
         reasons.append(Reason(ReasonCode.NO_WORKER, text, details))
+    ahead = _ahead(storage, job, now)
+    if ahead.count:
+        more = "" if ahead.exact else "+"
+        details = {"ahead": ahead.count, "of_platform": ahead.of_platform, "platform": job.platform}
+        text = (
+            f"Due jobs that workers claim before it: {{ahead:,}}{more}; of these on {{platform}}: "
+            f"{{of_platform:,}}{more}. If they do not become fewer, start another worker (`assistly worker`)."
+        )
+        reasons.append(Reason(ReasonCode.BEHIND, text, details))
     if not reasons:
-        text = "It has been due since {due_at}, and nothing holds it back: a worker claims it next."
-        reasons.append(Reason(ReasonCode.NOTHING, text, {"due_at": job.due_at}))
+        reasons.append(Reason(ReasonCode.NOTHING, "Nothing holds it back: a worker claims it next."))
     return reasons
 
 
@@ -346,43 +363,56 @@ def _until_next_token(
     return timedelta(seconds=bisect_left(range(longest), True, key=is_free))
 
 
-def _ahead(storage: Storage, job: Job) -> tuple[int, int]:
-    """How many waiting jobs are claimed before this one: in all, and on its platform. Up to COUNT_LIMIT."""
-    ahead = of_platform = 0
+@dataclass(slots=True)
+class _Ahead:
+    """Jobs that are claimed before another, in all and on its platform. Without `exact` there are more."""
+
+    count: int = 0
+    of_platform: int = 0
+    exact: bool = True
+
+
+def _ahead(storage: Storage, job: Job, now: datetime) -> _Ahead:
+    """What is claimed before this job: on platforms that are not paused. COUNT_LIMIT jobs are looked at."""
+    paused = {platform.name for platform in storage.platforms.list(now=now) if platform.paused}
+    found = _Ahead()
     after: Job | None = None
-    while ahead < COUNT_LIMIT:
+    for _ in range(COUNT_LIMIT // _PAGE):
         page = storage.queue.upcoming(until=job.due_at, after=after, limit=_PAGE)
         for other in page:
             if (other.due_at, other.id) >= (job.due_at, job.id):
-                return ahead, of_platform
-            ahead += 1
-            of_platform += other.platform == job.platform
+                return found
+            if other.platform not in paused:
+                found.count += 1
+                found.of_platform += other.platform == job.platform
         if len(page) < _PAGE:
-            break
+            return found
         after = page[-1]
-    return ahead, of_platform
+    found.exact = False
+    return found
 
 
 def worker_seen(storage: Storage, platform: str, near: int, *, now: datetime) -> bool:
     """Whether a worker was seen on the platform within SEEN.
 
-    That is so if a job of the platform is held under a lease that lasts, or if one of up to 1,000 jobs with
-    ids around `near` was claimed at some time and changed within SEEN. Other signs of workers are not stored.
+    That is so if a job of the platform is held under a lease that lasts, or if a worker claimed or settled
+    one of up to 1,000 jobs with ids around `near` within SEEN. Other signs of workers are not stored.
     """
     held = storage.queue.list(status="processing", platform=platform, limit=_PAGE)
     if any(job.lease_until is not None and job.lease_until > now for job in held):
         return True
     around = storage.queue.list(after=max(0, near - _NEIGHBOURS // 2), limit=_NEIGHBOURS)
     around += storage.queue.list(status="retrying", platform=platform, limit=_PAGE)
-    return any(
-        job.platform == platform and job.claim > 0 and job.updated_at > now - SEEN and _was_worked_on(job)
-        for job in around
-    )
+    return any(job.platform == platform and _worked_on(job, now - SEEN) for job in around)
 
 
-def _was_worked_on(job: Job) -> bool:
-    """Whether the last change may have been a worker's, rather than a person's."""
-    return job.status != "cancelled" and job.replayed_at != job.updated_at and not job.missed
+def _worked_on(job: Job, since: datetime) -> bool:
+    """Whether a worker claimed or settled the job after `since`. What people do changes only `updated_at`."""
+    if job.status == "processing" or job.next_retry_at is not None:
+        # Whatever a person does ends both.
+        return job.updated_at > since
+    last_failure = job.attempts[-1].at if job.attempts else None
+    return any(at is not None and at > since for at in (job.posted_at, last_failure))
 
 
 def _last(events: list[Event], verb: str) -> Event | None:
@@ -396,11 +426,6 @@ def _who(event: Event) -> dict[str, Any]:
         "at": event.created_at,
         "note": f" ({note})" if note else "",
     }
-
-
-def shown_count(count: int) -> str:
-    """A count with a separator, and "+" where counting stopped."""
-    return f"{count:,}+" if count >= COUNT_LIMIT else f"{count:,}"
 
 
 def span(length: timedelta | None, *, exact: bool = False) -> str:
