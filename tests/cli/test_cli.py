@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,45 @@ def test_prune_runs_once_a_minute_unless_forced(run: Run) -> None:
     assert "nonces" in run("prune")[1]
     assert run("prune")[1].startswith("nothing done")
     assert "nonces" in run("prune", "--force")[1]
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize(
+    "arguments", [["jobs", "cancel", "1"], ["status"], ["jobs", "list", "--json"], ["-h"]]
+)
+def test_output_that_cannot_be_written_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    run("migrate")
+    run("jobs", "add", "mastodon", "hello")
+    full = TextIOWrapper(FULL.open("wb", buffering=0), write_through=True)
+    with full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        code, _, err = run(*arguments)
+    assert code == 1
+    said = [line for line in err.splitlines() if not line.startswith("storage: ")]
+    assert said == ["assistly: the output could not be written (No space left on device)"]
+    assert ("is cancelled" in run("jobs", "cancel", "1")[2]) == ("cancel" in arguments)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the system has no device that is always full")
+def test_a_process_whose_output_cannot_be_written_says_nothing_more_at_its_end() -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    command = [sys.executable, "-c", "from assistly.cli import main; main()", "--version"]
+    with FULL.open("w") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
+        )
+        assert ended.stderr == "assistly: the output could not be written (No space left on device)\n"
+        assert ended.returncode == 1
+        command = [*command[:-1], "nothing"]
+        ended = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=full, text=True, env=environment, check=False
+        )
+        assert (ended.stdout, ended.returncode) == ("", 1)
 
 
 @pytest.fixture
