@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from assistly.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
+Sql = Callable[[str], list[Any]]
 READING = [
     ("approvals", "list"),
     ("approvals", "show", "a1"),
@@ -51,6 +53,23 @@ def test_no_server_is_exit_code_3(run: Run, no_server: str, command: tuple[str, 
     code, out, err = run(*command)
     assert (code, out) == (3, "")
     assert no_server not in err
+
+
+def test_a_database_without_tables_or_migrations_says_so(engine: str, run: Run, sql: Sql) -> None:
+    if engine == "sqlite":
+        Path("cli.db").touch()
+    variables = "SQLITE_PATH" if engine == "sqlite" else "DATABASE_URL, STORAGE_SCHEMA"
+    code, _, err = run("status")
+    assert code == 1
+    line = err.splitlines()[-1]
+    assert line.startswith(f"assistly: there are no tables of Assistly yet: {engine} ")
+    assert line.endswith(f"If this is the right place ({variables}), `assistly migrate` creates them")
+    run("migrate")
+    [(last,)] = sql("SELECT max(name) FROM assistly_migrations")
+    sql(f"DELETE FROM assistly_migrations WHERE name = '{last}'")
+    code, _, err = run("jobs", "list")
+    assert code == 1
+    assert f"the database lacks the migrations {last}: `assistly migrate` applies them" in err
 
 
 def test_a_pause_a_limit_and_their_events(run: Run) -> None:
