@@ -117,7 +117,10 @@ def test_sessions_are_listed_shown_and_deleted(run: Run) -> None:
     page = json.loads(run("sessions", "list", "--limit", "1", "--json")[1])
     assert ([session["user_id"] for session in page["sessions"]], page["next"]) == (["ann"], "ann")
     assert json.loads(run("sessions", "show", "bob", "--json")[1])["data"] == {"step": 2}
-    assert run("sessions", "delete", "ann", "--yes")[:2] == (0, "deleted\n")
+    code, out, err = run("sessions", "delete", "ann")
+    assert (code, out) == (2, "")
+    assert "no terminal to ask: Delete the session of the user 'ann'?" in err
+    assert run("sessions", "delete", "ann", "--yes")[:2] == (0, "the session of the user 'ann' is deleted\n")
     assert run("sessions", "delete", "ann", "--yes")[0] == 1
     with open_storage(auto_prune=False) as storage:
         (event,) = storage.events.list()
