@@ -9,7 +9,7 @@ import typer
 
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
-from .output import Output, compact, jsonable, one_line
+from .output import Output, compact, jsonable, one_line, plural
 from .values import duration, json_object, positive_duration, time_from_now
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ schedules = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+_EVENT_CHARACTERS = 1000
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The name of the schedule.")]
 
@@ -152,8 +154,7 @@ def put(
                 by=by,
                 note=note,
                 schedule=id,
-                platform=platform,
-                times=_times(schedule),
+                **_described(schedule),
                 enabled=schedule.enabled,
             )
         _print(out, storage, schedule)
@@ -162,16 +163,22 @@ def put(
 @schedules.command()
 def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
     """Delete a schedule and its waiting jobs."""
-    from assistly.storage import NotFound
+    from assistly.views.schedules import waiting_jobs
 
     from . import audit
 
     out = Output(json=json)
     with opened(out) as storage, storage.transaction() as tx:
-        if not tx.schedules.remove(id):
-            raise NotFound(f"there is no schedule {id!r}")
-        audit.record(tx, "schedules.remove", by=by, note=note, schedule=id)
-    out.result({"removed": id}, "removed")
+        schedule = _existing(tx, id)
+        jobs = len(waiting_jobs(tx, schedule))
+        tx.schedules.remove(id)
+        audit.record(
+            tx, "schedules.remove", by=by, note=note, schedule=id, **_described(schedule), removed_jobs=jobs
+        )
+    out.result(
+        {"removed": id, "removed_jobs": jobs},
+        f"the schedule {id!r} is removed, and {plural(jobs, 'waiting job')} of it",
+    )
 
 
 @schedules.command()
@@ -223,14 +230,33 @@ def run(
 
 
 def _switch(out: Output, id: str, by: str | None, note: str | None, *, enabled: bool) -> None:
+    from assistly.views.schedules import waiting_jobs
+
     from . import audit
 
+    gone = None
     with opened(out) as storage:
         with storage.transaction() as tx:
-            schedule = tx.schedules.enable(id) if enabled else tx.schedules.disable(id)
-            action = "schedules.enable" if enabled else "schedules.disable"
-            audit.record(tx, action, by=by, note=note, schedule=id)
+            if enabled:
+                schedule = tx.schedules.enable(id)
+                audit.record(tx, "schedules.enable", by=by, note=note, schedule=id)
+            else:
+                jobs = len(waiting_jobs(tx, _existing(tx, id)))
+                schedule = tx.schedules.disable(id)
+                audit.record(tx, "schedules.disable", by=by, note=note, schedule=id, removed_jobs=jobs)
+                gone = f"{plural(jobs, 'waiting job')} of it {'is' if jobs == 1 else 'are'} removed"
         _print(out, storage, schedule)
+    if gone is not None:
+        out.remark(gone)
+
+
+def _described(schedule: Schedule) -> dict[str, str]:
+    """What an event says of a schedule: up to 1,000 characters of its content."""
+    return {
+        "platform": schedule.platform,
+        "times": _times(schedule),
+        "content": schedule.content[:_EVENT_CHARACTERS],
+    }
 
 
 def _existing(storage: Storage, id: str) -> Schedule:
