@@ -22,7 +22,7 @@ def _status(text: str) -> str:
     return status
 
 
-def _past(text: str) -> datetime:
+def past(text: str) -> datetime:
     """A time, or a duration before now."""
     if text[:1].isdigit() and text[-1:] in "smhdw":
         return datetime.now(UTC) - duration(text)
@@ -46,7 +46,7 @@ DueWithin = Annotated[
 ]
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", parser=_past, metavar="TIME", help="Changed since this time, or within 2h."),
+    typer.Option("--since", parser=past, metavar="TIME", help="Changed since this time, or within 2h."),
 ]
 Match = Annotated[
     str | None, typer.Option("--match", metavar="TEXT", help="With this text in the content, in any case.")

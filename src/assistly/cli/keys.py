@@ -50,8 +50,9 @@ def forget(
     """Forget a key: the same command can run again. Exit code 1 if nothing is stored under it.
 
     Its result is deleted, and so is the claim of a caller that runs the command at this moment: the next one
-    runs it a second time, beside the first, whose result is then refused. In that case it asks first. A job with the same key keeps it,
-    and `queue.schedule` with that key goes on returning this job: see `assistly jobs remove`.
+    runs it a second time, beside the first, whose result is then refused. In that case it asks first. A job
+    with the same key keeps it, and `queue.schedule` with that key goes on returning this job: see
+    `assistly jobs remove`.
     """
     from assistly.storage import NotFound
     from assistly.views.keys import key_state
@@ -62,8 +63,8 @@ def forget(
     with opened(out) as storage:
         if not yes and (found := key_state(storage, key)).state == "in_progress":
             out.remark(
-                f"The command with this key is in progress until {out.time(found.lease_until)}. If its caller "
-                "still runs, the command may be done twice, and the caller's result is refused."
+                f"The command with this key is in progress until {out.time(found.lease_until)}. If its "
+                "caller still runs, the command may be done twice, and the caller's result is refused."
             )
             ask(out, f"Forget the key {key!r}?")
         with storage.transaction() as tx:

@@ -77,6 +77,7 @@ def pause(
     from . import audit
 
     out = Output(json=json, utc=utc)
+    by = audit.login() if by is None else by
     with opened(out) as storage:
         with storage.transaction() as tx:
             before = tx.platforms.get(platform)
