@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .job_options import past
 from .opening import opened
 from .options import Json, Limit, Utc
 from .output import Output, compact, one_line
+from .values import time_before_now
 
 if TYPE_CHECKING:
     from assistly.storage import Event
@@ -31,7 +31,9 @@ By = Annotated[
 ]
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", parser=past, metavar="TIME", help="Only those since a time, or in the last 2h."),
+    typer.Option(
+        "--since", parser=time_before_now, metavar="TIME", help="Only those since a time, or in the last 2h."
+    ),
 ]
 
 _PAUSE_SECONDS = 1.0
@@ -42,7 +44,9 @@ def list_events(
     type: Type = None,
     by: By = None,
     since: Since = None,
-    before: Annotated[int | None, typer.Option(min=1, metavar="ID", help="Only those older than it.")] = None,
+    before: Annotated[
+        int | None, typer.Option(min=1, metavar="ID", help="Only those older than this one.")
+    ] = None,
     limit: Limit = 100,
     json: Json = False,
     utc: Utc = False,

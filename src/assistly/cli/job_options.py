@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .values import duration, time
+from .values import duration, time_before_now
 
 if TYPE_CHECKING:
     from assistly.views.job_filter import JobFilter
@@ -22,40 +22,59 @@ def _status(text: str) -> str:
     return status
 
 
-def past(text: str) -> datetime:
-    """A time, or a duration before now."""
-    if text[:1].isdigit() and text[-1:] in "smhdw":
-        return datetime.now(UTC) - duration(text)
-    return time(text)
+def _complete_status(incomplete: str) -> list[str]:
+    from assistly.storage import JobStatus
+
+    return [str(status) for status in JobStatus if status.startswith(incomplete)]
 
 
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
 Ids = Annotated[
-    list[int] | None, typer.Argument(min=1, metavar="[ID]...", help="The ids of jobs; else filter options.")
+    list[int] | None,
+    typer.Argument(min=1, metavar="ID", help="The ids of jobs; without one, filter options."),
 ]
 Statuses = Annotated[
     list[str] | None,
-    typer.Option("--status", parser=_status, metavar="STATUS", help="Of this status. May be repeated."),
+    typer.Option(
+        "--status",
+        parser=_status,
+        metavar="STATUS",
+        help="Of this status. May be repeated.",
+        autocompletion=_complete_status,
+    ),
 ]
-Platform = Annotated[str | None, typer.Option("--platform", help="Of this platform.")]
+Platform = Annotated[str | None, typer.Option("--platform", metavar="PLATFORM", help="Of this platform.")]
 DueWithin = Annotated[
     timedelta | None,
     typer.Option(
-        "--due-within", parser=duration, metavar="DURATION", help="Waiting, and due by then: 1h. Or overdue."
+        "--due-within",
+        parser=duration,
+        metavar="DURATION",
+        help="Waiting, and due within this time: 1h (overdue ones included).",
     ),
 ]
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", parser=past, metavar="TIME", help="Changed since this time, or within 2h."),
+    typer.Option(
+        "--since", parser=time_before_now, metavar="TIME", help="Changed since a time, or in the last 2h."
+    ),
 ]
 Match = Annotated[
-    str | None, typer.Option("--match", metavar="TEXT", help="With this text in the content, in any case.")
+    str | None,
+    typer.Option(
+        "--match", metavar="TEXT", help="With this text in the content; upper and lower case are the same."
+    ),
 ]
-Key = Annotated[str | None, typer.Option("--key", help="With this idempotency key.")]
-All = Annotated[bool, typer.Option("--all", help="Without a filter: all that the command is for.")]
+Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With this idempotency key.")]
+All = Annotated[bool, typer.Option("--all", help="Without a filter: all jobs that the command can change.")]
 After = Annotated[
     int,
-    typer.Option("--after", min=0, metavar="ID", help="Those behind this job: the last of a page before."),
+    typer.Option(
+        "--after",
+        min=0,
+        metavar="ID",
+        help="Only those that come after this job, the last of the page before.",
+    ),
 ]
 
 
@@ -67,8 +86,13 @@ def job_filter(
     match: str | None,
     key: str | None,
 ) -> JobFilter:
-    """The filter that the options describe."""
+    """The filter that the options describe. Raises BadParameter for an option with an empty text."""
     from assistly.views.job_filter import JobFilter
 
+    for option, text in (("--platform", platform), ("--match", match), ("--key", key)):
+        if text is not None and not text.strip():
+            raise typer.BadParameter(
+                f"{option} needs a text (is a variable of the shell not set?); to change all jobs say --all"
+            )
     until = None if due_within is None else datetime.now(UTC) + due_within
     return JobFilter(tuple(dict.fromkeys(statuses or ())), platform, until, since, match, key)

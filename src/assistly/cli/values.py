@@ -14,8 +14,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def duration(text: str) -> timedelta:
-    """Parse a number and a unit: 90s, 30m, 6h, 1d or 2w."""
-    number, unit = text[:-1], text[-1:]
+    """Parse a number and a unit: 90s, 30m, 6h, 1d or 2w. A + may be in front."""
+    number, unit = text[:-1].removeprefix("+"), text[-1:]
     if unit in _UNITS and number.isascii() and number.isdigit():
         with suppress(OverflowError, ValueError):
             return timedelta(**{_UNITS[unit]: int(number)})
@@ -30,16 +30,25 @@ def positive_duration(text: str) -> timedelta:
     return length
 
 
-def time(text: str) -> datetime:
-    """Parse a time with its offset from UTC."""
-    return _time(text, "")
-
-
 def time_from_now(text: str) -> datetime:
-    """Parse a time with its offset from UTC, or with a + in front a duration from now: +2h."""
-    if not text.startswith("+"):
+    """Parse a time with its offset from UTC, or a duration from now: +2h or 2h."""
+    if not _is_like_duration(text, "+"):
         return _time(text, ", or +2h for two hours from now")
-    length = duration(text[1:])
+    return _from_now(text, duration(text))
+
+
+def time_before_now(text: str) -> datetime:
+    """Parse a time with its offset from UTC, or a duration before now: 2h or -2h."""
+    if not _is_like_duration(text, "-"):
+        return _time(text, ", or 2h for two hours ago")
+    return _from_now(text, -duration(text.removeprefix("-")))
+
+
+def _is_like_duration(text: str, sign: str) -> bool:
+    return text.startswith(sign) or (text[:1].isdigit() and text[-1:] in _UNITS)
+
+
+def _from_now(text: str, length: timedelta) -> datetime:
     try:
         return datetime.now(UTC) + length
     except OverflowError:
