@@ -4,13 +4,15 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
-from assistly.cli import conformance
+from assistly.cli import app, conformance
 from assistly.cli.commands import COMMANDS
 from assistly.storage import Storage, factory, open_storage
 
@@ -304,8 +306,42 @@ def test_a_command_that_is_misspelt_is_named(run: Run) -> None:
     assert (code, "Did you mean 'status'?" in err) == (2, True)
 
 
-def test_the_shell_can_complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("jobs mo", ["move"]),
+        ("jobs list --status s", ["scheduled"]),
+        ("approvals list --status ", ["pending", "approved", "rejected"]),
+        ("doctor --only oldest", ["oldest-due"]),
+    ],
+)
+def test_the_shell_can_complete(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: str, completed: list[str]
+) -> None:
     monkeypatch.setenv("_ASSISTLY_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "assistly jobs mo")
-    monkeypatch.setenv("COMP_CWORD", "2")
-    assert run() == (0, "move\n", "")
+    monkeypatch.setenv("COMP_WORDS", f"assistly {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
+    code, out, err = run()
+    assert (code, out.split(), err) == (0, completed, "")
+
+
+def parameters(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """All options and arguments of a command and those under it, with the command's name."""
+    yield from ((name, parameter) for parameter in command.params)
+    for word, inner in (getattr(command, "commands", None) or {}).items():
+        yield from parameters(inner, f"{name} {word}")
+
+
+def test_each_option_and_argument_has_a_help_text_and_a_plain_name() -> None:
+    found = [*parameters(typer.main.get_command(app), "assistly")]
+    assert len(found) > 200
+    without_help = [(name, each.name) for name, each in found if not (each.help or "").strip()]
+    assert without_help == []
+    names = {(name, each.name): each.metavar for name, each in found if not getattr(each, "is_flag", False)}
+    odd = {where: metavar for where, metavar in names.items() if not metavar or metavar != metavar.upper()}
+    assert odd == {}
+
+
+def test_the_help_names_the_exit_codes(run: Run) -> None:
+    out = " ".join(run("--help")[1].split())
+    assert "Exit codes: 0 done, 1 not done, 2 wrong usage, 3 the storage cannot be reached." in out

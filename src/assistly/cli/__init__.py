@@ -15,7 +15,8 @@ from .output import printable
 app = typer.Typer(
     name="assistly",
     cls=CommandGroup,
-    help="Look after the storage of the environment (STORAGE_ENGINE and the variables that go with it).",
+    help="Look after the storage of the environment (STORAGE_ENGINE and the variables that go with it).\n\n"
+    "Exit codes: 0 done, 1 not done, 2 wrong usage, 3 the storage cannot be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -17,9 +17,20 @@ approvals = typer.Typer(
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the approval.")]
 
 
+def _complete_status(incomplete: str) -> list[str]:
+    return [status for status in ("pending", "approved", "rejected") if status.startswith(incomplete)]
+
+
 @approvals.command("list")
 def list_approvals(
-    status: Annotated[str | None, typer.Option(help="Only those of this status, as pending.")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATUS",
+            help="Only those of this status, as pending.",
+            autocompletion=_complete_status,
+        ),
+    ] = None,
     before: Annotated[str | None, typer.Option(metavar="ID", help="Only those older than this one.")] = None,
     limit: Limit = 100,
     json: Json = False,
@@ -46,7 +57,10 @@ def list_approvals(
 
 @approvals.command()
 def show(id: Id, json: Json = False, utc: Utc = False) -> None:
-    """Show an approval, with its payload, and who decided it, if that was done with this command."""
+    """Show an approval, with its payload, and who decided it.
+
+    That is known if it was done with `assistly approvals`.
+    """
     from assistly.storage import NotFound
     from assistly.views.events import decision
 

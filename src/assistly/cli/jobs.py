@@ -229,13 +229,15 @@ def add(
         Any, typer.Option("--at", parser=time_from_now, metavar="TIME", help="When: or +2h. Default: now.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", help="An idempotency key: there is one job for each.")
+        str | None,
+        typer.Option("--key", metavar="KEY", help="An idempotency key: there is one job for each."),
     ] = None,
     metadata: Annotated[
         Any, typer.Option("--metadata", parser=json_object, metavar="JSON", help="A JSON object.")
     ] = None,
     max_retries: Annotated[
-        int | None, typer.Option("--max-retries", min=1, help="Attempts. Default: SCHEDULE_MAX_RETRIES.")
+        int | None,
+        typer.Option("--max-retries", min=1, metavar="N", help="Attempts. Default: SCHEDULE_MAX_RETRIES."),
     ] = None,
     max_lateness: Annotated[
         timedelta | None,

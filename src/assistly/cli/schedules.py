@@ -65,17 +65,26 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
 @schedules.command(short_help="Store a schedule, in place of the one of this name.")
 def put(
     id: Id,
-    platform: Annotated[str, typer.Argument(help="Where it is published.")],
-    content: Annotated[str, typer.Argument(help="What is published.")],
+    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="Where it is published.")],
+    content: Annotated[str, typer.Argument(metavar="CONTENT", help="What is published.")],
     cron: Annotated[
         str | None,
-        typer.Option(help="Five fields: minute, hour, day of month, month, day of week, as '0 9 * * MON'."),
+        typer.Option(
+            metavar="CRON",
+            help="Five fields: minute, hour, day of month, month, day of week, as '0 9 * * MON'.",
+        ),
     ] = None,
     every: Annotated[
         timedelta | None,
-        typer.Option(parser=positive_duration, metavar="DURATION", help="As 90s, 30m, 6h, 1d or 2w."),
+        typer.Option(
+            parser=positive_duration,
+            metavar="DURATION",
+            help="The time between two posts: 90s, 30m, 6h, 1d or 2w.",
+        ),
     ] = None,
-    zone: Annotated[str, typer.Option(help="The time zone of --cron, as Europe/Berlin.")] = "UTC",
+    zone: Annotated[
+        str, typer.Option(metavar="ZONE", help="The time zone of --cron, as Europe/Berlin.")
+    ] = "UTC",
     starts_at: Annotated[
         Any,
         typer.Option(
@@ -95,7 +104,8 @@ def put(
         ),
     ] = None,
     metadata: Annotated[
-        dict[str, Any] | None, typer.Option(parser=json_object, metavar="JSON", help="An object.")
+        dict[str, Any] | None,
+        typer.Option(parser=json_object, metavar="JSON", help="A JSON object, which each job gets."),
     ] = None,
     max_lateness: Annotated[
         timedelta | None,
@@ -105,13 +115,15 @@ def put(
             help="How late a job may be published, as 2h; then it is a dead letter.",
         ),
     ] = None,
-    max_retries: Annotated[int | None, typer.Option(min=1, help="The most attempts of a job.")] = None,
+    max_retries: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The most attempts of a job.")
+    ] = None,
     catch_up: Annotated[
         str,
         typer.Option(
-            metavar="none|last|all",
-            help="Which missed times that have no job yet are made up for. See --max-lateness for the jobs "
-            "that exist.",
+            metavar="WHICH",
+            help="Which missed times that have no job yet are made up for: none, the last, or all. See "
+            "--max-lateness for the jobs that exist.",
         ),
     ] = "none",
     disabled: Annotated[bool, typer.Option("--disabled", help="Store it without making jobs.")] = False,
@@ -196,7 +208,7 @@ def disable(id: Id, by: By = None, note: Note = None, json: Json = False, utc: U
 @schedules.command()
 def preview(
     id: Id,
-    count: Annotated[int, typer.Argument(min=1, max=1000, help="How many.")] = 10,
+    count: Annotated[int, typer.Argument(min=1, max=1000, metavar="COUNT", help="How many times.")] = 10,
     json: Json = False,
     utc: Utc = False,
 ) -> None:

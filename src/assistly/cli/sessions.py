@@ -20,7 +20,9 @@ User = Annotated[str, typer.Argument(metavar="USER", help="The id of the user.")
 
 @sessions.command("list")
 def list_sessions(
-    after: Annotated[str | None, typer.Option(help="Only those with a later id of the user.")] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="USER", help="Only those with a later id of the user.")
+    ] = None,
     limit: Limit = 100,
     json: Json = False,
     utc: Utc = False,

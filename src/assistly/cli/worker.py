@@ -30,7 +30,9 @@ def worker(
             help="What publishes there: stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE. Repeatable.",
         ),
     ],
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="The most jobs at once.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="The most jobs at once.")
+    ] = 4,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,10 +40,14 @@ def worker(
         ),
     ] = None,
     lease: Annotated[
-        float, typer.Option(min=0.1, help="Seconds after which the jobs of a dead worker are taken back.")
+        float,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Seconds after which the jobs of a dead worker are taken back."
+        ),
     ] = 60,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds for what still runs after the first signal.")
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Seconds for what still runs after the first signal."),
     ] = 30,
     timeout: Annotated[
         float | None,
@@ -63,14 +69,22 @@ def worker(
         float,
         typer.Option(min=0, metavar="SECONDS", help="How long it is asked; 0 for never."),
     ] = 86_400,
-    poll: Annotated[float, typer.Option(min=0.01, help="The longest sleep, in seconds.")] = 5,
+    poll: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="The longest sleep.")] = 5,
     exponential: Annotated[
         bool, typer.Option("--exponential", help="Double the delay after each failed attempt, up to a day.")
     ] = False,
-    worker_id: Annotated[str | None, typer.Option(help="Default: host, process and a random part.")] = None,
+    worker_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The name of this worker. Default: host, process and a random part."
+        ),
+    ] = None,
     webhook_secret: Annotated[
         str | None,
-        typer.Option(help="Signs what webhook sends. Default: WEBHOOK_SECRET, which others cannot see."),
+        typer.Option(
+            metavar="SECRET",
+            help="Signs what webhook sends. Default: WEBHOOK_SECRET, which others cannot see.",
+        ),
     ] = None,
     drain: Annotated[bool, typer.Option("--drain", help="Publish what is due now, then end.")] = False,
 ) -> None:
