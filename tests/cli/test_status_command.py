@@ -101,6 +101,8 @@ def test_what_needs_somebody_is_said_with_the_command(
         queue = storage.queue
         queue.schedule("x", "late", past, max_lateness=MINUTE)
         assert queue.claim_due(worker_id="w") == []
+        [late] = queue.list(status="dead_letter")
+        assert "." not in (late.dead_letter_reason or "."), "people read no microseconds"
         for _ in range(2):
             queue.schedule("x", "refused")
             queue.mark_failed(queue.claim_due(worker_id="w")[0], "no such account", retryable=False)
