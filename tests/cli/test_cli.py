@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
-from assistly.cli import conformance
+from assistly.cli import app, conformance
 from assistly.cli.commands import COMMANDS
 from assistly.storage import Storage, factory, open_storage
 
@@ -47,6 +51,45 @@ def test_prune_runs_once_a_minute_unless_forced(run: Run) -> None:
     assert "nonces" in run("prune", "--force")[1]
 
 
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize(
+    "arguments", [["jobs", "cancel", "1"], ["status"], ["jobs", "list", "--json"], ["-h"]]
+)
+def test_output_that_cannot_be_written_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    run("migrate")
+    run("jobs", "add", "mastodon", "hello")
+    full = TextIOWrapper(FULL.open("wb", buffering=0), write_through=True)
+    with full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        code, _, err = run(*arguments)
+    assert code == 1
+    said = [line for line in err.splitlines() if not line.startswith("storage: ")]
+    assert said == ["assistly: the output could not be written (No space left on device)"]
+    assert ("is cancelled" in run("jobs", "cancel", "1")[2]) == ("cancel" in arguments)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the system has no device that is always full")
+def test_a_process_whose_output_cannot_be_written_says_nothing_more_at_its_end() -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    command = [sys.executable, "-c", "from assistly.cli import main; main()", "--version"]
+    with FULL.open("w") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
+        )
+        assert ended.stderr == "assistly: the output could not be written (No space left on device)\n"
+        assert ended.returncode == 1
+        command = [*command[:-1], "nothing"]
+        ended = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=full, text=True, env=environment, check=False
+        )
+        assert (ended.stdout, ended.returncode) == ("", 1)
+
+
 @pytest.fixture
 def maintained(monkeypatch: pytest.MonkeyPatch) -> list[Storage]:
     """The storages whose `maintain` was called."""
@@ -61,7 +104,7 @@ def test_maintain_is_done_whatever_the_setting_says(
     run("migrate")
     for vacuum in ("worker", "off"):
         monkeypatch.setenv("STORAGE_VACUUM", vacuum)
-        assert run("maintain")[:2] == (0, "maintenance is done\n")
+        assert run("maintain")[:2] == (0, "nothing to do on sqlite\n")
     assert len(maintained) == 2
 
 
@@ -263,8 +306,42 @@ def test_a_command_that_is_misspelt_is_named(run: Run) -> None:
     assert (code, "Did you mean 'status'?" in err) == (2, True)
 
 
-def test_the_shell_can_complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("jobs mo", ["move"]),
+        ("jobs list --status s", ["scheduled"]),
+        ("approvals list --status ", ["pending", "approved", "rejected"]),
+        ("doctor --only oldest", ["oldest-due"]),
+    ],
+)
+def test_the_shell_can_complete(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: str, completed: list[str]
+) -> None:
     monkeypatch.setenv("_ASSISTLY_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "assistly jobs mo")
-    monkeypatch.setenv("COMP_CWORD", "2")
-    assert run() == (0, "move\n", "")
+    monkeypatch.setenv("COMP_WORDS", f"assistly {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
+    code, out, err = run()
+    assert (code, out.split(), err) == (0, completed, "")
+
+
+def parameters(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """All options and arguments of a command and those under it, with the command's name."""
+    yield from ((name, parameter) for parameter in command.params)
+    for word, inner in (getattr(command, "commands", None) or {}).items():
+        yield from parameters(inner, f"{name} {word}")
+
+
+def test_each_option_and_argument_has_a_help_text_and_a_plain_name() -> None:
+    found = [*parameters(typer.main.get_command(app), "assistly")]
+    assert len(found) > 200
+    without_help = [(name, each.name) for name, each in found if not (each.help or "").strip()]
+    assert without_help == []
+    names = {(name, each.name): each.metavar for name, each in found if not getattr(each, "is_flag", False)}
+    odd = {where: metavar for where, metavar in names.items() if not metavar or metavar != metavar.upper()}
+    assert odd == {}
+
+
+def test_the_help_names_the_exit_codes(run: Run) -> None:
+    out = " ".join(run("--help")[1].split())
+    assert "Exit codes: 0 done, 1 not done, 2 wrong usage, 3 the storage cannot be reached." in out

@@ -127,6 +127,23 @@ def test_a_lock_that_changes_hands_meanwhile_is_not_freed(run: Run, monkeypatch:
 
 
 @sqlite_only
+def test_forgetting_asks_first_while_the_command_may_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened() as storage:
+        storage.idempotency.claim("doing", lease=HOUR)
+        storage.idempotency.claim("stuck", lease=TICK)
+    code, out, err = run("keys", "forget", "doing")
+    assert (code, out) == (2, "")
+    assert "no terminal to ask: Forget the key 'doing'?" in err
+    for answer, expected in (("n", (1, "nothing was done\n")), ("y", (0, "the key 'doing' is forgotten"))):
+        monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+        code, out, err = run("keys", "forget", "doing")
+        assert (code, expected[1] in out) == (expected[0], True)
+        assert "the command may be done twice" in err
+    assert len(events()) == 1
+    assert run("keys", "forget", "stuck")[0] == 0
+
+
+@sqlite_only
 def test_freeing_asks_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     held("worker")
     code, out, err = run("locks", "release", "worker")
@@ -184,7 +201,7 @@ def test_a_forgotten_command_runs_again(run: Run) -> None:
     code, out, _ = run("keys", "forget", "done", "--by", "ann", "--note", "wrong result")
     assert code == 0
     assert "the same command can run again: its result" in out
-    code, out, _ = run("keys", "forget", "doing", "--by", "ann")
+    code, out, _ = run("keys", "forget", "doing", "--by", "ann", "--yes")
     assert code == 0
     assert "cannot store the result any more" in out
     assert f"job {job.id} on x (scheduled) has the same key, and keeps it" in out

@@ -55,6 +55,19 @@ def test_a_dry_run_says_what_a_prune_deletes_then(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("filled")
+def test_a_prune_of_somebody_leaves_an_event(run: Run) -> None:
+    run("prune", "--force", "--dry-run", "--by", "ann")
+    assert run("prune", "--force", "--by", "ann", "--note", "disk full")[0] == 0
+    run("prune", "--by", "ann")  # too early: nothing is done
+    run("prune", "--force")
+    with open_storage(auto_prune=False) as storage:
+        [event] = storage.events.list()
+    deleted = {**dict.fromkeys(KINDS, 0), "approvals": 4, "nonces": 2}
+    assert event.event_type == "operator.prune"
+    assert event.payload == {"by": "ann", "note": "disk full", "deleted": deleted}
+
+
+@pytest.mark.usefixtures("filled")
 def test_a_dry_run_for_people(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {line.split()[0]: line.split() for line in run("prune", "--dry-run")[1].splitlines()}
     assert rows["approvals"] == ["approvals", "2", "2"]

@@ -176,7 +176,9 @@ def test_no_sql_that_would_change_a_table_of_somebody_else(engine: str, run: Run
 
 
 def test_status_says_what_was_applied_when(engine: str, run: Run) -> None:
+    assert "there is no database yet, or none with tables of Assistly" in run("migrate", "--status")[2]
     query(script_up_to(2))
+    assert "there is no database yet" not in run("migrate", "--status")[2]
     names = [migration.name for migration in discover(engine)]
     found = json.loads(run("migrate", "--status", "--json")[1])["migrations"]
     assert [each["name"] for each in found] == names

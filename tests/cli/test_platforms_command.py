@@ -65,7 +65,7 @@ def test_limits_are_worded_as_by_status(storage: Storage, run: Run) -> None:
         "blog: not paused, limit 3 jobs in 1 min 30 s\n"
     )
     assert "3 jobs in 1 min 30 s" in run("platforms", "list")[1]
-    assert "limit 3 jobs in 1 min 30 s, 3 now" in run("status")[1]
+    assert "limit 3 jobs in 1 min 30 s, 3 free now" in run("status")[1]
 
 
 def test_who_has_paused_is_said_before_until_when(storage: Storage, run: Run) -> None:

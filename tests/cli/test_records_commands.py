@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from assistly.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
+Sql = Callable[[str], list[Any]]
 READING = [
     ("approvals", "list"),
     ("approvals", "show", "a1"),
@@ -51,6 +53,23 @@ def test_no_server_is_exit_code_3(run: Run, no_server: str, command: tuple[str, 
     code, out, err = run(*command)
     assert (code, out) == (3, "")
     assert no_server not in err
+
+
+def test_a_database_without_tables_or_migrations_says_so(engine: str, run: Run, sql: Sql) -> None:
+    if engine == "sqlite":
+        Path("cli.db").touch()
+    variables = "SQLITE_PATH" if engine == "sqlite" else "DATABASE_URL, STORAGE_SCHEMA"
+    code, _, err = run("status")
+    assert code == 1
+    line = err.splitlines()[-1]
+    assert line.startswith(f"assistly: there are no tables of Assistly yet: {engine} ")
+    assert line.endswith(f"If this is the right place ({variables}), `assistly migrate` creates them")
+    run("migrate")
+    [(last,)] = sql("SELECT max(name) FROM assistly_migrations")
+    sql(f"DELETE FROM assistly_migrations WHERE name = '{last}'")
+    code, _, err = run("jobs", "list")
+    assert code == 1
+    assert f"the database lacks the migrations {last}: `assistly migrate` applies them" in err
 
 
 def test_a_pause_a_limit_and_their_events(run: Run) -> None:
@@ -98,7 +117,10 @@ def test_sessions_are_listed_shown_and_deleted(run: Run) -> None:
     page = json.loads(run("sessions", "list", "--limit", "1", "--json")[1])
     assert ([session["user_id"] for session in page["sessions"]], page["next"]) == (["ann"], "ann")
     assert json.loads(run("sessions", "show", "bob", "--json")[1])["data"] == {"step": 2}
-    assert run("sessions", "delete", "ann", "--yes")[:2] == (0, "deleted\n")
+    code, out, err = run("sessions", "delete", "ann")
+    assert (code, out) == (2, "")
+    assert "no terminal to ask: Delete the session of the user 'ann'?" in err
+    assert run("sessions", "delete", "ann", "--yes")[:2] == (0, "the session of the user 'ann' is deleted\n")
     assert run("sessions", "delete", "ann", "--yes")[0] == 1
     with open_storage(auto_prune=False) as storage:
         (event,) = storage.events.list()
@@ -128,8 +150,11 @@ def test_an_approval_is_decided_once(run: Run) -> None:
         storage.approvals.add("a2", {"post": "bye"})
     page = json.loads(run("approvals", "list", "--status", "pending", "--limit", "1", "--json")[1])
     assert ([approval["id"] for approval in page["approvals"]], page["next"]) == (["a2"], "a2")
-    assert run("approvals", "approve", "a1", "--by", "ann", "--note", "fine")[:2] == (0, "approved\n")
-    assert run("approvals", "reject", "a2", "--by", "ann")[:2] == (0, "rejected\n")
+    assert run("approvals", "approve", "a1", "--by", "ann", "--note", "fine")[:2] == (
+        0,
+        "the approval 'a1' is approved\n",
+    )
+    assert run("approvals", "reject", "a2", "--by", "ann")[:2] == (0, "the approval 'a2' is rejected\n")
     code, out, err = run("approvals", "reject", "a1")
     assert (code, out) == (1, "")
     assert "it was decided before" in err
@@ -140,3 +165,71 @@ def test_an_approval_is_decided_once(run: Run) -> None:
         ("operator.approvals.reject", {"by": "ann", "approval_id": "a2"}),
         ("operator.approvals.approve", {"by": "ann", "note": "fine", "approval_id": "a1"}),
     ]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_it_is_shown_who_has_decided(run: Run) -> None:
+    with open_storage(auto_prune=False) as storage:
+        for name in ("a1", "a2", "a3"):
+            storage.approvals.add(name, {})
+        storage.approvals.decide("a3", "approved")
+    for name, by in (("a1", "ann"), ("a2", "bob")):
+        run("approvals", "approve", name, "--by", by, "--note", f"by {by}")
+    shown = json.loads(run("approvals", "show", "a1", "--json")[1])
+    assert (shown["decided_by"], shown["decision_note"]) == ("ann", "by ann")
+    rows = [line.split(maxsplit=2) for line in run("approvals", "show", "a2")[1].splitlines()]
+    assert ["decided", "by", "bob"] in rows
+    assert ["note", "by", "bob"] in rows
+    assert json.loads(run("approvals", "show", "a3", "--json")[1])["decided_by"] is None
+    assert "decided by" not in run("approvals", "show", "a3")[1]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_status_that_no_approval_has_names_those_there_are(run: Run) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.approvals.add("a1", {})
+        storage.approvals.add("a2", {})
+        storage.approvals.decide("a2", "approved")
+    code, out, err = run("approvals", "list", "--status", "open")
+    assert (code, out) == (0, "no approvals\n")
+    assert err.splitlines()[1:] == ["none of the newest 2 has the status open; they have: approved, pending"]
+    assert len(run("approvals", "list", "--status", "pending")[2].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--type", "operator.*"], [4, 2]),
+        (["--type", "operator"], []),
+        (["--by", "ann"], [4, 3]),
+        (["--by", "ann", "--type", "operator.*"], [4]),
+        (["--type", "*", "--before", "3"], [2, 1]),
+        (["--since", "1h"], [4, 3]),
+        (["--since", "2d", "--by", "bob", "--limit", "1"], [2]),
+    ],
+)
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_events_are_found_by_their_type_name_and_time(
+    run: Run, sql: Sql, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: list[int]
+) -> None:
+    monkeypatch.setattr("assistly.views.events._PAGE", 2)
+    with open_storage(auto_prune=False) as storage:
+        for type, payload in (
+            ("post.liked", ["by", "ann"]),
+            ("operator.prune", {"by": "bob"}),
+            ("post.liked", {"by": "ann"}),
+            ("operator.jobs.cancel", {"by": "ann"}),
+        ):
+            storage.events.append(type, payload)
+    sql("UPDATE assistly_events SET created_at = created_at - 86400000000 WHERE id <= 2")
+    found = json.loads(run("events", "list", "--json", *options)[1])
+    assert [event["id"] for event in found["events"]] == expected
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_pause_names_the_login_where_nobody_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "lee")
+    migrated()
+    assert json.loads(run("platforms", "pause", "x", "--json")[1])["by"] == "lee"
+    [event] = json.loads(run("events", "list", "--by", "lee", "--json")[1])["events"]
+    assert event["event_type"] == "operator.platforms.pause"

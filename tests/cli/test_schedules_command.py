@@ -190,8 +190,21 @@ def test_enable_disable_and_remove(schedules: Run, storage: Storage) -> None:
     assert "disabled" in schedules("disable", "a")[1]
     assert storage.queue.upcoming() == []
     assert "disabled" not in schedules("enable", "a")[1]
-    assert schedules("remove", "a")[:2] == (0, "removed\n")
+    assert schedules("remove", "a")[:2] == (0, "the schedule 'a' is removed, and 0 waiting jobs of it\n")
     assert storage.schedules.list() == []
+
+
+def test_it_is_said_how_many_waiting_jobs_went(schedules: Run, storage: Storage) -> None:
+    for id in ("a", "a:b"):
+        storage.schedules.put(id, "x", "hello", cron="0 * * * *")
+    storage.queue.schedule("x", "by hand", idempotency_key="schedule:a:b")
+    storage.schedules.run(ahead=timedelta(hours=5))
+    assert "5 waiting jobs of it are removed" in schedules("disable", "a")[2]
+    assert len(storage.queue.upcoming()) == 6
+    removed = json.loads(schedules("remove", "a:b", "--json")[1])
+    assert removed == {"removed": "a:b", "removed_jobs": 5}
+    assert [job.content for job in storage.queue.upcoming()] == ["by hand"]
+    assert [event.payload["removed_jobs"] for event in storage.events.list()] == [5, 5]
 
 
 @pytest.mark.parametrize("command", ["show", "enable", "disable", "remove", "preview"])
@@ -220,13 +233,17 @@ def test_json(schedules: Run, storage: Storage) -> None:
     assert made == {"made": 2, "jobs": [job.id for job in storage.queue.upcoming()]}
     disabled = json.loads(schedules("disable", "weekly", "--json")[1])
     assert (disabled["enabled"], disabled["next_at"], disabled["no_next"]) == (False, None, "disabled")
-    assert json.loads(schedules("remove", "weekly", "--json")[1]) == {"removed": "weekly"}
+    assert json.loads(schedules("remove", "weekly", "--json")[1]) == {
+        "removed": "weekly",
+        "removed_jobs": 0,
+    }
 
 
 def test_changes_leave_events(engine: str, run: Run) -> None:
     who = ("--by", "ann", "--note", "why")
+    long = [*WEEKLY[:3], "Good morning" + "!" * 1000, *WEEKLY[4:]]
     with open_storage(auto_prune=False) as storage:
-        assert run("schedules", *WEEKLY, *who)[0] == 0
+        assert run("schedules", *long, *who)[0] == 0
         for command in ("disable", "enable", "remove"):
             assert run("schedules", command, "weekly", *who)[0] == 0
         assert run("schedules", "run")[0] == 0
@@ -241,7 +258,11 @@ def test_changes_leave_events(engine: str, run: Run) -> None:
         event.payload.items() >= {"by": "ann", "note": "why", "schedule": "weekly"}.items()
         for event in events
     )
-    assert events[0].payload["times"] == "0 9 * * MON Europe/Berlin"
+    for event in (events[0], events[3]):
+        assert event.payload["times"] == "0 9 * * MON Europe/Berlin"
+        assert event.payload["platform"] == "mastodon"
+        assert event.payload["content"] == "Good morning" + "!" * 988
+    assert events[1].payload["removed_jobs"] == events[3].payload["removed_jobs"] == 0
 
 
 @pytest.mark.parametrize(

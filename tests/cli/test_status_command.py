@@ -18,12 +18,14 @@ from assistly.storage import MemoryBackend, Storage, open_storage
 from assistly.storage.engine import LockStoreBase
 from assistly.storage.testing.fixtures import START, FakeClock
 from assistly.views import status as view
+from assistly.views.metrics import collect
 from contract.mutants.stores import NaiveEngine, NaiveLocks
 from worker.worker_harness import HANDLES_SIGINT
 
 Run = Callable[..., tuple[int, str, str]]
 
 MINUTE = timedelta(minutes=1)
+NEEDS = ("dead_letters", "missed", "pending_approvals", "expired_leases")
 
 PROGRAM = f"{HANDLES_SIGINT}; from assistly.cli import main; main()"
 
@@ -56,7 +58,7 @@ def test_the_state_of_a_busy_storage() -> None:
         "dead_letter": 1,
         "posted": 1,
     }
-    assert (found.next_due_at, found.oldest_due_age) == (START, 11 * MINUTE)
+    assert (found.next_due_at, found.oldest_due_age) == (START + 60 * MINUTE, 11 * MINUTE)
     platforms = {platform.name: platform for platform in found.platforms}
     assert sorted(platforms) == ["alone", "busy", "limited", "lost", "paused", "posted"]
     assert found.without_worker == ["alone", "limited"]
@@ -70,6 +72,59 @@ def test_the_state_of_a_busy_storage() -> None:
     assert (found.unknown_count.count, found.unknown) == (1, [unknown])
     assert [lock.name for lock in found.locks] == ["nightly", "worker"]
     assert (found.size_bytes, found.sizes) == (None, {})
+
+
+def test_paused_platforms_are_left_out_of_what_is_due() -> None:
+    clock = FakeClock(START)
+    with Storage(MemoryBackend(), clock=clock, auto_prune=False) as storage:
+        for platform, minutes in (("paused", 0), ("paused", 20), ("x", 5), ("x", 30)):
+            storage.queue.schedule(platform, "a", START + minutes * MINUTE)
+        storage.platforms.pause("paused")
+        clock.advance(11 * MINUTE)
+        found = view.status(storage, now=clock())
+        assert (found.oldest_due_age, found.next_due_at) == (6 * MINUTE, START + 30 * MINUTE)
+        assert collect(storage, now=clock()).oldest_due_age == 6 * MINUTE
+        storage.platforms.pause("x")
+        found = view.status(storage, now=clock())
+        assert (found.oldest_due_age, found.next_due_at) == (None, None)
+        assert collect(storage, now=clock()).oldest_due_age is None
+
+
+@sqlite_only
+def test_what_needs_somebody_is_said_with_the_command(
+    run: Run, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("migrate")
+    assert "needs somebody" not in run("status")[1]
+    past = datetime.now(UTC) - 60 * MINUTE
+    with open_storage(auto_prune=False) as storage:
+        queue = storage.queue
+        queue.schedule("x", "late", past, max_lateness=MINUTE)
+        assert queue.claim_due(worker_id="w") == []
+        [late] = queue.list(status="dead_letter")
+        assert "." not in (late.dead_letter_reason or "."), "people read no microseconds"
+        for _ in range(2):
+            queue.schedule("x", "refused")
+            queue.mark_failed(queue.claim_due(worker_id="w")[0], "no such account", retryable=False)
+        queue.schedule("x", "held")
+        assert len(queue.claim_due(worker_id="here", lease=60 * MINUTE)) == 1
+        queue.schedule("x", "lost", past)
+        assert len(queue.claim_due(worker_id="gone", lease=MINUTE, now=past)) == 1
+        for name in ("a1", "a2", "a3"):
+            storage.approvals.add(name, {})
+        storage.approvals.decide("a3", "approved")
+    found = json.loads(run("status", "--json")[1])
+    assert [found[key]["count"] for key in NEEDS] == [2, 1, 2, 1]
+    out = run("status")[1]
+    for words in (
+        "2 dead letters: `assistly jobs list --status dead_letter`",
+        "1 missed job, which no worker claimed in time: `assistly jobs replay ID`",
+        "2 approvals are pending: `assistly approvals list --status pending`",
+        "1 job is held under a lease that ran out: ",
+    ):
+        assert f"\n  {words}" in out
+    monkeypatch.setattr(view, "COUNT_LIMIT", 1)
+    assert "\n  1+ approvals are pending" in run("status")[1]
 
 
 def test_what_is_large_is_counted_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

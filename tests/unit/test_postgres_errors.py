@@ -117,3 +117,8 @@ def test_what_was_committed_by_nobody() -> None:
 )
 def test_no_connection(text: str) -> None:
     assert type(connect_problem(psycopg.OperationalError(text))) is StorageUnavailable
+
+
+def test_the_sentences_of_the_driver_end_with_a_full_stop() -> None:
+    text = "port 1 failed: Connection refused\n\tIs the server running on that host?"
+    assert "Connection refused. Is the server running" in str(connect_problem(psycopg.OperationalError(text)))

@@ -92,6 +92,23 @@ def test_the_secret_of_webhooks(
         assert headers[SIGNATURE] == sign(secret, headers[TIMESTAMP], body)
 
 
+def test_it_names_the_storage_and_warns_of_one_that_is_new(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = ["worker", "--publish", "x=stdout", "--drain"]
+    result = CliRunner().invoke(app, call)
+    assert (result.exit_code, caplog.messages) == (0, []), result.output
+    assert result.stderr == f"storage: sqlite {Path('worker.db').absolute()}\n"
+    monkeypatch.setenv("SQLITE_PATH", "misspelt.db")
+    assert CliRunner().invoke(app, call).exit_code == 0
+    place = f"sqlite {Path('misspelt.db').absolute()}"
+    [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.getMessage().startswith(f"this storage is new and empty: {place}. If there are jobs")
+    caplog.clear()
+    assert CliRunner().invoke(app, call).exit_code == 0
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

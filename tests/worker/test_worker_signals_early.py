@@ -64,7 +64,9 @@ def test_while_it_waits_for_the_database(
         finally:
             process.kill()
             process.communicate()
-    assert (process.returncode, log) == (0, "")
+    assert process.returncode == 0
+    assert log.startswith("storage: postgres postgresql:")
+    assert log.count("\n") == 1
 
 
 def test_while_it_drains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -13,12 +15,16 @@ from .output import printable
 app = typer.Typer(
     name="assistly",
     cls=CommandGroup,
-    help="Look after the storage of the environment (STORAGE_ENGINE and the variables that go with it).",
+    help="Look after the storage of the environment (STORAGE_ENGINE and the variables that go with it).\n\n"
+    "Exit codes: 0 done, 1 not done, 2 wrong usage, 3 the storage cannot be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""The errors of stdout and stderr. A pipe that nobody reads is no error: the command ends silently."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -41,7 +47,8 @@ def _root(
 def main(*, owns_process: bool = True) -> None:
     """Run the command in `sys.argv`. A StorageError is printed as one line on stderr.
 
-    The exit code is 0 if it is done, 1 if not, 2 for wrong usage, and 3 if the storage cannot be reached.
+    The exit code is 0 if it is done, 1 if not, 2 for wrong usage, and 3 if the storage cannot be reached. It
+    is 1 also if the command is done and its output could not be written.
 
     `owns_process`: whether the process has nothing else to do. Then `assistly worker` ends it a second after
     the grace time, whatever still runs. A program that calls this for itself passes False.
@@ -56,3 +63,11 @@ def main(*, owns_process: bool = True) -> None:
     except StorageError as error:
         typer.echo(f"assistly: {printable(' '.join(str(error).split()))}", err=True)
         sys.exit(3 if isinstance(error, StorageUnavailable | OutcomeUnknown) else 1)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NOT_WRITTEN:
+            raise  # of a file, which no command lets pass
+        with suppress(OSError):
+            typer.echo(f"assistly: the output could not be written ({error.strerror})", err=True)
+        if owns_process:  # the interpreter would try to write it once more, and print a traceback
+            sys.stdout = sys.stderr = None
+        sys.exit(1)

@@ -8,7 +8,7 @@ import typer
 
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
-from .output import Output, compact, one_line
+from .output import Output, compact, jsonable, one_line
 
 approvals = typer.Typer(
     name="approvals", help="Requests for a decision.", no_args_is_help=True, rich_markup_mode=None
@@ -17,9 +17,20 @@ approvals = typer.Typer(
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the approval.")]
 
 
+def _complete_status(incomplete: str) -> list[str]:
+    return [status for status in ("pending", "approved", "rejected") if status.startswith(incomplete)]
+
+
 @approvals.command("list")
 def list_approvals(
-    status: Annotated[str | None, typer.Option(help="Only those of this status, as pending.")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATUS",
+            help="Only those of this status, as pending.",
+            autocompletion=_complete_status,
+        ),
+    ] = None,
     before: Annotated[str | None, typer.Option(metavar="ID", help="Only those older than this one.")] = None,
     limit: Limit = 100,
     json: Json = False,
@@ -29,6 +40,7 @@ def list_approvals(
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.approvals.list(status=status, before=before, limit=limit)
+        others = [] if found or status is None else storage.approvals.list(before=before, limit=limit)
     out.page(
         "approvals",
         found,
@@ -38,25 +50,36 @@ def list_approvals(
         following=found[-1].id if len(found) == limit else None,
         cut="payload",
     )
+    if others:
+        statuses = ", ".join(sorted({each.status for each in others}))
+        out.remark(f"none of the newest {len(others)} has the status {status}; they have: {statuses}")
 
 
 @approvals.command()
 def show(id: Id, json: Json = False, utc: Utc = False) -> None:
-    """Show an approval, with its payload."""
+    """Show an approval, with its payload, and who decided it.
+
+    That is known if it was done with `assistly approvals`.
+    """
     from assistly.storage import NotFound
+    from assistly.views.events import decision
 
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         approval = storage.approvals.get(id)
+        event = None if approval is None else decision(storage, approval)
     if approval is None:
         raise NotFound(f"there is no approval {id!r}")
+    by, note = (None, None) if event is None else (event.payload.get("by"), event.payload.get("note"))
     out.record(
-        approval,
+        {**jsonable(approval), "decided_by": by, "decision_note": note},
         [
             ("id", approval.id),
             ("status", approval.status),
             ("created", out.time(approval.created_at)),
             ("decided", out.time(approval.decided_at)),
+            *([] if by is None else [("decided by", one_line(str(by)))]),
+            *([] if note is None else [("note", one_line(str(note)))]),
             ("payload", compact(approval.payload)),
         ],
     )
@@ -81,4 +104,4 @@ def _decide(id: str, status: str, action: str, by: str | None, note: str | None,
     with opened(out) as storage, storage.transaction() as tx:
         approval = tx.approvals.decide(id, status)
         audit.record(tx, action, by=by, note=note, approval_id=id)
-    out.result(approval, status)
+    out.result(approval, f"the approval {id!r} is {status}")

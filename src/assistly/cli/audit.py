@@ -18,13 +18,14 @@ def record(storage: Storage, action: str, *, by: str | None, note: str | None, *
     `by` is None for the name of the login. The payload has the keys `by`, `note` if there is one, and the
     details.
     """
-    payload: dict[str, Json] = {"by": by if by is not None else _login(), **details}
+    payload: dict[str, Json] = {"by": by if by is not None else login(), **details}
     if note is not None:
         payload["note"] = note
     storage.events.append(f"{PREFIX}{action}", payload)
 
 
-def _login() -> str:
+def login() -> str:
+    """The name of the login, or "unknown"."""
     import getpass
 
     try:

@@ -14,7 +14,7 @@ def conformance(
     engines: Annotated[
         list[str],
         typer.Argument(
-            metavar="ENGINE...",
+            metavar="ENGINE",
             help="memory, sqlite, postgres, the name of a plug-in as in STORAGE_ENGINE, or module:callable, "
             "which is called with the path of a folder and returns an engine whose data is there.",
         ),
@@ -27,7 +27,9 @@ def conformance(
             "new folder, {name} for a new name.",
         ),
     ] = None,
-    select: Annotated[str | None, typer.Option(help="Run the tests that match, as pytest's -k does.")] = None,
+    select: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Run the tests that match, as pytest's -k does.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table instead of a text.")] = False,
 ) -> None:
     """Run the contract suite on engines, and report what passed, their traits and the time.

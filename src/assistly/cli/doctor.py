@@ -17,10 +17,21 @@ if TYPE_CHECKING:
 _INDENT = 12
 
 
+def _complete_check(incomplete: str) -> list[str]:
+    from assistly.doctor.runner import NAMES
+
+    return [name for name in NAMES if name.startswith(incomplete)]
+
+
 def doctor(
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="CHECK", help="Make this check alone. May be given several times."),
+        typer.Option(
+            "--only",
+            metavar="CHECK",
+            help="Make this check alone. May be given several times.",
+            autocompletion=_complete_check,
+        ),
     ] = None,
     json: Json = False,
     utc: Utc = False,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,13 +13,28 @@ import typer
 from .opening import opened
 from .options import Json, Limit, Utc
 from .output import Output, compact, one_line
+from .values import time_before_now
 
 if TYPE_CHECKING:
     from assistly.storage import Event
 
 events = typer.Typer(name="events", help="The log of events.", no_args_is_help=True, rich_markup_mode=None)
 
-Type = Annotated[str | None, typer.Option("--type", help="Only events of this type.")]
+Type = Annotated[
+    str | None,
+    typer.Option(
+        "--type", metavar="TYPE", help="Only events of this type, or with a * at the end: 'operator.*'."
+    ),
+]
+By = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Only those that this person has caused.")
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since", parser=time_before_now, metavar="TIME", help="Only those since a time, or in the last 2h."
+    ),
+]
 
 _PAUSE_SECONDS = 1.0
 
@@ -25,15 +42,21 @@ _PAUSE_SECONDS = 1.0
 @events.command("list")
 def list_events(
     type: Type = None,
-    before: Annotated[int | None, typer.Option(min=1, metavar="ID", help="Only those older than it.")] = None,
+    by: By = None,
+    since: Since = None,
+    before: Annotated[
+        int | None, typer.Option(min=1, metavar="ID", help="Only those older than this one.")
+    ] = None,
     limit: Limit = 100,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
     """List the events, newest first."""
+    from assistly.views.events import EventFilter, newest
+
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        found = storage.events.list(event_type=type, before=before, limit=limit)
+        found = [*islice(newest(storage, EventFilter(type, by, since), before=before), limit)]
     out.page(
         "events",
         found,
@@ -48,6 +71,7 @@ def list_events(
 @events.command(short_help="Print events as they are appended, until Ctrl-C.")
 def follow(
     type: Type = None,
+    by: By = None,
     since_id: Annotated[
         int | None, typer.Option(min=0, metavar="ID", help="Begin after this event. Default: with new ones.")
     ] = None,
@@ -55,6 +79,9 @@ def follow(
     utc: Utc = False,
 ) -> None:
     """Print events as they are appended, in the order of their ids, until Ctrl-C."""
+    from assistly.views.events import EventFilter
+
+    wanted = EventFilter(type, by)
     out = Output(json=json, utc=utc)
     try:
         with opened(out) as storage:
@@ -63,9 +90,11 @@ def follow(
                 newest = storage.events.list(limit=1)
                 last = newest[0].id if newest else 0
             while True:
-                found = storage.events.read_after(last, event_type=type, limit=1000)
+                found = storage.events.read_after(last, event_type=wanted.exact_type, limit=1000)
                 for event in found:
                     last = event.id
+                    if not wanted.accepts(event):
+                        continue
                     if json:
                         out.lines([event])
                     else:

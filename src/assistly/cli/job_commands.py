@@ -73,7 +73,7 @@ def move(
     by_how_much: Annotated[
         timedelta | None,
         typer.Option(
-            "--shift", parser=shift, metavar="+2h", help="How much later (-30m: earlier) each is due."
+            "--shift", parser=shift, metavar="DURATION", help="How much later (-30m: earlier) each is due."
         ),
     ] = None,
     status: Statuses = None,
@@ -300,7 +300,7 @@ def resolve(
         bool, typer.Option("--not-posted", help="It is not on the platform: look there first.")
     ] = False,
     remote_id: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="With --posted: its id on the platform.")
+        str | None, typer.Option(metavar="ID", help="With --posted: its id on the platform.")
     ] = None,
     platform: Platform = None,
     since: Since = None,

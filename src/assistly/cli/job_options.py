@@ -22,22 +22,35 @@ def _status(text: str) -> str:
     return status
 
 
+def _complete_status(incomplete: str) -> list[str]:
+    from assistly.storage import JobStatus
+
+    return [str(status) for status in JobStatus if status.startswith(incomplete)]
+
+
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
 Ids = Annotated[
-    list[int] | None, typer.Argument(min=1, metavar="ID", help="The ids of jobs; else filter options.")
+    list[int] | None,
+    typer.Argument(min=1, metavar="ID", help="The ids of jobs; without one, filter options."),
 ]
 Statuses = Annotated[
     list[str] | None,
-    typer.Option("--status", parser=_status, metavar="STATUS", help="Of this status. May be repeated."),
+    typer.Option(
+        "--status",
+        parser=_status,
+        metavar="STATUS",
+        help="Of this status. May be repeated.",
+        autocompletion=_complete_status,
+    ),
 ]
-Platform = Annotated[str | None, typer.Option("--platform", metavar="NAME", help="Of this platform.")]
+Platform = Annotated[str | None, typer.Option("--platform", metavar="PLATFORM", help="Of this platform.")]
 DueWithin = Annotated[
     timedelta | None,
     typer.Option(
         "--due-within",
         parser=duration,
         metavar="DURATION",
-        help="Waiting, and due within this time: 1h. Overdue jobs are due.",
+        help="Waiting, and due within this time: 1h (overdue ones included).",
     ),
 ]
 Since = Annotated[
@@ -48,13 +61,20 @@ Since = Annotated[
 ]
 Match = Annotated[
     str | None,
-    typer.Option("--match", metavar="TEXT", help="With this text in the content, in upper or lower case."),
+    typer.Option(
+        "--match", metavar="TEXT", help="With this text in the content; upper and lower case are the same."
+    ),
 ]
 Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With this idempotency key.")]
-All = Annotated[bool, typer.Option("--all", help="Instead of a filter: all jobs that can be changed so.")]
+All = Annotated[bool, typer.Option("--all", help="Without a filter: all jobs that the command can change.")]
 After = Annotated[
     int,
-    typer.Option("--after", min=0, metavar="ID", help="Those behind this job: the last of a page before."),
+    typer.Option(
+        "--after",
+        min=0,
+        metavar="ID",
+        help="Only those that come after this job, the last of the page before.",
+    ),
 ]
 
 

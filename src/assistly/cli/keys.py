@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .asking import ask
 from .opening import opened
-from .options import By, Json, Note, Utc
+from .options import By, Json, Note, Utc, Yes
 from .output import Output, compact
 
 if TYPE_CHECKING:
@@ -43,12 +44,15 @@ def show(key: Key, json: Json = False, utc: Utc = False) -> None:
 
 
 @keys.command()
-def forget(key: Key, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
+def forget(
+    key: Key, yes: Yes = False, by: By = None, note: Note = None, json: Json = False, utc: Utc = False
+) -> None:
     """Forget a key: the same command can run again. Exit code 1 if nothing is stored under it.
 
     Its result is deleted, and so is the claim of a caller that runs the command at this moment: the next one
-    runs it a second time, beside the first, whose result is then refused. A job with the same key keeps it,
-    and `queue.schedule` with that key goes on returning this job: see `assistly jobs remove`.
+    runs it a second time, beside the first, whose result is then refused. In that case it asks first. A job
+    with the same key keeps it, and `queue.schedule` with that key goes on returning this job: see
+    `assistly jobs remove`.
     """
     from assistly.storage import NotFound
     from assistly.views.keys import key_state
@@ -56,12 +60,19 @@ def forget(key: Key, by: By = None, note: Note = None, json: Json = False, utc: 
     from . import audit
 
     out = Output(json=json, utc=utc)
-    with opened(out) as storage, storage.transaction() as tx:
-        found = key_state(tx, key)
-        if not tx.idempotency.forget(key):
-            held = f"; {_job(found.job)} has it, and keeps it" if found.job else ""
-            raise NotFound(f"no command is stored under the key {key!r}{held}")
-        audit.record(tx, "keys.forget", by=by, note=note, key=key, state=found.state)
+    with opened(out) as storage:
+        if not yes and (found := key_state(storage, key)).state == "in_progress":
+            out.remark(
+                f"The command with this key is in progress until {out.time(found.lease_until)}. If its "
+                "caller still runs, the command may be done twice, and the caller's result is refused."
+            )
+            ask(out, f"Forget the key {key!r}?")
+        with storage.transaction() as tx:
+            found = key_state(tx, key)
+            if not tx.idempotency.forget(key):
+                held = f"; {_job(found.job)} has it, and keeps it" if found.job else ""
+                raise NotFound(f"no command is stored under the key {key!r}{held}")
+            audit.record(tx, "keys.forget", by=by, note=note, key=key, state=found.state)
     sentence = f"the key {key!r} is forgotten, so that the same command can run again: {_lost(out, found)}"
     if found.job is not None:
         sentence += f"\n{_job(found.job)} has the same key, and keeps it"

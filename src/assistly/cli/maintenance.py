@@ -17,14 +17,24 @@ if TYPE_CHECKING:
 def prune(
     force: Annotated[bool, typer.Option("--force", help="Also within a minute of the last prune.")] = False,
     dry_run: DryRun = False,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="NAME", help="Who does this, for an event with the numbers.")
+    ] = None,
+    note: Annotated[
+        str | None, typer.Option("--note", metavar="TEXT", help="Why, for an event with the numbers.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Delete what the RETENTION_ settings no longer keep, then do what `assistly maintain` does.
+
+    It leaves an event only with --by or --note, so that cron fills no log.
 
     With STORAGE_VACUUM=off it deletes only. With --dry-run nothing is deleted, and it says how many records
     of each kind would be: by their age, and beyond the number that is kept.
     """
     from dataclasses import asdict
+
+    from . import audit
 
     out = Output(json=json)
     with opened(out) as storage:
@@ -32,12 +42,15 @@ def prune(
             _print_prunable(out, storage)
             return
         report = storage.prune(force=force)
+        deleted = {kind: count for kind, count in asdict(report).items() if kind != "ran"}
+        if report.ran and (by is not None or note is not None):
+            audit.record(storage, "prune", by=by, note=note, deleted=deleted)
         if report.ran and storage.worker_maintains:
             storage.maintain()
     if json:
         out.document(report)
     elif report.ran:
-        out.table((), [(kind, f"{count} deleted") for kind, count in asdict(report).items() if kind != "ran"])
+        out.table((), [(kind, f"{count} deleted") for kind, count in deleted.items()])
     else:
         out.say("nothing done: the last prune was less than a minute ago (--force prunes anyway)")
 
@@ -47,10 +60,14 @@ def maintain(json: Json = False) -> None:
 
     Workers do it once a minute. Run it from cron if no worker runs, or with STORAGE_VACUUM=off.
     """
+    from assistly.storage.settings import load_settings
+
     out = Output(json=json)
     with opened(out) as storage:
         storage.maintain()
-    out.result({"done": True}, "maintenance is done")
+    engine = load_settings().engine
+    needs_none = engine in ("memory", "sqlite")
+    out.result({"done": True}, f"nothing to do on {engine}" if needs_none else "maintenance is done")
 
 
 def _print_prunable(out: Output, storage: Storage) -> None:

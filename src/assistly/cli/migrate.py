@@ -88,6 +88,8 @@ def _status(out: Output) -> None:
         return
     rows = [(state.name, _file(state), out.time(state.applied_at)) for state in found]
     out.table(("migration", "file", "applied"), rows)
+    if all(state.checksum_ok is None and state.is_known for state in found):
+        out.remark("there is no database yet, or none with tables of Assistly: `assistly migrate` makes it")
 
 
 def _file(state: MigrationState) -> str:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from assistly.storage import Storage
+    from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.settings import StorageSettings
 
     from .output import Output
@@ -19,8 +20,10 @@ def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
     """Open the storage that the environment describes, and name it on stderr.
 
     Migrations are not applied, and a database is not made, unless `create`. It imports here, so that `--help`
-    is fast. Raises ConfigurationError if there is no database.
+    is fast. Raises ConfigurationError if there is no database, and MigrationError if it lacks migrations.
     """
+    from assistly.storage.engines.sql.migrations import PendingMigrations
+    from assistly.storage.errors import MigrationError
     from assistly.storage.factory import build_storage
     from assistly.storage.settings import load_settings
 
@@ -31,8 +34,27 @@ def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
         settings = settings.model_copy(update={"auto_migrate": False})
     out.remark(f"storage: {place}")
     with build_storage(settings, auto_prune=False) as storage:
-        storage.ping()
+        try:
+            storage.ping()
+        except PendingMigrations as error:
+            raise MigrationError(_advice(error, settings, place)) from None
         yield storage
+
+
+def _advice(error: PendingMigrations, settings: StorageSettings, place: str) -> str:
+    """What a person does about migrations that are pending."""
+    if not error.is_new:
+        names = ", ".join(error.names)
+        return f"the database lacks the migrations {names}: `assistly migrate` applies them ({place})"
+    return (
+        f"there are no tables of Assistly yet: {place}. If this is the right place "
+        f"({place_variables(settings)}), `assistly migrate` creates them"
+    )
+
+
+def place_variables(settings: StorageSettings) -> str:
+    """The variables that say where the data is."""
+    return "SQLITE_PATH" if settings.engine == "sqlite" else "DATABASE_URL, STORAGE_SCHEMA"
 
 
 def storage_place(settings: StorageSettings) -> str:

@@ -18,4 +18,4 @@ By = Annotated[
 Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why, for the event.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, metavar="N", help="At most this many.")]

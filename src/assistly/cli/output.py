@@ -146,7 +146,7 @@ def _echo(text: str, *, err: bool, indent: int = 0) -> None:
     """Print a text. In a terminal, its lines are broken between words, and the further ones indented."""
     stream = sys.stderr if err else sys.stdout
     lines = printable(text).split("\n")
-    if stream.isatty():
+    if stream is not None and stream.isatty():
         import shutil
         import textwrap
 

@@ -77,6 +77,7 @@ def pause(
     from . import audit
 
     out = Output(json=json, utc=utc)
+    by = audit.login() if by is None else by
     with opened(out) as storage:
         with storage.transaction() as tx:
             before = tx.platforms.get(platform)
@@ -114,11 +115,11 @@ def resume(platform: Name, by: By = None, note: Note = None, json: Json = False,
 def limit(
     platform: Name,
     count: Annotated[
-        int | None, typer.Argument(min=1, help="How many jobs. Leave it out with --none.")
+        int | None, typer.Argument(min=1, metavar="COUNT", help="How many jobs. Leave it out with --none.")
     ] = None,
     per: Annotated[
         timedelta | None,
-        typer.Option(parser=positive_duration, metavar="DURATION", help="In how long: 90s, 30m, 1h."),
+        typer.Option(parser=positive_duration, metavar="DURATION", help="In how much time: 90s, 30m, 1h."),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="End the limit.")] = False,
     by: By = None,

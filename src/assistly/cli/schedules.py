@@ -9,7 +9,7 @@ import typer
 
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
-from .output import Output, compact, jsonable, one_line
+from .output import Output, compact, jsonable, one_line, plural
 from .values import duration, json_object, positive_duration, time_from_now
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ schedules = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+_EVENT_CHARACTERS = 1000
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The name of the schedule.")]
 
@@ -63,17 +65,26 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
 @schedules.command(short_help="Store a schedule, in place of the one of this name.")
 def put(
     id: Id,
-    platform: Annotated[str, typer.Argument(help="Where it is published.")],
-    content: Annotated[str, typer.Argument(help="What is published.")],
+    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="Where it is published.")],
+    content: Annotated[str, typer.Argument(metavar="CONTENT", help="What is published.")],
     cron: Annotated[
         str | None,
-        typer.Option(help="Five fields: minute, hour, day of month, month, day of week, as '0 9 * * MON'."),
+        typer.Option(
+            metavar="CRON",
+            help="Five fields: minute, hour, day of month, month, day of week, as '0 9 * * MON'.",
+        ),
     ] = None,
     every: Annotated[
         timedelta | None,
-        typer.Option(parser=positive_duration, metavar="DURATION", help="As 90s, 30m, 6h, 1d or 2w."),
+        typer.Option(
+            parser=positive_duration,
+            metavar="DURATION",
+            help="The time between two posts: 90s, 30m, 6h, 1d or 2w.",
+        ),
     ] = None,
-    zone: Annotated[str, typer.Option(help="The time zone of --cron, as Europe/Berlin.")] = "UTC",
+    zone: Annotated[
+        str, typer.Option(metavar="ZONE", help="The time zone of --cron, as Europe/Berlin.")
+    ] = "UTC",
     starts_at: Annotated[
         Any,
         typer.Option(
@@ -93,7 +104,8 @@ def put(
         ),
     ] = None,
     metadata: Annotated[
-        dict[str, Any] | None, typer.Option(parser=json_object, metavar="JSON", help="An object.")
+        dict[str, Any] | None,
+        typer.Option(parser=json_object, metavar="JSON", help="A JSON object, which each job gets."),
     ] = None,
     max_lateness: Annotated[
         timedelta | None,
@@ -103,13 +115,15 @@ def put(
             help="How late a job may be published, as 2h; then it is a dead letter.",
         ),
     ] = None,
-    max_retries: Annotated[int | None, typer.Option(min=1, help="The most attempts of a job.")] = None,
+    max_retries: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The most attempts of a job.")
+    ] = None,
     catch_up: Annotated[
         str,
         typer.Option(
-            metavar="none|last|all",
-            help="Which missed times that have no job yet are made up for. See --max-lateness for the jobs "
-            "that exist.",
+            metavar="WHICH",
+            help="Which missed times that have no job yet are made up for: none, the last, or all. See "
+            "--max-lateness for the jobs that exist.",
         ),
     ] = "none",
     disabled: Annotated[bool, typer.Option("--disabled", help="Store it without making jobs.")] = False,
@@ -152,8 +166,7 @@ def put(
                 by=by,
                 note=note,
                 schedule=id,
-                platform=platform,
-                times=_times(schedule),
+                **_described(schedule),
                 enabled=schedule.enabled,
             )
         _print(out, storage, schedule)
@@ -162,16 +175,22 @@ def put(
 @schedules.command()
 def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
     """Delete a schedule and its waiting jobs."""
-    from assistly.storage import NotFound
+    from assistly.views.schedules import waiting_jobs
 
     from . import audit
 
     out = Output(json=json)
     with opened(out) as storage, storage.transaction() as tx:
-        if not tx.schedules.remove(id):
-            raise NotFound(f"there is no schedule {id!r}")
-        audit.record(tx, "schedules.remove", by=by, note=note, schedule=id)
-    out.result({"removed": id}, "removed")
+        schedule = _existing(tx, id)
+        jobs = len(waiting_jobs(tx, schedule))
+        tx.schedules.remove(id)
+        audit.record(
+            tx, "schedules.remove", by=by, note=note, schedule=id, **_described(schedule), removed_jobs=jobs
+        )
+    out.result(
+        {"removed": id, "removed_jobs": jobs},
+        f"the schedule {id!r} is removed, and {plural(jobs, 'waiting job')} of it",
+    )
 
 
 @schedules.command()
@@ -189,7 +208,7 @@ def disable(id: Id, by: By = None, note: Note = None, json: Json = False, utc: U
 @schedules.command()
 def preview(
     id: Id,
-    count: Annotated[int, typer.Argument(min=1, max=1000, help="How many.")] = 10,
+    count: Annotated[int, typer.Argument(min=1, max=1000, metavar="COUNT", help="How many times.")] = 10,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
@@ -223,14 +242,33 @@ def run(
 
 
 def _switch(out: Output, id: str, by: str | None, note: str | None, *, enabled: bool) -> None:
+    from assistly.views.schedules import waiting_jobs
+
     from . import audit
 
+    gone = None
     with opened(out) as storage:
         with storage.transaction() as tx:
-            schedule = tx.schedules.enable(id) if enabled else tx.schedules.disable(id)
-            action = "schedules.enable" if enabled else "schedules.disable"
-            audit.record(tx, action, by=by, note=note, schedule=id)
+            if enabled:
+                schedule = tx.schedules.enable(id)
+                audit.record(tx, "schedules.enable", by=by, note=note, schedule=id)
+            else:
+                jobs = len(waiting_jobs(tx, _existing(tx, id)))
+                schedule = tx.schedules.disable(id)
+                audit.record(tx, "schedules.disable", by=by, note=note, schedule=id, removed_jobs=jobs)
+                gone = f"{plural(jobs, 'waiting job')} of it {'is' if jobs == 1 else 'are'} removed"
         _print(out, storage, schedule)
+    if gone is not None:
+        out.remark(gone)
+
+
+def _described(schedule: Schedule) -> dict[str, str]:
+    """What an event says of a schedule: up to 1,000 characters of its content."""
+    return {
+        "platform": schedule.platform,
+        "times": _times(schedule),
+        "content": schedule.content[:_EVENT_CHARACTERS],
+    }
 
 
 def _existing(storage: Storage, id: str) -> Schedule:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .asking import ask
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc, Yes
 from .output import Output, compact
@@ -19,7 +20,9 @@ User = Annotated[str, typer.Argument(metavar="USER", help="The id of the user.")
 
 @sessions.command("list")
 def list_sessions(
-    after: Annotated[str | None, typer.Option(help="Only those with a later id of the user.")] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="USER", help="Only those with a later id of the user.")
+    ] = None,
     limit: Limit = 100,
     json: Json = False,
     utc: Utc = False,
@@ -69,9 +72,9 @@ def delete(user: User, yes: Yes = False, by: By = None, note: Note = None, json:
     out = Output(json=json)
     with opened(out) as storage:
         if not yes:
-            typer.confirm(f"Delete the session of the user {user!r}?", abort=True, err=True)
+            ask(out, f"Delete the session of the user {user!r}?")
         with storage.transaction() as tx:
             if not tx.sessions.delete(user):
                 raise NotFound(f"there is no session of the user {user!r}")
             audit.record(tx, "sessions.delete", by=by, note=note, user_id=user)
-    out.result({"deleted": user}, "deleted")
+    out.result({"deleted": user}, f"the session of the user {user!r} is deleted")

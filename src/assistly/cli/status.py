@@ -121,6 +121,10 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
             for job in found.unknown
         ]
         out.table(("id", "platform", "publishing began", "content"), unknown, cut="content")
+    if needs := _needs(found):
+        out.say("\nneeds somebody")
+        for need in needs:
+            out.say(f"  {need}", indent=4)
     if len(found.sizes) > 1:
         out.say("\nsizes")
         out.table(("of", "size"), [(name, _size(size)) for name, size in found.sizes.items()])
@@ -146,10 +150,12 @@ def _counts(found: StorageStatus) -> list[tuple[str, str]]:
 def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
     from assistly.views.jobs import span
 
-    due = out.time(found.next_due_at) if found.next_due_at else "nothing"
-    rows = [("next due", due)]
-    if found.oldest_due_age is not None:
-        rows.append(("oldest due", f"waits for {span(found.oldest_due_age)}"))
+    waits = "nothing" if found.oldest_due_age is None else f"waits for {span(found.oldest_due_age)}"
+    is_counted = all(platform.due.exact for platform in found.platforms)
+    none = "nothing" if is_counted else "not known: too many jobs are due before it"
+    soon = none if found.next_due_at is None else out.time(found.next_due_at)
+    but = ", without paused platforms" if any(platform.paused for platform in found.platforms) else ""
+    rows = [("oldest due", waits + but), ("next due", soon + but)]
     held = {lock.name: lock for lock in found.locks}
     for lock in held.values():
         text = f"{lock.owner_id}, fence {lock.fence}, until {out.time(lock.expires_at)}"
@@ -176,10 +182,41 @@ def _states(out: Output, platform: PlatformState) -> list[str]:
         reason = f": {platform.pause_reason}" if platform.pause_reason else ""
         states.append(f"{paused_text(out, platform.paused_until, platform.paused_by)}{reason}")
     if platform.limit is not None:
-        states.append(f"limit {limit_text(platform.limit)}, {platform.available} now")
+        states.append(f"limit {limit_text(platform.limit)}, {platform.available} free now")
     if platform.worker_seen is False:
         states.append("no worker seen")
     return states
+
+
+def _needs(found: StorageStatus) -> list[str]:
+    """What waits for a person, but for unknown outcomes, and what to type."""
+    needs = [
+        (
+            found.dead_letters,
+            ("dead letter", "dead letters"),
+            "`assistly jobs list --status dead_letter` says why; `assistly jobs replay ID` tries again",
+        ),
+        (
+            found.missed,
+            ("missed job, which no worker claimed in time", "missed jobs, which no worker claimed in time"),
+            "`assistly jobs replay ID`, if it still makes sense",
+        ),
+        (
+            found.pending_approvals,
+            ("approval is pending", "approvals are pending"),
+            "`assistly approvals list --status pending`",
+        ),
+        (
+            found.expired_leases,
+            ("job is held under a lease that ran out", "jobs are held under leases that ran out"),
+            "workers take such jobs back when they claim: does one run (`assistly worker`)?",
+        ),
+    ]
+    return [
+        f"{_count(count)} {one if count.count == 1 and count.exact else many}: {advice}"
+        for count, (one, many), advice in needs
+        if count.count
+    ]
 
 
 def _count(count: JobCount) -> str:

@@ -32,7 +32,9 @@ Schema = Annotated[
 
 
 def export(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write, or - for stdout.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The file to write, compressed with gzip, or - for stdout.")
+    ],
     by: By = None,
     note: Note = None,
     json: Json = False,

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .ending import ProcessEnd
+from .opening import place_variables, storage_place
+from .output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from assistly.storage import Storage
     from assistly.storage.retry import RetryPolicy
     from assistly.storage.settings import StorageSettings
     from assistly.worker import Publisher, Worker
@@ -27,7 +30,9 @@ def worker(
             help="What publishes there: stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE. Repeatable.",
         ),
     ],
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="The most jobs at once.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="The most jobs at once.")
+    ] = 4,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -35,10 +40,14 @@ def worker(
         ),
     ] = None,
     lease: Annotated[
-        float, typer.Option(min=0.1, help="Seconds after which the jobs of a dead worker are taken back.")
+        float,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Seconds after which the jobs of a dead worker are taken back."
+        ),
     ] = 60,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds for what still runs after the first signal.")
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Seconds for what still runs after the first signal."),
     ] = 30,
     timeout: Annotated[
         float | None,
@@ -60,14 +69,22 @@ def worker(
         float,
         typer.Option(min=0, metavar="SECONDS", help="How long it is asked; 0 for never."),
     ] = 86_400,
-    poll: Annotated[float, typer.Option(min=0.01, help="The longest sleep, in seconds.")] = 5,
+    poll: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="The longest sleep.")] = 5,
     exponential: Annotated[
         bool, typer.Option("--exponential", help="Double the delay after each failed attempt, up to a day.")
     ] = False,
-    worker_id: Annotated[str | None, typer.Option(help="Default: host, process and a random part.")] = None,
+    worker_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The name of this worker. Default: host, process and a random part."
+        ),
+    ] = None,
     webhook_secret: Annotated[
         str | None,
-        typer.Option(help="Signs what webhook sends. Default: WEBHOOK_SECRET, which others cannot see."),
+        typer.Option(
+            metavar="SECRET",
+            help="Signs what webhook sends. Default: WEBHOOK_SECRET, which others cannot see.",
+        ),
     ] = None,
     drain: Annotated[bool, typer.Option("--drain", help="Publish what is due now, then end.")] = False,
 ) -> None:
@@ -128,20 +145,13 @@ def _run(
     exponential: bool,
     drain: bool,
 ) -> None:
-    from assistly.storage.factory import build_storage
     from assistly.storage.settings import load_settings
     from assistly.worker import Worker
 
     settings = load_settings()
     if exponential:
         options["retry"] = _exponential(settings)
-    storage = build_storage(settings)
-    try:
-        end.call(storage.ping)  # a signal leaves it behind
-    except Exception:
-        end.begin(1)
-        end.close(storage.close)
-        raise
+    storage = _reached(settings, end)
     try:
         worker = stop.worker = Worker(storage, publishers, **options)
         if drain:
@@ -153,6 +163,48 @@ def _run(
         raise
     finally:
         end.close(storage.close)
+
+
+def _reached(settings: StorageSettings, end: ProcessEnd) -> Storage:
+    """Name the storage, open it and apply its migrations. A database that did not exist is warned of."""
+    import logging
+
+    from assistly.storage.engines.sql.migrations import PendingMigrations
+    from assistly.storage.errors import MigrationError
+
+    place = storage_place(settings)
+    Output().remark(f"storage: {place}")
+    if not settings.auto_migrate:
+        return _pinged(settings, end)
+    try:
+        return _pinged(settings.model_copy(update={"auto_migrate": False}), end)
+    except MigrationError as error:
+        storage = _pinged(settings, end)
+        if isinstance(error, PendingMigrations) and error.is_new:
+            logging.getLogger("assistly.worker").warning(
+                "this storage is new and empty: %s. If there are jobs already, they are elsewhere: see %s, "
+                "and the folder that this worker was started in",
+                place,
+                place_variables(settings),
+            )
+        return storage
+
+
+def _pinged(settings: StorageSettings, end: ProcessEnd) -> Storage:
+    from assistly.storage.errors import MigrationError
+    from assistly.storage.factory import build_storage
+
+    storage = build_storage(settings)
+    try:
+        end.call(storage.ping)  # a signal leaves it behind
+    except MigrationError:
+        storage.close()
+        raise
+    except Exception:
+        end.begin(1)
+        end.close(storage.close)
+        raise
+    return storage
 
 
 def _publishers(given: Sequence[str], secret: str | None) -> dict[str, Publisher]:

@@ -70,7 +70,7 @@ class _Collected:
         age = found.oldest_due_age
         yield GaugeMetricFamily(
             "assistly_oldest_due_age_seconds",
-            "For how long the first due job has waited; 0 if none is due.",
+            "For how long the first due job has waited, without paused platforms; 0 if none is due.",
             value=0 if age is None else age.total_seconds(),
         )
         yield GaugeMetricFamily(

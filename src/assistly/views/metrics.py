@@ -38,7 +38,8 @@ class StorageMetrics:
 
     `jobs` has each status of STATUSES for each platform that has such jobs. Posted and cancelled jobs are not
     counted: they stay, and counting them would take longer and longer. `oldest_due_age` is for how long the
-    first due job has waited (None: none is due). `counters` and `latency` are those of `storage.metrics`.
+    first due job has waited on a platform that is not paused (None: none is due). `counters` and `latency`
+    are those of `storage.metrics`.
     """
 
     at: datetime
@@ -55,13 +56,13 @@ def collect(storage: Storage, *, now: datetime | None = None) -> StorageMetrics:
     at = now or datetime.now(UTC)
     tally = unfinished(storage, at)
     names = sorted(tally.names)
-    due_at = storage.queue.next_due_at()
+    paused = {platform.name for platform in storage.platforms.list(now=at) if platform.paused}
     found = storage.metrics.read()
     return StorageMetrics(
         at=at,
         jobs=[Depth(name, status, tally.count(name, status)) for name in names for status in STATUSES],
         due=[DueJobs(name, tally.due(name)) for name in names],
-        oldest_due_age=at - due_at if due_at is not None and due_at <= at else None,
+        oldest_due_age=tally.oldest_due_age(paused),
         unknown_outcomes=tally.unknown_count(),
         counters=dict(sorted(found.counters.items())),
         latency=found.latency,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .jobs import COUNT_LIMIT, GRACE, worker_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from assistly.storage import Job, Platform, Storage, WorkerLock
 
@@ -20,7 +20,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class JobCount:
-    """A number of jobs. If it is not `exact`, counting stopped there: there are at least so many."""
+    """A number of jobs or approvals. If it is not `exact`, counting stopped: there are at least so many."""
 
     count: int
     exact: bool = True
@@ -53,12 +53,14 @@ class PlatformState:
 class StorageStatus:
     """The state of a storage at `at`.
 
-    Posted jobs are counted up to 10,000, and so are the jobs of each status by platform: a platform whose
-    jobs all come behind these is missing. `oldest_due_age` is for how long the first due job has waited
-    (None: none is due), `next_due_at` when the first waiting job falls due or fell due. `retrying` and
-    `unknown` hold the first 10 jobs that are retried, and whose outcome is unknown. `locks` are those that
-    are held, by name (of an engine that can list none, the lock `worker`). `sizes` are the bytes by table or
-    file, the largest first, and `size_bytes` is the sum (None: the engine does not know).
+    Posted jobs and pending approvals are counted up to 10,000, and so are the jobs of each status by
+    platform: a platform whose jobs all come behind these is missing. Of platforms that are not paused, and
+    among the first 10,000 waiting jobs, `oldest_due_age` is for how long the first due job has waited (None:
+    none is due), and `next_due_at` is when the next one falls due. `dead_letters` are those that are neither
+    `missed` nor of unknown outcome; `expired_leases` counts jobs that workers did not settle in time.
+    `retrying` and `unknown` hold the first 10 jobs that are retried, and whose outcome is unknown. `locks`
+    are those that are held, by name (of an engine that can list none, the lock `worker`). `sizes` are the
+    bytes by table or file, the largest first, and `size_bytes` is the sum (None: the engine does not know).
     """
 
     at: datetime
@@ -71,6 +73,10 @@ class StorageStatus:
     retrying: list[Job]
     unknown_count: JobCount
     unknown: list[Job]
+    dead_letters: JobCount
+    missed: JobCount
+    expired_leases: JobCount
+    pending_approvals: JobCount
     locks: list[WorkerLock]
     size_bytes: int | None
     sizes: dict[str, int]
@@ -84,9 +90,13 @@ class Tally:
         self._counts: dict[str, Counter[str]] = {}
         self._due: Counter[str] = Counter()
         self._cut: set[str] = set()
+        self._missed = 0
+        self._dead = 0
+        self._expired = 0
+        self._unknown = 0
+        self._next: dict[str, datetime] = {}
         self.oldest: dict[str, Job] = {}
         self.unknown: list[Job] = []
-        self.unknown_seen = 0
 
     def read(self, jobs: Iterator[Job], *statuses: str) -> int:
         """Count up to COUNT_LIMIT of the jobs, which have one of these statuses; return how many."""
@@ -100,13 +110,25 @@ class Tally:
 
     def _add(self, job: Job) -> None:
         self._counts.setdefault(job.platform, Counter())[str(job.status)] += 1
-        if job.status in ("scheduled", "retrying") and job.due_at <= self._now:
-            self._due[job.platform] += 1
-            self.oldest.setdefault(job.platform, job)
-        if job.outcome_unknown:
-            self.unknown_seen += 1
+        if job.status in ("scheduled", "retrying"):
+            self._add_waiting(job)
+        elif job.status == "processing":
+            self._expired += job.lease_until is not None and job.lease_until <= self._now
+        elif job.outcome_unknown:
+            self._unknown += 1
             if len(self.unknown) < _SHOWN:
                 self.unknown.append(job)
+        elif job.missed:
+            self._missed += 1
+        elif job.status == "dead_letter":
+            self._dead += 1
+
+    def _add_waiting(self, job: Job) -> None:
+        if job.due_at <= self._now:
+            self._due[job.platform] += 1
+            self.oldest.setdefault(job.platform, job)
+        else:
+            self._next.setdefault(job.platform, job.due_at)
 
     def count(self, platform: str, status: str) -> JobCount:
         """The jobs of a platform that have a status."""
@@ -127,7 +149,31 @@ class Tally:
 
     def unknown_count(self) -> JobCount:
         """How many outcomes are unknown."""
-        return JobCount(self.unknown_seen, "dead_letter" not in self._cut)
+        return self._of_dead_letters(self._unknown)
+
+    def missed_count(self) -> JobCount:
+        """How many jobs were not claimed in time."""
+        return self._of_dead_letters(self._missed)
+
+    def dead_count(self) -> JobCount:
+        """How many dead letters are neither missed nor of unknown outcome."""
+        return self._of_dead_letters(self._dead)
+
+    def expired_count(self) -> JobCount:
+        """How many jobs are held under a lease that ran out."""
+        return JobCount(self._expired, "processing" not in self._cut)
+
+    def _of_dead_letters(self, count: int) -> JobCount:
+        return JobCount(count, "dead_letter" not in self._cut)
+
+    def oldest_due_age(self, paused: Collection[str]) -> timedelta | None:
+        """For how long the first due job has waited that is not on one of these platforms."""
+        due = [job.due_at for name, job in self.oldest.items() if name not in paused]
+        return self._now - min(due) if due else None
+
+    def next_due_at(self, paused: Collection[str]) -> datetime | None:
+        """When the next job falls due that is not due yet, nor on one of these platforms."""
+        return min((time for name, time in self._next.items() if name not in paused), default=None)
 
 
 def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
@@ -142,23 +188,37 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     known = {platform.name: platform for platform in storage.platforms.list(now=at)}
     names = sorted(tally.names | {name for name, found in known.items() if found.paused or found.limit})
     platforms = [_platform(storage, name, known.get(name), tally, at) for name in names]
-    due = storage.queue.next_due_at()
+    paused = {name for name, found in known.items() if found.paused}
     sizes = sorted(storage.sizes().items(), key=lambda item: (-item[1], item[0]))
     return StorageStatus(
         at=at,
         ping=ping,
         counts=counts,
-        next_due_at=due,
-        oldest_due_age=at - due if due is not None and due <= at else None,
+        next_due_at=tally.next_due_at(paused),
+        oldest_due_age=tally.oldest_due_age(paused),
         platforms=platforms,
         without_worker=[platform.name for platform in platforms if platform.worker_seen is False],
         retrying=storage.queue.list(status="retrying", limit=_SHOWN),
         unknown_count=tally.unknown_count(),
         unknown=tally.unknown,
+        dead_letters=tally.dead_count(),
+        missed=tally.missed_count(),
+        expired_leases=tally.expired_count(),
+        pending_approvals=_pending_approvals(storage),
         locks=_held_locks(storage),
         size_bytes=sum(size for _, size in sizes) if sizes else None,
         sizes=dict(sizes),
     )
+
+
+def _pending_approvals(storage: Storage) -> JobCount:
+    count, before = 0, None
+    while page := storage.approvals.list(status="pending", before=before, limit=_PAGE):
+        count += len(page)
+        before = page[-1].id
+        if count >= COUNT_LIMIT:
+            return JobCount(COUNT_LIMIT, exact=False)
+    return JobCount(count)
 
 
 def _held_locks(storage: Storage) -> list[WorkerLock]:

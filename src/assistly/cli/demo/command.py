@@ -11,7 +11,9 @@ import typer
 def demo(
     file: Annotated[
         Path | None,
-        typer.Argument(help="A calendar, one post as JSON on each line; default: the one shipped."),
+        typer.Argument(
+            metavar="FILE", help="A calendar, one post as JSON on each line. Default: the one shipped."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary SQLite database.")] = False,

@@ -136,8 +136,9 @@ def raise_conflict(
     """Raise ScheduleConflict if an active job on the platform is nearer to `at` than `gap`."""
     other = backend.jobs.in_window(platform, *check.window(at, gap), exclude=exclude)
     if other is not None:
+        times = [time.isoformat(sep=" ", timespec="seconds") for time in (other.scheduled_at, at)]
         raise ScheduleConflict(
-            f"job {other.id} on {platform!r} is at {other.scheduled_at}, nearer than {gap} to {at}", other
+            f"job {other.id} on {platform!r} is at {times[0]}, nearer than {gap} to {times[1]}", other
         )
 
 

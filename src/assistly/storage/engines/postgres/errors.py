@@ -138,7 +138,7 @@ def connect_problem(error: psycopg.Error) -> StorageError:
 
     A pooler connects to the server at the first statement, and only then learns that it is refused.
     """
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).replace("\n\tIs the server", ". Is the server").split())
     if refused := _PARAMETER.search(text):
         return ConfigurationError(
             f"DATABASE_URL does not work: the pooler takes no start-up parameter {refused[1]!r}. Leave it "

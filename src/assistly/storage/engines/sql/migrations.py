@@ -155,15 +155,24 @@ def _apply(target: MigrationTarget, migration: Migration) -> bool:
         raise MigrationError(f"the migration {migration.name} failed: {error}") from error
 
 
-def require_current(target: MigrationTarget, migrations: Sequence[Migration]) -> None:
-    """Raise MigrationError if a migration is pending."""
-    missing = pending(migrations, target.applied())
-    if missing:
-        names = ", ".join(migration.name for migration in missing)
-        raise MigrationError(
-            f"the database lacks the migrations {names}, and they are not applied by themselves "
+class PendingMigrations(MigrationError):
+    """The database lacks the migrations `names`. If it `is_new`, it has none, and so no tables."""
+
+    def __init__(self, names: Sequence[str], *, is_new: bool) -> None:
+        super().__init__(
+            f"the database lacks the migrations {', '.join(names)}, and they are not applied by themselves "
             "(STORAGE_AUTO_MIGRATE is false): run `assistly migrate`"
         )
+        self.names = tuple(names)
+        self.is_new = is_new
+
+
+def require_current(target: MigrationTarget, migrations: Sequence[Migration]) -> None:
+    """Raise PendingMigrations if a migration is pending."""
+    applied = target.applied()
+    missing = pending(migrations, applied)
+    if missing:
+        raise PendingMigrations([migration.name for migration in missing], is_new=not applied)
 
 
 def states(target: MigrationTarget, migrations: Sequence[Migration]) -> list[MigrationState]:
