@@ -126,34 +126,50 @@ def test_a_lock_that_changes_hands_meanwhile_is_not_freed(run: Run, monkeypatch:
     assert events() == []
 
 
+Asks = Callable[..., None]
+
+
+@pytest.fixture
+def asks(run: Run, monkeypatch: pytest.MonkeyPatch) -> Asks:
+    """Checks that a command asks: without a terminal in vain, then with the answers no and yes."""
+
+    def check(*command: str, question: str, warning: str, done: str) -> None:
+        code, out, err = run(*command)
+        assert (code, out) == (2, "")
+        assert f"no terminal to ask: {question}" in err
+        for answer, expected in (("n", (1, "nothing was done\n")), ("y", (0, done))):
+            monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+            code, out, err = run(*command)
+            assert (code, expected[1] in out) == (expected[0], True)
+            assert warning in err
+
+    return check
+
+
 @sqlite_only
-def test_forgetting_asks_first_while_the_command_may_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forgetting_asks_first_while_the_command_may_run(run: Run, asks: Asks) -> None:
     with opened() as storage:
         storage.idempotency.claim("doing", lease=HOUR)
         storage.idempotency.claim("stuck", lease=TICK)
-    code, out, err = run("keys", "forget", "doing")
-    assert (code, out) == (2, "")
-    assert "no terminal to ask: Forget the key 'doing'?" in err
-    for answer, expected in (("n", (1, "nothing was done\n")), ("y", (0, "the key 'doing' is forgotten"))):
-        monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
-        code, out, err = run("keys", "forget", "doing")
-        assert (code, expected[1] in out) == (expected[0], True)
-        assert "the command may be done twice" in err
+    asks(
+        *("keys", "forget", "doing"),
+        question="Forget the key 'doing'?",
+        warning="the command may be done twice",
+        done="the key 'doing' is forgotten",
+    )
     assert len(events()) == 1
     assert run("keys", "forget", "stuck")[0] == 0
 
 
 @sqlite_only
-def test_freeing_asks_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_freeing_asks_first(asks: Asks) -> None:
     held("worker")
-    code, out, err = run("locks", "release", "worker")
-    assert (code, out) == (2, "")
-    assert "no terminal to ask: Free the lock 'worker'?" in err
-    for answer, expected in (("n", (1, "nothing was done\n")), ("y", (0, "the lock 'worker' is free"))):
-        monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
-        code, out, err = run("locks", "release", "worker")
-        assert (code, expected[1] in out) == (expected[0], True)
-        assert "It is held by 'host-a:1', with fence 1" in err
+    asks(
+        *("locks", "release", "worker"),
+        question="Free the lock 'worker'?",
+        warning="It is held by 'host-a:1', with fence 1",
+        done="the lock 'worker' is free",
+    )
     assert len(events()) == 1
 
 

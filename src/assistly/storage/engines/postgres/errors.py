@@ -108,6 +108,7 @@ _SETTING_PROBLEM = re.compile(
     r"(tenant|user|project|endpoint)[\w ]* not found|no credentials for|endpoint could not be found",
     re.DOTALL | re.IGNORECASE,
 )
+_CONTINUED = re.compile(r"\n\s+(?=Is the server running)")
 _PARAMETER = re.compile(r"unsupported startup parameter(?: in options)?: (\S+)")
 # A pooler has not found a connection to the server for the statement.
 _NEVER_SENT = re.compile(
@@ -138,7 +139,7 @@ def connect_problem(error: psycopg.Error) -> StorageError:
 
     A pooler connects to the server at the first statement, and only then learns that it is refused.
     """
-    text = " ".join(str(error).replace("\n\tIs the server", ". Is the server").split())
+    text = " ".join(". ".join(_CONTINUED.split(str(error))).split())
     if refused := _PARAMETER.search(text):
         return ConfigurationError(
             f"DATABASE_URL does not work: the pooler takes no start-up parameter {refused[1]!r}. Leave it "
