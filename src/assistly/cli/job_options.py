@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from assistly.views.job_filter import JobFilter
 
 
+def _complete_status(incomplete: str) -> list[str]:
+    from assistly.storage import JobStatus
+
+    return [str(status) for status in JobStatus if status.startswith(incomplete)]
+
+
 def _status(text: str) -> str:
     from assistly.storage import JobStatus
 
@@ -20,12 +26,6 @@ def _status(text: str) -> str:
     if status not in [*JobStatus]:
         raise typer.BadParameter(f"{text!r} is no status: there are {', '.join(JobStatus)}")
     return status
-
-
-def _complete_status(incomplete: str) -> list[str]:
-    from assistly.storage import JobStatus
-
-    return [str(status) for status in JobStatus if status.startswith(incomplete)]
 
 
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
