@@ -300,7 +300,7 @@ def resolve(
         bool, typer.Option("--not-posted", help="It is not on the platform: look there first.")
     ] = False,
     remote_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="With --posted: its id on the platform.")
+        str | None, typer.Option(metavar="TEXT", help="With --posted: its id on the platform.")
     ] = None,
     platform: Platform = None,
     since: Since = None,

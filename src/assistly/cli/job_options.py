@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from assistly.views.job_filter import JobFilter
 
 
+def _complete_status(incomplete: str) -> list[str]:
+    from assistly.storage import JobStatus
+
+    return [str(status) for status in JobStatus if status.startswith(incomplete)]
+
+
 def _status(text: str) -> str:
     from assistly.storage import JobStatus
 
@@ -22,16 +28,9 @@ def _status(text: str) -> str:
     return status
 
 
-def _complete_status(incomplete: str) -> list[str]:
-    from assistly.storage import JobStatus
-
-    return [str(status) for status in JobStatus if status.startswith(incomplete)]
-
-
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
 Ids = Annotated[
-    list[int] | None,
-    typer.Argument(min=1, metavar="ID", help="The ids of jobs; without one, filter options."),
+    list[int] | None, typer.Argument(min=1, metavar="ID", help="The ids of jobs; else filter options.")
 ]
 Statuses = Annotated[
     list[str] | None,
@@ -43,14 +42,14 @@ Statuses = Annotated[
         autocompletion=_complete_status,
     ),
 ]
-Platform = Annotated[str | None, typer.Option("--platform", metavar="PLATFORM", help="Of this platform.")]
+Platform = Annotated[str | None, typer.Option("--platform", metavar="NAME", help="Of this platform.")]
 DueWithin = Annotated[
     timedelta | None,
     typer.Option(
         "--due-within",
         parser=duration,
         metavar="DURATION",
-        help="Waiting, and due within this time: 1h (overdue ones included).",
+        help="Waiting, and due within this time: 1h. Overdue jobs are due.",
     ),
 ]
 Since = Annotated[
@@ -61,20 +60,13 @@ Since = Annotated[
 ]
 Match = Annotated[
     str | None,
-    typer.Option(
-        "--match", metavar="TEXT", help="With this text in the content; upper and lower case are the same."
-    ),
+    typer.Option("--match", metavar="TEXT", help="With this text in the content, in upper or lower case."),
 ]
 Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With this idempotency key.")]
-All = Annotated[bool, typer.Option("--all", help="Without a filter: all jobs that the command can change.")]
+All = Annotated[bool, typer.Option("--all", help="Instead of a filter: all jobs that can be changed so.")]
 After = Annotated[
     int,
-    typer.Option(
-        "--after",
-        min=0,
-        metavar="ID",
-        help="Only those that come after this job, the last of the page before.",
-    ),
+    typer.Option("--after", min=0, metavar="ID", help="Those behind this job: the last of a page before."),
 ]
 
 

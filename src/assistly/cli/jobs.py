@@ -256,7 +256,9 @@ def add(
     ] = None,
     max_retries: Annotated[
         int | None,
-        typer.Option("--max-retries", min=1, metavar="N", help="Attempts. Default: SCHEDULE_MAX_RETRIES."),
+        typer.Option(
+            "--max-retries", min=1, metavar="COUNT", help="Attempts. Default: SCHEDULE_MAX_RETRIES."
+        ),
     ] = None,
     max_lateness: Annotated[
         timedelta | None,

@@ -84,7 +84,7 @@ def _print(out: Output, found: StorageMetrics) -> None:
     out.table(
         (),
         [
-            ("oldest due", age),
+            ("oldest due", f"{age} (paused platforms are left out)"),
             ("unknown outcomes", _count(found.unknown_outcomes)),
             ("requests", f"{latency.count:,}, {average:.1f} ms on average, {latency.max_ms:.1f} ms at most"),
             *((f"counter {one_line(name)}", f"{value:,}") for name, value in found.counters.items()),

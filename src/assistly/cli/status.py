@@ -154,7 +154,7 @@ def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
     is_counted = all(platform.due.exact for platform in found.platforms)
     none = "nothing" if is_counted else "not known: too many jobs are due before it"
     soon = none if found.next_due_at is None else out.time(found.next_due_at)
-    but = ", without paused platforms" if any(platform.paused for platform in found.platforms) else ""
+    but = " (paused platforms are left out)" if any(platform.paused for platform in found.platforms) else ""
     rows = [("oldest due", waits + but), ("next due", soon + but)]
     held = {lock.name: lock for lock in found.locks}
     for lock in held.values():
