@@ -10,13 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
+from assistly.storage import Storage
 from assistly.storage.errors import ConfigurationError, MigrationError, StorageError
-from assistly.storage.factory import build_storage, open_backend
+from assistly.storage.factory import open_existing
 
 from .findings import NotChecked
 
 if TYPE_CHECKING:
-    from assistly.storage import Storage, StorageBackend
+    from assistly.storage import StorageBackend
     from assistly.storage.engines.postgres.inspection import Inspection
     from assistly.storage.engines.sqlite.connections import Connection
     from assistly.storage.settings import StorageSettings
@@ -60,9 +61,8 @@ class CheckContext:
 
     @cached_property
     def backend(self) -> StorageBackend:
-        """The engine, which applies no migration."""
-        settings = self.settings.model_copy(update={"auto_migrate": False})
-        return self._stack.enter_context(closing(open_backend(settings)))
+        """The engine, which applies no migration. It changes neither an SQLite file nor its log."""
+        return self._stack.enter_context(closing(open_existing(self.settings, only_look=True)))
 
     @property
     def path(self) -> Path:
@@ -130,10 +130,8 @@ class CheckContext:
 
     @cached_property
     def _storage(self) -> Storage:
-        settings = self.settings.model_copy(update={"auto_migrate": False})
-        storage = self._stack.enter_context(build_storage(settings, auto_prune=False))
-        storage.ping()
-        return storage
+        self.backend.ping()
+        return Storage(self.backend, auto_prune=False)
 
     def _require_reached(self) -> None:
         if self._failure is not None:
@@ -146,10 +144,9 @@ class CheckContext:
         backend = cast("SqliteBackend", self.backend)
         if not backend.exists():
             raise ConfigurationError(f"there is no database yet: sqlite {self.path}")
-        keeps_log = self.pages_missing_in_file > 0
-        if keeps_log:
+        if self.pages_missing_in_file:
             self._closed_because = f"{self.path.name}-wal may belong to another file: see old-wal"
-        connection = backend.inspect(keeps_log=keeps_log)
+        connection = backend.inspect()
         self._stack.enter_context(closing(connection))
         connection.rows("SELECT count(*) FROM sqlite_master")
         return connection
