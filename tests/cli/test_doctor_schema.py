@@ -88,7 +88,46 @@ def test_what_it_prints_mends_it(check: Check, sql: Sql, engine: str) -> None:
         storage.queue.remove(new.id)
         assert 2 < new.id < storage.queue.schedule("x", "newer").id
         assert storage.nonces.register("new")
-        assert storage.events.append("new", 1).id == 2
+        assert storage.events.append("new", 1).id > 1
+
+
+@postgres_only
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("SELECT setval('assistly_events_id_seq', 1, false)", "assistly_events_id_seq is behind"),
+        ("SELECT setval('assistly_events_id_seq', 3, false)", ""),
+        (
+            "ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE RESTART WITH 1",
+            "assistly_events_id_seq is behind",
+        ),
+        ("ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE", "does not belong to assistly_events.id"),
+        ("ALTER SEQUENCE assistly_events_id_seq MAXVALUE 2", "has reached its MAXVALUE (2)"),
+    ],
+)
+def test_a_sequence_that_refuses_the_next_record(check: Check, sql: Sql, trouble: str, said: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        events = storage.events.append("a", 1), storage.events.append("a", 2)
+    sql(trouble)
+    found = check("schema")
+    assert said in found[0]["reason"]
+    assert (found[0]["verdict"] == "ok") == (said == "")
+    if said:
+        mend(sql, found)
+    assert [finding["verdict"] for finding in check("schema")] == ["ok"]
+    with open_storage(auto_prune=False) as storage:
+        assert storage.events.append("a", 3).id > events[-1].id
+
+
+@postgres_only
+def test_a_check_that_fails_leaves_the_next_ones_as_they_are(
+    check: Check, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_TIMEOUT_SECONDS", "0.2")
+    slow = Migration("001_init_postgres.sql", "SELECT pg_sleep(30)", "0")
+    monkeypatch.setattr(tables, "discover", lambda _: (slow,))
+    found = check("schema", "expired-leases", "vacuum", "rights", "listener")
+    assert [each["verdict"] for each in found] == ["not checked", *["ok"] * 4]
 
 
 def test_tables_that_are_all_lost(check: Check, sql: Sql, engine: str) -> None:

@@ -25,6 +25,24 @@ LATE = timedelta(hours=1)
 _PAGE = 1000
 
 
+def check_unfinished_copy(context: CheckContext) -> Iterable[Outcome]:
+    """Whether a copy into this storage has begun, and is not done."""
+    from assistly.transfer.pages import PROGRESS
+
+    found = context.opened_backend().documents.list(PROGRESS, after=None, limit=1)
+    if not found:
+        return [ok("no copy into this storage is unfinished")]
+    data = found[0].data
+    source = data.get("source", "?") if isinstance(data, dict) else "?"
+    return [
+        problem(
+            f"a copy of {source} into this storage is not finished: what is worked on here is done twice, or "
+            "lost when the copy goes on",
+            "finish the copy with the same command again (assistly copy SOURCE TARGET), or use the source",
+        )
+    ]
+
+
 def check_version(context: CheckContext) -> Iterable[Outcome]:
     """Whether the versions of the engine are supported."""
     here = f"assistly {version('assistly')}, Python {platform.python_version()}"
@@ -158,6 +176,7 @@ def _age(context: CheckContext, since: datetime | None) -> str:
 
 
 SQL_ENGINES = ("sqlite", "postgres")
+UNFINISHED = (Check("unfinished-copy", check_unfinished_copy),)
 FIRST = (
     Check("version", check_version),
     Check("migrations", check_migrations, SQL_ENGINES),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from assistly.storage.engines.sqlite.connections import Connection
     from assistly.storage.settings import StorageSettings
     from assistly.views.status import StorageStatus
+
+    from .postgres_locks import TableLock
 
 
 class CheckContext:
@@ -91,11 +93,38 @@ class CheckContext:
         self._require_reached()
         return self._inspect_server()
 
-    def storage(self) -> Storage:
-        """A storage whose schema is that of this version."""
+    @cached_property
+    def table_locks(self) -> Sequence[TableLock]:
+        """The locks on whole tables of a Postgres schema; without a server, none."""
+        if self.engine != "postgres":
+            return ()
+        from .postgres_locks import table_locks
+
+        return table_locks(self.server())
+
+    def require_unlocked(self) -> None:
+        """Raise NotChecked if what reads tables would wait for a lock."""
+        tables = ", ".join(dict.fromkeys(lock.table for lock in self.table_locks))
+        if tables:
+            raise NotChecked(f"a lock keeps everybody from {tables}: see locks")
+
+    def opened_backend(self) -> StorageBackend:
+        """The engine, which may be called now."""
         self._require_reached()
         if self._closed_because is not None:
             raise NotChecked(self._closed_because)
+        self.require_unlocked()
+        return self.backend
+
+    def recover(self) -> None:
+        """After a check has failed: let the next ones have a connection that works."""
+        server: Inspection | None = self.__dict__.get("_opened_server")
+        if server is not None and not server.recover():
+            del self.__dict__["_opened_server"]
+
+    def storage(self) -> Storage:
+        """A storage whose schema is that of this version."""
+        self.opened_backend()
         try:
             return self._storage
         except MigrationError:
@@ -123,6 +152,8 @@ class CheckContext:
     def applied(self) -> Mapping[str, str]:
         """The checksums of the migrations that the database has, by name."""
         if self.engine == "postgres":
+            if any(lock.table == "assistly_migrations" for lock in self.table_locks):
+                self.require_unlocked()
             return self.server().applied()
         from assistly.storage.engines.sqlite.migrations import SqliteMigrations
 

@@ -11,6 +11,14 @@ from .findings import Outcome, problem, warning
 # The storage writes all times itself. Databases of the original system may lack this default.
 _NOW = "now()"
 
+MARGIN = 1000
+"""How many numbers a mend leaves out: the highest ones may be those of removed records."""
+
+NUMBERS = (
+    f"the numbers of records that were removed are not known, so {MARGIN:,} are left out. Raise that if more "
+    "were removed lately: whoever kept such a number would take a new record for the old one"
+)
+
 LOST = "restore the table from a backup: what the column held is gone, and must not be made up"
 
 
@@ -205,6 +213,8 @@ def _of_column(table: str, wanted: TableColumn, found: TableColumn, ddl: Ddl) ->
         )
     if wanted.default is not None and wanted.default != found.default:
         reason = f"the column {name} has the default {found.default or 'NULL'}, not {wanted.default}"
+        if wanted.default.startswith("nextval("):
+            reason += f"; {NUMBERS}"
         mend = ddl.set_default(table, wanted) or ddl.unchangeable
         is_relied_on = wanted.not_null and found.default is None and wanted.default != _NOW
         yield problem(reason, mend) if is_relied_on else warning(reason, mend)

@@ -51,7 +51,9 @@ def _sqlite(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcom
 
 def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcome]:
     from . import postgres_schema
+    from .postgres_sequences import of_sequences
 
+    context.require_unlocked()
     server, namespace = context.server(), _namespace(context)
     found = postgres_schema.read(server, namespace)
     try:
@@ -62,7 +64,7 @@ def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outc
     ddl = postgres_schema.PostgresDdl(server.dialect.quoted_schema)
     return [
         *differences(wanted, found, ddl),
-        *postgres_schema.sequences_behind(server, namespace),
+        *of_sequences(server, namespace),
     ]
 
 
@@ -82,6 +84,8 @@ def _catalogue(context: CheckContext) -> Catalogue:
         return sqlite_schema.read(context.file_connection())
     from . import postgres_schema
 
+    # The server locks a table to read what the definition of its index says.
+    context.require_unlocked()
     return postgres_schema.read(context.server(), _namespace(context))
 
 
@@ -143,8 +147,9 @@ _Rows = Callable[[str], Sequence[tuple[Any, ...]]]
 def _reader(context: CheckContext) -> tuple[_Rows, Dialect]:
     """A function that reads rows, and the dialect of its statements."""
     if context.engine == "postgres":
+        context.require_unlocked()
         server = context.server()
-        return server.rows, server.dialect
+        return server.table_rows, server.dialect
     from assistly.storage.engines.sqlite.dialect import DIALECT
 
     return context.file_connection().rows, DIALECT
