@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from assistly.doctor import tables
-from assistly.storage import open_storage
+from assistly.storage import NewJob, open_storage
 from assistly.storage.engines.sql.migrations import Migration, discover
 from backends.original_system import AUTO_CREATED_TABLES, INIT_TABLES, Original
 from golden.making import open_postgres, open_sqlite
@@ -117,6 +118,51 @@ def test_a_sequence_that_refuses_the_next_record(check: Check, sql: Sql, trouble
     assert [finding["verdict"] for finding in check("schema")] == ["ok"]
     with open_storage(auto_prune=False) as storage:
         assert storage.events.append("a", 3).id > events[-1].id
+
+
+@sqlite_only
+@pytest.mark.parametrize("trouble", ["DROP TABLE assistly_queue_newest", "DELETE FROM assistly_queue_newest"])
+def test_ids_of_removed_jobs_do_not_come_again(run: Run, check: Check, sql: Sql, trouble: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        ids = [storage.queue.schedule("x", "a").id for _ in range(3)]
+        storage.queue.remove(ids[-1])
+        sql(trouble)
+        (found,) = check("schema")
+        assert "the numbers of records that were removed are not known" in found["reason"]
+        if trouble.startswith("DELETE"):
+            many = storage.queue.schedule_many([NewJob("x", "b"), NewJob("x", "c")])
+            assert [job.id for job in many] == [3, 4]
+            run("export", "all.gz")
+            assert '["jobs",4]' in gzip.decompress(Path("all.gz").read_bytes()).decode()
+        mend(sql, [found])
+        assert check("schema")[0]["verdict"] == "ok"
+        assert storage.queue.schedule("x", "d").id > 1000
+
+
+def test_a_column_that_was_renamed_is_not_added(check: Check, sql: Sql) -> None:
+    sql("ALTER TABLE assistly_queue_jobs RENAME COLUMN worker_id TO worker")
+    (found,) = check("schema")
+    assert found["reason"].startswith(
+        "the column assistly_queue_jobs.worker_id is missing, and there is worker"
+    )
+    assert "ADD COLUMN" not in found["mend"]
+    assert "rename it to worker_id" in found["mend"]
+
+
+def test_an_empty_table_of_numbered_records_gives_numbers_again(check: Check, sql: Sql, engine: str) -> None:
+    cascade = "" if engine == "sqlite" else "CASCADE"
+    sql(f"DROP TABLE assistly_events {cascade}")
+    (found,) = check("schema")
+    assert "numbers begin at 1 again" in found["reason"]
+
+
+@postgres_only
+def test_an_export_says_that_no_sequence_belongs_to_the_column(run: Run, sql: Sql, engine: str) -> None:
+    sql("ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE")
+    code, _, err = run("export", "all.gz")
+    assert code == 1
+    assert "no sequence belongs to " in err
+    assert "`assistly doctor` says what to do" in err
 
 
 @postgres_only

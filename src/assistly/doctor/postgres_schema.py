@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from assistly.storage.engines.postgres.dialect import quote
 
 from .postgres_sequences import raised
-from .schema import Catalogue, Index, Routine, Table, TableColumn
+from .schema import AGAIN, Catalogue, Index, Routine, Table, TableColumn
 
 if TYPE_CHECKING:
     from assistly.storage.engines.postgres.inspection import Inspection
@@ -77,6 +77,7 @@ WHERE oid = %(namespace)s::bigint::oid
 
 _OPTIONS = re.compile(r" WITH \([^)]*\)")
 _SERIAL = re.compile(r"nextval\('(?:[^']*\.)?\"?(?P<sequence>[^'\".]+)\"?'::regclass\)")
+_SERIAL_DEFAULT = re.compile(r"nextval\('([^']+)'\)")
 _SERIAL_TYPES = {"bigint": "bigserial", "integer": "serial", "smallint": "smallserial"}
 
 
@@ -159,6 +160,10 @@ class PostgresDdl:
             return None
         return f"ALTER TABLE {self._named(table.name)} ADD COLUMN {self._definition(column)}"
 
+    def of_numbers(self, table: Table) -> str | None:
+        defaults = [column.default or "" for column in table.columns.values()]
+        return AGAIN if any(map(_SERIAL_DEFAULT.fullmatch, defaults)) else None
+
     def set_not_null(self, table: str, column: str) -> str | None:
         return f"{self._alter(table, column)} SET NOT NULL"
 
@@ -167,7 +172,7 @@ class PostgresDdl:
 
     def set_default(self, table: str, column: TableColumn) -> str | None:
         default = column.default or "NULL"
-        serial = re.fullmatch(r"nextval\('([^']+)'\)", default)
+        serial = _SERIAL_DEFAULT.fullmatch(default)
         if serial is None:
             return f"{self._alter(table, column.name)} SET DEFAULT {default}"
         sequence, name = self._named(serial[1]), quote(column.name)

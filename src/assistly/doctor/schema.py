@@ -19,6 +19,8 @@ NUMBERS = (
     "were removed lately: whoever kept such a number would take a new record for the old one"
 )
 
+AGAIN = "numbers begin at 1 again: whoever kept one of before would take a new record for the old one"
+
 LOST = "restore the table from a backup: what the column held is gone, and must not be made up"
 
 
@@ -123,6 +125,9 @@ class Ddl(Protocol):
     def replace_routine(self, routine: Routine) -> str:
         """Make a trigger or function anew that has another definition."""
 
+    def of_numbers(self, table: Table) -> str | None:
+        """What there is to know about the numbers that an empty table gives out. None: it gives out none."""
+
     unchangeable: str
     """What to do about a difference that no statement mends."""
 
@@ -154,9 +159,11 @@ def differences(
 def _missing_table(table: Table, wanted: Catalogue, ddl: Ddl) -> Outcome:
     indexes = [index for index in wanted.indexes.values() if index.table == table.name]
     routines = [routine for routine in wanted.routines.values() if routine.table == table.name]
+    words = ddl.of_numbers(table)
+    numbers = "" if words is None else f". In an empty one, {words}"
     return problem(
         f"the table {table.name} is missing, with all that it held: restore it from a backup, or make an "
-        "empty one",
+        f"empty one{numbers}",
         ddl.create_table(table, indexes, routines),
     )
 
@@ -167,9 +174,7 @@ def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
         if column.name in found.columns:
             yield from _of_column(name, column, found.columns[column.name], ddl)
         else:
-            yield problem(
-                f"the column {name}.{column.name} is missing", ddl.add_column(wanted, column) or LOST
-            )
+            yield _missing_column(wanted, found, column, ddl)
     for column in found.columns.values():
         if column.name not in wanted.columns and column.not_null and column.default is None:
             yield problem(
@@ -197,6 +202,20 @@ def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
     yield from _of_options("TABLE", name, wanted.options, found.options, ddl)
     if found.key_name:
         yield from _of_options("INDEX", found.key_name, wanted.key_options, found.key_options, ddl)
+
+
+def _missing_column(wanted: Table, found: Table, column: TableColumn, ddl: Ddl) -> Outcome:
+    reason = f"the column {wanted.name}.{column.name} is missing"
+    others = [other for other in found.columns.values() if other.name not in wanted.columns]
+    alike = ", ".join(other.name for other in others if other.type == column.type)
+    if not alike:
+        return problem(reason, ddl.add_column(wanted, column) or LOST)
+    return problem(
+        f"{reason}, and there is {alike}, which the migrations do not make: it may be the same one under "
+        "another name",
+        f"look at what {alike} holds, and rename it to {column.name} if that is so: adding an empty column "
+        "would hide what was stored",
+    )
 
 
 def _of_column(table: str, wanted: TableColumn, found: TableColumn, ddl: Ddl) -> Iterator[Outcome]:

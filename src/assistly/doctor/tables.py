@@ -46,7 +46,10 @@ def _sqlite(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcom
         make_gap_index(connection)
         wanted = sqlite_schema.read(connection, with_rows=True)
     found = sqlite_schema.read(context.file_connection())
-    return differences(wanted, found, sqlite_schema.SqliteDdl(), optional=sqlite_schema.OPTIONAL)
+    return [
+        *differences(wanted, found, sqlite_schema.SqliteDdl(), optional=sqlite_schema.OPTIONAL),
+        *sqlite_schema.of_newest(context.file_connection(), found),
+    ]
 
 
 def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcome]:
