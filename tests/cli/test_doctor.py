@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from assistly.doctor import checks, common, runner
 from assistly.storage import StorageCorrupt, StorageUnavailable, open_storage
 from assistly.storage.engine.values import JsonText
+from assistly.storage.engines.sql.migrations import discover
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.factory import open_backend
 from assistly.storage.settings import load_settings
@@ -179,6 +180,18 @@ def test_migrations_of_another_version(check: Check, sql: Sql, engine: str) -> N
     newer, platforms = check("migrations", "platforms")
     assert (newer["verdict"], newer["mend"]) == ("problem", "upgrade assistly")
     assert platforms["verdict"] == "not checked"
+
+
+@pytest.mark.usefixtures("_migrated")
+@pytest.mark.parametrize("which", [0, -2, -1])
+def test_a_migration_whose_record_is_lost(check: Check, sql: Sql, engine: str, which: int) -> None:
+    name = discover(engine)[which].name
+    sql(f"DELETE FROM assistly_migrations WHERE name = '{name}'")
+    migrations, schema = check("migrations", "schema")
+    assert f"has no record of the migrations {name}, which were applied" in migrations["reason"]
+    assert schema["verdict"] == "ok"
+    sql(migrations["mend"])
+    assert [each["verdict"] for each in check("migrations", "schema")] == ["ok", "ok"]
 
 
 @pytest.mark.usefixtures("_migrated")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from shlex import quote
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import MigrationError
 from assistly.views.jobs import GRACE, SEEN, span
 
+from . import levels
 from .checks import Check
 from .context import CheckContext
 from .findings import Outcome, ok, problem, warning
 
 if TYPE_CHECKING:
     from assistly.storage import Job
+    from assistly.storage.engines.sql.migrations import Migration
 
 LATE = timedelta(hours=1)
 """A job that has been due for so long is a problem."""
@@ -81,9 +83,26 @@ def check_migrations(context: CheckContext) -> Iterable[Outcome]:
         mend = "upgrade assistly" if "newer" in str(error) else "install the version of assistly again"
         return [problem(str(error), mend)]
     if missing:
-        names = ", ".join(each.name for each in missing)
-        return [problem(f"the database lacks the migrations {names}", "assistly migrate")]
+        return [*_of_missing(context, missing, levels.unrecorded(context, known, context.applied()))]
     return [ok(f"all {len(known)} are applied, up to {known[-1].name}")]
+
+
+def _of_missing(
+    context: CheckContext, missing: Sequence[Migration], unrecorded: Sequence[Migration]
+) -> Iterator[Outcome]:
+    if unrecorded:
+        yield problem(
+            f"the database has no record of the migrations {_names(unrecorded)}, which were applied: the "
+            "tables are as they and later ones make them. `assistly migrate` would try to apply them again",
+            levels.record(context, unrecorded),
+        )
+    pending = [each for each in missing if each not in unrecorded]
+    if pending:
+        yield problem(f"the database lacks the migrations {_names(pending)}", "assistly migrate")
+
+
+def _names(migrations: Iterable[Migration]) -> str:
+    return ", ".join(each.name for each in migrations)
 
 
 def check_expired_leases(context: CheckContext) -> Iterable[Outcome]:

@@ -36,6 +36,8 @@ class CheckContext:
     def __init__(self, settings: StorageSettings) -> None:
         self.settings = settings
         self.engine = settings.engine
+        self.level: int | None = None
+        """How many migrations have made the tables, where the records do not tell. None: not looked yet."""
         self._closed_because: str | None = None
         self._stack = ExitStack()
         self._failure: StorageError | None = None
