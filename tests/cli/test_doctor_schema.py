@@ -139,6 +139,42 @@ def test_ids_of_removed_jobs_do_not_come_again(run: Run, check: Check, sql: Sql,
         assert storage.queue.schedule("x", "d").id > 1000
 
 
+FOREIGN = {
+    "sqlite": {
+        "CREATE TRIGGER theirs AFTER INSERT ON assistly_queue_jobs BEGIN SELECT 1; END": "a trigger theirs",
+        "ALTER TABLE assistly_events ADD COLUMN a INTEGER CHECK (a > (1 + 1))": "the CHECK (a > (1 + 1))",
+        "ALTER TABLE assistly_events ADD COLUMN b INTEGER REFERENCES orders (id)": "from b to orders",
+    },
+    "postgres": {
+        "CREATE TRIGGER theirs AFTER INSERT ON assistly_queue_jobs FOR EACH ROW EXECUTE FUNCTION "
+        "suppress_redundant_updates_trigger()": "a trigger theirs",
+        "ALTER TABLE assistly_events ADD CHECK (id > 0)": "assistly_events_id_check: CHECK ((id > 0))",
+        "ALTER TABLE assistly_events ADD FOREIGN KEY (id) REFERENCES orders": "key assistly_events_id_fkey",
+        "ALTER TABLE orders ADD FOREIGN KEY (id) REFERENCES assistly_queue_jobs": "orders_id_fkey of ",
+        "CREATE RULE theirs AS ON DELETE TO assistly_nonces DO INSTEAD NOTHING": "the rule theirs",
+        "ALTER TABLE assistly_sessions ENABLE ROW LEVEL SECURITY": "has row level security",
+        "ALTER TABLE assistly_sessions FORCE ROW LEVEL SECURITY": "has forced row level security",
+        "ALTER TABLE assistly_store SET UNLOGGED": "has no log (UNLOGGED)",
+    },
+}
+
+
+def test_what_others_attached(check: Check, sql: Sql, engine: str) -> None:
+    sql("CREATE TABLE orders (id bigint PRIMARY KEY)")
+    for trouble in FOREIGN[engine]:
+        sql(trouble)
+    found = check("schema")
+    for said in FOREIGN[engine].values():
+        assert any(said in each["reason"] for each in found), said
+    assert len(found) == len(FOREIGN[engine])
+    severe = [each["reason"] for each in found if each["verdict"] == "problem"]
+    assert ["UNLOGGED" in reason for reason in severe] == [True] * (engine == "postgres")
+    if engine == "postgres":
+        sql("DROP TRIGGER theirs ON assistly_queue_jobs")
+        mend(sql, [each for each in found if "a trigger" not in each["reason"]])
+        assert check("schema")[0]["verdict"] == "ok"
+
+
 def test_a_column_that_was_renamed_is_not_added(check: Check, sql: Sql) -> None:
     sql("ALTER TABLE assistly_queue_jobs RENAME COLUMN worker_id TO worker")
     (found,) = check("schema")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from assistly.storage.engines.postgres.dialect import quote
 
+from .postgres_attached import attached
 from .postgres_sequences import raised
 from .schema import AGAIN, Catalogue, Index, Routine, Table, TableColumn
 
@@ -94,6 +95,7 @@ def read(server: Inspection, namespace: int) -> Catalogue:
         full_type = type if collation is None else f'{type} COLLATE "{collation}"'
         expression = None if default is None else _default(unqualified(default))
         columns.setdefault(table, {})[name] = TableColumn(name, full_type, not_null, expression)
+    others = attached(server, namespace, server.dialect.quoted_schema)
     tables = {
         name: Table(
             name,
@@ -102,6 +104,7 @@ def read(server: Inspection, namespace: int) -> Catalogue:
             options=_options(options),
             key_name=key_name or "",
             key_options=_options(key_options),
+            attached=others.get(name, ()),
         )
         for name, options, key_name, key_options, key in server.rows(_TABLES, params)
     }

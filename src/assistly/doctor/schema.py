@@ -35,6 +35,19 @@ class TableColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """What somebody may have attached to a table: a constraint, a rule and so on.
+
+    `text` is what is compared. `mend` detaches it, and `effect` is what it does to the storage.
+    """
+
+    text: str
+    mend: str
+    effect: str
+    is_severe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table. `key` are the columns of its primary key, `uniques` those of its unique constraints.
 
@@ -52,6 +65,7 @@ class Table:
     key_options: Mapping[str, str] = field(default_factory=dict)
     sql: str = ""
     rows: Sequence[tuple[object, ...]] = ()
+    attached: Sequence[Attached] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +168,13 @@ def differences(
     for routine in wanted.routines.values():
         if routine.table is None or routine.table in found.tables:
             yield from _of_routine(routine, found, ddl)
+    for routine in found.routines.values():
+        if routine.table in wanted.tables and routine.name not in wanted.routines:
+            yield warning(
+                f"the table {routine.table} has a trigger {routine.name}, which the migrations do not make: "
+                "it may change or refuse records",
+                f"drop the trigger {routine.name}, unless its application knows what it does",
+            )
 
 
 def _missing_table(table: Table, wanted: Catalogue, ddl: Ddl) -> Outcome:
@@ -199,6 +220,14 @@ def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
             f"the table {name} has lost its unique constraint ({', '.join(columns)})",
             ddl.unchangeable,
         )
+    expected = {attached.text for attached in wanted.attached}
+    for attached in found.attached:
+        if attached.text not in expected:
+            kind = problem if attached.is_severe else warning
+            yield kind(
+                f"the table {name} has {attached.text}, which the migrations do not make: {attached.effect}",
+                attached.mend,
+            )
     yield from _of_options("TABLE", name, wanted.options, found.options, ddl)
     if found.key_name:
         yield from _of_options("INDEX", found.key_name, wanted.key_options, found.key_options, ddl)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from .findings import Outcome, problem
-from .schema import AGAIN, MARGIN, NUMBERS, Catalogue, Index, Routine, Table, TableColumn
+from .schema import AGAIN, MARGIN, NUMBERS, Attached, Catalogue, Index, Routine, Table, TableColumn
 
 if TYPE_CHECKING:
     from assistly.storage.engines.sqlite.connections import Connection
@@ -16,6 +16,7 @@ OPTIONAL = frozenset({"idx_queue_conflict"})
 """Indexes that are made when they are first needed."""
 
 _OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
+_CHECK = re.compile(r"\bCHECK\s*\(", re.IGNORECASE)
 _INDEX = re.compile(r'CREATE (UNIQUE )?INDEX \S+ ON "?\w+"? ?(.*)', re.DOTALL)
 _MIGRATIONS = "assistly_migrations"
 
@@ -73,7 +74,32 @@ def _table(connection: Connection, name: str, sql: str, *, with_rows: bool) -> T
         form=", ".join(forms),
         sql=sql,
         rows=rows,
+        attached=[*_checks(name, sql), *_foreign_keys(connection, name)],
     )
+
+
+def _checks(name: str, sql: str) -> Iterator[Attached]:
+    for match in _CHECK.finditer(sql):
+        depth, end = 1, match.end()
+        while depth and end < len(sql):
+            depth += {"(": 1, ")": -1}.get(sql[end], 0)
+            end += 1
+        yield Attached(
+            f"the CHECK ({_normal(sql[match.end() : end - 1])})",
+            f"make the table {name} anew without it, unless its application knows that it refuses records",
+            "it may refuse records",
+        )
+
+
+def _foreign_keys(connection: Connection, name: str) -> Iterator[Attached]:
+    for column, table in connection.rows(
+        'SELECT "from", "table" FROM pragma_foreign_key_list(:name)', {"name": name}
+    ):
+        yield Attached(
+            f"a foreign key from {column} to {table}",
+            f"make the table {name} anew without it, unless its application knows what it does",
+            "it may refuse records, where PRAGMA foreign_keys is on",
+        )
 
 
 def _uniques(connection: Connection, name: str) -> frozenset[tuple[str, ...]]:
