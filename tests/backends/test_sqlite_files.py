@@ -35,7 +35,7 @@ from assistly.storage import (
 )
 from assistly.storage.engines.sqlite import identity
 from assistly.storage.testing.forking import needs_fork
-from waiting import PATIENCE
+from waiting import PATIENCE, until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -263,6 +263,88 @@ os._exit(0)
     path.with_name("backup.db").replace(path)
     with opened(path) as storage:
         assert storage.sessions.get("u") is None
+
+
+def killed(path: Path, *lines: str) -> None:
+    """A process that writes to a storage is killed, and leaves its log."""
+    script = f"""
+import os, sqlite3
+from assistly.storage import SqliteBackend, Storage
+storage = Storage(SqliteBackend({str(path)!r}), auto_prune=False)
+storage.queue.schedule("x", "before")
+raw = sqlite3.connect({str(path)!r})
+"""
+    end = ("[storage.queue.schedule('x', 'after') for _ in range(3)]", "os._exit(9)")
+    done = subprocess.run([sys.executable, "-c", "\n".join((script, *lines, *end))], timeout=60, check=False)
+    assert done.returncode == 9
+
+
+def moved_later(path: Path) -> None:
+    """The times of files are measured in ticks of some milliseconds."""
+
+    def is_later() -> bool:
+        path.chmod(0o600)
+        return path.stat().st_ctime_ns > log_of(path).stat().st_ctime_ns
+
+    until(is_later)
+
+
+MAKE_BACKUP = {
+    "backup": "with sqlite3.connect('backup.db') as copy: raw.backup(copy)",
+    "vacuum into": "raw.execute(\"VACUUM INTO 'backup.db'\")",
+}
+
+
+@pytest.mark.parametrize("how", MAKE_BACKUP)
+def test_a_backup_beside_a_log_that_has_all_pages(
+    path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is damaged then, and yet the restore would be undone."""
+    monkeypatch.chdir(path.parent)
+    killed(path, MAKE_BACKUP[how])
+    Path("backup.db").replace(path)
+    moved_later(path)
+    before = path.read_bytes(), log_of(path).read_bytes(), index_of(path).read_bytes()
+    for _ in range(2):
+        with pytest.raises(StorageCorrupt, match="delete the -wal and -shm files beside it"):
+            opened(path)
+    assert (path.read_bytes(), log_of(path).read_bytes(), index_of(path).read_bytes()) == before
+    log_of(path).unlink()
+    index_of(path).unlink()
+    with opened(path) as storage:
+        assert [job.content for job in storage.queue.list()] == ["before"]
+
+
+@pytest.mark.parametrize("checkpoint", ["", "raw.execute('PRAGMA wal_checkpoint')"])
+def test_a_log_that_is_of_the_file_is_applied(path: Path, checkpoint: str) -> None:
+    killed(path, checkpoint)
+    with opened(path) as storage:
+        assert len(storage.queue.list()) == 4
+
+
+def test_a_log_of_a_file_whose_mode_was_changed_later_is_applied(path: Path) -> None:
+    with opened(path) as storage:
+        storage.queue.schedule("x", "first")
+    killed(path)
+    moved_later(path)
+    with opened(path) as storage:
+        assert len(storage.queue.list()) == 5
+
+
+def test_a_file_that_was_changed_after_its_log_while_it_is_open(path: Path) -> None:
+    """A new process finds it so, if the mode was changed: the log was never brought into the file."""
+    with opened(path) as storage:
+        storage.queue.schedule("x", "a")
+        moved_later(path)
+        script = f"""
+from assistly.storage import SqliteBackend, Storage
+with Storage(SqliteBackend({str(path)!r}), auto_prune=False) as storage:
+    print(len(storage.queue.list()))
+"""
+        done = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True, check=True)
+        assert done.stdout == b"1\n"
+        with opened(path) as other:
+            assert len(other.queue.list()) == len(storage.queue.list())
 
 
 def test_a_backup_that_is_copied_over_the_file(path: Path) -> None:

@@ -16,7 +16,12 @@ from psycopg.conninfo import make_conninfo
 
 from assistly.doctor import checks, common, runner
 from assistly.storage import StorageCorrupt, StorageUnavailable, open_storage
+from assistly.storage.engine.values import JsonText
+from assistly.storage.engines.sql.migrations import discover
 from assistly.storage.engines.sqlite.driver import sqlite3
+from assistly.storage.factory import open_backend
+from assistly.storage.settings import load_settings
+from assistly.transfer.pages import PROGRESS
 
 Finding = dict[str, Any]
 Check = Callable[..., list[Finding]]
@@ -175,6 +180,33 @@ def test_migrations_of_another_version(check: Check, sql: Sql, engine: str) -> N
     newer, platforms = check("migrations", "platforms")
     assert (newer["verdict"], newer["mend"]) == ("problem", "upgrade assistly")
     assert platforms["verdict"] == "not checked"
+
+
+@pytest.mark.usefixtures("_migrated")
+@pytest.mark.parametrize("which", [0, -2, -1])
+def test_a_migration_whose_record_is_lost(check: Check, sql: Sql, engine: str, which: int) -> None:
+    name = discover(engine)[which].name
+    sql(f"DELETE FROM assistly_migrations WHERE name = '{name}'")
+    migrations, schema = check("migrations", "schema")
+    assert f"has no record of the migrations {name}, which were applied" in migrations["reason"]
+    assert schema["verdict"] == "ok"
+    sql(migrations["mend"])
+    assert [each["verdict"] for each in check("migrations", "schema")] == ["ok", "ok"]
+
+
+@pytest.mark.usefixtures("_migrated")
+def test_an_unfinished_copy(run: Run, check: Check) -> None:
+    assert check("unfinished-copy")[0]["verdict"] == "ok"
+    with closing(open_backend(load_settings())) as backend:
+        backend.documents.put(
+            PROGRESS, "copy", JsonText('{"source":"sqlite /old.db"}'), expected_version=None, now=ago(MINUTE)
+        )
+    (found,) = check("unfinished-copy")
+    assert found["verdict"] == "problem"
+    assert "a copy of sqlite /old.db into this storage is not finished" in found["reason"]
+    code, out, _ = run("doctor", "--json")
+    assert code == 1
+    assert json.loads(out)["findings"][2]["check"] == "unfinished-copy"
 
 
 @pytest.mark.usefixtures("_migrated")

@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 from assistly.doctor import postgres as checks
 from assistly.doctor import postgres_connections as connections
+from assistly.doctor import postgres_locks
 from assistly.storage import NewJob, open_storage
 from assistly.storage.engines.postgres.inspection import Inspection
 from backends.hostile_settings import HOSTILE, OF_TRANSACTIONS
@@ -93,6 +94,37 @@ def test_long_transactions(check: Check, database_url: str, monkeypatch: pytest.
         monkeypatch.setattr(checks, "VERY_LONG", timedelta(0))
         found = [each for each in check("long-transactions") if "(a report)" in each["reason"]]
         assert verdict(found) == "problem"
+
+
+def test_a_locked_table(
+    run: Run, check: Check, sql: Sql, schema: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert verdict(check("locks")) == "ok"
+    lock = f'LOCK TABLE "{schema}".assistly_queue_jobs IN ACCESS EXCLUSIVE MODE'
+    with (
+        psycopg.connect(database_url, application_name="an import") as holder,
+        closing(psycopg.connect(database_url, application_name="a migration")) as waiting,
+    ):
+        pid = holder.info.backend_pid
+        holder.execute(lock.encode())
+        waiting.execute("SELECT 1")
+        waiting.pgconn.send_query(lock.encode())
+        until(lambda: len(check("locks")) == 2)
+        report = json.loads(run("doctor", "--json")[1])["findings"]
+        monkeypatch.setattr(postgres_locks, "LONG", timedelta(0))
+        late = check("locks")
+        holder.rollback()
+    found = {each["check"]: each for each in report if each["check"] != "locks"}
+    holds, waits = (each for each in report if each["check"] == "locks")
+    assert f"the session {pid} of " in holds["reason"]
+    assert "(an import) keeps everybody from assistly_queue_jobs" in holds["reason"]
+    assert "its state is idle in transaction" in holds["reason"]
+    assert f"pg_terminate_backend({pid})" in holds["mend"]
+    assert f"waits for {pid} to lock assistly_queue_jobs" in waits["reason"]
+    assert [each["verdict"] for each in late] == ["problem"] * 2
+    for name in ("schema", "prune", "platforms", "unfinished-copy", "foreign-indexes"):
+        assert found[name]["reason"] == "a lock keeps everybody from assistly_queue_jobs: see locks", name
+    assert {each["verdict"] for each in found.values()} == {"ok", "not checked"}
 
 
 def test_a_prepared_transaction(

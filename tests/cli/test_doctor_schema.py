@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from assistly.doctor import tables
-from assistly.storage import open_storage
+from assistly.storage import NewJob, open_storage
 from assistly.storage.engines.sql.migrations import Migration, discover
 from backends.original_system import AUTO_CREATED_TABLES, INIT_TABLES, Original
 from golden.making import open_postgres, open_sqlite
@@ -88,7 +89,127 @@ def test_what_it_prints_mends_it(check: Check, sql: Sql, engine: str) -> None:
         storage.queue.remove(new.id)
         assert 2 < new.id < storage.queue.schedule("x", "newer").id
         assert storage.nonces.register("new")
-        assert storage.events.append("new", 1).id == 2
+        assert storage.events.append("new", 1).id > 1
+
+
+@postgres_only
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("SELECT setval('assistly_events_id_seq', 1, false)", "assistly_events_id_seq is behind"),
+        ("SELECT setval('assistly_events_id_seq', 3, false)", ""),
+        (
+            "ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE RESTART WITH 1",
+            "assistly_events_id_seq is behind",
+        ),
+        ("ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE", "does not belong to assistly_events.id"),
+        ("ALTER SEQUENCE assistly_events_id_seq MAXVALUE 2", "has reached its MAXVALUE (2)"),
+    ],
+)
+def test_a_sequence_that_refuses_the_next_record(check: Check, sql: Sql, trouble: str, said: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        events = storage.events.append("a", 1), storage.events.append("a", 2)
+    sql(trouble)
+    found = check("schema")
+    assert said in found[0]["reason"]
+    assert (found[0]["verdict"] == "ok") == (said == "")
+    if said:
+        mend(sql, found)
+    assert [finding["verdict"] for finding in check("schema")] == ["ok"]
+    with open_storage(auto_prune=False) as storage:
+        assert storage.events.append("a", 3).id > events[-1].id
+
+
+@sqlite_only
+@pytest.mark.parametrize("trouble", ["DROP TABLE assistly_queue_newest", "DELETE FROM assistly_queue_newest"])
+def test_ids_of_removed_jobs_do_not_come_again(run: Run, check: Check, sql: Sql, trouble: str) -> None:
+    with open_storage(auto_prune=False) as storage:
+        ids = [storage.queue.schedule("x", "a").id for _ in range(3)]
+        storage.queue.remove(ids[-1])
+        sql(trouble)
+        (found,) = check("schema")
+        assert "the numbers of records that were removed are not known" in found["reason"]
+        if trouble.startswith("DELETE"):
+            many = storage.queue.schedule_many([NewJob("x", "b"), NewJob("x", "c")])
+            assert [job.id for job in many] == [3, 4]
+            run("export", "all.gz")
+            assert '["jobs",4]' in gzip.decompress(Path("all.gz").read_bytes()).decode()
+        mend(sql, [found])
+        assert check("schema")[0]["verdict"] == "ok"
+        assert storage.queue.schedule("x", "d").id > 1000
+
+
+FOREIGN = {
+    "sqlite": {
+        "CREATE TRIGGER theirs AFTER INSERT ON assistly_queue_jobs BEGIN SELECT 1; END": "a trigger theirs",
+        "ALTER TABLE assistly_events ADD COLUMN a INTEGER CHECK (a > (1 + 1))": "the CHECK (a > (1 + 1))",
+        "ALTER TABLE assistly_events ADD COLUMN b INTEGER REFERENCES orders (id)": "from b to orders",
+    },
+    "postgres": {
+        "CREATE TRIGGER theirs AFTER INSERT ON assistly_queue_jobs FOR EACH ROW EXECUTE FUNCTION "
+        "suppress_redundant_updates_trigger()": "a trigger theirs",
+        "ALTER TABLE assistly_events ADD CHECK (id > 0)": "assistly_events_id_check: CHECK ((id > 0))",
+        "ALTER TABLE assistly_events ADD FOREIGN KEY (id) REFERENCES orders": "key assistly_events_id_fkey",
+        "ALTER TABLE orders ADD FOREIGN KEY (id) REFERENCES assistly_queue_jobs": "orders_id_fkey of ",
+        "CREATE RULE theirs AS ON DELETE TO assistly_nonces DO INSTEAD NOTHING": "the rule theirs",
+        "ALTER TABLE assistly_sessions ENABLE ROW LEVEL SECURITY": "has row level security",
+        "ALTER TABLE assistly_sessions FORCE ROW LEVEL SECURITY": "has forced row level security",
+        "ALTER TABLE assistly_store SET UNLOGGED": "has no log (UNLOGGED)",
+    },
+}
+
+
+def test_what_others_attached(check: Check, sql: Sql, engine: str) -> None:
+    sql("CREATE TABLE orders (id bigint PRIMARY KEY)")
+    for trouble in FOREIGN[engine]:
+        sql(trouble)
+    found = check("schema")
+    for said in FOREIGN[engine].values():
+        assert any(said in each["reason"] for each in found), said
+    assert len(found) == len(FOREIGN[engine])
+    severe = [each["reason"] for each in found if each["verdict"] == "problem"]
+    assert ["UNLOGGED" in reason for reason in severe] == [True] * (engine == "postgres")
+    if engine == "postgres":
+        sql("DROP TRIGGER theirs ON assistly_queue_jobs")
+        mend(sql, [each for each in found if "a trigger" not in each["reason"]])
+        assert check("schema")[0]["verdict"] == "ok"
+
+
+def test_a_column_that_was_renamed_is_not_added(check: Check, sql: Sql) -> None:
+    sql("ALTER TABLE assistly_queue_jobs RENAME COLUMN worker_id TO worker")
+    (found,) = check("schema")
+    assert found["reason"].startswith(
+        "the column assistly_queue_jobs.worker_id is missing, and there is worker"
+    )
+    assert "ADD COLUMN" not in found["mend"]
+    assert "rename it to worker_id" in found["mend"]
+
+
+def test_an_empty_table_of_numbered_records_gives_numbers_again(check: Check, sql: Sql, engine: str) -> None:
+    cascade = "" if engine == "sqlite" else "CASCADE"
+    sql(f"DROP TABLE assistly_events {cascade}")
+    (found,) = check("schema")
+    assert "numbers begin at 1 again" in found["reason"]
+
+
+@postgres_only
+def test_an_export_says_that_no_sequence_belongs_to_the_column(run: Run, sql: Sql, engine: str) -> None:
+    sql("ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE")
+    code, _, err = run("export", "all.gz")
+    assert code == 1
+    assert "no sequence belongs to " in err
+    assert "`assistly doctor` says what to do" in err
+
+
+@postgres_only
+def test_a_check_that_fails_leaves_the_next_ones_as_they_are(
+    check: Check, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_TIMEOUT_SECONDS", "0.2")
+    slow = Migration("001_init_postgres.sql", "SELECT pg_sleep(30)", "0")
+    monkeypatch.setattr(tables, "discover", lambda _: (slow,))
+    found = check("schema", "expired-leases", "vacuum", "rights", "listener")
+    assert [each["verdict"] for each in found] == ["not checked", *["ok"] * 4]
 
 
 def test_tables_that_are_all_lost(check: Check, sql: Sql, engine: str) -> None:

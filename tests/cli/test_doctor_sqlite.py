@@ -218,6 +218,63 @@ def test_it_leaves_no_log(run: Run) -> None:
         assert [path.name for path in Path().iterdir()] == ["cli.db"]
 
 
+def files() -> dict[str, tuple[bytes, int]]:
+    """What the file and what is beside it hold, and when that was written."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path().glob("cli.db*")}
+
+
+def left_by_a_killed_process(end: str) -> None:
+    """Copies of the file, its log and the index, as a kill leaves them, under names that end so."""
+    with closing(Storage(SqliteBackend(FILE), auto_prune=False)) as storage:
+        storage.queue.schedule("x", "a")
+        for path in Path().glob("cli.db*"):
+            shutil.copyfile(path, path.name.replace("cli", end))
+
+
+def test_it_keeps_the_log_of_a_killed_process(run: Run) -> None:
+    left_by_a_killed_process("left")
+    for end in ("", "-wal", "-shm"):
+        Path(f"left.db{end}").replace(f"cli.db{end}")
+    before = files()
+    for _ in range(2):
+        code, out, _ = run("doctor")
+        assert (code, "not checked" in out) == (0, False)
+    assert files() == before
+    with open_storage(auto_prune=False) as storage:
+        assert len(storage.queue.list()) == 1
+
+
+def test_a_log_that_came_after_the_file(check: Check) -> None:
+    """The two were copied from a folder where they did not belong together."""
+    left_by_a_killed_process("left")
+    Path("cli.db").unlink()
+    with closing(sqlite3.connect("cli.db")) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("CREATE TABLE theirs (id INTEGER PRIMARY KEY, text TEXT)")
+        other.executemany("INSERT INTO theirs (text) VALUES (?)", [("x" * 500,)] * 500)
+        other.commit()
+    for end in ("-wal", "-shm"):
+        Path(f"left.db{end}").replace(f"cli.db{end}")
+    before = files()
+    for _ in range(2):
+        found = {each["check"]: each for each in check("old-wal", "integrity", "expired-leases", "schema")}
+        assert found["old-wal"]["verdict"] == "problem"
+        assert "the file is sound without cli.db-wal" in found["old-wal"]["reason"]
+    assert files() == before
+
+
+@pytest.mark.parametrize("content", ["a backup", "nothing"])
+def test_it_sets_no_journal_mode(run: Run, content: str) -> None:
+    with closing(sqlite3.connect("cli.db")) as connection:
+        connection.execute("VACUUM INTO 'backup.db'")
+    Path("backup.db").replace(FILE)
+    if content == "nothing":
+        FILE.write_bytes(b"")
+    before = files()
+    run("doctor")
+    assert files() == before
+
+
 def test_a_long_log(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_storage(auto_prune=False) as storage:
         storage.queue.schedule("x", "a")

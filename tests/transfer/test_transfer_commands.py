@@ -39,6 +39,7 @@ from assistly.storage import (
 )
 from assistly.storage.engine import BackendBase
 from assistly.storage.engine.moving import MovingBackend, moving
+from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.settings import StorageSettings
 from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
@@ -102,6 +103,16 @@ def test_a_file_holds_all_and_gives_it_back(old: Path, run: Run, monkeypatch: py
     code, _, err = run("import", "all.gz")
     assert code == 1
     assert "is not empty" in err
+
+
+def test_the_journal_mode_of_the_source_stays(old: Path, run: Run) -> None:
+    with closing(sqlite3.connect(old)) as connection:
+        assert connection.execute("PRAGMA journal_mode = DELETE").fetchall() == [("delete",)]
+    before = old.read_bytes()
+    assert run("copy", str(old), "new.db")[0] == 0
+    assert old.read_bytes() == before
+    with closing(sqlite3.connect("new.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
 
 
 @pytest.mark.parametrize("harm", ["truncated", "altered", "altered inside", "newer", "no export"])

@@ -208,7 +208,7 @@ def _opened(
     out: Output, settings: StorageSettings, *, create: bool, label: str = "storage"
 ) -> Iterator[MovingBackend]:
     from assistly.storage.engine.moving import moving
-    from assistly.storage.factory import open_backend
+    from assistly.storage.factory import open_backend, open_existing
 
     place = storage_place(settings)
     if not create:
@@ -216,7 +216,10 @@ def _opened(
     out.remark(f"{label}: {place}")
     if create:
         _require_new_or_current(settings)
-    backend = open_backend(settings.model_copy(update={"auto_migrate": create}))
+    if create:
+        backend = open_backend(settings.model_copy(update={"auto_migrate": True}))
+    else:
+        backend = open_existing(settings)
     try:
         backend.ping()
         yield moving(backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from shlex import quote
@@ -12,17 +12,37 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import MigrationError
 from assistly.views.jobs import GRACE, SEEN, span
 
+from . import levels
 from .checks import Check
 from .context import CheckContext
 from .findings import Outcome, ok, problem, warning
 
 if TYPE_CHECKING:
     from assistly.storage import Job
+    from assistly.storage.engines.sql.migrations import Migration
 
 LATE = timedelta(hours=1)
 """A job that has been due for so long is a problem."""
 
 _PAGE = 1000
+
+
+def check_unfinished_copy(context: CheckContext) -> Iterable[Outcome]:
+    """Whether a copy into this storage has begun, and is not done."""
+    from assistly.transfer.pages import PROGRESS
+
+    found = context.opened_backend().documents.list(PROGRESS, after=None, limit=1)
+    if not found:
+        return [ok("no copy into this storage is unfinished")]
+    data = found[0].data
+    source = data.get("source", "?") if isinstance(data, dict) else "?"
+    return [
+        problem(
+            f"a copy of {source} into this storage is not finished: what is worked on here is done twice, or "
+            "lost when the copy goes on",
+            "finish the copy with the same command again (assistly copy SOURCE TARGET), or use the source",
+        )
+    ]
 
 
 def check_version(context: CheckContext) -> Iterable[Outcome]:
@@ -63,9 +83,26 @@ def check_migrations(context: CheckContext) -> Iterable[Outcome]:
         mend = "upgrade assistly" if "newer" in str(error) else "install the version of assistly again"
         return [problem(str(error), mend)]
     if missing:
-        names = ", ".join(each.name for each in missing)
-        return [problem(f"the database lacks the migrations {names}", "assistly migrate")]
+        return [*_of_missing(context, missing, levels.unrecorded(context, known, context.applied()))]
     return [ok(f"all {len(known)} are applied, up to {known[-1].name}")]
+
+
+def _of_missing(
+    context: CheckContext, missing: Sequence[Migration], unrecorded: Sequence[Migration]
+) -> Iterator[Outcome]:
+    if unrecorded:
+        yield problem(
+            f"the database has no record of the migrations {_names(unrecorded)}, which were applied: the "
+            "tables are as they and later ones make them. `assistly migrate` would try to apply them again",
+            levels.record(context, unrecorded),
+        )
+    pending = [each for each in missing if each not in unrecorded]
+    if pending:
+        yield problem(f"the database lacks the migrations {_names(pending)}", "assistly migrate")
+
+
+def _names(migrations: Iterable[Migration]) -> str:
+    return ", ".join(each.name for each in migrations)
 
 
 def check_expired_leases(context: CheckContext) -> Iterable[Outcome]:
@@ -158,6 +195,7 @@ def _age(context: CheckContext, since: datetime | None) -> str:
 
 
 SQL_ENGINES = ("sqlite", "postgres")
+UNFINISHED = (Check("unfinished-copy", check_unfinished_copy),)
 FIRST = (
     Check("version", check_version),
     Check("migrations", check_migrations, SQL_ENGINES),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import cached_property
@@ -10,17 +10,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
+from assistly.storage import Storage
 from assistly.storage.errors import ConfigurationError, MigrationError, StorageError
-from assistly.storage.factory import build_storage, open_backend
+from assistly.storage.factory import open_existing
 
 from .findings import NotChecked
 
 if TYPE_CHECKING:
-    from assistly.storage import Storage, StorageBackend
+    from assistly.storage import StorageBackend
     from assistly.storage.engines.postgres.inspection import Inspection
     from assistly.storage.engines.sqlite.connections import Connection
     from assistly.storage.settings import StorageSettings
     from assistly.views.status import StorageStatus
+
+    from .postgres_locks import TableLock
 
 
 class CheckContext:
@@ -33,6 +36,8 @@ class CheckContext:
     def __init__(self, settings: StorageSettings) -> None:
         self.settings = settings
         self.engine = settings.engine
+        self.level: int | None = None
+        """How many migrations have made the tables, where the records do not tell. None: not looked yet."""
         self._closed_because: str | None = None
         self._stack = ExitStack()
         self._failure: StorageError | None = None
@@ -60,9 +65,8 @@ class CheckContext:
 
     @cached_property
     def backend(self) -> StorageBackend:
-        """The engine, which applies no migration."""
-        settings = self.settings.model_copy(update={"auto_migrate": False})
-        return self._stack.enter_context(closing(open_backend(settings)))
+        """The engine, which applies no migration. It changes neither an SQLite file nor its log."""
+        return self._stack.enter_context(closing(open_existing(self.settings, only_look=True)))
 
     @property
     def path(self) -> Path:
@@ -91,11 +95,38 @@ class CheckContext:
         self._require_reached()
         return self._inspect_server()
 
-    def storage(self) -> Storage:
-        """A storage whose schema is that of this version."""
+    @cached_property
+    def table_locks(self) -> Sequence[TableLock]:
+        """The locks on whole tables of a Postgres schema; without a server, none."""
+        if self.engine != "postgres":
+            return ()
+        from .postgres_locks import table_locks
+
+        return table_locks(self.server())
+
+    def require_unlocked(self) -> None:
+        """Raise NotChecked if what reads tables would wait for a lock."""
+        tables = ", ".join(dict.fromkeys(lock.table for lock in self.table_locks))
+        if tables:
+            raise NotChecked(f"a lock keeps everybody from {tables}: see locks")
+
+    def opened_backend(self) -> StorageBackend:
+        """The engine, which may be called now."""
         self._require_reached()
         if self._closed_because is not None:
             raise NotChecked(self._closed_because)
+        self.require_unlocked()
+        return self.backend
+
+    def recover(self) -> None:
+        """After a check has failed: let the next ones have a connection that works."""
+        server: Inspection | None = self.__dict__.get("_opened_server")
+        if server is not None and not server.recover():
+            del self.__dict__["_opened_server"]
+
+    def storage(self) -> Storage:
+        """A storage whose schema is that of this version."""
+        self.opened_backend()
         try:
             return self._storage
         except MigrationError:
@@ -123,6 +154,8 @@ class CheckContext:
     def applied(self) -> Mapping[str, str]:
         """The checksums of the migrations that the database has, by name."""
         if self.engine == "postgres":
+            if any(lock.table == "assistly_migrations" for lock in self.table_locks):
+                self.require_unlocked()
             return self.server().applied()
         from assistly.storage.engines.sqlite.migrations import SqliteMigrations
 
@@ -130,10 +163,8 @@ class CheckContext:
 
     @cached_property
     def _storage(self) -> Storage:
-        settings = self.settings.model_copy(update={"auto_migrate": False})
-        storage = self._stack.enter_context(build_storage(settings, auto_prune=False))
-        storage.ping()
-        return storage
+        self.backend.ping()
+        return Storage(self.backend, auto_prune=False)
 
     def _require_reached(self) -> None:
         if self._failure is not None:
@@ -146,10 +177,9 @@ class CheckContext:
         backend = cast("SqliteBackend", self.backend)
         if not backend.exists():
             raise ConfigurationError(f"there is no database yet: sqlite {self.path}")
-        keeps_log = self.pages_missing_in_file > 0
-        if keeps_log:
+        if self.pages_missing_in_file:
             self._closed_because = f"{self.path.name}-wal may belong to another file: see old-wal"
-        connection = backend.inspect(keeps_log=keeps_log)
+        connection = backend.inspect()
         self._stack.enter_context(closing(connection))
         connection.rows("SELECT count(*) FROM sqlite_master")
         return connection

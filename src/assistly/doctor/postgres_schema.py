@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from assistly.storage.engines.postgres.dialect import quote
 
-from .findings import Outcome, problem
-from .schema import Catalogue, Index, Routine, Table, TableColumn
+from .postgres_attached import attached
+from .postgres_sequences import raised
+from .schema import AGAIN, Catalogue, Index, Routine, Table, TableColumn
 
 if TYPE_CHECKING:
     from assistly.storage.engines.postgres.inspection import Inspection
@@ -77,21 +78,8 @@ WHERE oid = %(namespace)s::bigint::oid
 
 _OPTIONS = re.compile(r" WITH \([^)]*\)")
 _SERIAL = re.compile(r"nextval\('(?:[^']*\.)?\"?(?P<sequence>[^'\".]+)\"?'::regclass\)")
+_SERIAL_DEFAULT = re.compile(r"nextval\('([^']+)'\)")
 _SERIAL_TYPES = {"bigint": "bigserial", "integer": "serial", "smallint": "smallserial"}
-
-
-_SEQUENCES = """
-SELECT s.relname::text, c.relname::text, a.attname::text
-FROM pg_catalog.pg_class AS s
-JOIN pg_catalog.pg_depend AS d ON d.objid = s.oid AND d.classid = 'pg_catalog.pg_class'::regclass
-    AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i')
-JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
-JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-WHERE s.relnamespace = %(namespace)s::bigint::oid
-    AND CASE WHEN s.relkind = 'S' THEN pg_catalog.has_sequence_privilege(s.oid, 'SELECT') ELSE FALSE END
-    AND c.relname LIKE 'assistly\\_%%' AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-ORDER BY s.oid
-"""
 
 
 def read(server: Inspection, namespace: int) -> Catalogue:
@@ -107,6 +95,7 @@ def read(server: Inspection, namespace: int) -> Catalogue:
         full_type = type if collation is None else f'{type} COLLATE "{collation}"'
         expression = None if default is None else _default(unqualified(default))
         columns.setdefault(table, {})[name] = TableColumn(name, full_type, not_null, expression)
+    others = attached(server, namespace, server.dialect.quoted_schema)
     tables = {
         name: Table(
             name,
@@ -115,6 +104,7 @@ def read(server: Inspection, namespace: int) -> Catalogue:
             options=_options(options),
             key_name=key_name or "",
             key_options=_options(key_options),
+            attached=others.get(name, ()),
         )
         for name, options, key_name, key_options, key in server.rows(_TABLES, params)
     }
@@ -131,22 +121,6 @@ def read(server: Inspection, namespace: int) -> Catalogue:
         for name, table, sql in server.rows(_TRIGGERS, params)
     }
     return Catalogue(tables, indexes, routines)
-
-
-def sequences_behind(server: Inspection, namespace: int) -> Iterator[Outcome]:
-    """Yield a problem for each sequence whose next number is taken, as after rows were copied in."""
-    schema = server.dialect.t.removesuffix("assistly_")
-    for sequence, table, column in server.rows(_SEQUENCES, {"namespace": namespace}):
-        named, taken = (
-            f"{schema}{quote(sequence)}",
-            f"SELECT pg_catalog.max({quote(column)}) FROM {schema}{quote(table)}",
-        )
-        is_behind = f"SELECT last_value < ({taken}) FROM {named}"
-        if server.value(is_behind):
-            yield problem(
-                f"the sequence {sequence} is behind {table}.{column}: the next record is refused",
-                f"SELECT pg_catalog.setval('{named}', ({taken}))".replace("%%", "%"),
-            )
 
 
 def _default(expression: str) -> str:
@@ -189,6 +163,10 @@ class PostgresDdl:
             return None
         return f"ALTER TABLE {self._named(table.name)} ADD COLUMN {self._definition(column)}"
 
+    def of_numbers(self, table: Table) -> str | None:
+        defaults = [column.default or "" for column in table.columns.values()]
+        return AGAIN if any(map(_SERIAL_DEFAULT.fullmatch, defaults)) else None
+
     def set_not_null(self, table: str, column: str) -> str | None:
         return f"{self._alter(table, column)} SET NOT NULL"
 
@@ -197,15 +175,15 @@ class PostgresDdl:
 
     def set_default(self, table: str, column: TableColumn) -> str | None:
         default = column.default or "NULL"
-        serial = re.fullmatch(r"nextval\('([^']+)'\)", default)
+        serial = _SERIAL_DEFAULT.fullmatch(default)
         if serial is None:
             return f"{self._alter(table, column.name)} SET DEFAULT {default}"
         sequence, name = self._named(serial[1]), quote(column.name)
-        highest = f"SELECT coalesce(max({name}), 0) + 1 FROM {self._named(table)}"
+        highest = f"SELECT pg_catalog.max({name}) FROM {self._named(table)}"
         return ";\n".join(
             (
                 f"CREATE SEQUENCE IF NOT EXISTS {sequence} OWNED BY {self._named(table)}.{name}",
-                f"SELECT pg_catalog.setval('{sequence}', ({highest}), false)",
+                raised(sequence, highest),
                 f"{self._alter(table, column.name)} SET DEFAULT nextval('{sequence}')",
             )
         )

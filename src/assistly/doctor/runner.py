@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from assistly.storage.errors import MigrationError, OutcomeUnknown, StorageError, StorageUnavailable
 from assistly.storage.settings import load_settings
 
-from . import common, postgres, postgres_connections, settings, sqlite, tables
+from . import common, postgres, postgres_connections, postgres_locks, settings, sqlite, tables
 from .checks import Check
 from .context import CheckContext
 from .findings import Finding, NotChecked, Outcome, Verdict, ok, problem
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 CONNECTION = "connection"
 
 CHECKS = (
+    *common.UNFINISHED,
     *sqlite.FIRST,
-    *common.FIRST,
+    *common.FIRST[:1],
+    *postgres_locks.FIRST,
+    *common.FIRST[1:],
     *tables.CHECKS,
     *common.CHECKS,
     *postgres.CHECKS,
@@ -119,6 +122,8 @@ class _Run:
         except StorageError as error:
             self._note(error)
             return [problem(f"the check failed: {_line(error)}", "mend what the other checks find first")]
+        finally:
+            self._context.recover()
 
     def _note(self, error: StorageError) -> None:
         self.unreachable |= isinstance(error, StorageUnavailable | OutcomeUnknown)

@@ -11,6 +11,16 @@ from .findings import Outcome, problem, warning
 # The storage writes all times itself. Databases of the original system may lack this default.
 _NOW = "now()"
 
+MARGIN = 1000
+"""How many numbers a mend leaves out: the highest ones may be those of removed records."""
+
+NUMBERS = (
+    f"the numbers of records that were removed are not known, so {MARGIN:,} are left out. Raise that if more "
+    "were removed lately: whoever kept such a number would take a new record for the old one"
+)
+
+AGAIN = "numbers begin at 1 again: whoever kept one of before would take a new record for the old one"
+
 LOST = "restore the table from a backup: what the column held is gone, and must not be made up"
 
 
@@ -22,6 +32,19 @@ class TableColumn:
     type: str
     not_null: bool
     default: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What somebody may have attached to a table: a constraint, a rule and so on.
+
+    `text` is what is compared. `mend` detaches it, and `effect` is what it does to the storage.
+    """
+
+    text: str
+    mend: str
+    effect: str
+    is_severe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +65,7 @@ class Table:
     key_options: Mapping[str, str] = field(default_factory=dict)
     sql: str = ""
     rows: Sequence[tuple[object, ...]] = ()
+    attached: Sequence[Attached] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +139,9 @@ class Ddl(Protocol):
     def replace_routine(self, routine: Routine) -> str:
         """Make a trigger or function anew that has another definition."""
 
+    def of_numbers(self, table: Table) -> str | None:
+        """What there is to know about the numbers that an empty table gives out. None: it gives out none."""
+
     unchangeable: str
     """What to do about a difference that no statement mends."""
 
@@ -141,14 +168,23 @@ def differences(
     for routine in wanted.routines.values():
         if routine.table is None or routine.table in found.tables:
             yield from _of_routine(routine, found, ddl)
+    for routine in found.routines.values():
+        if routine.table in wanted.tables and routine.name not in wanted.routines:
+            yield warning(
+                f"the table {routine.table} has a trigger {routine.name}, which the migrations do not make: "
+                "it may change or refuse records",
+                f"drop the trigger {routine.name}, unless its application knows what it does",
+            )
 
 
 def _missing_table(table: Table, wanted: Catalogue, ddl: Ddl) -> Outcome:
     indexes = [index for index in wanted.indexes.values() if index.table == table.name]
     routines = [routine for routine in wanted.routines.values() if routine.table == table.name]
+    words = ddl.of_numbers(table)
+    numbers = "" if words is None else f". In an empty one, {words}"
     return problem(
         f"the table {table.name} is missing, with all that it held: restore it from a backup, or make an "
-        "empty one",
+        f"empty one{numbers}",
         ddl.create_table(table, indexes, routines),
     )
 
@@ -159,9 +195,7 @@ def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
         if column.name in found.columns:
             yield from _of_column(name, column, found.columns[column.name], ddl)
         else:
-            yield problem(
-                f"the column {name}.{column.name} is missing", ddl.add_column(wanted, column) or LOST
-            )
+            yield _missing_column(wanted, found, column, ddl)
     for column in found.columns.values():
         if column.name not in wanted.columns and column.not_null and column.default is None:
             yield problem(
@@ -186,9 +220,31 @@ def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
             f"the table {name} has lost its unique constraint ({', '.join(columns)})",
             ddl.unchangeable,
         )
+    expected = {attached.text for attached in wanted.attached}
+    for attached in found.attached:
+        if attached.text not in expected:
+            kind = problem if attached.is_severe else warning
+            yield kind(
+                f"the table {name} has {attached.text}, which the migrations do not make: {attached.effect}",
+                attached.mend,
+            )
     yield from _of_options("TABLE", name, wanted.options, found.options, ddl)
     if found.key_name:
         yield from _of_options("INDEX", found.key_name, wanted.key_options, found.key_options, ddl)
+
+
+def _missing_column(wanted: Table, found: Table, column: TableColumn, ddl: Ddl) -> Outcome:
+    reason = f"the column {wanted.name}.{column.name} is missing"
+    others = [other for other in found.columns.values() if other.name not in wanted.columns]
+    alike = ", ".join(other.name for other in others if other.type == column.type)
+    if not alike:
+        return problem(reason, ddl.add_column(wanted, column) or LOST)
+    return problem(
+        f"{reason}, and there is {alike}, which the migrations do not make: it may be the same one under "
+        "another name",
+        f"look at what {alike} holds, and rename it to {column.name} if that is so: adding an empty column "
+        "would hide what was stored",
+    )
 
 
 def _of_column(table: str, wanted: TableColumn, found: TableColumn, ddl: Ddl) -> Iterator[Outcome]:
@@ -205,6 +261,8 @@ def _of_column(table: str, wanted: TableColumn, found: TableColumn, ddl: Ddl) ->
         )
     if wanted.default is not None and wanted.default != found.default:
         reason = f"the column {name} has the default {found.default or 'NULL'}, not {wanted.default}"
+        if wanted.default.startswith("nextval("):
+            reason += f"; {NUMBERS}"
         mend = ddl.set_default(table, wanted) or ddl.unchangeable
         is_relied_on = wanted.not_null and found.default is None and wanted.default != _NOW
         yield problem(reason, mend) if is_relied_on else warning(reason, mend)

@@ -6,13 +6,13 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from shlex import quote
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assistly.storage.errors import StorageCorrupt
 from assistly.views.jobs import span
@@ -20,6 +20,9 @@ from assistly.views.jobs import span
 from .checks import Check
 from .context import CheckContext
 from .findings import NotChecked, Outcome, ok, problem, warning
+
+if TYPE_CHECKING:
+    from assistly.storage.engines.sqlite.connections import Connection
 
 ENGINES = ("sqlite",)
 MOUNTS = Path("/proc/self/mountinfo")
@@ -115,7 +118,7 @@ def check_old_log(context: CheckContext) -> Iterable[Outcome]:
     """Whether the -wal file belongs to the file beside it."""
     missing, log = context.pages_missing_in_file, f"{context.path.name}-wal"
     if not missing:
-        return [ok("the log belongs to the file, or there is none")]
+        return [_of_log(context, log)]
     reason = (
         f"the file changed after {log}, and {missing} of its pages are not in the file: the file was "
         "probably replaced, for example by a backup, and the log belongs to the one before. SQLite would "
@@ -125,13 +128,42 @@ def check_old_log(context: CheckContext) -> Iterable[Outcome]:
         f"stop all processes that use it. If the file was replaced, delete {log} and "
         f"{context.path.name}-shm beside it; if it was not, the next write settles it"
     )
-    try:
-        is_damaged = context.file_connection().rows("PRAGMA quick_check(1)") != [("ok",)]
-    except (StorageCorrupt, NotChecked):
-        is_damaged = True
-    if is_damaged:
+    if not _is_sound(context.file_connection):
         return [problem(f"{reason}. The two do not fit together", mend)]
     return [warning(reason, mend)]
+
+
+def _of_log(context: CheckContext, log: str) -> Outcome:
+    """What there is to say if the file did not change after its log: they may have been copied together."""
+    from assistly.storage.engines.sqlite.inspection import open_without_log
+
+    if _size(context.path.with_name(log)) == 0:
+        return ok("there is no log that is not in the file")
+    if _is_sound(context.file_connection):
+        return ok("the log belongs to the file")
+    with closing(open_without_log(context.path)) as alone:
+        if not _is_sound(lambda: alone):
+            return ok("the file is damaged without the log, too: see integrity")
+    return problem(
+        f"the file is sound without {log}, and damaged with it: the log probably belongs to another file. "
+        "SQLite would apply it, and damage the file for good",
+        f"stop all processes that use it, keep a copy of the file and of {log}, and then delete {log} and "
+        f"{context.path.name}-shm",
+    )
+
+
+def _is_sound(connection: Callable[[], Connection]) -> bool:
+    try:
+        return connection().rows("PRAGMA quick_check(1)") == [("ok",)]
+    except (StorageCorrupt, NotChecked):
+        return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def check_file_modes(context: CheckContext) -> Iterable[Outcome]:
@@ -217,9 +249,7 @@ def check_free_disk(context: CheckContext) -> Iterable[Outcome]:
     """Whether the disk has room for what comes, and for a copy of the file."""
     folder = next(place for place in context.path.parents if place.exists())
     free = shutil.disk_usage(folder).free
-    size = 0
-    with suppress(OSError):
-        size = context.path.stat().st_size
+    size = _size(context.path)
     reason = f"{free / 1e6:,.0f} MB are free, and the file has {size / 1e6:,.1f} MB"
     mend = "free space on the disk: a write that finds none fails, and a backup needs as much as the file"
     if free < HARDLY_ANY_BYTES:
@@ -229,9 +259,7 @@ def check_free_disk(context: CheckContext) -> Iterable[Outcome]:
 
 def check_long_log(context: CheckContext) -> Iterable[Outcome]:
     """Whether a reader keeps the log from being brought into the file."""
-    size = 0
-    with suppress(OSError):
-        size = _files(context.path)[1].stat().st_size
+    size = _size(_files(context.path)[1])
     reason = f"the log has {size / 1e6:,.1f} MB"
     if size < LONG_LOG:
         return [ok(reason)]

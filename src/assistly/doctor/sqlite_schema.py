@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from .schema import Catalogue, Index, Routine, Table, TableColumn
+from .findings import Outcome, problem
+from .schema import AGAIN, MARGIN, NUMBERS, Attached, Catalogue, Index, Routine, Table, TableColumn
 
 if TYPE_CHECKING:
     from assistly.storage.engines.sqlite.connections import Connection
@@ -15,8 +16,17 @@ OPTIONAL = frozenset({"idx_queue_conflict"})
 """Indexes that are made when they are first needed."""
 
 _OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
+_CHECK = re.compile(r"\bCHECK\s*\(", re.IGNORECASE)
 _INDEX = re.compile(r'CREATE (UNIQUE )?INDEX \S+ ON "?\w+"? ?(.*)', re.DOTALL)
 _MIGRATIONS = "assistly_migrations"
+
+JOBS, NEWEST = "assistly_queue_jobs", "assistly_queue_newest"
+"""The table of jobs, and that with the highest id of a removed one."""
+
+INSERT_NEWEST = (
+    f"INSERT INTO {NEWEST} SELECT 1, coalesce(max(id), 0) + {MARGIN} FROM {JOBS} WHERE TRUE "
+    "ON CONFLICT (one) DO UPDATE SET deleted_id = max(deleted_id, excluded.deleted_id)"
+)
 
 
 def read(connection: Connection, *, with_rows: bool = False) -> Catalogue:
@@ -31,7 +41,17 @@ def read(connection: Connection, *, with_rows: bool = False) -> Catalogue:
             indexes[name] = Index(name, table, bool(match[1]), _normal(match[2]))
         elif kind == "trigger":
             routines[name] = Routine(kind, name, table, sql, _normal(sql))
+    if NEWEST in tables:
+        tables[NEWEST] = tables.pop(NEWEST)  # What makes it anew reads another one.
     return Catalogue(tables, indexes, routines)
+
+
+def of_newest(connection: Connection, found: Catalogue) -> Iterator[Outcome]:
+    """Yield a problem if the highest id of a removed job is lost."""
+    if NEWEST not in found.tables or "deleted_id" not in found.tables[NEWEST].columns:
+        return
+    if not connection.rows(f"SELECT 1 FROM {NEWEST} WHERE one = 1 AND deleted_id >= 0"):
+        yield problem(f"the table {NEWEST} has lost its row: {NUMBERS}", INSERT_NEWEST)
 
 
 def _table(connection: Connection, name: str, sql: str, *, with_rows: bool) -> Table:
@@ -54,7 +74,32 @@ def _table(connection: Connection, name: str, sql: str, *, with_rows: bool) -> T
         form=", ".join(forms),
         sql=sql,
         rows=rows,
+        attached=[*_checks(name, sql), *_foreign_keys(connection, name)],
     )
+
+
+def _checks(name: str, sql: str) -> Iterator[Attached]:
+    for match in _CHECK.finditer(sql):
+        depth, end = 1, match.end()
+        while depth and end < len(sql):
+            depth += {"(": 1, ")": -1}.get(sql[end], 0)
+            end += 1
+        yield Attached(
+            f"the CHECK ({_normal(sql[match.end() : end - 1])})",
+            f"make the table {name} anew without it, unless its application knows that it refuses records",
+            "it may refuse records",
+        )
+
+
+def _foreign_keys(connection: Connection, name: str) -> Iterator[Attached]:
+    for column, table in connection.rows(
+        'SELECT "from", "table" FROM pragma_foreign_key_list(:name)', {"name": name}
+    ):
+        yield Attached(
+            f"a foreign key from {column} to {table}",
+            f"make the table {name} anew without it, unless its application knows what it does",
+            "it may refuse records, where PRAGMA foreign_keys is on",
+        )
 
 
 def _uniques(connection: Connection, name: str) -> frozenset[tuple[str, ...]]:
@@ -84,6 +129,8 @@ class SqliteDdl:
 
     def create_table(self, table: Table, indexes: Iterable[Index], routines: Iterable[Routine]) -> str:
         rows = [f"INSERT INTO {table.name} VALUES ({', '.join(map(_literal, row))})" for row in table.rows]
+        if table.name == NEWEST:
+            rows = [INSERT_NEWEST]
         made = [self.create_index(index) for index in indexes if index.name not in OPTIONAL]
         return ";\n".join([_normal(table.sql), *rows, *made, *map(self.create_routine, routines)])
 
@@ -93,6 +140,11 @@ class SqliteDdl:
         not_null = " NOT NULL" if column.not_null else ""
         default = "" if column.default is None else f" DEFAULT {column.default}"
         return f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.type}{not_null}{default}"
+
+    def of_numbers(self, table: Table) -> str | None:
+        if table.name == NEWEST:
+            return NUMBERS
+        return AGAIN if "AUTOINCREMENT" in table.sql or table.name == JOBS else None
 
     def set_not_null(self, table: str, column: str) -> str | None:  # noqa: ARG002
         return None

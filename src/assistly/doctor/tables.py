@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from assistly.storage.engines.sql.migrations import Migration, discover
+from assistly.storage.engines.sql.migrations import discover
 from assistly.storage.engines.sql.objects import indexes_of, tables_of
 from assistly.storage.engines.sql.retention import PRUNED_TABLES
-from assistly.storage.errors import ConfigurationError, MigrationError, StorageUnavailable
 from assistly.views.jobs import span
 
-from . import sqlite_schema
+from . import levels, sqlite_schema
 from .checks import Check
 from .context import CheckContext
 from .findings import NotChecked, Outcome, ok, problem, warning
-from .schema import Catalogue, differences
+from .schema import Catalogue
 
 if TYPE_CHECKING:
     from assistly.storage.engines.sql.dialect import Dialect
@@ -31,64 +30,28 @@ _PRUNED_AT = "SELECT {f}max(pruned_at) FROM {t}retention"
 
 def check_schema(context: CheckContext) -> Iterable[Outcome]:
     """Whether the tables are as the migrations make them, of those that were applied."""
-    applied = context.applied()
-    made = [migration for migration in discover(context.engine) if migration.name in applied]
+    applied, known = context.applied(), discover(context.engine)
+    names = {*applied, *(each.name for each in levels.unrecorded(context, known, applied))}
+    made = [migration for migration in known if migration.name in names]
     if not made:
         raise NotChecked("no migration was applied")
-    found = [*(_sqlite if context.engine == "sqlite" else _postgres)(context, made)]
+    stored = levels.found(context)
+    found = [*levels.schema_differences(context, made, stored), *_of_numbers(context, stored)]
     return found or [ok(f"the tables are as the {len(made)} applied migrations make them")]
 
 
-def _sqlite(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcome]:
-    from assistly.storage.engines.sqlite.inspection import make_gap_index, reference
-
-    with reference(made) as connection:
-        make_gap_index(connection)
-        wanted = sqlite_schema.read(connection, with_rows=True)
-    found = sqlite_schema.read(context.file_connection())
-    return differences(wanted, found, sqlite_schema.SqliteDdl(), optional=sqlite_schema.OPTIONAL)
-
-
-def _postgres(context: CheckContext, made: Sequence[Migration]) -> Iterable[Outcome]:
-    from . import postgres_schema
-
-    server, namespace = context.server(), _namespace(context)
-    found = postgres_schema.read(server, namespace)
-    try:
-        with server.reference(made) as reference:
-            wanted = postgres_schema.read(server, reference)
-    except (ConfigurationError, MigrationError, StorageUnavailable) as error:
-        raise NotChecked(f"the tables to compare with cannot be made: {error}") from error
-    ddl = postgres_schema.PostgresDdl(server.dialect.quoted_schema)
-    return [
-        *differences(wanted, found, ddl),
-        *postgres_schema.sequences_behind(server, namespace),
-    ]
-
-
-def _namespace(context: CheckContext) -> int:
-    """The oid of the schema."""
-    from . import postgres_schema
-
-    server = context.server()
-    namespace: int | None = server.value(postgres_schema.NAMESPACE, {"schema": server.dialect.schema})
-    if namespace is None:
-        raise NotChecked(f'there is no schema "{server.dialect.schema}"')
-    return namespace
-
-
-def _catalogue(context: CheckContext) -> Catalogue:
+def _of_numbers(context: CheckContext, stored: Catalogue) -> Iterable[Outcome]:
     if context.engine == "sqlite":
-        return sqlite_schema.read(context.file_connection())
-    from . import postgres_schema
+        return sqlite_schema.of_newest(context.file_connection(), stored)
+    from .postgres_sequences import of_sequences
 
-    return postgres_schema.read(context.server(), _namespace(context))
+    return of_sequences(context.server(), levels.namespace_of(context))
 
 
 def check_foreign_indexes(context: CheckContext) -> Iterable[Outcome]:
     """Whether an index of another table has the name of one of ours, which cannot be made then."""
     is_file = context.engine == "sqlite"
-    catalogue = _catalogue(context)
+    catalogue = levels.found(context)
     known = discover(context.engine)
     names = {index.name for each in known for index in indexes_of(each.sql)}
     tables = {table.name for each in known for table in tables_of(each.sql)}
@@ -143,8 +106,9 @@ _Rows = Callable[[str], Sequence[tuple[Any, ...]]]
 def _reader(context: CheckContext) -> tuple[_Rows, Dialect]:
     """A function that reads rows, and the dialect of its statements."""
     if context.engine == "postgres":
+        context.require_unlocked()
         server = context.server()
-        return server.rows, server.dialect
+        return server.table_rows, server.dialect
     from assistly.storage.engines.sqlite.dialect import DIALECT
 
     return context.file_connection().rows, DIALECT

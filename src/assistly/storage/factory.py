@@ -66,6 +66,21 @@ def open_backend(settings: StorageSettings) -> StorageBackend:
     return _engine(settings.engine)(settings)
 
 
+def open_existing(settings: StorageSettings, *, only_look: bool = False) -> StorageBackend:
+    """As `open_backend`, but no migration is applied, and an SQLite file is not made or switched to WAL mode.
+
+    With `only_look`, neither an SQLite file nor its log is changed in any other way, and writes fail.
+    """
+    settings = settings.model_copy(update={"auto_migrate": False})
+    if settings.engine != "sqlite":
+        return open_backend(settings)
+    with _driver("sqlite-utils"):
+        from .engines.sqlite import SqliteBackend
+        from .engines.sqlite.access import Access
+    access = Access.LOOK if only_look else Access.KEEP
+    return SqliteBackend(settings.sqlite_path, auto_migrate=False, access=access)
+
+
 def _memory(settings: StorageSettings) -> StorageBackend:  # noqa: ARG001 - one signature for all engines
     from .engines.memory import MemoryBackend
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from ..sql.database import Params, Row
 from ..sql.migrations import Migration
@@ -17,10 +18,11 @@ from .conninfo import Target
 from .dialect import PostgresDialect, quote
 from .errors import translate
 from .executor import NO_PARAMS, CursorExecutor
-from .limits import Limits
+from .limits import ROLLBACK_SECONDS, Limits
 from .migrations import SchemaTarget, table_of_migrations
 
 APPLICATION_NAME = "assistly doctor"
+_LOCK_TIMEOUT = "1s"
 
 _MAY_MAKE_SCHEMAS = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')"
 _MADE_IN = """
@@ -53,6 +55,22 @@ class Inspection:
         """Run a statement that only reads; return its rows. Raises a StorageError."""
         with self._limited():
             return self._executor.rows(statement, params)
+
+    def table_rows(self, statement: str) -> list[Row]:
+        """As `rows`, for a statement that reads tables: it waits for a lock for a second at most."""
+        with self._limited():
+            command = self._executor.command
+            command(f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+            try:
+                return self._executor.rows(statement)
+            finally:
+                self._end()
+
+    def recover(self) -> bool:
+        """End a transaction that a failed look has left open. Returns whether the connection works."""
+        if self._connection.info.transaction_status != TransactionStatus.IDLE:
+            self._end()
+        return self._connection.info.transaction_status == TransactionStatus.IDLE
 
     def value(self, statement: str, params: Params = NO_PARAMS) -> Any:
         """Run a statement that reads one value; return it."""
@@ -88,8 +106,13 @@ class Inspection:
                     self._connection.execute(migration.sql.encode())
                 yield self.value(_MADE_IN)
             finally:
-                with suppress(psycopg.Error):
-                    command("ROLLBACK")
+                self._end()
+
+    def _end(self) -> None:
+        """Undo the transaction, also if its last statement was cancelled, whose limit is used up."""
+        self._executor.limit.begin(ROLLBACK_SECONDS)
+        with suppress(psycopg.Error):
+            self._executor.command("ROLLBACK")
 
     def takes_transactions(self) -> bool:
         """Whether a transaction can be begun. A pooler in statement mode refuses that, and hangs up."""

@@ -111,6 +111,11 @@ class PostgresTransfer(SqlTransfer):
             )
         """
         ((newest, is_allowed),) = self._database.select(statement, {"table": self._table(kind)})
+        if is_allowed is None:
+            raise ConfigurationError(
+                f"no sequence belongs to {table}.{column}, so the numbers that were given out are not known: "
+                "`assistly doctor` says what to do"
+            )
         if not is_allowed:
             # The server would answer that no number was given out yet.
             schema = self._postgres.dialect.quoted_schema

@@ -11,10 +11,11 @@ from ...errors import TransactionOpen
 from ...transactions import check_outside
 from ...validation import duration
 from ..sql.backend import SqlBackend, SqlStores
+from .access import Access
 from .connections import Connection
 from .database import SqliteDatabase
-from .files import checked_path, require_sqlite
-from .inspection import open_for_reading
+from .files import DatabaseFile, checked_path, require_sqlite
+from .inspection import open_to_look
 from .jobs import SqliteJobStore
 from .metrics import SqliteMetricStore
 from .nonces import SqliteNonceStore
@@ -36,7 +37,7 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
     `busy_timeout` is how long a write waits for other writes (default: 10 seconds). With `auto_migrate` the
     first use applies pending migrations. A fork closes all connections first, and waits up to a second for
     calls in other threads. If a connection is still open at the fork, because of a transaction for example,
-    every call in the child raises StorageUnavailable.
+    every call in the child raises StorageUnavailable. `access` is what may be done to the file.
 
     Raises ConfigurationError for a path that is not that of a file, and for SQLite before 3.37.
     """
@@ -47,11 +48,12 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         *,
         auto_migrate: bool = True,
         busy_timeout: timedelta = timedelta(seconds=10),
+        access: Access = Access.USE,
     ) -> None:
         require_sqlite()
         duration("busy_timeout", busy_timeout, zero=True)
         self.path = checked_path(path)
-        self._file = SqliteDatabase(self.path, auto_migrate=auto_migrate, busy_timeout=busy_timeout)
+        self._file = SqliteDatabase(DatabaseFile(self.path, busy_timeout, access), auto_migrate=auto_migrate)
         super().__init__(self._file, _STORES)
         self.on_schema = self._file.on_schema
         forks.register(self)
@@ -69,12 +71,12 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         """Whether the file is there. Raises ConfigurationError if that cannot be told."""
         return self._file.exists()
 
-    def inspect(self, *, keeps_log: bool = False) -> Connection:
+    def inspect(self) -> Connection:
         """Open the file for looking at it, whatever its schema is like. The caller closes it.
 
-        It makes no file. Raises StorageUnavailable if there is none. `keeps_log`: see `open_for_reading`.
+        It makes no file, and changes neither a file nor its log. Raises StorageUnavailable if there is none.
         """
-        return open_for_reading(self.path, keeps_log=keeps_log)
+        return open_to_look(self.path)
 
     def before_fork(self) -> None:
         try:

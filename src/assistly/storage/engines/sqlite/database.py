@@ -6,8 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 from typing import Any, TypeVar
 
 from ...clock import machine_clock
@@ -31,9 +30,8 @@ class SqliteDatabase:
     dialect = DIALECT
     writers = 1
 
-    def __init__(self, path: Path, *, auto_migrate: bool, busy_timeout: timedelta) -> None:
+    def __init__(self, file: DatabaseFile, *, auto_migrate: bool) -> None:
         self._schema = _Schema(auto_migrate=auto_migrate)
-        file = DatabaseFile(path, busy_timeout)
         self._name = file.name
         self._pool = SqlitePool(file, self._schema.make_ready)
         self._watch = ChangeWatch(self._pool)

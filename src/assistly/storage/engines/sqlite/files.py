@@ -8,16 +8,18 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import sqlite_utils
 
 from ...addresses import path_problem
 from ...errors import ConfigurationError, StorageCorrupt, StorageError, StorageUnavailable
 from ...validation import shown
-from . import inherited
+from . import inherited, logs
+from .access import Access, connect_to_look
 from .connections import Connection
 from .driver import sqlite3
 from .errors import DRIVER_ERRORS, translate
@@ -26,6 +28,7 @@ from .identity import RESTORE, FileIdentity
 _OLDEST = (3, 37, 0)
 _CACHED_STATEMENTS = 256
 _creating = threading.Lock()
+_opening = threading.Lock()
 # Lack of disk space or file handles, which may pass.
 _SHORTAGES = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
 
@@ -73,10 +76,11 @@ def require_sqlite() -> None:
 
 
 class DatabaseFile:
-    """Opens connections to one file, which the first one creates."""
+    """Opens connections to one file, which the first one creates, if it may."""
 
-    def __init__(self, path: Path, busy_timeout: timedelta) -> None:
+    def __init__(self, path: Path, busy_timeout: timedelta, access: Access = Access.USE) -> None:
         self.path = path
+        self._access = access
         self.name = str(path) if str(path).isprintable() else repr(str(path))
         """The path in messages."""
         self.identity = FileIdentity(path, self._was_vacuumed, self._is_consistent)
@@ -97,38 +101,52 @@ class DatabaseFile:
         """A new connection. With `may_change` False the file, which exists, is not switched to WAL mode.
 
         Raises StorageUnavailable where a fork has made the file unsafe to use, and StorageCorrupt if the file
-        is another one than before.
+        is another one than before, or not that of the log beside it.
         """
         inherited.check(self.path)
         if self.identity.is_known:
             self.identity.check()
             return self._open(may_change=may_change)
-        self._make_file()
+        if self._access is Access.USE:
+            self._make_file()
         is_doubtful = self._is_newer_than_its_log()
-        connection = self._open(may_change=may_change)
+        with _opening if is_doubtful else nullcontext():
+            if is_doubtful:
+                self._check_log()
+            connection = self._open(may_change=may_change)
         try:
-            if is_doubtful and not _is_consistent(connection):
-                raise StorageCorrupt(
-                    f"the SQLite file {self.name!r} and the write-ahead log beside it, {self.path.name}-wal, "
-                    "do not belong together: the file was restored or replaced after the log was written. "
-                    f"{RESTORE}"
-                )
             self.identity.note()
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _open(self, *, may_change: bool = True) -> Connection:
-        try:
-            raw = sqlite3.connect(
-                str(self.path),
-                timeout=self._busy_seconds,
-                isolation_level=None,
-                check_same_thread=False,
-                cached_statements=_CACHED_STATEMENTS,
+    def _check_log(self) -> None:
+        """Raise StorageCorrupt if the log beside the file is that of another one. Nothing is changed.
+
+        Closing a descriptor of the file drops this process's locks on it, so if it is open here, its pages
+        are not compared.
+        """
+        is_another = not inherited.is_open(self.path) and logs.is_of_another_file(self.path)
+        if is_another or not self._is_consistent(access=Access.LOOK):
+            raise StorageCorrupt(
+                f"the SQLite file {self.name!r} and the write-ahead log beside it, {self.path.name}-wal, "
+                "do not belong together: the file was restored or replaced after the log was written. "
+                f"{RESTORE}"
             )
-            if may_change:
+
+    def _open(self, *, may_change: bool = True, access: Access | None = None) -> Connection:
+        access = access or self._access
+        options: dict[str, Any] = {
+            "timeout": self._busy_seconds,
+            "check_same_thread": False,
+            "cached_statements": _CACHED_STATEMENTS,
+        }
+        try:
+            if access is Access.LOOK:
+                return Connection(connect_to_look(self.path, **options), self.name)
+            raw = sqlite3.connect(str(self.path), isolation_level=None, **options)
+            if may_change and access is Access.USE:
                 self._configure(raw)
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
@@ -151,10 +169,12 @@ class DatabaseFile:
         before = self._schema_version
         return self._is_consistent(lambda: self._schema_version > before)
 
-    def _is_consistent(self, is_expected: Callable[[], bool] = lambda: True) -> bool:
+    def _is_consistent(
+        self, is_expected: Callable[[], bool] = lambda: True, *, access: Access | None = None
+    ) -> bool:
         """Whether a new connection finds no damage, and what is expected. True if that cannot be told now."""
         try:
-            connection = self._open()
+            connection = self._open(access=access)
         except StorageCorrupt:
             return False
         except StorageError:
@@ -170,9 +190,9 @@ class DatabaseFile:
             connection.close()
 
     def after_fork_in_child(self) -> None:
-        """Replace the lock, which a thread of the parent may have held while it created the file."""
-        global _creating
-        _creating = threading.Lock()
+        """Replace the locks, which a thread of the parent may have held while it opened the file."""
+        global _creating, _opening
+        _creating, _opening = threading.Lock(), threading.Lock()
         inherited.note_fork(self.path)
 
     def _make_file(self) -> None:

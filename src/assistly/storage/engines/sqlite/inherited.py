@@ -24,10 +24,18 @@ _unsafe: set[tuple[int, int]] = set()
 
 def note_fork(path: Path) -> None:
     """In a child, before it opens a connection: remember the file as unsafe if it inherited an open one."""
+    if is_open(path):
+        with suppress(OSError):
+            found = path.stat()
+            _unsafe.add((found.st_dev, found.st_ino))
+
+
+def is_open(path: Path) -> bool:
+    """Whether this process has the file open."""
     with suppress(OSError):
         found = path.stat()
-        if (found.st_dev, found.st_ino) in set(_open_files()):
-            _unsafe.add((found.st_dev, found.st_ino))
+        return (found.st_dev, found.st_ino) in set(_open_files())
+    return False
 
 
 def check(path: Path) -> None:

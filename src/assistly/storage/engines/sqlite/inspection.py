@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ..sql.migrations import Migration
+from .access import connect_to_look, connect_without_log
 from .connections import Connection
 from .driver import sqlite3
 from .errors import DRIVER_ERRORS, translate
@@ -18,19 +18,17 @@ from .migrations import SqliteMigrations
 _BUSY_SECONDS = 10.0
 
 
-def open_for_reading(path: Path, *, keeps_log: bool) -> Connection:
-    """Open the file for reading. Raises StorageUnavailable, also if there is no file, and StorageCorrupt.
+def open_to_look(path: Path) -> Connection:
+    """Open the file for reading: neither the file nor its log is changed.
 
-    If it is the last connection, its end brings the log into the file and deletes it, as that of any other
-    connection does. With `keeps_log` it does not, and leaves the -wal and -shm files.
+    Raises StorageUnavailable, also if there is no file, and StorageCorrupt.
     """
-    name = str(path)
-    mode = "ro" if keeps_log else "rw"
-    connection = _connected(
-        name, lambda: sqlite3.connect(f"file:{quote(name)}?mode={mode}", uri=True, timeout=_BUSY_SECONDS)
-    )
-    connection.execute("PRAGMA query_only = ON")
-    return connection
+    return _connected(str(path), lambda: connect_to_look(path, timeout=_BUSY_SECONDS))
+
+
+def open_without_log(path: Path) -> Connection:
+    """Open the file for reading, as if there was no log beside it. Raises as `open_to_look` does."""
+    return _connected(str(path), lambda: connect_without_log(path))
 
 
 @contextmanager

@@ -36,11 +36,14 @@ MAKE_GAP_INDEX = f"""
     WHERE {DIALECT.active}
 """
 
-# Above all ids that are stored, and above the highest one that was deleted.
-_NEXT_ID = """
-    SELECT max(deleted_id, coalesce((SELECT max(id) FROM assistly_queue_jobs), 0)) + 1
-    FROM assistly_queue_newest WHERE one = 1
+# The highest id that is stored or was deleted. The row of the latter may have been lost.
+NEWEST_ID = """
+    max(
+        coalesce((SELECT deleted_id FROM assistly_queue_newest WHERE one = 1), 0),
+        coalesce((SELECT max(id) FROM assistly_queue_jobs), 0)
+    )
 """
+_NEXT_ID = f"SELECT {NEWEST_ID} + 1"
 _INSERT = """
     INSERT INTO assistly_queue_jobs (
         id, status, platform, content, metadata, scheduled_at, due_at, created_at, updated_at, max_retries,

@@ -1,12 +1,15 @@
 """Compares a database file with the write-ahead log beside it, without opening it as a database.
 
-The forms of the log and of its index are those of https://sqlite.org/walformat.html.
+The forms of the log and of its index are those of https://sqlite.org/walformat.html. All that reads the file
+closes it again, which drops the locks that this process has on it: call it before the file is opened as a
+database.
 """
 
 from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -18,10 +21,13 @@ _SALTS = slice(16, 24)
 _INDEX_SALTS = slice(32, 40)
 _BACKFILLED = slice(96, 100)
 _BACKFILL_BEGUN = slice(128, 132)
+_CHANGES, _SCHEMA_CHANGES = slice(24, 28), slice(40, 44)
+_DATABASE_HEADER = 100
 
 
 class _Frame(NamedTuple):
     number: int
+    page: int
     offset: int
 
 
@@ -30,26 +36,50 @@ def pages_missing_in_file(path: Path) -> int:
 
     0 unless the file changed after its log. That happens when the log is brought into the file, and then the
     pages are in it; or when another file was put in its place. A change of the file's mode looks the same as
-    long as nothing was brought into it. Closing the file, as this does, drops the locks that this process
-    has on it: call it before it is opened as a database.
+    long as nothing was brought into it.
     """
-    found = _look(path)
+    return _looked_twice(path, lambda log: log.missing())
+
+
+def is_of_another_file(path: Path) -> bool:
+    """Whether the log is certainly that of another file: False also where that cannot be told.
+
+    Only if the file changed after its log, and if the index of the log tells what was brought into the file.
+    That is so if it was written since the machine started: after a loss of power it may be older.
+    """
+    return not _is_of_earlier_start(path) and _looked_twice(path, lambda log: log.contradictions()) > 0
+
+
+def _is_of_earlier_start(path: Path) -> bool:
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return False
+    started_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    with suppress(OSError):
+        return Path(f"{path}-wal").stat().st_mtime < started_at
+    return False
+
+
+def _looked_twice(path: Path, count: Callable[[_Log], int]) -> int:
+    found = _look(path, count)
     if found:
         # The files may have changed between two reads.
         time.sleep(_PAUSE_SECONDS)
-        found = min(found, _look(path))
+        found = min(found, _look(path, count))
     return found
 
 
-def _look(path: Path) -> int:
+def _look(path: Path, count: Callable[[_Log], int]) -> int:
     log_path = Path(f"{path}-wal")
     try:
         if path.stat().st_ctime_ns <= log_path.stat().st_ctime_ns:
             return 0
         with path.open("rb") as file, log_path.open("rb") as log:
-            return _missing(file, log, _index(path))
+            index = _index(path)
+            found = count(_Log(file, log, index))
     except OSError:
         return 0
+    # Otherwise another process has brought a part of the log into the file meanwhile, or begun a new one.
+    return found if index == _index(path) else 0
 
 
 def _index(path: Path) -> bytes:
@@ -58,40 +88,103 @@ def _index(path: Path) -> bytes:
     return b""
 
 
-def _missing(file: BinaryIO, log: BinaryIO, index: bytes) -> int:
-    header = log.read(_HEADER)
-    if len(header) < _HEADER:
-        return 0
-    (size,) = struct.unpack(">I", header[8:12])
-    frames = _committed(log, header[_SALTS], size)
-    # The index says how many frames were brought into the file, if it belongs to this log.
-    backfilled = 0
-    if index[_INDEX_SALTS] == header[_SALTS]:
-        if index[_BACKFILLED] != index[_BACKFILL_BEGUN]:
-            return 0  # It is being brought into the file now, or that was cut short.
-        (backfilled,) = struct.unpack("=I", index[_BACKFILLED])
-    missing = 0
-    for page, frame in frames.items():
-        if backfilled and frame.number > backfilled:
-            continue
-        log.seek(frame.offset)
-        file.seek((page - 1) * size)
-        missing += log.read(size) != file.read(size)
-    return missing
+class _Log:
+    """A log, and the file beside it."""
+
+    def __init__(self, file: BinaryIO, log: BinaryIO, index: bytes) -> None:
+        self._file = file
+        self._log = log
+        header = log.read(_HEADER)
+        self._salts = header[_SALTS]
+        self._size: int = struct.unpack(">I", header[8:12])[0] if len(header) == _HEADER else 0
+        # The index says how many frames were brought into the file, if it belongs to this log.
+        self._is_indexed = index[_INDEX_SALTS] == self._salts
+        self._is_being_brought_in = self._is_indexed and index[_BACKFILLED] != index[_BACKFILL_BEGUN]
+        """Now, or that was cut short."""
+        self._backfilled: int = struct.unpack("=I", index[_BACKFILLED])[0] if self._is_indexed else 0
+
+    def missing(self) -> int:
+        """See `pages_missing_in_file`."""
+        if self._is_being_brought_in or not self._size:
+            return 0
+        last: dict[int, _Frame] = {}
+        for pages, frames in self._commits():
+            last |= {frame.page: frame for frame in frames}
+            last = {page: frame for page, frame in last.items() if page <= pages}
+        return sum(
+            not self._is_in_file(frame)
+            for frame in last.values()
+            if not self._backfilled or frame.number <= self._backfilled
+        )
+
+    def contradictions(self) -> int:
+        """How many signs there are that the log was written for another file."""
+        if not self._is_indexed or self._is_being_brought_in:
+            return 0
+        if self._backfilled:
+            return self.missing()
+        return self._has_impossible_header() + self._has_later_state()
+
+    def _has_impossible_header(self) -> bool:
+        """Whether the first page is not the one before the first that the log has.
+
+        A connection writes the number of changes that it has read plus one, and so the one that is stored if
+        it wrote that itself. The number of changes to the schema never goes down.
+        """
+        first = next((frame for _, frames in self._commits() for frame in frames if frame.page == 1), None)
+        if first is None:
+            return False
+        self._log.seek(first.offset)
+        self._file.seek(0)
+        after, before = self._log.read(_DATABASE_HEADER), self._file.read(_DATABASE_HEADER)
+        if len(before) < _DATABASE_HEADER:
+            return False
+        changes = _number(after[_CHANGES]) - _number(before[_CHANGES])
+        return changes not in (0, 1) or _number(after[_SCHEMA_CHANGES]) < _number(before[_SCHEMA_CHANGES])
+
+    def _has_later_state(self) -> bool:
+        """Whether the file holds what a commit of the log made of it, although nothing was brought into it.
+
+        A page must have changed on the way: a commit may write pages as they were. Backups write another
+        first page.
+        """
+        others: set[int] = set()
+        has_changed = False
+        for _, frames in self._commits():
+            for frame in frames:
+                if frame.page == 1:
+                    continue
+                if not self._is_in_file(frame):
+                    others.add(frame.page)
+                elif frame.page in others:
+                    others.remove(frame.page)
+                    has_changed = True
+            if has_changed and not others:
+                return True
+        return False
+
+    def _is_in_file(self, frame: _Frame) -> bool:
+        self._log.seek(frame.offset)
+        self._file.seek((frame.page - 1) * self._size)
+        return self._log.read(self._size) == self._file.read(self._size)
+
+    def _commits(self) -> Iterator[tuple[int, list[_Frame]]]:
+        """How many pages the file has after each commit, and its frames."""
+        frames: list[_Frame] = []
+        number, offset = 0, _HEADER
+        while True:
+            self._log.seek(offset)
+            head = self._log.read(_FRAME_HEADER)
+            if len(head) < _FRAME_HEADER or head[8:16] != self._salts:
+                return
+            number += 1
+            page, pages_after_commit = struct.unpack(">II", head[:8])
+            frames.append(_Frame(number, page, offset + _FRAME_HEADER))
+            if pages_after_commit:
+                yield pages_after_commit, frames
+                frames = []
+            offset += _FRAME_HEADER + self._size
 
 
-def _committed(log: BinaryIO, salts: bytes, size: int) -> dict[int, _Frame]:
-    """The last frame of each page, up to the last commit."""
-    committed: dict[int, _Frame] = {}
-    pending: dict[int, _Frame] = {}
-    number = 0
-    while len(head := log.read(_FRAME_HEADER)) == _FRAME_HEADER and head[8:16] == salts:
-        number += 1
-        page, pages_after_commit = struct.unpack(">II", head[:8])
-        pending[page] = _Frame(number, log.tell())
-        if pages_after_commit:
-            committed |= pending
-            committed = {page: frame for page, frame in committed.items() if page <= pages_after_commit}
-            pending = {}
-        log.seek(size, 1)
-    return committed
+def _number(value: bytes) -> int:
+    return int.from_bytes(value)

@@ -7,16 +7,17 @@ from typing import Any
 
 from ...engine.transfer import Row, RowKind, canonical_text
 from ..sql.transfer import TABLES, SqlTransfer, column_of
+from .jobs import NEWEST_ID
 
 _ATTENTION_AT = """CASE
     WHEN ?{status} = 'processing' THEN ?{lease_until}
     WHEN ?{status} IN ('scheduled', 'retrying') THEN ?{scheduled_at} + ?{max_lateness}
 END"""
-_NEWEST_JOB = """
-    SELECT max(deleted_id, coalesce((SELECT max(id) FROM assistly_queue_jobs), 0))
-    FROM assistly_queue_newest WHERE one = 1
+_NEWEST_JOB = f"SELECT {NEWEST_ID}"
+_RAISE_NEWEST_JOB = """
+    INSERT INTO assistly_queue_newest (one, deleted_id) VALUES (1, :number)
+    ON CONFLICT (one) DO UPDATE SET deleted_id = max(deleted_id, excluded.deleted_id)
 """
-_RAISE_NEWEST_JOB = "UPDATE assistly_queue_newest SET deleted_id = max(deleted_id, :number) WHERE one = 1"
 _NEWEST = "SELECT seq FROM sqlite_sequence WHERE name = :name"
 _RAISE_NEWEST = "UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = :name"
 _FIRST_NEWEST = "INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :number)"

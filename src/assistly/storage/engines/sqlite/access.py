@@ -1,0 +1,71 @@
+"""What opening a file may change."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .driver import sqlite3
+
+_TRIES = 3
+
+
+class Access(Enum):
+    """What a storage may do to its file."""
+
+    USE = "use"
+    """Make it, switch it to WAL mode, and write to it."""
+
+    KEEP = "keep"
+    """Write to a file that is there. Its journal mode stays as it is."""
+
+    LOOK = "look"
+    """Read a file that is there. Neither the file nor its log is changed."""
+
+
+def connect_to_look(path: Path, **options: Any) -> Any:
+    """A connection of the driver that reads, and changes neither the file nor a log or journal beside it.
+
+    The last connection to a file brings the log into it and deletes it, unless it cannot write. If the log is
+    empty, there is nothing to bring, and a connection that can write leaves no files behind. Raises errors
+    of the driver.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        raw = sqlite3.connect(_uri(path), uri=True, isolation_level=None, **options)
+        try:
+            raw.execute("PRAGMA query_only = ON")
+            raw.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        except sqlite3.OperationalError as error:
+            raw.close()
+            # The log may have been deleted just now, by the last connection of another process.
+            if not tries_left or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+                raise
+        except BaseException:
+            raw.close()
+            raise
+        else:
+            break
+    return raw
+
+
+def connect_without_log(path: Path) -> Any:
+    """A connection of the driver to the file alone, as it would be if it had no log."""
+    return sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True, isolation_level=None)
+
+
+def _uri(path: Path) -> str:
+    name = quote(str(path))
+    if not any(_has_content(Path(f"{path}{end}")) for end in ("-wal", "-journal")):
+        return f"file:{name}?mode=rw"
+    # The first connection overwrites the index, and with it what was brought into the file so far.
+    index = "&readonly_shm=1" if Path(f"{path}-shm").exists() else ""
+    return f"file:{name}?mode=ro{index}"
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
