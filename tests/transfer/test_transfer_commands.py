@@ -40,9 +40,9 @@ from assistly.storage import (
 from assistly.storage.engine import BackendBase
 from assistly.storage.engine.moving import MovingBackend, moving
 from assistly.storage.settings import StorageSettings
+from assistly.storage.unfinished import COPY_COLLECTION
 from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
-from assistly.transfer.pages import PROGRESS
 from cli.conftest import run as run
 from golden.making import levels, open_postgres, open_sqlite
 from transfer.moving_rows import all_rows, answers, filled, take_event
@@ -477,7 +477,7 @@ def test_a_copy_that_was_killed_goes_on(
         arguments = [first, str(path), database_url, schema, step, str(rows)]
         ended = subprocess.run([sys.executable, "-c", _KILLED, *arguments], check=False)
         assert ended.returncode == -signal.SIGKILL
-        assert target.documents.list(PROGRESS, after=None, limit=2)
+        assert target.documents.list(COPY_COLLECTION, after=None, limit=2)
         with pytest.raises(Conflict, match="unfinished copy of old"):
             copy(source, target, identity="other")
         with pytest.raises(Conflict, match="not finished"):
@@ -495,7 +495,7 @@ def test_a_copy_that_was_killed_goes_on(
         assert all(one.source_sha256 == one.target_sha256 for name, one in report.kinds.items())
         assert all_rows(target) == all_rows(source)
         assert answers(target) == answers(source)
-        assert not target.documents.list(PROGRESS, after=None, limit=2)
+        assert not target.documents.list(COPY_COLLECTION, after=None, limit=2)
 
 
 @pytest.mark.parametrize("step", ["copy", "compare"])
@@ -555,7 +555,7 @@ def test_a_schema_is_not_copied_onto_itself_by_another_url(
         backend.migrate()
         code, _, err = run("copy", url, other)
         assert (code, "are the same storage" in err) == (1, True)
-        assert not backend.documents.list(PROGRESS, after=None, limit=1)
+        assert not backend.documents.list(COPY_COLLECTION, after=None, limit=1)
         Storage(backend, auto_prune=False).sessions.put("ann", 1)
         code, _, err = run("copy", url, other)
         assert (code, "is not empty" in err) == (1, True)

@@ -19,10 +19,11 @@ def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
     """Open the storage that the environment describes, and name it on stderr.
 
     Migrations are not applied, and a database is not made, unless `create`. It imports here, so that `--help`
-    is fast. Raises ConfigurationError if there is no database.
+    is fast. Raises ConfigurationError if there is no database, or a copy into it is not finished.
     """
     from assistly.storage.factory import build_storage
     from assistly.storage.settings import load_settings
+    from assistly.storage.unfinished import require_finished
 
     settings = load_settings()
     place = storage_place(settings)
@@ -32,6 +33,7 @@ def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
     out.remark(f"storage: {place}")
     with build_storage(settings, auto_prune=False) as storage:
         storage.ping()
+        require_finished(storage)
         yield storage
 
 

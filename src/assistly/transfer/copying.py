@@ -15,10 +15,10 @@ from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row
 from assistly.storage.engine.values import Document, JsonText
 from assistly.storage.errors import ConfigurationError, Conflict, StorageCorrupt
+from assistly.storage.unfinished import COPY_COLLECTION, COPY_KEY
 from assistly.storage.validation import canonical
 
 from .pages import (
-    PROGRESS,
     Closing,
     Page,
     Progress,
@@ -30,8 +30,7 @@ from .pages import (
     require_whole,
 )
 
-_COPY = "copy"
-_OWN: tuple[Row, Row] = ((PROGRESS, ""), (PROGRESS, "\U0010ffff"))
+_OWN: tuple[Row, Row] = ((COPY_COLLECTION, ""), (COPY_COLLECTION, "\U0010ffff"))
 _MOST = 1000
 
 
@@ -131,7 +130,7 @@ class _Resumption:
     @classmethod
     def begin(cls, target: MovingBackend, identity: str) -> _Resumption:
         with target.transaction() as tx:
-            found = tx.documents.get(PROGRESS, _COPY, lock=True)
+            found = tx.documents.get(COPY_COLLECTION, COPY_KEY, lock=True)
             if found is not None:
                 if found.data["source"] != identity:
                     raise Conflict(
@@ -141,17 +140,17 @@ class _Resumption:
                 return cls(target, found, is_resumed=True)
             require_empty(_view(tx), target)
             data: dict[str, Any] = {"source": identity, "id": uuid.uuid4().hex, "done": {}}
-            made = tx.documents.put(PROGRESS, _COPY, _text(data), expected_version=0, now=tx.now())
+            made = tx.documents.put(COPY_COLLECTION, COPY_KEY, _text(data), expected_version=0, now=tx.now())
             if made is None:
                 raise _rivals(target)
             return cls(target, made, is_resumed=False)
 
     def require_other(self, source: MovingBackend) -> None:
         """Raise Conflict if the source is the target, of which the name may be another one."""
-        found = source.documents.get(PROGRESS, _COPY)
+        found = source.documents.get(COPY_COLLECTION, COPY_KEY)
         if found is not None and found.data.get("id") == self._data.get("id"):
             if not self.is_resumed:
-                self._target.documents.delete(PROGRESS, _COPY)
+                self._target.documents.delete(COPY_COLLECTION, COPY_KEY)
             raise Conflict(f"{source!r} and {self._target!r} are the same storage")
 
     def after(self, kind: str) -> Row | None:
@@ -165,7 +164,9 @@ class _Resumption:
             _write(_view(tx), page.kind, page.rows, page.after, page.through)
             done = {**self._data["done"], page.kind: list(page.through or ())}
             data = {**self._data, "done": done}
-            put = tx.documents.put(PROGRESS, _COPY, _text(data), expected_version=self._version, now=tx.now())
+            put = tx.documents.put(
+                COPY_COLLECTION, COPY_KEY, _text(data), expected_version=self._version, now=tx.now()
+            )
             if put is None:
                 raise _rivals(self._target)
         self._data, self._version = data, put.version
@@ -178,14 +179,14 @@ class _Resumption:
     def end(self, closing: Closing) -> None:
         """Make the target a storage that may be used."""
         with self._going_on() as tx:
-            tx.documents.delete(PROGRESS, _COPY)
+            tx.documents.delete(COPY_COLLECTION, COPY_KEY)
             closing(Storage(tx, auto_prune=False))
 
     @contextmanager
     def _going_on(self) -> Iterator[StorageBackend]:
         """A transaction on the target. Raises Conflict if another process has gone on with the copy."""
         with self._target.transaction() as tx:
-            found = tx.documents.get(PROGRESS, _COPY, lock=True)
+            found = tx.documents.get(COPY_COLLECTION, COPY_KEY, lock=True)
             if found is None or found.version != self._version:
                 raise _rivals(self._target)
             yield tx
@@ -267,7 +268,7 @@ def _write(
 
 
 def _is_own(kind: str, row: Row) -> bool:
-    return kind == "documents" and row[0] == PROGRESS
+    return kind == "documents" and row[0] == COPY_COLLECTION
 
 
 def _is_more(target: MovingBackend, kind: str, after: Row | None) -> bool:

@@ -10,9 +10,7 @@ from assistly.storage import Storage
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row, row_line
 from assistly.storage.errors import Conflict
-
-PROGRESS = "transfer"
-"""The collection of the document that a copy keeps in its target until it is done."""
+from assistly.storage.unfinished import COPY_COLLECTION
 
 _MOST_ROWS = 4000
 _FIRST_ROWS = 10
@@ -89,7 +87,7 @@ def _newest(backend: MovingBackend, kind: str) -> int:
 def _without_progress(kind: str, rows: Sequence[Row]) -> Sequence[Row]:
     if kind != "documents":
         return rows
-    return [row for row in rows if row[0] != PROGRESS]
+    return [row for row in rows if row[0] != COPY_COLLECTION]
 
 
 def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -> None:
@@ -97,7 +95,7 @@ def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -
 
     `engine` is the one that the message names (default: `backend`, which may be a transaction of it).
     """
-    if backend.documents.list(PROGRESS, after=None, limit=1):
+    if backend.documents.list(COPY_COLLECTION, after=None, limit=1):
         raise Conflict(
             f"a copy into {engine or backend!r} is not finished: finish it first, with the same command again"
         )
