@@ -16,7 +16,7 @@ _MOST_ROWS = 4000
 _FIRST_ROWS = 10
 _BYTES = 4 * 2**20
 _SAMPLE = 50
-_CONSECUTIVE = ("events", "jobs")
+CONSECUTIVE = ("events", "jobs")
 """The kinds of which the keys are numbers that are given out one after another."""
 
 Step = Literal["copy", "compare", "export", "check", "import"]
@@ -71,7 +71,7 @@ def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Ite
         last = ROW_KINDS[kind].key(rows[-1])
         page = Page(kind, after, _without_progress(kind, rows))
         page.through = last
-        if expected is None and kind in _CONSECUTIVE:
+        if expected is None and kind in CONSECUTIVE:
             expected = _newest(backend, kind) - rows[0][0] + 1
         page.expected = expected
         yield page
