@@ -233,3 +233,13 @@ def test_a_copy_that_failed_while_it_rewrote_goes_on(tmp_path: Path) -> None:
     assert (report.resumed, report.repaired) == (True, 0)
     assert all_rows(target) == all_rows(source)
     source.close()
+
+
+def test_a_record_that_both_made_since() -> None:
+    """The later one of the source does not replace that of the target."""
+    source, target = MemoryBackend(), MemoryBackend()
+    prepare(source, target, identity="old")
+    for backend in (target, source):
+        Storage(backend, auto_prune=False).sessions.put("zed", 1)
+    with pytest.raises(Conflict, match="in sessions, zed is not as it was copied"):
+        copy(source, target, identity="old")
