@@ -41,9 +41,9 @@ from assistly.storage.engine import BackendBase
 from assistly.storage.engine.moving import MovingBackend, moving
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.settings import StorageSettings
+from assistly.storage.unfinished import COPY_COLLECTION
 from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
-from assistly.transfer.pages import PROGRESS
 from cli.conftest import run as run
 from golden.making import levels, open_postgres, open_sqlite
 from transfer.moving_rows import all_rows, answers, filled, take_event
@@ -169,7 +169,25 @@ def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: st
     assert records(Path("back.db")) == records(old)
     code, _, err = run("copy", str(old), "back.db")
     assert code == 1
-    assert "is not empty" in err
+    assert f"assistly: sqlite {old.with_name('back.db')} is not empty, it has documents: give an empty" in err
+    for target, place in (
+        ("again.db", f"sqlite {old.with_name('again.db')}"),
+        (None, "postgres postgresql://"),
+    ):
+        command = ("copy", str(old), target or f"{database_url}#{schema}_2")
+        try:
+            assert run(*command)[0] == 0
+            code, _, err = run(*command)
+        finally:
+            drop(database_url, f"{schema}_2")
+        assert code == 1
+        assert f"assistly: {place}" in err
+        assert f" holds a finished copy of sqlite {old}, made at 2" in err
+
+
+def drop(database_url: str, schema: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE'.encode())
 
 
 class Shelf(MemoryBackend):
@@ -212,6 +230,37 @@ def test_to_a_plug_in_and_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPa
         ("old.db", "memory", 1, "TARGET: the engine memory lives in one process"),
         ("old.db", "sqlite://canary:canary@host/x", 1, "TARGET: a value that may contain a password is no"),
         ("old.db", "bot:canary@host/db", 1, "TARGET: sqlite_path (SQLITE_PATH): an address of Postgres"),
+        (
+            "old.db",
+            "postgres//bot:canary@host/db",
+            1,
+            "TARGET: sqlite_path (SQLITE_PATH): an address of Postg",
+        ),
+        (
+            "old.db",
+            "jdbc:postgresql://canary/db",
+            1,
+            "TARGET: sqlite_path (SQLITE_PATH): an address of Postgr",
+        ),
+        ("old.db", "postgresql//canary/db", 1, "TARGET: sqlite_path (SQLITE_PATH): an address of Postgres"),
+        (
+            "old.db",
+            "//bot:canary@host/db",
+            1,
+            "TARGET: sqlite_path (SQLITE_PATH): the address of a server is",
+        ),
+        (
+            "old.db",
+            "db/bot:canary@host",
+            1,
+            "TARGET: sqlite_path (SQLITE_PATH): the address of a server",
+        ),
+        (
+            "x:mysql://canary",
+            "new.db",
+            1,
+            "SOURCE: sqlite_path (SQLITE_PATH): the address of a server",
+        ),
         ("old.db", "postgresql://bot:can@canary@host/db", 1, "TARGET: DATABASE_URL has an @ besides"),
         ("old.db", "postgresql://bot:a#canary@host/db", 1, "TARGET: DATABASE_URL has a bad port"),
         ("old.db", "postgresql://bot:canary@/db?canary=canary", 1, "TARGET: DATABASE_URL is no Postgres URL"),
@@ -488,7 +537,7 @@ def test_a_copy_that_was_killed_goes_on(
         arguments = [first, str(path), database_url, schema, step, str(rows)]
         ended = subprocess.run([sys.executable, "-c", _KILLED, *arguments], check=False)
         assert ended.returncode == -signal.SIGKILL
-        assert target.documents.list(PROGRESS, after=None, limit=2)
+        assert target.documents.list(COPY_COLLECTION, after=None, limit=2)
         with pytest.raises(Conflict, match="unfinished copy of old"):
             copy(source, target, identity="other")
         with pytest.raises(Conflict, match="not finished"):
@@ -506,7 +555,7 @@ def test_a_copy_that_was_killed_goes_on(
         assert all(one.source_sha256 == one.target_sha256 for name, one in report.kinds.items())
         assert all_rows(target) == all_rows(source)
         assert answers(target) == answers(source)
-        assert not target.documents.list(PROGRESS, after=None, limit=2)
+        assert not target.documents.list(COPY_COLLECTION, after=None, limit=2)
 
 
 @pytest.mark.parametrize("step", ["copy", "compare"])
@@ -566,7 +615,7 @@ def test_a_schema_is_not_copied_onto_itself_by_another_url(
         backend.migrate()
         code, _, err = run("copy", url, other)
         assert (code, "are the same storage" in err) == (1, True)
-        assert not backend.documents.list(PROGRESS, after=None, limit=1)
+        assert not backend.documents.list(COPY_COLLECTION, after=None, limit=1)
         Storage(backend, auto_prune=False).sessions.put("ann", 1)
         code, _, err = run("copy", url, other)
         assert (code, "is not empty" in err) == (1, True)

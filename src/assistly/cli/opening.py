@@ -20,12 +20,14 @@ def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
     """Open the storage that the environment describes, and name it on stderr.
 
     Migrations are not applied, and a database is not made, unless `create`. It imports here, so that `--help`
-    is fast. Raises ConfigurationError if there is no database, and MigrationError if it lacks migrations.
+    is fast. Raises ConfigurationError if there is no database, or a copy into it is not finished, and
+    MigrationError if it lacks migrations.
     """
     from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.errors import MigrationError
     from assistly.storage.factory import build_storage
     from assistly.storage.settings import load_settings
+    from assistly.storage.unfinished import require_finished
 
     settings = load_settings()
     place = storage_place(settings)
@@ -38,6 +40,7 @@ def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
             storage.ping()
         except PendingMigrations as error:
             raise MigrationError(_advice(error, settings, place)) from None
+        require_finished(storage)
         yield storage
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from ast import literal_eval
+from contextlib import suppress
 from urllib.parse import unquote
 
 HIDDEN = "a value that may contain a password"
@@ -13,6 +15,9 @@ _URL = re.compile(r"\s*(?P<scheme>[a-z][a-z0-9+.-]+):(?P<rest>.*)", re.IGNORECAS
 _CONNINFO = re.compile(
     r"\s*(?:(?:host|hostaddr|port|dbname|user|password|service|sslmode)\s*=|[^/\s:]+:[^/\s]*@)", re.IGNORECASE
 )
+# What looks like a part of a URL: ://, user:password@host, or the name of Postgres before two slashes.
+_ADDRESS = re.compile(r"://|:[^\s/]*@|^\s*postgres(ql)?:*//", re.IGNORECASE)
+_BACKEND = re.compile(r"(\w+?)Backend\((.*)\)", re.DOTALL)
 _EXAMPLE = "give the path of a file, such as data/assistly.db"
 
 
@@ -41,13 +46,20 @@ def path_problem(text: str) -> str | None:
     scheme = found["scheme"].lower() if found else ""
     if found and scheme.partition("+")[0] in ("sqlite", "sqlite3", "file"):
         return _of_url(scheme, found["rest"])
-    if (found and scheme.startswith("postgres")) or _CONNINFO.match(text):
+    is_address = _ADDRESS.search(text) is not None
+    if (
+        (found and scheme.startswith("postgres"))
+        or _CONNINFO.match(text)
+        or (is_address and "postgres" in text)
+    ):
         return (
             "an address of Postgres is not the path of a file: for Postgres set STORAGE_ENGINE=postgres and "
             f"DATABASE_URL, for SQLite {_EXAMPLE}"
         )
     if found and found["rest"].startswith("/"):
         return f"a URL ({scheme}:) is not the path of a file: {_EXAMPLE}"
+    if is_address:
+        return f"the address of a server is not the path of a file: {_EXAMPLE}"
     return None
 
 
@@ -62,3 +74,14 @@ def _of_url(scheme: str, rest: str) -> str:
     if may_hold_password(path):
         return f"a URL ({scheme}:) is not the path of a file: write the path alone"
     return f"a URL ({scheme}:) is not the path of a file: write the path alone, {path!r}"
+
+
+def place_of(backend: object) -> str:
+    """An engine and where its data is, as people are told: `sqlite /path` for `SqliteBackend('/path')`."""
+    found = _BACKEND.fullmatch(repr(backend))
+    if found is None:
+        return repr(backend)
+    where = found[2]
+    with suppress(ValueError, SyntaxError):
+        where = str(literal_eval(where))
+    return f"{found[1].lower()} {where}".rstrip()

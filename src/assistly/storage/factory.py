@@ -9,6 +9,7 @@ from .errors import ConfigurationError
 from .plugins import ENGINES, engine_names, load_plug_in
 from .settings import SettingsKeywords, StorageSettings, load_settings
 from .storage import Storage
+from .unfinished import require_finished
 from .variables import shown_setting
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ def open_storage(
     engine's clock). With `auto_prune` the storage prunes once a minute while it is in use.
 
     It connects to the engine and applies pending migrations before it returns. Raises ConfigurationError
-    for wrong settings, StorageUnavailable if the engine does not answer, and MigrationError if the schema
-    does not match this version, or lacks migrations and STORAGE_AUTO_MIGRATE is false.
+    for wrong settings and for the target of a copy that is not finished, StorageUnavailable if the engine
+    does not answer, and MigrationError if the schema does not match this version, or lacks migrations and
+    STORAGE_AUTO_MIGRATE is false.
     """
     storage = build_storage(load_settings(settings), clock=clock, auto_prune=auto_prune)
     try:
         storage.ping()
+        require_finished(storage)
     except BaseException:
         storage.close()
         raise

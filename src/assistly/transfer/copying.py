@@ -7,18 +7,20 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from assistly.storage import Storage
+from assistly.storage.addresses import place_of
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.protocol import StorageBackend
-from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row
+from assistly.storage.engine.transfer import MARKS, NUMBERED, ROW_KINDS, Row
 from assistly.storage.engine.values import Document, JsonText
 from assistly.storage.errors import ConfigurationError, Conflict, StorageCorrupt
+from assistly.storage.unfinished import COPY_COLLECTION, COPY_KEY
 from assistly.storage.validation import canonical
 
 from .pages import (
-    PROGRESS,
+    CONSECUTIVE,
     Closing,
     Page,
     Progress,
@@ -30,9 +32,22 @@ from .pages import (
     require_whole,
 )
 
-_COPY = "copy"
-_OWN: tuple[Row, Row] = ((PROGRESS, ""), (PROGRESS, "\U0010ffff"))
+_OWN: tuple[Row, Row] = ((COPY_COLLECTION, ""), (COPY_COLLECTION, "\U0010ffff"))
+COPY_EVENT = "operator.copy"
+"""The type of the event that `assistly copy` leaves in its target."""
+
 _MOST = 1000
+_FEW = 20
+_GROWING = {
+    "documents": ("updated_at",),
+    "sessions": ("updated_at",),
+    "approvals": ("sequence", "decided_at"),
+    "idempotency": ("sequence", "completed"),
+    "locks": ("fence",),
+    "snapshots": ("updated_at",),
+    "jobs": ("claim", "updated_at"),
+}
+"""Columns that only grow while a record is used, the most important first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +62,7 @@ class CopiedKind:
 @dataclass(frozen=True, slots=True)
 class CopyReport:
     """What a copy did. `resumed`: it went on with an earlier one. `repaired`: rows that were written again
-    since the source had changed meanwhile. `held`: nobody wrote to the source in the last step."""
+    or deleted since the source had changed meanwhile. `held`: nobody wrote to the source in the last step."""
 
     resumed: bool
     held: bool
@@ -82,17 +97,21 @@ def copy(
     `identity` names the source: a copy that was interrupted goes on if it is called with the same one.
     `closing` may write more to the target, after the comparison.
 
-    Raises Conflict if the target is not empty, and holds no unfinished copy of this source, and if the two
-    are the same storage.
+    Raises Conflict if the target is not empty, and holds no unfinished copy of this source, if somebody else
+    has written to it since the copy began, and if the two are the same storage.
     """
     state = _first_pass(source, target, identity, progress)
     with ExitStack() as stack:
         view, is_held = _last_view(stack, source, hold_writers=hold_writers)
-        repaired = 0
+        state.require_no_new_numbers()
         kinds: dict[str, CopiedKind] = {}
+        differing: list[_Range] = []
         for kind in ROW_KINDS:
-            kinds[kind], changed = _compare_kind(view, target, kind, state, progress)
-            repaired += changed
+            kinds[kind] = _compare_kind(view, target, kind, state, differing, progress)
+        # Only now, so that nothing is overwritten if somebody else has written to the target. The numbers
+        # first: they tell that from what is written here, if this is interrupted.
+        differing.sort(key=lambda each: each.kind != MARKS)
+        repaired = sum(_repair(view, target, each, state) for each in differing)
         # Before the writers of the source go on: from here on the target is whole.
         state.end(closing)
     return CopyReport(state.is_resumed, is_held, repaired, kinds)
@@ -104,10 +123,15 @@ def _first_pass(
     require_whole(source)
     state = _Resumption.begin(target, identity)
     state.require_other(source)
+    kinds = [kind for kind in ROW_KINDS if kind != MARKS]
+    state.require_no_new_numbers()
+    for kind in kinds:
+        state.require_nothing_beyond(kind)
     with source.snapshot() as view:
-        for kind in ROW_KINDS:
-            if kind != MARKS:
-                _copy_kind(view, kind, state, progress)
+        # So that what others write to the target has other numbers than what is copied.
+        state.write(MARKS, sorted(view.read_rows(MARKS, after=None, limit=_MOST)), None, None)
+        for kind in kinds:
+            _copy_kind(view, kind, state, progress)
     return state
 
 
@@ -131,117 +155,215 @@ class _Resumption:
     @classmethod
     def begin(cls, target: MovingBackend, identity: str) -> _Resumption:
         with target.transaction() as tx:
-            found = tx.documents.get(PROGRESS, _COPY, lock=True)
+            found = tx.documents.get(COPY_COLLECTION, COPY_KEY, lock=True)
             if found is not None:
                 if found.data["source"] != identity:
                     raise Conflict(
-                        f"{target!r} holds an unfinished copy of {found.data['source']}: go on with that "
-                        "one, or give an empty database"
+                        f"{place_of(target)} holds an unfinished copy of {found.data['source']}: go on with "
+                        "that one, or give an empty database"
                     )
                 return cls(target, found, is_resumed=True)
+            _require_no_finished_copy(tx, target)
             require_empty(_view(tx), target)
             data: dict[str, Any] = {"source": identity, "id": uuid.uuid4().hex, "done": {}}
-            made = tx.documents.put(PROGRESS, _COPY, _text(data), expected_version=0, now=tx.now())
+            made = tx.documents.put(COPY_COLLECTION, COPY_KEY, _text(data), expected_version=0, now=tx.now())
             if made is None:
                 raise _rivals(target)
             return cls(target, made, is_resumed=False)
 
     def require_other(self, source: MovingBackend) -> None:
         """Raise Conflict if the source is the target, of which the name may be another one."""
-        found = source.documents.get(PROGRESS, _COPY)
+        found = source.documents.get(COPY_COLLECTION, COPY_KEY)
         if found is not None and found.data.get("id") == self._data.get("id"):
             if not self.is_resumed:
-                self._target.documents.delete(PROGRESS, _COPY)
-            raise Conflict(f"{source!r} and {self._target!r} are the same storage")
+                self._target.documents.delete(COPY_COLLECTION, COPY_KEY)
+            raise Conflict(f"{place_of(source)} and {place_of(self._target)} are the same storage")
 
     def after(self, kind: str) -> Row | None:
         """The key of the last row that is written; None for none."""
         found = self._data["done"].get(kind)
         return None if found is None else tuple(found)
 
-    def write(self, page: Page) -> None:
-        """Write a page, and how far the copy is then: both or nothing."""
-        with self._target.transaction() as tx:
-            _write(_view(tx), page.kind, page.rows, page.after, page.through)
-            done = {**self._data["done"], page.kind: list(page.through or ())}
+    def require_nothing_beyond(self, kind: str) -> None:
+        """Raise Conflict if the target has rows after those that the copy has written."""
+        for row in _target_rows(self._target, kind, self.after(kind), None):
+            self.refuse(kind, row)
+
+    def require_no_new_numbers(self) -> None:
+        """Raise Conflict if the target has given numbers out."""
+        known = self._data.get("marks", {})
+        stored: dict[str, Any] = dict(self._target.read_rows(MARKS, after=None, limit=_MOST))
+        for kind in NUMBERED:
+            copied = self.after(kind) if kind in CONSECUTIVE else None
+            if known and (stored[kind] or 0) > max([known[kind] or 0, *(copied or ())]):
+                self._refuse(f"{kind} has given out the number {stored[kind]}")
+
+    def refuse(self, kind: str, row: Row) -> NoReturn:
+        """Raise Conflict for a row that the source cannot have had."""
+        key = ", ".join(str(value)[:80] for value in ROW_KINDS[kind].key(row))
+        self._refuse(f"in {kind}, {key} is not as it was copied")
+
+    def _refuse(self, what: str) -> NoReturn:
+        with self._going_on():  # another copy may have finished it meanwhile
+            raise Conflict(
+                f"somebody else has written to {place_of(self._target)} since the copy began: {what}. "
+                "Nothing of that was overwritten. Look whether anything was published from there, then empty "
+                "it and copy again"
+            )
+
+    def write(self, kind: str, rows: Sequence[Row], after: Row | None, through: Row | None) -> None:
+        """Write a range of rows, and how far the copy is then: both or nothing."""
+        with self._going_on() as tx:
+            _write(_view(tx), kind, rows, after, through)
+            done = self._data["done"]
+            if through is not None and through > (self.after(kind) or ()):
+                done = {**done, kind: list(through)}
             data = {**self._data, "done": done}
-            put = tx.documents.put(PROGRESS, _COPY, _text(data), expected_version=self._version, now=tx.now())
+            if kind == MARKS:
+                data["marks"] = dict(rows)
+            put = tx.documents.put(
+                COPY_COLLECTION, COPY_KEY, _text(data), expected_version=self._version, now=tx.now()
+            )
             if put is None:
                 raise _rivals(self._target)
         self._data, self._version = data, put.version
 
-    def repair(self, kind: str, rows: Sequence[Row], after: Row | None, through: Row | None) -> None:
-        """Write a range of rows once more."""
-        with self._going_on() as tx:
-            _write(_view(tx), kind, rows, after, through)
-
     def end(self, closing: Closing) -> None:
         """Make the target a storage that may be used."""
         with self._going_on() as tx:
-            tx.documents.delete(PROGRESS, _COPY)
+            tx.documents.delete(COPY_COLLECTION, COPY_KEY)
             closing(Storage(tx, auto_prune=False))
 
     @contextmanager
     def _going_on(self) -> Iterator[StorageBackend]:
         """A transaction on the target. Raises Conflict if another process has gone on with the copy."""
         with self._target.transaction() as tx:
-            found = tx.documents.get(PROGRESS, _COPY, lock=True)
+            found = tx.documents.get(COPY_COLLECTION, COPY_KEY, lock=True)
             if found is None or found.version != self._version:
                 raise _rivals(self._target)
             yield tx
 
 
+def _require_no_finished_copy(tx: StorageBackend, target: MovingBackend) -> None:
+    """Raise Conflict if `assistly copy` has left its event in the target."""
+    for event in tx.events.list(event_type=COPY_EVENT, before=None, limit=1):
+        source = event.payload.get("source") if isinstance(event.payload, dict) else None
+        raise Conflict(
+            f"{place_of(target)} holds a finished copy of {source}, made at "
+            f"{event.created_at:%Y-%m-%d %H:%M:%S} UTC. Nothing was written. To copy again, give an empty "
+            "database"
+        )
+
+
 def _copy_kind(source: MovingBackend, kind: str, state: _Resumption, progress: Progress) -> None:
     for page in pages(source, kind, after=state.after(kind)):
-        state.write(page)
+        state.require_nothing_beyond(kind)
+        state.write(kind, page.rows, page.after, page.through)
         progress("copy", kind, len(page.rows), page.expected)
 
 
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """A range of keys in which the two sides differ. `rows`: how many the source has there. `changed`: how
+    many differ."""
+
+    kind: str
+    after: Row | None
+    through: Row | None
+    rows: int
+    changed: int
+
+
 def _compare_kind(
-    source: MovingBackend, target: MovingBackend, kind: str, state: _Resumption, progress: Progress
-) -> tuple[CopiedKind, int]:
-    """Compare page by page, and write again what differs. Returns the digests, and how many were written."""
-    digests = hashlib.sha256(), hashlib.sha256()
-    rows = repaired = 0
+    source: MovingBackend,
+    target: MovingBackend,
+    kind: str,
+    state: _Resumption,
+    differing: list[_Range],
+    progress: Progress,
+) -> CopiedKind:
+    """Compare page by page, and add the ranges that differ. They are counted as they will be.
+
+    Raises Conflict for a row of the target that the source cannot have had.
+    """
+    digest = hashlib.sha256()
+    rows = 0
     after: Row | None = None
     for page in pages(source, kind):
-        if kind == MARKS:
-            # Always: the rows alone may make the numbers look right, and yet they would be given out again.
-            state.repair(kind, page.rows, page.after, page.through)
-        found = _lines(target, page)
-        if found is None:
-            state.repair(kind, page.rows, page.after, page.through)
-            repaired += len(page.rows)
-            found = _lines(target, page)
-            if found is None:
-                raise StorageCorrupt(
-                    f"the {kind} that are read back from {target!r} are not those of the source"
-                )
-        digests[0].update(b"".join(page.lines))
-        digests[1].update(found)
+        if kind == MARKS or not _is_same(target, page):
+            # Marks always: the rows alone may make the numbers look right, and yet they would be given out
+            # again.
+            changed = 0 if kind == MARKS else _changed_rows(target, page, page.through, state)
+            differing.append(_Range(kind, page.after, page.through, len(page.rows), changed))
+        digest.update(b"".join(page.lines))
         rows += len(page.rows)
         after = page.through
         progress("compare", kind, len(page.rows), page.expected)
-    if kind != MARKS and _is_more(target, kind, after):
-        state.repair(kind, [], after, None)
-    return CopiedKind(rows, digests[0].hexdigest(), digests[1].hexdigest()), repaired
+    if kind != MARKS and (changed := _changed_rows(target, Page(kind, after, []), None, state)):
+        differing.append(_Range(kind, after, None, 0, changed))
+    return CopiedKind(rows, digest.hexdigest(), digest.hexdigest())
 
 
-def _lines(target: MovingBackend, page: Page) -> bytes | None:
-    """The lines of the target's rows in the range of a page; None if they differ from the page's."""
+def _changed_rows(target: MovingBackend, page: Page, through: Row | None, state: _Resumption) -> int:
+    """Count the rows that differ from the page's with page.after < key <= through.
+
+    Raises Conflict for one of the target that the source cannot have had.
+    """
+    kind = ROW_KINDS[page.kind]
+    missing = {kind.key(row): row for row in page.rows}
+    done = state.after(page.kind) or ()
+    changed = 0
+    for row in _target_rows(target, page.kind, page.after, through):
+        expected = missing.pop(kind.key(row), None)
+        if row == expected:
+            continue
+        if _is_ahead(page.kind, row, expected) or (expected is None and kind.key(row) > done):
+            state.refuse(page.kind, row)
+        changed += 1
+    return changed + len(missing)
+
+
+def _is_ahead(kind: str, row: Row, expected: Row | None) -> bool:
+    """Whether a row of the target is newer than that of the source."""
+    if expected is None:
+        return False
+    columns = [ROW_KINDS[kind].place(name) for name in _GROWING.get(kind, ())]
+    return [row[column] or 0 for column in columns] > [expected[column] or 0 for column in columns]
+
+
+def _repair(source: MovingBackend, target: MovingBackend, each: _Range, state: _Resumption) -> int:
+    """Write a range again, read it back, and return how many rows of it differed."""
+    rows = source.read_rows(each.kind, after=each.after, limit=each.rows) if each.rows else []
+    page = Page(each.kind, each.after, sorted(rows) if each.kind == MARKS else rows)
+    state.write(each.kind, page.rows, each.after, each.through)
+    if each.rows and not _is_same(target, page):
+        raise StorageCorrupt(
+            f"the {each.kind} that are read back from {place_of(target)} are not those of the source"
+        )
+    return each.changed
+
+
+def _is_same(target: MovingBackend, page: Page) -> bool:
+    """Whether the target has the same lines in the range of a page."""
     if page.kind == MARKS:
-        stored = sorted(target.read_rows(MARKS, after=None, limit=_MOST))
-        return b"".join(page.lines) if _same_marks(page.rows, stored) else None
+        return _same_marks(page.rows, target.read_rows(MARKS, after=None, limit=_MOST))
     rows = target.read_rows(page.kind, after=page.after, limit=len(page.rows) + 2)
     through = page.through or ()
     kind = ROW_KINDS[page.kind]
-    read = Page(
-        page.kind,
-        page.after,
-        [row for row in rows if kind.key(row) <= through and not _is_own(page.kind, row)],
-    )
-    lines = b"".join(read.lines)
-    return lines if lines == b"".join(page.lines) else None
+    read = [row for row in rows if kind.key(row) <= through and not _is_own(page.kind, row)]
+    return b"".join(Page(page.kind, page.after, read).lines) == b"".join(page.lines)
+
+
+def _target_rows(target: MovingBackend, kind: str, after: Row | None, through: Row | None) -> Iterator[Row]:
+    """The rows of the target with after < key <= through (None: without an end)."""
+    limit = _FEW
+    while rows := target.read_rows(kind, after=after, limit=limit):
+        for row in rows:
+            after = ROW_KINDS[kind].key(row)
+            if through is not None and after > through:
+                return
+            if not _is_own(kind, row):
+                yield row
 
 
 def _same_marks(source: Any, stored: Any) -> bool:
@@ -267,12 +389,7 @@ def _write(
 
 
 def _is_own(kind: str, row: Row) -> bool:
-    return kind == "documents" and row[0] == PROGRESS
-
-
-def _is_more(target: MovingBackend, kind: str, after: Row | None) -> bool:
-    rows = target.read_rows(kind, after=after, limit=2)
-    return any(not _is_own(kind, row) for row in rows)
+    return kind == "documents" and row[0] == COPY_COLLECTION
 
 
 def _view(tx: Any) -> MovingBackend:
@@ -285,4 +402,4 @@ def _text(value: Any) -> JsonText:
 
 
 def _rivals(target: MovingBackend) -> Conflict:
-    return Conflict(f"another process copies into {target!r} at the same time: let one of them do it")
+    return Conflict(f"another process copies into {place_of(target)} at the same time: let one of them do it")

@@ -7,18 +7,17 @@ from functools import cached_property
 from typing import Any, Literal
 
 from assistly.storage import Storage
+from assistly.storage.addresses import place_of
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row, row_line
 from assistly.storage.errors import Conflict
-
-PROGRESS = "transfer"
-"""The collection of the document that a copy keeps in its target until it is done."""
+from assistly.storage.unfinished import COPY_COLLECTION
 
 _MOST_ROWS = 4000
 _FIRST_ROWS = 10
 _BYTES = 4 * 2**20
 _SAMPLE = 50
-_CONSECUTIVE = ("events", "jobs")
+CONSECUTIVE = ("events", "jobs")
 """The kinds of which the keys are numbers that are given out one after another."""
 
 Step = Literal["copy", "compare", "export", "check", "import"]
@@ -73,7 +72,7 @@ def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Ite
         last = ROW_KINDS[kind].key(rows[-1])
         page = Page(kind, after, _without_progress(kind, rows))
         page.through = last
-        if expected is None and kind in _CONSECUTIVE:
+        if expected is None and kind in CONSECUTIVE:
             expected = _newest(backend, kind) - rows[0][0] + 1
         page.expected = expected
         yield page
@@ -89,7 +88,7 @@ def _newest(backend: MovingBackend, kind: str) -> int:
 def _without_progress(kind: str, rows: Sequence[Row]) -> Sequence[Row]:
     if kind != "documents":
         return rows
-    return [row for row in rows if row[0] != PROGRESS]
+    return [row for row in rows if row[0] != COPY_COLLECTION]
 
 
 def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -> None:
@@ -97,9 +96,9 @@ def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -
 
     `engine` is the one that the message names (default: `backend`, which may be a transaction of it).
     """
-    if backend.documents.list(PROGRESS, after=None, limit=1):
+    if backend.documents.list(COPY_COLLECTION, after=None, limit=1):
         raise Conflict(
-            f"a copy into {engine or backend!r} is not finished: finish it first, with the same command again"
+            f"a copy into {place_of(engine or backend)} is not finished: finish it first, with the same command again"
         )
 
 
@@ -109,7 +108,7 @@ def require_empty(backend: MovingBackend, engine: MovingBackend) -> None:
     for kind in ROW_KINDS:
         if kind != MARKS and backend.read_rows(kind, after=None, limit=1):
             raise Conflict(
-                f"{engine!r} is not empty, it has {kind}: give an empty database. Nothing was written"
+                f"{place_of(engine)} is not empty, it has {kind}: give an empty database. Nothing was written"
             )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from assistly.storage.errors import StorageClosed, StorageError
 from assistly.storage.records import JobStatus
+from assistly.storage.unfinished import require_finished
 
 from .budgets import PlatformBudgets
 from .claimed_jobs import ClaimedJob, ClaimedJobs
@@ -132,11 +133,6 @@ class WorkerLoop:
     def run(self, on_end: Callable[[], None]) -> None:
         """Work until `stop`. Call `on_end` when nothing more is claimed, then wait for the running jobs."""
         self._runtime.start("assistly-worker-wait", self._wait_for_jobs)
-        self._upkeep.start()
-        if self._storage.worker_maintains:
-            self._maintenance.start()
-        if self._reconciler.has_checks:
-            self._checks.start()
         self._run(self._loop, on_end)
 
     def run_until_idle(self, on_end: Callable[[], None]) -> None:
@@ -177,6 +173,12 @@ class WorkerLoop:
             self._finish()
 
     def _loop(self) -> None:
+        self._await_usable()
+        self._upkeep.start()
+        if self._storage.worker_maintains:
+            self._maintenance.start()
+        if self._reconciler.has_checks:
+            self._checks.start()
         while not self._must_end:
             try:
                 claimed = self._claim_all()
@@ -185,7 +187,20 @@ class WorkerLoop:
                 claimed, self._nothing_new = 0, True
             self._rest(found=claimed > 0)
 
+    def _await_usable(self) -> None:
+        """Raise ConfigurationError if nobody may work on the storage. Wait until it answers, or `stop`."""
+        while not self._must_end:
+            try:
+                require_finished(self._storage)
+            except TRANSIENT as error:
+                logger.warning("nothing can be claimed now: %s", error)
+                self._receive(self._backoff.next())
+            else:
+                self._backoff.reset()
+                return
+
     def _drain(self) -> None:
+        require_finished(self._storage)
         self._storage.schedules.run()
         self._reconciler.round(whole=True)
         while not self._must_end and (self._claim_all() or self._running):

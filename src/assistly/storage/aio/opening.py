@@ -13,6 +13,7 @@ from ..errors import InvalidValue
 from ..factory import build_storage
 from ..settings import SettingsKeywords, StorageSettings, load_settings
 from ..storage import Storage
+from ..unfinished import require_finished
 from .storage import AsyncStorage
 
 
@@ -66,6 +67,7 @@ class AsyncOpening(Awaitable[AsyncStorage]):
         storage = AsyncStorage(built, threads=settings.pool_size)
         try:
             await storage.ping()
+            await storage._calls.run(partial(require_finished, built))
         except BaseException:
             await storage.close()
             raise
