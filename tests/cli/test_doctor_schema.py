@@ -359,6 +359,28 @@ def test_an_index_of_another_table_with_our_name(check: Check, sql: Sql, engine:
     assert [each["verdict"] for each in check("foreign-indexes", "schema")] == ["ok", "ok"]
 
 
+@pytest.mark.parametrize("kind", ["TABLE", "VIEW"])
+def test_a_table_or_view_with_the_name_of_our_index(check: Check, sql: Sql, engine: str, kind: str) -> None:
+    sql("DROP INDEX idx_queue_due")
+    sql(
+        "CREATE TABLE idx_queue_due (id integer)"
+        if kind == "TABLE"
+        else "CREATE VIEW idx_queue_due AS SELECT 1"
+    )
+    (found,) = check("foreign-indexes")
+    assert found["verdict"] == "problem"
+    assert f"the {kind.lower()} idx_queue_due has the name of one of our indexes" in found["reason"]
+
+
+@sqlite_only
+def test_an_index_of_another_table_with_our_name_in_capitals(check: Check, sql: Sql) -> None:
+    sql("DROP INDEX idx_queue_due")
+    sql("CREATE TABLE orders (id integer)")
+    sql("CREATE INDEX IDX_Queue_Due ON orders (id)")
+    (found,) = check("foreign-indexes")
+    assert "the index idx_queue_due is of the table orders" in found["reason"]
+
+
 class TestOldSchemas:
     """What the applied migrations make is compared, whatever is pending."""
 

@@ -12,6 +12,7 @@ import sys
 from collections import namedtuple
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,37 @@ def test_a_damaged_file(run: Run, check: Check, sql: Sql) -> None:
     (found,) = check("integrity")
     assert (found["verdict"], "the file is damaged: " in found["reason"]) == ("problem", True)
     assert run("doctor", "--only", "integrity")[0] == 1
+
+
+def test_rows_that_do_not_fit_a_check_are_no_damage(check: Check, sql: Sql) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.events.append("a", 1)
+    sql("ALTER TABLE assistly_events ADD COLUMN theirs INTEGER")
+    sql("PRAGMA writable_schema = ON")
+    sql("UPDATE sqlite_master SET sql = replace(sql, 'theirs INTEGER', 'theirs INTEGER CHECK (id > 5)')")
+    sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    (found,) = check("integrity")
+    assert found["verdict"] == "warning"
+    assert "the file is not damaged, but stored rows do not fit a CHECK" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.symlink_to(path), "symbolic link"),
+        (Path.mkdir, "is a folder"),
+        (os.mkfifo, "is no regular file"),
+    ],
+)
+def test_what_is_no_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any], said: str
+) -> None:
+    make(Path("other.db"))
+    monkeypatch.setenv("SQLITE_PATH", "other.db")
+    code, out, err = run("doctor")
+    assert (code, "Traceback" in err) == (1, False)
+    assert said in out.replace("\n            ", " ")
+    assert "start the server" not in out
 
 
 def test_an_index_that_lacks_entries(check: Check, sql: Sql) -> None:
@@ -348,11 +380,14 @@ def test_free_space(check: Check, monkeypatch: pytest.MonkeyPatch, free: int, ex
 
 
 def test_a_clock_that_was_set_back(check: Check, sql: Sql) -> None:
+    far = datetime(9999, 12, 1, tzinfo=UTC)
     with open_storage(auto_prune=False) as storage:
-        storage.events.append("a", 1)
+        storage.events.append("a", 1, created_at=far)
+        storage.queue.schedule("x", "a", far)
+        storage.queue.schedule("x", "a", now=far)
         storage.prune()
     assert verdict(check("clock")) == "ok"
-    sql("UPDATE assistly_events SET created_at = created_at + 7200000000")
+    sql("UPDATE assistly_queue_jobs SET created_at = created_at + 7200000000 WHERE id = 1")
     (found,) = check("clock")
     assert found["verdict"] == "problem"
     assert "a stored time is 1 h 59 min ahead" in found["reason"].replace(" 2 h ", " 1 h 59 min ")

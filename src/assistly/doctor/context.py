@@ -173,12 +173,14 @@ class CheckContext:
     @cached_property
     def _opened_file(self) -> Connection:
         from assistly.storage.engines.sqlite import SqliteBackend
+        from assistly.storage.engines.sqlite.files import require_file
 
         backend = cast("SqliteBackend", self.backend)
         if not backend.exists():
             raise ConfigurationError(f"there is no database yet: sqlite {self.path}")
         if self.pages_missing_in_file:
             self._closed_because = f"{self.path.name}-wal may belong to another file: see old-wal"
+        require_file(self.path)
         connection = backend.inspect()
         self._stack.enter_context(closing(connection))
         connection.rows("SELECT count(*) FROM sqlite_master")

@@ -36,6 +36,17 @@ HARDLY_ANY_BYTES = 50 * 10**6
 AHEAD = timedelta(minutes=1)
 """A stored time may be that much ahead of the clock of this machine."""
 
+FAR = timedelta(days=366)
+"""No clock is set back by so much: a caller has given such a time."""
+
+# Those of events, approvals and others are what callers say.
+_CLOCK_TIMES = (
+    ("assistly_queue_jobs", "created_at"),
+    ("assistly_queue_jobs", "updated_at"),
+    ("assistly_sessions", "updated_at"),
+    ("assistly_retention", "pruned_at"),
+)
+
 _FIRST_WITH_BUG, _LAST_WITH_BUG = (3, 7, 0), (3, 51, 2)
 _REPAIRED = {(3, 44, 6), (3, 50, 7)}
 _INSTALL = "python -m pip install 'assistly[sqlite]', which brings a recent SQLite"
@@ -47,6 +58,7 @@ _NETWORK = {
     *("fuse.grpcfuse", "fuse.osxfs"),
 }
 _MOST_DAMAGES = 10
+_CHECK_FAILED = "CHECK constraint failed in "
 
 
 def check_sqlite_version(_: CheckContext) -> Iterable[Outcome]:
@@ -101,16 +113,30 @@ def of_copies(engines: str, loaded: Mapping[str, str]) -> Outcome:
 def check_integrity(context: CheckContext) -> Iterable[Outcome]:
     """Whether SQLite finds damage in the file. It reads all of it."""
     rows = context.file_connection().rows(f"PRAGMA integrity_check({_MOST_DAMAGES})")
-    if rows == [("ok",)]:
+    found = [" ".join(str(text).split()) for (text,) in rows]
+    if found == ["ok"]:
         return [ok("SQLite finds no damage")]
-    damages = "; ".join(" ".join(str(text).split()) for (text,) in rows)
+    broken = "; ".join(sorted({text for text in found if text.startswith(_CHECK_FAILED)}))
+    damages = "; ".join(text for text in found if not text.startswith(_CHECK_FAILED))
+    outcomes = []
+    if broken:
+        outcomes.append(
+            warning(
+                f"the file is not damaged, but stored rows do not fit a CHECK: {broken}",
+                "see the check schema: if the migrations do not make the CHECK, the application that added "
+                "it has to mend it or the rows; the storage cannot change these rows",
+            )
+        )
+    if not damages:
+        return outcomes
     return [
+        *outcomes,
         problem(
             f"the file is damaged: {damages}",
             "stop all processes that use it, keep a copy of it with its -wal, and restore a backup. Without "
             "one, `sqlite3 FILE .recover` saves what can be read; `REINDEX` is enough if only indexes are "
             "damaged",
-        )
+        ),
     ]
 
 
@@ -209,7 +235,7 @@ def check_file_system(context: CheckContext) -> Iterable[Outcome]:
         mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         raise NotChecked(f"{MOUNTS} cannot be read, so the kind of the file system is not known") from None
-    kind = file_system_of(context.path.resolve(), mounts)
+    kind = file_system_of(Path(os.path.realpath(context.path)), mounts)
     if kind is None:
         raise NotChecked("the file is on no mount that is listed")
     if kind in _NETWORK:
@@ -276,10 +302,10 @@ def check_clock(context: CheckContext) -> Iterable[Outcome]:
     """Whether the clock of this machine was set back: then stored times are ahead of it."""
     from assistly.storage.engines.sqlite.dialect import DIALECT
 
-    newest = (
-        "SELECT max(coalesce(pruned_at, 0), (SELECT coalesce(max(created_at), 0) FROM assistly_events)) FROM "
+    parts = (f"SELECT max({time}) AS at FROM {table} WHERE {time} < :far" for table, time in _CLOCK_TIMES)
+    ((at,),) = context.file_connection().rows(
+        f"SELECT max(at) FROM ({' UNION ALL '.join(parts)})", {"far": DIALECT.bind_time(context.now + FAR)}
     )
-    ((at,),) = context.file_connection().rows(f"{newest} assistly_retention") or [(None,)]
     stored: datetime | None = None if at is None else DIALECT.time(at)
     if stored is None or stored - context.now < AHEAD:
         return [ok("no stored time is ahead of the clock of this machine")]

@@ -38,7 +38,8 @@ def read(connection: Connection, *, with_rows: bool = False) -> Catalogue:
         if kind == "table" and name.startswith("assistly_"):
             tables[name] = _table(connection, name, sql, with_rows=with_rows)
         elif kind == "index" and (match := _INDEX.fullmatch(sql)):
-            indexes[name] = Index(name, table, bool(match[1]), _normal(match[2]))
+            # SQLite does not distinguish capitals, and ours have none.
+            indexes[name.lower()] = Index(name.lower(), table, bool(match[1]), _normal(match[2]))
         elif kind == "trigger":
             routines[name] = Routine(kind, name, table, sql, _normal(sql))
     if NEWEST in tables:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,15 @@ BEHIND = timedelta(hours=1)
 """How long what should be pruned may stay: workers prune once a minute."""
 
 _PRUNED_AT = "SELECT {f}max(pruned_at) FROM {t}retention"
+
+
+_RELATIONS = """
+SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+    WHEN 'c' THEN 'type' ELSE 'table' END, c.relname::text
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s::text[]) AND c.relkind NOT IN ('i', 'I')
+ORDER BY c.oid
+"""
 
 
 def check_schema(context: CheckContext) -> Iterable[Outcome]:
@@ -58,17 +67,37 @@ def check_foreign_indexes(context: CheckContext) -> Iterable[Outcome]:
     others = [
         index for index in catalogue.indexes.values() if index.name in names and index.table not in tables
     ]
-    if not others:
-        return [ok("no index of another table has the name of one of ours")]
+    relations = [*_relations(context, names)]
+    if not others and not relations:
+        return [ok("nothing else has the name of one of our indexes")]
     return [
-        problem(
-            f"the index {index.name} is of the table {index.table}, and has the name of one of ours",
-            f"give it another name: DROP INDEX {index.name}, and make it again as {index.name}_{index.table}"
-            if is_file
-            else _renamed(context, index.name, index.table),
-        )
-        for index in others
+        *(
+            problem(
+                f"the {kind} {name} has the name of one of our indexes, which cannot be made",
+                f"give it another name, such as {name}_of_others",
+            )
+            for kind, name in relations
+        ),
+        *(
+            problem(
+                f"the index {index.name} is of the table {index.table}, and has the name of one of ours",
+                f"give it another name: DROP INDEX {index.name}, and make it again as "
+                f"{index.name}_{index.table}"
+                if is_file
+                else _renamed(context, index.name, index.table),
+            )
+            for index in others
+        ),
     ]
+
+
+def _relations(context: CheckContext, names: Collection[str]) -> Iterable[tuple[str, str]]:
+    """The kinds and names of tables, views and so on with one of these names."""
+    if context.engine == "sqlite":
+        rows = context.file_connection().rows("SELECT type, name FROM sqlite_master WHERE type <> 'index'")
+        return [(kind, name) for kind, name in rows if kind != "trigger" and name.lower() in names]
+    server = context.server()
+    return server.rows(_RELATIONS, {"schema": server.dialect.schema, "names": sorted(names)})
 
 
 def _renamed(context: CheckContext, name: str, table: str) -> str:

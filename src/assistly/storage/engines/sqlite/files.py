@@ -66,6 +66,15 @@ def _is_encodable(text: str) -> bool:
         return False
 
 
+def require_file(path: Path) -> None:
+    """Raise ConfigurationError for a folder, a pipe and so on, and OSError if there is nothing."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        name = str(path) if str(path).isprintable() else repr(str(path))
+        raise ConfigurationError(f"SQLITE_PATH: {name!r} is {kind}; give the path of a file")
+
+
 def require_sqlite() -> None:
     """Raise ConfigurationError if this SQLite is too old."""
     if sqlite3.sqlite_version_info < _OLDEST:
@@ -109,6 +118,7 @@ class DatabaseFile:
             return self._open(may_change=may_change)
         if self._access is Access.USE:
             self._make_file()
+        self._require_file()
         is_doubtful = self._is_newer_than_its_log()
         with _opening if is_doubtful else nullcontext():
             if is_doubtful:
@@ -202,12 +212,14 @@ class DatabaseFile:
             # SQLite opens it.
             with _creating, suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            mode = self.path.stat().st_mode
         except OSError as error:
             raise self._no_file(error) from error
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise ConfigurationError(f"SQLITE_PATH: {self.name!r} is {kind}; give the path of a file")
+
+    def _require_file(self) -> None:
+        try:
+            require_file(self.path)
+        except OSError as error:
+            raise self._no_file(error) from error
 
     def _is_dangling(self) -> bool:
         return any(place.is_symlink() and not place.exists() for place in (self.path, *self.path.parents))
