@@ -158,7 +158,25 @@ def test_to_postgres_and_back(old: Path, run: Run, database_url: str, schema: st
     assert records(Path("back.db")) == records(old)
     code, _, err = run("copy", str(old), "back.db")
     assert code == 1
-    assert "is not empty" in err
+    assert f"assistly: sqlite {old.with_name('back.db')} is not empty, it has documents: give an empty" in err
+    for target, place in (
+        ("again.db", f"sqlite {old.with_name('again.db')}"),
+        (None, "postgres postgresql://"),
+    ):
+        command = ("copy", str(old), target or f"{database_url}#{schema}_2")
+        try:
+            assert run(*command)[0] == 0
+            code, _, err = run(*command)
+        finally:
+            drop(database_url, f"{schema}_2")
+        assert code == 1
+        assert f"assistly: {place}" in err
+        assert f" holds a finished copy of sqlite {old}, made at 2" in err
+
+
+def drop(database_url: str, schema: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE'.encode())
 
 
 class Shelf(MemoryBackend):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -243,3 +245,26 @@ def test_a_record_that_both_made_since() -> None:
         Storage(backend, auto_prune=False).sessions.put("zed", 1)
     with pytest.raises(Conflict, match="in sessions, zed is not as it was copied"):
         copy(source, target, identity="old")
+
+
+def test_copies_at_the_same_time_into_postgres(database_url: str, schema: str) -> None:
+    """All but one say that another one is at work, or has been."""
+    source = MemoryBackend()
+    _use(Storage(source, auto_prune=False))
+    with closing(PostgresBackend(database_url, schema=schema)) as target:
+        target.migrate()
+        begin = Barrier(3)
+
+        def attempt(number: int) -> str:
+            begin.wait()
+            try:
+                copy(source, target, identity="old", hold_writers=False)
+            except Conflict as error:
+                return str(error)
+            return "done"
+
+        with ThreadPoolExecutor(3) as pool:
+            said = [*pool.map(attempt, range(3))]
+        assert said.count("done") <= 1
+        for answer in said:
+            assert answer == "done" or "another process copies into" in answer or "is not empty" in answer

@@ -33,6 +33,9 @@ from .pages import (
 )
 
 _OWN: tuple[Row, Row] = ((COPY_COLLECTION, ""), (COPY_COLLECTION, "\U0010ffff"))
+COPY_EVENT = "operator.copy"
+"""The type of the event that `assistly copy` leaves in its target."""
+
 _MOST = 1000
 _FEW = 20
 _GROWING = {
@@ -156,10 +159,11 @@ class _Resumption:
             if found is not None:
                 if found.data["source"] != identity:
                     raise Conflict(
-                        f"{target!r} holds an unfinished copy of {found.data['source']}: go on with that "
-                        "one, or give an empty database"
+                        f"{place_of(target)} holds an unfinished copy of {found.data['source']}: go on with "
+                        "that one, or give an empty database"
                     )
                 return cls(target, found, is_resumed=True)
+            _require_no_finished_copy(tx, target)
             require_empty(_view(tx), target)
             data: dict[str, Any] = {"source": identity, "id": uuid.uuid4().hex, "done": {}}
             made = tx.documents.put(COPY_COLLECTION, COPY_KEY, _text(data), expected_version=0, now=tx.now())
@@ -173,7 +177,7 @@ class _Resumption:
         if found is not None and found.data.get("id") == self._data.get("id"):
             if not self.is_resumed:
                 self._target.documents.delete(COPY_COLLECTION, COPY_KEY)
-            raise Conflict(f"{source!r} and {self._target!r} are the same storage")
+            raise Conflict(f"{place_of(source)} and {place_of(self._target)} are the same storage")
 
     def after(self, kind: str) -> Row | None:
         """The key of the last row that is written; None for none."""
@@ -238,6 +242,17 @@ class _Resumption:
             if found is None or found.version != self._version:
                 raise _rivals(self._target)
             yield tx
+
+
+def _require_no_finished_copy(tx: StorageBackend, target: MovingBackend) -> None:
+    """Raise Conflict if `assistly copy` has left its event in the target."""
+    for event in tx.events.list(event_type=COPY_EVENT, before=None, limit=1):
+        source = event.payload.get("source") if isinstance(event.payload, dict) else None
+        raise Conflict(
+            f"{place_of(target)} holds a finished copy of {source}, made at "
+            f"{event.created_at:%Y-%m-%d %H:%M:%S} UTC. Nothing was written. To copy again, give an empty "
+            "database"
+        )
 
 
 def _copy_kind(source: MovingBackend, kind: str, state: _Resumption, progress: Progress) -> None:
@@ -387,4 +402,4 @@ def _text(value: Any) -> JsonText:
 
 
 def _rivals(target: MovingBackend) -> Conflict:
-    return Conflict(f"another process copies into {target!r} at the same time: let one of them do it")
+    return Conflict(f"another process copies into {place_of(target)} at the same time: let one of them do it")

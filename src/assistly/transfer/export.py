@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from assistly.storage import Storage
+from assistly.storage.addresses import place_of
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row
 from assistly.storage.errors import ConfigurationError, InvalidValue, StorageCorrupt
@@ -193,7 +194,9 @@ def import_rows(
             if kind == MARKS:
                 tx.write_rows(kind, rows, after=None, through=None)
                 if not marks_hold(rows, tx.read_rows(kind, after=None, limit=_PAGE_ROWS)):
-                    raise StorageCorrupt(f"{backend!r} did not take over the numbers: nothing was written")
+                    raise StorageCorrupt(
+                        f"{place_of(backend)} did not take over the numbers: nothing was written"
+                    )
             else:
                 through = ROW_KINDS[kind].key(rows[-1])
                 tx.write_rows(kind, rows, after=last.get(kind), through=through)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from assistly.storage import Storage
+from assistly.storage.addresses import place_of
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row, row_line
 from assistly.storage.errors import Conflict
@@ -97,7 +98,8 @@ def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -
     """
     if backend.documents.list(COPY_COLLECTION, after=None, limit=1):
         raise Conflict(
-            f"a copy into {engine or backend!r} is not finished: finish it first, with the same command again"
+            f"a copy into {place_of(engine or backend)} is not finished: finish it first, with the same "
+            "command again"
         )
 
 
@@ -107,7 +109,7 @@ def require_empty(backend: MovingBackend, engine: MovingBackend) -> None:
     for kind in ROW_KINDS:
         if kind != MARKS and backend.read_rows(kind, after=None, limit=1):
             raise Conflict(
-                f"{engine!r} is not empty, it has {kind}: give an empty database. Nothing was written"
+                f"{place_of(engine)} is not empty, it has {kind}: give an empty database. Nothing was written"
             )
 
 
