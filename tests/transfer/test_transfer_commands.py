@@ -95,7 +95,8 @@ def test_a_file_holds_all_and_gives_it_back(old: Path, run: Run, monkeypatch: py
     assert event_of(old) == ("operator.export", {"by": "kim", "note": "backup", **details})
     new = old.with_name("new.db")
     monkeypatch.setenv("SQLITE_PATH", str(new))
-    assert run("import", "all.gz")[0] == 1
+    advice = "If this is the right one (SQLITE_PATH), `--create` creates it"
+    assert run("import", "all.gz")[::2] == (1, f"assistly: there is no database yet: sqlite {new}. {advice}")
     assert not new.exists()
     assert run("import", "all.gz", "--create", "--by", "lee")[0] == 0
     assert event_of(new) == ("operator.import", {"by": "lee", **details})
