@@ -21,7 +21,7 @@ from assistly.storage.engines.sql.migrations import discover
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.factory import open_backend
 from assistly.storage.settings import load_settings
-from assistly.transfer.pages import PROGRESS
+from assistly.storage.unfinished import COPY_COLLECTION, COPY_KEY
 
 Finding = dict[str, Any]
 Check = Callable[..., list[Finding]]
@@ -199,7 +199,11 @@ def test_an_unfinished_copy(run: Run, check: Check) -> None:
     assert check("unfinished-copy")[0]["verdict"] == "ok"
     with closing(open_backend(load_settings())) as backend:
         backend.documents.put(
-            PROGRESS, "copy", JsonText('{"source":"sqlite /old.db"}'), expected_version=None, now=ago(MINUTE)
+            COPY_COLLECTION,
+            COPY_KEY,
+            JsonText('{"source":"sqlite /old.db"}'),
+            expected_version=None,
+            now=ago(MINUTE),
         )
     (found,) = check("unfinished-copy")
     assert found["verdict"] == "problem"

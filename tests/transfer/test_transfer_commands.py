@@ -17,6 +17,7 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from hashlib import sha256
 from importlib.metadata import EntryPoint, EntryPoints
 from io import BytesIO
 from pathlib import Path
@@ -95,7 +96,8 @@ def test_a_file_holds_all_and_gives_it_back(old: Path, run: Run, monkeypatch: py
     assert event_of(old) == ("operator.export", {"by": "kim", "note": "backup", **details})
     new = old.with_name("new.db")
     monkeypatch.setenv("SQLITE_PATH", str(new))
-    assert run("import", "all.gz")[0] == 1
+    advice = "If this is the right one (SQLITE_PATH), `--create` creates it"
+    assert run("import", "all.gz")[::2] == (1, f"assistly: there is no database yet: sqlite {new}. {advice}")
     assert not new.exists()
     assert run("import", "all.gz", "--create", "--by", "lee")[0] == 0
     assert event_of(new) == ("operator.import", {"by": "lee", **details})
@@ -415,9 +417,69 @@ def test_a_role_that_only_reads_exports(
     assert "the export is complete, but its event was not recorded: " in err
 
 
+def harmed_file(old: str, new: str) -> BytesIO:
+    """An export in which a text is replaced, with digests that are right."""
+    backend = MemoryBackend()
+    storage = Storage(backend, auto_prune=False)
+    storage.queue.schedule("x", "hello", metadata={"a": "b"})
+    storage.sessions.put("ann", "c")
+    storage.approvals.add("one", 1)
+    storage.snapshots.put("kind", 1)
+    storage.platforms.pause("x")
+    written = BytesIO()
+    export_rows(backend, written, engine="memory", schema_level=None)
+    text = gzip.decompress(written.getvalue()).decode()
+    assert old in text
+    *lines, _ = text.replace(old, new, 1).splitlines(keepends=True)
+    digests: dict[str, Any] = {}
+    for line in lines[1:]:
+        value = json.loads(line)
+        if isinstance(value, dict):
+            kind = value["rows"]
+            digests[kind] = 0, sha256()
+        else:
+            digests[kind] = digests[kind][0] + 1, digests[kind][1]
+            digests[kind][1].update(line.encode(errors="surrogatepass"))
+    trailer = {kind: {"rows": rows, "sha256": digest.hexdigest()} for kind, (rows, digest) in digests.items()}
+    lines.append(json.dumps({"end": trailer}) + "\n")
+    return BytesIO("".join(lines).encode(errors="surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"version": 1', '"version": 0', "its version is 0"),
+        ('"version": 1', '"version": -3', "its version is -3"),
+        ('"scheduled"', '"bogus"', "a row of jobs has the status 'bogus'"),
+        ('"pending"', '"bogus"', "a row of approvals has the status 'bogus'"),
+        ('"hello"', '"he\\u0000"', "a text in its jobs has NUL or a lone surrogate"),
+        ('"hello"', '"he\\ud800"', "a text in its jobs has NUL or a lone surrogate"),
+        ('"hello"', '"he\ud800"', "a text in its jobs has NUL or a lone surrogate"),
+        ('\\"b\\"', '\\"\\\\ud800\\"', "a text in its jobs has NUL or a lone surrogate"),
+        ('\\"b\\"', '\\"\\\\u0000\\"', "a text in its jobs has NUL or a lone surrogate"),
+        ('\\"b\\"', "b", "a row of jobs has metadata that is no JSON"),
+        ('["pauses"', '["transfer"', "it has the document of a copy that is not finished"),
+    ],
+)
+def test_rows_that_no_export_has_are_refused(old: str, new: str, message: str) -> None:
+    assert verify(harmed_file('"hello"', '"hel\\u0001lo 한"'), "file")[1]["jobs"].rows == 1
+    with pytest.raises(StorageCorrupt, match=re.escape(f"file is damaged: {message}")):
+        verify(harmed_file(old, new), "file")
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_numbers_that_are_too_large_are_refused(
+    engine: str, tmp_path: Path, database_url: str, schema: str
+) -> None:
+    path = tmp_path / "new.db"
+    backend = SqliteBackend(path) if engine == "sqlite" else PostgresBackend(database_url, schema=schema)
+    with closing(backend), pytest.raises(StorageCorrupt, match="a number in its snapshots is too large"):
+        import_rows(backend, harmed_file('["kind","1",', f'["kind","1",{2**64}'), "file")
+
+
 @pytest.mark.parametrize("is_compressed", [True, False])
 def test_no_byte_is_altered_unnoticed(is_compressed: bool) -> None:
-    """What is still read has the rows that were exported: only details of the header may differ."""
+    """What is still read has the rows that were exported."""
     backend = MemoryBackend()
     storage = Storage(backend, auto_prune=False)
     storage.queue.schedule("x", "hello")

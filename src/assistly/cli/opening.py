@@ -77,10 +77,12 @@ def storage_place(settings: StorageSettings) -> str:
     return settings.engine
 
 
-def require_database(settings: StorageSettings, place: str, *, is_environment: bool = True) -> None:
+def require_database(
+    settings: StorageSettings, place: str, *, created_by: str | None = "`assistly migrate`"
+) -> None:
     """Raise ConfigurationError if the file of SQLite is not there, or cannot be looked at.
 
-    `is_environment`: whether the settings are those of the environment.
+    `created_by`: what creates the database that the environment names; None for one of another place.
     """
     from assistly.storage.engines.sqlite import SqliteBackend
     from assistly.storage.errors import ConfigurationError
@@ -91,7 +93,5 @@ def require_database(settings: StorageSettings, place: str, *, is_environment: b
     with closing(open_backend(settings)) as backend:
         is_there = not isinstance(backend, SqliteBackend) or backend.exists()
     if not is_there:
-        advice = "If this is the right one (SQLITE_PATH), `assistly migrate` creates it"
-        raise ConfigurationError(
-            f"there is no database yet: {place}. {advice if is_environment else ''}".rstrip(". ")
-        )
+        advice = f". If this is the right one (SQLITE_PATH), {created_by} creates it" if created_by else ""
+        raise ConfigurationError(f"there is no database yet: {place}{advice}")

@@ -85,7 +85,10 @@ def import_(
         with _Bar(out) as bar:
             digests = verify(stream, name, progress=bar.show)[1]
         closing = _event("import", by=by, note=note, file=name, rows=_total(digests))
-        with _opened(out, load_settings(), create=create) as backend, _Bar(out) as bar:
+        with (
+            _opened(out, load_settings(), create=create, created_by="`--create`") as backend,
+            _Bar(out) as bar,
+        ):
             import_rows(backend, stream, name, digests=digests, closing=closing, progress=bar.show)
     _report(out, digests, "imported", file, err=False)
 
@@ -137,7 +140,7 @@ def copy(
     if is_same:
         raise typer.BadParameter("SOURCE and TARGET are the same storage")
     with (
-        _opened(out, from_settings, create=False, label="from") as old,
+        _opened(out, from_settings, create=False, label="from", created_by=None) as old,
         _opened(out, to_settings, create=True, label="to") as new,
         _Bar(out) as bar,
     ):
@@ -205,14 +208,19 @@ def _record_export(
 
 @contextmanager
 def _opened(
-    out: Output, settings: StorageSettings, *, create: bool, label: str = "storage"
+    out: Output,
+    settings: StorageSettings,
+    *,
+    create: bool,
+    label: str = "storage",
+    created_by: str | None = "`assistly migrate`",
 ) -> Iterator[MovingBackend]:
     from assistly.storage.engine.moving import moving
     from assistly.storage.factory import open_backend, open_existing
 
     place = storage_place(settings)
     if not create:
-        require_database(settings, place, is_environment=label == "storage")
+        require_database(settings, place, created_by=created_by)
     out.remark(f"{label}: {place}")
     if create:
         _require_new_or_current(settings)

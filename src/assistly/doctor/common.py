@@ -10,6 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from assistly.storage.errors import MigrationError
+from assistly.storage.unfinished import unfinished_copy
 from assistly.views.jobs import GRACE, SEEN, span
 
 from . import levels
@@ -29,13 +30,9 @@ _PAGE = 1000
 
 def check_unfinished_copy(context: CheckContext) -> Iterable[Outcome]:
     """Whether a copy into this storage has begun, and is not done."""
-    from assistly.transfer.pages import PROGRESS
-
-    found = context.opened_backend().documents.list(PROGRESS, after=None, limit=1)
-    if not found:
+    source = unfinished_copy(context.opened_backend())
+    if source is None:
         return [ok("no copy into this storage is unfinished")]
-    data = found[0].data
-    source = data.get("source", "?") if isinstance(data, dict) else "?"
     return [
         problem(
             f"a copy of {source} into this storage is not finished: what is worked on here is done twice, or "

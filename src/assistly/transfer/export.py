@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.transfer import MARKS, ROW_KINDS, Row
 from assistly.storage.errors import ConfigurationError, InvalidValue, StorageCorrupt
 
+from .file_rows import row_problem
 from .pages import (
     Closing,
     Progress,
@@ -103,7 +105,8 @@ def export_rows(
             "made_at": datetime.now(UTC).isoformat(),
             "kinds": {name: [column.name for column in kind.columns] for name, kind in ROW_KINDS.items()},
         }
-        file.write(_line(header))
+        first = _line(header)
+        file.write(first)
         for kind in ROW_KINDS:
             file.write(_line({"rows": kind}))
             digest = _Digest()
@@ -113,7 +116,8 @@ def export_rows(
                 file.write(b"".join(lines))
                 progress("export", kind, len(lines), page.expected)
             digests[kind] = digest.end()
-        trailer = {kind: {"rows": one.rows, "sha256": one.sha256} for kind, one in digests.items()}
+        trailer: dict[str, Any] = {"header": hashlib.sha256(first).hexdigest()}
+        trailer |= {kind: {"rows": one.rows, "sha256": one.sha256} for kind, one in digests.items()}
         file.write(_line({"end": trailer}))
     return digests
 
@@ -199,7 +203,10 @@ def import_rows(
                     )
             else:
                 through = ROW_KINDS[kind].key(rows[-1])
-                tx.write_rows(kind, rows, after=last.get(kind), through=through)
+                try:
+                    tx.write_rows(kind, rows, after=last.get(kind), through=through)
+                except (OverflowError, struct.error, InvalidValue) as error:
+                    raise reader.damaged(f"a number in its {kind} is too large") from error
                 last[kind] = through
             progress("import", kind, len(rows), expected[kind].rows)
         if reader.digests != expected:
@@ -227,7 +234,7 @@ class _Reader:
             self.header = self._read_header()
             yield from self._blocks()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise self._damaged(f"it is truncated or altered ({error})") from error
+            raise self.damaged(f"it is truncated or altered ({error})") from error
         except OSError as error:
             raise ConfigurationError(f"{self._name} cannot be read: {error.strerror or error}") from error
 
@@ -244,9 +251,12 @@ class _Reader:
                 if tuple(map(type, row)) not in signatures:
                     self._check(kind, row)
                     signatures.add(tuple(map(type, row)))
+                problem = row_problem(kind, row, line)
+                if problem is not None:
+                    raise self.damaged(problem)
                 key = row[: ROW_KINDS[kind].key_columns]
                 if last is not None and key <= last:
-                    raise self._damaged(f"its {kind} are not in order")
+                    raise self.damaged(f"its {kind} are not in order")
                 last = key
                 rows.append(row)
                 lines.append(line)
@@ -265,10 +275,11 @@ class _Reader:
                     return
                 kind = self._next_kind(value, found)
                 digest, signatures, last = _Digest(), set(), None
-        raise self._damaged("it is truncated: its last line is missing")
+        raise self.damaged("it is truncated: its last line is missing")
 
     def _read_header(self) -> ExportHeader:
         line = self._file.readline(_LONGEST_LINE)
+        self._header_digest = hashlib.sha256(line).hexdigest()
         try:
             header = json.loads(line)
         except (ValueError, RecursionError):
@@ -276,7 +287,9 @@ class _Reader:
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise InvalidValue(f"{self._name} is no file of `assistly export`: nothing was written")
         version = header.get("version")
-        if type(version) is not int or version > VERSION:
+        if type(version) is not int or version < 1:
+            raise self.damaged(f"its version is {str(version)[:80]}")
+        if version > VERSION:
             raise InvalidValue(
                 f"{self._name} has version {version} of the format, and this assistly reads versions up to "
                 f"{VERSION}: upgrade it. Nothing was written"
@@ -295,27 +308,30 @@ class _Reader:
         names = [*ROW_KINDS]
         kind = value.get("rows")
         if len(found) >= len(names) or kind != names[len(found)]:
-            raise self._damaged(f"an unexpected line {str(value)[:80]}")
+            raise self.damaged(f"an unexpected line {str(value)[:80]}")
         return cast("str", kind)
 
     def _end(self, trailer: Any, found: Digests) -> None:
         said = {kind: {"rows": one.rows, "sha256": one.sha256} for kind, one in found.items()}
         if [*found] != [*ROW_KINDS] or not isinstance(trailer, dict):
-            raise self._damaged("it lacks kinds of rows")
+            raise self.damaged("it lacks kinds of rows")
+        # Files of earlier versions lack this one.
+        if trailer.get("header", self._header_digest) != self._header_digest:
+            raise self.damaged("its first line is not the one that was exported (SHA-256)")
         for kind, one in said.items():
             if trailer.get(kind) != one:
-                raise self._damaged(f"its {kind} are not those that were exported (count or SHA-256)")
+                raise self.damaged(f"its {kind} are not those that were exported (count or SHA-256)")
         if self._file.read(1):
-            raise self._damaged("something follows its end")
+            raise self.damaged("something follows its end")
         self.digests = found
 
     def _decoded(self, line: bytes) -> Any:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise self._damaged(f"a line is no JSON ({error})") from error
+            raise self.damaged(f"a line is no JSON ({error})") from error
         if type(value) is not list and type(value) is not dict:
-            raise self._damaged("a line is no row")
+            raise self.damaged("a line is no row")
         return value
 
     def _check(self, kind: str, row: Row) -> None:
@@ -329,9 +345,10 @@ class _Reader:
             )
         )
         if not fits:
-            raise self._damaged(f"a row of {kind or 'no kind'} has other columns")
+            raise self.damaged(f"a row of {kind or 'no kind'} has other columns")
 
-    def _damaged(self, problem: str) -> StorageCorrupt:
+    def damaged(self, problem: str) -> StorageCorrupt:
+        """The error for a file that is not as it was written."""
         return StorageCorrupt(f"{self._name} is damaged: {problem}. Nothing was written")
 
 

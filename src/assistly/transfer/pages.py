@@ -98,7 +98,8 @@ def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -
     """
     if backend.documents.list(COPY_COLLECTION, after=None, limit=1):
         raise Conflict(
-            f"a copy into {place_of(engine or backend)} is not finished: finish it first, with the same command again"
+            f"a copy into {place_of(engine or backend)} is not finished: finish it first, with the same "
+            "command again"
         )
 
 
