@@ -135,7 +135,7 @@ WRITES: dict[str, tuple[str, Callable[[Storage], object]]] = {
     "a claim": ("in jobs, 1 is", lambda storage: storage.queue.claim_due(worker_id="w", limit=1)),
     "a cancelled job": ("in jobs, 2 is", lambda storage: storage.queue.cancel(2)),
     "a job": ("jobs has given out the number 3", lambda storage: storage.queue.schedule("x", "third")),
-    "an event": ("events has given out the number 2", lambda storage: storage.events.append("e", 2)),
+    "an event": ("in events, 2 is not as it was copied", lambda storage: storage.events.append("e", 2)),
     "a session": ("in sessions, ann is", lambda storage: storage.sessions.put("ann", 2)),
     "a decision": ("in approvals, a is", lambda storage: storage.approvals.decide("a", "approved")),
     "an approval": ("approvals has given out the number 2", lambda storage: storage.approvals.add("0", 1)),
@@ -216,9 +216,11 @@ def test_what_the_source_did_meanwhile_is_counted() -> None:
     assert rows == expected
 
 
-def test_a_copy_that_failed_while_it_rewrote_goes_on(tmp_path: Path) -> None:
+def test_a_copy_that_failed_while_it_rewrote_goes_on(tmp_path: Path, database_url: str, schema: str) -> None:
     """What it had written beyond the first pass is its own."""
-    source, target = SqliteBackend(tmp_path / "old.db"), MemoryBackend()
+    source = SqliteBackend(tmp_path / "old.db")
+    target = PostgresBackend(database_url, schema=schema)
+    target.migrate()
     storage = Storage(source, auto_prune=False)
     _use(storage)
 
@@ -227,14 +229,19 @@ def test_a_copy_that_failed_while_it_rewrote_goes_on(tmp_path: Path) -> None:
             storage.queue.schedule("x", "third")
 
     def fail(storage: Storage) -> None:
+        storage.events.append("e", "a number that is used up")
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
         copy(source, target, identity="old", closing=fail, progress=progress)
     report = copy(source, target, identity="old")
     assert (report.resumed, report.repaired) == (True, 0)
-    assert all_rows(target) == all_rows(source)
+    rows, expected = all_rows(target), all_rows(source)
+    for each in (rows, expected):
+        del each["marks"]
+    assert rows == expected
     source.close()
+    target.close()
 
 
 def test_a_record_that_both_made_since() -> None:

@@ -16,7 +16,7 @@ from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.engine.transfer import MARKS, NUMBERED, ROW_KINDS, Row
 from assistly.storage.engine.values import Document, JsonText
 from assistly.storage.errors import ConfigurationError, Conflict, StorageCorrupt
-from assistly.storage.unfinished import COPY_COLLECTION, COPY_KEY
+from assistly.storage.unfinished import COPY_COLLECTION, COPY_KEY, unfinished_copy
 from assistly.storage.validation import canonical
 
 from .pages import (
@@ -28,7 +28,7 @@ from .pages import (
     no_progress,
     nothing_more,
     pages,
-    require_empty,
+    require_no_rows,
     require_whole,
 )
 
@@ -164,7 +164,9 @@ class _Resumption:
                     )
                 return cls(target, found, is_resumed=True)
             _require_no_finished_copy(tx, target)
-            require_empty(_view(tx), target)
+            if unfinished_copy(tx) is not None:  # by now
+                raise _rivals(target)
+            require_no_rows(_view(tx), target)
             data: dict[str, Any] = {"source": identity, "id": uuid.uuid4().hex, "done": {}}
             made = tx.documents.put(COPY_COLLECTION, COPY_KEY, _text(data), expected_version=0, now=tx.now())
             if made is None:
@@ -194,6 +196,8 @@ class _Resumption:
         known = self._data.get("marks", {})
         stored: dict[str, Any] = dict(self._target.read_rows(MARKS, after=None, limit=_MOST))
         for kind in NUMBERED:
+            if kind == "events":  # an end that failed may have used a number; rows with later ones are found
+                continue
             copied = self.after(kind) if kind in CONSECUTIVE else None
             if known and (stored[kind] or 0) > max([known[kind] or 0, *(copied or ())]):
                 self._refuse(f"{kind} has given out the number {stored[kind]}")

@@ -106,6 +106,11 @@ def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -
 def require_empty(backend: MovingBackend, engine: MovingBackend) -> None:
     """As `require_whole`, but raise Conflict if there is any record, too."""
     require_whole(backend, engine)
+    require_no_rows(backend, engine)
+
+
+def require_no_rows(backend: MovingBackend, engine: MovingBackend) -> None:
+    """Raise Conflict if there is any record."""
     for kind in ROW_KINDS:
         if kind != MARKS and backend.read_rows(kind, after=None, limit=1):
             raise Conflict(
