@@ -25,6 +25,8 @@ from backends.fault_sqlite import SQLITE_FAULTS, FaultySqliteEngine
 EXAMPLE = Path(__file__).parents[2] / "examples" / "engines" / "lmdb"
 
 EACH = pytest.mark.parametrize("name", OPERATIONS)
+# Key-value engines do not say how large they are.
+EACH_ON_MAPS = pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "sizes"])
 THOROUGH = pytest.mark.parametrize(
     "thorough", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["quick", "thorough"]
 )
@@ -42,7 +44,7 @@ def run(faulty: FaultyEngine, name: str, faults: Sequence[DriverFault], *, most:
         faulty.run_all(name, faults[number % len(faults)], dense=6, cold=number % 5 == 0)
 
 
-@EACH
+@EACH_ON_MAPS
 @THOROUGH
 def test_memory(name: str, thorough: bool) -> None:
     with closing(FaultyKeyValueEngine(_MemoryStore)) as faulty:
@@ -64,7 +66,7 @@ def lmdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyKeyV
         del sys.modules[name]
 
 
-@EACH
+@EACH_ON_MAPS
 @THOROUGH
 def test_lmdb(lmdb: FaultyKeyValueEngine, name: str, thorough: bool) -> None:
     run(lmdb, name, MAP_FAULTS, most=None if thorough else 1)

@@ -320,3 +320,11 @@ def _in_child(storage: Storage, inherited: Storage) -> int:
     thread.start()
     thread.join()
     return 0 if seen == [True] else 2
+
+
+def test_there_may_be_any_number_of_locks(postgres: Storage, schema: str, database_url: str) -> None:
+    assert postgres.lock.acquire("me", name="first") is not None
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f'UPDATE "{schema}".assistly_worker_lock SET id = 32767'.encode())
+    assert postgres.lock.acquire("me", name="second") is not None
+    assert [lock.name for lock in postgres.lock.list()] == ["first", "second"]

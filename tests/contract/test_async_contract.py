@@ -155,6 +155,13 @@ class DrivenStorage(Storage):
     def prune(self, **options: Any) -> Any:
         return self._loop.run(lambda: self._async.prune(**options))
 
+    def prunable(self, **options: Any) -> Any:
+        return self._loop.run(lambda: self._async.prunable(**options))
+
+    def sizes(self) -> dict[str, int]:
+        found: dict[str, int] = self._loop.run(self._async.sizes)
+        return found
+
     def ping(self) -> float:
         seconds: float = self._loop.run(self._async.ping)
         return seconds

@@ -29,6 +29,21 @@ def publish(job):
 """
 
 
+# It touches a file when it has been told to stop.
+WATCHED = """
+from pathlib import Path
+from assistly.worker import Worker
+
+stop = Worker.stop
+
+def watched(self):
+    stop(self)
+    Path("told to stop").touch()
+
+Worker.stop = watched
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_while_it_waits_for_the_database(
     number: signal.Signals, database_url: str, schema: str, monkeypatch: pytest.MonkeyPatch
@@ -60,11 +75,13 @@ def test_while_it_drains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with open_storage(auto_prune=False) as storage:
         running = storage.queue.schedule("x", "running")
         waiting = storage.queue.schedule("x", "waits for a place")
-        command = [*WORKER, "x=slow:publish", "--drain", "--concurrency", "1"]
+        command = [sys.executable, "-c", f"{WATCHED}\n{PROGRAM}", *WORKER[3:]]
+        command += ["x=slow:publish", "--drain", "--concurrency", "1"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             until(Path("begun").exists)
             process.send_signal(signal.SIGTERM)
+            until(Path("told to stop").exists)
             Path("release").touch()
             _, log = process.communicate(timeout=LONG)
         finally:
