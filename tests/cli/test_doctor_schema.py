@@ -96,10 +96,10 @@ def test_what_it_prints_mends_it(check: Check, sql: Sql, engine: str) -> None:
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ("SELECT setval('assistly_events_id_seq', 1, false)", "assistly_events_id_seq is behind"),
+        ("SELECT setval('assistly_events_id_seq', 2, false)", "assistly_events_id_seq is behind"),
         ("SELECT setval('assistly_events_id_seq', 3, false)", ""),
         (
-            "ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE RESTART WITH 1",
+            "ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE RESTART WITH 2",
             "assistly_events_id_seq is behind",
         ),
         ("ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE", "does not belong to assistly_events.id"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from assistly.storage.settings import StorageSettings
     from assistly.views.status import StorageStatus
 
-    from .postgres_locks import TableLock
+    from .table_locks import TableLock
 
 
 class CheckContext:
@@ -100,7 +100,7 @@ class CheckContext:
         """The locks on whole tables of a Postgres schema; without a server, none."""
         if self.engine != "postgres":
             return ()
-        from .postgres_locks import table_locks
+        from .table_locks import table_locks
 
         return table_locks(self.server())
 
