@@ -190,7 +190,7 @@ def test_enable_disable_and_remove(schedules: Run, storage: Storage) -> None:
     assert "disabled" in schedules("disable", "a")[1]
     assert storage.queue.upcoming() == []
     assert "disabled" not in schedules("enable", "a")[1]
-    assert schedules("remove", "a")[:2] == (0, "the schedule 'a' is removed, and 0 waiting jobs of it\n")
+    assert schedules("remove", "a")[:2] == (0, "removed the schedule 'a' and 0 waiting jobs\n")
     assert storage.schedules.list() == []
 
 

@@ -644,7 +644,7 @@ def test_wrong_arguments(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, signed(secrets=OTHER), signed("x-assistly", secrets=OTHER), signed(at=1)]
+    "headers", [{}, signed(secrets=OTHER), signed("x-assistly", secrets=OTHER), signed(at=1234567890)]
 )
 def test_messages_are_one_line_and_tell_no_secret(headers: dict[str, str]) -> None:
     key = WebhookSecrets(SECRET).standard_keys[0]
@@ -653,4 +653,4 @@ def test_messages_are_one_line_and_tell_no_secret(headers: dict[str, str]) -> No
     text = f"{caught.value} {caught.value!r}"
     assert "\n" not in text
     for hidden in (SECRET, SECRET[6:], key.decode("latin-1"), *headers.values()):
-        assert hidden not in text or hidden == "1"
+        assert hidden not in text

@@ -65,7 +65,8 @@ def main(*, owns_process: bool = True) -> None:
         sys.exit(3 if isinstance(error, StorageUnavailable | OutcomeUnknown) else 1)
     except OSError as error:
         if error.filename is not None or error.errno not in _NOT_WRITTEN:
-            raise  # of a file, which no command lets pass
+            typer.echo(f"assistly: {printable(str(error))}", err=True)
+            sys.exit(1)
         with suppress(OSError):
             typer.echo(f"assistly: the output could not be written ({error.strerror})", err=True)
         if owns_process:  # the interpreter would try to write it once more, and print a traceback

@@ -189,7 +189,7 @@ def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None
         )
     out.result(
         {"removed": id, "removed_jobs": jobs},
-        f"the schedule {id!r} is removed, and {plural(jobs, 'waiting job')} of it",
+        f"removed the schedule {id!r} and {plural(jobs, 'waiting job')}",
     )
 
 

@@ -62,7 +62,7 @@ def worker(
         typer.Option(
             min=0.01,
             metavar="SECONDS",
-            help="When a publisher's check is asked about an unknown outcome; the pauses then double.",
+            help="Until a check is first asked about an unknown outcome. Each later pause doubles.",
         ),
     ] = 10,
     check_for: Annotated[

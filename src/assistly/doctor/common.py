@@ -150,7 +150,7 @@ def check_oldest_due(context: CheckContext) -> Iterable[Outcome]:
         if state.oldest_due_at is not None and not state.paused
     ]
     if not waiting:
-        return [ok("nothing is due, but for jobs of paused platforms")]
+        return [ok("no job is due on a platform that is not paused")]
     due_at, name = min(waiting)
     age = context.now - due_at
     reason = f"the oldest due job waits for {span(age)}, on {name}"
