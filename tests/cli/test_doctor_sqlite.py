@@ -231,6 +231,30 @@ def test_a_log_of_a_file_that_became_shorter(check: Check, sql: Sql) -> None:
         assert verdict(check("old-wal")) == "ok"
 
 
+def locks_of_this_process() -> list[list[str]]:
+    """The kind and the range of bytes of each lock on the file and on the index of its log."""
+    inodes = {str(path.stat().st_ino) for path in (FILE, Path("cli.db-shm"))}
+    fields = (line.split()[1:] for line in Path("/proc/locks").read_text().splitlines())
+    return sorted(
+        [kind, access, inode, first, last]
+        for kind, _, access, process, device, first, last in (each for each in fields if len(each) == 7)
+        if process == str(os.getpid()) and (inode := device.split(":")[-1]) in inodes
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system lists no locks")
+def test_it_keeps_the_locks_of_its_process(check: Check) -> None:
+    """Without them, another process would delete the log, with what this one writes to it later."""
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+        changed_after(Path("cli.db-wal"))
+        before = locks_of_this_process()
+        assert before
+        found = check("old-wal")
+        assert locks_of_this_process() == before
+    assert verdict(found) == "ok"
+
+
 def test_a_log_that_is_just_being_brought_into_the_file(tmp_path: Path, engine: str) -> None:
     with open_storage(auto_prune=False) as storage:
         storage.queue.schedule("x", "a")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from . import inherited
 from .driver import sqlite3
 
 _TRIES = 3
@@ -25,6 +26,12 @@ class Access(Enum):
     """Read a file that is there. Neither the file nor its log is changed."""
 
 
+def opened(name: str, **options: Any) -> Any:
+    """A connection of the driver, without transactions of its own. Raises errors of the driver."""
+    with inherited.opening:
+        return sqlite3.connect(name, isolation_level=None, **options)
+
+
 def connect_to_look(path: Path, **options: Any) -> Any:
     """A connection of the driver that reads, and changes neither the file nor a log or journal beside it.
 
@@ -33,7 +40,7 @@ def connect_to_look(path: Path, **options: Any) -> Any:
     of the driver.
     """
     for tries_left in reversed(range(_TRIES)):
-        raw = sqlite3.connect(_uri(path), uri=True, isolation_level=None, **options)
+        raw = opened(_uri(path), uri=True, **options)
         try:
             raw.execute("PRAGMA query_only = ON")
             raw.execute("SELECT count(*) FROM sqlite_master").fetchall()
@@ -52,7 +59,7 @@ def connect_to_look(path: Path, **options: Any) -> Any:
 
 def connect_without_log(path: Path) -> Any:
     """A connection of the driver to the file alone, as it would be if it had no log."""
-    return sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True, isolation_level=None)
+    return opened(f"file:{quote(str(path))}?immutable=1", uri=True)
 
 
 def _uri(path: Path) -> str:
