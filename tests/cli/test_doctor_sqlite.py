@@ -6,6 +6,7 @@ the file that lists the mounts, the call that measures the disk and the list of 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -21,6 +22,8 @@ import pytest
 
 from assistly.doctor import sqlite as checks
 from assistly.storage import SqliteBackend, Storage, open_storage
+from assistly.storage.engines.sqlite import inspection
+from assistly.storage.engines.sqlite.access import connect_without_log
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.engines.sqlite.logs import pages_missing_in_file
 from waiting import until
@@ -142,6 +145,30 @@ def test_an_index_that_lacks_entries(check: Check, sql: Sql) -> None:
     (found,) = check("integrity")
     assert found["verdict"] == "problem"
     assert "row 1 missing from index idx_queue_due" in found["reason"]
+
+
+def test_a_file_that_another_process_uses(run: Run, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "_BUSY_SECONDS", 0)
+    sql("PRAGMA journal_mode = DELETE")
+    sql("BEGIN EXCLUSIVE")
+    code, out, _ = run("doctor", "--only", "connection", "--json")
+    (found,) = json.loads(out)["findings"]
+    assert (code, "locked" in found["reason"]) == (3, True)
+    assert found["mend"] == "another process uses the file: wait until it has finished, or stop it"
+
+
+def test_a_folder_that_may_not_be_read(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the answer of SQLite is replaced."""
+
+    def refuse(*_: object, **__: object) -> None:
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(inspection, "connect_to_look", refuse)
+    (found,) = check("connection")
+    assert (found["verdict"], "server" in found["mend"]) == ("problem", False)
+    assert "permissions" in found["mend"]
 
 
 def test_no_database(run: Run, check: Check) -> None:
@@ -329,6 +356,20 @@ def test_it_sets_no_journal_mode(run: Run, content: str) -> None:
     before = files()
     run("doctor")
     assert files() == before
+
+
+def test_a_path_that_is_not_utf8(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = os.fsdecode(b"b\xff.db")
+    left_by_a_killed_process("left")
+    for end in ("", "-wal", "-shm"):
+        try:
+            Path(f"left.db{end}").replace(f"{name}{end}")
+        except OSError:
+            pytest.skip("the file system takes no such name")
+    monkeypatch.setenv("SQLITE_PATH", name)
+    assert [each["verdict"] for each in check("connection", "old-wal", "integrity")] == ["ok"] * 3
+    with closing(connect_without_log(Path(name))) as alone:
+        assert alone.execute("PRAGMA quick_check").fetchall() == [("ok",)]
 
 
 def test_a_long_log(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .table_locks import TableLock
 
 
+class NoDatabase(ConfigurationError):
+    """There is no SQLite file at the path."""
+
+
 class CheckContext:
     """Opens what checks need when they first need it, and closes all of it at the end of the block.
 
@@ -177,7 +181,7 @@ class CheckContext:
 
         backend = cast("SqliteBackend", self.backend)
         if not backend.exists():
-            raise ConfigurationError(f"there is no database yet: sqlite {self.path}")
+            raise NoDatabase(f"there is no database yet: sqlite {self.path}")
         if self.pages_missing_in_file:
             self._closed_because = f"{self.path.name}-wal may belong to another file: see old-wal"
         require_file(self.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,15 @@ def connect_to_look(path: Path, **options: Any) -> Any:
 
 def connect_without_log(path: Path) -> Any:
     """A connection of the driver to the file alone, as it would be if it had no log."""
-    return opened(f"file:{quote(str(path))}?immutable=1", uri=True)
+    return opened(f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True)
+
+
+def _quoted(path: Path) -> str:
+    return quote(os.fsencode(path))
 
 
 def _uri(path: Path) -> str:
-    name = quote(str(path))
+    name = _quoted(path)
     if not any(_has_content(Path(f"{path}{end}")) for end in ("-wal", "-journal")):
         return f"file:{name}?mode=rw"
     # The first connection overwrites the index, and with it what was brought into the file so far.
