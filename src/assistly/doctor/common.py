@@ -92,7 +92,7 @@ def _of_missing(
         yield problem(
             f"the database has no record of the migrations {_names(unrecorded)}, which were applied: the "
             "tables are as they and later ones make them. `assistly migrate` would try to apply them again",
-            levels.record(context, unrecorded),
+            ";\n".join(context.record(each) for each in unrecorded),
         )
     pending = [each for each in missing if each not in unrecorded]
     if pending:

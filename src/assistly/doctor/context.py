@@ -19,6 +19,7 @@ from .findings import NotChecked
 if TYPE_CHECKING:
     from assistly.storage import StorageBackend
     from assistly.storage.engines.postgres.inspection import Inspection
+    from assistly.storage.engines.sql.migrations import Migration
     from assistly.storage.engines.sqlite.connections import Connection
     from assistly.storage.settings import StorageSettings
     from assistly.views.status import StorageStatus
@@ -164,6 +165,14 @@ class CheckContext:
         from assistly.storage.engines.sqlite.migrations import SqliteMigrations
 
         return SqliteMigrations(self.file_connection()).applied()
+
+    def record(self, migration: Migration) -> str:
+        """The statement that records a migration as applied now."""
+        if self.engine == "postgres":
+            return self.server().record(migration)
+        from assistly.storage.engines.sqlite.migrations import SqliteMigrations
+
+        return SqliteMigrations(self.file_connection()).record(migration)
 
     @cached_property
     def _storage(self) -> Storage:

@@ -78,6 +78,9 @@ class MigrationTarget(Protocol):
         False, and nothing is done, if another process has applied it before the lock was free.
         """
 
+    def record(self, migration: Migration) -> str:
+        """The statement that records a migration as applied now, for people and scripts."""
+
     def times(self) -> Mapping[str, datetime]:
         """When each migration was applied; empty if the table is missing. Only reads."""
 
