@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from assistly.storage import SqliteBackend
-from assistly.storage.engines.sqlite import files
+from assistly.storage.engines.sqlite import access
 from assistly.storage.engines.sqlite.driver import sqlite3
 from backends.fault_operations import open_on
 from backends.fault_plan import DriverFault, FaultyEngine, Plan
@@ -84,7 +84,7 @@ def connection_class(plan: Plan) -> type[Any]:
 def follow(plan: Plan, patches: pytest.MonkeyPatch) -> None:
     """Make the engine open connections that follow the plan."""
     connect = partial(sqlite3.connect, factory=connection_class(plan))
-    patches.setattr(files, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": connect}))
+    patches.setattr(access, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": connect}))
 
 
 class FaultySqliteEngine(FaultyEngine):

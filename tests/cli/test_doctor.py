@@ -159,6 +159,8 @@ def test_a_variable_that_nothing_reads(check: Check, engine: str, monkeypatch: p
         "warning",
         "rename RETENTION_NONCE_DAYS to RETENTION_NONCES_DAYS",
     )
+    monkeypatch.setenv("WEBHOOK_SECRT", "canary")
+    assert "rename WEBHOOK_SECRT to WEBHOOK_SECRET" in [found["mend"] for found in check("settings")]
 
 
 @postgres_only

@@ -6,6 +6,7 @@ the file that lists the mounts, the call that measures the disk and the list of 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -21,6 +22,8 @@ import pytest
 
 from assistly.doctor import sqlite as checks
 from assistly.storage import SqliteBackend, Storage, open_storage
+from assistly.storage.engines.sqlite import inspection
+from assistly.storage.engines.sqlite.access import connect_without_log
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.engines.sqlite.logs import pages_missing_in_file
 from waiting import until
@@ -144,6 +147,30 @@ def test_an_index_that_lacks_entries(check: Check, sql: Sql) -> None:
     assert "row 1 missing from index idx_queue_due" in found["reason"]
 
 
+def test_a_file_that_another_process_uses(run: Run, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "_BUSY_SECONDS", 0)
+    sql("PRAGMA journal_mode = DELETE")
+    sql("BEGIN EXCLUSIVE")
+    code, out, _ = run("doctor", "--only", "connection", "--json")
+    (found,) = json.loads(out)["findings"]
+    assert (code, "locked" in found["reason"]) == (3, True)
+    assert found["mend"] == "another process uses the file: wait until it has finished, or stop it"
+
+
+def test_a_folder_that_may_not_be_read(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the answer of SQLite is replaced."""
+
+    def refuse(*_: object, **__: object) -> None:
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(inspection, "connect_to_look", refuse)
+    (found,) = check("connection")
+    assert (found["verdict"], "server" in found["mend"]) == ("problem", False)
+    assert "permissions" in found["mend"]
+
+
 def test_no_database(run: Run, check: Check) -> None:
     FILE.write_bytes(b"no database" * 1000)
     found = check("connection", "integrity")
@@ -231,6 +258,30 @@ def test_a_log_of_a_file_that_became_shorter(check: Check, sql: Sql) -> None:
         assert verdict(check("old-wal")) == "ok"
 
 
+def locks_of_this_process() -> list[list[str]]:
+    """The kind and the range of bytes of each lock on the file and on the index of its log."""
+    inodes = {str(path.stat().st_ino) for path in (FILE, Path("cli.db-shm"))}
+    fields = (line.split()[1:] for line in Path("/proc/locks").read_text().splitlines())
+    return sorted(
+        [kind, access, inode, first, last]
+        for kind, _, access, process, device, first, last in (each for each in fields if len(each) == 7)
+        if process == str(os.getpid()) and (inode := device.split(":")[-1]) in inodes
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system lists no locks")
+def test_it_keeps_the_locks_of_its_process(check: Check) -> None:
+    """Without them, another process would delete the log, with what this one writes to it later."""
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("x", "a")
+        changed_after(Path("cli.db-wal"))
+        before = locks_of_this_process()
+        assert before
+        found = check("old-wal")
+        assert locks_of_this_process() == before
+    assert verdict(found) == "ok"
+
+
 def test_a_log_that_is_just_being_brought_into_the_file(tmp_path: Path, engine: str) -> None:
     with open_storage(auto_prune=False) as storage:
         storage.queue.schedule("x", "a")
@@ -305,6 +356,20 @@ def test_it_sets_no_journal_mode(run: Run, content: str) -> None:
     before = files()
     run("doctor")
     assert files() == before
+
+
+def test_a_path_that_is_not_utf8(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = os.fsdecode(b"b\xff.db")
+    left_by_a_killed_process("left")
+    for end in ("", "-wal", "-shm"):
+        try:
+            Path(f"left.db{end}").replace(f"{name}{end}")
+        except OSError:
+            pytest.skip("the file system takes no such name")
+    monkeypatch.setenv("SQLITE_PATH", name)
+    assert [each["verdict"] for each in check("connection", "old-wal", "integrity")] == ["ok"] * 3
+    with closing(connect_without_log(Path(name))) as alone:
+        assert alone.execute("PRAGMA quick_check").fetchall() == [("ok",)]
 
 
 def test_a_long_log(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:

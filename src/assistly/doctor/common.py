@@ -71,14 +71,15 @@ def _of_server(here: str, shown: str, number: str) -> Outcome:
 
 def check_migrations(context: CheckContext) -> Iterable[Outcome]:
     """Whether the database has the migrations of this version, and these alone."""
-    from assistly.storage.engines.sql.migrations import discover, pending
+    from assistly.storage.engines.sql.migrations import NewerDatabase, discover, pending
 
     known = discover(context.engine)
     try:
         missing = pending(known, context.applied())
+    except NewerDatabase as error:
+        return [problem(str(error), "upgrade assistly")]
     except MigrationError as error:
-        mend = "upgrade assistly" if "newer" in str(error) else "install the version of assistly again"
-        return [problem(str(error), mend)]
+        return [problem(str(error), "install the version of assistly again")]
     if missing:
         return [*_of_missing(context, missing, levels.unrecorded(context, known, context.applied()))]
     return [ok(f"all {len(known)} are applied, up to {known[-1].name}")]
@@ -91,7 +92,7 @@ def _of_missing(
         yield problem(
             f"the database has no record of the migrations {_names(unrecorded)}, which were applied: the "
             "tables are as they and later ones make them. `assistly migrate` would try to apply them again",
-            levels.record(context, unrecorded),
+            ";\n".join(context.record(each) for each in unrecorded),
         )
     pending = [each for each in missing if each not in unrecorded]
     if pending:

@@ -19,11 +19,16 @@ from .findings import NotChecked
 if TYPE_CHECKING:
     from assistly.storage import StorageBackend
     from assistly.storage.engines.postgres.inspection import Inspection
+    from assistly.storage.engines.sql.migrations import Migration
     from assistly.storage.engines.sqlite.connections import Connection
     from assistly.storage.settings import StorageSettings
     from assistly.views.status import StorageStatus
 
     from .table_locks import TableLock
+
+
+class NoDatabase(ConfigurationError):
+    """There is no SQLite file at the path."""
 
 
 class CheckContext:
@@ -161,6 +166,14 @@ class CheckContext:
 
         return SqliteMigrations(self.file_connection()).applied()
 
+    def record(self, migration: Migration) -> str:
+        """The statement that records a migration as applied now."""
+        if self.engine == "postgres":
+            return self.server().record(migration)
+        from assistly.storage.engines.sqlite.migrations import SqliteMigrations
+
+        return SqliteMigrations(self.file_connection()).record(migration)
+
     @cached_property
     def _storage(self) -> Storage:
         self.backend.ping()
@@ -177,7 +190,7 @@ class CheckContext:
 
         backend = cast("SqliteBackend", self.backend)
         if not backend.exists():
-            raise ConfigurationError(f"there is no database yet: sqlite {self.path}")
+            raise NoDatabase(f"there is no database yet: sqlite {self.path}")
         if self.pages_missing_in_file:
             self._closed_because = f"{self.path.name}-wal may belong to another file: see old-wal"
         require_file(self.path)

@@ -111,16 +111,3 @@ def _level(context: CheckContext, known: Sequence[Migration], *, at_least: int) 
         if differ(made, before) or differ(before, stored):
             return count
     return at_least
-
-
-def record(context: CheckContext, migrations: Iterable[Migration]) -> str:
-    """The SQL that records these migrations."""
-    rows = [f"'{each.name}', '{each.checksum}'" for each in migrations]
-    if context.engine == "sqlite":
-        into = "INSERT INTO assistly_migrations (name, checksum, applied_at)"
-        return ";\n".join(f"{into} VALUES ({row}, {_NOW})" for row in rows)
-    into = f"INSERT INTO {context.server().dialect.quoted_schema}.assistly_migrations (name, checksum)"
-    return ";\n".join(f"{into} VALUES ({row})" for row in rows)
-
-
-_NOW = "CAST(strftime('%s', 'now') AS INTEGER) * 1000000"

@@ -71,12 +71,12 @@ FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.rel
 WHERE n.nspname = %(schema)s AND c.relname LIKE 'assistly\\_%%' AND c.relkind IN ('r', 'p', 'S')
 ORDER BY c.oid
 """
-_OWNS = """
-SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE')
+_OF_JOBS = """
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = 'assistly_queue_jobs'
 """
-_MAY_MAINTAIN = _OWNS.replace("pg_has_role(c.relowner, 'USAGE')", "has_table_privilege(c.oid, 'MAINTAIN')")
+_OWNS = f"SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') {_OF_JOBS}"
+_MAY_MAINTAIN = f"SELECT pg_catalog.has_table_privilege(c.oid, 'MAINTAIN') {_OF_JOBS}"
 
 
 def check_vacuum(context: CheckContext) -> Iterable[Outcome]:

@@ -11,7 +11,7 @@ from assistly.storage.settings import load_settings
 
 from . import common, postgres, postgres_connections, postgres_locks, settings, sqlite, tables
 from .checks import Check
-from .context import CheckContext
+from .context import CheckContext, NoDatabase
 from .findings import Finding, NotChecked, Outcome, Verdict, ok, problem
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class _Run:
             self._context.connect()
         except StorageError as error:
             self._note(error)
-            return _finding(CONNECTION, problem(_line(error), _mend_of(error)))
+            return _finding(CONNECTION, problem(_line(error), _mend_of(error, self._context.engine)))
         except NotChecked as reason:
             return _finding(CONNECTION, problem(str(reason), "assistly migrate"))
         return _finding(CONNECTION, ok("the storage answers"))
@@ -147,9 +147,19 @@ def _line(error: StorageError) -> str:
     return " ".join(str(error).split())
 
 
-def _mend_of(error: StorageError) -> str:
+def _mend_of(error: StorageError, engine: str) -> str:
+    if isinstance(error, StorageUnavailable) and engine == "sqlite":
+        return _mend_of_file(error)
     if isinstance(error, StorageUnavailable):
         return "start the server, or mend the way to it, and look at the settings with `assistly config`"
-    if "there is no database yet" in str(error):
+    if isinstance(error, NoDatabase):
         return "assistly migrate creates it, if this is the right one (SQLITE_PATH)"
     return "look at the settings with `assistly config`"
+
+
+def _mend_of_file(error: StorageUnavailable) -> str:
+    from assistly.storage.engines.sqlite.errors import is_busy
+
+    if is_busy(error):
+        return "another process uses the file: wait until it has finished, or stop it"
+    return "look at the permissions of the file and its folder, at the disk, and at SQLITE_PATH"

@@ -14,7 +14,6 @@ from .findings import Outcome, ok, warning
 
 NAME = "settings"
 
-_PREFIXES = ("STORAGE_", "RETENTION_", "SCHEDULE_", "SQLITE_", "DATABASE_")
 _ALIKE = 0.8
 
 
@@ -23,14 +22,18 @@ def check(settings: StorageSettings) -> Iterable[Outcome]:
     known = {*by_variable(type(settings)), *by_variable(type(load_worker_settings()))}
     found = [
         warning(f"nothing reads {name}; {close[0]} is a setting", f"rename {name} to {close[0]}")
-        for name in sorted(_variables() - known)
+        for name in sorted(_variables(_prefixes(known)) - known)
         if (close := get_close_matches(name, sorted(known), 1, _ALIKE))
     ]
     return found or [ok(f"all {len(known)} settings are valid")]
 
 
-def _variables() -> set[str]:
+def _prefixes(known: Iterable[str]) -> tuple[str, ...]:
+    return tuple({f"{name.partition('_')[0]}_" for name in known})
+
+
+def _variables(prefixes: tuple[str, ...]) -> set[str]:
     from dotenv import dotenv_values
 
     file = dotenv_values(".env", encoding="utf-8") if Path(".env").is_file() else {}
-    return {name for name in (*os.environ, *file) if name.startswith(_PREFIXES)}
+    return {name for name in (*os.environ, *file) if name.startswith(prefixes)}

@@ -76,6 +76,10 @@ class Inspection:
         """Run a statement that reads one value; return it."""
         return self.rows(statement, params)[0][0]
 
+    def record(self, migration: Migration) -> str:
+        """The statement that records a migration as applied now."""
+        return SchemaTarget(self._executor, self.dialect).record(migration)
+
     def applied(self) -> Mapping[str, str]:
         """The checksums of the applied migrations by name.
 

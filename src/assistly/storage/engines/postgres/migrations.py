@@ -49,6 +49,12 @@ class SchemaTarget:
             return {}
         return dict(self._executor.rows(self._select))
 
+    def record(self, migration: Migration) -> str:
+        return (
+            f"INSERT INTO {self._quoted}.assistly_migrations (name, checksum) "
+            f"VALUES ('{migration.name}', '{migration.checksum}')"
+        )
+
     def times(self) -> Mapping[str, datetime]:
         if not self._has_table():
             return {}
@@ -72,8 +78,7 @@ class SchemaTarget:
     def script(self, missing: Sequence[Migration]) -> str:
         refuse_conflicts(self._executor, self._schema, missing)
         commands = [BEGIN, *_NO_TIME_LIMITS, self._lock_command, *self._preparation()]
-        into = f"INSERT INTO {self._quoted}.assistly_migrations (name, checksum)"
-        return as_script(commands, missing, lambda each: f"{into} VALUES ('{each.name}', '{each.checksum}')")
+        return as_script(commands, missing, self.record)
 
     def effects(self, migration: Migration) -> MigrationEffects:
         return effects_of(migration, existing_tables(self._executor, self._schema))

@@ -78,6 +78,9 @@ class MigrationTarget(Protocol):
         False, and nothing is done, if another process has applied it before the lock was free.
         """
 
+    def record(self, migration: Migration) -> str:
+        """The statement that records a migration as applied now, for people and scripts."""
+
     def times(self) -> Mapping[str, datetime]:
         """When each migration was applied; empty if the table is missing. Only reads."""
 
@@ -119,15 +122,20 @@ def discover(engine: str) -> tuple[Migration, ...]:
     return tuple(sorted(found, key=lambda migration: migration.name))
 
 
+class NewerDatabase(MigrationError):
+    """The database has a migration that this version does not know."""
+
+
 def pending(migrations: Sequence[Migration], applied: Mapping[str, str]) -> list[Migration]:
     """Return the migrations that are not applied yet.
 
-    Raises MigrationError if the database has an unknown migration, or one with another checksum.
+    Raises NewerDatabase if the database has an unknown migration, and MigrationError if it has one with
+    another checksum.
     """
     known = {migration.name: migration for migration in migrations}
     for name in sorted(applied):
         if name not in known:
-            raise MigrationError(
+            raise NewerDatabase(
                 f"the database is newer than this version of assistly: it has the migration {name}, "
                 "which is unknown here. Upgrade assistly"
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from . import inherited
 from .driver import sqlite3
 
 _TRIES = 3
@@ -25,6 +27,12 @@ class Access(Enum):
     """Read a file that is there. Neither the file nor its log is changed."""
 
 
+def opened(name: str, **options: Any) -> Any:
+    """A connection of the driver, without transactions of its own. Raises errors of the driver."""
+    with inherited.opening:
+        return sqlite3.connect(name, isolation_level=None, **options)
+
+
 def connect_to_look(path: Path, **options: Any) -> Any:
     """A connection of the driver that reads, and changes neither the file nor a log or journal beside it.
 
@@ -33,7 +41,7 @@ def connect_to_look(path: Path, **options: Any) -> Any:
     of the driver.
     """
     for tries_left in reversed(range(_TRIES)):
-        raw = sqlite3.connect(_uri(path), uri=True, isolation_level=None, **options)
+        raw = opened(_uri(path), uri=True, **options)
         try:
             raw.execute("PRAGMA query_only = ON")
             raw.execute("SELECT count(*) FROM sqlite_master").fetchall()
@@ -52,11 +60,15 @@ def connect_to_look(path: Path, **options: Any) -> Any:
 
 def connect_without_log(path: Path) -> Any:
     """A connection of the driver to the file alone, as it would be if it had no log."""
-    return sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True, isolation_level=None)
+    return opened(f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True)
+
+
+def _quoted(path: Path) -> str:
+    return quote(os.fsencode(path))
 
 
 def _uri(path: Path) -> str:
-    name = quote(str(path))
+    name = _quoted(path)
     if not any(_has_content(Path(f"{path}{end}")) for end in ("-wal", "-journal")):
         return f"file:{name}?mode=rw"
     # The first connection overwrites the index, and with it what was brought into the file so far.

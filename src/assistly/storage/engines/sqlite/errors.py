@@ -42,6 +42,12 @@ _BY_EXTENDED_CODE = {
 _SCHEMA = "its tables are not those of this version: run `assistly migrate`"
 
 
+def is_busy(error: StorageError) -> bool:
+    """Whether the call failed because another connection uses the file or a table."""
+    code = getattr(error.__cause__, "sqlite_errorcode", 0)
+    return code & 0xFF in (stdlib_sqlite3.SQLITE_BUSY, stdlib_sqlite3.SQLITE_LOCKED)
+
+
 def translate(error: Exception, name: str) -> StorageError:
     """Return the error to raise. `name` is the database in messages."""
     if isinstance(error, OverflowError):

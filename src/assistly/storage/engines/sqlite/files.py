@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ...addresses import path_problem
 from ...errors import ConfigurationError, StorageCorrupt, StorageError, StorageUnavailable
 from ...validation import shown
 from . import inherited, logs
-from .access import Access, connect_to_look
+from .access import Access, connect_to_look, opened
 from .connections import Connection
 from .driver import sqlite3
 from .errors import DRIVER_ERRORS, translate
@@ -28,7 +28,6 @@ from .identity import RESTORE, FileIdentity
 _OLDEST = (3, 37, 0)
 _CACHED_STATEMENTS = 256
 _creating = threading.Lock()
-_opening = threading.Lock()
 # Lack of disk space or file handles, which may pass.
 _SHORTAGES = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
 
@@ -119,11 +118,9 @@ class DatabaseFile:
         if self._access is Access.USE:
             self._make_file()
         self._require_file()
-        is_doubtful = self._is_newer_than_its_log()
-        with _opening if is_doubtful else nullcontext():
-            if is_doubtful:
-                self._check_log()
-            connection = self._open(may_change=may_change)
+        if self._is_newer_than_its_log():
+            self._check_log()
+        connection = self._open(may_change=may_change)
         try:
             self.identity.note()
         except BaseException:
@@ -132,13 +129,8 @@ class DatabaseFile:
         return connection
 
     def _check_log(self) -> None:
-        """Raise StorageCorrupt if the log beside the file is that of another one. Nothing is changed.
-
-        Closing a descriptor of the file drops this process's locks on it, so if it is open here, its pages
-        are not compared.
-        """
-        is_another = not inherited.is_open(self.path) and logs.is_of_another_file(self.path)
-        if is_another or not self._is_consistent(access=Access.LOOK):
+        """Raise StorageCorrupt if the log beside the file is that of another one. Nothing is changed."""
+        if logs.is_of_another_file(self.path) or not self._is_consistent(access=Access.LOOK):
             raise StorageCorrupt(
                 f"the SQLite file {self.name!r} and the write-ahead log beside it, {self.path.name}-wal, "
                 "do not belong together: the file was restored or replaced after the log was written. "
@@ -155,7 +147,7 @@ class DatabaseFile:
         try:
             if access is Access.LOOK:
                 return Connection(connect_to_look(self.path, **options), self.name)
-            raw = sqlite3.connect(str(self.path), isolation_level=None, **options)
+            raw = opened(str(self.path), **options)
             if may_change and access is Access.USE:
                 self._configure(raw)
         except DRIVER_ERRORS as error:
@@ -201,8 +193,8 @@ class DatabaseFile:
 
     def after_fork_in_child(self) -> None:
         """Replace the locks, which a thread of the parent may have held while it opened the file."""
-        global _creating, _opening
-        _creating, _opening = threading.Lock(), threading.Lock()
+        global _creating
+        _creating = threading.Lock()
         inherited.note_fork(self.path)
 
     def _make_file(self) -> None:

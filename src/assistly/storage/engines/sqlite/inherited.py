@@ -10,6 +10,7 @@ If every connection was closed before the fork, the table is empty, and the chil
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +22,21 @@ _MOST_FILES = 4096
 
 _unsafe: set[tuple[int, int]] = set()
 
+opening = threading.Lock()
+"""Held while SQLite opens a file, and while another descriptor of a file is open here.
+
+Closing any descriptor of a file drops all locks that the process has on it. Who opens one holds this, looks
+at `is_open` first, and closes it again before another thread can have SQLite open the file.
+"""
+
 
 def note_fork(path: Path) -> None:
-    """In a child, before it opens a connection: remember the file as unsafe if it inherited an open one."""
+    """In a child, before it opens a connection: remember the file as unsafe if it inherited an open one.
+
+    `opening` is replaced, which a thread of the parent may have held.
+    """
+    global opening
+    opening = threading.Lock()
     if is_open(path):
         with suppress(OSError):
             found = path.stat()

@@ -1,8 +1,7 @@
 """Compares a database file with the write-ahead log beside it, without opening it as a database.
 
-The forms of the log and of its index are those of https://sqlite.org/walformat.html. All that reads the file
-closes it again, which drops the locks that this process has on it: call it before the file is opened as a
-database.
+The forms of the log and of its index are those of https://sqlite.org/walformat.html. A file that this process
+has open is not read: closing it again would drop the locks that SQLite holds on it here.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from . import inherited
 
 _PAUSE_SECONDS = 0.05
 _HEADER = 32
@@ -34,9 +35,9 @@ class _Frame(NamedTuple):
 def pages_missing_in_file(path: Path) -> int:
     """How many pages of the log should be in the file by now, and are not.
 
-    0 unless the file changed after its log. That happens when the log is brought into the file, and then the
-    pages are in it; or when another file was put in its place. A change of the file's mode looks the same as
-    long as nothing was brought into it.
+    0 unless the file changed after its log, and for a file that this process has open. A file changes after
+    its log when the log is brought into it, and then the pages are in it; or when another file was put in its
+    place. A change of the file's mode looks the same as long as nothing was brought into it.
     """
     return _looked_twice(path, lambda log: log.missing())
 
@@ -44,8 +45,9 @@ def pages_missing_in_file(path: Path) -> int:
 def is_of_another_file(path: Path) -> bool:
     """Whether the log is certainly that of another file: False also where that cannot be told.
 
-    Only if the file changed after its log, and if the index of the log tells what was brought into the file.
-    That is so if it was written since the machine started: after a loss of power it may be older.
+    Only if the file changed after its log, is not open in this process, and if the index of the log tells
+    what was brought into the file. That is so if it was written since the machine started: after a loss of
+    power it may be older.
     """
     return not _is_of_earlier_start(path) and _looked_twice(path, lambda log: log.contradictions()) > 0
 
@@ -73,13 +75,17 @@ def _look(path: Path, count: Callable[[_Log], int]) -> int:
     try:
         if path.stat().st_ctime_ns <= log_path.stat().st_ctime_ns:
             return 0
-        with path.open("rb") as file, log_path.open("rb") as log:
-            index = _index(path)
-            found = count(_Log(file, log, index))
+        with inherited.opening:
+            # A replaced file may have left its index open here, on which there are locks too.
+            if inherited.is_open(path) or inherited.is_open(Path(f"{path}-shm")):
+                return 0
+            with path.open("rb") as file, log_path.open("rb") as log:
+                index = _index(path)
+                found = count(_Log(file, log, index))
+            # Otherwise another process has brought a part of the log into the file, or begun a new one.
+            return found if index == _index(path) else 0
     except OSError:
         return 0
-    # Otherwise another process has brought a part of the log into the file meanwhile, or begun a new one.
-    return found if index == _index(path) else 0
 
 
 def _index(path: Path) -> bytes:

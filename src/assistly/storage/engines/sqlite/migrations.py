@@ -44,6 +44,12 @@ class SqliteMigrations:
             self._run(migration)
         return True
 
+    def record(self, migration: Migration) -> str:
+        return (
+            "INSERT INTO assistly_migrations (name, checksum, applied_at) "
+            f"VALUES ('{migration.name}', '{migration.checksum}', {_NOW})"
+        )
+
     def times(self) -> Mapping[str, datetime]:
         if self._connection.row(_EXISTS) is None:
             return {}
@@ -52,10 +58,7 @@ class SqliteMigrations:
     def script(self, missing: Sequence[Migration]) -> str:
         """For `sqlite3 -bail`: without that, the shell goes on after an error, and commits the rest."""
         commands = ["-- sqlite3 -bail FILE < SCRIPT\nBEGIN IMMEDIATE", _CREATE.strip()]
-        into = "INSERT INTO assistly_migrations (name, checksum, applied_at)"
-        return as_script(
-            commands, missing, lambda each: f"{into} VALUES ('{each.name}', '{each.checksum}', {_NOW})"
-        )
+        return as_script(commands, missing, self.record)
 
     def effects(self, migration: Migration) -> MigrationEffects | None:  # noqa: ARG002
         return None
