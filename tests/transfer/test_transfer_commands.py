@@ -42,6 +42,7 @@ from assistly.storage.engine import BackendBase
 from assistly.storage.engine.moving import MovingBackend, moving
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.settings import StorageSettings
+from assistly.storage.testing.fixtures import on_a_thread
 from assistly.storage.unfinished import COPY_COLLECTION
 from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
@@ -148,6 +149,16 @@ def test_through_pipes(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (old, Path("new.db")):
         event_of(path)
     assert records(Path("new.db")) == records(old)
+
+
+def test_a_file_that_cannot_be_read_twice(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("export", "all.gz")[0] == 0
+    os.mkfifo("pipe")
+    monkeypatch.setenv("SQLITE_PATH", "new.db")
+    writing = on_a_thread(lambda: Path("pipe").write_bytes(Path("all.gz").read_bytes()))
+    assert run("import", "pipe", "--create")[0] == 0
+    writing.result(timeout=10)
+    assert event_of(Path("new.db"))[1]["file"] == "pipe"
 
 
 def test_names_that_are_no_utf_8(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

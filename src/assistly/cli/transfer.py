@@ -312,27 +312,40 @@ def _stdout() -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _source(file: str) -> Iterator[tuple[IO[bytes], str]]:
-    """The file, which is read twice: stdin is kept in a temporary file for that."""
+    """The file, which is read twice: stdin and pipes are kept in a temporary file for that."""
     from assistly.storage.errors import ConfigurationError
 
     if file == _STREAM:
-        import shutil
-        import tempfile
-
-        with tempfile.TemporaryFile() as stream:
-            try:
-                shutil.copyfileobj(sys.stdin.buffer, stream)
-                stream.seek(0)
-            except OSError as error:
-                raise ConfigurationError(f"stdin cannot be kept in a file: {error.strerror}") from error
-            yield stream, "stdin"
+        with _kept(sys.stdin.buffer, "stdin") as kept:
+            yield kept, "stdin"
         return
     try:
         opened = Path(file).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
     with opened:
-        yield opened, file
+        if opened.seekable():
+            yield opened, file
+        else:
+            with _kept(opened, file) as kept:
+                yield kept, file
+
+
+@contextmanager
+def _kept(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """A temporary file with what the stream has."""
+    import shutil
+    import tempfile
+
+    from assistly.storage.errors import ConfigurationError
+
+    with tempfile.TemporaryFile() as file:
+        try:
+            shutil.copyfileobj(stream, file)
+            file.seek(0)
+        except OSError as error:
+            raise ConfigurationError(f"{name} cannot be kept in a file: {error.strerror}") from error
+        yield file
 
 
 def _report(out: Output, digests: Digests, verb: str, file: str, *, err: bool) -> None:
