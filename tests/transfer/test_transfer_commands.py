@@ -277,6 +277,8 @@ def test_to_a_plug_in_and_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPa
         ("old.db", "postgresql://bot:can@canary@host/db", 1, "TARGET: DATABASE_URL has an @ besides"),
         ("old.db", "postgresql://bot:a#canary@host/db", 1, "TARGET: DATABASE_URL has a bad port"),
         ("old.db", "postgresql://bot:canary@/db?canary=canary", 1, "TARGET: DATABASE_URL is no Postgres URL"),
+        ("old.db", "n" * 300, 1, "File name too long"),
+        ("n" * 300, "new.db", 1, "File name too long"),
         ("old.db", "postgresql://bot:canary@localhost:1/db", 3, "cannot connect to Postgres"),
         ("postgresql://bot:canary@localhost:1/db", "new.db", 3, "cannot connect to Postgres"),
     ],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .opening import require_database, storage_place
+from .opening import is_there, require_database, storage_place
 from .options import By, Create, Json, Note
 from .output import Output, jsonable, plural
 
@@ -84,12 +84,12 @@ def import_(
     with _source(file) as (stream, name):
         with _Bar(out) as bar:
             digests = verify(stream, name, progress=bar.show)[1]
-        closing = _event("import", by=by, note=note, file=name, rows=_total(digests))
+        record = _event("import", by=by, note=note, file=name, rows=_total(digests))
         with (
             _opened(out, load_settings(), create=create, created_by="`--create`") as backend,
             _Bar(out) as bar,
         ):
-            import_rows(backend, stream, name, digests=digests, closing=closing, progress=bar.show)
+            import_rows(backend, stream, name, digests=digests, closing=record, progress=bar.show)
     _report(out, digests, "imported", file, err=False)
 
 
@@ -148,9 +148,9 @@ def copy(
             copying.prepare(old, new, identity=identity, progress=bar.show)
             report = None
         else:
-            closing = _event("copy", by=by, note=note, source=identity)
+            record = _event("copy", by=by, note=note, source=identity)
             report = copying.copy(
-                old, new, identity=identity, hold_writers=not live, closing=closing, progress=bar.show
+                old, new, identity=identity, hold_writers=not live, closing=record, progress=bar.show
             )
     if report is not None:
         _report_copy(out, report)
@@ -219,38 +219,34 @@ def _opened(
     from assistly.storage.factory import open_backend, open_existing
 
     place = storage_place(settings)
-    if not create:
-        require_database(settings, place, created_by=created_by)
-    out.remark(f"{label}: {place}")
     if create:
+        out.remark(f"{label}: {place}")
         _require_new_or_current(settings)
-    if create:
         backend = open_backend(settings.model_copy(update={"auto_migrate": True}))
     else:
+        require_database(settings, place, created_by=created_by)
+        out.remark(f"{label}: {place}")
         backend = open_existing(settings)
-    try:
+    with closing(backend):
         backend.ping()
         yield moving(backend)
-    finally:
-        backend.close()
 
 
 def _require_new_or_current(settings: StorageSettings) -> None:
     """Raise MigrationError if only some migrations are applied: its users may not know the others."""
-    from assistly.storage.errors import MigrationError
+    from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.factory import open_backend
 
-    migrations = _migrations(settings.engine)
-    if not migrations or (settings.engine == "sqlite" and not settings.sqlite_path.exists()):
+    if not _migrations(settings.engine):
         return
-    backend = open_backend(settings.model_copy(update={"auto_migrate": False}))
-    try:
-        backend.ping()
-    except MigrationError as error:
-        if migrations[0] not in str(error):
-            raise
-    finally:
-        backend.close()
+    with closing(open_backend(settings.model_copy(update={"auto_migrate": False}))) as backend:
+        if not is_there(backend):
+            return
+        try:
+            backend.ping()
+        except PendingMigrations as error:
+            if not error.is_new:
+                raise
 
 
 def _identity(settings: StorageSettings) -> str:
