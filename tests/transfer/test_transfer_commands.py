@@ -329,6 +329,15 @@ def test_wrong_usage(old: Path, run: Run, command: list[str]) -> None:
     assert [path.name for path in old.parent.iterdir()] == ["old.db"]
 
 
+@pytest.mark.parametrize("command", ["export", "import"])
+@pytest.mark.parametrize("file", ["host=h password=canary", "postgresql://u:canary@h/db", "u:canary@h"])
+def test_an_address_is_no_file(old: Path, run: Run, command: str, file: str) -> None:
+    code, out, err = run(command, file)
+    assert (code, out) == (2, "")
+    assert "canary" not in err
+    assert [path.name for path in old.parent.iterdir()] == ["old.db"]
+
+
 @pytest.mark.parametrize("command", [["export", "all.gz"], ["import", "all.gz", "--create"]])
 def test_a_server_that_is_down(
     old: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: list[str]

@@ -47,6 +47,7 @@ def export(
     from assistly.storage.settings import load_settings
     from assistly.transfer.export import export_rows, new_file
 
+    _require_path(file)
     out = Output(json=json)
     if file == _STREAM:
         if json:
@@ -80,6 +81,7 @@ def import_(
     from assistly.storage.settings import load_settings
     from assistly.transfer.export import import_rows, verify
 
+    _require_path(file)
     out = Output(json=json)
     with _source(file) as (stream, name):
         with _Bar(out) as bar:
@@ -176,6 +178,14 @@ def _report_copy(out: Output, report: CopyReport) -> None:
     again = f"; {plural(report.repaired, 'row')} changed meanwhile" if report.repaired else ""
     went_on = "; it went on where an earlier one had stopped" if report.resumed else ""
     out.say(f"copied and compared: both sides hold the same{again}{went_on}")
+
+
+def _require_path(file: str) -> None:
+    """Refuse an address: it may hold a password, and would be the name of a file, and part of an event."""
+    from assistly.storage.addresses import path_problem
+
+    if path_problem(file) is not None:
+        raise typer.BadParameter("FILE is an address: give the path of a file, such as all.gz")
 
 
 def _event(action: str, *, by: str | None, note: str | None, **details: str | int) -> Closing:
