@@ -158,6 +158,27 @@ def test_holding_writers_off_lets_a_transaction_end_that_needs_another_table(
     holding.result(PATIENCE)
 
 
+def test_after_holding_writers_off_calls_wait_for_locks_as_long_as_before(
+    storage: Storage, holder: psycopg.Connection[Any], waits: Callable[[], bool], schema: str
+) -> None:
+    def held(view: Any) -> Any:
+        return view._database.select("SELECT pg_catalog.current_setting('lock_timeout')", {})
+
+    backend: Any = storage._backend
+    with backend.transaction() as tx:
+        before = held(tx)
+    holder.execute(f'DELETE FROM "{schema}".assistly_sessions'.encode())
+
+    def hold() -> Any:
+        with moving(backend).snapshot(hold_writers=True) as view:
+            return held(view)
+
+    holding = on_a_thread(hold)
+    until(waits, PATIENCE)
+    holder.commit()
+    assert holding.result(PATIENCE) == before
+
+
 @pytest.fixture
 def own_database(database_url: str) -> Iterator[str]:
     """With counters of its own."""

@@ -85,6 +85,7 @@ def test_durations(schedules: Run, storage: Storage, text: str, duration: timede
         (["--every", "1d", "--from", "monday"], "no time with an offset"),
         (["--every", "1d", "--metadata", "[1]"], "must be a JSON object"),
         (["--every", "1d", "--metadata", "{"], "it is not JSON"),
+        (["--every", "1d", "--metadata", "[" * 100_000], "it is not JSON"),
         (["--every", "1d", "--max-retries", "0"], "max-retries"),
     ],
 )

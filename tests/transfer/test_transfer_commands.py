@@ -42,6 +42,7 @@ from assistly.storage.engine import BackendBase
 from assistly.storage.engine.moving import MovingBackend, moving
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.settings import StorageSettings
+from assistly.storage.testing.fixtures import on_a_thread
 from assistly.storage.unfinished import COPY_COLLECTION
 from assistly.transfer.copying import CopyReport, copy
 from assistly.transfer.export import export_rows, import_rows, verify
@@ -148,6 +149,16 @@ def test_through_pipes(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (old, Path("new.db")):
         event_of(path)
     assert records(Path("new.db")) == records(old)
+
+
+def test_a_file_that_cannot_be_read_twice(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("export", "all.gz")[0] == 0
+    os.mkfifo("pipe")
+    monkeypatch.setenv("SQLITE_PATH", "new.db")
+    writing = on_a_thread(lambda: Path("pipe").write_bytes(Path("all.gz").read_bytes()))
+    assert run("import", "pipe", "--create")[0] == 0
+    writing.result(timeout=10)
+    assert event_of(Path("new.db"))[1]["file"] == "pipe"
 
 
 def test_names_that_are_no_utf_8(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +277,8 @@ def test_to_a_plug_in_and_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPa
         ("old.db", "postgresql://bot:can@canary@host/db", 1, "TARGET: DATABASE_URL has an @ besides"),
         ("old.db", "postgresql://bot:a#canary@host/db", 1, "TARGET: DATABASE_URL has a bad port"),
         ("old.db", "postgresql://bot:canary@/db?canary=canary", 1, "TARGET: DATABASE_URL is no Postgres URL"),
+        ("old.db", "n" * 300, 1, "File name too long"),
+        ("n" * 300, "new.db", 1, "File name too long"),
         ("old.db", "postgresql://bot:canary@localhost:1/db", 3, "cannot connect to Postgres"),
         ("postgresql://bot:canary@localhost:1/db", "new.db", 3, "cannot connect to Postgres"),
     ],
@@ -313,6 +326,15 @@ def test_wrong_usage(old: Path, run: Run, command: list[str]) -> None:
     code, out, err = run(*command)
     assert (code, out) == (2, "")
     assert err.startswith("Usage: assistly ")
+    assert [path.name for path in old.parent.iterdir()] == ["old.db"]
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+@pytest.mark.parametrize("file", ["host=h password=canary", "postgresql://u:canary@h/db", "u:canary@h"])
+def test_an_address_is_no_file(old: Path, run: Run, command: str, file: str) -> None:
+    code, out, err = run(command, file)
+    assert (code, out) == (2, "")
+    assert "canary" not in err
     assert [path.name for path in old.parent.iterdir()] == ["old.db"]
 
 

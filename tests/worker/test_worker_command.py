@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from assistly.cli import app
 from assistly.cli import worker as command
 from assistly.storage import JobStatus, Storage, open_storage
+from assistly.storage.addresses import HIDDEN
 from assistly.worker.signatures import SIGNATURE, TIMESTAMP, sign
 from assistly.worker.webhooks import verify
 from waiting import until
@@ -135,6 +136,24 @@ def test_wrong_options(options: list[str], message: str) -> None:
     assert result.exit_code != 0
     assert message in f"{result.output} {result.exception}"
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--publish=webhook:https://u:canary@h/hook",
+        "--publish=webhook:https://h/hook?token=canary",
+        "--publish=y=https://u:canary@h",
+        "--publish=y=u:canary@h",
+        "--publish=y=password=canary",
+        "--limit=webhook:https://h/hook?token=canary",
+    ],
+)
+def test_no_password_of_a_misspelt_option_is_shown(option: str) -> None:
+    result = CliRunner().invoke(app, ["worker", "--publish", "x=stdout", "--drain", option])
+    assert result.exit_code != 0
+    assert "canary" not in f"{result.output} {result.exception}"
+    assert HIDDEN in " ".join(f"{result.output} {result.exception}".replace("│", " ").split())
 
 
 def test_several_secrets_of_webhooks(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

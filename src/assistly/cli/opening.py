@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from assistly.storage import Storage
+    from assistly.storage.engine.protocol import StorageBackend
     from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.settings import StorageSettings
 
@@ -84,14 +85,23 @@ def require_database(
 
     `created_by`: what creates the database that the environment names; None for one of another place.
     """
-    from assistly.storage.engines.sqlite import SqliteBackend
     from assistly.storage.errors import ConfigurationError
     from assistly.storage.factory import open_backend
 
     if settings.engine != "sqlite":
         return
     with closing(open_backend(settings)) as backend:
-        is_there = not isinstance(backend, SqliteBackend) or backend.exists()
-    if not is_there:
-        advice = f". If this is the right one (SQLITE_PATH), {created_by} creates it" if created_by else ""
-        raise ConfigurationError(f"there is no database yet: {place}{advice}")
+        if is_there(backend):
+            return
+    advice = f". If this is the right one (SQLITE_PATH), {created_by} creates it" if created_by else ""
+    raise ConfigurationError(f"there is no database yet: {place}{advice}")
+
+
+def is_there(backend: StorageBackend) -> bool:
+    """Whether the file of SQLite is there; True for other engines.
+
+    Raises ConfigurationError if that cannot be told.
+    """
+    from assistly.storage.engines.sqlite import SqliteBackend
+
+    return not isinstance(backend, SqliteBackend) or backend.exists()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .opening import require_database, storage_place
+from .opening import is_there, require_database, storage_place
 from .options import By, Create, Json, Note
 from .output import Output, jsonable, plural
 
@@ -47,6 +47,7 @@ def export(
     from assistly.storage.settings import load_settings
     from assistly.transfer.export import export_rows, new_file
 
+    _require_path(file)
     out = Output(json=json)
     if file == _STREAM:
         if json:
@@ -80,16 +81,17 @@ def import_(
     from assistly.storage.settings import load_settings
     from assistly.transfer.export import import_rows, verify
 
+    _require_path(file)
     out = Output(json=json)
     with _source(file) as (stream, name):
         with _Bar(out) as bar:
             digests = verify(stream, name, progress=bar.show)[1]
-        closing = _event("import", by=by, note=note, file=name, rows=_total(digests))
+        record = _event("import", by=by, note=note, file=name, rows=_total(digests))
         with (
             _opened(out, load_settings(), create=create, created_by="`--create`") as backend,
             _Bar(out) as bar,
         ):
-            import_rows(backend, stream, name, digests=digests, closing=closing, progress=bar.show)
+            import_rows(backend, stream, name, digests=digests, closing=record, progress=bar.show)
     _report(out, digests, "imported", file, err=False)
 
 
@@ -148,9 +150,9 @@ def copy(
             copying.prepare(old, new, identity=identity, progress=bar.show)
             report = None
         else:
-            closing = _event("copy", by=by, note=note, source=identity)
+            record = _event("copy", by=by, note=note, source=identity)
             report = copying.copy(
-                old, new, identity=identity, hold_writers=not live, closing=closing, progress=bar.show
+                old, new, identity=identity, hold_writers=not live, closing=record, progress=bar.show
             )
     if report is not None:
         _report_copy(out, report)
@@ -176,6 +178,14 @@ def _report_copy(out: Output, report: CopyReport) -> None:
     again = f"; {plural(report.repaired, 'row')} changed meanwhile" if report.repaired else ""
     went_on = "; it went on where an earlier one had stopped" if report.resumed else ""
     out.say(f"copied and compared: both sides hold the same{again}{went_on}")
+
+
+def _require_path(file: str) -> None:
+    """Refuse an address: it may hold a password, and would be the name of a file, and part of an event."""
+    from assistly.storage.addresses import path_problem
+
+    if path_problem(file) is not None:
+        raise typer.BadParameter("FILE is an address: give the path of a file, such as all.gz")
 
 
 def _event(action: str, *, by: str | None, note: str | None, **details: str | int) -> Closing:
@@ -219,38 +229,34 @@ def _opened(
     from assistly.storage.factory import open_backend, open_existing
 
     place = storage_place(settings)
-    if not create:
-        require_database(settings, place, created_by=created_by)
-    out.remark(f"{label}: {place}")
     if create:
+        out.remark(f"{label}: {place}")
         _require_new_or_current(settings)
-    if create:
         backend = open_backend(settings.model_copy(update={"auto_migrate": True}))
     else:
+        require_database(settings, place, created_by=created_by)
+        out.remark(f"{label}: {place}")
         backend = open_existing(settings)
-    try:
+    with closing(backend):
         backend.ping()
         yield moving(backend)
-    finally:
-        backend.close()
 
 
 def _require_new_or_current(settings: StorageSettings) -> None:
     """Raise MigrationError if only some migrations are applied: its users may not know the others."""
-    from assistly.storage.errors import MigrationError
+    from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.factory import open_backend
 
-    migrations = _migrations(settings.engine)
-    if not migrations or (settings.engine == "sqlite" and not settings.sqlite_path.exists()):
+    if not _migrations(settings.engine):
         return
-    backend = open_backend(settings.model_copy(update={"auto_migrate": False}))
-    try:
-        backend.ping()
-    except MigrationError as error:
-        if migrations[0] not in str(error):
-            raise
-    finally:
-        backend.close()
+    with closing(open_backend(settings.model_copy(update={"auto_migrate": False}))) as backend:
+        if not is_there(backend):
+            return
+        try:
+            backend.ping()
+        except PendingMigrations as error:
+            if not error.is_new:
+                raise
 
 
 def _identity(settings: StorageSettings) -> str:
@@ -312,27 +318,40 @@ def _stdout() -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _source(file: str) -> Iterator[tuple[IO[bytes], str]]:
-    """The file, which is read twice: stdin is kept in a temporary file for that."""
+    """The file, which is read twice: stdin and pipes are kept in a temporary file for that."""
     from assistly.storage.errors import ConfigurationError
 
     if file == _STREAM:
-        import shutil
-        import tempfile
-
-        with tempfile.TemporaryFile() as stream:
-            try:
-                shutil.copyfileobj(sys.stdin.buffer, stream)
-                stream.seek(0)
-            except OSError as error:
-                raise ConfigurationError(f"stdin cannot be kept in a file: {error.strerror}") from error
-            yield stream, "stdin"
+        with _kept(sys.stdin.buffer, "stdin") as kept:
+            yield kept, "stdin"
         return
     try:
         opened = Path(file).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
     with opened:
-        yield opened, file
+        if opened.seekable():
+            yield opened, file
+        else:
+            with _kept(opened, file) as kept:
+                yield kept, file
+
+
+@contextmanager
+def _kept(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """A temporary file with what the stream has."""
+    import shutil
+    import tempfile
+
+    from assistly.storage.errors import ConfigurationError
+
+    with tempfile.TemporaryFile() as file:
+        try:
+            shutil.copyfileobj(stream, file)
+            file.seek(0)
+        except OSError as error:
+            raise ConfigurationError(f"{name} cannot be kept in a file: {error.strerror}") from error
+        yield file
 
 
 def _report(out: Output, digests: Digests, verb: str, file: str, *, err: bool) -> None:

@@ -82,5 +82,5 @@ def json_value(text: str) -> Any:
 
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"it is not JSON: {error}") from None

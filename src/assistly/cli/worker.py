@@ -231,11 +231,13 @@ def _publishers(given: Sequence[str], secret: str | None) -> dict[str, Publisher
 
 
 def _limits(given: Sequence[str]) -> dict[str, int]:
+    from assistly.storage.addresses import without_password
+
     limits: dict[str, int] = {}
     for text in given:
         platform, number = _pair("--limit", text, "PLATFORM=N")
         if not (number.isascii() and number.isdecimal()):
-            raise typer.BadParameter(f"--limit takes PLATFORM=N; got {text!r}")
+            raise typer.BadParameter(f"--limit takes PLATFORM=N; got {without_password(text)}")
         limits[platform] = int(number)
     return limits
 
@@ -248,9 +250,11 @@ def _duration(option: str, seconds: float) -> timedelta:
 
 
 def _pair(option: str, text: str, form: str) -> tuple[str, str]:
+    from assistly.storage.addresses import without_password
+
     platform, equals, value = text.partition("=")
-    if not (platform and equals and value):
-        raise typer.BadParameter(f"{option} takes {form}; got {text!r}")
+    if not (platform and equals and value) or "://" in platform:  # the = may be one in a URL
+        raise typer.BadParameter(f"{option} takes {form}; got {without_password(text)}")
     return platform, value
 
 

@@ -26,6 +26,11 @@ def may_hold_password(text: str) -> bool:
     return _PASSWORD.search(text) is not None
 
 
+def without_password(text: str) -> str:
+    """The repr of a text; `HIDDEN` if it looks like one that contains a password."""
+    return HIDDEN if may_hold_password(text) else repr(text)
+
+
 def scheme_of(text: str) -> str:
     """The scheme of a URL such as postgresql://host, in lower case; empty for any other text."""
     found = _URL.match(text)

@@ -6,6 +6,7 @@ import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from assistly.storage.addresses import without_password
 from assistly.storage.errors import ConfigurationError
 
 from ..publisher_checks import publisher_fault
@@ -37,9 +38,9 @@ def load_publisher(
         from .webhook import WebhookPublisher
 
         return WebhookPublisher(rest, secret=webhook_secret, status_url=webhook_status_url)
-    if colon and kind and rest:
+    if colon and kind and rest and not set("/@") & set(spec):
         return _imported(spec, kind, rest)
-    raise ConfigurationError(f"a publisher is {SPECS}; got {spec!r}")
+    raise ConfigurationError(f"a publisher is {SPECS}; got {without_password(spec)}")
 
 
 def _imported(spec: str, module: str, attribute: str) -> Publisher:

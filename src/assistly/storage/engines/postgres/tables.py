@@ -25,15 +25,18 @@ def lock_tables(executor: PostgresExecutor, dialect: PostgresDialect) -> None:
 
     A writer that has written to one table may wait for another one that is locked already. The server would
     end one of the two, so this lets go and tries again instead, in another order, for up to 10 seconds.
+    Call it inside a transaction. Later statements wait for locks as long as before.
     """
     until = time.monotonic() + _SECONDS
     tables = [f"{dialect.quoted_schema}.assistly_{name}" for name in _TABLES]
+    ((before,),) = executor.rows("SELECT pg_catalog.current_setting('lock_timeout')")
     while True:
         executor.limit.begin()
         begin(executor)
         try:
             executor.command(f"SET LOCAL lock_timeout = '{random.choice(_MILLISECONDS)}ms'")
             executor.command(f"LOCK TABLE {', '.join(tables)} IN EXCLUSIVE MODE")
+            executor.command(f"SET LOCAL lock_timeout = '{before}'")  # the end of a savepoint keeps a value
         except (LockNotAvailable, DeadlockDetected):
             roll_back(executor, False)
             if time.monotonic() > until:
