@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from assistly.storage import (
     open_async_storage,
     open_storage,
 )
-from assistly.storage.engines.sqlite import identity
+from assistly.storage.engines.sqlite import access, driver, identity, inherited, logs
 from assistly.storage.testing.forking import needs_fork
 from waiting import PATIENCE, until
 
@@ -329,6 +330,28 @@ def test_a_log_of_a_file_whose_mode_was_changed_later_is_applied(path: Path) -> 
     moved_later(path)
     with opened(path) as storage:
         assert len(storage.queue.list()) == 5
+
+
+def test_sqlite_opens_no_file_while_a_log_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing what was read would drop the locks of a connection that was opened meanwhile."""
+    killed(path)
+    moved_later(path)
+    held: dict[str, bool] = {}
+
+    def contradictions(_: object) -> int:
+        held["reading"] = inherited.opening.locked()
+        return 0
+
+    def connect(*arguments: Any, **options: Any) -> Any:
+        held["opening"] = inherited.opening.locked()
+        return driver.sqlite3.connect(*arguments, **options)
+
+    monkeypatch.setattr(logs._Log, "contradictions", contradictions)
+    monkeypatch.setattr(access, "sqlite3", SimpleNamespace(**{**vars(driver.sqlite3), "connect": connect}))
+    with opened(path) as storage:
+        assert len(storage.queue.list()) == 4
+        assert held == {"reading": True, "opening": True}
+        assert not inherited.opening.locked()
 
 
 def test_a_file_that_was_changed_after_its_log_while_it_is_open(path: Path) -> None:
