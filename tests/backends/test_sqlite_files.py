@@ -290,25 +290,20 @@ def moved_later(path: Path) -> None:
     until(is_later)
 
 
-MAKE_BACKUP = {
-    "backup": "with sqlite3.connect('backup.db') as copy: raw.backup(copy)",
-    "vacuum into": "raw.execute(\"VACUUM INTO 'backup.db'\")",
-}
-
-
-@pytest.mark.parametrize("how", MAKE_BACKUP)
+@pytest.mark.parametrize("name", ["assistly.db", "link.db"])
 def test_a_backup_beside_a_log_that_has_all_pages(
-    path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is damaged then, and yet the restore would be undone."""
+    """Nothing is damaged then, and yet the restore would be undone. SQLite follows links to the log."""
     monkeypatch.chdir(path.parent)
-    killed(path, MAKE_BACKUP[how])
+    Path("link.db").symlink_to(path)
+    killed(path, "raw.execute(\"VACUUM INTO 'backup.db'\")")
     Path("backup.db").replace(path)
     moved_later(path)
     before = path.read_bytes(), log_of(path).read_bytes(), index_of(path).read_bytes()
     for _ in range(2):
         with pytest.raises(StorageCorrupt, match="delete the -wal and -shm files beside it"):
-            opened(path)
+            opened(Path(name).absolute())
     assert (path.read_bytes(), log_of(path).read_bytes(), index_of(path).read_bytes()) == before
     log_of(path).unlink()
     index_of(path).unlink()
@@ -321,6 +316,27 @@ def test_a_log_that_is_of_the_file_is_applied(path: Path, checkpoint: str) -> No
     killed(path, checkpoint)
     with opened(path) as storage:
         assert len(storage.queue.list()) == 4
+
+
+def test_a_page_that_comes_back_is_no_sign_of_another_file(path: Path) -> None:
+    with opened(path), closing(sqlite3.connect(path)) as raw:
+        raw.executescript("CREATE TABLE notes (state TEXT); INSERT INTO notes VALUES ('off')")
+    changes = [
+        f"raw.execute(\"UPDATE notes SET state = '{state}'\"); raw.commit()" for state in ("on ", "off")
+    ]
+    killed(path, *changes)
+    moved_later(path)
+    with opened(path) as storage:
+        assert len(storage.queue.list()) == 4
+
+
+def test_the_log_of_an_emptied_file_is_kept(path: Path) -> None:
+    killed(path)
+    os.truncate(path, 0)
+    before = log_of(path).read_bytes()
+    with pytest.raises(StorageCorrupt, match="delete the -wal and -shm files beside it"):
+        opened(path)
+    assert (path.read_bytes(), log_of(path).read_bytes()) == (b"", before)
 
 
 def test_a_log_of_a_file_whose_mode_was_changed_later_is_applied(path: Path) -> None:

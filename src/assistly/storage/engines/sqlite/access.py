@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from . import inherited
 from .driver import sqlite3
+from .inherited import beside
 
 _TRIES = 3
 
@@ -69,10 +70,10 @@ def _quoted(path: Path) -> str:
 
 def _uri(path: Path) -> str:
     name = _quoted(path)
-    if not any(_has_content(Path(f"{path}{end}")) for end in ("-wal", "-journal")):
+    if not any(_has_content(beside(path, end)) for end in ("-wal", "-journal")):
         return f"file:{name}?mode=rw"
     # The first connection overwrites the index, and with it what was brought into the file so far.
-    index = "&readonly_shm=1" if Path(f"{path}-shm").exists() else ""
+    index = "&readonly_shm=1" if beside(path, "-shm").exists() else ""
     return f"file:{name}?mode=ro{index}"
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 from ... import forks
 from ...clock import machine_clock
@@ -15,6 +14,7 @@ from .access import Access
 from .connections import Connection
 from .database import SqliteDatabase
 from .files import DatabaseFile, checked_path, require_sqlite
+from .inherited import beside
 from .inspection import open_to_look
 from .jobs import SqliteJobStore
 from .metrics import SqliteMetricStore
@@ -62,7 +62,7 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         """The bytes of the file and of its write-ahead log, if that is there."""
         self.ping()
         found: dict[str, int] = {}
-        for path in (self.path, Path(f"{self.path}-wal")):
+        for path in (self.path, beside(self.path, "-wal")):
             with suppress(FileNotFoundError):
                 found[path.name] = path.stat().st_size
         return found

@@ -129,8 +129,15 @@ class DatabaseFile:
         return connection
 
     def _check_log(self) -> None:
-        """Raise StorageCorrupt if the log beside the file is that of another one. Nothing is changed."""
-        if logs.is_of_another_file(self.path) or not self._is_consistent(access=Access.LOOK):
+        """Raise StorageCorrupt if the log beside the file is that of another one. Nothing is changed.
+
+        Beside an empty file it is, too: SQLite would delete it.
+        """
+        if (
+            self.path.stat().st_size == 0
+            or logs.is_of_another_file(self.path)
+            or not self._is_consistent(access=Access.LOOK)
+        ):
             raise StorageCorrupt(
                 f"the SQLite file {self.name!r} and the write-ahead log beside it, {self.path.name}-wal, "
                 "do not belong together: the file was restored or replaced after the log was written. "
@@ -157,8 +164,8 @@ class DatabaseFile:
     def _is_newer_than_its_log(self) -> bool:
         """Whether the file changed after its log: by a checkpoint, or because it alone was restored."""
         try:
-            log = Path(f"{self.path}-wal").stat()
-            return log.st_size > 0 and self.path.stat().st_ctime_ns > log.st_ctime_ns
+            log, file = inherited.beside(self.path, "-wal").stat(), self.path.stat()
+            return log.st_size > 0 and (file.st_size == 0 or file.st_ctime_ns > log.st_ctime_ns)
         except OSError:
             return False
 
@@ -183,7 +190,8 @@ class DatabaseFile:
             return True
         try:
             self.note_schema(connection)
-            return is_expected() and _is_consistent(connection)
+            check = "integrity_check" if access is Access.LOOK else "quick_check"
+            return is_expected() and _is_consistent(connection, check)
         except StorageCorrupt:
             return False
         except StorageError:
@@ -257,10 +265,13 @@ class DatabaseFile:
             )
 
 
-def _is_consistent(connection: Connection) -> bool:
-    """Whether SQLite finds no damage. True if it cannot look now, because the file is busy for example."""
+def _is_consistent(connection: Connection, check: str) -> bool:
+    """Whether SQLite finds no damage. True if it cannot look now, because the file is busy for example.
+
+    `check` is `quick_check`, or `integrity_check`, which also compares the indexes with their tables.
+    """
     try:
-        return connection.rows("PRAGMA quick_check(1)") == [("ok",)]
+        return connection.rows(f"PRAGMA {check}(1)") == [("ok",)]
     except StorageCorrupt:
         return False
     except StorageError:

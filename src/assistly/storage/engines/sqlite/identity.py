@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...errors import StorageCorrupt
+from .inherited import beside
 
 CHECK_SECONDS = 0.5
 """How often reads check the file, and all calls the log. Writes check the file each time, before they end."""
@@ -127,7 +128,7 @@ class FileIdentity:
 
     def _beside(self, ending: str) -> os.stat_result | None:
         try:
-            return os.stat(f"{self._path}{ending}")  # noqa: PTH116 - as above
+            return os.stat(beside(self._path, ending))  # noqa: PTH116 - as above
         except (FileNotFoundError, NotADirectoryError):
             return None
 

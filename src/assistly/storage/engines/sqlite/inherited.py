@@ -30,6 +30,11 @@ at `is_open` first, and closes it again before another thread can have SQLite op
 """
 
 
+def beside(path: Path, ending: str) -> Path:
+    """The file that SQLite has beside a database: it follows symbolic links before it names that."""
+    return Path(f"{os.path.realpath(path)}{ending}")
+
+
 def note_fork(path: Path) -> None:
     """In a child, before it opens a connection: remember the file as unsafe if it inherited an open one.
 

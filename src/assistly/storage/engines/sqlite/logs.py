@@ -57,7 +57,7 @@ def _is_of_earlier_start(path: Path) -> bool:
         return False
     started_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     with suppress(OSError):
-        return Path(f"{path}-wal").stat().st_mtime < started_at
+        return inherited.beside(path, "-wal").stat().st_mtime < started_at
     return False
 
 
@@ -71,13 +71,13 @@ def _looked_twice(path: Path, count: Callable[[_Log], int]) -> int:
 
 
 def _look(path: Path, count: Callable[[_Log], int]) -> int:
-    log_path = Path(f"{path}-wal")
+    log_path = inherited.beside(path, "-wal")
     try:
         if path.stat().st_ctime_ns <= log_path.stat().st_ctime_ns:
             return 0
         with inherited.opening:
             # A replaced file may have left its index open here, on which there are locks too.
-            if inherited.is_open(path) or inherited.is_open(Path(f"{path}-shm")):
+            if inherited.is_open(path) or inherited.is_open(inherited.beside(path, "-shm")):
                 return 0
             with path.open("rb") as file, log_path.open("rb") as log:
                 index = _index(path)
@@ -89,7 +89,7 @@ def _look(path: Path, count: Callable[[_Log], int]) -> int:
 
 
 def _index(path: Path) -> bytes:
-    with suppress(OSError), Path(f"{path}-shm").open("rb") as index:
+    with suppress(OSError), inherited.beside(path, "-shm").open("rb") as index:
         return index.read(_BACKFILL_BEGUN.stop)
     return b""
 
@@ -129,7 +129,7 @@ class _Log:
             return 0
         if self._backfilled:
             return self.missing()
-        return self._has_impossible_header() + self._has_later_state()
+        return int(self._has_impossible_header())
 
     def _has_impossible_header(self) -> bool:
         """Whether the first page is not the one before the first that the log has.
@@ -147,27 +147,6 @@ class _Log:
             return False
         changes = _number(after[_CHANGES]) - _number(before[_CHANGES])
         return changes not in (0, 1) or _number(after[_SCHEMA_CHANGES]) < _number(before[_SCHEMA_CHANGES])
-
-    def _has_later_state(self) -> bool:
-        """Whether the file holds what a commit of the log made of it, although nothing was brought into it.
-
-        A page must have changed on the way: a commit may write pages as they were. Backups write another
-        first page.
-        """
-        others: set[int] = set()
-        has_changed = False
-        for _, frames in self._commits():
-            for frame in frames:
-                if frame.page == 1:
-                    continue
-                if not self._is_in_file(frame):
-                    others.add(frame.page)
-                elif frame.page in others:
-                    others.remove(frame.page)
-                    has_changed = True
-            if has_changed and not others:
-                return True
-        return False
 
     def _is_in_file(self, frame: _Frame) -> bool:
         self._log.seek(frame.offset)
