@@ -373,6 +373,7 @@ READS: dict[str, Operation] = {
     "schedules.get": Operation(lambda s, _: s.schedules.get("a"), _scheduled),
     "schedules.list": Operation(lambda s, _: s.schedules.list(), _scheduled),
     "schedules.preview": Operation(lambda s, _: s.schedules.preview("a", 3), _scheduled),
+    "schedules.waiting": Operation(lambda s, _: s.schedules.waiting("a"), _scheduled),
     "queue.wait for a platform": Operation(lambda s, _: s.queue.wait(0, platforms=["y"]), _three_due),
     "queue.upcoming": Operation(lambda s, _: s.queue.upcoming(until=START, platform="x"), _three_due),
     "queue.upcoming after a job": Operation(

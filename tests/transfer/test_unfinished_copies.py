@@ -20,6 +20,7 @@ from assistly.storage import (
     SqliteBackend,
     Storage,
     StorageBackend,
+    StorageCorrupt,
     open_async_storage,
     open_storage,
 )
@@ -29,6 +30,7 @@ from assistly.storage.engine.transfer import Row
 from assistly.storage.factory import open_backend
 from assistly.storage.settings import load_settings
 from assistly.storage.unfinished import COPY_COLLECTION, unfinished_copy
+from assistly.transfer import copying
 from assistly.transfer.copying import copy, prepare
 from assistly.worker import AsyncWorker, Worker
 from cli.conftest import engine as engine
@@ -214,6 +216,25 @@ def test_what_the_source_did_meanwhile_is_counted() -> None:
     assert (report.resumed, report.repaired) == (True, 4)
     rows, expected = all_rows(target), all_rows(source)
     assert rows == expected
+
+
+@pytest.mark.parametrize("change", ["deleted at the end", "changed", "lower number"])
+def test_what_is_written_again_is_read_back(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Here a target says that it has written, and has not."""
+    source, target = MemoryBackend(), MemoryBackend()
+    storage = Storage(source, auto_prune=False)
+    _use(storage)
+    prepare(source, target, identity="old")
+    if change == "lower number":
+        storage.queue.remove(storage.queue.schedule("x", "of which the number is left").id)
+    elif change == "changed":
+        storage.sessions.put("ann", 2)
+    else:
+        storage.sessions.delete("ann")
+    monkeypatch.setattr(copying, "_write", lambda *_: None)
+    kind = "marks" if change == "lower number" else "sessions"
+    with pytest.raises(StorageCorrupt, match=f"the {kind} that are read back from memory are not those"):
+        copy(source, target, identity="old")
 
 
 def test_a_copy_that_failed_while_it_rewrote_goes_on(tmp_path: Path, database_url: str, schema: str) -> None:

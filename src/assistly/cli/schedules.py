@@ -175,14 +175,12 @@ def put(
 @schedules.command()
 def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
     """Delete a schedule and its waiting jobs."""
-    from assistly.views.schedules import waiting_jobs
-
     from . import audit
 
     out = Output(json=json)
     with opened(out) as storage, storage.transaction() as tx:
         schedule = _existing(tx, id)
-        jobs = len(waiting_jobs(tx, schedule))
+        jobs = len(tx.schedules.waiting(id))
         tx.schedules.remove(id)
         audit.record(
             tx, "schedules.remove", by=by, note=note, schedule=id, **_described(schedule), removed_jobs=jobs
@@ -242,8 +240,6 @@ def run(
 
 
 def _switch(out: Output, id: str, by: str | None, note: str | None, *, enabled: bool) -> None:
-    from assistly.views.schedules import waiting_jobs
-
     from . import audit
 
     gone = None
@@ -253,7 +249,7 @@ def _switch(out: Output, id: str, by: str | None, note: str | None, *, enabled: 
                 schedule = tx.schedules.enable(id)
                 audit.record(tx, "schedules.enable", by=by, note=note, schedule=id)
             else:
-                jobs = len(waiting_jobs(tx, _existing(tx, id)))
+                jobs = len(tx.schedules.waiting(id))
                 schedule = tx.schedules.disable(id)
                 audit.record(tx, "schedules.disable", by=by, note=note, schedule=id, removed_jobs=jobs)
                 gone = f"{plural(jobs, 'waiting job')} of it {'is' if jobs == 1 else 'are'} removed"

@@ -13,7 +13,7 @@ from assistly.storage import Storage
 from assistly.storage.addresses import place_of
 from assistly.storage.engine.moving import MovingBackend
 from assistly.storage.engine.protocol import StorageBackend
-from assistly.storage.engine.transfer import MARKS, NUMBERED, ROW_KINDS, Row
+from assistly.storage.engine.transfer import LAST_PRUNE, MARKS, NUMBERED, ROW_KINDS, Row
 from assistly.storage.engine.values import Document, JsonText
 from assistly.storage.errors import ConfigurationError, Conflict, StorageCorrupt
 from assistly.storage.unfinished import COPY_COLLECTION, COPY_KEY, unfinished_copy
@@ -52,7 +52,11 @@ _GROWING = {
 
 @dataclass(frozen=True, slots=True)
 class CopiedKind:
-    """How many rows of a kind there are on both sides, and the SHA-256 of their lines as read back."""
+    """How many rows of a kind there are on both sides, and the SHA-256 of their lines as read back.
+
+    It is that of the SHA-256 of each page. The lines of `marks` are those of the source as far as the target
+    holds them: its numbers may be higher.
+    """
 
     rows: int
     source_sha256: str
@@ -104,17 +108,19 @@ def copy(
     with ExitStack() as stack:
         view, is_held = _last_view(stack, source, hold_writers=hold_writers)
         state.require_no_new_numbers()
-        kinds: dict[str, CopiedKind] = {}
+        compared: dict[str, _Compared] = {}
         differing: list[_Range] = []
         for kind in ROW_KINDS:
-            kinds[kind] = _compare_kind(view, target, kind, state, differing, progress)
+            compared[kind] = _compare_kind(view, target, kind, state, differing, progress)
         # Only now, so that nothing is overwritten if somebody else has written to the target. The numbers
         # first: they tell that from what is written here, if this is interrupted.
         differing.sort(key=lambda each: each.kind != MARKS)
-        repaired = sum(_repair(view, target, each, state) for each in differing)
+        for each in differing:
+            compared[each.kind].target[each.page] = _repair(view, target, each, state)
+        kinds = {kind: each.end(kind, target) for kind, each in compared.items()}
         # Before the writers of the source go on: from here on the target is whole.
         state.end(closing)
-    return CopyReport(state.is_resumed, is_held, repaired, kinds)
+    return CopyReport(state.is_resumed, is_held, sum(each.changed for each in differing), kinds)
 
 
 def _first_pass(
@@ -268,14 +274,44 @@ def _copy_kind(source: MovingBackend, kind: str, state: _Resumption, progress: P
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """A range of keys in which the two sides differ. `rows`: how many the source has there. `changed`: how
-    many differ."""
+    """A range of keys in which the two sides differ: that of the page number `page`, from 0 on. `rows`: how
+    many the source has there. `changed`: how many differ."""
 
     kind: str
+    page: int
     after: Row | None
     through: Row | None
     rows: int
     changed: int
+
+
+@dataclass(slots=True)
+class _Compared:
+    """The rows of a kind that the source has, and the SHA-256 of each page as it was read from both sides."""
+
+    rows: int
+    source: list[bytes]
+    target: list[bytes]
+
+    def add(self, page: Page, target: MovingBackend) -> bool:
+        """Read the target's rows in the range of a page, and return whether they are the same."""
+        self.rows += len(page.rows)
+        self.source.append(_digest(page))
+        self.target.append(_target_digest(target, page))
+        return self.source[-1] == self.target[-1]
+
+    def last(self, page: Page, changed: int) -> _Range:
+        """The range of the page that was added last."""
+        return _Range(page.kind, len(self.source) - 1, page.after, page.through, len(page.rows), changed)
+
+    def end(self, kind: str, target: MovingBackend) -> CopiedKind:
+        """Raises StorageCorrupt if the two differ."""
+        if self.source != self.target:
+            raise StorageCorrupt(
+                f"the {kind} that are read back from {place_of(target)} are not those of the source"
+            )
+        source, copied = (hashlib.sha256(b"".join(pages)).hexdigest() for pages in (self.source, self.target))
+        return CopiedKind(self.rows, source, copied)
 
 
 def _compare_kind(
@@ -285,27 +321,27 @@ def _compare_kind(
     state: _Resumption,
     differing: list[_Range],
     progress: Progress,
-) -> CopiedKind:
-    """Compare page by page, and add the ranges that differ. They are counted as they will be.
+) -> _Compared:
+    """Compare page by page, and add the ranges that differ.
 
     Raises Conflict for a row of the target that the source cannot have had.
     """
-    digest = hashlib.sha256()
-    rows = 0
+    found = _Compared(0, [], [])
     after: Row | None = None
     for page in pages(source, kind):
-        if kind == MARKS or not _is_same(target, page):
+        is_same = found.add(page, target)
+        if kind == MARKS or not is_same:
             # Marks always: the rows alone may make the numbers look right, and yet they would be given out
             # again.
             changed = 0 if kind == MARKS else _changed_rows(target, page, page.through, state)
-            differing.append(_Range(kind, page.after, page.through, len(page.rows), changed))
-        digest.update(b"".join(page.lines))
-        rows += len(page.rows)
+            differing.append(found.last(page, changed))
         after = page.through
         progress("compare", kind, len(page.rows), page.expected)
-    if kind != MARKS and (changed := _changed_rows(target, Page(kind, after, []), None, state)):
-        differing.append(_Range(kind, after, None, 0, changed))
-    return CopiedKind(rows, digest.hexdigest(), digest.hexdigest())
+    if kind != MARKS:
+        beyond = Page(kind, after, [])
+        if not found.add(beyond, target):
+            differing.append(found.last(beyond, _changed_rows(target, beyond, None, state)))
+    return found
 
 
 def _changed_rows(target: MovingBackend, page: Page, through: Row | None, state: _Resumption) -> int:
@@ -335,27 +371,28 @@ def _is_ahead(kind: str, row: Row, expected: Row | None) -> bool:
     return [row[column] or 0 for column in columns] > [expected[column] or 0 for column in columns]
 
 
-def _repair(source: MovingBackend, target: MovingBackend, each: _Range, state: _Resumption) -> int:
-    """Write a range again, read it back, and return how many rows of it differed."""
+def _repair(source: MovingBackend, target: MovingBackend, each: _Range, state: _Resumption) -> bytes:
+    """Write a range again, read it back, and return its SHA-256."""
     rows = source.read_rows(each.kind, after=each.after, limit=each.rows) if each.rows else []
     page = Page(each.kind, each.after, sorted(rows) if each.kind == MARKS else rows)
     state.write(each.kind, page.rows, each.after, each.through)
-    if each.rows and not _is_same(target, page):
-        raise StorageCorrupt(
-            f"the {each.kind} that are read back from {place_of(target)} are not those of the source"
-        )
-    return each.changed
+    return _target_digest(target, page)
 
 
-def _is_same(target: MovingBackend, page: Page) -> bool:
-    """Whether the target has the same lines in the range of a page."""
+def _digest(page: Page) -> bytes:
+    return hashlib.sha256(b"".join(page.lines)).digest()
+
+
+def _target_digest(target: MovingBackend, page: Page) -> bytes:
+    """The SHA-256 of the rows of the target in the range of a page; of too many, that of the first ones."""
     if page.kind == MARKS:
-        return _same_marks(page.rows, target.read_rows(MARKS, after=None, limit=_MOST))
+        return _digest(
+            Page(MARKS, None, _held_marks(page.rows, target.read_rows(MARKS, after=None, limit=_MOST)))
+        )
     rows = target.read_rows(page.kind, after=page.after, limit=len(page.rows) + 2)
-    through = page.through or ()
-    kind = ROW_KINDS[page.kind]
-    read = [row for row in rows if kind.key(row) <= through and not _is_own(page.kind, row)]
-    return b"".join(Page(page.kind, page.after, read).lines) == b"".join(page.lines)
+    key, through = ROW_KINDS[page.kind].key, page.through
+    read = [row for row in rows if (through is None or key(row) <= through) and not _is_own(page.kind, row)]
+    return _digest(Page(page.kind, page.after, read))
 
 
 def _target_rows(target: MovingBackend, kind: str, after: Row | None, through: Row | None) -> Iterator[Row]:
@@ -370,9 +407,13 @@ def _target_rows(target: MovingBackend, kind: str, after: Row | None, through: R
                 yield row
 
 
-def _same_marks(source: Any, stored: Any) -> bool:
-    times = [dict(marks)["pruned_at"] for marks in (source, stored)]
-    return times[0] == times[1] and marks_hold(source, stored)
+def _held_marks(source: Sequence[Row], stored: Sequence[Row]) -> list[Row]:
+    """The stored marks, with the source's number in place of a higher one."""
+    values: dict[str, Any] = dict(stored)
+    return [
+        mark if mark[0] != LAST_PRUNE and marks_hold([mark], stored) else (mark[0], values.get(mark[0]))
+        for mark in source
+    ]
 
 
 def _write(

@@ -375,6 +375,9 @@ class AsyncSchedules(AsyncStore[Schedules], mirrors=Schedules):
     async def preview(self, id: str, count: int, *, now: datetime | None = None) -> builtins.list[datetime]:
         return await self._run(self._store.preview, id, count, now=now)
 
+    async def waiting(self, id: str) -> builtins.list[Job]:
+        return await self._run(self._store.waiting, id)
+
     async def run(
         self, *, ahead: timedelta = DEFAULT_AHEAD, now: datetime | None = None
     ) -> builtins.list[Job]:

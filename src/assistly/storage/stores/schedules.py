@@ -204,6 +204,19 @@ class Schedules:
             raise _not_found(id)
         return [*islice(times_of(schedule).since(self._context.now(now)), count)]
 
+    def waiting(self, id: str) -> builtins.list[Job]:
+        """Return the waiting jobs of the schedule by slot: `disable` and `remove` delete them.
+
+        Raises NotFound.
+        """
+        backend = self._context.backend
+        document = backend.documents.get(SCHEDULES, _identity(id))
+        if document is None:
+            raise _not_found(id)
+        slots = sorted(_plan(document).slots.items())
+        jobs = [backend.jobs.get(job) for _, job in slots if job is not None]
+        return [job for job in jobs if job is not None and job.status in WAITING]
+
     def run(self, *, ahead: timedelta = DEFAULT_AHEAD, now: datetime | None = None) -> builtins.list[Job]:
         """Make the jobs of all slots up to now + `ahead` (default: a day), and return those that it made.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ..errors import NotFound
 from ..records import JobStatus
 from ..storage import Storage
 from .fixtures import DAY, HOUR, START, Contract, FakeClock, census, undone
@@ -307,6 +308,31 @@ class ScheduleSwitchesContract(Contract):
         assert storage.schedules.list() == []
         assert storage.schedules.run(ahead=AHEAD) == []
         assert storage.schedules.remove("s") is False
+
+    def test_the_waiting_jobs_are_those_that_go(self, storage: Storage, clock: FakeClock) -> None:
+        """Also with another time, and among jobs of others; not one that has the key of a slot."""
+
+        def key_of(slot: datetime) -> str:
+            return f"schedule:s:{slot.isoformat()}"
+
+        own = storage.queue.schedule("x", "own", idempotency_key=key_of(days(4, 4)[0]))
+        put_daily(storage)
+        posted, moved, cancelled = storage.schedules.run(ahead=AHEAD)
+        put_daily(storage, id="other")
+        storage.schedules.run()
+        clock.time = posted.scheduled_at
+        for job in storage.queue.claim_due(worker_id="w"):
+            storage.queue.mark_posted(job)
+        storage.queue.reschedule(moved.id, START + 9 * DAY)
+        storage.queue.cancel(cancelled.id)
+        storage.schedules.run(ahead=AHEAD)
+        (later,) = [job for job in waiting(storage) if job.idempotency_key == key_of(days(5, 5)[0])]
+        assert [job.id for job in storage.schedules.waiting("s")] == [moved.id, later.id]
+        storage.schedules.disable("s")
+        assert storage.schedules.waiting("s") == []
+        assert {job.id for job in storage.queue.list(limit=100)} >= {own.id, posted.id, cancelled.id}
+        with pytest.raises(NotFound):
+            storage.schedules.waiting("no such")
 
     def test_a_schedule_that_was_removed_makes_nothing_again(
         self, storage: Storage, clock: FakeClock
