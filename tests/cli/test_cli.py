@@ -69,7 +69,9 @@ def test_output_that_cannot_be_written_is_one_line(
         code, _, err = run(*arguments)
     assert code == 1
     said = [line for line in err.splitlines() if not line.startswith("storage: ")]
-    assert said == ["assistly: the output could not be written (No space left on device)"]
+    assert said == [
+        "assistly: the output could not be written (No space left on device); the rest may be done"
+    ]
     assert ("is cancelled" in run("jobs", "cancel", "1")[2]) == ("cancel" in arguments)
 
 
@@ -81,7 +83,10 @@ def test_a_process_whose_output_cannot_be_written_says_nothing_more_at_its_end()
         ended = subprocess.run(
             command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
         )
-        assert ended.stderr == "assistly: the output could not be written (No space left on device)\n"
+        assert (
+            ended.stderr
+            == "assistly: the output could not be written (No space left on device); the rest may be done\n"
+        )
         assert ended.returncode == 1
         command = [*command[:-1], "nothing"]
         ended = subprocess.run(

@@ -68,7 +68,10 @@ def main(*, owns_process: bool = True) -> None:
             typer.echo(f"assistly: {printable(str(error))}", err=True)
             sys.exit(1)
         with suppress(OSError):
-            typer.echo(f"assistly: the output could not be written ({error.strerror})", err=True)
+            typer.echo(
+                f"assistly: the output could not be written ({error.strerror}); the rest may be done",
+                err=True,
+            )
         if owns_process:  # the interpreter would try to write it once more, and print a traceback
             sys.stdout = sys.stderr = None
         sys.exit(1)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from .output import is_terminal
+
 if TYPE_CHECKING:
     from .output import Output
 
@@ -16,7 +18,7 @@ def ask(out: Output, question: str, *, instead: str = "--yes") -> None:
 
     Without a terminal it is wrong usage; `instead` says which options make the question unnecessary.
     """
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         raise typer.BadParameter(
             f"nothing was done, since there is no terminal to ask: {question} Add {instead}"
         )

@@ -9,7 +9,7 @@ import typer
 
 from .opening import opened
 from .options import Json
-from .output import Output, count_text, one_line, printable
+from .output import Output, count_text, is_terminal, one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def metrics(
         found = collect(storage)
     if exposition is not None:
         text = exposition(found)
-        typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
+        typer.echo(printable(text) if is_terminal(sys.stdout) else text, nl=False)
     elif json:
         out.document(found)
     else:

@@ -7,7 +7,7 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
 
@@ -142,11 +142,16 @@ class Output:
         return time.astimezone(zone).isoformat(sep=" ", timespec="seconds")
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether it is a terminal. None stands for a standard stream that is closed."""
+    return stream is not None and stream.isatty()
+
+
 def _echo(text: str, *, err: bool, indent: int = 0) -> None:
     """Print a text. In a terminal, its lines are broken between words, and the further ones indented."""
     stream = sys.stderr if err else sys.stdout
     lines = printable(text).split("\n")
-    if stream is not None and stream.isatty():
+    if is_terminal(stream):
         import shutil
         import textwrap
 

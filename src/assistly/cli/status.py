@@ -10,7 +10,7 @@ import typer
 
 from .opening import opened, storage_place
 from .options import Utc
-from .output import Output, count_text, jsonable, one_line
+from .output import Output, count_text, is_terminal, jsonable, one_line
 
 if TYPE_CHECKING:
     from assistly.storage import Storage
@@ -37,7 +37,7 @@ def status(
     a minute, no job is held under a lease, and no neighbour of that job was worked on in the last 10 minutes.
     --watch needs a terminal; with --json it prints a line each time.
     """
-    if watch is not None and not json and not sys.stdout.isatty():
+    if watch is not None and not json and not is_terminal(sys.stdout):
         raise typer.BadParameter(
             "stdout is no terminal to redraw: leave --watch out, or add --json for a line each time"
         )

@@ -11,7 +11,7 @@ import typer
 
 from .opening import is_there, require_database, storage_place
 from .options import By, Create, Json, Note
-from .output import Output, jsonable, plural
+from .output import Output, is_terminal, jsonable, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,9 @@ def export(
     if file == _STREAM:
         if json:
             raise typer.BadParameter("with - the export itself is on stdout: leave --json out")
-        if sys.stdout.isatty():
+        if sys.stdout is None:
+            raise typer.BadParameter("stdout is closed: give a file")
+        if is_terminal(sys.stdout):
             raise typer.BadParameter("a compressed file is nothing for a terminal: redirect stdout")
     settings = load_settings()
     with _opened(out, settings, create=False) as backend:
@@ -372,7 +374,7 @@ class _Bar:
     will take where that is known. Elsewhere it shows nothing."""
 
     def __init__(self, out: Output) -> None:
-        self._is_shown = sys.stderr.isatty() and not out.json
+        self._is_shown = is_terminal(sys.stderr) and not out.json
         self._progress: Any = None
         self._shown: tuple[str, str] | None = None
         self._task: Any = None
