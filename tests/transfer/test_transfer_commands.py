@@ -679,8 +679,11 @@ def test_a_copy_in_two_commands(old: Path, run: Run) -> None:
     assert records(Path("new.db")) == before
 
 
-@pytest.mark.parametrize("spelling", ["", "sqlite:///./", "link", "hard link"])
-def test_a_storage_is_not_copied_onto_itself(old: Path, run: Run, spelling: str) -> None:
+@pytest.mark.parametrize("spelling", ["", "sqlite:///./", "link", "hard link", "~/"])
+def test_a_storage_is_not_copied_onto_itself(
+    old: Path, run: Run, spelling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(old.parent))
     other = {"link": "link.db", "hard link": "hard.db"}.get(spelling, f"{spelling}old.db")
     Path("link.db").symlink_to(old)
     Path("hard.db").hardlink_to(old)

@@ -260,9 +260,20 @@ def _require_new_or_current(settings: StorageSettings) -> None:
 
 
 def _identity(settings: StorageSettings) -> str:
-    if settings.engine == "sqlite":
-        return f"sqlite {settings.sqlite_path.resolve()}"
-    return storage_place(settings)
+    """The place, by which an unfinished copy is found again; of a file, without links in its path."""
+    path = _file_of(settings)
+    return storage_place(settings) if path is None else f"sqlite {path.resolve()}"
+
+
+def _file_of(settings: StorageSettings) -> Path | None:
+    """The path of the SQLite file; None for other engines."""
+    from assistly.storage.engines.sqlite import SqliteBackend
+    from assistly.storage.factory import open_backend
+
+    if settings.engine != "sqlite":
+        return None
+    with closing(open_backend(settings)) as backend:
+        return backend.path if isinstance(backend, SqliteBackend) else None
 
 
 @contextmanager
@@ -280,9 +291,10 @@ def _is_same_file(one: StorageSettings, other: StorageSettings) -> bool:
     """Whether both are one SQLite file, by whatever names."""
     from contextlib import suppress
 
-    if one.engine == other.engine == "sqlite":
+    paths = _file_of(one), _file_of(other)
+    if paths[0] is not None and paths[1] is not None:
         with suppress(OSError):
-            return one.sqlite_path.samefile(other.sqlite_path)
+            return paths[0].samefile(paths[1])
     return False
 
 
