@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from hashlib import sha256
@@ -540,8 +541,11 @@ def test_a_file_that_changes_while_it_is_read(old: Path) -> None:
 def test_no_bar_beside_json(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
     assert "\x1b" in run("export", "all.gz")[2]
     assert run("export", "all.gz", "--json")[2].split() == ["storage:", "sqlite", str(old)]
+    assert started == []
 
 
 def _in_a_terminal(*arguments: str, **environment: str) -> str:

@@ -402,6 +402,10 @@ class _Bar:
                 TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
                 transient=True,
+                # No thread, and sys.stdout and sys.stderr stay as they are.
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._progress.start()
         return self
@@ -424,3 +428,4 @@ class _Bar:
         speed = self._progress.tasks[0].speed
         if speed is not None:
             self._progress.update(self._task, rate=f"{speed:,.0f} rows/s")
+        self._progress.refresh()
