@@ -485,7 +485,7 @@ def harmed_file(old: str, new: str) -> BytesIO:
     ],
 )
 def test_rows_that_no_export_has_are_refused(old: str, new: str, message: str) -> None:
-    assert verify(harmed_file('"hello"', '"hel\\u0001lo 한"'), "file")[1]["jobs"].rows == 1
+    assert verify(harmed_file('"hello"', '"hel\\u0001lo 한"'), "file")["jobs"].rows == 1
     with pytest.raises(StorageCorrupt, match=re.escape(f"file is damaged: {message}")):
         verify(harmed_file(old, new), "file")
 
@@ -518,7 +518,7 @@ def test_no_byte_is_altered_unnoticed(is_compressed: bool) -> None:
             whole[:place] + b"[]\n" + whole[place:],
         ):
             try:
-                found = verify(BytesIO(harmed), "file")[1]
+                found = verify(BytesIO(harmed), "file")
             except (InvalidValue, StorageCorrupt):
                 refused += 1
             else:

@@ -85,7 +85,7 @@ def import_(
     out = Output(json=json)
     with _source(file) as (stream, name):
         with _Bar(out) as bar:
-            digests = verify(stream, name, progress=bar.show)[1]
+            digests = verify(stream, name, progress=bar.show)
         record = _event("import", by=by, note=note, file=name, rows=_total(digests))
         with (
             _opened(out, load_settings(), create=create, created_by="`--create`") as backend,
