@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from hashlib import sha256
@@ -484,7 +485,7 @@ def harmed_file(old: str, new: str) -> BytesIO:
     ],
 )
 def test_rows_that_no_export_has_are_refused(old: str, new: str, message: str) -> None:
-    assert verify(harmed_file('"hello"', '"hel\\u0001lo 한"'), "file")[1]["jobs"].rows == 1
+    assert verify(harmed_file('"hello"', '"hel\\u0001lo 한"'), "file")["jobs"].rows == 1
     with pytest.raises(StorageCorrupt, match=re.escape(f"file is damaged: {message}")):
         verify(harmed_file(old, new), "file")
 
@@ -517,7 +518,7 @@ def test_no_byte_is_altered_unnoticed(is_compressed: bool) -> None:
             whole[:place] + b"[]\n" + whole[place:],
         ):
             try:
-                found = verify(BytesIO(harmed), "file")[1]
+                found = verify(BytesIO(harmed), "file")
             except (InvalidValue, StorageCorrupt):
                 refused += 1
             else:
@@ -540,8 +541,11 @@ def test_a_file_that_changes_while_it_is_read(old: Path) -> None:
 def test_no_bar_beside_json(old: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
     assert "\x1b" in run("export", "all.gz")[2]
     assert run("export", "all.gz", "--json")[2].split() == ["storage:", "sqlite", str(old)]
+    assert started == []
 
 
 def _in_a_terminal(*arguments: str, **environment: str) -> str:
@@ -679,8 +683,11 @@ def test_a_copy_in_two_commands(old: Path, run: Run) -> None:
     assert records(Path("new.db")) == before
 
 
-@pytest.mark.parametrize("spelling", ["", "sqlite:///./", "link", "hard link"])
-def test_a_storage_is_not_copied_onto_itself(old: Path, run: Run, spelling: str) -> None:
+@pytest.mark.parametrize("spelling", ["", "sqlite:///./", "link", "hard link", "~/"])
+def test_a_storage_is_not_copied_onto_itself(
+    old: Path, run: Run, spelling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(old.parent))
     other = {"link": "link.db", "hard link": "hard.db"}.get(spelling, f"{spelling}old.db")
     Path("link.db").symlink_to(old)
     Path("hard.db").hardlink_to(old)

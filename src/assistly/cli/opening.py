@@ -63,16 +63,12 @@ def place_variables(settings: StorageSettings) -> str:
 
 def storage_place(settings: StorageSettings) -> str:
     """The engine and where its data is, without a password."""
-    if settings.engine == "sqlite":
-        return f"sqlite {settings.sqlite_path.absolute()}"
-    if settings.engine == "postgres":
-        from assistly.storage.factory import open_backend
+    from assistly.storage.addresses import place_of
+    from assistly.storage.factory import open_backend
 
-        backend = open_backend(settings)
-        try:
-            return repr(backend).removeprefix("PostgresBackend(").removesuffix(")").join(("postgres ", ""))
-        finally:
-            backend.close()
+    if settings.engine in ("sqlite", "postgres"):
+        with closing(open_backend(settings)) as backend:
+            return place_of(backend)
     if settings.engine == "memory":
         return "memory (empty: it lives in this process)"
     return settings.engine

@@ -87,7 +87,7 @@ def import_(
     out = Output(json=json)
     with _source(file) as (stream, name):
         with _Bar(out) as bar:
-            digests = verify(stream, name, progress=bar.show)[1]
+            digests = verify(stream, name, progress=bar.show)
         record = _event("import", by=by, note=note, file=name, rows=_total(digests))
         with (
             _opened(out, load_settings(), create=create, created_by="`--create`") as backend,
@@ -262,9 +262,20 @@ def _require_new_or_current(settings: StorageSettings) -> None:
 
 
 def _identity(settings: StorageSettings) -> str:
-    if settings.engine == "sqlite":
-        return f"sqlite {settings.sqlite_path.resolve()}"
-    return storage_place(settings)
+    """The place, by which an unfinished copy is found again; of a file, without links in its path."""
+    path = _file_of(settings)
+    return storage_place(settings) if path is None else f"sqlite {path.resolve()}"
+
+
+def _file_of(settings: StorageSettings) -> Path | None:
+    """The path of the SQLite file; None for other engines."""
+    from assistly.storage.engines.sqlite import SqliteBackend
+    from assistly.storage.factory import open_backend
+
+    if settings.engine != "sqlite":
+        return None
+    with closing(open_backend(settings)) as backend:
+        return backend.path if isinstance(backend, SqliteBackend) else None
 
 
 @contextmanager
@@ -282,9 +293,10 @@ def _is_same_file(one: StorageSettings, other: StorageSettings) -> bool:
     """Whether both are one SQLite file, by whatever names."""
     from contextlib import suppress
 
-    if one.engine == other.engine == "sqlite":
+    paths = _file_of(one), _file_of(other)
+    if paths[0] is not None and paths[1] is not None:
         with suppress(OSError):
-            return one.sqlite_path.samefile(other.sqlite_path)
+            return paths[0].samefile(paths[1])
     return False
 
 
@@ -392,6 +404,10 @@ class _Bar:
                 TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
                 transient=True,
+                # No thread, and sys.stdout and sys.stderr stay as they are.
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._progress.start()
         return self
@@ -414,3 +430,4 @@ class _Bar:
         speed = self._progress.tasks[0].speed
         if speed is not None:
             self._progress.update(self._task, rate=f"{speed:,.0f} rows/s")
+        self._progress.refresh()

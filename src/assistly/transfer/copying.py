@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from assistly.storage import Storage
 from assistly.storage.addresses import place_of
@@ -172,7 +172,7 @@ class _Resumption:
             _require_no_finished_copy(tx, target)
             if unfinished_copy(tx) is not None:  # by now
                 raise _rivals(target)
-            require_no_rows(_view(tx), target)
+            require_no_rows(cast("MovingBackend", tx), target)
             data: dict[str, Any] = {"source": identity, "id": uuid.uuid4().hex, "done": {}}
             made = tx.documents.put(COPY_COLLECTION, COPY_KEY, _text(data), expected_version=0, now=tx.now())
             if made is None:
@@ -224,7 +224,7 @@ class _Resumption:
     def write(self, kind: str, rows: Sequence[Row], after: Row | None, through: Row | None) -> None:
         """Write a range of rows, and how far the copy is then: both or nothing."""
         with self._going_on() as tx:
-            _write(_view(tx), kind, rows, after, through)
+            _write(cast("MovingBackend", tx), kind, rows, after, through)
             done = self._data["done"]
             if through is not None and through > (self.after(kind) or ()):
                 done = {**done, kind: list(through)}
@@ -435,11 +435,6 @@ def _write(
 
 def _is_own(kind: str, row: Row) -> bool:
     return kind == "documents" and row[0] == COPY_COLLECTION
-
-
-def _view(tx: Any) -> MovingBackend:
-    view: MovingBackend = tx
-    return view
 
 
 def _text(value: Any) -> JsonText:

@@ -46,19 +46,6 @@ _PYTHON: dict[str, type] = {"int": int, "bool": bool, "time": int, "duration": i
 
 
 @dataclass(frozen=True, slots=True)
-class ExportHeader:
-    """The first line of a file: where it comes from, and when it was made.
-
-    `schema_level` is the last migration of the source; None for an engine without migrations.
-    """
-
-    version: int
-    engine: str
-    schema_level: str | None
-    made_at: str
-
-
-@dataclass(frozen=True, slots=True)
 class KindDigest:
     """How many rows of a kind there are, and the SHA-256 of their lines."""
 
@@ -161,8 +148,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def verify(source: IO[bytes], name: str, *, progress: Progress = no_progress) -> tuple[ExportHeader, Digests]:
-    """Read a file through, and leave it at its beginning.
+def verify(source: IO[bytes], name: str, *, progress: Progress = no_progress) -> Digests:
+    """Read a file through, leave it at its beginning, and return what its trailer says.
 
     Raises InvalidValue if it is no export, or one of a later version, and StorageCorrupt if it is altered or
     truncated.
@@ -171,7 +158,7 @@ def verify(source: IO[bytes], name: str, *, progress: Progress = no_progress) ->
     for kind, rows in reader.blocks():
         progress("check", kind, len(rows), None)
     source.seek(0)
-    return reader.header, reader.digests
+    return reader.digests
 
 
 def import_rows(
@@ -189,7 +176,7 @@ def import_rows(
     has just returned for it, and None lets this do that. `closing` may write more in the transaction. Raises
     as `verify` does, and Conflict if the storage is not empty.
     """
-    expected = verify(source, name)[1] if digests is None else digests
+    expected = verify(source, name) if digests is None else digests
     reader = _Reader(source, name)
     with backend.snapshot(hold_writers=True) as tx:
         require_empty(tx, backend)
@@ -216,9 +203,8 @@ def import_rows(
 
 
 class _Reader:
-    """Reads a file once. `header` and `digests` are there after `blocks`."""
+    """Reads a file once. `digests` are there after `blocks`."""
 
-    header: ExportHeader
     digests: Digests
 
     def __init__(self, source: IO[bytes], name: str) -> None:
@@ -231,7 +217,7 @@ class _Reader:
     def blocks(self) -> Iterator[tuple[str, list[Row]]]:
         """The rows of each kind in runs. Counts and digests are checked at the end."""
         try:
-            self.header = self._read_header()
+            self._check_header()
             yield from self._blocks()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise self.damaged(f"it is truncated or altered ({error})") from error
@@ -277,7 +263,7 @@ class _Reader:
                 digest, signatures, last = _Digest(), set(), None
         raise self.damaged("it is truncated: its last line is missing")
 
-    def _read_header(self) -> ExportHeader:
+    def _check_header(self) -> None:
         line = self._file.readline(_LONGEST_LINE)
         self._header_digest = hashlib.sha256(line).hexdigest()
         try:
@@ -300,9 +286,6 @@ class _Reader:
                 f"{self._name} has other kinds of rows or columns than this assistly: use the version that "
                 "made it. Nothing was written"
             )
-        return ExportHeader(
-            version, str(header.get("engine")), header.get("schema_level"), str(header.get("made_at"))
-        )
 
     def _next_kind(self, value: dict[str, Any], found: Digests) -> str:
         names = [*ROW_KINDS]

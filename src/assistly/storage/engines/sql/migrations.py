@@ -196,21 +196,18 @@ def states(target: MigrationTarget, migrations: Sequence[Migration]) -> list[Mig
     return [state(name) for name in (*known, *sorted(set(applied) - set(known)))]
 
 
-def missing(target: MigrationTarget, migrations: Sequence[Migration]) -> list[Migration]:
-    """The migrations that the database lacks. Raises MigrationError as `pending` does."""
-    return pending(migrations, target.applied())
-
-
 def plan(
     target: MigrationTarget, migrations: Sequence[Migration]
 ) -> list[tuple[str, MigrationEffects | None]]:
     """The name of each pending migration, and what it costs others while it is applied."""
-    return [(migration.name, target.effects(migration)) for migration in missing(target, migrations)]
+    return [
+        (migration.name, target.effects(migration)) for migration in pending(migrations, target.applied())
+    ]
 
 
 def script(target: MigrationTarget, migrations: Sequence[Migration]) -> str:
     """The SQL that applies and records the pending migrations; empty if there are none."""
-    lacking = missing(target, migrations)
+    lacking = pending(migrations, target.applied())
     return target.script(lacking) if lacking else ""
 
 
