@@ -330,6 +330,20 @@ def test_a_page_that_comes_back_is_no_sign_of_another_file(path: Path) -> None:
         assert len(storage.queue.list()) == 4
 
 
+def test_damage_by_a_log_is_found_again_after_a_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    restart = "raw.execute('PRAGMA wal_checkpoint(RESTART)').fetchall()"
+    later = "[storage.queue.schedule('x', f'later {n}') for n in range(30)]"
+    killed(path, "raw.execute(\"VACUUM INTO 'backup.db'\")", later, restart, later)
+    shutil.copyfile("backup.db", path)
+    moved_later(path)
+    for _ in range(3):
+        with pytest.raises(StorageCorrupt, match="do not belong together"):
+            opened(path)
+        with suppress(sqlite3.DatabaseError):
+            access.connect_to_look(path).close()
+
+
 def test_the_log_of_an_emptied_file_is_kept(path: Path) -> None:
     killed(path)
     os.truncate(path, 0)

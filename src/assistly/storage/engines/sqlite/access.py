@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
+import time
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,12 @@ from urllib.parse import quote
 
 from . import inherited
 from .driver import sqlite3
-from .inherited import beside
+from .inherited import beside, is_newer_than_its_log
 
 _TRIES = 3
+# The times of files go on in ticks of some milliseconds.
+_TICK_SECONDS = 0.004
+_TICKS = 25
 
 
 class Access(Enum):
@@ -41,6 +47,25 @@ def connect_to_look(path: Path, **options: Any) -> Any:
     empty, there is nothing to bring, and a connection that can write leaves no files behind. Raises errors
     of the driver.
     """
+    was_newer = is_newer_than_its_log(path)
+    try:
+        return _connect_to_look(path, **options)
+    finally:
+        if was_newer:
+            _keep_newer(path)
+
+
+def _keep_newer(path: Path) -> None:
+    """Keep a file newer than its log: for root, SQLite sets the owner of the log, and with it its time."""
+    for _ in range(_TICKS):
+        if is_newer_than_its_log(path):
+            return
+        with suppress(OSError):
+            path.chmod(stat.S_IMODE(path.stat().st_mode))
+        time.sleep(_TICK_SECONDS)
+
+
+def _connect_to_look(path: Path, **options: Any) -> Any:
     for tries_left in reversed(range(_TRIES)):
         raw = opened(_uri(path), uri=True, **options)
         try:

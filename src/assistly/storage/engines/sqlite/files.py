@@ -118,7 +118,7 @@ class DatabaseFile:
         if self._access is Access.USE:
             self._make_file()
         self._require_file()
-        if self._is_newer_than_its_log():
+        if inherited.is_newer_than_its_log(self.path):
             self._check_log()
         connection = self._open(may_change=may_change)
         try:
@@ -160,14 +160,6 @@ class DatabaseFile:
         except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
         return Connection(raw, self.name)
-
-    def _is_newer_than_its_log(self) -> bool:
-        """Whether the file changed after its log: by a checkpoint, or because it alone was restored."""
-        try:
-            log, file = inherited.beside(self.path, "-wal").stat(), self.path.stat()
-            return log.st_size > 0 and (file.st_size == 0 or file.st_ctime_ns > log.st_ctime_ns)
-        except OSError:
-            return False
 
     def note_schema(self, connection: Connection) -> None:
         """Remember the number that SQLite increments with each VACUUM and each change of the schema."""

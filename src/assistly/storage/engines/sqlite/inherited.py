@@ -35,6 +35,15 @@ def beside(path: Path, ending: str) -> Path:
     return Path(f"{os.path.realpath(path)}{ending}")
 
 
+def is_newer_than_its_log(path: Path) -> bool:
+    """Whether a file changed after its log: by a checkpoint, or because it alone was restored or emptied."""
+    try:
+        log, file = beside(path, "-wal").stat(), path.stat()
+    except OSError:
+        return False
+    return log.st_size > 0 and (file.st_size == 0 or file.st_ctime_ns > log.st_ctime_ns)
+
+
 def note_fork(path: Path) -> None:
     """In a child, before it opens a connection: remember the file as unsafe if it inherited an open one.
 
