@@ -54,7 +54,7 @@ def test_prune_runs_once_a_minute_unless_forced(run: Run) -> None:
 FULL = Path("/dev/full")
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="the system has no device that is always full")
+@pytest.mark.skipif(not FULL.is_char_device(), reason="the system has no device that is always full")
 @pytest.mark.parametrize(
     "arguments", [["jobs", "cancel", "1"], ["status"], ["jobs", "list", "--json"], ["-h"]]
 )
@@ -75,7 +75,7 @@ def test_output_that_cannot_be_written_is_one_line(
     assert ("is cancelled" in run("jobs", "cancel", "1")[2]) == ("cancel" in arguments)
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="the system has no device that is always full")
+@pytest.mark.skipif(not FULL.is_char_device(), reason="the system has no device that is always full")
 def test_a_process_whose_output_cannot_be_written_says_nothing_more_at_its_end() -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-c", "from assistly.cli import main; main()", "--version"]
