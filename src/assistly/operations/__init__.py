@@ -1,0 +1,1 @@
+"""What people change in a storage: each change in a transaction, with the event that says who made it."""

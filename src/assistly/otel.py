@@ -1,0 +1,1 @@
+"""Spans of OpenTelemetry around publishing and calls of the storage. It needs the extra `otel`."""
