@@ -54,6 +54,44 @@ def newest(storage: Storage, wanted: EventFilter, *, before: int | None = None) 
         before = page[-1].id
 
 
+@dataclass(frozen=True, slots=True)
+class FoundEvents:
+    """Events that a search has found, the newest first.
+
+    `before` continues the search (None: it is at its end). `searched_all` is False if so many events were
+    looked at that the search stopped before it had found as many as were wanted.
+    """
+
+    events: list[Event]
+    before: int | None
+    searched_all: bool
+
+
+def search(
+    storage: Storage, wanted: EventFilter, *, before: int | None = None, limit: int = 100, most: int = 5000
+) -> FoundEvents:
+    """Return up to `limit` events that are meant with ids below `before`, the newest first.
+
+    About `most` events are looked at.
+    """
+    found: list[Event] = []
+    looked_at = 0
+    while looked_at < most:
+        page = storage.events.list(event_type=wanted.exact_type, before=before, limit=_PAGE)
+        for event in page:
+            if wanted.since is not None and event.created_at < wanted.since:
+                return FoundEvents(found, None, searched_all=True)
+            if wanted.accepts(event):
+                found.append(event)
+                if len(found) == limit:
+                    return FoundEvents(found, event.id, searched_all=True)
+        if len(page) < _PAGE:
+            return FoundEvents(found, None, searched_all=True)
+        looked_at += len(page)
+        before = page[-1].id
+    return FoundEvents(found, before, searched_all=False)
+
+
 def decision(storage: Storage, approval: Approval) -> Event | None:
     """The event of `assistly approvals` that decided an approval; None if a program did it."""
     if approval.decided_at is None:

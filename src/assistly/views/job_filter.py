@@ -22,7 +22,8 @@ class JobFilter:
     """Which jobs are meant; None: any.
 
     `statuses`: one of these. `due_until`: waiting, and due then or earlier. `since`: changed then or later.
-    `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key.
+    `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key. `kind`: a
+    dead letter that is "unknown" (of unknown outcome) or "missed".
     """
 
     statuses: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class JobFilter:
     since: datetime | None = None
     match: str | None = None
     key: str | None = None
+    kind: str | None = None
 
     def accepts(self, job: Job) -> bool:
         """Whether the job is one of those that are meant."""
@@ -41,7 +43,17 @@ class JobFilter:
             and (self.since is None or job.updated_at >= self.since)
             and (self.match is None or self.match.casefold() in job.content.casefold())
             and (self.key is None or job.idempotency_key == self.key)
+            and (self.kind is None or self.kind in kinds_of(job))
         )
+
+
+KINDS = ("unknown", "missed")
+"""The kinds of dead letters that a filter tells apart."""
+
+
+def kinds_of(job: Job) -> list[str]:
+    """The kinds of a dead letter."""
+    return [kind for kind, holds in zip(KINDS, (job.outcome_unknown, job.missed), strict=True) if holds]
 
 
 def _waits(job: Job) -> bool:

@@ -110,12 +110,15 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
     async def upcoming(
         self,
         *,
+        since: datetime | None = None,
         until: datetime | None = None,
         platform: str | None = None,
         after: Job | None = None,
         limit: int = 100,
     ) -> builtins.list[Job]:
-        return await self._run(self._store.upcoming, until=until, platform=platform, after=after, limit=limit)
+        return await self._run(
+            self._store.upcoming, since=since, until=until, platform=platform, after=after, limit=limit
+        )
 
     async def next_due_at(self) -> datetime | None:
         return await self._run(self._store.next_due_at)

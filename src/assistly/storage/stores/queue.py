@@ -210,6 +210,7 @@ class Queue:
     def upcoming(
         self,
         *,
+        since: datetime | None = None,
         until: datetime | None = None,
         platform: str | None = None,
         after: Job | None = None,
@@ -217,17 +218,22 @@ class Queue:
     ) -> builtins.list[Job]:
         """Return a page of up to `limit` (1 to 1000) waiting jobs by (due_at, id), the next one first.
 
-        Only those due at `until` or earlier, and of `platform`, if given. `after` is the last job of the page
-        before, as it was returned.
+        Only those due at `since` or later, at `until` or earlier, and of `platform`, if given. `after` is the
+        last job of the page before, as it was returned.
         """
         check.optional_name("platform", platform)
+        edge: tuple[datetime, int] | None = None
+        if since is not None:
+            edge = (check.utc("since", since), 0)  # ids begin at 1
         if after is not None:
             claimed_job("after", after)
+            behind = (check.utc("after.due_at", after.due_at), after.id)
+            edge = behind if edge is None else max(edge, behind)
         return [
             *self._context.backend.jobs.waiting(
                 until=check.optional_utc("until", until),
                 platforms=None if platform is None else [platform],
-                after=None if after is None else (check.utc("after.due_at", after.due_at), after.id),
+                after=edge,
                 limit=check.limit(limit),
             )
         ]

@@ -218,6 +218,7 @@ class ModelQueue:
     def upcoming(
         self,
         *,
+        since: datetime | None = None,
         until: datetime | None = None,
         platform: str | None = None,
         after: Job | None = None,
@@ -227,6 +228,7 @@ class ModelQueue:
             job
             for job in self._rows.values()
             if job.status in WAITING
+            and (since is None or job.due_at >= since)
             and (until is None or job.due_at <= until)
             and (platform is None or job.platform == platform)
             and (after is None or (job.due_at, job.id) > (after.due_at, after.id))

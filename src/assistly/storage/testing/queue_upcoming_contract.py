@@ -56,6 +56,20 @@ class QueueUpcomingContract(Contract):
         assert storage.queue.upcoming() == [late, due, later]
         assert storage.queue.get(late.id) == late, "it only looks"
 
+    def test_since_a_time(self, storage: Storage) -> None:
+        times = [HOUR - TICK, HOUR, HOUR, HOUR + TICK]
+        before, *jobs = [storage.queue.schedule("x", "a", START + time) for time in times]
+        since = START + HOUR
+        assert storage.queue.upcoming(since=since) == jobs, "exactly then is not before"
+        assert storage.queue.upcoming(since=since, until=since) == jobs[:2]
+        assert storage.queue.upcoming(since=since, until=since - TICK) == []
+        assert storage.queue.upcoming(since=since, after=jobs[0]) == jobs[1:]
+        assert storage.queue.upcoming(since=since, after=before) == jobs, "the later one of the two counts"
+        assert storage.queue.upcoming(since=since, platform="y") == []
+        assert storage.queue.upcoming(since=START - DAY) == [before, *jobs]
+        with pytest.raises(InvalidValue, match="since"):
+            storage.queue.upcoming(since=datetime(2026, 3, 1))  # noqa: DTZ001 - that is the fault
+
     def test_a_retry_stands_at_its_time(self, storage: Storage) -> None:
         again = retrying(storage, retry_at=START + 2 * HOUR)
         snoozed = storage.queue.snooze(held(storage), START + 4 * HOUR)

@@ -1,0 +1,228 @@
+"""`create_app`: the page as an ASGI application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from assistly.storage.addresses import place_of
+from assistly.storage.aio import AsyncStorage
+from assistly.storage.errors import (
+    ClaimLost,
+    ConfigurationError,
+    Conflict,
+    InvalidValue,
+    NotFound,
+    OutcomeUnknown,
+    StorageError,
+    StorageUnavailable,
+)
+from assistly.storage.storage import Storage
+from assistly.storage.validation import wrong_type
+
+from .access import Access, Authorize, LoopbackAccess, OwnAccess, Refused, TokenAccess, Visitor
+from .forms import TooLarge, read_fields, require_own_form
+from .headers import StrictHeaders
+from .page import Page, Site, is_zone
+from .pages import (
+    approvals,
+    calendar,
+    doctor,
+    events,
+    jobs,
+    login,
+    overview,
+    platforms,
+    schedules,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from assistly.doctor.runner import Report
+
+Handler = Callable[[Page], Response]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+logger = logging.getLogger("assistly.web")
+
+_STATUS: tuple[tuple[type[StorageError], int, str], ...] = (
+    (NotFound, 404, "There is no such thing"),
+    (InvalidValue, 400, "That is not possible"),
+    (Conflict, 409, "Nothing was changed"),
+    (ClaimLost, 409, "Nothing was changed"),
+    (OutcomeUnknown, 503, "Nobody knows whether that was done: look before you try again"),
+    (StorageUnavailable, 503, "The storage cannot be reached"),
+)
+
+
+def create_app(
+    storage: Storage | AsyncStorage,
+    *,
+    allow_changes: bool = False,
+    token: str | None = None,
+    read_token: str | None = None,
+    authorize: Authorize | None = None,
+    zone: str | None = None,
+    doctor: Callable[[], Report] | None = None,
+) -> Starlette:
+    """Return the page as an ASGI application, to serve it or to mount it in another one.
+
+    It only shows things, unless `allow_changes`. Who is let in:
+
+    - with `authorize`, whom this function names: it is called with each request and returns a `Visitor`, or
+      None for nobody. Use it where your own application knows who is logged in;
+    - with `token` or `read_token` (16 characters at least), who enters one of them on a page, or sends it as
+      `Authorization: Bearer`. The first allows changes, the second only looking;
+    - otherwise who works on this machine and calls it `localhost`. Requests through a proxy are refused.
+
+    `zone` is the time zone for visitors who have not chosen one, as Europe/Berlin (default: the local one of
+    the server). `doctor` makes the checks of the page Doctor (default: there is no such page). The caller
+    closes the storage. Calls of the storage run on the thread pool of Starlette, 40 threads at most.
+
+    Raises ConfigurationError for options that do not go together, and InvalidValue for a wrong storage or
+    zone.
+    """
+    if isinstance(storage, AsyncStorage):
+        storage = storage._storage  # noqa: SLF001 - the pages run on threads of their own
+    elif not isinstance(storage, Storage):
+        raise wrong_type("storage", "a Storage or an AsyncStorage", storage)
+    if zone is not None and not is_zone(zone):
+        raise InvalidValue(f"there is no time zone {zone!r}: write it as Europe/Berlin")
+    access = _access(token, read_token, authorize)
+    place = place_of(storage._backend)  # noqa: SLF001 - derived from the same package
+    site = Site(storage, place, allow_changes, zone, doctor, access.has_login)
+    app = Starlette(
+        routes=_routes(site, access),
+        middleware=[Middleware(StrictHeaders)],
+        exception_handlers={HTTPException: _http_error, Exception: _unexpected},
+    )
+    app.state.site = site
+    return app
+
+
+def _access(token: str | None, read_token: str | None, authorize: Authorize | None) -> Access:
+    if authorize is not None:
+        if token is not None or read_token is not None:
+            raise ConfigurationError("give either tokens or authorize: only one of them can decide who is let in")
+        return OwnAccess(authorize)
+    if token is not None or read_token is not None:
+        return TokenAccess(token, read_token)
+    return LoopbackAccess()
+
+
+def _routes(site: Site, access: Access) -> list[Route | Mount]:
+    def shown(path: str, handler: Handler) -> Route:
+        return Route(path, _endpoint(site, access, handler), methods=["GET"])
+
+    def changed(path: str, handler: Handler) -> Route:
+        return Route(path, _endpoint(site, access, handler, changes=True), methods=["POST"])
+
+    routes: list[Route | Mount] = [
+        shown("/", overview.show),
+        shown("/calendar", calendar.show),
+        shown("/calendar/{day}", calendar.show_day),
+        shown("/jobs", jobs.listed),
+        shown("/jobs/bulk", jobs.ask),
+        changed("/jobs/bulk", jobs.change_many),
+        shown("/jobs/{id:int}", jobs.show),
+        changed("/jobs/{id:int}/{verb}", jobs.change),
+        shown("/approvals", approvals.listed),
+        shown("/approval", approvals.show),
+        changed("/approval", approvals.decide),
+        shown("/platforms", platforms.listed),
+        changed("/platforms/{verb}", platforms.change),
+        shown("/schedules", schedules.listed),
+        shown("/schedule", schedules.show),
+        changed("/schedule/{verb}", schedules.change),
+        shown("/events", events.listed),
+        shown("/doctor", doctor.show),
+        Route("/settings", _endpoint(site, access, settings.keep), methods=["POST"]),
+        Route("/healthz", _alive, methods=["GET"]),
+        Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),
+    ]
+    if isinstance(access, TokenAccess):
+        routes += [
+            Route("/login", _endpoint(site, access, login.show, open_to_all=True), methods=["GET"]),
+            Route("/login", _endpoint(site, access, login.log_in(access), open_to_all=True), methods=["POST"]),
+            Route("/logout", _endpoint(site, access, login.log_out, open_to_all=True), methods=["POST"]),
+        ]
+    return routes
+
+
+def _endpoint(
+    site: Site, access: Access, handler: Handler, *, changes: bool = False, open_to_all: bool = False
+) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        page = Page(request, site, Visitor())
+        try:
+            if not open_to_all:
+                visitor = await access.visitor(request)
+                if visitor is None:
+                    return _unknown_visitor(page, access)
+                page.visitor = visitor
+            if request.method == "POST":
+                page.fields = await read_fields(request)
+                require_own_form(request, page.fields)
+            if changes and not page.may_change:
+                raise Refused(
+                    "you may only look: this token does not allow changes"
+                    if site.allow_changes
+                    else "this page only shows things: start it with --allow-changes (allow_changes=True)"
+                )
+        except Refused as reason:
+            return _refused(page, str(reason))
+        except TooLarge:
+            return PlainTextResponse("the form is too large\n", 413)
+        return await run_in_threadpool(_answer, page, handler)
+
+    return endpoint
+
+
+def _answer(page: Page, handler: Handler) -> Response:
+    try:
+        return handler(page)
+    except StorageError as error:
+        status, title = next(
+            ((status, title) for kind, status, title in _STATUS if isinstance(error, kind)),
+            (500, "That did not work"),
+        )
+        return page.show("error.html", status=status, title=title, message=str(error))
+
+
+def _unknown_visitor(page: Page, access: Access) -> Response:
+    if access.has_login and page.request.method == "GET" and "authorization" not in page.request.headers:
+        asked = page.path_and_query
+        return page.go(page.url("/login", next=asked if asked != "/" else None))
+    if not access.has_login:
+        return PlainTextResponse("you are not let in here\n", 403)
+    return PlainTextResponse("this page needs a token: log in, or send it\n", 401, {"WWW-Authenticate": "Bearer"})
+
+
+def _refused(page: Page, reason: str) -> Response:
+    logger.warning("refused %s %s: %s", page.request.method, page.request.url.path, reason)
+    return PlainTextResponse(f"{reason}\n", 403)
+
+
+async def _alive(_: Request) -> Response:
+    return PlainTextResponse("alive\n")
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+    return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+
+
+async def _unexpected(_: Request, __: Exception) -> Response:
+    # The server logs it: it is raised again.
+    return PlainTextResponse("this page has failed; the log of the server says why\n", 500)

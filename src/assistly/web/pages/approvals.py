@@ -1,0 +1,49 @@
+"""Approvals: what waits for a decision, and deciding it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assistly.operations import approvals as operations
+from assistly.storage.errors import InvalidValue, NotFound
+from assistly.views.approvals import decided_approval
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from ..page import Page
+
+STATUSES = ("pending", "approved", "rejected")
+_LIMIT = 50
+
+
+def listed(page: Page) -> Response:
+    """List the approvals of a status, the newest first: those that are pending unless asked otherwise."""
+    status = page.query("status") or "pending"
+    if status not in (*STATUSES, "all"):
+        raise InvalidValue(f"{status[:40]!r} is no status: there are {', '.join(STATUSES)} and all")
+    found = page.storage.approvals.list(
+        status=None if status == "all" else status, before=page.query("before"), limit=_LIMIT
+    )
+    following = found[-1].id if len(found) == _LIMIT else None
+    return page.show(
+        "approvals.html", found=found, status_=status, statuses=(*STATUSES, "all"), following=following
+    )
+
+
+def show(page: Page) -> Response:
+    """Show an approval, and who decided it."""
+    id = page.query("id") or ""
+    found = decided_approval(page.storage, id)
+    if found is None:
+        raise NotFound(f"there is no approval {id!r}")
+    return page.show("approval.html", found=found, approval=found.approval)
+
+
+def decide(page: Page) -> Response:
+    """Approve or reject what is pending."""
+    id, decision = page.required("id", "the approval"), page.value("decision")
+    if decision not in ("approved", "rejected"):
+        raise InvalidValue("the decision must be approved or rejected")
+    operations.decide(page.storage, id, decision, page.person)
+    return page.go(page.url("/approvals"), f"The approval {id} is {decision}.")

@@ -1,0 +1,56 @@
+"""What is due, by day and platform."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from assistly.storage.errors import InvalidValue
+from assistly.views.calendar import calendar, due_between, midnight
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from ..page import Page
+
+_WEEKS = 4
+_DAYS = 7 * _WEEKS
+
+
+def show(page: Page) -> Response:
+    """Show four weeks, from the Monday of this week or of the week that is asked for."""
+    today = datetime.now(UTC).astimezone(page.zone).date()
+    asked = page.query("from")
+    first = _date(asked) if asked else today
+    first -= timedelta(days=first.weekday())
+    try:
+        earlier, later = first - timedelta(days=_DAYS), first + timedelta(days=_DAYS)
+    except OverflowError:
+        raise InvalidValue("there is no such week: the year must be 1 to 9999") from None
+    found = calendar(page.storage, first, _DAYS, page.zone)
+    weeks = [found.days[number : number + 7] for number in range(0, _DAYS, 7)]
+    return page.show(
+        "calendar.html", calendar=found, weeks=weeks, today=today, first=first, earlier=earlier, later=later
+    )
+
+
+def show_day(page: Page) -> Response:
+    """Show the waiting jobs of one day."""
+    day = _date(page.request.path_params["day"])
+    try:
+        next_day, day_before = day + timedelta(days=1), day - timedelta(days=1)
+    except OverflowError:
+        raise InvalidValue("there is no such day: the year must be 1 to 9999") from None
+    platform = page.query("platform")
+    start, end = midnight(day, page.zone), midnight(next_day, page.zone)
+    found = due_between(page.storage, start, end, platform=platform)
+    return page.show(
+        "day.html", day=day, next_day=next_day, day_before=day_before, platform=platform, found=found
+    )
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidValue(f"{text[:40]!r} is no date: write it as 2026-03-01") from None

@@ -1,0 +1,16 @@
+"""The checks of `assistly doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from ..page import Page
+
+
+def show(page: Page) -> Response:
+    """Make the checks, and show what they find."""
+    make = page.site.doctor
+    return page.show("doctor.html", report=None if make is None else make())

@@ -1,0 +1,240 @@
+"""Jobs: looking for them, one job's story, and changing one or many."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from assistly.operations import job_changes
+from assistly.operations.applying import Plan, apply_all, change_job, plan
+from assistly.storage.errors import InvalidValue
+from assistly.storage.records import JobStatus
+from assistly.views.job_filter import KINDS, JobFilter
+from assistly.views.jobs import story
+from assistly.views.search import newest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.responses import Response
+
+    from assistly.operations.job_changes import JobChange
+    from assistly.storage import Job
+
+    from ..page import Page
+
+STATUSES = tuple(str(status) for status in JobStatus)
+VERBS = ("cancel", "move", "replay", "resolve", "remove")
+_MOST_AT_ONCE = 10_000
+_SECONDS = 10.0
+"""How long one request changes jobs. Then it says how many are left."""
+
+_SHOWN = 20
+_FILTER = ("platform", "match", "key", "due", "since", "kind")
+_HOURS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720}
+ANSWERS = {"yes": True, "no": False}
+
+
+def listed(page: Page) -> Response:
+    """List the jobs that are meant, the newest first."""
+    wanted = job_filter(page.query, page.queries("status"))
+    before = page.query("before")
+    found = newest(page.storage, wanted, before=None if before is None else whole(before))
+    return page.show(
+        "jobs.html",
+        found=found,
+        wanted=wanted,
+        filter=_filter_values(page.query, page.queries("status")),
+        statuses=STATUSES,
+        kinds=KINDS,
+        ages=_HOURS,
+    )
+
+
+def show(page: Page) -> Response:
+    """Show the story of a job."""
+    id = page.request.path_params["id"]
+    found = story(page.storage, id)
+    reasons = [(reason.code, reason.text(page.time)) for reason in found.reasons]
+    status = 200 if found.job is not None else 404
+    return page.show(
+        "job.html", status=status, id=id, job=found.job, reasons=reasons, events=found.events, story=found
+    )
+
+
+def change(page: Page) -> Response:
+    """Change one job."""
+    id, verb = page.request.path_params["id"], page.request.path_params["verb"]
+    made = _job_change(page, verb, page.value)
+    seen = page.value("claim")
+    change_job(page.storage, made, id, page.person, seen=None if seen is None else whole(seen))
+    return page.go(page.url(f"/jobs/{id}"), f"Job {id} is {made.participle}.")
+
+
+def ask(page: Page) -> Response:
+    """Show what a change of many jobs would do, before it is made."""
+    verb = page.query("verb") or ""
+    made = _job_change(page, verb, page.query)
+    filter = _filter_values(page.query, page.queries("status"))
+    ids = [whole(text) for text in page.queries("id")]
+    found = _planned(page, made, job_filter(page.query, page.queries("status")), ids)
+    kinds = Counter(f"{job.status} on {job.platform}" for job in found.jobs)
+    sample = [page.storage.queue.get(job.id) for job in found.jobs[:_SHOWN]]
+    return page.show(
+        "bulk.html",
+        verb=verb,
+        change=made,
+        plan=found,
+        kinds=sorted(kinds.items()),
+        sample=[job for job in sample if job is not None],
+        highest=max((job.id for job in found.jobs), default=0),
+        filter=filter,
+        ids=ids,
+        options=_options(page.query),
+    )
+
+
+def change_many(page: Page) -> Response:
+    """Change the jobs that `ask` showed, for some seconds at most."""
+    verb = page.required("verb", "what to do")
+    made = _job_change(page, verb, page.value)
+    statuses = page.fields.get("status", [])
+    wanted = job_filter(page.value, statuses)
+    ids = [whole(text) for text in page.fields.get("id", [])]
+    # Jobs that came after the question are left alone.
+    highest = whole(page.required("highest", "the last job"))
+    found = _planned(page, made, wanted, ids)
+    jobs = [(job.id, job) for job in found.jobs if job.id <= highest]
+    end = time.monotonic() + _SECONDS
+    result = apply_all(
+        page.storage, made, jobs, None if ids else wanted, page.person, until=lambda: time.monotonic() > end
+    )
+    return page.show(
+        "bulk_done.html",
+        verb=verb,
+        change=made,
+        result=result,
+        left=len(jobs) - len(result.done) - len(result.not_done),
+        complete=found.complete,
+        filter=_filter_values(page.value, statuses),
+        ids=[id for id in ids if id not in result.done and id not in result.not_done],
+        options=_options(page.value),
+        note=page.value("note"),
+        highest=highest,
+    )
+
+
+def _planned(page: Page, made: JobChange, wanted: JobFilter, ids: list[int]) -> Plan:
+    if not ids:
+        if wanted == JobFilter():
+            raise InvalidValue("which jobs? Choose some, or a status, a platform or a text")
+        return plan(page.storage, made, wanted, most=_MOST_AT_ONCE)
+    meant: list[Job] = []
+    left_out: Counter[str] = Counter()
+    for id in dict.fromkeys(ids):
+        job = page.storage.queue.get(id)
+        obstacle = made.obstacle(job)
+        if obstacle is None and job is not None:
+            meant.append(job)
+        else:
+            left_out[str(obstacle)] += 1
+    return Plan(meant, left_out, complete=True)
+
+
+def _job_change(page: Page, verb: str, value: Callable[[str], str | None]) -> JobChange:
+    """The change that a form describes."""
+    match verb:
+        case "cancel":
+            return job_changes.cancel()
+        case "remove":
+            return job_changes.remove(unknown=value("unknown") is not None)
+        case "replay":
+            return job_changes.replay(
+                unknown=value("unknown") is not None,
+                missed=value("missed") is not None,
+                at=_time_or_none(page, value("at")),
+            )
+        case "resolve":
+            answer = value("posted")
+            if answer not in ANSWERS:
+                raise InvalidValue("look at the platform, then say whether it was posted")
+            return job_changes.resolve(posted=ANSWERS[answer], remote_id=value("remote_id"))
+        case "move":
+            at = _time_or_none(page, value("at"))
+            if at is None:
+                raise InvalidValue("when shall it be due? Give a time")
+            return job_changes.move(lambda _: at)
+        case _:
+            raise InvalidValue(f"nothing is called {verb[:40]!r} here: there are {', '.join(VERBS)}")
+
+
+def _options(value: Callable[[str], str | None]) -> dict[str, Any]:
+    """The fields that say how a change is made, to be repeated."""
+    found = {name: value(name) for name in ("unknown", "missed", "at", "posted")}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def _time_or_none(page: Page, text: str | None) -> datetime | None:
+    return None if text is None else page_time(page, text)
+
+
+def page_time(page: Page, text: str) -> datetime:
+    """A time that a visitor gave: with its offset, or in the zone of the visitor."""
+    try:
+        parsed = datetime.fromisoformat(text)
+        if parsed.tzinfo is None:
+            parsed = parsed.astimezone() if page.zone is None else parsed.replace(tzinfo=page.zone)
+        return parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidValue(f"{text[:40]!r} is no time: write it as 2026-03-01T09:00") from None
+
+
+def job_filter(value: Callable[[str], str | None], statuses: list[str]) -> JobFilter:
+    """The filter that the fields describe."""
+    for status in statuses:
+        if status not in STATUSES:
+            raise InvalidValue(f"{status[:40]!r} is no status: there are {', '.join(STATUSES)}")
+    now = datetime.now(UTC)
+    due, since = _hours("due", value("due")), _hours("since", value("since"))
+    return JobFilter(
+        tuple(dict.fromkeys(statuses)),
+        value("platform"),
+        None if due is None else now + due,
+        None if since is None else now - since,
+        value("match"),
+        value("key"),
+        _kind(value("kind")),
+    )
+
+
+def _kind(text: str | None) -> str | None:
+    if text is not None and text not in KINDS:
+        raise InvalidValue(f"{text[:40]!r} is no kind of dead letters: there are {', '.join(KINDS)}")
+    return text
+
+
+def _hours(name: str, text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    if text == "now":
+        return timedelta(0)
+    if text not in _HOURS:
+        raise InvalidValue(f"{name} must be one of {', '.join(_HOURS)}")
+    return timedelta(hours=_HOURS[text])
+
+
+def _filter_values(value: Callable[[str], str | None], statuses: list[str]) -> dict[str, Any]:
+    """The fields of the filter, to be repeated."""
+    found: dict[str, Any] = {name: value(name) for name in _FILTER}
+    return {name: text for name, text in found.items() if text is not None} | (
+        {"status": statuses} if statuses else {}
+    )
+
+
+def whole(text: str) -> int:
+    """A whole number that is not negative. Raises InvalidValue."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 18:
+        raise InvalidValue(f"{text[:40]!r} is no number")
+    return int(text)

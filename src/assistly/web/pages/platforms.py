@@ -1,0 +1,56 @@
+"""Platforms: pauses and limits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assistly.operations import platforms as operations
+from assistly.storage.errors import InvalidValue
+from assistly.views.status import status
+
+from .jobs import page_time, whole
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from ..page import Page
+
+UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
+
+
+def listed(page: Page) -> Response:
+    """Show each platform that has jobs, a pause or a limit."""
+    return page.show("platforms.html", status_=status(page.storage), units=UNITS)
+
+
+def change(page: Page) -> Response:
+    """Pause, resume or limit a platform."""
+    verb, platform = page.request.path_params["verb"], page.required("platform", "the platform")
+    match verb:
+        case "pause":
+            until = page.value("until")
+            operations.pause(
+                page.storage, platform, page.person, until=None if until is None else page_time(page, until)
+            )
+            notice = f"{platform} is paused: workers take none of its jobs."
+        case "resume":
+            operations.resume(page.storage, platform, page.person)
+            notice = f"{platform} is not paused any more."
+        case "limit":
+            notice = _limit(page, platform)
+        case _:
+            raise InvalidValue("a platform can be paused, resumed and limited")
+    return page.go(page.url("/platforms"), notice)
+
+
+def _limit(page: Page, platform: str) -> str:
+    count, per, unit = page.value("count"), page.value("per"), page.value("unit")
+    if count is None:
+        operations.limit(page.storage, platform, page.person, count=None, per=None)
+        return f"{platform} has no limit any more."
+    if unit not in UNITS:
+        raise InvalidValue(f"the unit must be one of {', '.join(UNITS)}")
+    length = timedelta(seconds=whole(per or "1") * UNITS[unit])
+    operations.limit(page.storage, platform, page.person, count=whole(count), per=length)
+    return f"{platform} has a new limit."

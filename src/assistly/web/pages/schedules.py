@@ -1,0 +1,60 @@
+"""Schedules: recurring posts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assistly.operations import schedules as operations
+from assistly.storage.errors import InvalidValue, NotFound
+from assistly.views.schedules import next_time, times
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from ..page import Page
+
+_LIMIT = 50
+_PREVIEWED = 10
+
+
+def listed(page: Page) -> Response:
+    """List the schedules by id, with the next time of each."""
+    found = page.storage.schedules.list(after=page.query("after"), limit=_LIMIT)
+    entries = [(each, times(each), next_time(page.storage, each)) for each in found]
+    following = found[-1].id if len(found) == _LIMIT else None
+    return page.show("schedules.html", entries=entries, following=following)
+
+
+def show(page: Page) -> Response:
+    """Show a schedule with its next times and its waiting jobs."""
+    id = page.query("id") or ""
+    schedule = page.storage.schedules.get(id)
+    if schedule is None:
+        raise NotFound(f"there is no schedule {id!r}")
+    return page.show(
+        "schedule.html",
+        schedule=schedule,
+        times=times(schedule),
+        next=page.storage.schedules.preview(id, _PREVIEWED),
+        jobs=page.storage.schedules.waiting(id),
+    )
+
+
+def change(page: Page) -> Response:
+    """Enable, disable or remove a schedule."""
+    verb, id = page.request.path_params["verb"], page.required("id", "the schedule")
+    match verb:
+        case "enable":
+            operations.enable(page.storage, id, page.person)
+            notice = f"{id} is enabled: its times from now on become jobs."
+        case "disable":
+            _, removed = operations.disable(page.storage, id, page.person)
+            notice = f"{id} is disabled. Waiting jobs that were removed: {removed}."
+        case "remove":
+            removed = operations.remove(page.storage, id, page.person)
+            return page.go(
+                page.url("/schedules"), f"{id} is removed. Waiting jobs that went with it: {removed}."
+            )
+        case _:
+            raise InvalidValue("a schedule can be enabled, disabled and removed")
+    return page.go(page.url("/schedule", id=id), notice)

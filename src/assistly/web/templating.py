@@ -1,0 +1,90 @@
+"""The templates, and how they write values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from markupsafe import Markup
+
+from assistly.views.jobs import span
+
+if TYPE_CHECKING:
+    from jinja2.runtime import Context
+
+    from assistly.views.status import JobCount
+
+_CUT = 120
+
+
+@cache
+def templates() -> Environment:
+    """The environment of the templates: everything is escaped, and an unknown name is an error."""
+    environment = Environment(
+        loader=PackageLoader("assistly.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        time=_time, count=_count, json=_json, cut=_cut, span=_span, size=_size, words=_words,
+        total=_total, merge=_merge,
+    )
+    return environment
+
+
+@pass_context
+def _time(context: Context, time: datetime | None) -> Markup:
+    """A time in the zone of the visitor."""
+    if time is None:
+        return Markup("–")
+    text = context["page"].time(time)
+    return Markup('<time datetime="{}">{}</time>').format(time.isoformat(), text)
+
+
+def _count(count: JobCount | int | None) -> str:
+    """A number with commas; a + if counting stopped there."""
+    if count is None:
+        return "0"
+    if isinstance(count, int):
+        return f"{count:,}"
+    return f"{count.count:,}" if count.exact else f"{count.count:,}+"
+
+
+def _total(counts: Iterable[JobCount | None]) -> str:
+    """The sum of counts; a + if one of them is not exact."""
+    known = [count for count in counts if count is not None]
+    total = sum(count.count for count in known)
+    return f"{total:,}" if all(count.exact for count in known) else f"{total:,}+"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
+
+
+def _cut(text: str, length: int = _CUT) -> str:
+    """The text on one line, cut."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _span(length: timedelta | None) -> str:
+    return "–" if length is None else span(length)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _words(status: str) -> str:
+    """A status as words."""
+    return str(status).replace("_", " ")
+
+
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    return first | second
