@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from assistly.cli import job_changes
+from assistly.operations import applying
 from assistly.storage import Job, JobStatus, Storage, open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -293,14 +293,14 @@ def test_a_job_that_a_worker_claims_meanwhile_is_left_alone(
 ) -> None:
     first = storage.queue.schedule("x", "a", datetime.now(UTC) - HOUR)
     second = storage.queue.schedule("x", "b")
-    apply = job_changes.apply
+    apply = applying.apply
 
     def claim_first(*arguments: Any) -> Job | None:
         if arguments[2].id == first.id:
             storage.queue.claim_due(worker_id="w1", limit=1)
         return apply(*arguments)
 
-    monkeypatch.setattr(job_changes, "apply", claim_first)
+    monkeypatch.setattr(applying, "apply", claim_first)
     code, out, _ = run("jobs", *change, "--platform", "x", "--yes")
     assert code == 1
     assert out.splitlines()[0].startswith("1 job ")

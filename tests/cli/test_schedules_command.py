@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from assistly.cli import audit
+from assistly.operations import audit
 from assistly.storage import Schedule, Storage, StorageUnavailable, open_storage
 
 Run = Callable[..., tuple[int, str, str]]

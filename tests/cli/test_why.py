@@ -8,11 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from assistly.cli import audit
+from assistly.operations import audit
+from assistly.operations.audit import Person
 from assistly.storage import Job, MemoryBackend, Storage, open_storage
 from assistly.storage.testing.fixtures import START, FakeClock
 from assistly.views import jobs as view
 from assistly.views.jobs import ReasonCode
+from assistly.views.text import span
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -99,7 +101,7 @@ def test_the_budget_is_used_up(storage: Storage, clock: FakeClock) -> None:
     ],
 )
 def test_lengths_of_time(length: timedelta | None, rounded: str, exact: str) -> None:
-    assert (view.span(length), view.span(length, exact=True)) == (rounded, exact)
+    assert (span(length), span(length, exact=True)) == (rounded, exact)
 
 
 def test_waiting_behind_others(storage: Storage, clock: FakeClock) -> None:
@@ -235,7 +237,7 @@ def test_posted_as_a_person_answered(storage: Storage, clock: FakeClock) -> None
     clock.advance(3 * MINUTE)
     with storage.transaction() as tx:
         tx.queue.resolve(job.id, posted=True)
-        audit.record(tx, "jobs.resolve", by="root", note="looked there", job=job.id, posted=True)
+        audit.record(tx, "jobs.resolve", Person("root", "looked there"), job=job.id, posted=True)
     (text,) = reasons(storage, job, clock).values()
     assert text == (
         f"root answered at {START + 3 * MINUTE:%H:%M} (looked there) that it was posted on x. "
@@ -249,7 +251,7 @@ def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeCloc
     other = storage.queue.schedule("x", "b")
     with storage.transaction() as tx:
         tx.queue.cancel(other.id)
-        audit.record(tx, "jobs.cancel", by="ann", note="wrong text", job=other.id)
+        audit.record(tx, "jobs.cancel", Person("ann", "wrong text"), job=other.id)
     assert "ann cancelled it at" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
     assert "(wrong text)" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
     text = reasons(storage, job, clock)[ReasonCode.CANCELLED]
@@ -264,7 +266,7 @@ def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeCloc
 
 def test_no_such_job_and_one_that_was_removed(storage: Storage, clock: FakeClock) -> None:
     assert "It was never stored" in reasons(storage, 7, clock)[ReasonCode.ABSENT]
-    audit.record(storage, "jobs.remove", by="ann", note=None, job=7)
+    audit.record(storage, "jobs.remove", Person("ann", None), job=7)
     assert "ann removed it at" in reasons(storage, 7, clock)[ReasonCode.ABSENT]
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from assistly.operations.audit import Person
+
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
 from .output import Output, compact, jsonable, one_line
@@ -62,15 +64,14 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
     That is known if it was done with `assistly approvals`.
     """
     from assistly.storage import NotFound
-    from assistly.views.events import decision
+    from assistly.views.approvals import approval_state
 
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        approval = storage.approvals.get(id)
-        event = None if approval is None else decision(storage, approval)
-    if approval is None:
+        found = approval_state(storage, id)
+    if found is None:
         raise NotFound(f"there is no approval {id!r}")
-    by, note = (None, None) if event is None else (event.payload.get("by"), event.payload.get("note"))
+    approval, by, note = found.approval, found.decided_by, found.note
     out.record(
         {**jsonable(approval), "decided_by": by, "decision_note": note},
         [
@@ -78,8 +79,8 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
             ("status", approval.status),
             ("created", out.time(approval.created_at)),
             ("decided", out.time(approval.decided_at)),
-            *([] if by is None else [("decided by", one_line(str(by)))]),
-            *([] if note is None else [("note", one_line(str(note)))]),
+            *([] if by is None else [("decided by", one_line(by))]),
+            *([] if note is None else [("note", one_line(note))]),
             ("payload", compact(approval.payload)),
         ],
     )
@@ -88,20 +89,19 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
 @approvals.command()
 def approve(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
     """Approve what is pending. Exit code 1 if it was decided before."""
-    _decide(id, "approved", "approvals.approve", by, note, json)
+    _decide(id, "approved", Person(by, note), json)
 
 
 @approvals.command()
 def reject(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
     """Reject what is pending. Exit code 1 if it was decided before."""
-    _decide(id, "rejected", "approvals.reject", by, note, json)
+    _decide(id, "rejected", Person(by, note), json)
 
 
-def _decide(id: str, status: str, action: str, by: str | None, note: str | None, json: bool) -> None:
-    from . import audit
+def _decide(id: str, status: str, person: Person, json: bool) -> None:
+    from assistly.operations.approvals import decide
 
     out = Output(json=json)
-    with opened(out) as storage, storage.transaction() as tx:
-        approval = tx.approvals.decide(id, status)
-        audit.record(tx, action, by=by, note=note, approval_id=id)
+    with opened(out) as storage:
+        approval = decide(storage, id, status, person)
     out.result(approval, f"the approval {id!r} is {status}")

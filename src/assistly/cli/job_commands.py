@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .job_changes import JobChange, Person, Requested, change_jobs
+from assistly.operations.audit import Person
+
+from .job_changes import Requested, change_jobs
 from .job_options import All, DueWithin, Ids, Key, Match, Platform, Since, Statuses, job_filter
 from .options import By, DryRun, Json, Note, Utc, Yes
 from .output import Output
 from .values import duration, time_from_now
 
 if TYPE_CHECKING:
-    from assistly.storage import Job, Storage
-
-_WAITING = ("scheduled", "retrying")
-_KEPT = 1000
-"""How many characters of a job's content the event of its removal keeps."""
-_BEGUN = "publishing has begun"
-_UNKNOWN = "nobody knows whether it was published (see `assistly jobs resolve`, or --unknown)"
-_MISSED = "it was missed, so it is late by now (see --missed)"
+    from assistly.storage import Job
 
 
 def shift(text: str) -> timedelta:
@@ -51,12 +46,10 @@ def cancel(
     meanwhile is left alone. Those that workers hold already are included with --status processing, as long as
     publishing has not begun.
     """
-
-    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
-        return tx.queue.cancel(job.id), {}
+    from assistly.operations import job_changes as operations
 
     wanted = job_filter(status, platform, due_within, since, match, key)
-    change = JobChange("cancel", "cancelled", do, _WAITING, ("processing",), _begun)
+    change = operations.cancel()
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
 
@@ -96,50 +89,20 @@ def move(
     options it moves all waiting jobs that match, after asking: each by --shift, or all --to one time. A
     pending retry is dropped: the job is due at the new time.
     """
+    from assistly.operations import job_changes as operations
+
     given = [value for value in (when, to, by_how_much) if value is not None]
     if len(given) != 1:
         raise typer.BadParameter("give one new time: TIME behind the id, --to TIME, or --shift +2h")
     target = to if when is None else when
 
     def new_time(job: Job) -> datetime:
-        return target or moved_by(job.due_at, by_how_much or timedelta(0))
-
-    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
-        moved = tx.queue.reschedule(job.id, new_time(job))
-        return moved, {"from": job.due_at.isoformat(), "to": moved.due_at.isoformat()}
-
-    def refused(job: Job) -> str | None:
-        from assistly.storage import InvalidValue
-
-        try:
-            new_time(job)
-        except InvalidValue as error:
-            return str(error)
-        return None
+        return target or operations.moved_by(job.due_at, by_how_much or timedelta(0))
 
     wanted = job_filter(status, platform, due_within, since, match, key)
-    change = JobChange("move", "moved", do, _WAITING, (), refused, new_time=new_time)
+    change = operations.move(new_time)
     requested = Requested([] if id is None else [id], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
-
-
-def _begun(job: Job) -> str | None:
-    return _BEGUN if job.status == "processing" and job.publish_started_at is not None else None
-
-
-def moved_by(at: datetime, length: timedelta) -> datetime:
-    """`at` and `length` later. Raises InvalidValue if that is no time any more."""
-    from assistly.storage import InvalidValue
-
-    try:
-        return at + length
-    except OverflowError:
-        from assistly.views.jobs import span
-
-        side = "before" if length < timedelta(0) else "after"
-        raise InvalidValue(
-            f"there is no time {span(abs(length))} {side} {at}: the year must be 1 to 9999"
-        ) from None
 
 
 def remove(
@@ -166,52 +129,12 @@ def remove(
     those that workers hold. A job that is being published is not removed, and one with an unknown outcome
     only with --unknown: it may be on the platform, and its key keeps it from being posted again.
     """
-
-    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
-        _require_removable(tx, job, unknown=unknown)
-        tx.queue.remove(job.id)
-        return None, {
-            "status": str(job.status),
-            "platform": job.platform,
-            "key": job.idempotency_key,
-            "due": job.due_at.isoformat(),
-            "content": job.content[:_KEPT],
-        }
-
-    def is_to_come(job: Job) -> bool:
-        return job.status in _WAITING
+    from assistly.operations import job_changes as operations
 
     wanted = job_filter(status, platform, due_within, since, match, key)
-    statuses = (*_WAITING, "posted", "dead_letter", "cancelled")
-
-    def refused(job: Job) -> str | None:
-        return _UNKNOWN if job.outcome_unknown and not unknown else _begun(job)
-
-    change = JobChange("remove", "removed", do, statuses, ("processing",), refused, loses=is_to_come)
+    change = operations.remove(unknown=unknown)
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
-
-
-def _require_removable(tx: Storage, job: Job, *, unknown: bool) -> None:
-    """Raise Conflict unless the job may be removed. Until `tx` ends no worker can claim it."""
-    from assistly.storage import Conflict, StatusConflict
-
-    if job.status == "posted":
-        return
-    if job.outcome_unknown and not unknown:
-        raise Conflict(f"job {job.id} is not removed: {_UNKNOWN}")
-    # Changing the job locks it. The change goes with the job.
-    if job.status in ("dead_letter", "cancelled"):
-        locked = tx.queue.replay(job.id)
-    else:
-        try:
-            locked = tx.queue.cancel(job.id)
-        except StatusConflict as error:
-            found = error.current.status
-            reason = _BEGUN if found == "processing" else f"it is {found} by now"
-            raise Conflict(f"job {job.id} is not removed: {reason}") from None
-    if locked is None or locked.claim != job.claim:
-        raise Conflict(f"job {job.id} was changed meanwhile: nothing was removed")
 
 
 def replay(
@@ -255,36 +178,10 @@ def replay(
     have been published already, and is replayed only with --unknown: look at the platform, then use
     `jobs resolve`.
     """
-
-    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
-        from assistly.storage import Conflict, NotFound
-
-        if job.outcome_unknown and not unknown:
-            raise Conflict(
-                f"job {job.id} may have been published already: look at {job.platform}, then `assistly jobs "
-                f"resolve {job.id} --posted` or `--not-posted`; --unknown replays it all the same"
-            )
-        # Of others the outcome might become unknown before they are replayed.
-        is_replayable = job.status in ("dead_letter", "cancelled")
-        again = tx.queue.replay(job.id, scheduled_at=new_time(job)) if is_replayable else None
-        if again is None:
-            raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
-        return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}
-
-    def new_time(job: Job) -> datetime | None:
-        keeps_its_own = job.status == "cancelled" and job.scheduled_at > datetime.now(UTC)
-        return at or (job.scheduled_at if keeps_its_own else None)
-
-    def refused(job: Job) -> str | None:
-        return _UNKNOWN if job.outcome_unknown and not unknown else None
-
-    def left_out(job: Job) -> str | None:
-        return _MISSED if job.missed and not missed else None
+    from assistly.operations import job_changes as operations
 
     wanted = job_filter(status, platform, None, since, match, key)
-    change = JobChange(
-        "replay", "replayed", do, ("dead_letter",), ("cancelled",), refused, left_out, new_time
-    )
+    change = operations.replay(unknown=unknown, missed=missed, at=at)
     requested = Requested(ids or [], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)
 
@@ -320,19 +217,13 @@ def resolve(
     scheduled anew, to be published now. With filter options the answer is given for all unknown outcomes that
     match, after asking.
     """
+    from assistly.operations import job_changes as operations
+
     if posted == not_posted:
         raise typer.BadParameter("look at the platform, then say either --posted or --not-posted")
     if remote_id is not None and (not posted or id is None):
         raise typer.BadParameter("--remote-id goes with an id and --posted")
-
-    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
-        answered = tx.queue.resolve(job.id, posted=posted, remote_id=remote_id, claim=job.claim)
-        return answered, {"posted": posted, "remote_id": remote_id}
-
-    def refused(job: Job) -> str | None:
-        return None if job.outcome_unknown else "its outcome is not unknown"
-
     wanted = job_filter(None, platform, None, since, match, key)
-    change = JobChange("resolve", "resolved", do, ("dead_letter",), (), refused)
+    change = operations.resolve(posted=posted, remote_id=remote_id)
     requested = Requested([] if id is None else [id], wanted, everything)
     change_jobs(Output(json=json, utc=utc), change, requested, Person(by, note), yes=yes, dry_run=dry_run)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import audit
-from .job_changes import Person, atomically
+from assistly.operations import audit
+from assistly.operations.audit import Person
+
 from .opening import opened
 from .options import By, DryRun, Json, Note
 from .output import Output, plural, shortened
@@ -144,6 +145,7 @@ def _stored(
     storage: Storage, numbers: list[int], jobs: list[NewJob], person: Person, *, dry_run: bool
 ) -> tuple[list[Job], int]:
     """The stored jobs, and how many of them existed before."""
+    from assistly.operations.applying import atomically
     from assistly.storage import Conflict, InvalidValue
 
     result: tuple[list[Job], int] = ([], 0)
@@ -159,7 +161,7 @@ def _stored(
         if stored:
             ids = [job.id for job in stored]
             details = {"jobs": len(ids), "first": min(ids), "last": max(ids), "existed": existed}
-            audit.record(tx, "jobs.import", by=person.by, note=person.note, **details)
+            audit.record(tx, "jobs.import", person, **details)
 
     try:
         atomically(storage, work)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import audit, job_commands
-from .job_changes import atomically
+from assistly.operations.audit import Person
+
+from . import job_commands
 from .job_import import import_jobs
 from .job_options import (
     After,
@@ -160,7 +161,7 @@ def reasons_document(out: Output, found: Story) -> list[dict[str, Any]]:
 
 
 def _print_story(out: Output, found: Story, job: Job) -> None:
-    from assistly.views.jobs import span
+    from assistly.views.text import span
 
     rows = [
         ("job", str(job.id)),
@@ -276,26 +277,22 @@ def add(
     utc: Utc = False,
 ) -> None:
     """Add a job, to be published now or --at a time."""
-    out = Output(json=json, utc=utc)
+    from assistly.operations import jobs as operations
 
-    def work(tx: Storage) -> tuple[Job, bool]:
-        existed = key is not None and tx.queue.find_by_key(key) is not None
-        job = tx.queue.schedule(
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        job, existed = operations.add(
+            storage,
             platform,
             content,
-            at,
-            idempotency_key=key,
+            Person(by, note),
+            at=at,
+            key=key,
             metadata=metadata,
             max_retries=max_retries,
             max_lateness=max_lateness,
             min_gap=min_gap,
         )
-        if not existed:
-            audit.record(tx, "jobs.add", by=by, note=note, job=job.id, platform=platform)
-        return job, existed
-
-    with opened(out) as storage:
-        job, existed = atomically(storage, work)
     if json:
         out.document({"action": "add", "existed": existed, "job": jsonable(job)})
     elif existed:

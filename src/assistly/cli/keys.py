@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assistly.operations.audit import Person
+
 from .asking import ask
 from .opening import opened
 from .options import By, Json, Note, Utc, Yes
 from .output import Output, compact
 
 if TYPE_CHECKING:
-    from assistly.storage import Job
     from assistly.views.keys import KeyState
 
 keys = typer.Typer(
@@ -54,10 +55,8 @@ def forget(
     with the same key keeps it, and `queue.schedule` with that key goes on returning this job: see
     `assistly jobs remove`.
     """
-    from assistly.storage import NotFound
-    from assistly.views.keys import key_state
-
-    from . import audit
+    from assistly.operations import keys as operations
+    from assistly.views.keys import holder, key_state
 
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
@@ -67,15 +66,10 @@ def forget(
                 "caller still runs, the command may be done twice, and the caller's result is refused."
             )
             ask(out, f"Forget the key {key!r}?")
-        with storage.transaction() as tx:
-            found = key_state(tx, key)
-            if not tx.idempotency.forget(key):
-                held = f"; {_job(found.job)} has it, and keeps it" if found.job else ""
-                raise NotFound(f"no command is stored under the key {key!r}{held}")
-            audit.record(tx, "keys.forget", by=by, note=note, key=key, state=found.state)
+        found = operations.forget(storage, key, Person(by, note))
     sentence = f"the key {key!r} is forgotten, so that the same command can run again: {_lost(out, found)}"
     if found.job is not None:
-        sentence += f"\n{_job(found.job)} has the same key, and keeps it"
+        sentence += f"\n{holder(found.job)} has the same key, and keeps it"
     out.result({"forgotten": found}, sentence)
 
 
@@ -100,12 +94,10 @@ def _command(out: Output, found: KeyState) -> str:
 
 
 def _details(found: KeyState) -> list[tuple[str, str]]:
+    from assistly.views.keys import holder
+
     rows = [] if found.fingerprint is None else [("fingerprint", found.fingerprint)]
     if found.state == "completed":
         rows.append(("result", compact(found.value)))
-    job = "none" if found.job is None else f"{_job(found.job)}: assistly jobs show {found.job.id}"
+    job = "none" if found.job is None else f"{holder(found.job)}: assistly jobs show {found.job.id}"
     return [*rows, ("job", job)]
-
-
-def _job(job: Job) -> str:
-    return f"job {job.id} on {job.platform} ({job.status})"

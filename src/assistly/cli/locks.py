@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+
+from assistly.operations.audit import Person
 
 from .asking import ask
 from .opening import opened
 from .options import By, Json, Note, Utc, Yes
 from .output import Output
-
-if TYPE_CHECKING:
-    from assistly.storage import WorkerLock
 
 locks = typer.Typer(
     name="locks",
@@ -61,33 +60,14 @@ def release(
     the lock is lost. Meanwhile another process may take the lock, and both do the work that it protects.
     What checks the fence refuses the old owner as soon as the new one, whose fence is higher, was there.
     """
-    from assistly.storage import LockLost, NotFound
-
-    from . import audit
+    from assistly.operations import locks as operations
 
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        lock = storage.lock.current(name)
-        if lock is None:
-            raise NotFound(f"nobody holds the lock {name!r}")
-        if fence is not None and lock.fence != fence:
-            raise LockLost(
-                f"nothing was done: the lock {name!r} has fence {lock.fence}, not {fence}. {_held(out, lock)}"
-            )
-        out.remark(f"{_held(out, lock)} {_WARNING}")
+        lock = operations.held(storage, name, fence=fence, shown=out.time)
+        out.remark(f"{operations.holder(lock, out.time)} {_WARNING}")
         if not yes:
             ask(out, f"Free the lock {name!r}?")
-        with storage.transaction() as tx:
-            if not tx.lock.release(lock):
-                raise LockLost(
-                    f"nothing was done: {lock.owner_id!r} does not hold the lock {name!r} any more"
-                )
-            audit.record(
-                tx, "locks.release", by=by, note=note, name=name, owner_id=lock.owner_id, fence=lock.fence
-            )
+        operations.release(storage, lock, Person(by, note))
     sentence = f"the lock {name!r} is free; {lock.owner_id!r} held it, with fence {lock.fence}"
     out.result({"released": lock}, sentence)
-
-
-def _held(out: Output, lock: WorkerLock) -> str:
-    return f"It is held by {lock.owner_id!r}, with fence {lock.fence}, until {out.time(lock.expires_at)}."

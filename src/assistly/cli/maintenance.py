@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assistly.operations.audit import Person
+
 from .opening import opened
 from .options import DryRun, Json
 from .output import Output
@@ -34,23 +36,21 @@ def prune(
     """
     from dataclasses import asdict
 
-    from . import audit
+    from assistly.operations import pruning as operations
 
     out = Output(json=json)
     with opened(out) as storage:
         if dry_run:
             _print_prunable(out, storage)
             return
-        report = storage.prune(force=force)
-        deleted = {kind: count for kind, count in asdict(report).items() if kind != "ran"}
-        if report.ran and (by is not None or note is not None):
-            audit.record(storage, "prune", by=by, note=note, deleted=deleted)
+        report = operations.prune(storage, Person(by, note), force=force)
         if report.ran and storage.worker_maintains:
             storage.maintain()
     if json:
         out.document(report)
     elif report.ran:
-        out.table((), [(kind, f"{count} deleted") for kind, count in deleted.items()])
+        deleted = [(kind, f"{count} deleted") for kind, count in asdict(report).items() if kind != "ran"]
+        out.table((), deleted)
     else:
         out.say("nothing done: the last prune was less than a minute ago (--force prunes anyway)")
 

@@ -61,8 +61,8 @@ def _load_exposition() -> Callable[[StorageMetrics], str]:
 
 
 def _print(out: Output, found: StorageMetrics) -> None:
-    from assistly.views.jobs import span
     from assistly.views.metrics import STATUSES
+    from assistly.views.text import span
 
     if found.jobs:
         counts = {(depth.platform, depth.status): depth.count for depth in found.jobs}

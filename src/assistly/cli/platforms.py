@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from assistly.operations.audit import Person
+
 from .opening import opened
 from .options import By, Json, Note, Utc
-from .output import Output, jsonable, one_line, plural
+from .output import Output, one_line, plural
 from .values import positive_duration, time_from_now
 
 if TYPE_CHECKING:
@@ -72,23 +74,15 @@ def pause(
     utc: Utc = False,
 ) -> None:
     """Pause a platform: no worker takes its jobs. Those that workers hold already are still published."""
-    from assistly.storage import InvalidValue
+    from assistly.operations import platforms as operations
 
-    from . import audit
+    def shown(time: datetime) -> str:
+        return f"--until {out.time(time)}"
 
     out = Output(json=json, utc=utc)
-    by = audit.login() if by is None else by
     with opened(out) as storage:
-        with storage.transaction() as tx:
-            before = tx.platforms.get(platform)
-            paused = tx.platforms.pause(platform, until=until, reason=note, by=by)
-            if not paused.paused:
-                raise InvalidValue(
-                    f"--until {out.time(until)} is over already: nothing was changed; `assistly platforms "
-                    f"resume {platform}` ends a pause"
-                )
-            end = jsonable(paused.paused_until)
-            audit.record(tx, "platforms.pause", by=by, note=note, platform=platform, until=end)
+        before = storage.platforms.get(platform)
+        paused = operations.pause(storage, platform, Person(by, note), until=until, shown=shown)
         _print(out, paused)
         if before is None:
             _note_unknown(out, storage, platform)
@@ -97,16 +91,11 @@ def pause(
 @platforms.command()
 def resume(platform: Name, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
     """End the pause of a platform. Exit code 1 if it was not paused."""
-    from assistly.storage import NotFound
-
-    from . import audit
+    from assistly.operations import platforms as operations
 
     out = Output(json=json, utc=utc)
-    with opened(out) as storage, storage.transaction() as tx:
-        if not tx.platforms.resume(platform):
-            raise NotFound(f"platform {platform!r} is not paused")
-        audit.record(tx, "platforms.resume", by=by, note=note, platform=platform)
-        resumed = tx.platforms.get(platform)
+    with opened(out) as storage:
+        resumed = operations.resume(storage, platform, Person(by, note))
     if resumed is not None:
         _print(out, resumed)
 
@@ -128,18 +117,14 @@ def limit(
     utc: Utc = False,
 ) -> None:
     """Let all workers together take at most COUNT jobs of a platform within --per, as 1h."""
-    from . import audit
+    from assistly.operations import platforms as operations
 
     if none == (count is not None) or (count is None) != (per is None):
         raise typer.BadParameter("give COUNT and --per DURATION, or --none to end the limit")
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        with storage.transaction() as tx:
-            before = tx.platforms.get(platform)
-            limited = tx.platforms.limit(platform, count, per)
-            audit.record(
-                tx, "platforms.limit", by=by, note=note, platform=platform, count=count, per=jsonable(per)
-            )
+        before = storage.platforms.get(platform)
+        limited = operations.limit(storage, platform, Person(by, note), count=count, per=per)
         _print(out, limited)
         if before is None:
             _note_unknown(out, storage, platform)
@@ -178,7 +163,7 @@ def paused_text(out: Output, until: datetime | None, by: str | None) -> str:
 
 def limit_text(limit: tuple[int, timedelta]) -> str:
     """The limit of a platform: 3 jobs in 10 s."""
-    from assistly.views.jobs import span
+    from assistly.views.text import span
 
     count, per = limit
     return f"{plural(count, 'job')} in {span(per, exact=True)}"

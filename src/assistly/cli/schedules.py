@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from assistly.operations.audit import Person
+
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc
 from .output import Output, compact, jsonable, one_line, plural
@@ -22,8 +24,6 @@ schedules = typer.Typer(
     rich_markup_mode=None,
 )
 
-_EVENT_CHARACTERS = 1000
-
 Id = Annotated[str, typer.Argument(metavar="ID", help="The name of the schedule.")]
 
 
@@ -35,10 +35,12 @@ def list_schedules(
     utc: Utc = False,
 ) -> None:
     """List the schedules by id, with the next time of each in its zone."""
+    from assistly.views.schedules import next_time
+
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.schedules.list(after=after, limit=limit)
-        entries = [(schedule, _next(storage, schedule)) for schedule in found]
+        entries = [(schedule, next_time(storage, schedule)) for schedule in found]
     following = found[-1].id if len(found) == limit else None
     if json:
         out.document({"schedules": [_document(*entry) for entry in entries], "next": following})
@@ -57,9 +59,11 @@ def list_schedules(
 @schedules.command()
 def show(id: Id, json: Json = False, utc: Utc = False) -> None:
     """Show a schedule, with its next time in its zone."""
+    from assistly.views.schedules import existing
+
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        _print(out, storage, _existing(storage, id))
+        _print(out, storage, existing(storage, id))
 
 
 @schedules.command(short_help="Store a schedule, in place of the one of this name.")
@@ -138,53 +142,40 @@ def put(
     unless --max-lateness is given: always give it. --catch-up decides only about times for which there is no
     job yet.
     """
-    from . import audit
+    from assistly.operations import schedules as operations
 
     if (cron is None) == (every is None):
         raise typer.BadParameter("give either --cron '0 9 * * MON' or --every 6h")
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        with storage.transaction() as tx:
-            schedule = tx.schedules.put(
-                id,
-                platform,
-                content,
-                cron=cron,
-                every=every,
-                zone=zone,
-                starts_at=starts_at,
-                ends_at=ends_at,
-                metadata=metadata,
-                max_lateness=max_lateness,
-                max_retries=max_retries,
-                catch_up=catch_up,  # type: ignore[arg-type] # the storage says which there are
-                enabled=not disabled,
-            )
-            audit.record(
-                tx,
-                "schedules.put",
-                by=by,
-                note=note,
-                schedule=id,
-                **_described(schedule),
-                enabled=schedule.enabled,
-            )
+        schedule = operations.put(
+            storage,
+            id,
+            platform,
+            content,
+            Person(by, note),
+            cron=cron,
+            every=every,
+            zone=zone,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            metadata=metadata,
+            max_lateness=max_lateness,
+            max_retries=max_retries,
+            catch_up=catch_up,
+            enabled=not disabled,
+        )
         _print(out, storage, schedule)
 
 
 @schedules.command()
 def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
     """Delete a schedule and its waiting jobs."""
-    from . import audit
+    from assistly.operations import schedules as operations
 
     out = Output(json=json)
-    with opened(out) as storage, storage.transaction() as tx:
-        schedule = _existing(tx, id)
-        jobs = len(tx.schedules.waiting(id))
-        tx.schedules.remove(id)
-        audit.record(
-            tx, "schedules.remove", by=by, note=note, schedule=id, **_described(schedule), removed_jobs=jobs
-        )
+    with opened(out) as storage:
+        jobs = operations.remove(storage, id, Person(by, note))
     out.result(
         {"removed": id, "removed_jobs": jobs},
         f"removed the schedule {id!r} and {plural(jobs, 'waiting job')}",
@@ -194,13 +185,24 @@ def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None
 @schedules.command()
 def enable(id: Id, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
     """Enable a schedule: its times from now on become jobs."""
-    _switch(Output(json=json, utc=utc), id, by, note, enabled=True)
+    from assistly.operations import schedules as operations
+
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        schedule = operations.enable(storage, id, Person(by, note))
+        _print(out, storage, schedule)
 
 
 @schedules.command()
 def disable(id: Id, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
     """Disable a schedule, and remove its waiting jobs."""
-    _switch(Output(json=json, utc=utc), id, by, note, enabled=False)
+    from assistly.operations import schedules as operations
+
+    out = Output(json=json, utc=utc)
+    with opened(out) as storage:
+        schedule, jobs = operations.disable(storage, id, Person(by, note))
+        _print(out, storage, schedule)
+    out.remark(f"{plural(jobs, 'waiting job')} of it {'is' if jobs == 1 else 'are'} removed")
 
 
 @schedules.command()
@@ -211,9 +213,11 @@ def preview(
     utc: Utc = False,
 ) -> None:
     """Show the next times of a schedule, in its zone."""
+    from assistly.views.schedules import existing
+
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        schedule = _existing(storage, id)
+        schedule = existing(storage, id)
         times = storage.schedules.preview(id, count)
     if json:
         out.document({"id": id, "zone": schedule.zone, "times": times})
@@ -239,66 +243,6 @@ def run(
     out.result({"made": len(jobs), "jobs": [job.id for job in jobs]}, f"{len(jobs)} made")
 
 
-def _switch(out: Output, id: str, by: str | None, note: str | None, *, enabled: bool) -> None:
-    from . import audit
-
-    gone = None
-    with opened(out) as storage:
-        with storage.transaction() as tx:
-            if enabled:
-                schedule = tx.schedules.enable(id)
-                audit.record(tx, "schedules.enable", by=by, note=note, schedule=id)
-            else:
-                jobs = len(tx.schedules.waiting(id))
-                schedule = tx.schedules.disable(id)
-                audit.record(tx, "schedules.disable", by=by, note=note, schedule=id, removed_jobs=jobs)
-                gone = f"{plural(jobs, 'waiting job')} of it {'is' if jobs == 1 else 'are'} removed"
-        _print(out, storage, schedule)
-    if gone is not None:
-        out.remark(gone)
-
-
-def _described(schedule: Schedule) -> dict[str, str]:
-    """What an event says of a schedule: up to 1,000 characters of its content."""
-    return {
-        "platform": schedule.platform,
-        "times": _times(schedule),
-        "content": schedule.content[:_EVENT_CHARACTERS],
-    }
-
-
-def _existing(storage: Storage, id: str) -> Schedule:
-    from assistly.storage import NotFound
-
-    schedule = storage.schedules.get(id)
-    if schedule is None:
-        raise NotFound(f"there is no schedule {id!r}")
-    return schedule
-
-
-def _times(schedule: Schedule) -> str:
-    from assistly.views.jobs import span
-
-    return (
-        f"{schedule.cron} {schedule.zone}" if schedule.cron else f"every {span(schedule.every, exact=True)}"
-    )
-
-
-def _next(storage: Storage, schedule: Schedule) -> datetime | str:
-    """The next time of a schedule, or why there is none."""
-    from assistly.storage import InvalidValue, NotFound
-
-    if not schedule.enabled:
-        return "disabled"
-    try:
-        times = storage.schedules.preview(schedule.id, 1)
-    except NotFound:
-        return "removed"
-    except InvalidValue as error:
-        return str(error)
-    return times[0] if times else "ended"
-
-
 def _shown(out: Output, schedule: Schedule, time: datetime | str) -> str:
     from assistly.storage.recurrence import zone_of
 
@@ -306,10 +250,12 @@ def _shown(out: Output, schedule: Schedule, time: datetime | str) -> str:
 
 
 def _row(out: Output, schedule: Schedule, next: datetime | str) -> tuple[str, ...]:
+    from assistly.views.schedules import times
+
     return (
         schedule.id,
         schedule.platform,
-        _times(schedule),
+        times(schedule),
         _shown(out, schedule, next),
         one_line(schedule.content),
     )
@@ -326,15 +272,16 @@ def _document(schedule: Schedule, next: datetime | str) -> dict[str, Any]:
 
 
 def _print(out: Output, storage: Storage, schedule: Schedule) -> None:
-    from assistly.views.jobs import span
+    from assistly.views.schedules import next_time, times
+    from assistly.views.text import span
 
-    next = _next(storage, schedule)
+    next = next_time(storage, schedule)
     out.record(
         _document(schedule, next),
         [
             ("id", schedule.id),
             ("platform", schedule.platform),
-            ("times", _times(schedule)),
+            ("times", times(schedule)),
             ("next", _shown(out, schedule, next)),
             ("from", out.time(schedule.starts_at)),
             ("until", "without end" if schedule.ends_at is None else out.time(schedule.ends_at)),

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from assistly.operations.audit import Person
+
 from .asking import ask
 from .opening import opened
 from .options import By, Json, Limit, Note, Utc, Yes
@@ -65,16 +67,11 @@ def show(user: User, json: Json = False, utc: Utc = False) -> None:
 @sessions.command()
 def delete(user: User, yes: Yes = False, by: By = None, note: Note = None, json: Json = False) -> None:
     """Delete the session of a user, after a question."""
-    from assistly.storage import NotFound
-
-    from . import audit
+    from assistly.operations import sessions as operations
 
     out = Output(json=json)
     with opened(out) as storage:
         if not yes:
             ask(out, f"Delete the session of the user {user!r}?")
-        with storage.transaction() as tx:
-            if not tx.sessions.delete(user):
-                raise NotFound(f"there is no session of the user {user!r}")
-            audit.record(tx, "sessions.delete", by=by, note=note, user_id=user)
+        operations.delete(storage, user, Person(by, note))
     out.result({"deleted": user}, f"the session of the user {user!r} is deleted")

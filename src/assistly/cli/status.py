@@ -148,7 +148,7 @@ def _counts(found: StorageStatus) -> list[tuple[str, str]]:
 
 
 def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
-    from assistly.views.jobs import span
+    from assistly.views.text import span
 
     waits = "nothing" if found.oldest_due_age is None else f"waits for {span(found.oldest_due_age)}"
     is_counted = all(platform.due.exact for platform in found.platforms)

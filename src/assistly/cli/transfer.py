@@ -192,15 +192,16 @@ def _require_path(file: str) -> None:
 
 def _event(action: str, *, by: str | None, note: str | None, **details: str | int) -> Closing:
     """What writes the event of an operation. Bytes of arguments that are no UTF-8 must not make it fail."""
-    from . import audit
+    from assistly.operations import audit
 
     texts: dict[str, Any] = {"by": by, "note": note, **details}
     for name, value in texts.items():
         if isinstance(value, str):
             texts[name] = value.encode(errors="replace").decode()
+    person = audit.Person(texts.pop("by"), texts.pop("note"))
 
     def write(storage: Storage) -> None:
-        audit.record(storage, action, **texts)
+        audit.record(storage, action, person, **texts)
 
     return write
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from assistly.storage.errors import MigrationError
 from assistly.storage.unfinished import unfinished_copy
-from assistly.views.jobs import GRACE, SEEN, span
+from assistly.views.jobs import GRACE, SEEN
+from assistly.views.text import span
 
 from . import levels
 from .checks import Check

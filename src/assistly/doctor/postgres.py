@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from assistly.views.jobs import span
+from assistly.views.text import span
 
 from .checks import Check
 from .context import CheckContext

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from assistly.views.jobs import span
+from assistly.views.text import span
 
 from .checks import Check
 from .context import CheckContext

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from assistly.storage.errors import StorageCorrupt
-from assistly.views.jobs import span
+from assistly.views.text import span
 
 from .checks import Check
 from .context import CheckContext

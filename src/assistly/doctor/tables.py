@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from assistly.storage.engines.sql.migrations import discover
 from assistly.storage.engines.sql.objects import indexes_of, tables_of
 from assistly.storage.engines.sql.retention import PRUNED_TABLES
-from assistly.views.jobs import span
+from assistly.views.text import span
 
 from . import levels, sqlite_schema
 from .checks import Check

@@ -46,3 +46,8 @@ def key_state(storage: Storage, key: str, *, now: datetime | None = None) -> Key
         return KeyState(key, "unknown", None, None, None, None, job)
     state: State = "in_progress" if claim.lease_until > at else "lease_over"
     return KeyState(key, state, None, None, claim.fingerprint, claim.lease_until, job)
+
+
+def holder(job: Job) -> str:
+    """The job that has a key, in a few words: job 7 on x (scheduled)."""
+    return f"job {job.id} on {job.platform} ({job.status})"

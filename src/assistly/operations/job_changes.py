@@ -1,0 +1,198 @@
+"""The changes of jobs that people make: cancel, move, remove, replay and resolve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from assistly.storage import Conflict, InvalidValue, NotFound, StatusConflict
+from assistly.views.text import span
+
+if TYPE_CHECKING:
+    from assistly.storage import Job, Storage
+
+WAITING = ("scheduled", "retrying")
+"""The statuses of jobs whose post is still to come, and which no worker holds."""
+
+_KEPT = 1000
+"""How many characters of a job's content the event of its removal keeps."""
+_BEGUN = "publishing has begun"
+_UNKNOWN = "nobody knows whether it was published (see `assistly jobs resolve`, or --unknown)"
+_MISSED = "it was missed, so it is late by now (see --missed)"
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """What is done with a job.
+
+    `verb` and `participle` name it: cancel, cancelled. `apply` does it on a transaction, to the job as it was
+    read, and returns the changed job (None: it is gone) and the details of the event; it raises a
+    StorageError if the job does not allow it. `statuses` are those of the jobs that it is for, unless others
+    are named; `other_statuses` are those that may be named as well. `refused` says why a job of these
+    statuses cannot be changed, and `left_out` why one that matches is not meant (None: it can, and it is).
+    `new_time` says when a job will be due, for changes that schedule it (None: now). `loses` says of a job
+    that was named by its id whether to ask first, since the change loses a post that is still to come.
+    """
+
+    verb: str
+    participle: str
+    apply: Callable[[Storage, Job], tuple[Job | None, dict[str, Any]]]
+    statuses: tuple[str, ...]
+    other_statuses: tuple[str, ...] = ()
+    refused: Callable[[Job], str | None] = lambda _: None
+    left_out: Callable[[Job], str | None] = lambda _: None
+    new_time: Callable[[Job], datetime | None] = lambda _: None
+    loses: Callable[[Job], bool] = lambda _: False
+
+    def obstacle(self, job: Job | None) -> str | None:
+        """Why it cannot be done, as far as that is known before (None: it can)."""
+        if job is None:
+            return "there is no such job"
+        if job.status not in (*self.statuses, *self.other_statuses):
+            return f"it is {job.status}"
+        return self.refused(job)
+
+
+def cancel() -> JobChange:
+    """Cancel a job that is not being published yet: it stays stored, and its key stays taken."""
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        return tx.queue.cancel(job.id), {}
+
+    return JobChange("cancel", "cancelled", do, WAITING, ("processing",), _begun)
+
+
+def move(new_time: Callable[[Job], datetime]) -> JobChange:
+    """Make a waiting job due at another time. A pending retry is dropped.
+
+    `new_time` may raise InvalidValue if there is no such time.
+    """
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        moved = tx.queue.reschedule(job.id, new_time(job))
+        return moved, {"from": job.due_at.isoformat(), "to": moved.due_at.isoformat()}
+
+    def refused(job: Job) -> str | None:
+        try:
+            new_time(job)
+        except InvalidValue as error:
+            return str(error)
+        return None
+
+    return JobChange("move", "moved", do, WAITING, (), refused, new_time=new_time)
+
+
+def moved_by(at: datetime, length: timedelta) -> datetime:
+    """`at` and `length` later. Raises InvalidValue if that is no time any more."""
+    try:
+        return at + length
+    except OverflowError:
+        side = "before" if length < timedelta(0) else "after"
+        raise InvalidValue(
+            f"there is no time {span(abs(length))} {side} {at}: the year must be 1 to 9999"
+        ) from None
+
+
+def remove(*, unknown: bool = False) -> JobChange:
+    """Delete a job for good, and free its idempotency key.
+
+    A job that is being published is not removed, and one with an unknown outcome only if `unknown`. The event
+    keeps the job's time, and the first 1,000 characters of its content.
+    """
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        _require_removable(tx, job, unknown=unknown)
+        tx.queue.remove(job.id)
+        return None, {
+            "status": str(job.status),
+            "platform": job.platform,
+            "key": job.idempotency_key,
+            "due": job.due_at.isoformat(),
+            "content": job.content[:_KEPT],
+        }
+
+    def is_to_come(job: Job) -> bool:
+        return job.status in WAITING
+
+    def refused(job: Job) -> str | None:
+        return _UNKNOWN if job.outcome_unknown and not unknown else _begun(job)
+
+    statuses = (*WAITING, "posted", "dead_letter", "cancelled")
+    return JobChange("remove", "removed", do, statuses, ("processing",), refused, loses=is_to_come)
+
+
+def replay(*, unknown: bool = False, missed: bool = False, at: datetime | None = None) -> JobChange:
+    """Schedule a dead letter or a cancelled job anew, to be due `at` that time.
+
+    The default is now, or the time of a cancelled job if it is still to come. A job with an unknown outcome
+    may have been published already, and is replayed only if `unknown`. Among many, those that were missed are
+    left out unless `missed`.
+    """
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        if job.outcome_unknown and not unknown:
+            raise Conflict(
+                f"job {job.id} may have been published already: look at {job.platform}, then `assistly jobs "
+                f"resolve {job.id} --posted` or `--not-posted`; --unknown replays it all the same"
+            )
+        # Of others the outcome might become unknown before they are replayed.
+        is_replayable = job.status in ("dead_letter", "cancelled")
+        again = tx.queue.replay(job.id, scheduled_at=new_time(job)) if is_replayable else None
+        if again is None:
+            raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
+        return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}
+
+    def new_time(job: Job) -> datetime | None:
+        keeps_its_own = job.status == "cancelled" and job.scheduled_at > datetime.now(UTC)
+        return at or (job.scheduled_at if keeps_its_own else None)
+
+    def refused(job: Job) -> str | None:
+        return _UNKNOWN if job.outcome_unknown and not unknown else None
+
+    def left_out(job: Job) -> str | None:
+        return _MISSED if job.missed and not missed else None
+
+    return JobChange("replay", "replayed", do, ("dead_letter",), ("cancelled",), refused, left_out, new_time)
+
+
+def resolve(*, posted: bool, remote_id: str | None = None) -> JobChange:
+    """Answer whether a job with an unknown outcome was published.
+
+    If it was, it counts as posted, with the `remote_id` if that is known, and its idempotency key stays
+    taken. If not, it is scheduled anew, to be published now.
+    """
+
+    def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
+        answered = tx.queue.resolve(job.id, posted=posted, remote_id=remote_id, claim=job.claim)
+        return answered, {"posted": posted, "remote_id": remote_id}
+
+    def refused(job: Job) -> str | None:
+        return None if job.outcome_unknown else "its outcome is not unknown"
+
+    return JobChange("resolve", "resolved", do, ("dead_letter",), (), refused)
+
+
+def _begun(job: Job) -> str | None:
+    return _BEGUN if job.status == "processing" and job.publish_started_at is not None else None
+
+
+def _require_removable(tx: Storage, job: Job, *, unknown: bool) -> None:
+    """Raise Conflict unless the job may be removed. Until `tx` ends no worker can claim it."""
+    if job.status == "posted":
+        return
+    if job.outcome_unknown and not unknown:
+        raise Conflict(f"job {job.id} is not removed: {_UNKNOWN}")
+    # Changing the job locks it. The change goes with the job.
+    if job.status in ("dead_letter", "cancelled"):
+        locked = tx.queue.replay(job.id)
+    else:
+        try:
+            locked = tx.queue.cancel(job.id)
+        except StatusConflict as error:
+            found = error.current.status
+            reason = _BEGUN if found == "processing" else f"it is {found} by now"
+            raise Conflict(f"job {job.id} is not removed: {reason}") from None
+    if locked is None or locked.claim != job.claim:
+        raise Conflict(f"job {job.id} was changed meanwhile: nothing was removed")
