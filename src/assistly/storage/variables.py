@@ -6,7 +6,7 @@ import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, AliasGenerator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -40,6 +40,8 @@ def _encodable(value: SecretStr) -> SecretStr:
     without_nul(value.get_secret_value()).encode()
     return value
 
+
+_Settings = TypeVar("_Settings", bound="Variables")
 
 Secret = Annotated[Annotated[SecretStr, AfterValidator(_encodable)] | None, BeforeValidator(_unset_if_blank)]
 """A text that is never shown; None if it is unset or empty."""
@@ -99,17 +101,33 @@ class WorkerSettings(Variables):
     webhook_status_url: Secret = setting("WEBHOOK_STATUS_URL", "a URL without NUL", None)
 
 
+class WebSettings(Variables):
+    """The settings of `assistly web` that are not options. `load_web_settings` makes one."""
+
+    web_token: Secret = setting("WEB_TOKEN", "a text without NUL", None)
+    web_read_token: Secret = setting("WEB_READ_TOKEN", "a text without NUL", None)
+
+
 def load_worker_settings() -> WorkerSettings:
     """Read the worker's settings from the environment and `.env`; the environment comes first.
 
     Raises ConfigurationError for a wrong setting, and for a `.env` that cannot be read.
     """
+    return _load(WorkerSettings)
+
+
+def load_web_settings() -> WebSettings:
+    """Read the settings of the page as `load_worker_settings` does those of workers."""
+    return _load(WebSettings)
+
+
+def _load(kind: type[_Settings]) -> _Settings:
     try:
         with reading_env_file():
-            require_readable(WorkerSettings, {})
-            return WorkerSettings()
+            require_readable(kind, {})
+            return kind()
     except ValidationError as error:
-        wrong = complaints(WorkerSettings, error, {})
+        wrong = complaints(kind, error, {})
     raise ConfigurationError("; ".join(wrong.values()))
 
 

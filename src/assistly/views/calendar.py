@@ -76,7 +76,12 @@ def calendar(
     for each in found:
         of_day.setdefault(each.start, []).append(each)
     result = [
-        Day(first + timedelta(days=number), start, edges[number + 1], _cells(of_day.get(start, ()), planned[number]))
+        Day(
+            first + timedelta(days=number),
+            start,
+            edges[number + 1],
+            _cells(of_day.get(start, ()), planned[number]),
+        )
         for number, start in enumerate(edges[:-1])
     ]
     platforms = sorted({name for day in result for name in day.cells})
@@ -107,7 +112,9 @@ def _cells(counts: Iterable[TimelineCount], planned: dict[str, int]) -> dict[str
         names.add(count.platform)
     return {
         name: Cell(
-            *(_sum(groups.get((name, kind), ())) for kind in ("waiting", "posted", "dead_letter")),
+            _sum(groups.get((name, "waiting"), ())),
+            _sum(groups.get((name, "posted"), ())),
+            _sum(groups.get((name, "dead_letter"), ())),
             planned.get(name, 0),
         )
         for name in sorted(names)

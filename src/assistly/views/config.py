@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from assistly.storage.addresses import HIDDEN
 from assistly.storage.settings import load_settings
-from assistly.storage.variables import by_variable, load_worker_settings, shown_setting
+from assistly.storage.variables import by_variable, load_web_settings, load_worker_settings, shown_setting
 
 Origin = Literal["environment", ".env", "default"]
 
@@ -26,13 +26,13 @@ class Setting:
 
 
 def settings_in_force() -> list[Setting]:
-    """Return all settings of the storage and of workers.
+    """Return all settings of the storage, of workers and of the page.
 
     Raises ConfigurationError for a wrong setting, and for a `.env` that cannot be read.
     """
     from dotenv import dotenv_values
 
-    found = [load_settings(), load_worker_settings()]
+    found = [load_settings(), load_worker_settings(), load_web_settings()]
     file = dotenv_values(".env", encoding="utf-8") if Path(".env").is_file() else {}
     return [
         Setting(variable, _shown(variable, getattr(settings, name)), _origin(variable, file))

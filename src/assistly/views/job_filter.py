@@ -22,8 +22,8 @@ class JobFilter:
     """Which jobs are meant; None: any.
 
     `statuses`: one of these. `due_until`: waiting, and due then or earlier. `since`: changed then or later.
-    `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key. `kind`: a
-    dead letter that is "unknown" (of unknown outcome) or "missed".
+    `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key.
+    `kind`: a dead letter that is "unknown" (of unknown outcome) or "missed".
     """
 
     statuses: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ class Visitor:
     may_change: bool = False
 
 
-Authorize = Callable[[Request], Visitor | None | Awaitable[Visitor | None]]
+Authorize = Callable[[Request], Visitor | Awaitable[Visitor | None] | None]
 """Tells from a request who is looking; None if nobody may. It may be a coroutine function."""
 
 
@@ -68,7 +68,9 @@ class LoopbackAccess:
         if request.client is None or not _is_loopback(request.client.host):
             raise Refused(f"this page is for this machine only: {advice}")
         if any(name in request.headers for name in _PROXY_HEADERS):
-            raise Refused(f"this request comes through a proxy, and the page is for this machine only: {advice}")
+            raise Refused(
+                f"this request comes through a proxy, and the page is for this machine only: {advice}"
+            )
         # A web page elsewhere can give its own name the address 127.0.0.1.
         if _host_name(request.headers.get("host", "")) not in _LOOPBACK_NAMES:
             raise Refused(f"open this page as http://localhost or http://127.0.0.1, or {advice}")
@@ -94,7 +96,9 @@ class TokenAccess:
         if token is not None and token == read_token:
             raise ConfigurationError("WEB_TOKEN and WEB_READ_TOKEN must differ: one of them may only look")
         self._tokens = [
-            (given, may_change) for given, may_change in ((token, True), (read_token, False)) if given is not None
+            (given, may_change)
+            for given, may_change in ((token, True), (read_token, False))
+            if given is not None
         ]
 
     async def visitor(self, request: Request) -> Visitor | None:

@@ -114,7 +114,7 @@ def create_app(
 def _access(token: str | None, read_token: str | None, authorize: Authorize | None) -> Access:
     if authorize is not None:
         if token is not None or read_token is not None:
-            raise ConfigurationError("give either tokens or authorize: only one of them can decide who is let in")
+            raise ConfigurationError("give either tokens or authorize, which decides alone who is let in")
         return OwnAccess(authorize)
     if token is not None or read_token is not None:
         return TokenAccess(token, read_token)
@@ -154,7 +154,9 @@ def _routes(site: Site, access: Access) -> list[Route | Mount]:
     if isinstance(access, TokenAccess):
         routes += [
             Route("/login", _endpoint(site, access, login.show, open_to_all=True), methods=["GET"]),
-            Route("/login", _endpoint(site, access, login.log_in(access), open_to_all=True), methods=["POST"]),
+            Route(
+                "/login", _endpoint(site, access, login.log_in(access), open_to_all=True), methods=["POST"]
+            ),
             Route("/logout", _endpoint(site, access, login.log_out, open_to_all=True), methods=["POST"]),
         ]
     return routes
@@ -206,7 +208,7 @@ def _unknown_visitor(page: Page, access: Access) -> Response:
         return page.go(page.url("/login", next=asked if asked != "/" else None))
     if not access.has_login:
         return PlainTextResponse("you are not let in here\n", 403)
-    return PlainTextResponse("this page needs a token: log in, or send it\n", 401, {"WWW-Authenticate": "Bearer"})
+    return PlainTextResponse("this page needs a token\n", 401, {"WWW-Authenticate": "Bearer"})
 
 
 def _refused(page: Page, reason: str) -> Response:

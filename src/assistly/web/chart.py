@@ -82,7 +82,9 @@ def chart(history: History, zone: tzinfo | None) -> Chart:
                 continue
             height = max(1.5, count.count / level * (_BASE - _TOP))
             y -= height
-            bars.append(Bar(kind, round(x + _GAP / 2, 1), round(y, 1), round(step - _GAP, 1), round(height, 1)))
+            bars.append(
+                Bar(kind, round(x + _GAP / 2, 1), round(y, 1), round(step - _GAP, 1), round(height, 1))
+            )
         local = hour.start.astimezone(zone)
         if local.hour % _LABEL_HOURS == 0:
             labels.append(Label(round(x, 1), _BASE + 18, _label(local)))

@@ -128,12 +128,16 @@ class Page:
         """Make a page of a template."""
         form_token = self.request.cookies.get(FORM_COOKIE) or new_form_token()
         notice = self.request.cookies.get(NOTICE_COOKIE)
-        html = templates().get_template(template).render(
-            page=self,
-            site=self.site,
-            form_token=form_token,
-            notice=None if notice is None else _decoded(notice),
-            **values,
+        html = (
+            templates()
+            .get_template(template)
+            .render(
+                page=self,
+                site=self.site,
+                form_token=form_token,
+                notice=None if notice is None else _decoded(notice),
+                **values,
+            )
         )
         response = HTMLResponse(html, status_code=status)
         if FORM_COOKIE not in self.request.cookies:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
-from assistly.views.jobs import span
+from assistly.views.text import span
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
@@ -32,8 +32,15 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        time=_time, count=_count, json=_json, cut=_cut, span=_span, size=_size, words=_words,
-        total=_total, merge=_merge,
+        time=_time,
+        count=_count,
+        json=_json,
+        cut=_cut,
+        span=_span,
+        size=_size,
+        words=_words,
+        total=_total,
+        merge=_merge,
     )
     return environment
 

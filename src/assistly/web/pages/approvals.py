@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from assistly.operations import approvals as operations
 from assistly.storage.errors import InvalidValue, NotFound
-from assistly.views.approvals import decided_approval
+from assistly.views.approvals import approval_state
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -34,7 +34,7 @@ def listed(page: Page) -> Response:
 def show(page: Page) -> Response:
     """Show an approval, and who decided it."""
     id = page.query("id") or ""
-    found = decided_approval(page.storage, id)
+    found = approval_state(page.storage, id)
     if found is None:
         raise NotFound(f"there is no approval {id!r}")
     return page.show("approval.html", found=found, approval=found.approval)

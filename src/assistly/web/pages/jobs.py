@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from assistly.operations import job_changes
-from assistly.operations.applying import Plan, apply_all, change_job, plan
+from assistly.operations.applying import ChangePlan, apply_all, change_job, plan
 from assistly.storage.errors import InvalidValue
 from assistly.storage.records import JobStatus
 from assistly.views.job_filter import KINDS, JobFilter
@@ -126,7 +126,7 @@ def change_many(page: Page) -> Response:
     )
 
 
-def _planned(page: Page, made: JobChange, wanted: JobFilter, ids: list[int]) -> Plan:
+def _planned(page: Page, made: JobChange, wanted: JobFilter, ids: list[int]) -> ChangePlan:
     if not ids:
         if wanted == JobFilter():
             raise InvalidValue("which jobs? Choose some, or a status, a platform or a text")
@@ -140,7 +140,7 @@ def _planned(page: Page, made: JobChange, wanted: JobFilter, ids: list[int]) -> 
             meant.append(job)
         else:
             left_out[str(obstacle)] += 1
-    return Plan(meant, left_out, complete=True)
+    return ChangePlan(meant, left_out, complete=True)
 
 
 def _job_change(page: Page, verb: str, value: Callable[[str], str | None]) -> JobChange:

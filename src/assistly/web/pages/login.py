@@ -30,7 +30,9 @@ def log_in(access: TokenAccess) -> Callable[[Page], Response]:
         session = access.log_in(page.value("token") or "", page.value("name"))
         if session is None:
             client = page.request.client
-            logger.warning("somebody at %s gave a wrong token", client.host if client else "an unknown address")
+            logger.warning(
+                "somebody at %s gave a wrong token", client.host if client else "an unknown address"
+            )
             return page.show("login.html", status=403, next=page.value("next"), wrong=True)
         response = page.go(own_address(page, page.value("next")))
         page.set_cookie(response, SESSION_COOKIE, session)
