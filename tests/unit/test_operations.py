@@ -39,7 +39,7 @@ from assistly.storage import (
 )
 from assistly.storage.testing.faults import Fault, FaultyBackend, fail_with
 from assistly.storage.testing.fixtures import START, FakeClock
-from assistly.views.approvals import approval_state
+from assistly.views.approvals import decided_approval
 from assistly.views.job_filter import JobFilter
 
 ANN = Person("ann", "the text is wrong")
@@ -420,12 +420,12 @@ def test_an_approval_is_approved_or_rejected(storage: Storage) -> None:
     id = pending(storage)
     with pytest.raises(InvalidValue, match="status must be approved or rejected, not 'perhaps'"):
         approvals.decide(storage, id, "perhaps", ANN)
-    assert approval_state(storage, id) is not None
+    assert decided_approval(storage, id) is not None
     approvals.decide(storage, id, "rejected", ANN)
-    found = approval_state(storage, id)
+    found = decided_approval(storage, id)
     assert found is not None
-    assert (str(found.approval.status), found.decided_by, found.note) == ("rejected", "ann", ANN.note)
-    assert approval_state(storage, "b") is None
+    assert (str(found.approval.status), found.by, found.note) == ("rejected", "ann", ANN.note)
+    assert decided_approval(storage, "b") is None
 
 
 def test_a_pause_that_is_over_already_is_refused(storage: Storage) -> None:

@@ -64,14 +64,14 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
     That is known if it was done with `assistly approvals`.
     """
     from assistly.storage import NotFound
-    from assistly.views.approvals import approval_state
+    from assistly.views.approvals import decided_approval
 
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
-        found = approval_state(storage, id)
+        found = decided_approval(storage, id)
     if found is None:
         raise NotFound(f"there is no approval {id!r}")
-    approval, by, note = found.approval, found.decided_by, found.note
+    approval, by, note = found.approval, found.by, found.note
     out.record(
         {**jsonable(approval), "decided_by": by, "decision_note": note},
         [

@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalState:
+class DecidedApproval:
     """An approval, and what is known of its decision.
 
-    `decided_by` and `note` are those of the event: None if it is pending, or a program decided it.
+    `by` and `note` are those of the event: None if it is pending, or a program decided it.
     """
 
     approval: Approval
-    decided_by: str | None
+    by: str | None
     note: str | None
 
 
-def approval_state(storage: Storage, id: str) -> ApprovalState | None:
+def decided_approval(storage: Storage, id: str) -> DecidedApproval | None:
     """Return the approval of this id, with who decided it and why; None if there is none."""
     approval = storage.approvals.get(id)
     if approval is None:
         return None
     event = decision(storage, approval)
     if event is None:
-        return ApprovalState(approval, None, None)
+        return DecidedApproval(approval, None, None)
     by, note = event.payload.get("by"), event.payload.get("note")
-    return ApprovalState(approval, None if by is None else str(by), None if note is None else str(note))
+    return DecidedApproval(approval, None if by is None else str(by), None if note is None else str(note))
