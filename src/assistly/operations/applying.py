@@ -96,12 +96,19 @@ def apply(
     return atomically(storage, work)
 
 
-def plan(storage: Storage, change: JobChange, wanted: JobFilter, *, most: int | None = None) -> ChangePlan:
+def plan(
+    storage: Storage,
+    change: JobChange,
+    wanted: JobFilter,
+    *,
+    most: int | None = None,
+    until: Callable[[], bool] | None = None,
+) -> ChangePlan:
     """Return which of the jobs that match would be changed. Nothing is changed.
 
     Without statuses in `wanted`, those are meant that the change is for; of the jobs that workers hold it
-    says only how many are left out. It stops after `most` jobs (default: none), and counts up to `most` jobs
-    that workers hold.
+    says only how many are left out. It stops after `most` jobs (default: none), counts up to `most` jobs
+    that workers hold, and ends as soon as `until` is true.
     """
     found = ChangePlan()
     if not wanted.statuses and "scheduled" in change.statuses:
@@ -109,7 +116,7 @@ def plan(storage: Storage, change: JobChange, wanted: JobFilter, *, most: int | 
         if held:
             hint = " (see --status processing)" if "processing" in change.other_statuses else ""
             found.left_out[f"a worker holds {'it' if held == 1 else 'them'}{hint}"] = held
-    for job in matching(storage, _with_statuses(wanted, change)):
+    for job in matching(storage, _with_statuses(wanted, change), until=until):
         if most is not None and len(found.jobs) >= most:
             found.complete = False
             break
@@ -119,6 +126,8 @@ def plan(storage: Storage, change: JobChange, wanted: JobFilter, *, most: int | 
             found.jobs.append(replace(job, content="", metadata={}, checkpoint=None))
         else:
             found.left_out[reason] += 1
+    if until is not None and until():
+        found.complete = False
     return found
 
 

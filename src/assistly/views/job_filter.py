@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .jobs import COUNT_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from assistly.storage import Job, Storage
@@ -60,8 +60,13 @@ def _waits(job: Job) -> bool:
     return job.status in ("scheduled", "retrying")
 
 
-def matching(storage: Storage, wanted: JobFilter, *, after: int = 0) -> Iterator[Job]:
-    """Yield all jobs that are meant with an id above `after`, by id. It reads a page at a time."""
+def matching(
+    storage: Storage, wanted: JobFilter, *, after: int = 0, until: Callable[[], bool] | None = None
+) -> Iterator[Job]:
+    """Yield all jobs that are meant with an id above `after`, by id. It reads a page at a time.
+
+    It ends as soon as `until` is true, which is called for each job that is read.
+    """
     if wanted.key is not None:
         job = storage.queue.find_by_key(wanted.key)
         found: Iterable[Job] = [] if job is None or job.id <= after else [job]
@@ -72,6 +77,8 @@ def matching(storage: Storage, wanted: JobFilter, *, after: int = 0) -> Iterator
         found = _pages(storage, None, wanted.platform, after)
     last = after
     for job in found:
+        if until is not None and until():
+            return
         # A job that changes its status meanwhile may be read twice.
         if job.id > last and wanted.accepts(job):
             last = job.id

@@ -43,18 +43,18 @@ Authorize = Callable[[Request], Visitor | Awaitable[Visitor | None] | None]
 """Tells from a request who is looking; None if nobody may. It may be a coroutine function."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The request is not answered. The message says why, and what to do."""
 
 
-class Access(Protocol):
+class AccessRule(Protocol):
     """A rule for who is let in."""
 
     has_login: bool
     """Whether people log in on a page of the application."""
 
     async def visitor(self, request: Request) -> Visitor | None:
-        """Who looks; None if it is not known. Raises Refused."""
+        """Who looks; None if it is not known. Raises RequestRefused."""
 
 
 class LoopbackAccess:
@@ -63,17 +63,17 @@ class LoopbackAccess:
     has_login = False
 
     async def visitor(self, request: Request) -> Visitor | None:
-        """Somebody who may change things. Raises Refused for requests from elsewhere."""
+        """Somebody who may change things. Raises RequestRefused for requests from elsewhere."""
         advice = "set WEB_TOKEN to let others in"
         if request.client is None or not _is_loopback(request.client.host):
-            raise Refused(f"this page is for this machine only: {advice}")
+            raise RequestRefused(f"this page is for this machine only: {advice}")
         if any(name in request.headers for name in _PROXY_HEADERS):
-            raise Refused(
+            raise RequestRefused(
                 f"this request comes through a proxy, and the page is for this machine only: {advice}"
             )
         # A web page elsewhere can give its own name the address 127.0.0.1.
         if _host_name(request.headers.get("host", "")) not in _LOOPBACK_NAMES:
-            raise Refused(f"open this page as http://localhost or http://127.0.0.1, or {advice}")
+            raise RequestRefused(f"open this page as http://localhost or http://127.0.0.1, or {advice}")
         return Visitor(may_change=True)
 
 

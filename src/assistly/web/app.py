@@ -31,10 +31,10 @@ from assistly.storage.errors import (
 from assistly.storage.storage import Storage
 from assistly.storage.validation import wrong_type
 
-from .access import Access, Authorize, LoopbackAccess, OwnAccess, Refused, TokenAccess, Visitor
+from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess, Visitor
 from .forms import TooLarge, read_fields, require_own_form
 from .headers import StrictHeaders
-from .page import Page, Site, is_zone
+from .page import Site, WebPage, is_zone
 from .pages import (
     approvals,
     calendar,
@@ -51,7 +51,7 @@ from .pages import (
 if TYPE_CHECKING:
     from assistly.doctor.runner import Report
 
-Handler = Callable[[Page], Response]
+Handler = Callable[[WebPage], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 logger = logging.getLogger("assistly.web")
@@ -111,7 +111,7 @@ def create_app(
     return app
 
 
-def _access(token: str | None, read_token: str | None, authorize: Authorize | None) -> Access:
+def _access(token: str | None, read_token: str | None, authorize: Authorize | None) -> AccessRule:
     if authorize is not None:
         if token is not None or read_token is not None:
             raise ConfigurationError("give either tokens or authorize, which decides alone who is let in")
@@ -121,7 +121,7 @@ def _access(token: str | None, read_token: str | None, authorize: Authorize | No
     return LoopbackAccess()
 
 
-def _routes(site: Site, access: Access) -> list[Route | Mount]:
+def _routes(site: Site, access: AccessRule) -> list[Route | Mount]:
     def shown(path: str, handler: Handler) -> Route:
         return Route(path, _endpoint(site, access, handler), methods=["GET"])
 
@@ -163,10 +163,10 @@ def _routes(site: Site, access: Access) -> list[Route | Mount]:
 
 
 def _endpoint(
-    site: Site, access: Access, handler: Handler, *, changes: bool = False, open_to_all: bool = False
+    site: Site, access: AccessRule, handler: Handler, *, changes: bool = False, open_to_all: bool = False
 ) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        page = Page(request, site, Visitor())
+        page = WebPage(request, site, Visitor())
         try:
             if not open_to_all:
                 visitor = await access.visitor(request)
@@ -177,12 +177,12 @@ def _endpoint(
                 page.fields = await read_fields(request)
                 require_own_form(request, page.fields)
             if changes and not page.may_change:
-                raise Refused(
+                raise RequestRefused(
                     "you may only look: this token does not allow changes"
                     if site.allow_changes
                     else "this page only shows things: start it with --allow-changes (allow_changes=True)"
                 )
-        except Refused as reason:
+        except RequestRefused as reason:
             return _refused(page, str(reason))
         except TooLarge:
             return PlainTextResponse("the form is too large\n", 413)
@@ -191,7 +191,7 @@ def _endpoint(
     return endpoint
 
 
-def _answer(page: Page, handler: Handler) -> Response:
+def _answer(page: WebPage, handler: Handler) -> Response:
     try:
         return handler(page)
     except StorageError as error:
@@ -202,7 +202,7 @@ def _answer(page: Page, handler: Handler) -> Response:
         return page.show("error.html", status=status, title=title, message=str(error))
 
 
-def _unknown_visitor(page: Page, access: Access) -> Response:
+def _unknown_visitor(page: WebPage, access: AccessRule) -> Response:
     if access.has_login and page.request.method == "GET" and "authorization" not in page.request.headers:
         asked = page.path_and_query
         return page.go(page.url("/login", next=asked if asked != "/" else None))
@@ -211,7 +211,7 @@ def _unknown_visitor(page: Page, access: Access) -> Response:
     return PlainTextResponse("this page needs a token\n", 401, {"WWW-Authenticate": "Bearer"})
 
 
-def _refused(page: Page, reason: str) -> Response:
+def _refused(page: WebPage, reason: str) -> Response:
     logger.warning("refused %s %s: %s", page.request.method, page.request.url.path, reason)
     return PlainTextResponse(f"{reason}\n", 403)
 

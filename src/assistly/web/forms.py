@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from .access import Refused, is_bearer
+from .access import RequestRefused, is_bearer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,10 +28,10 @@ class TooLarge(Exception):
 
 
 async def read_fields(request: Request) -> Fields:
-    """The fields of a form. Raises TooLarge, and Refused for what is no form of ours."""
+    """The fields of a form. Raises TooLarge, and RequestRefused for what is no form of ours."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
-        raise Refused("a form of this page sends application/x-www-form-urlencoded")
+        raise RequestRefused("a form of this page sends application/x-www-form-urlencoded")
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -40,7 +40,7 @@ async def read_fields(request: Request) -> Fields:
     try:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
-        raise Refused("the form could not be read") from None
+        raise RequestRefused("the form could not be read") from None
 
 
 def new_form_token() -> str:
@@ -49,7 +49,7 @@ def new_form_token() -> str:
 
 
 def require_own_form(request: Request, fields: Fields) -> None:
-    """Raise Refused unless the form was sent by this page.
+    """Raise RequestRefused unless the form was sent by this page.
 
     The browser says where the form comes from (Sec-Fetch-Site, Origin), and the form repeats the text in the
     cookie, which other sites can neither read nor set. A request with a bearer token comes from no browser.
@@ -58,11 +58,11 @@ def require_own_form(request: Request, fields: Fields) -> None:
         return
     site = request.headers.get("sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
-        raise Refused("this form was sent from another site: nothing was changed")
+        raise RequestRefused("this form was sent from another site: nothing was changed")
     origin = request.headers.get("origin")
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        raise Refused("this form was sent from another site: nothing was changed")
+        raise RequestRefused("this form was sent from another site: nothing was changed")
     expected = request.cookies.get(FORM_COOKIE, "")
     given = (fields.get(FORM_FIELD) or [""])[0]
     if not expected or not hmac.compare_digest(expected.encode(), given.encode(errors="replace")):
-        raise Refused("this form is too old, or the browser keeps no cookies: load the page again")
+        raise RequestRefused("this form is too old, or the browser keeps no cookies: load the page again")

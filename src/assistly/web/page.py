@@ -47,7 +47,7 @@ class Site:
 
 
 @dataclass(slots=True)
-class Page:
+class WebPage:
     """One request, and the means to answer it."""
 
     request: Request

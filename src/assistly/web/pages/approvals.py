@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from assistly.operations import approvals as operations
 from assistly.storage.errors import InvalidValue, NotFound
-from assistly.views.approvals import approval_state
+from assistly.views.approvals import decided_approval
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 STATUSES = ("pending", "approved", "rejected")
 _LIMIT = 50
 
 
-def listed(page: Page) -> Response:
+def listed(page: WebPage) -> Response:
     """List the approvals of a status, the newest first: those that are pending unless asked otherwise."""
     status = page.query("status") or "pending"
     if status not in (*STATUSES, "all"):
@@ -31,16 +31,16 @@ def listed(page: Page) -> Response:
     )
 
 
-def show(page: Page) -> Response:
+def show(page: WebPage) -> Response:
     """Show an approval, and who decided it."""
     id = page.query("id") or ""
-    found = approval_state(page.storage, id)
+    found = decided_approval(page.storage, id)
     if found is None:
         raise NotFound(f"there is no approval {id!r}")
     return page.show("approval.html", found=found, approval=found.approval)
 
 
-def decide(page: Page) -> Response:
+def decide(page: WebPage) -> Response:
     """Approve or reject what is pending."""
     id, decision = page.required("id", "the approval"), page.value("decision")
     if decision not in ("approved", "rejected"):

@@ -11,13 +11,13 @@ from assistly.views.calendar import calendar, due_between, midnight
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 _WEEKS = 4
 _DAYS = 7 * _WEEKS
 
 
-def show(page: Page) -> Response:
+def show(page: WebPage) -> Response:
     """Show four weeks, from the Monday of this week or of the week that is asked for."""
     today = datetime.now(UTC).astimezone(page.zone).date()
     asked = page.query("from")
@@ -34,7 +34,7 @@ def show(page: Page) -> Response:
     )
 
 
-def show_day(page: Page) -> Response:
+def show_day(page: WebPage) -> Response:
     """Show the waiting jobs of one day."""
     day = _date(page.request.path_params["day"])
     try:

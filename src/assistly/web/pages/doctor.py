@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 
-def show(page: Page) -> Response:
+def show(page: WebPage) -> Response:
     """Make the checks, and show what they find."""
     make = page.site.doctor
     return page.show("doctor.html", report=None if make is None else make())

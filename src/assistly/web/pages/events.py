@@ -11,10 +11,10 @@ from .jobs import whole
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 
-def listed(page: Page) -> Response:
+def listed(page: WebPage) -> Response:
     """List the events that are meant, the newest first."""
     type, by, before = page.query("type"), page.query("by"), page.query("before")
     found = search(

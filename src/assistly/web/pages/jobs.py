@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from assistly.operations.job_changes import JobChange
     from assistly.storage import Job
 
-    from ..page import Page
+    from ..page import WebPage
 
 STATUSES = tuple(str(status) for status in JobStatus)
 VERBS = ("cancel", "move", "replay", "resolve", "remove")
 _MOST_AT_ONCE = 10_000
 _SECONDS = 10.0
-"""How long one request changes jobs. Then it says how many are left."""
+"""How long one request looks for jobs, and then how long it changes them. It says how many are left."""
 
 _SHOWN = 20
 _FILTER = ("platform", "match", "key", "due", "since", "kind")
@@ -37,7 +37,7 @@ _HOURS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720}
 ANSWERS = {"yes": True, "no": False}
 
 
-def listed(page: Page) -> Response:
+def listed(page: WebPage) -> Response:
     """List the jobs that are meant, the newest first."""
     wanted = job_filter(page.query, page.queries("status"))
     before = page.query("before")
@@ -53,7 +53,7 @@ def listed(page: Page) -> Response:
     )
 
 
-def show(page: Page) -> Response:
+def show(page: WebPage) -> Response:
     """Show the story of a job."""
     id = page.request.path_params["id"]
     found = story(page.storage, id)
@@ -64,7 +64,7 @@ def show(page: Page) -> Response:
     )
 
 
-def change(page: Page) -> Response:
+def change(page: WebPage) -> Response:
     """Change one job."""
     id, verb = page.request.path_params["id"], page.request.path_params["verb"]
     made = _job_change(page, verb, page.value)
@@ -73,7 +73,7 @@ def change(page: Page) -> Response:
     return page.go(page.url(f"/jobs/{id}"), f"Job {id} is {made.participle}.")
 
 
-def ask(page: Page) -> Response:
+def ask(page: WebPage) -> Response:
     """Show what a change of many jobs would do, before it is made."""
     verb = page.query("verb") or ""
     made = _job_change(page, verb, page.query)
@@ -96,7 +96,7 @@ def ask(page: Page) -> Response:
     )
 
 
-def change_many(page: Page) -> Response:
+def change_many(page: WebPage) -> Response:
     """Change the jobs that `ask` showed, for some seconds at most."""
     verb = page.required("verb", "what to do")
     made = _job_change(page, verb, page.value)
@@ -107,10 +107,7 @@ def change_many(page: Page) -> Response:
     highest = whole(page.required("highest", "the last job"))
     found = _planned(page, made, wanted, ids)
     jobs = [(job.id, job) for job in found.jobs if job.id <= highest]
-    end = time.monotonic() + _SECONDS
-    result = apply_all(
-        page.storage, made, jobs, None if ids else wanted, page.person, until=lambda: time.monotonic() > end
-    )
+    result = apply_all(page.storage, made, jobs, None if ids else wanted, page.person, until=_after(_SECONDS))
     return page.show(
         "bulk_done.html",
         verb=verb,
@@ -126,11 +123,17 @@ def change_many(page: Page) -> Response:
     )
 
 
-def _planned(page: Page, made: JobChange, wanted: JobFilter, ids: list[int]) -> ChangePlan:
+def _after(seconds: float) -> Callable[[], bool]:
+    """Tells whether so much time has passed since now."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+def _planned(page: WebPage, made: JobChange, wanted: JobFilter, ids: list[int]) -> ChangePlan:
     if not ids:
         if wanted == JobFilter():
             raise InvalidValue("which jobs? Choose some, or a status, a platform or a text")
-        return plan(page.storage, made, wanted, most=_MOST_AT_ONCE)
+        return plan(page.storage, made, wanted, most=_MOST_AT_ONCE, until=_after(_SECONDS))
     meant: list[Job] = []
     left_out: Counter[str] = Counter()
     for id in dict.fromkeys(ids):
@@ -143,7 +146,7 @@ def _planned(page: Page, made: JobChange, wanted: JobFilter, ids: list[int]) -> 
     return ChangePlan(meant, left_out, complete=True)
 
 
-def _job_change(page: Page, verb: str, value: Callable[[str], str | None]) -> JobChange:
+def _job_change(page: WebPage, verb: str, value: Callable[[str], str | None]) -> JobChange:
     """The change that a form describes."""
     match verb:
         case "cancel":
@@ -176,11 +179,11 @@ def _options(value: Callable[[str], str | None]) -> dict[str, Any]:
     return {name: text for name, text in found.items() if text is not None}
 
 
-def _time_or_none(page: Page, text: str | None) -> datetime | None:
+def _time_or_none(page: WebPage, text: str | None) -> datetime | None:
     return None if text is None else page_time(page, text)
 
 
-def page_time(page: Page, text: str) -> datetime:
+def page_time(page: WebPage, text: str) -> datetime:
     """A time that a visitor gave: with its offset, or in the zone of the visitor."""
     try:
         parsed = datetime.fromisoformat(text)

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 logger = logging.getLogger("assistly.web")
 
 
-def show(page: Page) -> Response:
+def show(page: WebPage) -> Response:
     """Ask for the token."""
     return page.show("login.html", next=page.query("next"), wrong=False)
 
 
-def log_in(access: TokenAccess) -> Callable[[Page], Response]:
+def log_in(access: TokenAccess) -> Callable[[WebPage], Response]:
     """Make the answer to the form."""
 
-    def answer(page: Page) -> Response:
+    def answer(page: WebPage) -> Response:
         session = access.log_in(page.value("token") or "", page.value("name"))
         if session is None:
             client = page.request.client
@@ -41,7 +41,7 @@ def log_in(access: TokenAccess) -> Callable[[Page], Response]:
     return answer
 
 
-def log_out(page: Page) -> Response:
+def log_out(page: WebPage) -> Response:
     """End the session in this browser."""
     response = page.go(page.url("/login"))
     page.forget(response, SESSION_COOKIE)

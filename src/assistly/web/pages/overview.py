@@ -12,10 +12,10 @@ from ..chart import chart
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 
-def show(page: Page) -> Response:
+def show(page: WebPage) -> Response:
     """Show the state of the storage."""
     found = status(page.storage)
     platform = page.query("platform")

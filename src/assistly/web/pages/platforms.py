@@ -14,17 +14,17 @@ from .jobs import page_time, whole
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
 
 
-def listed(page: Page) -> Response:
+def listed(page: WebPage) -> Response:
     """Show each platform that has jobs, a pause or a limit."""
     return page.show("platforms.html", status_=status(page.storage), units=UNITS)
 
 
-def change(page: Page) -> Response:
+def change(page: WebPage) -> Response:
     """Pause, resume or limit a platform."""
     verb, platform = page.request.path_params["verb"], page.required("platform", "the platform")
     match verb:
@@ -44,7 +44,7 @@ def change(page: Page) -> Response:
     return page.go(page.url("/platforms"), notice)
 
 
-def _limit(page: Page, platform: str) -> str:
+def _limit(page: WebPage, platform: str) -> str:
     count, per, unit = page.value("count"), page.value("per"), page.value("unit")
     if count is None:
         operations.limit(page.storage, platform, page.person, count=None, per=None)

@@ -11,13 +11,13 @@ from assistly.views.schedules import next_time, times
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 _LIMIT = 50
 _PREVIEWED = 10
 
 
-def listed(page: Page) -> Response:
+def listed(page: WebPage) -> Response:
     """List the schedules by id, with the next time of each."""
     found = page.storage.schedules.list(after=page.query("after"), limit=_LIMIT)
     entries = [(each, times(each), next_time(page.storage, each)) for each in found]
@@ -25,7 +25,7 @@ def listed(page: Page) -> Response:
     return page.show("schedules.html", entries=entries, following=following)
 
 
-def show(page: Page) -> Response:
+def show(page: WebPage) -> Response:
     """Show a schedule with its next times and its waiting jobs."""
     id = page.query("id") or ""
     schedule = page.storage.schedules.get(id)
@@ -40,7 +40,7 @@ def show(page: Page) -> Response:
     )
 
 
-def change(page: Page) -> Response:
+def change(page: WebPage) -> Response:
     """Enable, disable or remove a schedule."""
     verb, id = page.request.path_params["verb"], page.required("id", "the schedule")
     match verb:

@@ -12,10 +12,10 @@ from ..page import is_zone
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from ..page import Page
+    from ..page import WebPage
 
 
-def keep(page: Page) -> Response:
+def keep(page: WebPage) -> Response:
     """Keep the time zone in a cookie of the browser."""
     zone = page.value("zone")
     if zone is not None and not is_zone(zone):
@@ -25,7 +25,7 @@ def keep(page: Page) -> Response:
     return response
 
 
-def own_address(page: Page, path: str | None) -> str:
+def own_address(page: WebPage, path: str | None) -> str:
     """The address of a page of this application; of the first one, if `path` leads elsewhere."""
     if path is None or not path.startswith("/") or path.startswith(("//", "/\\")):
         return page.url("/")
