@@ -23,7 +23,8 @@ class JobFilter:
 
     `statuses`: one of these. `due_until`: waiting, and due then or earlier. `since`: changed then or later.
     `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key.
-    `kind`: a dead letter that is "unknown" (of unknown outcome) or "missed".
+    `kind`: a dead letter that is "unknown" (of unknown outcome) or "missed". `text`: this text is in the
+    content, the metadata, the checkpoint, an error, the key or the id on the platform, in upper or lower case.
     """
 
     statuses: tuple[str, ...] = ()
@@ -33,6 +34,7 @@ class JobFilter:
     match: str | None = None
     key: str | None = None
     kind: str | None = None
+    text: str | None = None
 
     def accepts(self, job: Job) -> bool:
         """Whether the job is one of those that are meant."""
@@ -44,7 +46,18 @@ class JobFilter:
             and (self.match is None or self.match.casefold() in job.content.casefold())
             and (self.key is None or job.idempotency_key == self.key)
             and (self.kind is None or self.kind in kinds_of(job))
+            and (self.text is None or self.text.casefold() in _all_text(job).casefold())
         )
+
+
+def _all_text(job: Job) -> str:
+    """All that somebody may look for in a job, one on each line."""
+    import json
+
+    values = [job.content, job.idempotency_key, job.remote_id, job.last_error, job.dead_letter_reason]
+    values += [json.dumps(value, ensure_ascii=False) for value in (job.metadata, job.checkpoint) if value]
+    values += [attempt.error for attempt in job.attempts]
+    return "\n".join(value for value in values if value)
 
 
 KINDS = ("unknown", "missed")

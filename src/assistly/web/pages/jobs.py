@@ -32,7 +32,7 @@ _SECONDS = 10.0
 """How long one request looks for jobs, and then how long it changes them. It says how many are left."""
 
 _SHOWN = 20
-_FILTER = ("platform", "match", "key", "due", "since", "kind")
+_FILTER = ("platform", "text", "key", "due", "since", "kind")
 _HOURS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720}
 ANSWERS = {"yes": True, "no": False}
 
@@ -206,9 +206,9 @@ def job_filter(value: Callable[[str], str | None], statuses: list[str]) -> JobFi
         value("platform"),
         None if due is None else now + due,
         None if since is None else now - since,
-        value("match"),
-        value("key"),
-        _kind(value("kind")),
+        key=value("key"),
+        kind=_kind(value("kind")),
+        text=value("text"),
     )
 
 
