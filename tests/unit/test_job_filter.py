@@ -20,6 +20,7 @@ def job() -> Job:
             "mastodon", "Fresh bread", NOW, idempotency_key="key-17", metadata={"author": "Zoë", "n": 3}
         )
         (job,) = storage.queue.claim_due(worker_id="w")
+        job = storage.queue.begin_publish(job)
         storage.queue.checkpoint(job, {"container": "c-99"})
         storage.queue.mark_failed(job, "HTTP 502 from the Platform")
         found = storage.queue.get(job.id)

@@ -24,7 +24,7 @@ class JobFilter:
     `statuses`: one of these. `due_until`: waiting, and due then or earlier. `since`: changed then or later.
     `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key.
     `kind`: a dead letter that is "unknown" (of unknown outcome) or "missed". `text`: this text is in the
-    content, the metadata, the checkpoint, an error, the key or the id on the platform, in upper or lower case.
+    content, metadata, checkpoint, an error, the key or the id on the platform, in upper or lower case.
     """
 
     statuses: tuple[str, ...] = ()
