@@ -367,6 +367,8 @@ READS: dict[str, Operation] = {
     "queue.find_by_key": Operation(lambda s, _: s.queue.find_by_key("a key"), _gapped),
     "queue.list": Operation(lambda s, _: s.queue.list()),
     "queue.counts": Operation(lambda s, _: s.queue.counts()),
+    "queue.depths": Operation(lambda s, _: s.queue.depths(), _three_due),
+    "queue.timeline": Operation(lambda s, _: s.queue.timeline([START, START + HOUR]), _three_due),
     "queue.find_conflict": Operation(lambda s, _: s.queue.find_conflict("x", START, HOUR), _gapped),
     "queue.next_due_at": Operation(lambda s, _: s.queue.next_due_at(), _three_due),
     "queue.wait": Operation(lambda s, _: s.queue.wait(0), _three_due),

@@ -137,7 +137,9 @@ def test_what_is_large_is_counted_up_to_a_limit(monkeypatch: pytest.MonkeyPatch)
             storage.queue.schedule("x", str(n), START)
         found = view.status(storage)
     assert (found.counts["posted"].count, found.counts["posted"].exact) == (3, False)
-    assert found.counts["scheduled"].count == 5
+    assert (found.counts["scheduled"].count, found.counts["scheduled"].exact) == (3, False)
+    assert (found.counts["retrying"].count, found.counts["retrying"].exact) == (0, False)
+    assert (found.counts["cancelled"].count, found.counts["cancelled"].exact) == (0, True)
     (platform,) = found.platforms
     assert (platform.due.count, platform.due.exact) == (3, False)
 
@@ -164,6 +166,8 @@ def test_the_command(run: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert found["schema"].endswith(f"_{engine}")
     assert found["size_bytes"] == sum(found["sizes"].values()) > 0
     assert ("cli.db" if engine == "sqlite" else "assistly_queue_jobs") in found["sizes"]
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("z", "c")
     monkeypatch.setattr(view, "COUNT_LIMIT", 1)
     assert "1+" in run("status")[1]
 

@@ -26,7 +26,7 @@ STORES = (
 )
 READS = {
     "jobs": {"get", "by_key", "in_window", "list", "counts", "waiting", "next_due_at", "late", "expired"}
-    | {"lock_platforms"},
+    | {"lock_platforms", "depths", "timeline"},
     "sessions": {"get", "list"},
     "approvals": {"get", "list"},
     "idempotency": {"get", "row"},

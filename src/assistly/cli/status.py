@@ -34,7 +34,8 @@ def status(
     """Show what the storage holds, what is late, and what needs a person.
 
     "10,000+" means that counting stopped there. A platform has no worker seen if a job has been due there for
-    a minute, no job is held under a lease, and no neighbour of that job was worked on in the last 10 minutes.
+    a minute, none is held under a lease, none was posted or given up in the last 10 minutes, and no neighbour
+    of that job was worked on.
     --watch needs a terminal; with --json it prints a line each time.
     """
     if watch is not None and not json and not is_terminal(sys.stdout):
@@ -151,8 +152,7 @@ def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
     from assistly.views.text import span
 
     waits = "nothing" if found.oldest_due_age is None else f"waits for {span(found.oldest_due_age)}"
-    is_counted = all(platform.due.exact for platform in found.platforms)
-    none = "nothing" if is_counted else "not known: too many jobs are due before it"
+    none = "nothing" if found.counts["scheduled"].exact else "not known: too many jobs are due before it"
     soon = none if found.next_due_at is None else out.time(found.next_due_at)
     but = " (paused platforms are left out)" if any(platform.paused for platform in found.platforms) else ""
     rows = [("oldest due", waits + but), ("next due", soon + but)]

@@ -62,12 +62,14 @@ if TYPE_CHECKING:
         Prunable,
         PrunableCount,
         PruneReport,
+        QueueDepth,
         Released,
         Schedule,
         Session,
         Settled,
         Snapshot,
         Snoozed,
+        TimelineCount,
         Unknown,
         WorkerLock,
     )
@@ -113,6 +115,7 @@ __all__ = [
     "Prunable",
     "PrunableCount",
     "PruneReport",
+    "QueueDepth",
     "Released",
     "RetentionPolicy",
     "RetryPolicy",
@@ -131,6 +134,7 @@ __all__ = [
     "StorageError",
     "StorageSettings",
     "StorageUnavailable",
+    "TimelineCount",
     "TransactionAborted",
     "TransactionOpen",
     "Unknown",
@@ -155,7 +159,8 @@ _MODULES = {
     "mirroring": "mirror",
     "records": "Approval Attempt Claimed ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job "
     "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform Posted Prunable PrunableCount "
-    "PruneReport Released Schedule Session Settled Snapshot Snoozed Unknown WorkerLock",
+    "PruneReport QueueDepth Released Schedule Session Settled Snapshot Snoozed TimelineCount Unknown "
+    "WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

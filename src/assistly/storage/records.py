@@ -200,6 +200,44 @@ class Settled:
 
 
 @record
+class QueueDepth:
+    """How many jobs of a platform have a status, from `queue.depths`.
+
+    If it is not `exact`, only the first jobs of this status were counted, over all platforms: there are more
+    of them, on this platform or on others. Of waiting jobs, `due` are due; `oldest_due_at` is the earliest
+    `due_at` of these, and `next_due_at` the earliest of the others. Of processing jobs, the leases of
+    `expired` have run out. Of dead letters, the outcome of `unknown` is unknown, and `missed` were not
+    claimed in time. In the rows of other statuses these are 0 and None.
+    """
+
+    platform: str
+    status: JobStatus
+    count: int
+    exact: bool = True
+    due: int = 0
+    oldest_due_at: datetime | None = None
+    next_due_at: datetime | None = None
+    expired: int = 0
+    unknown: int = 0
+    missed: int = 0
+
+
+@record
+class TimelineCount:
+    """How many jobs of a platform have a status within an interval, from `queue.timeline`.
+
+    The interval begins at `start`. If it is not `exact`, counting has stopped: there are more such jobs, on
+    this platform or on others.
+    """
+
+    start: datetime
+    platform: str
+    status: JobStatus
+    count: int
+    exact: bool = True
+
+
+@record
 class Session:
     """The data of a user. `version` is 1 for a new session, and one more with each change."""
 

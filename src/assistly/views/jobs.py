@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .text import span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from assistly.storage import Event, Job, Platform, Storage
 
@@ -32,7 +32,10 @@ SEEN = timedelta(minutes=10)
 """A worker counts as seen on a platform if it claimed or settled a job there within this time."""
 
 _PAGE = 1000
-_NEIGHBOURS = 1000
+_TICK = timedelta(microseconds=1)
+_RETRYING = 200
+_NEIGHBOURS = 200
+_ALL_NEIGHBOURS = 1000
 
 
 class ReasonCode(StrEnum):
@@ -331,7 +334,7 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
             "the limit."
         )
         reasons.append(Reason(ReasonCode.BUDGET, text, details))
-    if now - job.due_at >= GRACE and not worker_seen(storage, job.platform, job.id, now=now):
+    if now - job.due_at >= GRACE and not workers_seen(storage, {job.platform: job.id}, now=now):
         text = (
             "No worker was seen on {platform} in the last {seen}: is one running that publishes to "
             "{platform}? (`assistly worker`)"
@@ -394,18 +397,39 @@ def _ahead(storage: Storage, job: Job, now: datetime) -> _Ahead:
     return found
 
 
-def worker_seen(storage: Storage, platform: str, near: int, *, now: datetime) -> bool:
-    """Whether a worker was seen on the platform within SEEN.
+def workers_seen(storage: Storage, near: Mapping[str, int], *, now: datetime) -> set[str]:
+    """The platforms of `near`, which has a job of each, on which a worker was seen within SEEN.
 
-    That is so if a job of the platform is held under a lease that lasts, or if a worker claimed or settled
-    one of up to 1,000 jobs with ids around `near` within SEEN. Other signs of workers are not stored.
+    That is so if a job of the platform was posted or became a dead letter within SEEN, if one is held under a
+    lease that lasts, or if a worker claimed or settled within SEEN one of the first 200 that are retried, or
+    one of up to 200 with ids around that job. Other signs of workers are not stored. Up to 10,000 posted jobs
+    are looked at, as many dead letters, and 1,000 held jobs.
     """
-    held = storage.queue.list(status="processing", platform=platform, limit=_PAGE)
-    if any(job.lease_until is not None and job.lease_until > now for job in held):
-        return True
-    around = storage.queue.list(after=max(0, near - _NEIGHBOURS // 2), limit=_NEIGHBOURS)
-    around += storage.queue.list(status="retrying", platform=platform, limit=_PAGE)
-    return any(job.platform == platform and _worked_on(job, now - SEEN) for job in around)
+    # A server's clock may be ahead.
+    settled = storage.queue.timeline([now - SEEN + _TICK, now + SEEN], limit=COUNT_LIMIT)
+    seen = {count.platform for count in settled if count.status in ("posted", "dead_letter")} & {*near}
+    if seen == {*near}:
+        return seen
+    held = storage.queue.list(status="processing", limit=_PAGE)
+    seen |= {job.platform for job in held if job.lease_until is not None and job.lease_until > now}
+    others = [*held, *storage.queue.list(status="retrying", limit=_RETRYING)]
+    others += _neighbours(storage, [id for platform, id in near.items() if platform not in seen])
+    seen |= {job.platform for job in others if _worked_on(job, now - SEEN)}
+    return seen & {*near}
+
+
+def _neighbours(storage: Storage, ids: Iterable[int]) -> Iterator[Job]:
+    """The jobs around each of these."""
+    around = sorted(ids)
+    count = min(_NEIGHBOURS, _ALL_NEIGHBOURS // len(around)) if around else 0
+    last = 0
+    for id in around:
+        start = max(last, id - 1 - count // 2)
+        limit = id - 1 + count - count // 2 - start
+        if limit > 0:
+            page = storage.queue.list(after=start, limit=limit)
+            yield from page
+            last = page[-1].id if page else last
 
 
 def _worked_on(job: Job, since: datetime) -> bool:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from .status import JobCount, unfinished
+from assistly.storage.records import JobStatus
+
+from .status import JobCount, read_depths
 
 if TYPE_CHECKING:
     from assistly.storage import Latency, Storage
@@ -54,16 +56,20 @@ class StorageMetrics:
 def collect(storage: Storage, *, now: datetime | None = None) -> StorageMetrics:
     """Read the numbers of a storage. `now` is the time they are told for (default: this machine's)."""
     at = now or datetime.now(UTC)
-    tally = unfinished(storage, at)
-    names = sorted(tally.names)
+    depths = read_depths(storage, at)
+    names = sorted({row.platform for row in depths.rows if row.status in STATUSES})
     paused = {platform.name for platform in storage.platforms.list(now=at) if platform.paused}
     found = storage.metrics.read()
     return StorageMetrics(
         at=at,
-        jobs=[Depth(name, status, tally.count(name, status)) for name in names for status in STATUSES],
-        due=[DueJobs(name, tally.due(name)) for name in names],
-        oldest_due_age=tally.oldest_due_age(paused),
-        unknown_outcomes=tally.unknown_count(),
+        jobs=[
+            Depth(name, status, depths.count(name, JobStatus(status)))
+            for name in names
+            for status in STATUSES
+        ],
+        due=[DueJobs(name, depths.due(name)) for name in names],
+        oldest_due_age=depths.oldest_due_age(paused),
+        unknown_outcomes=depths.unknown_count(),
         counters=dict(sorted(found.counters.items())),
         latency=found.latency,
     )

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from .jobs import COUNT_LIMIT, GRACE, worker_seen
+from assistly.storage.engine.counting import FIRST_OF_GROUP
+from assistly.storage.records import JobStatus
+
+from .jobs import COUNT_LIMIT, GRACE, workers_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from assistly.storage import Job, Platform, Storage, WorkerLock
+    from assistly.storage import Job, Platform, QueueDepth, Storage, WorkerLock
 
 _PAGE = 500
 _SHOWN = 10
+_DEAD_LETTERS = 1000
+_LETTERS_AT_ONCE = 100
+_ORDER = [*(status for status in JobStatus if status is not JobStatus.POSTED), JobStatus.POSTED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,13 @@ class PlatformState:
 class StorageStatus:
     """The state of a storage at `at`.
 
-    Posted jobs and pending approvals are counted up to 10,000, and so are the jobs of each status by
-    platform: a platform whose jobs all come behind these is missing. Of platforms that are not paused, and
+    The jobs of each status and the pending approvals are counted up to 10,000, scheduled and retrying jobs
+    together: a platform whose jobs all come behind these is missing. Of platforms that are not paused, and
     among the first 10,000 waiting jobs, `oldest_due_age` is for how long the first due job has waited (None:
     none is due), and `next_due_at` is when the next one falls due. `dead_letters` are those that are neither
     `missed` nor of unknown outcome; `expired_leases` counts jobs that workers did not settle in time.
-    `retrying` and `unknown` hold the first 10 jobs that are retried, and whose outcome is unknown. `locks`
+    `retrying` and `unknown` hold up to 10 jobs that are retried, and whose outcome is unknown; 1,000 dead
+    letters are looked at for these. `locks`
     are those that are held, by name (of an engine that can list none, the lock `worker`). `sizes` are the
     bytes by table or file, the largest first, and `size_bytes` is the sum (None: the engine does not know).
     """
@@ -82,128 +88,124 @@ class StorageStatus:
     sizes: dict[str, int]
 
 
-class Tally:
-    """Counts jobs by platform and status as they are read, up to COUNT_LIMIT of each status."""
+class Depths:
+    """How many jobs there are, by platform and status: the sums of `queue.depths`."""
 
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, rows: Iterable[QueueDepth], now: datetime) -> None:
+        self._rows = {(row.platform, row.status): row for row in rows}
         self._now = now
-        self._counts: dict[str, Counter[str]] = {}
-        self._due: Counter[str] = Counter()
-        self._cut: set[str] = set()
-        self._missed = 0
-        self._dead = 0
-        self._expired = 0
-        self._unknown = 0
-        self._next: dict[str, datetime] = {}
-        self.oldest: dict[str, Job] = {}
-        self.unknown: list[Job] = []
+        self._cut = {FIRST_OF_GROUP[row.status] for row in self._rows.values() if not row.exact}
 
-    def read(self, jobs: Iterator[Job], *statuses: str) -> int:
-        """Count up to COUNT_LIMIT of the jobs, which have one of these statuses; return how many."""
-        count = 0
-        for count, job in enumerate(jobs, 1):
-            self._add(job)
-            if count == COUNT_LIMIT:
-                self._cut |= {*statuses}
-                break
-        return count
-
-    def _add(self, job: Job) -> None:
-        self._counts.setdefault(job.platform, Counter())[str(job.status)] += 1
-        if job.status in ("scheduled", "retrying"):
-            self._add_waiting(job)
-        elif job.status == "processing":
-            self._expired += job.lease_until is not None and job.lease_until <= self._now
-        elif job.outcome_unknown:
-            self._unknown += 1
-            if len(self.unknown) < _SHOWN:
-                self.unknown.append(job)
-        elif job.missed:
-            self._missed += 1
-        elif job.status == "dead_letter":
-            self._dead += 1
-
-    def _add_waiting(self, job: Job) -> None:
-        if job.due_at <= self._now:
-            self._due[job.platform] += 1
-            self.oldest.setdefault(job.platform, job)
-        else:
-            self._next.setdefault(job.platform, job.due_at)
-
-    def count(self, platform: str, status: str) -> JobCount:
-        """The jobs of a platform that have a status."""
-        return JobCount(self._counts[platform][status], status not in self._cut)
+    @property
+    def rows(self) -> Iterable[QueueDepth]:
+        """What was counted."""
+        return self._rows.values()
 
     @property
     def names(self) -> set[str]:
         """The platforms of the jobs that were counted."""
-        return {*self._counts}
+        return {platform for platform, _ in self._rows}
+
+    def total(self, status: JobStatus) -> JobCount:
+        """The jobs of all platforms that have a status."""
+        return JobCount(sum(row.count for row in self._of(status)), self._is_exact(status))
+
+    def count(self, platform: str, status: JobStatus) -> JobCount:
+        """The jobs of a platform that have a status."""
+        row = self._rows.get((platform, status))
+        return JobCount(0 if row is None else row.count, self._is_exact(status))
 
     def counts(self, platform: str) -> dict[str, JobCount]:
         """The jobs of a platform by status, where there are any."""
-        return {status: self.count(platform, status) for status in sorted(self._counts.get(platform, ()))}
+        return {
+            str(row.status): self.count(platform, row.status)
+            for row in sorted(self.rows, key=lambda row: row.status)
+            if row.platform == platform
+        }
 
     def due(self, platform: str) -> JobCount:
         """How many jobs of a platform are due."""
-        return JobCount(self._due[platform], "scheduled" not in self._cut)
+        # They are counted first: if any other one was counted, they all were.
+        is_exact = self._is_exact(JobStatus.SCHEDULED) or any(row.next_due_at for row in self.rows)
+        return JobCount(sum(row.due for row in self._waiting(platform)), is_exact)
+
+    def oldest_due_at(self, platform: str) -> datetime | None:
+        """When the first job of a platform fell due that is due."""
+        times = (row.oldest_due_at for row in self._waiting(platform))
+        return min((time for time in times if time is not None), default=None)
+
+    def is_held(self, platform: str) -> bool:
+        """Whether a job of a platform is held under a lease that lasts."""
+        row = self._rows.get((platform, JobStatus.PROCESSING))
+        return row is not None and row.count > row.expired
 
     def unknown_count(self) -> JobCount:
         """How many outcomes are unknown."""
-        return self._of_dead_letters(self._unknown)
+        return self._of_dead_letters(lambda row: row.unknown)
 
     def missed_count(self) -> JobCount:
         """How many jobs were not claimed in time."""
-        return self._of_dead_letters(self._missed)
+        return self._of_dead_letters(lambda row: row.missed)
 
     def dead_count(self) -> JobCount:
         """How many dead letters are neither missed nor of unknown outcome."""
-        return self._of_dead_letters(self._dead)
+        return self._of_dead_letters(lambda row: row.count - row.unknown - row.missed)
 
     def expired_count(self) -> JobCount:
         """How many jobs are held under a lease that ran out."""
-        return JobCount(self._expired, "processing" not in self._cut)
-
-    def _of_dead_letters(self, count: int) -> JobCount:
-        return JobCount(count, "dead_letter" not in self._cut)
+        count = sum(row.expired for row in self._of(JobStatus.PROCESSING))
+        return JobCount(count, self._is_exact(JobStatus.PROCESSING))
 
     def oldest_due_age(self, paused: Collection[str]) -> timedelta | None:
         """For how long the first due job has waited that is not on one of these platforms."""
-        due = [job.due_at for name, job in self.oldest.items() if name not in paused]
-        return self._now - min(due) if due else None
+        times = [row.oldest_due_at for row in self.rows if row.oldest_due_at and row.platform not in paused]
+        return self._now - min(times) if times else None
 
     def next_due_at(self, paused: Collection[str]) -> datetime | None:
         """When the next job falls due that is not due yet, nor on one of these platforms."""
-        return min((time for name, time in self._next.items() if name not in paused), default=None)
+        times = (row.next_due_at for row in self.rows if row.platform not in paused)
+        return min((time for time in times if time is not None), default=None)
+
+    def _is_exact(self, status: JobStatus) -> bool:
+        return FIRST_OF_GROUP[status] not in self._cut
+
+    def _of(self, status: JobStatus) -> Iterator[QueueDepth]:
+        return (row for row in self.rows if row.status is status)
+
+    def _waiting(self, platform: str) -> Iterator[QueueDepth]:
+        found = (self._rows.get((platform, status)) for status in (JobStatus.SCHEDULED, JobStatus.RETRYING))
+        return (row for row in found if row is not None)
+
+    def _of_dead_letters(self, count: Callable[[QueueDepth], int]) -> JobCount:
+        letters = self._of(JobStatus.DEAD_LETTER)
+        return JobCount(sum(map(count, letters)), self._is_exact(JobStatus.DEAD_LETTER))
 
 
 def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     """Read the state of a storage. `now` is the time it is told for (default: this machine's)."""
     at = now or datetime.now(UTC)
     ping = timedelta(seconds=storage.ping())
-    tally = unfinished(storage, at)
-    tally.read(of_status(storage, "cancelled"), "cancelled")
-    posted = tally.read(of_status(storage, "posted"), "posted")
-    counts = {str(name): JobCount(count) for name, count in storage.queue.counts(posted=False).items()}
-    counts["posted"] = JobCount(posted, posted < COUNT_LIMIT)
+    depths = read_depths(storage, at)
     known = {platform.name: platform for platform in storage.platforms.list(now=at)}
-    names = sorted(tally.names | {name for name, found in known.items() if found.paused or found.limit})
-    platforms = [_platform(storage, name, known.get(name), tally, at) for name in names]
+    names = sorted(depths.names | {name for name, found in known.items() if found.paused or found.limit})
     paused = {name for name, found in known.items() if found.paused}
+    seen = _workers_seen(storage, depths, {*names} - paused, at)
+    platforms = [_platform(storage, name, known.get(name), depths, seen.get(name), at) for name in names]
     sizes = sorted(storage.sizes().items(), key=lambda item: (-item[1], item[0]))
     return StorageStatus(
         at=at,
         ping=ping,
-        counts=counts,
-        next_due_at=tally.next_due_at(paused),
-        oldest_due_age=tally.oldest_due_age(paused),
+        counts={str(status): depths.total(status) for status in _ORDER},
+        next_due_at=depths.next_due_at(paused),
+        oldest_due_age=depths.oldest_due_age(paused),
         platforms=platforms,
         without_worker=[platform.name for platform in platforms if platform.worker_seen is False],
-        retrying=storage.queue.list(status="retrying", limit=_SHOWN),
-        unknown_count=tally.unknown_count(),
-        unknown=tally.unknown,
-        dead_letters=tally.dead_count(),
-        missed=tally.missed_count(),
-        expired_leases=tally.expired_count(),
+        retrying=_retrying(storage, depths),
+        unknown_count=depths.unknown_count(),
+        unknown=_unknown_jobs(storage, depths),
+        dead_letters=depths.dead_count(),
+        missed=depths.missed_count(),
+        expired_leases=depths.expired_count(),
         pending_approvals=_pending_approvals(storage),
         locks=_held_locks(storage),
         size_bytes=sum(size for _, size in sizes) if sizes else None,
@@ -231,49 +233,86 @@ def _held_locks(storage: Storage) -> list[WorkerLock]:
         return [] if lock is None else [lock]
 
 
-def unfinished(storage: Storage, now: datetime) -> Tally:
-    """Count the jobs that wait, are held by workers, or need a person."""
-    tally = Tally(now)
-    tally.read(_waiting(storage), "scheduled", "retrying")
-    for name in ("processing", "dead_letter"):
-        tally.read(of_status(storage, name), name)
-    return tally
+def read_depths(storage: Storage, now: datetime) -> Depths:
+    """Count the jobs of each status by platform, up to COUNT_LIMIT."""
+    return Depths(storage.queue.depths(limit=COUNT_LIMIT, now=now), now)
+
+
+def _retrying(storage: Storage, depths: Depths) -> list[Job]:
+    count = depths.total(JobStatus.RETRYING)
+    if count.exact and not count.count:
+        return []
+    return storage.queue.list(status="retrying", limit=_SHOWN)
+
+
+def _unknown_jobs(storage: Storage, depths: Depths) -> list[Job]:
+    """The first jobs whose outcome is unknown, of each platform, but for those behind many dead letters."""
+    found: list[Job] = []
+    left = _DEAD_LETTERS
+    for row in depths.rows:
+        # These are among the dead letters that were counted: reading on could take long.
+        unread, missing, after = row.count, min(row.unknown, _SHOWN), 0
+        while missing > 0 and unread > 0 and left > 0:
+            limit = min(unread, left, _LETTERS_AT_ONCE)
+            page = storage.queue.list(status="dead_letter", platform=row.platform, after=after, limit=limit)
+            if not page:
+                break
+            unknown = [job for job in page if job.outcome_unknown][:missing]
+            found += unknown
+            missing -= len(unknown)
+            unread -= len(page)
+            left -= len(page)
+            after = page[-1].id
+    return sorted(found, key=lambda job: job.id)[:_SHOWN]
+
+
+def _workers_seen(
+    storage: Storage, depths: Depths, platforms: Iterable[str], now: datetime
+) -> dict[str, bool]:
+    """Whether a worker was seen on each of the platforms where a job has been due for GRACE."""
+    late: list[str] = []
+    for name in platforms:
+        due_at = depths.oldest_due_at(name)
+        if due_at is not None and now - due_at >= GRACE:
+            late.append(name)
+    near = {
+        name: first[0].id
+        for name in late
+        if not depths.is_held(name) and (first := storage.queue.upcoming(platform=name, limit=1))
+    }
+    seen = workers_seen(storage, near, now=now) if near else set()
+    return {name: name not in near or name in seen for name in late}
 
 
 def _platform(
-    storage: Storage, name: str, found: Platform | None, tally: Tally, now: datetime
+    storage: Storage,
+    name: str,
+    found: Platform | None,
+    depths: Depths,
+    worker_seen: bool | None,
+    now: datetime,
 ) -> PlatformState:
-    oldest = tally.oldest.get(name)
-    is_paused = found is not None and found.paused
-    needs_worker = oldest is not None and now - oldest.due_at >= GRACE and not is_paused
     return PlatformState(
         name=name,
-        counts=tally.counts(name),
-        due=tally.due(name),
-        oldest_due_at=None if oldest is None else oldest.due_at,
-        paused=is_paused,
+        counts=depths.counts(name),
+        due=depths.due(name),
+        oldest_due_at=depths.oldest_due_at(name),
+        paused=found is not None and found.paused,
         paused_until=None if found is None else found.paused_until,
         pause_reason=None if found is None else found.reason,
         paused_by=None if found is None else found.by,
         limit=None if found is None else found.limit,
         available=None if found is None else storage.platforms.available(name, now=now),
-        worker_seen=worker_seen(storage, name, oldest.id, now=now) if oldest and needs_worker else None,
+        worker_seen=worker_seen,
     )
 
 
-def _waiting(storage: Storage) -> Iterator[Job]:
-    after: Job | None = None
-    while page := storage.queue.upcoming(after=after, limit=_PAGE):
-        yield from page
-        after = page[-1]
-
-
 def platform_names(storage: Storage) -> set[str]:
-    """The platforms of waiting and held jobs, dead letters, schedules, pauses and limits.
+    """The platforms of jobs, schedules, pauses and limits.
 
     10,000 jobs of each status are looked at, and 1,000 schedules.
     """
-    names = unfinished(storage, datetime.now(UTC)).names
+    names = read_depths(storage, datetime.now(UTC)).names
     names |= {platform.name for platform in storage.platforms.list()}
     return names | schedule_platforms(storage)
 

@@ -8,8 +8,19 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
 from .. import validation as check
-from ..records import Claimed, Job, JobStatus, Json, NewJob, Outcome, Settled
+from ..records import (
+    Claimed,
+    Job,
+    JobStatus,
+    Json,
+    NewJob,
+    Outcome,
+    QueueDepth,
+    Settled,
+    TimelineCount,
+)
 from ..stores.claiming import DEFAULT_LEASE
+from ..stores.counts import MOST_COUNTED
 from ..stores.queue import Queue
 from .base import AsyncStore
 from .batching import is_light
@@ -103,6 +114,14 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
 
     async def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
         return await self._run(self._store.counts, posted=posted)
+
+    async def depths(
+        self, *, limit: int = MOST_COUNTED, now: datetime | None = None
+    ) -> builtins.list[QueueDepth]:
+        return await self._run(self._store.depths, limit=limit, now=now)
+
+    async def timeline(self, edges: Iterable[datetime], *, limit: int = 1000) -> builtins.list[TimelineCount]:
+        return await self._run(self._store.timeline, edges, limit=limit)
 
     async def remove(self, id: int) -> bool:
         return await self._run(self._store.remove, id)

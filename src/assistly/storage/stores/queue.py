@@ -28,6 +28,7 @@ from ..records import (
 from .changing import cancellation, change, checkpoint_of, claim_lost, resolution
 from .claiming import DEFAULT_LEASE, claim, rescue
 from .context import Context
+from .counts import QueueCounts
 from .pages import job_status, start_of_page
 from .scheduling import Scheduler, checked_gap, raise_conflict
 from .settling import claimed_job, claims_of, settlement
@@ -36,7 +37,7 @@ from .waiting import wait
 _RESCHEDULABLE = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
 
-class Queue:
+class Queue(QueueCounts):
     """`storage.queue`: jobs to publish, each once, at its time.
 
     A job is scheduled, claimed by a worker for the time of a lease, and settled: posted, failed, unknown,
@@ -47,7 +48,7 @@ class Queue:
     """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        super().__init__(context)
         self._scheduler = Scheduler(context)
 
     def schedule(
@@ -187,18 +188,6 @@ class Queue:
                 status=wanted, platform=platform, after=start_of_page(after), limit=check.limit(limit)
             )
         ]
-
-    def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
-        """Return how many jobs are in each status, including 0.
-
-        Counting the posted jobs takes time in proportion to their number. With `posted=False` they are not
-        counted, and missing in the result.
-        """
-        check.flag("posted", posted)
-        found = self._context.backend.jobs.counts(posted=posted)
-        return {
-            status: found.get(status, 0) for status in JobStatus if posted or status is not JobStatus.POSTED
-        }
 
     def remove(self, id: int) -> bool:
         """Delete a job in any status, and return whether there was one.

@@ -65,6 +65,7 @@ CALLS = (
         for name in vars(kind)
         if not name.startswith("_")
     ),
+    *("jobs.depths", "jobs.timeline"),
     *("transaction", "commit", "bind", "now", "ping", "migrate", "maintain", "sizes"),
 )
 """The names of the calls of an engine: `jobs.insert`, and so on.
@@ -75,6 +76,7 @@ CALLS = (
 
 _READING = {
     *("get", "list", "read_after", "seen", "read", "current", "in_window", "by_key", "counts", "waiting"),
+    *("depths", "timeline"),
     *("next_due_at", "late", "expired", "wait", "lock_platforms", "prepare_gap_checks", "newest_beyond"),
     *("count_prunable", "row", "transaction", "bind", "now", "ping", "maintain", "sizes"),
 }

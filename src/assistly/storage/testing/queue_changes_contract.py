@@ -94,6 +94,8 @@ _LOOKS: dict[str, tuple[Callable[[Storage], Job], Callable[[Storage, Job], objec
     "replay of what is alive": (_scheduled, lambda s, job: s.queue.replay(job.id)),
     "extend of nothing": (_scheduled, lambda s, job: s.queue.extend([job], lease=HOUR)),
     "upcoming": (_scheduled, lambda s, _: s.queue.upcoming()),
+    "depths": (_scheduled, lambda s, _: s.queue.depths()),
+    "timeline": (_scheduled, lambda s, _: s.queue.timeline([START, START + DAY])),
     "resolve of what is alive": (
         _scheduled,
         lambda s, job: _refused(lambda: s.queue.resolve(job.id, posted=True)),

@@ -46,6 +46,7 @@ from .queue_claiming_contract import (
     QueueLeasesContract,
 )
 from .queue_decisions_contract import QueueResolvingContract
+from .queue_depths_contract import QueueDepthsContract
 from .queue_gaps_contract import QueueGapsContract
 from .queue_lateness_contract import QueueLatenessContract
 from .queue_rescheduling_contract import QueueReschedulingContract
@@ -314,6 +315,7 @@ class QueueContract(
     QueueMissedContract,
     QueueReplayChoicesContract,
     QueueReturningContract,
+    QueueDepthsContract,
     QueueUpcomingContract,
     QueueWaitingForPlatformsContract,
 ):

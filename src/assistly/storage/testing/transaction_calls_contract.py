@@ -63,6 +63,8 @@ def _calls(storage: Storage) -> _Calls:
         "queue.list": lambda s: s.queue.list(),
         "queue.dead_letters": lambda s: s.queue.dead_letters(),
         "queue.counts": lambda s: s.queue.counts(),
+        "queue.depths": lambda s: s.queue.depths(),
+        "queue.timeline": lambda s: s.queue.timeline([START, START + DAY]),
         "queue.remove": lambda s: s.queue.remove(waiting.id),
         "queue.next_due_at": lambda s: s.queue.next_due_at(),
         "queue.claim_due": lambda s: s.queue.claim_due(worker_id="w", now=START + 2 * DAY),

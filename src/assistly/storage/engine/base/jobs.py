@@ -10,7 +10,8 @@ from datetime import datetime
 from functools import partial
 
 from ... import transitions
-from ...records import Job, JobStatus
+from ...records import Job, JobStatus, QueueDepth, TimelineCount
+from ..counting import DerivedCounts
 from ..values import PAUSES, JobDraft, JsonText, Settlement, pause_end
 from .backend import B, StoreBase
 
@@ -240,6 +241,14 @@ class JobStoreBase(StoreBase[B], ABC):
                         count += jobs.apply(job.id, change) is not None
                 after = page[-1].id
         return count
+
+    def depths(self, *, limit: int, now: datetime) -> Sequence[QueueDepth]:
+        """From `waiting` and `list`; see `assistly.storage.engine.counting`."""
+        return DerivedCounts(self).depths(limit=limit, now=now)
+
+    def timeline(self, edges: Sequence[datetime], *, limit: int) -> Sequence[TimelineCount]:
+        """From `waiting` and `list`, which reads all posted jobs; see `assistly.storage.engine.counting`."""
+        return DerivedCounts(self).timeline(edges, limit=limit)
 
     def wait(self, timeout: float) -> None:
         """Sleep for at most POLL_SECONDS; the caller polls."""

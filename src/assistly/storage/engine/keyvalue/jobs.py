@@ -10,10 +10,10 @@ from typing import Any
 
 from ... import transitions
 from ...errors import StorageCorrupt
-from ...records import Job, JobStatus
+from ...records import Job, JobStatus, QueueDepth, TimelineCount
 from ..base import JobStoreBase
 from ..values import JobDraft
-from . import keys
+from . import counts, keys
 from .ordered import OrderedMap, Value
 from .rows import job_of_row, metadata_of_row, platform_of_row, row_of_job
 from .scopes import MapScope, MapStore, next_number
@@ -176,6 +176,14 @@ class KeyValueJobs(MapStore, JobStoreBase[MapScope]):
     def expired(self, *, limit: int, now: datetime) -> Sequence[Job]:
         with self._read() as map:
             return [*islice(self._expired(map, now), limit)]
+
+    def depths(self, *, limit: int, now: datetime) -> Sequence[QueueDepth]:
+        with self._read() as map:
+            return counts.depths(map, self._row, limit, now)
+
+    def timeline(self, edges: Sequence[datetime], *, limit: int) -> Sequence[TimelineCount]:
+        with self._read() as map:
+            return counts.timeline(map, self._row, edges, limit)
 
     def wait(self, timeout: float) -> None:
         self._backend.wait(timeout)

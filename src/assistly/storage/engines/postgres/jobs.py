@@ -14,12 +14,12 @@ from ...engine.base import BackendBase
 from ...engine.values import ATTEMPT_ERROR_LENGTH, KEPT_ATTEMPTS, JobDraft, Settlement
 from ...errors import InvalidValue
 from ...records import Job
+from ..sql.conditions import WAITING
 from ..sql.database import Row
 from ..sql.jobs import (
     HELD,
     JOB_COLUMNS,
     STATUS_BEFORE_CLAIM,
-    WAITING,
     JobStatements,
     SqlJobStore,
     in_microseconds,
@@ -27,6 +27,7 @@ from ..sql.jobs import (
 from ..sql.store import to_microseconds
 from .batches import chunks
 from .bulk import WORTH_COPYING, BulkStatements, copy_jobs
+from .counts import PostgresCounts
 from .dialect import PostgresDialect, lock_key
 from .executor import PostgresExecutor
 from .inserts import InsertStatements, drafts_json, ids_of
@@ -161,7 +162,7 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
         """
 
 
-class PostgresJobStore(SqlJobStore):
+class PostgresJobStore(PostgresCounts, SqlJobStore):
     """A `JobStore`."""
 
     _sql: PostgresJobStatements

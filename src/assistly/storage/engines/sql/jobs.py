@@ -13,19 +13,17 @@ from ... import transitions
 from ...engine.base import BackendBase, JobStoreBase
 from ...engine.values import PAUSES
 from ...errors import StorageCorrupt
-from ...records import MISSED, Attempt, Job, JobStatus
+from ...records import Attempt, Job, JobStatus
 from ...validation import canonical
+from .conditions import PROCESSING, WAITING, is_missed
+from .counts import SqlCounts
 from .database import Database, Row
 from .dialect import Dialect
-from .store import SqlStore, from_microseconds, to_microseconds
+from .store import from_microseconds, to_microseconds
 
 JOB_FIELDS = [field.name for field in fields(Job)]
 JOB_COLUMNS = ", ".join(JOB_FIELDS)
 """The columns that `SqlJobStore._job` decodes: the fields of a job, in their order."""
-
-# A statement can use a partial index if it repeats the index's condition word for word.
-WAITING = "status IN ('scheduled', 'retrying')"
-PROCESSING = "attention_at IS NOT NULL AND status = 'processing'"
 
 # Written so that the planner cannot use a partial index on active jobs, where looking up an id would walk
 # past the entries of all jobs settled since the last vacuum. It uses the primary key instead.
@@ -127,21 +125,17 @@ class JobStatements:
 
     def replay_many(self, *, of_platform: bool, limit: int | None, unknown: bool, missed: bool) -> str:
         d = self._d
-        is_missed = f"""
-            publish_started_at IS NULL AND {d.f}substr(dead_letter_reason, 1, {len(MISSED)}) = '{MISSED}'
-            AND dead_letter_reason <> coalesce(last_error, '')
-        """
         first = f"""
             SELECT id FROM {self.table}
             WHERE status = 'dead_letter' {self.of_platform if of_platform else ""}
                 {"" if unknown else "AND publish_started_at IS NULL"}
-                {"" if missed else f"AND NOT coalesce({is_missed}, FALSE)"}
+                {"" if missed else f"AND NOT coalesce({is_missed(d)}, FALSE)"}
             ORDER BY id {"" if limit is None else f"LIMIT {limit:d}"} {d.for_update}
         """
         return f"UPDATE {self.table} SET {self.set_replayed} WHERE id {d.among(first)}"
 
 
-class SqlJobStore(SqlStore, JobStoreBase[BackendBase], ABC):
+class SqlJobStore(SqlCounts, JobStoreBase[BackendBase], ABC):
     """A `JobStore`, except `insert`, `claim`, `extend` and `settle`."""
 
     def __init__(self, backend: BackendBase, database: Database) -> None:

@@ -13,19 +13,20 @@ from typing import Any
 from ... import transitions
 from ...engine.values import ATTEMPT_ERROR_LENGTH, JobDraft, Settlement
 from ...records import Job, JobStatus
+from ..sql.conditions import WAITING
 from ..sql.database import Row
 from ..sql.jobs import (
     HELD,
     JOB_COLUMNS,
     JOB_FIELDS,
     STATUS_BEFORE_CLAIM,
-    WAITING,
     JobStatements,
     SqlJobStore,
     in_microseconds,
 )
 from ..sql.store import to_microseconds
 from .connections import Connection
+from .counts import SqliteCounts
 from .database import SqliteDatabase
 from .dialect import DIALECT
 from .transactions import PinnedConnection
@@ -159,7 +160,7 @@ _RELEASE = f"""
 _SETTLE = {"posted": _POST, "failed": _FAIL, "snoozed": _SNOOZE, "released": _RELEASE}
 
 
-class SqliteJobStore(SqlJobStore):
+class SqliteJobStore(SqliteCounts, SqlJobStore):
     """A `JobStore`."""
 
     _database: SqliteDatabase | PinnedConnection
