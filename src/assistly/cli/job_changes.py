@@ -142,7 +142,7 @@ def _change_matching(
         _ask(out, change, jobs, plural(len(jobs), "job"))
     _change_all(out, storage, change, [(job.id, job) for job in jobs], wanted, person, dry_run=dry_run)
     for reason, count in planned.left_out.items():
-        out.remark(f"{count} left out: {reason}")
+        out.remark(f"{count} left out: {_with_hint(change, reason)}")
 
 
 def _change_all(
@@ -198,7 +198,7 @@ def _print_result(
     else:
         out.say(f"{plural(len(result.done), 'job')} {change.participle}")
     for id, reason in result.not_done.items():
-        out.say(f"job {id} not: {reason}")
+        out.say(f"job {id} not: {_with_hint(change, reason)}")
 
 
 def _foreseen(out: Output, change: JobChange, job: Job) -> str:
@@ -208,6 +208,16 @@ def _foreseen(out: Output, change: JobChange, job: Job) -> str:
     if new is not None:
         text += f", {_moved(out, job.due_at, new) if job.status in _WAITING else f'for {out.time(new)}'}"
     return f"{text}: {one_line(job.content)}"
+
+
+def _with_hint(change: JobChange, reason: str) -> str:
+    """Why a job is not changed, and the option that changes it all the same."""
+    from assistly.operations.job_changes import HELD, MISSED, UNKNOWN
+
+    hints = {UNKNOWN: "see `assistly jobs resolve`, or --unknown", MISSED: "see --missed"}
+    if "processing" in change.other_statuses:
+        hints |= dict.fromkeys(HELD, "see --status processing")
+    return f"{reason} ({hints[reason]})" if reason in hints else reason
 
 
 def _document(change: JobChange, result: Result, *, dry_run: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from assistly.storage import ClaimLost, Conflict, InvalidValue, NotFound, Transa
 from assistly.views.job_filter import matching
 
 from . import audit
+from .job_changes import HELD
 
 if TYPE_CHECKING:
     from assistly.storage import Job, Storage
@@ -114,8 +115,7 @@ def plan(
     if not wanted.statuses and "scheduled" in change.statuses:
         held = sum(1 for _ in islice(matching(storage, replace(wanted, statuses=("processing",))), most))
         if held:
-            hint = " (see --status processing)" if "processing" in change.other_statuses else ""
-            found.left_out[f"a worker holds {'it' if held == 1 else 'them'}{hint}"] = held
+            found.left_out[HELD[held != 1]] = held
     for job in matching(storage, _with_statuses(wanted, change), until=until):
         if most is not None and len(found.jobs) >= most:
             found.complete = False

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 WAITING = ("scheduled", "retrying")
 """The statuses of jobs whose post is still to come, and which no worker holds."""
 
+UNKNOWN = "nobody knows whether it was published"
+MISSED = "it was missed, so it is late by now"
+HELD = ("a worker holds it", "a worker holds them")
+"""Why jobs are left out: of HELD the first is for one job, the second for several."""
+
 _KEPT = 1000
 """How many characters of a job's content the event of its removal keeps."""
 _BEGUN = "publishing has begun"
-_UNKNOWN = "nobody knows whether it was published (see `assistly jobs resolve`, or --unknown)"
-_MISSED = "it was missed, so it is late by now (see --missed)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def remove(*, unknown: bool = False) -> JobChange:
         return job.status in WAITING
 
     def refused(job: Job) -> str | None:
-        return _UNKNOWN if job.outcome_unknown and not unknown else _begun(job)
+        return UNKNOWN if job.outcome_unknown and not unknown else _begun(job)
 
     statuses = (*WAITING, "posted", "dead_letter", "cancelled")
     return JobChange("remove", "removed", do, statuses, ("processing",), refused, loses=is_to_come)
@@ -149,10 +152,10 @@ def replay(*, unknown: bool = False, missed: bool = False, at: datetime | None =
         return at or (job.scheduled_at if keeps_its_own else None)
 
     def refused(job: Job) -> str | None:
-        return _UNKNOWN if job.outcome_unknown and not unknown else None
+        return UNKNOWN if job.outcome_unknown and not unknown else None
 
     def left_out(job: Job) -> str | None:
-        return _MISSED if job.missed and not missed else None
+        return MISSED if job.missed and not missed else None
 
     return JobChange("replay", "replayed", do, ("dead_letter",), ("cancelled",), refused, left_out, new_time)
 
@@ -183,7 +186,7 @@ def _require_removable(tx: Storage, job: Job, *, unknown: bool) -> None:
     if job.status == "posted":
         return
     if job.outcome_unknown and not unknown:
-        raise Conflict(f"job {job.id} is not removed: {_UNKNOWN}")
+        raise Conflict(f"job {job.id} is not removed: {UNKNOWN}; resolve it first")
     # Changing the job locks it. The change goes with the job.
     if job.status in ("dead_letter", "cancelled"):
         locked = tx.queue.replay(job.id)

@@ -63,19 +63,24 @@ class ReasonCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A reason with its sentences, in which `{name}` stands for a value of `details`."""
+    """A reason with its sentences, in which `{name}` stands for a value of `details`.
+
+    `advice` is what to type about it: further sentences, which may be empty.
+    """
 
     code: ReasonCode
     template: str
     details: dict[str, Any] = field(default_factory=dict)
+    advice: str = ""
 
-    def text(self, shown: Callable[[datetime], str]) -> str:
-        """The sentences. `shown` writes a time."""
+    def text(self, shown: Callable[[datetime], str], *, advice: bool = True) -> str:
+        """The sentences, with the advice if it is wanted. `shown` writes a time."""
         values = {
             name: shown(value) if isinstance(value, datetime) else value
             for name, value in self.details.items()
         }
-        return " ".join(self.template.format(**values).split())
+        template = f"{self.template} {self.advice}" if advice else self.template
+        return " ".join(template.format(**values).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,7 @@ def _posted(job: Job, events: list[Event]) -> Reason:
 
 
 def _cancelled(job: Job, events: list[Event], now: datetime) -> Reason:
-    replay = f" `assistly jobs replay {job.id}` schedules it again"
+    replay = f"`assistly jobs replay {job.id}` schedules it again"
     if job.scheduled_at > now:
         again = f"{replay} for its time, {{scheduled_at}}."
     else:
@@ -186,7 +191,7 @@ def _cancelled(job: Job, events: list[Event], now: datetime) -> Reason:
     else:
         text = "{by} cancelled it at {at}{note}."
         details = _who(event)
-    return Reason(ReasonCode.CANCELLED, text + again, details | {"scheduled_at": job.scheduled_at})
+    return Reason(ReasonCode.CANCELLED, text, details | {"scheduled_at": job.scheduled_at}, again)
 
 
 def _dead(job: Job) -> Reason:
@@ -199,25 +204,27 @@ def _dead(job: Job) -> Reason:
         text = (
             "Publishing began at {began}, and nobody knows how it ended: {reason}. If its publisher has a "
             "check, a worker asks it, and may publish the job again; else a person answers. Look for the "
-            "post on {platform}. If it is there, type `assistly jobs resolve {id} --posted` (with "
-            "--remote-id if you know it); if it is not, `assistly jobs resolve {id} --not-posted`, which "
-            "publishes it now."
+            "post on {platform}."
+        )
+        advice = (
+            "If it is there, type `assistly jobs resolve {id} --posted` (with --remote-id if you know it); "
+            "if it is not, `assistly jobs resolve {id} --not-posted`, which publishes it now."
         )
         details |= {"began": job.publish_started_at, "platform": job.platform, "id": job.id}
-        return Reason(ReasonCode.UNKNOWN, text, details)
+        return Reason(ReasonCode.UNKNOWN, text, details, advice)
     if job.missed:
         text = (
             "No worker claimed it within {allowed} after {scheduled_at}, which is as late as it may be. It "
-            f"was given up at {{since}}. {replay}, if it still makes sense."
+            "was given up at {since}."
         )
         details |= {"allowed": span(job.max_lateness, exact=True), "scheduled_at": job.scheduled_at}
-        return Reason(ReasonCode.MISSED, text, details)
+        return Reason(ReasonCode.MISSED, text, details, f"{replay}, if it still makes sense.")
     tried = "after {retries} of {max_retries} attempts"
     if job.retries < job.max_retries:
         tried += ", since retrying does not help"
-    text = f"It was given up at {{since}} {tried}: {{reason}}. Fix the cause; then {replay}."
+    text = f"It was given up at {{since}} {tried}: {{reason}}."
     details |= {"retries": job.retries, "max_retries": job.max_retries}
-    return Reason(ReasonCode.DEAD, text, details)
+    return Reason(ReasonCode.DEAD, text, details, f"Fix the cause; then {replay}.")
 
 
 def _held(job: Job, now: datetime) -> Reason:
@@ -233,9 +240,10 @@ def _held(job: Job, now: datetime) -> Reason:
         text = (
             "Worker {worker} began to publish it at {began}, and its lease ran out at {lease_until}: nobody "
             "knows whether it was published. The next claim of any worker makes it a dead letter with an "
-            f"unknown outcome, which `assistly jobs resolve {job.id}` answers, or the check of its publisher."
+            "unknown outcome, which a person answers, or the check of its publisher."
         )
-        return Reason(ReasonCode.LEASE_OVER, text, details)
+        advice = f"A person answers with `assistly jobs resolve {job.id}`."
+        return Reason(ReasonCode.LEASE_OVER, text, details, advice)
     if is_over:
         text = (
             "Worker {worker} claimed it and did not begin to publish; its lease ran out at {lease_until}. "
@@ -264,9 +272,10 @@ def _waiting(storage: Storage, job: Job, now: datetime) -> list[Reason]:
     if is_due and job.max_lateness is not None and job.max_lateness < now - job.scheduled_at:
         text = (
             "It is more than {allowed} late, which is as late as it may be: the next claim makes it a dead "
-            f"letter (missed). `assistly jobs move {job.id} +1m` gives it another time."
+            "letter (missed)."
         )
-        return [Reason(ReasonCode.LATE, text, {"allowed": span(job.max_lateness, exact=True)})]
+        advice = f"`assistly jobs move {job.id} +1m` gives it another time."
+        return [Reason(ReasonCode.LATE, text, {"allowed": span(job.max_lateness, exact=True)}, advice)]
     if is_due:
         details = {"due_at": job.due_at, "late": span(now - job.due_at)}
         reasons.append(Reason(ReasonCode.DUE, "It has been due for {late}, since {due_at}.", details))
@@ -306,14 +315,15 @@ def _paused(platform: Platform) -> Reason:
     text += " by {by}" if platform.by is not None else ""
     text += " until somebody resumes it" if platform.paused_until is None else " until {until}"
     text += ": {reason}" if platform.reason else ""
-    text += ". `assistly platforms resume {platform}` ends the pause."
+    text += "."
     details = {
         "platform": platform.name,
         "until": platform.paused_until,
         "by": platform.by,
         "reason": platform.reason,
     }
-    return Reason(ReasonCode.PAUSED, text, details)
+    advice = "`assistly platforms resume {platform}` ends the pause."
+    return Reason(ReasonCode.PAUSED, text, details, advice)
 
 
 def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetime) -> list[Reason]:
@@ -330,26 +340,24 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
         }
         text = (
             "The budget of {platform} is used up: all workers together publish {count} in {per} there, and "
-            "the next is free in {left}. `assistly platforms limit {platform} COUNT --per DURATION` changes "
-            "the limit."
+            "the next is free in {left}."
         )
-        reasons.append(Reason(ReasonCode.BUDGET, text, details))
+        advice = "`assistly platforms limit {platform} COUNT --per DURATION` changes the limit."
+        reasons.append(Reason(ReasonCode.BUDGET, text, details, advice))
     if now - job.due_at >= GRACE and not workers_seen(storage, {job.platform: job.id}, now=now):
-        text = (
-            "No worker was seen on {platform} in the last {seen}: is one running that publishes to "
-            "{platform}? (`assistly worker`)"
-        )
+        text = "No worker was seen on {platform} in the last {seen}: does one run that publishes there?"
         details = {"platform": job.platform, "seen": span(SEEN)}
-        reasons.append(Reason(ReasonCode.NO_WORKER, text, details))
+        reasons.append(Reason(ReasonCode.NO_WORKER, text, details, "(`assistly worker`)"))
     ahead = _ahead(storage, job, now)
     if ahead.count:
         more = "" if ahead.exact else "+"
         details = {"ahead": ahead.count, "of_platform": ahead.of_platform, "platform": job.platform}
         text = (
             f"Due jobs that workers claim before it: {{ahead:,}}{more}; of these on {{platform}}: "
-            f"{{of_platform:,}}{more}. If they do not become fewer, start another worker (`assistly worker`)."
+            f"{{of_platform:,}}{more}."
         )
-        reasons.append(Reason(ReasonCode.BEHIND, text, details))
+        advice = "If they do not become fewer, start another worker (`assistly worker`)."
+        reasons.append(Reason(ReasonCode.BEHIND, text, details, advice))
     if not reasons:
         reasons.append(Reason(ReasonCode.NOTHING, "Nothing holds it back: a worker claims it next."))
     return reasons

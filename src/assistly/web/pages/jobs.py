@@ -57,7 +57,7 @@ def show(page: WebPage) -> Response:
     """Show the story of a job."""
     id = page.request.path_params["id"]
     found = story(page.storage, id)
-    reasons = [(reason.code, reason.text(page.time)) for reason in found.reasons]
+    reasons = [(reason.code, reason.text(page.time, advice=False)) for reason in found.reasons]
     status = 200 if found.job is not None else 404
     return page.show(
         "job.html", status=status, id=id, job=found.job, reasons=reasons, events=found.events, story=found
