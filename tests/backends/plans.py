@@ -165,11 +165,14 @@ class SqliteWatch(Watch):
 
 def full_scans(lines: Sequence[str]) -> tuple[str, ...]:
     """Of `EXPLAIN QUERY PLAN`: those that read a table from one end to the other."""
+    # What is made within the statement has a line of its own that says how.
+    made = {line.partition(" ")[2] for line in lines if line.startswith(("CO-ROUTINE ", "MATERIALIZE "))}
     return tuple(
         line
         for line in lines
         if line.startswith("SCAN ")
         and "INDEX" not in line
+        and line.partition(" ")[2] not in made
         and line.split()[1] not in {"json_each", "CONSTANT", *SMALL}
     )
 

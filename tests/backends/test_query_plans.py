@@ -32,7 +32,7 @@ from assistly.storage.engine.values import KeyClaim
 from assistly.storage.engines.sqlite.driver import sqlite3
 from assistly.storage.pruning import _LARGEST_BATCH as LARGEST_BATCH
 from assistly.storage.validation import canonical
-from backends.plans import NOW, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
+from backends.plans import NOW, ROWS, PostgresWatch, Seen, SqliteWatch, Watch, fill_postgres, fill_sqlite
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -285,6 +285,25 @@ def test_a_claim_beside_fifty_pauses(place: tuple[Storage, Watch]) -> None:
     with watch.watching() as seen:
         assert storage.queue.wait(0, platforms=["paused 0"]) is False
     refuse([entry for entry in seen if entry.scans])
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_counting_ends_at_its_limit(place: tuple[Storage, Watch], limit: int) -> None:
+    """Of held jobs, which are few, and of the newest dead letters all are read."""
+    storage, watch = place
+    edges = [NOW + n * DAY for n in range(-15, 16)]
+    with watch.watching() as seen:
+        depths = storage.queue.depths(limit=limit)
+        counts = storage.queue.timeline(edges, limit=limit)
+    assert sum(depth.count for depth in depths) == 5 * limit
+    assert {count.start for count in counts} >= {*edges[:-1]}
+    refuse([entry for entry in seen if entry.scans])
+    of_depths, *of_timeline = seen
+    held = 2 * ROWS // 100
+    dead = 5 * ROWS // 100
+    refuse([of_depths] if of_depths.work > watch.most_work_of_a_row * (held + 10 * limit) else [])
+    work = sum(entry.work for entry in of_timeline)
+    refuse(of_timeline if work > watch.most_work_of_a_row * (dead + 4 * limit * len(edges)) else [])
 
 
 def test_other_statements_use_an_index(place: tuple[Storage, Watch]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from assistly.storage import ConfigurationError, SqliteBackend, Storage
+from assistly.storage import ConfigurationError, NewJob, Posted, SqliteBackend, Storage
 from assistly.storage.engine.base import POLL_SECONDS, BackendBase, LockStoreBase, jobs, records
 from assistly.storage.engines.memory import MemoryBackend
 from assistly.storage.testing.fixtures import MINUTE, START, TICK
@@ -51,3 +51,64 @@ def test_an_engine_whose_rows_do_not_move_says_that_it_lists_no_locks() -> None:
     backend = NaiveEngine()
     with pytest.raises(ConfigurationError, match="NaiveEngine cannot list its locks"):
         LockStoreBase.list(backend.lock, now=START)  # type: ignore[arg-type]
+
+
+class _WithoutCounts:
+    """A store of jobs that has no optional members."""
+
+    def __init__(self, jobs: Any) -> None:
+        self._jobs = jobs
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("depths", "timeline"):
+            raise AttributeError(name)
+        return getattr(self._jobs, name)
+
+
+def _filled(storage: Storage) -> None:
+    for status in ("posted", "dead", "held", "waiting"):
+        storage.queue.schedule_many(NewJob(f"x{n % 3}", "a", START - n * MINUTE) for n in range(12))
+        jobs = [] if status == "waiting" else storage.queue.claim_due(worker_id="w")
+        if status == "posted":
+            storage.queue.settle(map(Posted, jobs))
+        elif status == "dead":
+            for job in jobs:
+                storage.queue.mark_failed(job, "refused", retryable=False)
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+def test_an_engine_without_counts_gets_those_that_are_derived(tmp_path: Path, engine: str) -> None:
+    backend: BackendBase = MemoryBackend() if engine == "memory" else SqliteBackend(tmp_path / "counts.db")
+    edges = [START + n * 5 * MINUTE for n in range(-3, 2)]
+    with closing(backend):
+        storage = Storage(backend, clock=lambda: START, auto_prune=False)
+        _filled(storage)
+        expected = [
+            (storage.queue.depths(limit=limit), storage.queue.timeline(edges, limit=limit))
+            for limit in (12, 100)
+        ]
+        backend.jobs = _WithoutCounts(backend.jobs)  # type: ignore[assignment]
+        found = [
+            (storage.queue.depths(limit=limit), storage.queue.timeline(edges, limit=limit))
+            for limit in (12, 100)
+        ]
+        assert found == expected
+        assert sum(depth.count for depth in found[0][0]) == 48
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+def test_of_many_dead_letters_the_timeline_has_the_newest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str
+) -> None:
+    for module in ("engine.counting", "engine.keyvalue.counts"):
+        monkeypatch.setattr(f"assistly.storage.{module}.DEAD_LETTERS", 10)
+    backend: BackendBase = MemoryBackend() if engine == "memory" else SqliteBackend(tmp_path / "counts.db")
+    with closing(backend):
+        storage = Storage(backend, clock=lambda: START, auto_prune=False)
+        _filled(storage)
+        if engine == "sqlite":
+            backend.jobs = _WithoutCounts(backend.jobs)  # type: ignore[assignment]
+        found = storage.queue.timeline([START, START + MINUTE])
+        dead = [count for count in found if count.status == "dead_letter"]
+        assert (sum(count.count for count in dead), {count.exact for count in dead}) == (10, {False})
+        assert all(count.exact for count in found if count not in dead)

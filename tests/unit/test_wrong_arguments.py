@@ -244,6 +244,7 @@ def good_arguments(storage: Storage) -> dict[str, Any]:
         "job": storage.queue.claim_due(worker_id="w")[0],
         "error": "oops",
         "until": NOW,
+        "edges": [NOW, NOW + timedelta(hours=1)],
         "outcomes": [],
         "timeout": 0,
         "user_id": "u",

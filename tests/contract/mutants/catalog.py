@@ -13,7 +13,7 @@ from typing import Any
 
 from assistly.storage import transitions
 from assistly.storage.engine import PAUSES, Document, JsonText, Settlement
-from assistly.storage.records import Approval, Job, JobStatus
+from assistly.storage.records import Approval, Job, JobStatus, QueueDepth, TimelineCount
 
 from .engine import NaiveBackend, NaiveDatabase, NaiveTables
 from .queue import NaiveJobs
@@ -282,6 +282,43 @@ class UntilIsNotIncluded(NaiveEngine):
     class jobs_type(NaiveJobs):  # noqa: N801
         def waiting(self, *, until: datetime | None, **options: Any) -> Sequence[Job]:
             return super().waiting(until=until and until - TICK, **options)
+
+
+class DueNowIsNotDueInDepths(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def depths(self, *, limit: int, now: datetime) -> Sequence[QueueDepth]:
+            return super().depths(limit=limit, now=now - TICK)
+
+
+class DepthsEndBehindTheLimit(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def depths(self, *, limit: int, now: datetime) -> Sequence[QueueDepth]:
+            return super().depths(limit=limit + 1, now=now)
+
+
+class DepthsAreAlwaysExact(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def depths(self, *, limit: int, now: datetime) -> Sequence[QueueDepth]:
+            return [replace(depth, exact=True) for depth in super().depths(limit=limit, now=now)]
+
+
+class TimelineIncludesItsEnd(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def timeline(self, edges: Sequence[datetime], *, limit: int) -> Sequence[TimelineCount]:
+            return super().timeline([*edges[:-1], edges[-1] + TICK], limit=limit)
+
+
+class TimelineIsAlwaysExact(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def timeline(self, edges: Sequence[datetime], *, limit: int) -> Sequence[TimelineCount]:
+            return [replace(count, exact=True) for count in super().timeline(edges, limit=limit)]
+
+
+class TimelineForgetsRetries(NaiveEngine):
+    class jobs_type(NaiveJobs):  # noqa: N801
+        def timeline(self, edges: Sequence[datetime], *, limit: int) -> Sequence[TimelineCount]:
+            found = super().timeline(edges, limit=limit)
+            return [count for count in found if count.status is not JobStatus.RETRYING]
 
 
 class SumsWrapAt64Bits(NaiveEngine):

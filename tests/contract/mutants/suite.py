@@ -37,9 +37,11 @@ from assistly.storage.testing.queue_claiming_contract import (
     QueueLeasesContract,
 )
 from assistly.storage.testing.queue_contract import QueueReadingContract
+from assistly.storage.testing.queue_depths_contract import QueueDepthsContract
 from assistly.storage.testing.queue_gaps_contract import QueueGapsContract
 from assistly.storage.testing.queue_lateness_contract import QueueLatenessContract
 from assistly.storage.testing.queue_rescue_contract import QueueDeadLettersContract, QueueRescueContract
+from assistly.storage.testing.queue_timeline_contract import QueueTimelineContract
 from assistly.storage.testing.queue_upcoming_contract import (
     QueueUpcomingContract,
     QueueWaitingForPlatformsContract,
@@ -88,6 +90,12 @@ CONCERNED: dict[type[NaiveEngine], type[Contract]] = {
     catalog.WaitReturnsAtOnce: QueueWaitingForPlatformsContract,
     catalog.PagesOfWaitingJobsByTime: QueueUpcomingContract,
     catalog.UntilIsNotIncluded: QueueUpcomingContract,
+    catalog.DueNowIsNotDueInDepths: QueueDepthsContract,
+    catalog.DepthsEndBehindTheLimit: QueueDepthsContract,
+    catalog.DepthsAreAlwaysExact: QueueDepthsContract,
+    catalog.TimelineIncludesItsEnd: QueueTimelineContract,
+    catalog.TimelineIsAlwaysExact: QueueTimelineContract,
+    catalog.TimelineForgetsRetries: QueueTimelineContract,
     catalog.SumsWrapAt64Bits: MetricsContract,
     catalog.KeepsTheLastLatency: LatencyContract,
     catalog.RescuesWithoutTheLease: QueueRescueContract,

@@ -7,7 +7,7 @@ life must fit into a few dozen steps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,7 +28,7 @@ from .machine_sides import (
     picks,
     values,
 )
-from .model_queue import is_unknown
+from .model_counts import is_unknown
 
 GAP = 10 * MINUTE
 NO_JOB = 2**40
@@ -129,6 +129,19 @@ def ended(queue: Any, outcome: Outcome) -> Any:
             return queue.release(job)
         case Unknown(job, error):
             return queue.mark_unknown(job, error)
+
+
+def _counted(counts: Sequence[Any]) -> list[Any]:
+    """Which posted jobs an engine counts, if it does not count all of them, is for it to choose."""
+    posted: dict[datetime | None, int] = {}
+    others: list[Any] = []
+    for count in counts:
+        if count.status == JobStatus.POSTED and not count.exact:
+            start = getattr(count, "start", None)
+            posted[start] = posted.get(start, 0) + count.count
+        else:
+            others.append(count)
+    return [others, [*posted.items()]]
 
 
 def _pages_of_two(queue: Any) -> Iterator[Any]:
@@ -387,9 +400,14 @@ class QueueMachine(LockstepMachine):
                 api.queue.list(status=status, after=start, limit=limit),
                 api.queue.dead_letters(platform=platform, after=start, limit=limit),
                 api.queue.find_conflict(platform, self.at(offset), gap),
+                _counted(api.queue.depths(limit=limit)),
+                _counted(api.queue.timeline(self._edges(), limit=limit)),
             )
 
         self.ask(answers)
+
+    def _edges(self) -> list[datetime]:
+        return [self.clock() + offset for offset in (-DAY, -RETRY, NONE, TICK, RETRY, DAY)]
 
     @invariant()
     def queues_agree(self) -> None:

@@ -19,7 +19,7 @@ from ..retry import RetryPolicy
 from ..storage import Storage
 from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK, FakeClock, empty, fresh_name, open_for_test
 from .model import EPOCH, Model, ModelRetention
-from .model_queue import is_missed, is_unknown
+from .model_counts import is_missed, is_unknown
 from .model_state import ModelTables
 
 RETRY = 3 * MINUTE

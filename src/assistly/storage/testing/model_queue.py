@@ -30,28 +30,16 @@ from ..records import (
     Snoozed,
     Unknown,
 )
+from .model_counts import WAITING, ModelCounts, is_missed, is_unknown
 from .model_state import ModelState, canonical, copied
 
-WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 ACTIVE = (*WAITING, JobStatus.PROCESSING)
 SWEEP = 100
 
 
-def is_unknown(job: Job) -> bool:
-    """What `Job.outcome_unknown` should say."""
-    return job.status == "dead_letter" and bool(job.publish_started_at)
-
-
-def is_missed(job: Job) -> bool:
-    """What `Job.missed` should say. A worker may report an error that begins with the same word."""
-    reported = job.attempts and job.attempts[-1].error == (job.dead_letter_reason or "")[:4096]
-    is_late = job.status == "dead_letter" and (job.dead_letter_reason or "").startswith("missed: ")
-    return is_late and not reported and not is_unknown(job)
-
-
-class ModelQueue:
+class ModelQueue(ModelCounts):
     def __init__(self, state: ModelState, *, max_retries: int, retry_delay: timedelta) -> None:
-        self._state = state
+        super().__init__(state)
         self._max_retries = max_retries
         self._retry_delay = retry_delay
 

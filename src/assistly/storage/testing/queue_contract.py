@@ -61,6 +61,7 @@ from .queue_settling_contract import (
     QueueFailuresContract,
     QueueSettlingContract,
 )
+from .queue_timeline_contract import QueueTimelineContract
 from .queue_unknown_contract import QueueUnknownContract
 from .queue_upcoming_contract import QueueUpcomingContract, QueueWaitingForPlatformsContract
 
@@ -316,6 +317,7 @@ class QueueContract(
     QueueReplayChoicesContract,
     QueueReturningContract,
     QueueDepthsContract,
+    QueueTimelineContract,
     QueueUpcomingContract,
     QueueWaitingForPlatformsContract,
 ):
