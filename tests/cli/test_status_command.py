@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from assistly.storage import MemoryBackend, Storage, open_storage
+from assistly.storage import Job, MemoryBackend, NewJob, Storage, open_storage
 from assistly.storage.engine import LockStoreBase
+from assistly.storage.stores.queue import Queue
 from assistly.storage.testing.fixtures import START, FakeClock
 from assistly.views import status as view
 from assistly.views.metrics import collect
@@ -142,6 +144,72 @@ def test_what_is_large_is_counted_up_to_a_limit(monkeypatch: pytest.MonkeyPatch)
     assert (found.counts["cancelled"].count, found.counts["cancelled"].exact) == (0, True)
     (platform,) = found.platforms
     assert (platform.due.count, platform.due.exact) == (3, False)
+
+
+def test_all_due_jobs_were_counted_if_one_was_that_is_not_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "COUNT_LIMIT", 3)
+    with Storage(MemoryBackend(), auto_prune=False) as storage:
+        for minutes in (-2, -1, 5, 6):
+            storage.queue.schedule("x", "a", START + minutes * MINUTE)
+        (platform,) = view.status(storage, now=START).platforms
+        assert (platform.counts["scheduled"].exact, platform.due.count, platform.due.exact) == (
+            *(False, 2),
+            True,
+        )
+        (platform,) = view.status(storage, now=START + 5 * MINUTE).platforms
+        assert (platform.due.count, platform.due.exact) == (3, False)
+
+
+@pytest.mark.parametrize(("looked_at", "shown"), [(1000, "xxyz"), (14, "xx")])
+def test_unknown_outcomes_are_shown_though_many_dead_letters_come_first(
+    monkeypatch: pytest.MonkeyPatch, looked_at: int, shown: str
+) -> None:
+    monkeypatch.setattr(view, "_DEAD_LETTERS", looked_at)
+    monkeypatch.setattr(view, "_LETTERS_AT_ONCE", 4)
+    with Storage(MemoryBackend(), clock=FakeClock(START), auto_prune=False) as storage:
+        storage.queue.schedule_many(NewJob("a", "refused") for _ in range(30))
+        storage.queue.schedule_many(NewJob("x", "x") for _ in range(14))
+        storage.queue.schedule_many(NewJob(name, "x") for name in "zy")
+        jobs = storage.queue.claim_due(worker_id="w")
+        lost = {jobs[30].id, *(job.id for job in jobs[-3:])}
+        for job in jobs:
+            if job.id in lost:
+                storage.queue.mark_unknown(storage.queue.begin_publish(job), "no answer")
+            else:
+                storage.queue.mark_failed(job, "refused", retryable=False)
+        found = view.status(storage, now=START)
+    assert found.unknown_count == view.JobCount(4)
+    assert sorted(job.platform for job in found.unknown) == [*shown]
+    assert [job.id for job in found.unknown] == sorted(job.id for job in found.unknown)
+    assert {job.id for job in found.unknown} <= lost
+
+
+def test_few_jobs_are_read_of_many_platforms_without_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"platform {n:02}" for n in range(40)]
+    with Storage(MemoryBackend(), clock=FakeClock(START), auto_prune=False) as storage:
+        for place, name in enumerate(names):
+            storage.queue.schedule(name, "a", START - 60 * MINUTE)
+            if place % 2:
+                storage.queue.schedule_many(NewJob("later", "a", START + 60 * MINUTE) for _ in range(300))
+        read: list[int] = []
+        for method in ("list", "upcoming"):
+            _count_jobs(monkeypatch, storage.queue, method, read)
+        found = view.status(storage, now=START)
+        assert found.without_worker == names
+        assert sum(read) < 1500
+        storage.queue.mark_posted(storage.queue.claim_due(worker_id="w", limit=1)[0])
+        assert view.status(storage, now=START).without_worker == names[1:]
+
+
+def _count_jobs(monkeypatch: pytest.MonkeyPatch, queue: Queue, method: str, read: list[int]) -> None:
+    original = getattr(queue, method)
+
+    def counted(**options: Any) -> list[Job]:
+        jobs: list[Job] = original(**options)
+        read.append(len(jobs))
+        return jobs
+
+    monkeypatch.setattr(queue, method, counted)
 
 
 def test_the_command(run: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:

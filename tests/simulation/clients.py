@@ -332,6 +332,8 @@ class Client:
                 lambda api: api.queue.get(id),
                 lambda api: api.queue.list(status=status, platform=platform, after=id - 2, limit=limit),
                 lambda api: api.queue.counts(),
+                lambda api: api.queue.depths(),
+                lambda api: api.queue.timeline([at - GAP, at, at + GAP]),
                 lambda api: api.queue.next_due_at(),
                 lambda api: api.queue.upcoming(until=until, platform=platform, after=last, limit=limit),
                 lambda api: api.queue.dead_letters(platform=platform, limit=limit),

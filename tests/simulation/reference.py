@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from assistly.storage.engine.values import Document, IdempotencyRow, JobDraft, KeyClaim, LockRow, Settlement
 from assistly.storage.records import (
@@ -27,12 +28,20 @@ from assistly.storage.records import (
     Snapshot,
     WorkerLock,
 )
+from assistly.storage.testing.model_counts import ModelCounts
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 ACTIVE = (*WAITING, JobStatus.PROCESSING)
 LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def _in_any_order(answer: Sequence[Any], expected: Sequence[Any]) -> Sequence[Any]:
+    """The answer if it has what is expected, and nothing else."""
+    rows = [*expected]
+    fits = len(answer) == len(rows) and all(row in rows for row in answer)
+    return [*answer] if fits else rows
 
 
 class Tables:
@@ -212,6 +221,15 @@ class Reference:
             if posted or job.status is not JobStatus.POSTED:
                 counts[job.status] = counts.get(job.status, 0) + 1
         return counts
+
+    def jobs_depths(self, answer: Any, *, limit: int, now: datetime) -> Any:
+        return _in_any_order(answer, self._counts(now).depths(limit=limit))
+
+    def jobs_timeline(self, answer: Any, edges: Sequence[datetime], *, limit: int) -> Any:
+        return _in_any_order(answer, self._counts(LAST).timeline(edges, limit=limit))
+
+    def _counts(self, now: datetime) -> ModelCounts:
+        return ModelCounts(cast("Any", SimpleNamespace(tables=self.tables, now=lambda: now)))
 
     def jobs_remove(self, answer: Any, id: int) -> bool:
         return self.tables.jobs.pop(id, None) is not None
