@@ -87,7 +87,7 @@ def test_an_engine_without_counts_gets_those_that_are_derived(tmp_path: Path, en
             (storage.queue.depths(limit=limit), storage.queue.timeline(edges, limit=limit))
             for limit in (12, 100)
         ]
-        backend.jobs = _WithoutCounts(backend.jobs)  # type: ignore[assignment]
+        backend.jobs = _WithoutCounts(backend.jobs)
         found = [
             (storage.queue.depths(limit=limit), storage.queue.timeline(edges, limit=limit))
             for limit in (12, 100)
@@ -107,7 +107,7 @@ def test_of_many_dead_letters_the_timeline_has_the_newest(
         storage = Storage(backend, clock=lambda: START, auto_prune=False)
         _filled(storage)
         if engine == "sqlite":
-            backend.jobs = _WithoutCounts(backend.jobs)  # type: ignore[assignment]
+            backend.jobs = _WithoutCounts(backend.jobs)
         found = storage.queue.timeline([START, START + MINUTE])
         dead = [count for count in found if count.status == "dead_letter"]
         assert (sum(count.count for count in dead), {count.exact for count in dead}) == (10, {False})
