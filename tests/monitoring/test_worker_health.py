@@ -68,11 +68,16 @@ def test_a_worker_that_runs_is_ready_until_it_is_told_to_stop(worker: Worker) ->
     assert worker.health.alive
 
 
-def test_an_idle_worker_is_alive_for_ever(worker: Worker, runtime: SkippingRuntime) -> None:
+def test_an_idle_worker_is_alive_for_ever_and_its_storage_answers(
+    worker: Worker, runtime: SkippingRuntime
+) -> None:
+    assert worker.numbers.last_claim_age is None
     with running(worker):
         until(lambda: worker.numbers.last_claim_age is not None)
         runtime.ahead += HOURS
         assert worker.health.alive
+        until(lambda: (worker.numbers.last_claim_age or timedelta.max) < timedelta(seconds=PATIENCE))
+    assert worker.numbers.last_claim_age is None
 
 
 def test_a_worker_whose_publishers_take_hours_is_alive(
@@ -139,7 +144,7 @@ def test_a_storage_that_is_away_makes_it_not_ready(
 def test_outcomes_that_cannot_be_stored_for_hours_are_no_reason_to_restart(
     storage: Storage, worker: Worker, runtime: SkippingRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts = []
+    attempts: list[int] = []
 
     def away(_: object) -> None:
         attempts.append(0)
@@ -149,9 +154,9 @@ def test_outcomes_that_cannot_be_stored_for_hours_are_no_reason_to_restart(
     storage.queue.schedule("x", "hello")
     with running(worker):
         for _ in range(3):
-            before = len(attempts)
+            attempts.clear()
             runtime.ahead += HOURS
-            until(lambda before=before: len(attempts) > before)
+            until(lambda: attempts)
             until(lambda: worker.health.alive)
         monkeypatch.undo()
         until(lambda: worker.counts.get("posted") == 1)
