@@ -47,7 +47,7 @@ def log_as_json() -> None:
 
 
 def _renamed(_: object, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Call the message `message`. To structlog it is the event, which here is the name of what has happened."""
+    """Call the message `message`: structlog calls it the event, and here that is what has happened."""
     fields["message"], fields["event"] = fields["event"], None
     return fields
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from assistly.storage import PoolConnections
-    from assistly.worker import WorkerNumbers
+    from assistly.worker import PublishDurations, WorkerNumbers
 
     from .metrics import StorageMetrics
     from .process import ProcessMetrics
@@ -115,10 +115,7 @@ class _OfProcess(_Collected):
             labels = (one.platform, one.outcome.replace(" ", "_"))
             jobs.add_metric(labels, one.count)
             if one.durations is not None:
-                buckets = [
-                    ("+Inf" if bound == inf else str(bound), count) for bound, count in one.durations.buckets
-                ]
-                durations.add_metric(labels, buckets, one.durations.seconds)
+                durations.add_metric(labels, _buckets(one.durations), one.durations.seconds)
         yield jobs
         yield durations
         yield CounterMetricFamily(
@@ -138,6 +135,10 @@ class _OfProcess(_Collected):
                 "When a claim last succeeded, or the storage last said that nothing is due.",
                 (self._now - found.last_claim_age).timestamp(),
             )
+
+
+def _buckets(durations: PublishDurations) -> list[tuple[str, int]]:
+    return [("+Inf" if bound == inf else str(bound), count) for bound, count in durations.buckets]
 
 
 class _OfStorage(_Collected):
