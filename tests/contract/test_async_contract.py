@@ -16,6 +16,7 @@ import pytest
 from assistly.storage import (
     AsyncStorage,
     MemoryBackend,
+    PoolConnections,
     PostgresBackend,
     SqliteBackend,
     Storage,
@@ -160,6 +161,10 @@ class DrivenStorage(Storage):
 
     def sizes(self) -> dict[str, int]:
         found: dict[str, int] = self._loop.run(self._async.sizes)
+        return found
+
+    def connections(self) -> PoolConnections | None:
+        found: PoolConnections | None = self._loop.run(self._async.connections)
         return found
 
     def ping(self) -> float:

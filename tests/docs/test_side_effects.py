@@ -9,13 +9,15 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psycopg
 import pytest
 
+from assistly.monitoring import serve
 from assistly.storage import AsyncStorage, Job, PostgresBackend, Storage
 from assistly.worker import AsyncWorker, Publication, StillUnknown, Worker
-from waiting import until
+from waiting import PATIENCE, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "side-effects.md"
 
@@ -79,6 +81,9 @@ def use_everything(backend: Callable[[], PostgresBackend]) -> None:
     until(lambda: worker.counts.get("posted") == 1)
     worker.stop()
     running.join()
+    with serve(storage, 0) as server:
+        for path in ("/metrics", "/healthz"):
+            urlopen(f"http://{server.address}{path}", timeout=PATIENCE).close()
     storage.close()
     asyncio.run(use_async(Storage(backend())))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .listening import Listen, listening
 from .opening import opened
 from .options import Json
 from .output import Output, count_text, is_terminal, one_line, printable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def metrics(
+    context: typer.Context,
     json: Json = False,
     prometheus: Annotated[
         bool,
@@ -26,15 +28,20 @@ def metrics(
             "--prometheus", help="Print the text format of Prometheus (extra: assistly[prometheus])."
         ),
     ] = False,
+    listen: Listen = None,
 ) -> None:
     """Show the queue by status and platform, and the counters and latency of the application.
 
-    Posted and cancelled jobs are not counted. "10,000+" means that counting stopped there.
+    Posted and cancelled jobs are not counted. "10,000+" means that counting stopped there. With --listen it
+    answers over HTTP until Ctrl-C or SIGTERM, and prints nothing.
     """
     from assistly.views.metrics import collect
 
-    if json and prometheus:
-        raise typer.BadParameter("give --json or --prometheus, not both")
+    if json + prometheus + (listen is not None) > 1:
+        raise typer.BadParameter("give one of --json, --prometheus and --listen")
+    if listen is not None:
+        _serve(listen, owns_process=context.obj is True)
+        return
     exposition = _load_exposition() if prometheus else None
     out = Output(json=json)
     with opened(out) as storage:
@@ -46,6 +53,32 @@ def metrics(
         out.document(found)
     else:
         _print(out, found)
+
+
+def _serve(address: str, *, owns_process: bool) -> None:
+    """Answer on the address until a signal."""
+    import threading
+
+    from assistly.worker.signals import SIGNAL_SECONDS, stop_on_signals
+
+    stopped = threading.Event()
+    is_serving = False
+
+    def stop() -> None:
+        stopped.set()
+        if not is_serving:
+            raise SystemExit(0)
+
+    with stop_on_signals(stop, pass_on=False, restore=not owns_process):
+        monitor, server = listening(address)
+        with server:
+            out = Output()
+            out.remark(f"http://{server.address} answers /healthz and /metrics")
+            with opened(out) as storage:
+                monitor.attach(storage)
+                is_serving = True
+                while not stopped.wait(SIGNAL_SECONDS):  # another thread's signal does not wake this one
+                    pass
 
 
 def _load_exposition() -> Callable[[StorageMetrics], str]:

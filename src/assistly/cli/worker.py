@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .ending import ProcessEnd
+from .listening import Listen, listening
+from .logs import LogFormat, log_as_json
 from .opening import place_variables, storage_place
 from .output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from assistly.monitoring.monitor import Monitor
     from assistly.storage import Storage
     from assistly.storage.retry import RetryPolicy
     from assistly.storage.settings import StorageSettings
     from assistly.worker import Publisher, Worker
     from assistly.worker.options import WorkerOptions
+
+logger = logging.getLogger("assistly.worker")
 
 
 def worker(
@@ -87,6 +93,10 @@ def worker(
         ),
     ] = None,
     drain: Annotated[bool, typer.Option("--drain", help="Publish what is due now, then end.")] = False,
+    listen: Listen = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Text, or a JSON object on each line (extra: assistly[log]).")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Publish due jobs, until SIGTERM or SIGINT.
 
@@ -96,7 +106,8 @@ def worker(
     """
     from assistly.worker.signals import stop_on_signals
 
-    _log_to_stderr()
+    log_as_json() if log_format is LogFormat.JSON else _log_to_stderr()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     owns_process = context.obj is True
     end = ProcessEnd(grace)
     stop = _Stop(end)
@@ -119,7 +130,13 @@ def worker(
         for platform in options["platform_concurrency"] or {}:
             if platform not in publishers:
                 raise typer.BadParameter(f"--limit names {platform!r}, which no --publish has")
-        _run(publishers, options, end, stop, exponential=exponential, drain=drain)
+        monitor, server = listening(listen) if listen is not None else (None, None)
+        try:
+            remark = logger.info if log_format is LogFormat.JSON else Output().remark
+            _run(publishers, options, end, stop, monitor, remark, exponential=exponential, drain=drain)
+        finally:
+            if server is not None and not owns_process:  # otherwise it answers until the process ends
+                server.close()
 
 
 class _Stop:
@@ -141,6 +158,8 @@ def _run(
     options: WorkerOptions,
     end: ProcessEnd,
     stop: _Stop,
+    monitor: Monitor | None,
+    remark: Callable[[str], None],
     *,
     exponential: bool,
     drain: bool,
@@ -151,9 +170,11 @@ def _run(
     settings = load_settings()
     if exponential:
         options["retry"] = _exponential(settings)
-    storage = _reached(settings, end)
+    storage = _reached(settings, end, remark)
     try:
         worker = stop.worker = Worker(storage, publishers, **options)
+        if monitor is not None:
+            monitor.attach(storage, worker)
         if drain:
             worker.run_until_idle()
         else:
@@ -165,15 +186,13 @@ def _run(
         end.close(storage.close)
 
 
-def _reached(settings: StorageSettings, end: ProcessEnd) -> Storage:
+def _reached(settings: StorageSettings, end: ProcessEnd, remark: Callable[[str], None]) -> Storage:
     """Name the storage, open it and apply its migrations. A database that did not exist is warned of."""
-    import logging
-
     from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.errors import MigrationError
 
     place = storage_place(settings)
-    Output().remark(f"storage: {place}")
+    remark(f"storage: {place}")
     if not settings.auto_migrate:
         return _pinged(settings, end)
     try:
@@ -181,7 +200,7 @@ def _reached(settings: StorageSettings, end: ProcessEnd) -> Storage:
     except MigrationError as error:
         storage = _pinged(settings, end)
         if isinstance(error, PendingMigrations) and error.is_new:
-            logging.getLogger("assistly.worker").warning(
+            logger.warning(
                 "this storage is new and empty: %s. If there are jobs already, they are elsewhere: see %s, "
                 "and the folder that this worker was started in",
                 place,
@@ -266,7 +285,4 @@ def _exponential(settings: StorageSettings) -> RetryPolicy:
 
 
 def _log_to_stderr() -> None:
-    import logging
-
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)

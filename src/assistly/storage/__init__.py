@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         NewJob,
         Outcome,
         Platform,
+        PoolConnections,
         Posted,
         Prunable,
         PrunableCount,
@@ -110,6 +111,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "Platform",
+    "PoolConnections",
     "Posted",
     "PostgresBackend",
     "Prunable",
@@ -158,9 +160,9 @@ _MODULES = {
     "factory": "open_storage",
     "mirroring": "mirror",
     "records": "Approval Attempt Claimed ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job "
-    "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform Posted Prunable PrunableCount "
-    "PruneReport QueueDepth Released Schedule Session Settled Snapshot Snoozed TimelineCount Unknown "
-    "WorkerLock",
+    "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform PoolConnections Posted Prunable "
+    "PrunableCount PruneReport QueueDepth Released Schedule Session Settled Snapshot Snoozed TimelineCount "
+    "Unknown WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

@@ -360,6 +360,18 @@ class Snapshot:
 
 
 @record
+class PoolConnections:
+    """The connections of a storage's pool: how many are in use, open, and may be open (None: no limit).
+
+    Those that are just being opened count as in use.
+    """
+
+    in_use: int
+    open: int
+    most: int | None
+
+
+@record
 class PruneReport:
     """How many records of each kind a prune deleted.
 

@@ -12,7 +12,7 @@ from .clock import Clock, as_clock
 from .engine.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, StorageBackend
 from .errors import ConfigurationError, StorageClosed
 from .pruning import Pruner, prunable, prune
-from .records import Prunable, PruneReport
+from .records import PoolConnections, Prunable, PruneReport
 from .retention import RetentionPolicy
 from .retry import RetryPolicy
 from .stores.approvals import Approvals
@@ -187,6 +187,16 @@ class Storage:
         """
         sizes: Callable[[], dict[str, int]] = getattr(self._context.backend, "sizes", dict)
         return sizes()
+
+    def connections(self) -> PoolConnections | None:
+        """Return how many connections of the pool are in use, open and allowed. It asks the engine nothing.
+
+        None on engines without a pool, and inside a transaction: it is the optional member `connections`.
+        """
+        connections: Callable[[], PoolConnections | None] = getattr(
+            self._context.backend, "connections", _nothing
+        )
+        return connections()
 
     def ping(self) -> float:
         """Make one round trip to the engine and return its duration in seconds.

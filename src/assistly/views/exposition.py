@@ -1,40 +1,149 @@
-"""The numbers of a storage in the text format of Prometheus. It needs the extra `prometheus`."""
+"""The numbers of a storage and of a process in the formats of Prometheus. It needs the extra `prometheus`."""
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    SummaryMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
 
 from .metrics import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from prometheus_client import Metric
 
+    from assistly.storage import PoolConnections
+    from assistly.worker import PublishDurations, WorkerNumbers
+
     from .metrics import StorageMetrics
+    from .process import ProcessMetrics
 
 _SECOND_MS = 1000
 
 
 def exposition(metrics: StorageMetrics) -> str:
-    """Return the numbers in the text format."""
+    """Return the numbers of a storage in the text format."""
     registry = CollectorRegistry()
-    registry.register(_Collected(metrics))
+    registry.register(_OfStorage(metrics))
     return generate_latest(registry).decode()
+
+
+def scrape(
+    process: ProcessMetrics, metrics: StorageMetrics | None, *, now: datetime, accept: str
+) -> tuple[bytes, str]:
+    """Return the numbers in the format that the header Accept asks for, and the media type of that.
+
+    `metrics` is None if the storage did not answer. `now` is the time of this machine.
+    """
+    registry = CollectorRegistry()
+    registry.register(_OfProcess(process, now, is_up=metrics is not None))
+    if metrics is not None:
+        registry.register(_OfStorage(metrics))
+    ProcessCollector(registry=registry)
+    encode, media_type = choose_encoder(accept)
+    return encode(registry), media_type
 
 
 class _Collected:
     """A collector of numbers that were read before."""
 
-    def __init__(self, metrics: StorageMetrics) -> None:
-        self._metrics = metrics
-
     def describe(self) -> list[Metric]:
         """Nothing: the registry shall not collect to learn the names."""
         return []
+
+
+class _OfProcess(_Collected):
+    def __init__(self, metrics: ProcessMetrics, now: datetime, *, is_up: bool) -> None:
+        self._metrics = metrics
+        self._now = now
+        self._is_up = is_up
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families."""
+        found = self._metrics
+        yield InfoMetricFamily(
+            "assistly_build",
+            "The version of this package, and the engine of the storage.",
+            value={"version": found.version, "engine": found.engine},
+        )
+        yield GaugeMetricFamily(
+            "assistly_up",
+            "1 if the storage has answered in time; if 0, there are only the numbers of the process.",
+            self._is_up,
+        )
+        if found.connections is not None:
+            yield from self._pool(found.connections)
+        if found.worker is not None:
+            yield from self._worker(found.worker)
+
+    @staticmethod
+    def _pool(found: PoolConnections) -> Iterator[Metric]:
+        pool = GaugeMetricFamily(
+            "assistly_pool_connections", "The open connections of the pool, by state.", labels=("state",)
+        )
+        pool.add_metric(("in_use",), found.in_use)
+        pool.add_metric(("idle",), found.open - found.in_use)
+        yield pool
+        if found.most is not None:
+            yield GaugeMetricFamily(
+                "assistly_pool_connections_max", "The most connections of the pool.", found.most
+            )
+
+    def _worker(self, found: WorkerNumbers) -> Iterator[Metric]:
+        jobs = CounterMetricFamily(
+            "assistly_worker_jobs",
+            "Jobs of this worker that have ended, by outcome.",
+            labels=("platform", "outcome"),
+        )
+        durations = HistogramMetricFamily(
+            "assistly_publish_duration_seconds",
+            "How long publishers took, by the outcome of the job.",
+            labels=("platform", "outcome"),
+        )
+        for one in found.ended:
+            labels = (one.platform, one.outcome.replace(" ", "_"))
+            jobs.add_metric(labels, one.count)
+            if one.durations is not None:
+                durations.add_metric(labels, _buckets(one.durations), one.durations.seconds)
+        yield jobs
+        yield durations
+        yield CounterMetricFamily(
+            "assistly_worker_claims_lost",
+            "Jobs of this worker whose claim was lost before their outcome was stored.",
+            found.claims_lost,
+        )
+        yield GaugeMetricFamily(
+            "assistly_worker_jobs_in_progress", "Jobs that are claimed and not settled.", found.in_progress
+        )
+        yield GaugeMetricFamily(
+            "assistly_worker_concurrency", "The most jobs that it publishes at once.", found.concurrency
+        )
+        if found.last_claim_age is not None:
+            yield GaugeMetricFamily(
+                "assistly_worker_last_claim_timestamp_seconds",
+                "When a claim last succeeded, or the storage last said that nothing is due.",
+                (self._now - found.last_claim_age).timestamp(),
+            )
+
+
+def _buckets(durations: PublishDurations) -> list[tuple[str, int]]:
+    return [("+Inf" if bound == inf else str(bound), count) for bound, count in durations.buckets]
+
+
+class _OfStorage(_Collected):
+    def __init__(self, metrics: StorageMetrics) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""

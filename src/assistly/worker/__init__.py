@@ -11,7 +11,9 @@ from assistly.lazy import load_attribute
 
 if TYPE_CHECKING:
     from .aio import AsyncWorker
+    from .counts import JobsEnded, PublishDurations, WorkerNumbers
     from .events import EventKind, WorkerEvent
+    from .health import WorkerHealth
     from .options import WorkerOptions
     from .publication import Publication
     from .publisher import (
@@ -30,9 +32,11 @@ __all__ = [
     "AsyncWorker",
     "CheckResult",
     "EventKind",
+    "JobsEnded",
     "NotPosted",
     "Permanent",
     "Publication",
+    "PublishDurations",
     "Publisher",
     "Retry",
     "StillUnknown",
@@ -40,12 +44,16 @@ __all__ = [
     "WasPosted",
     "Worker",
     "WorkerEvent",
+    "WorkerHealth",
+    "WorkerNumbers",
     "WorkerOptions",
 ]
 
 _MODULES = {
     "aio": "AsyncWorker",
+    "counts": "JobsEnded PublishDurations WorkerNumbers",
     "events": "EventKind WorkerEvent",
+    "health": "WorkerHealth",
     "options": "WorkerOptions",
     "publication": "Publication",
     "publisher": "CheckResult NotPosted Permanent Publisher Retry StillUnknown Unknown WasPosted",

@@ -12,6 +12,8 @@ from assistly.storage.aio import AsyncStorage
 from assistly.storage.storage import Storage
 from assistly.storage.validation import wrong_type
 
+from .counts import WorkerNumbers
+from .health import WorkerHealth
 from .options import WorkerOptions
 from .publisher import Publisher
 from .signals import SIGNAL_SECONDS, stop_on_signals
@@ -54,6 +56,16 @@ class AsyncWorker:
         missing.
         """
         return self._worker.counts
+
+    @property
+    def numbers(self) -> WorkerNumbers:
+        """The jobs that have ended or are in progress, and how long publishers took. Reads no storage."""
+        return self._worker.numbers
+
+    @property
+    def health(self) -> WorkerHealth:
+        """Whether the worker does its work. It reads no storage, so it never waits."""
+        return self._worker.health
 
     def stop(self) -> None:
         """Make this and every later `run` return soon. May be called from any thread or signal handler."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assistly.storage.errors import InvalidValue
 from assistly.storage.records import Job, record
@@ -85,6 +85,22 @@ _LEVELS = {
 }
 """Of the others: ERROR. An unknown outcome that a check is asked about: WARNING."""
 
+EVENT_NAMES = {
+    EventKind.CLAIMED: "job.claimed",
+    EventKind.PUBLISHED: "job.published",
+    EventKind.FAILED: "job.failed",
+    EventKind.UNKNOWN: "job.outcome_unknown",
+    EventKind.DEAD: "job.dead",
+    EventKind.PAUSED: "platform.paused",
+    EventKind.RESOLVED: "job.resolved",
+    EventKind.MISSED: "job.missed",
+    EventKind.SNOOZED: "job.snoozed",
+    EventKind.PUT_BACK: "job.put_back",
+    EventKind.LOST: "job.claim_lost",
+    EventKind.NOT_STORED: "job.outcome_not_stored",
+}
+"""The field `event` of a record of the log. The names stay."""
+
 _COUNTED: dict[EventKind, Ending] = {
     EventKind.PUBLISHED: "posted",
     EventKind.FAILED: "failed",
@@ -139,10 +155,11 @@ class Reporter:
         """Whether events of this kind are logged or handed to a hook."""
         return self._hook is not None or logger.isEnabledFor(_LEVELS.get(kind, logging.ERROR))
 
-    def count(self, kind: EventKind) -> None:
-        """Count a job of this worker that has ended so."""
-        if kind in _COUNTED:
-            self._counts.add(_COUNTED[kind])
+    def count(self, kind: EventKind, platform: str, seconds: float | None) -> None:
+        """Count a job of this worker that has ended so, and the seconds that its publisher took, if any."""
+        ending = _COUNTED.get(kind)
+        if ending is not None:
+            self._counts.add(ending, platform, seconds)
 
     def report(self, event: WorkerEvent) -> None:
         """Log the event, and hand it to the hook."""
@@ -154,7 +171,7 @@ class Reporter:
             else:
                 level, then = logging.WARNING, f"; the check of {event.platform} is asked in {pause:g} s"
         if logger.isEnabledFor(level):
-            logger.log(level, "%s%s", described(event), then)
+            logger.log(level, "%s%s", described(event), then, extra=log_fields(event))
         if self._hook is not None:
             self._hand_over(event)
 
@@ -188,6 +205,22 @@ class Reporter:
                 dropped, self._dropped = self._dropped, 0
             if dropped:
                 logger.error("on_event is too slow: %d events were dropped", dropped)
+
+
+def log_fields(event: WorkerEvent) -> dict[str, Any]:
+    """The event as the attributes of a record of the log, without those that are None."""
+    job = event.job
+    fields = {
+        "event": EVENT_NAMES[event.kind],
+        "worker_id": event.worker_id,
+        "platform": event.platform,
+        "job_id": None if job is None else job.id,
+        "remote_id": None if job is None else job.remote_id,
+        "error": event.error,
+        "until": event.until,
+        "seconds": event.seconds,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def described(event: WorkerEvent) -> str:

@@ -15,6 +15,7 @@ from assistly.storage.unfinished import require_finished
 from .budgets import PlatformBudgets
 from .claimed_jobs import ClaimedJob, ClaimedJobs
 from .events import EventKind, Reporter, WorkerEvent, one_line
+from .health import Progress, longest_step
 from .processing import JobProcessor
 from .reconciling import Reconciler
 from .settler import Settler
@@ -38,6 +39,8 @@ _UPKEEP_SECONDS = 60.0
 _JOIN_SECONDS = 5.0
 # Seconds. A wait that returns sooner than this has found a job that was due already.
 _SLEPT_SECONDS = 0.05
+# Seconds for which a claim that failed counts. While there are free threads, the next one comes sooner.
+_REFUSED_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 30.0
 """How much longer than it should a wait for jobs may take."""
 # Seconds. A platform that had no due job so recently is not claimed for while others have some.
@@ -129,6 +132,10 @@ class WorkerLoop:
         self._is_waiting = False
         self._nothing_new = False
         self._backoff = Backoff(0.02, 1.0)
+        self._progress = Progress(runtime.monotonic)
+        self._longest_step = longest_step(storage, options.poll)
+        self._answered_at: float | None = None
+        self._refused: tuple[float, str] | None = None
 
     def run(self, on_end: Callable[[], None]) -> None:
         """Work until `stop`. Call `on_end` when nothing more is claimed, then wait for the running jobs."""
@@ -158,6 +165,31 @@ class WorkerLoop:
         """The jobs that are not settled yet."""
         return self._claimed_jobs.all()
 
+    @property
+    def last_claim_age(self) -> float | None:
+        """Seconds since a claim succeeded, or the storage said that nothing is due; None: not yet."""
+        at = self._answered_at
+        return None if at is None else self._runtime.monotonic() - at
+
+    @property
+    def stuck(self) -> list[str]:
+        """Which threads will not get on any more."""
+        most = self._longest_step
+        threads = {"claims jobs": self._progress, "stores outcomes": self._settler.progress}
+        return [
+            f"the thread that {what} has not got on for {seconds:.0f} s, and its calls may take {most:g} s"
+            for what, seconds in ((what, progress.seconds) for what, progress in threads.items())
+            if seconds > most
+        ]
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the latest claim failed; None if it did not, or if that was some time ago."""
+        refused = self._refused
+        if refused is None or self._runtime.monotonic() - refused[0] > _REFUSED_SECONDS:
+            return None
+        return refused[1]
+
     def _run(self, loop: Callable[[], None], on_end: Callable[[], None]) -> None:
         self._heartbeat.start()
         self._settler.start()
@@ -183,21 +215,26 @@ class WorkerLoop:
             try:
                 claimed = self._claim_all()
             except TRANSIENT as error:
-                logger.warning("nothing can be claimed now: %s", error)
+                self._note_refusal(error)
                 claimed, self._nothing_new = 0, True
             self._rest(found=claimed > 0)
 
     def _await_usable(self) -> None:
         """Raise ConfigurationError if nobody may work on the storage. Wait until it answers, or `stop`."""
         while not self._must_end:
+            self._progress.rest()  # the first use of a storage may apply migrations
             try:
                 require_finished(self._storage)
             except TRANSIENT as error:
-                logger.warning("nothing can be claimed now: %s", error)
+                self._note_refusal(error)
                 self._receive(self._backoff.next())
             else:
                 self._backoff.reset()
                 return
+
+    def _note_refusal(self, error: Exception) -> None:
+        logger.warning("nothing can be claimed now: %s", error)
+        self._refused = self._runtime.monotonic(), one_line(str(error))
 
     def _drain(self) -> None:
         require_finished(self._storage)
@@ -218,6 +255,7 @@ class WorkerLoop:
 
     def _claim_round(self, without: Collection[str]) -> int:
         """Claim in turn for all platforms that may be given jobs, except for these."""
+        self._progress.step()
         self._budgets.refresh()
         self._shares.alone = {*self._options.limits, *self._budgets.limited}
         claimed = 0
@@ -228,6 +266,7 @@ class WorkerLoop:
                 break
             most = min(most, self._options.batch)
             found = self._claim(platforms, most)
+            self._refused, self._answered_at = None, self._runtime.monotonic()
             claimed += found
             if found < most:
                 done.update(platforms)
@@ -240,23 +279,25 @@ class WorkerLoop:
     def _claim(self, platforms: list[str], most: int) -> int:
         claimed_at = self._options.clock()
         self._is_claiming = True
+        self._progress.step()
         try:
             slots: list[str] | None = None
             if self._slots.are_limited(platforms[0]):
-                slots = self._slots.acquire(platforms[0], most)
+                slots = self._slots.acquire(platforms[0], most, self._progress.step)
                 most = len(slots)
             jobs: list[Job] = []
             try:
                 jobs = self._claim_within_budget(platforms, most) if most else []
             finally:
                 if slots is not None:
-                    self._slots.release(slots[len(jobs) :])
+                    self._slots.release(slots[len(jobs) :], self._progress.step)
         finally:
             self._is_claiming = False
         claimed = [
             ClaimedJob(job, slots[number] if slots else None, claimed_at) for number, job in enumerate(jobs)
         ]
         self._claimed_jobs.add(claimed)
+        self._progress.step()
         self._processor.begin(claimed)
         for each in claimed:
             self._hand_out(each)
@@ -269,6 +310,7 @@ class WorkerLoop:
         jobs: list[Job] = []
         try:
             if most:
+                self._progress.step()
                 found = self._storage.queue.sweep_and_claim(
                     worker_id=self._options.worker_id,
                     limit=most,
@@ -362,6 +404,7 @@ class WorkerLoop:
         return any(message is not Message.NOT_DUE for message in messages)
 
     def _take(self, timeout: float | None) -> Message | Finished:
+        self._progress.rest()
         message = self._inbox.get(timeout=timeout)
         if isinstance(message, BaseException):
             if not self._must_wait_out(message):
@@ -395,6 +438,7 @@ class WorkerLoop:
                 due = self._storage.queue.wait(self._options.poll, platforms=self._options.platforms)
                 slept = self._runtime.monotonic() - began > _SLEPT_SECONDS
                 message = (Message.DUE if slept else Message.STILL_DUE) if due else Message.NOT_DUE
+                self._answered_at = self._runtime.monotonic()
             except TRANSIENT:
                 message = Message.STILL_DUE
             except BaseException as error:  # noqa: BLE001 - raised again by the loop

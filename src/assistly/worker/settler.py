@@ -9,6 +9,7 @@ from assistly.storage.records import JobStatus, Snoozed
 
 from .claimed_jobs import ClaimedJob
 from .events import EventKind, WorkerEvent, one_line
+from .health import Progress
 from .processing import ending
 from .storage_calls import NotSettled, logger
 
@@ -48,6 +49,8 @@ class Settler:
         self._on_end = on_end
         self._ended: MessageQueue[ClaimedJob | None] = runtime.queue()
         self._thread: Thread | None = None
+        self.progress = Progress(runtime.monotonic)
+        """How long the thread has been storing outcomes."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -65,6 +68,7 @@ class Settler:
 
     def _work(self) -> None:
         while (first := self._ended.get()) is not None:
+            self.progress.step()
             batch = [first]
             while len(batch) < _MOST and not self._ended.empty():
                 more = self._ended.get()
@@ -79,14 +83,16 @@ class Settler:
                 logger.exception("the worker failed to settle %d jobs", len(batch))
             finally:
                 self._claimed_jobs.remove(batch)
-                self._slots.release([claimed.slot for claimed in batch if claimed.slot is not None])
+                slots = [claimed.slot for claimed in batch if claimed.slot is not None]
+                self._slots.release(slots, self.progress.step)
                 if self._ended.empty():
                     self._calls.note_all_settled()
                 self._on_end(batch)
+                self.progress.rest()
 
     def _settle(self, batch: list[ClaimedJob]) -> None:
         ended = [(claimed, claimed.outcome) for claimed in batch if claimed.outcome is not None]
-        settled = self._calls.settle([outcome for _, outcome in ended])
+        settled = self._calls.settle([outcome for _, outcome in ended], self.progress.step)
         for (claimed, outcome), job in zip(ended, settled, strict=True):
             self._report(claimed, outcome, job)
 
@@ -105,7 +111,7 @@ class Settler:
             kind = EventKind.PUT_BACK
         elif isinstance(outcome, Snoozed):
             kind = EventKind.SNOOZED
-        self._reporter.count(kind)
+        self._reporter.count(kind, job.platform, claimed.seconds)
         if not self._reporter.is_wanted(kind):
             return
         retries = kind in (EventKind.FAILED, EventKind.SNOOZED)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 
 from assistly.storage.errors import LockLost
 from assistly.storage.records import WorkerLock
 from assistly.storage.storage import Storage
+
+from .health import no_step
 
 
 class PlatformSlots:
@@ -32,8 +34,11 @@ class PlatformSlots:
         """Whether a job of this platform needs a slot."""
         return platform in self._limits
 
-    def acquire(self, platform: str, most: int) -> list[str]:
-        """Take up to `most` free slots of a platform, and return their names."""
+    def acquire(self, platform: str, most: int, step: Callable[[], None] = no_step) -> list[str]:
+        """Take up to `most` free slots of a platform, and return their names.
+
+        `step` is called before each call of the storage.
+        """
         with self._mutex:
             names = [name for name in _names(platform, self._limits[platform]) if name not in self._held]
         # Random, since workers that all try slot 1 first would compete for it each time.
@@ -43,10 +48,11 @@ class PlatformSlots:
             for name in names:
                 if len(acquired) == most:
                     break
+                step()
                 if self._acquire(name):
                     acquired.append(name)
         except BaseException:
-            self.release(acquired)
+            self.release(acquired, step)
             raise
         return acquired
 
@@ -55,13 +61,14 @@ class PlatformSlots:
         with self._mutex:
             return name in self._held
 
-    def release(self, names: Iterable[str]) -> None:
-        """Free these slots. A slot that cannot be released now expires later."""
+    def release(self, names: Iterable[str], step: Callable[[], None] = no_step) -> None:
+        """Free these slots. A slot that cannot be released now expires later. `step`: see `acquire`."""
         for name in names:
             with self._mutex:
                 lock = self._held.get(name)
             if lock is None:
                 continue
+            step()
             try:
                 with suppress(Exception):
                     self._locks.release(lock)

@@ -18,6 +18,7 @@ from assistly.storage.errors import (
 from assistly.storage.records import Job, JobStatus, Json, Outcome, Posted
 from assistly.storage.storage import Storage
 
+from .health import no_step
 from .publisher import Unknown
 
 logger = logging.getLogger("assistly.worker")
@@ -146,13 +147,17 @@ class RetriedCalls:
             if self._sleep(backoff.next()):
                 return
 
-    def settle(self, outcomes: Sequence[Outcome]) -> Iterator[Job | NotSettled]:
+    def settle(
+        self, outcomes: Sequence[Outcome], step: Callable[[], None] = no_step
+    ) -> Iterator[Job | NotSettled]:
         """Settle jobs, and yield each in order, or why it could not be settled.
 
         It settles them in one call, and after an error one by one, so that none can keep others from it.
+        `step` is called before each attempt.
         """
         in_doubt = False
         if len(outcomes) > 1:
+            step()
             try:
                 settled = self._queue.settle(outcomes)
             except Exception as error:  # noqa: BLE001 - the outcomes must not get lost
@@ -165,12 +170,13 @@ class RetriedCalls:
                     yield jobs.get((outcome.job.id, outcome.job.claim), NotSettled.CLAIM_LOST)
                 return
         for outcome in outcomes:
-            yield self._settle(outcome, in_doubt)
+            yield self._settle(outcome, in_doubt, step)
 
-    def _settle(self, outcome: Outcome, in_doubt: bool) -> Job | NotSettled:
+    def _settle(self, outcome: Outcome, in_doubt: bool, step: Callable[[], None]) -> Job | NotSettled:
         id = outcome.job.id
         backoff = Backoff()
         while True:
+            step()
             try:
                 settled = self._queue.settle([outcome])
                 if settled.jobs or not in_doubt:

@@ -9,14 +9,16 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .counts import JobCounts
-from .events import Reporter, WorkerEvent
+from .counts import JobCounts, WorkerNumbers
+from .events import Reporter, WorkerEvent, one_line
+from .health import WorkerHealth
 from .invocation import PublisherCaller
 from .loop import WorkerLoop
 from .options import check_event_loop, check_options, check_storage
 from .pauses import PlatformPauses
 from .publisher import Publisher
 from .signals import stop_on_signals
+from .storage_calls import TRANSIENT, described
 from .supervision import WorkerRun
 from .threads import Runtime
 
@@ -90,10 +92,12 @@ class Worker:
             on_event=on_event,
             clock=clock,
         )
-        self._counts = JobCounts()
+        self._counts = JobCounts(self._options.platforms)
         self._pauses = PlatformPauses(clock)
         self._stopped = False
         self._current: WorkerRun | None = None
+        self._loop: WorkerLoop | None = None
+        self._failure: tuple[bool, str] | None = None
         self._running = threading.Lock()
 
     @property
@@ -109,6 +113,34 @@ class Worker:
         missing.
         """
         return self._counts.read()
+
+    @property
+    def numbers(self) -> WorkerNumbers:
+        """The jobs that have ended or are in progress, and how long publishers took. Reads no storage."""
+        loop = self._loop
+        age = None if loop is None else loop.last_claim_age
+        return WorkerNumbers(
+            self.worker_id,
+            self._options.concurrency,
+            0 if loop is None else len(loop.unfinished),
+            self._counts.ended(),
+            None if age is None else timedelta(seconds=age),
+        )
+
+    @property
+    def health(self) -> WorkerHealth:
+        """Whether the worker does its work. It reads no storage, so it never waits."""
+        loop, failure = self._loop, self._failure
+        if failure is not None:
+            may_run_again, why = failure
+            return WorkerHealth(may_run_again, False, [f"the worker has ended: {why}"])
+        if self._stopped:
+            return WorkerHealth(True, False, ["the worker was told to stop"])
+        if loop is None:
+            return WorkerHealth(True, False, ["the worker does not run"])
+        stuck, refusal = loop.stuck, loop.refusal
+        why_not = [] if refusal is None else [f"jobs cannot be claimed: {refusal}"]
+        return WorkerHealth(not stuck, not (stuck or why_not), [*stuck, *why_not])
 
     def run(self, *, handle_signals: bool = True, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Work until `stop` is called, or until SIGTERM or SIGINT.
@@ -161,11 +193,16 @@ class Worker:
         reporter = Reporter(self._runtime, self._counts, self._options.on_event, checked)
         worker_loop = WorkerLoop(self._runtime, self._storage, self._options, caller, self._pauses, reporter)
         try:
+            self._failure, self._loop = None, worker_loop
             self._current = WorkerRun(self._runtime, self._options, worker_loop)
             if self._stopped:
                 self._current.stop()
             self._current.run(work)
+        except Exception as error:
+            if not self._stopped:
+                self._failure = isinstance(error, TRANSIENT), one_line(described(error))
+            raise
         finally:
-            self._current = None
+            self._current = self._loop = None
             caller.close()
             self._running.release()

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self
 
 from .. import validation as check
 from ..errors import StorageClosed
-from ..records import Prunable, PruneReport
+from ..records import PoolConnections, Prunable, PruneReport
 from ..storage import Storage
 from ..transactions import Transaction, not_entered
 from .calls import MAX_THREADS, Calls, InnerCalls, RootCalls
@@ -135,6 +135,9 @@ class AsyncStorage:
     async def sizes(self) -> dict[str, int]:
         return await self._calls.run(self._storage.sizes)
 
+    async def connections(self) -> PoolConnections | None:
+        return await self._calls.run(self._storage.connections)
+
     async def ping(self) -> float:
         return await self._calls.run(self._storage.ping)
 
@@ -166,7 +169,7 @@ class AsyncStorage:
         return f"Async{self._storage!r}"
 
 
-for _name in ("prune", "prunable", "maintain", "sizes", "ping", "migrate"):
+for _name in ("prune", "prunable", "maintain", "sizes", "connections", "ping", "migrate"):
     getattr(AsyncStorage, _name).__doc__ = getattr(Storage, _name).__doc__
 
 

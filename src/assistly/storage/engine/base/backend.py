@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from ...errors import ConfigurationError, InvalidValue
+from ...records import PoolConnections
 from ..moving import cannot_move
 from ..protocol import PROTOCOL_VERSION, JobStore
 from ..record_stores import (
@@ -64,6 +65,9 @@ class BackendBase(ABC):
     multi_process = True
     binds = False
     writers = 0
+    call_limit = 30.0
+    """The most seconds that a call waits for other writers or for answers. A worker that is in one call for
+    many times as long counts as stuck."""
 
     jobs: JobStore
     sessions: SessionStore
@@ -112,6 +116,10 @@ class BackendBase(ABC):
     def sizes(self) -> dict[str, int]:
         """How many bytes the data takes, by the name of what holds them. Empty by default: not known."""
         return {}
+
+    def connections(self) -> PoolConnections | None:
+        """The connections of the pool. None by default: there is no pool. It must not wait."""
+        return None
 
     def bind(self, connection: Any) -> BackendBase:
         """Raise InvalidValue: by default an engine has no connections to bind."""

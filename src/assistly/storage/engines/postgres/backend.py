@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
+from ...records import PoolConnections
 from ..sql.backend import SqlBackend, SqlStores
 from .connections import LOCK_TIMEOUT
 from .database import PostgresDatabase
@@ -96,6 +98,8 @@ class PostgresBackend(SqlBackend):
             database.target, f"{database.dialect.quoted_schema}.assistly_queue_jobs", database.limits
         )
         self._schema = schema
+        self.call_limit = database.limits.seconds
+        self._pool_connections: Callable[[], PoolConnections] = lambda: database.connections
         self._inspection = partial(Inspection, database.target, database.dialect, database.limits)
         self._label = f"{database.target.label} schema={schema}"
 
@@ -110,6 +114,10 @@ class PostgresBackend(SqlBackend):
     def sizes(self) -> dict[str, int]:
         """The bytes of each table of this package, with its indexes."""
         return dict(self._database.select(_SIZES, {"schema": self._schema}))
+
+    def connections(self) -> PoolConnections:
+        """The connections of the pool, without those for notifications and maintenance."""
+        return self._pool_connections()
 
     def inspect(self) -> Inspection:
         """Open a connection for looking at the server, whatever its schema is like. The caller closes it."""

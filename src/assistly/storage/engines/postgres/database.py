@@ -16,6 +16,7 @@ import psycopg
 
 from ... import forks
 from ...errors import ConfigurationError, StorageClosed, StorageUnavailable
+from ...records import PoolConnections
 from ..sql.database import Params, Row
 from ..sql.migrations import Migration, MigrationTarget, discover, migrate, require_current
 from .clock import ServerClock
@@ -156,6 +157,10 @@ class PostgresDatabase(forks.ForkAware):
     def on_schema(self, work: Callable[[MigrationTarget, Sequence[Migration]], T]) -> T:
         """See `MigratedBackend.on_schema`."""
         return self._try(lambda executor: work(self._schema(executor), discover("postgres")))
+
+    @property
+    def connections(self) -> PoolConnections:
+        return self._pool.connections
 
     def wait(self, timeout: float) -> None:
         self._wakeups.wait(timeout)

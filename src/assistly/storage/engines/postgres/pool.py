@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from ... import forks
 from ...errors import StorageClosed, StorageError, StorageUnavailable
+from ...records import PoolConnections
 from .connections import PooledConnection, ServerIsFull
 from .places import Place, Places
 
@@ -154,6 +155,12 @@ class Pool(forks.ForkAware):
     def waiting(self) -> int:
         """How many callers wait for a connection."""
         return len(self._waiting)
+
+    @property
+    def connections(self) -> PoolConnections:
+        """Those that are open or being opened. It waits for no lock."""
+        taken, idle = self._places.in_use, len(self._idle)
+        return PoolConnections(max(0, taken - idle), taken, self._size)
 
     @property
     def _connecting(self) -> int:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from ... import forks
 from ...clock import machine_clock
 from ...errors import TransactionOpen
+from ...records import PoolConnections
 from ...transactions import check_outside
 from ...validation import duration
 from ..sql.backend import SqlBackend, SqlStores
@@ -56,6 +57,7 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
         self._file = SqliteDatabase(DatabaseFile(self.path, busy_timeout, access), auto_migrate=auto_migrate)
         super().__init__(self._file, _STORES)
         self.on_schema = self._file.on_schema
+        self.call_limit = max(self.call_limit, busy_timeout.total_seconds())
         forks.register(self)
 
     def sizes(self) -> dict[str, int]:
@@ -66,6 +68,10 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
             with suppress(FileNotFoundError):
                 found[path.name] = path.stat().st_size
         return found
+
+    def connections(self) -> PoolConnections:
+        """The connections to the file."""
+        return self._file.connections
 
     def exists(self) -> bool:
         """Whether the file is there. Raises ConfigurationError if that cannot be told."""

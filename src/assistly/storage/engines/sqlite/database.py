@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ...clock import machine_clock
+from ...records import PoolConnections
 from ..sql.database import Database, Row
 from ..sql.migrations import Migration, MigrationTarget, discover, migrate, require_current
 from .bound import BoundConnection, bound, check_file
@@ -128,6 +129,10 @@ class SqliteDatabase:
 
     def now(self) -> datetime:
         return machine_clock.now()
+
+    @property
+    def connections(self) -> PoolConnections:
+        return self._pool.connections
 
     def migrate(self) -> list[str]:
         connection = self._pool.borrow_new()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from ...errors import StorageClosed, StorageCorrupt, StorageError
+from ...records import PoolConnections
 from .connections import Connection
 from .files import DatabaseFile
 
@@ -132,6 +133,12 @@ class SqlitePool:
             if self._idle:
                 self._idle[-1].rows("PRAGMA busy_timeout = 0")
                 self._idle[-1].rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @property
+    def connections(self) -> PoolConnections:
+        """Those that are lent and those that are kept. It waits for no lock."""
+        in_use = len(self._lent)
+        return PoolConnections(in_use, in_use + len(self._idle), None)
 
     def close(self) -> None:
         """Close the idle connections now, and lent ones when they are given back."""

@@ -1,0 +1,39 @@
+"""The option `--listen`: `/healthz` and `/metrics` while a command runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from assistly.monitoring import MonitoringServer
+    from assistly.monitoring.monitor import Monitor
+
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        metavar="ADDRESS",
+        help="Answer /healthz and /metrics on PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT. Any host that "
+        "is not a loopback one shows the numbers to whoever reaches it. Needs assistly[prometheus].",
+    ),
+]
+
+
+def listening(text: str) -> tuple[Monitor, MonitoringServer]:
+    """Answer on the address from now on. The monitor is given the storage once that is open.
+
+    Raises BadParameter for what is no address, and ConfigurationError if it cannot be listened on.
+    """
+    from assistly.monitoring.address import parse_address
+    from assistly.monitoring.server import MonitoringServer
+    from assistly.monitoring.serving import new_monitor
+    from assistly.storage.errors import InvalidValue
+
+    try:
+        address = parse_address(text)
+    except InvalidValue as error:
+        raise typer.BadParameter(f"--listen: {error}") from None
+    monitor = new_monitor()
+    return monitor, MonitoringServer(address, monitor)
