@@ -31,7 +31,7 @@ from assistly.storage.errors import (
 from assistly.storage.storage import Storage
 from assistly.storage.validation import wrong_type
 
-from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess, Visitor
+from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess
 from .forms import TooLarge, read_fields, require_own_form
 from .headers import StrictHeaders
 from .page import Site, WebPage, is_zone
@@ -166,7 +166,7 @@ def _endpoint(
     site: Site, access: AccessRule, handler: Handler, *, changes: bool = False, open_to_all: bool = False
 ) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        page = WebPage(request, site, Visitor())
+        page = WebPage(request, site)
         try:
             if not open_to_all:
                 visitor = await access.visitor(request)

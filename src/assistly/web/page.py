@@ -48,11 +48,11 @@ class Site:
 
 @dataclass(slots=True)
 class WebPage:
-    """One request, and the means to answer it."""
+    """One request, and the means to answer it. `visitor` is None if it is not known who looks."""
 
     request: Request
     site: Site
-    visitor: Visitor
+    visitor: Visitor | None = None
     fields: Fields = field(default_factory=dict)
 
     @property
@@ -63,12 +63,12 @@ class WebPage:
     @property
     def may_change(self) -> bool:
         """Whether this visitor may change things here."""
-        return self.site.allow_changes and self.visitor.may_change
+        return self.site.allow_changes and self.visitor is not None and self.visitor.may_change
 
     @property
     def person(self) -> Person:
         """Who makes a change, and the note that the form gives."""
-        return Person(self.visitor.name, self.value("note"))
+        return Person(None if self.visitor is None else self.visitor.name, self.value("note"))
 
     @property
     def zone_name(self) -> str | None:
