@@ -61,7 +61,7 @@ class AccessRule(Protocol):
     """A rule for who is let in."""
 
     has_login: bool
-    """Whether people log in on a page of the application."""
+    """Whether people log in on a page of the application, and programs with a header."""
 
     async def visitor(self, request: Request) -> Visitor | None:
         """Who looks; None if it is not known. Raises RequestRefused."""
@@ -168,7 +168,7 @@ class OwnAccess:
 
 
 def is_bearer(scope: Scope) -> bool:
-    """Whether the request carries its own credentials, which no browser adds to a form by itself."""
+    """Whether a token is in a header, which no browser adds to a form of another site."""
     return any(
         name == b"authorization" and value.lower().startswith(b"bearer ") for name, value in scope["headers"]
     )

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -31,7 +31,7 @@ from assistly.storage.errors import (
 from assistly.storage.storage import Storage
 from assistly.storage.validation import wrong_type
 
-from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess
+from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess, is_bearer
 from .forms import TooLarge, read_fields, require_own_form
 from .headers import StrictHeaders
 from .page import Site, WebPage, is_zone
@@ -175,7 +175,8 @@ def _endpoint(
                 page.visitor = visitor
             if request.method == "POST":
                 page.fields = await read_fields(request)
-                require_own_form(request, page.fields)
+                if page.visitor is None or not access.has_login or not is_bearer(request.scope):
+                    require_own_form(request, page.fields)
             if changes and not page.may_change:
                 raise RequestRefused(
                     "you may only look: this token does not allow changes"
@@ -186,6 +187,8 @@ def _endpoint(
             return _refused(page, str(reason))
         except TooLarge:
             return PlainTextResponse("the form is too large\n", 413)
+        except ClientDisconnect:
+            return PlainTextResponse("the form did not arrive\n", 400)
         return await run_in_threadpool(_answer, page, handler)
 
     return endpoint
