@@ -33,7 +33,7 @@ from assistly.storage.validation import wrong_type
 
 from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess, is_bearer
 from .forms import TooLarge, read_fields, require_own_form
-from .headers import StrictHeaders
+from .headers import ALL_HEADERS, StrictHeaders
 from .page import Site, WebPage, is_zone
 from .pages import (
     approvals,
@@ -49,6 +49,8 @@ from .pages import (
 )
 
 if TYPE_CHECKING:
+    from starlette.types import Scope
+
     from assistly.doctor.runner import Report
 
 Handler = Callable[[WebPage], Response]
@@ -149,7 +151,7 @@ def _routes(site: Site, access: AccessRule) -> list[Route | Mount]:
         shown("/doctor", doctor.show),
         Route("/settings", _endpoint(site, access, settings.keep), methods=["POST"]),
         Route("/healthz", _alive, methods=["GET"]),
-        Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),
+        Mount("/static", _Static(directory=Path(__file__).with_name("static"))),
     ]
     if isinstance(access, TokenAccess):
         routes += [
@@ -160,6 +162,17 @@ def _routes(site: Site, access: AccessRule) -> list[Route | Mount]:
             Route("/logout", _endpoint(site, access, login.log_out, open_to_all=True), methods=["POST"]),
         ]
     return routes
+
+
+class _Static(StaticFiles):
+    """Files that a browser may keep if it asks each time whether they have changed."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if "\0" in path:
+            raise HTTPException(404)
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _endpoint(
@@ -230,4 +243,5 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 async def _unexpected(_: Request, __: Exception) -> Response:
     # The server logs it: it is raised again.
-    return PlainTextResponse("this page has failed; the log of the server says why\n", 500)
+    # This response does not pass through the middleware.
+    return PlainTextResponse("this page has failed; the log of the server says why\n", 500, ALL_HEADERS)

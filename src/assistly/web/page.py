@@ -143,7 +143,7 @@ class WebPage:
         if FORM_COOKIE not in self.request.cookies:
             self.set_cookie(response, FORM_COOKIE, form_token)
         if notice is not None:
-            response.delete_cookie(NOTICE_COOKIE, path=self._cookie_path)
+            self.forget(response, NOTICE_COOKIE)
         return response
 
     def go(self, address: str, notice: str | None = None) -> Response:
@@ -168,13 +168,13 @@ class WebPage:
     def keep_zone(self, response: Response, name: str | None) -> None:
         """Keep the time zone that the visitor has chosen, or forget it."""
         if name is None:
-            response.delete_cookie(ZONE_COOKIE, path=self._cookie_path)
+            self.forget(response, ZONE_COOKIE)
         else:
             self.set_cookie(response, ZONE_COOKIE, name, seconds=_YEAR_SECONDS)
 
     def forget(self, response: Response, name: str) -> None:
         """Let the browser delete a cookie."""
-        response.delete_cookie(name, path=self._cookie_path)
+        self.set_cookie(response, name, "", seconds=0)
 
     @property
     def _cookie_path(self) -> str:
