@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -23,8 +24,17 @@ SESSION_COOKIE = "assistly_session"
 
 SHORTEST_TOKEN = 16
 
+_PORT = re.compile(r":[0-9]*\Z")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_PROXY_HEADERS = (
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "cf-connecting-ip",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class AccessRule(Protocol):
     """A rule for who is let in."""
 
     has_login: bool
-    """Whether people log in on a page of the application."""
+    """Whether people log in on a page of the application, and programs with a header."""
 
     async def visitor(self, request: Request) -> Visitor | None:
         """Who looks; None if it is not known. Raises RequestRefused."""
@@ -81,7 +91,7 @@ class TokenAccess:
     """Lets in who has a token: in a session that `log_in` began, or in the header `Authorization: Bearer`.
 
     `token` lets people look and change, `read_token` lets them only look (None: there is no such token).
-    Raises ConfigurationError for tokens that are too short, or equal.
+    Raises ConfigurationError for tokens that are too short, equal, or no visible characters.
     """
 
     has_login = True
@@ -92,6 +102,10 @@ class TokenAccess:
                 raise ConfigurationError(
                     f"{variable} must have at least {SHORTEST_TOKEN} characters: "
                     "python -c 'import secrets; print(secrets.token_urlsafe())' prints a good one"
+                )
+            if given is not None and not (given.isprintable() and given == given.strip()):
+                raise ConfigurationError(
+                    f"{variable} must not have spaces around it, nor characters that cannot be typed"
                 )
         if token is not None and token == read_token:
             raise ConfigurationError("WEB_TOKEN and WEB_READ_TOKEN must differ: one of them may only look")
@@ -154,7 +168,7 @@ class OwnAccess:
 
 
 def is_bearer(scope: Scope) -> bool:
-    """Whether the request carries its own credentials, which no browser adds to a form by itself."""
+    """Whether a token is in a header, which no browser adds to a form of another site."""
     return any(
         name == b"authorization" and value.lower().startswith(b"bearer ") for name, value in scope["headers"]
     )
@@ -176,7 +190,4 @@ def _is_loopback(host: str) -> bool:
 
 def _host_name(host: str) -> str:
     """The name in a Host header, without the port."""
-    name = host.lower()
-    if name.startswith("["):
-        return name.partition("]")[0] + "]"
-    return name.partition(":")[0]
+    return _PORT.sub("", host.lower())

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -31,9 +31,9 @@ from assistly.storage.errors import (
 from assistly.storage.storage import Storage
 from assistly.storage.validation import wrong_type
 
-from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess, Visitor
+from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess, is_bearer
 from .forms import TooLarge, read_fields, require_own_form
-from .headers import StrictHeaders
+from .headers import ALL_HEADERS, StrictHeaders
 from .page import Site, WebPage, is_zone
 from .pages import (
     approvals,
@@ -49,6 +49,8 @@ from .pages import (
 )
 
 if TYPE_CHECKING:
+    from starlette.types import Scope
+
     from assistly.doctor.runner import Report
 
 Handler = Callable[[WebPage], Response]
@@ -149,7 +151,7 @@ def _routes(site: Site, access: AccessRule) -> list[Route | Mount]:
         shown("/doctor", doctor.show),
         Route("/settings", _endpoint(site, access, settings.keep), methods=["POST"]),
         Route("/healthz", _alive, methods=["GET"]),
-        Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),
+        Mount("/static", _Static(directory=Path(__file__).with_name("static"))),
     ]
     if isinstance(access, TokenAccess):
         routes += [
@@ -162,11 +164,22 @@ def _routes(site: Site, access: AccessRule) -> list[Route | Mount]:
     return routes
 
 
+class _Static(StaticFiles):
+    """Files that a browser may keep if it asks each time whether they have changed."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if "\0" in path:
+            raise HTTPException(404)
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
 def _endpoint(
     site: Site, access: AccessRule, handler: Handler, *, changes: bool = False, open_to_all: bool = False
 ) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        page = WebPage(request, site, Visitor())
+        page = WebPage(request, site)
         try:
             if not open_to_all:
                 visitor = await access.visitor(request)
@@ -175,7 +188,8 @@ def _endpoint(
                 page.visitor = visitor
             if request.method == "POST":
                 page.fields = await read_fields(request)
-                require_own_form(request, page.fields)
+                if page.visitor is None or not access.has_login or not is_bearer(request.scope):
+                    require_own_form(request, page.fields)
             if changes and not page.may_change:
                 raise RequestRefused(
                     "you may only look: this token does not allow changes"
@@ -186,6 +200,8 @@ def _endpoint(
             return _refused(page, str(reason))
         except TooLarge:
             return PlainTextResponse("the form is too large\n", 413)
+        except ClientDisconnect:
+            return PlainTextResponse("the form did not arrive\n", 400)
         return await run_in_threadpool(_answer, page, handler)
 
     return endpoint
@@ -227,4 +243,5 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 async def _unexpected(_: Request, __: Exception) -> Response:
     # The server logs it: it is raised again.
-    return PlainTextResponse("this page has failed; the log of the server says why\n", 500)
+    # This response does not pass through the middleware.
+    return PlainTextResponse("this page has failed; the log of the server says why\n", 500, ALL_HEADERS)

@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from .access import RequestRefused, is_bearer
+from .access import RequestRefused
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -52,15 +52,13 @@ def require_own_form(request: Request, fields: Fields) -> None:
     """Raise RequestRefused unless the form was sent by this page.
 
     The browser says where the form comes from (Sec-Fetch-Site, Origin), and the form repeats the text in the
-    cookie, which other sites can neither read nor set. A request with a bearer token comes from no browser.
+    cookie, which other sites can neither read nor set.
     """
-    if is_bearer(request.scope):
-        return
     site = request.headers.get("sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
         raise RequestRefused("this form was sent from another site: nothing was changed")
     origin = request.headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+    if origin is not None and origin.partition("://")[1:] != ("://", request.headers.get("host")):
         raise RequestRefused("this form was sent from another site: nothing was changed")
     expected = request.cookies.get(FORM_COOKIE, "")
     given = (fields.get(FORM_FIELD) or [""])[0]

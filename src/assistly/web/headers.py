@@ -27,6 +27,9 @@ HEADERS = {
     "X-Robots-Tag": "noindex",
 }
 
+ALL_HEADERS = HEADERS | {"Cache-Control": "no-store"}
+"""Those of a response that browsers may not keep."""
+
 
 class StrictHeaders:
     """Middleware that sets HEADERS, and lets browsers keep nothing unless a response says otherwise."""

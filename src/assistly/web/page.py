@@ -48,11 +48,11 @@ class Site:
 
 @dataclass(slots=True)
 class WebPage:
-    """One request, and the means to answer it."""
+    """One request, and the means to answer it. `visitor` is None if it is not known who looks."""
 
     request: Request
     site: Site
-    visitor: Visitor
+    visitor: Visitor | None = None
     fields: Fields = field(default_factory=dict)
 
     @property
@@ -63,12 +63,12 @@ class WebPage:
     @property
     def may_change(self) -> bool:
         """Whether this visitor may change things here."""
-        return self.site.allow_changes and self.visitor.may_change
+        return self.site.allow_changes and self.visitor is not None and self.visitor.may_change
 
     @property
     def person(self) -> Person:
         """Who makes a change, and the note that the form gives."""
-        return Person(self.visitor.name, self.value("note"))
+        return Person(None if self.visitor is None else self.visitor.name, self.value("note"))
 
     @property
     def zone_name(self) -> str | None:
@@ -143,7 +143,7 @@ class WebPage:
         if FORM_COOKIE not in self.request.cookies:
             self.set_cookie(response, FORM_COOKIE, form_token)
         if notice is not None:
-            response.delete_cookie(NOTICE_COOKIE, path=self._cookie_path)
+            self.forget(response, NOTICE_COOKIE)
         return response
 
     def go(self, address: str, notice: str | None = None) -> Response:
@@ -168,13 +168,13 @@ class WebPage:
     def keep_zone(self, response: Response, name: str | None) -> None:
         """Keep the time zone that the visitor has chosen, or forget it."""
         if name is None:
-            response.delete_cookie(ZONE_COOKIE, path=self._cookie_path)
+            self.forget(response, ZONE_COOKIE)
         else:
             self.set_cookie(response, ZONE_COOKIE, name, seconds=_YEAR_SECONDS)
 
     def forget(self, response: Response, name: str) -> None:
         """Let the browser delete a cookie."""
-        response.delete_cookie(name, path=self._cookie_path)
+        self.set_cookie(response, name, "", seconds=0)
 
     @property
     def _cookie_path(self) -> str:
