@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from assistly.storage.addresses import place_of
 from assistly.storage.aio import AsyncStorage
+from assistly.storage.clock import Clock, system_clock
 from assistly.storage.errors import (
     ClaimLost,
     ConfigurationError,
@@ -77,6 +78,7 @@ def create_app(
     authorize: Authorize | None = None,
     zone: str | None = None,
     doctor: Callable[[], Report] | None = None,
+    clock: Clock = system_clock,
 ) -> Starlette:
     """Return the page as an ASGI application, to serve it or to mount it in another one.
 
@@ -89,7 +91,8 @@ def create_app(
     - otherwise who works on this machine and calls it `localhost`. Requests through a proxy are refused.
 
     `zone` is the time zone for visitors who have not chosen one, as Europe/Berlin (default: the local one of
-    the server). `doctor` makes the checks of the page Doctor (default: there is no such page). The caller
+    the server). `doctor` makes the checks of the page Doctor (default: there is no such page). `clock` gives
+    the time for the pages (default: this machine's); for a test, give the storage the same one. The caller
     closes the storage. Calls of the storage run on the thread pool of Starlette, 40 threads at most.
 
     Raises ConfigurationError for options that do not go together, and InvalidValue for a wrong storage or
@@ -103,7 +106,7 @@ def create_app(
         raise InvalidValue(f"there is no time zone {zone!r}: write it as Europe/Berlin")
     access = _access(token, read_token, authorize)
     place = place_of(storage._backend)  # noqa: SLF001 - derived from the same package
-    site = Site(storage, place, allow_changes, zone, doctor, access.has_login)
+    site = Site(storage, place, allow_changes, zone, doctor, access.has_login, clock)
     app = Starlette(
         routes=_routes(site, access),
         middleware=[Middleware(StrictHeaders)],

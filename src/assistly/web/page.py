@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from assistly.doctor.runner import Report
     from assistly.storage import Storage
+    from assistly.storage.clock import Clock
 
 NOTICE_COOKIE = "assistly_notice"
 ZONE_COOKIE = "assistly_zone"
@@ -36,6 +37,7 @@ class Site:
 
     `place` says which storage it is. `zone` is the time zone for who has chosen none (None: the local one).
     `doctor` checks the storage (None: there is no page for it). `has_login`: people can log out.
+    `clock` says what time it is.
     """
 
     storage: Storage
@@ -44,6 +46,7 @@ class Site:
     zone: str | None
     doctor: Callable[[], Report] | None
     has_login: bool
+    clock: Clock
 
 
 @dataclass(slots=True)
@@ -59,6 +62,11 @@ class WebPage:
     def storage(self) -> Storage:
         """The storage that is shown."""
         return self.site.storage
+
+    @property
+    def now(self) -> datetime:
+        """The present time."""
+        return self.site.clock()
 
     @property
     def may_change(self) -> bool:

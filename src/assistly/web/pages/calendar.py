@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from assistly.storage.errors import InvalidValue
@@ -19,7 +19,7 @@ _DAYS = 7 * _WEEKS
 
 def show(page: WebPage) -> Response:
     """Show four weeks, from the Monday of this week or of the week that is asked for."""
-    today = datetime.now(UTC).astimezone(page.zone).date()
+    today = page.now.astimezone(page.zone).date()
     asked = page.query("from")
     first = _date(asked) if asked else today
     first -= timedelta(days=first.weekday())
@@ -27,7 +27,7 @@ def show(page: WebPage) -> Response:
         earlier, later = first - timedelta(days=_DAYS), first + timedelta(days=_DAYS)
     except OverflowError:
         raise InvalidValue("there is no such week: the year must be 1 to 9999") from None
-    found = calendar(page.storage, first, _DAYS, page.zone)
+    found = calendar(page.storage, first, _DAYS, page.zone, now=page.now)
     weeks = [found.days[number : number + 7] for number in range(0, _DAYS, 7)]
     return page.show(
         "calendar.html", calendar=found, weeks=weeks, today=today, first=first, earlier=earlier, later=later

@@ -39,7 +39,7 @@ ANSWERS = {"yes": True, "no": False}
 
 def listed(page: WebPage) -> Response:
     """List the jobs that are meant, the newest first."""
-    wanted = job_filter(page.query, page.queries("status"))
+    wanted = job_filter(page.now, page.query, page.queries("status"))
     before = page.query("before")
     found = newest(page.storage, wanted, before=None if before is None else whole(before))
     return page.show(
@@ -56,7 +56,7 @@ def listed(page: WebPage) -> Response:
 def show(page: WebPage) -> Response:
     """Show the story of a job."""
     id = page.request.path_params["id"]
-    found = story(page.storage, id)
+    found = story(page.storage, id, now=page.now)
     reasons = [(reason.code, reason.text(page.time, advice=False)) for reason in found.reasons]
     status = 200 if found.job is not None else 404
     return page.show(
@@ -79,7 +79,7 @@ def ask(page: WebPage) -> Response:
     made = _job_change(page, verb, page.query)
     filter = _filter_values(page.query, page.queries("status"))
     ids = [whole(text) for text in page.queries("id")]
-    found = _planned(page, made, job_filter(page.query, page.queries("status")), ids)
+    found = _planned(page, made, job_filter(page.now, page.query, page.queries("status")), ids)
     kinds = Counter(f"{job.status} on {job.platform}" for job in found.jobs)
     sample = [page.storage.queue.get(job.id) for job in found.jobs[:_SHOWN]]
     return page.show(
@@ -101,7 +101,7 @@ def change_many(page: WebPage) -> Response:
     verb = page.required("verb", "what to do")
     made = _job_change(page, verb, page.value)
     statuses = page.fields.get("status", [])
-    wanted = job_filter(page.value, statuses)
+    wanted = job_filter(page.now, page.value, statuses)
     ids = [whole(text) for text in page.fields.get("id", [])]
     # Jobs that came after the question are left alone.
     highest = whole(page.required("highest", "the last job"))
@@ -194,12 +194,11 @@ def page_time(page: WebPage, text: str) -> datetime:
         raise InvalidValue(f"{text[:40]!r} is no time: write it as 2026-03-01T09:00") from None
 
 
-def job_filter(value: Callable[[str], str | None], statuses: list[str]) -> JobFilter:
+def job_filter(now: datetime, value: Callable[[str], str | None], statuses: list[str]) -> JobFilter:
     """The filter that the fields describe."""
     for status in statuses:
         if status not in STATUSES:
             raise InvalidValue(f"{status[:40]!r} is no status: there are {', '.join(STATUSES)}")
-    now = datetime.now(UTC)
     due, since = _hours("due", value("due")), _hours("since", value("since"))
     return JobFilter(
         tuple(dict.fromkeys(statuses)),

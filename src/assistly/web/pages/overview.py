@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def show(page: WebPage) -> Response:
     """Show the state of the storage."""
-    found = status(page.storage)
+    found = status(page.storage, now=page.now)
     platform = page.query("platform")
     if platform not in {each.name for each in found.platforms}:
         platform = None
@@ -25,5 +25,5 @@ def show(page: WebPage) -> Response:
         "overview.html",
         status_=found,
         platform=platform,
-        chart=chart(history(page.storage, platform=platform), page.zone),
+        chart=chart(history(page.storage, platform=platform, now=found.at), page.zone),
     )

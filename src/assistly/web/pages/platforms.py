@@ -21,7 +21,7 @@ UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
 
 def listed(page: WebPage) -> Response:
     """Show each platform that has jobs, a pause or a limit."""
-    return page.show("platforms.html", status_=status(page.storage), units=UNITS)
+    return page.show("platforms.html", status_=status(page.storage, now=page.now), units=UNITS)
 
 
 def change(page: WebPage) -> Response:
