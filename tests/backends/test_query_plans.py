@@ -301,7 +301,7 @@ def test_counting_ends_at_its_limit(place: tuple[Storage, Watch], limit: int) ->
     of_depths, *of_timeline = seen
     held = 2 * ROWS // 100
     dead = 5 * ROWS // 100
-    refuse([of_depths] if of_depths.work > watch.most_work_of_a_row * (held + 10 * limit) else [])
+    refuse([of_depths] if of_depths.work > watch.most_work_of_a_row * (2 * held + 10 * limit) else [])
     work = sum(entry.work for entry in of_timeline)
     refuse(of_timeline if work > watch.most_work_of_a_row * (dead + 4 * limit * len(edges)) else [])
 

@@ -7,9 +7,15 @@ from datetime import datetime
 
 from ...engine.counting import FIRST_OF_GROUP
 from ...records import JobStatus, QueueDepth
-from .conditions import PROCESSING, WAITING, is_missed
+from .conditions import WAITING, is_missed
 from .dialect import Dialect
 from .store import SqlStore
+
+MOST_INDEXED = 50_000
+"""Of how many jobs that are held or may be late `depths` looks for those that are processing.
+
+They are looked at by when the lease or the time to be late ends, so leases, which are short, come first.
+"""
 
 _NO_TIMES = "NULL, NULL"
 
@@ -37,16 +43,38 @@ class CountStatements:
         others = f"0, {_NO_TIMES}, 0, 0, 0"
         reasons = "publish_started_at, dead_letter_reason, last_error"
         # The first one has times in the columns that are NULL in the others, which so get this type.
-        return " UNION ALL ".join(
+        groups = " UNION ALL ".join(
             [
                 self._group("scheduled", WAITING, "status, due_at", "due_at, id", due, limit),
-                # Processing jobs are few, and have no index in this order.
-                self._group("processing", PROCESSING, "lease_until", "id + 0", expired, limit),
+                self._processing(expired, limit),
                 self._group("dead_letter", "status = 'dead_letter'", reasons, "id", dead, limit),
                 self._group("cancelled", "status = 'cancelled'", "id", "id", others, limit),
                 self._group("posted", "status = 'posted'", "id", "posted_at DESC", others, limit),
             ]
         )
+        return f"""
+            WITH indexed AS MATERIALIZED (
+                SELECT id, status FROM {self._table} WHERE attention_at IS NOT NULL
+                ORDER BY attention_at LIMIT {MOST_INDEXED + 1}
+            )
+            {groups}
+        """
+
+    def _processing(self, numbers: str, limit: int) -> str:
+        """Processing jobs share their index with the waiting jobs that may be late, which may be many."""
+        d = self._d
+        held = "FROM indexed WHERE status = 'processing' ORDER BY id"
+        return f"""
+            SELECT platform, 'processing', {d.f}count(*), {numbers}
+            FROM {self._table} WHERE id {d.among(f"SELECT id {held} LIMIT {limit:d}")}
+            GROUP BY platform
+            UNION ALL
+            SELECT NULL, 'processing', 0, 0, {_NO_TIMES}, 0, 0, 0
+            FROM (SELECT 1 {held} LIMIT 1 OFFSET {limit:d}) AS beyond
+            UNION ALL
+            SELECT NULL, 'processing', 0, 0, {_NO_TIMES}, 0, 0, 0
+            FROM (SELECT 1 FROM indexed LIMIT 1 OFFSET {MOST_INDEXED}) AS beyond
+        """
 
     def _group(self, first: str, condition: str, columns: str, order: str, numbers: str, limit: int) -> str:
         """Jobs of one status, or of waiting ones, of which `first` is one."""
