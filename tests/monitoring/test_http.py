@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from email.message import Message
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,6 +29,8 @@ from assistly.storage import (
     ConfigurationError,
     InvalidValue,
     MemoryBackend,
+    PoolConnections,
+    SqliteBackend,
     Storage,
     StorageUnavailable,
 )
@@ -248,6 +251,12 @@ def test_methods(served: MonitoringServer) -> None:
         assert (head.status, head.text) == (200, "")
         assert head.headers["Content-Type"] == got.headers["Content-Type"]
         assert int(head.headers["Content-Length"]) > 0
+    with socket.create_connection(_place(served)) as raw:
+        raw.sendall(b"HEAD /healthz HTTP/1.1\r\n\r\n")
+        received = b""
+        while part := raw.recv(1000):
+            received += part
+    assert received.endswith(b"\r\n\r\n")
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         refused = ask(served, "/metrics", method)
         assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
@@ -408,7 +417,8 @@ def test_closing(storage: Storage) -> None:
         assert ask(again, "/healthz").status == 200
 
 
-def test_closing_while_all_are_busy(storage: Storage) -> None:
+def test_closing_while_all_are_busy(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 10 * PATIENCE)
     with serve(storage, 0) as served:
         slow = [socket.create_connection(_place(served)) for _ in range(server.MOST_AT_ONCE + 1)]
         until(lambda: len(threads_named("assistly-monitoring-request")) == server.MOST_AT_ONCE)
@@ -416,6 +426,36 @@ def test_closing_while_all_are_busy(storage: Storage) -> None:
     for connection in slow:
         connection.close()
     until(lambda: not threads_named("assistly-monitoring-request"))
+
+
+def test_the_connections_of_the_pool(path: Path) -> None:
+    with (
+        Storage(SqliteBackend(path), auto_prune=False) as storage,
+        serve(storage, 0) as server,
+    ):
+        with storage.transaction() as tx:
+            tx.queue.get(1)
+            found = samples(ask(server, "/metrics").text)
+        assert found["assistly_pool_connections in_use"] >= 1
+        until(lambda: storage.connections() == PoolConnections(0, 2, None))
+        found = samples(ask(server, "/metrics").text)
+        assert (found["assistly_pool_connections in_use"], found["assistly_pool_connections idle"]) == (0, 2)
+
+
+def test_threads_that_cannot_be_started(served: MonitoringServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    failures = iter(range(server.MOST_AT_ONCE + 1))
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "assistly-monitoring-request" and next(failures, None) is not None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    for _ in range(server.MOST_AT_ONCE + 1):
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            ask(served, "/healthz")
+    assert ask(served, "/healthz").status == 200
 
 
 def test_an_async_storage(storage: Storage) -> None:

@@ -72,6 +72,19 @@ def test_the_second_begins_when_the_call_has_ended(call: Call, clock: Clock) -> 
     assert asked.result() == 1
 
 
+def test_a_call_that_began_too_long_ago_is_not_waited_for(call: Call, clock: Clock) -> None:
+    asked = shared(call, clock, limit=1000.0)
+    call.may_return.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(asked.result)
+        until(lambda: call.made)
+        clock.now += 1000.0
+        with pytest.raises(NoAnswer, match="no answer for 1000 s"):
+            asked.result()
+        call.may_return.set()
+        first.exception(PATIENCE)  # it may have looked at the clock before or after
+
+
 def test_those_who_ask_at_the_same_time_share_one_call(call: Call, clock: Clock) -> None:
     asked = shared(call, clock)
     call.may_return.clear()

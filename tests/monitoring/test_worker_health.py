@@ -69,11 +69,13 @@ def test_a_worker_that_runs_is_ready_until_it_is_told_to_stop(worker: Worker) ->
 
 
 def test_an_idle_worker_is_alive_for_ever_and_its_storage_answers(
-    worker: Worker, runtime: SkippingRuntime
+    storage: Storage, worker: Worker, runtime: SkippingRuntime
 ) -> None:
     assert worker.numbers.last_claim_age is None
+    storage.queue.schedule("x", "hello")
     with running(worker):
-        until(lambda: worker.numbers.last_claim_age is not None)
+        until(lambda: worker.counts and not worker.numbers.in_progress)
+        until(lambda: worker._loop and not worker._loop._settler.progress.seconds)
         runtime.ahead += HOURS
         assert worker.health.alive
         until(lambda: (worker.numbers.last_claim_age or timedelta.max) < timedelta(seconds=PATIENCE))

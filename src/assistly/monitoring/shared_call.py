@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -59,13 +60,11 @@ class SharedCall(Generic[T]):
 
         def work() -> None:
             try:
-                result = self._call()
+                finish = partial(running.future.set_result, self._call())
             except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
-                running.ended = self._clock()
-                running.future.set_exception(error)
-            else:
-                running.ended = self._clock()
-                running.future.set_result(result)
+                finish = partial(running.future.set_exception, error)
+            running.ended = self._clock()
+            finish()
 
         try:
             threading.Thread(target=work, name=self._name, daemon=True).start()

@@ -105,8 +105,8 @@ def _are_few(storage: Storage, statuses: tuple[str, ...]) -> bool:
     """
     if not statuses or "posted" in statuses:
         return False
-    counts = storage.queue.counts(posted=False)
-    return sum(count for status, count in counts.items() if status in statuses) <= COUNT_LIMIT
+    depths = [depth for depth in storage.queue.depths(limit=COUNT_LIMIT) if depth.status in statuses]
+    return all(depth.exact for depth in depths)
 
 
 def _pages(storage: Storage, status: str | None, platform: str | None, after: int) -> Iterator[Job]:
