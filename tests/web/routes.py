@@ -12,7 +12,7 @@ OPEN = {"/static", "/login", "/logout", "/healthz"}
 def paths(app: Starlette, method: str) -> list[str]:
     """The paths that take a method, with something in the place of their parameters."""
     return [
-        route.path.replace("{day}", "2026-03-01").replace("{id:int}", "1").replace("{verb}", "cancel")
+        route.path.replace("{day}", "2026-03-01").replace("{id}", "1").replace("{verb}", "cancel")
         for route in app.routes
         if isinstance(route, Route) and method in (route.methods or ())
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -130,7 +130,14 @@ class WebPage:
 
     def time(self, time: datetime) -> str:
         """A time in the zone of the visitor, to the second, with its offset."""
-        return time.astimezone(self.zone).isoformat(sep=" ", timespec="seconds")
+        return self.local(time).isoformat(sep=" ", timespec="seconds")
+
+    def local(self, time: datetime) -> datetime:
+        """A time in the zone of the visitor; in UTC if it would be before year 1 or after 9999 there."""
+        try:
+            return time.astimezone(self.zone)
+        except OverflowError:
+            return time.astimezone(UTC)
 
     def show(self, template: str, *, status: int = 200, **values: Any) -> Response:
         """Make a page of a template."""

@@ -55,7 +55,7 @@ def listed(page: WebPage) -> Response:
 
 def show(page: WebPage) -> Response:
     """Show the story of a job."""
-    id = page.request.path_params["id"]
+    id = whole(page.request.path_params["id"])
     found = story(page.storage, id, now=page.now)
     reasons = [(reason.code, reason.text(page.time, advice=False)) for reason in found.reasons]
     status = 200 if found.job is not None else 404
@@ -66,7 +66,7 @@ def show(page: WebPage) -> Response:
 
 def change(page: WebPage) -> Response:
     """Change one job."""
-    id, verb = page.request.path_params["id"], page.request.path_params["verb"]
+    id, verb = whole(page.request.path_params["id"]), page.request.path_params["verb"]
     made = _job_change(page, verb, page.value)
     seen = page.value("claim")
     change_job(page.storage, made, id, page.person, seen=None if seen is None else whole(seen))
@@ -89,7 +89,7 @@ def ask(page: WebPage) -> Response:
         plan=found,
         kinds=sorted(kinds.items()),
         sample=[job for job in sample if job is not None],
-        highest=max((job.id for job in found.jobs), default=0),
+        question=_question(page, found),
         filter=filter,
         ids=ids,
         options=_options(page.query),
@@ -101,26 +101,41 @@ def change_many(page: WebPage) -> Response:
     verb = page.required("verb", "what to do")
     made = _job_change(page, verb, page.value)
     statuses = page.fields.get("status", [])
-    wanted = job_filter(page.now, page.value, statuses)
+    wanted = job_filter(page_time(page, page.required("asked", "the question")), page.value, statuses)
     ids = [whole(text) for text in page.fields.get("id", [])]
-    # Jobs that came after the question are left alone.
+    if verb == "remove" and page.value("sure") is None:
+        raise InvalidValue("say that you are sure: what is removed cannot be brought back")
     highest = whole(page.required("highest", "the last job"))
+    newest = page_time(page, page.required("newest", "the last change"))
     found = _planned(page, made, wanted, ids)
-    jobs = [(job.id, job) for job in found.jobs if job.id <= highest]
+    meant = [job for job in found.jobs if job.id <= highest]
+    # Jobs that came, or began to match, after the question are left alone.
+    jobs = [(job.id, job) for job in meant if job.updated_at <= newest]
     result = apply_all(page.storage, made, jobs, None if ids else wanted, page.person, until=_after(_SECONDS))
+    tried = {*result.done, *result.not_done}
+    is_cut = not found.complete and (not found.jobs or found.jobs[-1].id < highest)
     return page.show(
         "bulk_done.html",
         verb=verb,
         change=made,
         result=result,
-        left=len(jobs) - len(result.done) - len(result.not_done),
-        complete=found.complete,
+        changed_meanwhile=len(meant) - len(jobs),
+        left=len(jobs) - len(tried),
+        is_cut=is_cut,
+        more=not found.complete and not is_cut,
         filter=_filter_values(page.value, statuses),
-        ids=[id for id in ids if id not in result.done and id not in result.not_done],
+        ids=[id for id, _ in jobs if id not in tried] if ids else [],
         options=_options(page.value),
         note=page.value("note"),
-        highest=highest,
+        question={name: page.value(name) or "" for name in ("highest", "newest", "asked", "sure")},
     )
+
+
+def _question(page: WebPage, found: ChangePlan) -> dict[str, Any]:
+    """The fields that say what the question was about: the highest id, the last change, and its time."""
+    highest = max((job.id for job in found.jobs), default=0)
+    newest = max((job.updated_at for job in found.jobs), default=page.now)
+    return {"highest": highest, "newest": newest.isoformat(), "asked": page.now.isoformat()}
 
 
 def _after(seconds: float) -> Callable[[], bool]:

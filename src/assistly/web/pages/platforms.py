@@ -51,6 +51,9 @@ def _limit(page: WebPage, platform: str) -> str:
         return f"{platform} has no limit any more."
     if unit not in UNITS:
         raise InvalidValue(f"the unit must be one of {', '.join(UNITS)}")
-    length = timedelta(seconds=whole(per or "1") * UNITS[unit])
+    try:
+        length = timedelta(seconds=whole(per or "1") * UNITS[unit])
+    except OverflowError:
+        raise InvalidValue(f"{per} {unit} are too long") from None
     operations.limit(page.storage, platform, page.person, count=whole(count), per=length)
     return f"{platform} has a new limit."
