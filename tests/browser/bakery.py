@@ -19,19 +19,19 @@ _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 
 
-def fill(backend: StorageBackend, now: datetime) -> None:
-    """Fill an empty storage as if it had been used for two days, until `now`."""
+def fill(backend: StorageBackend, now: datetime, *, posts: int = 44) -> None:
+    """Fill an empty storage as if it had been used until `now`; `posts` says how much."""
     clock = FakeClock(now)
     storage = Storage(backend, clock=clock, auto_prune=False)
-    _past(storage, clock, now)
+    _past(storage, clock, now, posts)
     clock.time = now
-    _future(storage, now)
+    _future(storage, now, posts)
     _decisions(storage, clock, now)
 
 
-def _past(storage: Storage, clock: FakeClock, now: datetime) -> None:
+def _past(storage: Storage, clock: FakeClock, now: datetime, posts: int) -> None:
     """Posts of the last two days, more of them by day than by night."""
-    for number in range(44):
+    for number in range(posts):
         due = now - number * _HOUR - number * 7 % 50 * _MINUTE
         for platform in PLATFORMS[: 1 + (number * 5 % 4) % 3 if 5 <= due.hour < 20 else 0]:
             job = _claimed(storage, clock, platform, f"Fresh from the oven: {WARES[number % 7]}.", due)
@@ -59,10 +59,10 @@ def _claimed(storage: Storage, clock: FakeClock, platform: str, content: str, du
     return storage.queue.begin_publish(job)
 
 
-def _future(storage: Storage, now: datetime) -> None:
+def _future(storage: Storage, now: datetime, posts: int) -> None:
     """Posts of the next three weeks."""
     first = now.replace(hour=6, minute=30)
-    for number in range(1, 64):
+    for number in range(1, posts + posts // 2):
         due = first + number % 21 * _DAY + number * 3 % 11 * _HOUR
         if due > now and due.isoweekday() < 7:
             storage.queue.schedule(

@@ -21,6 +21,7 @@ from waiting import PATIENCE, until
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+MAIN = "from assistly.cli import main; main()"
 TOKEN = "a token for the tests"
 READ_TOKEN = "a token for looking only"
 
@@ -43,15 +44,7 @@ def served_by_process(folder: Path, *options: str, **settings: str) -> Iterator[
     folder.mkdir(exist_ok=True)
     log = folder / "log"
     environment = os.environ | {"STORAGE_ENGINE": "sqlite", "SQLITE_PATH": str(folder / "assistly.db")}
-    command = [
-        sys.executable,
-        "-c",
-        "from assistly.cli import main; main()",
-        "web",
-        "--listen",
-        "0",
-        *options,
-    ]
+    command = [sys.executable, "-c", MAIN, "web", "--listen", "0", *options]
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stderr=stderr, env=environment | settings, cwd=folder)
     try:

@@ -30,7 +30,7 @@ _FOCUSED = """() => {
 
 
 def stops(page: Page) -> list[str]:
-    """What Tab leads to, from the beginning of the page to its end. Each has to be seen, and that it is focused."""
+    """What Tab leads to, from the beginning of the page to its end. All of it is seen, and marked."""
     found: list[str] = []
     for _ in range(MOST_STOPS):
         page.keyboard.press("Tab")

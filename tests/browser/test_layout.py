@@ -18,31 +18,30 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 LONG = "unbroken" * 60
+POSTS = 6
+"""Few, since axe looks at each row."""
 HOUR = timedelta(hours=1)
 DESK: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LISTS = ("/", "/calendar", "/jobs", "/approvals", "/approvals?status=all", "/platforms", "/schedules",
          "/events", "/doctor")  # fmt: skip
 EMPTY = (*LISTS, "/jobs/1", "/schedule?id=none", "/jobs?status=posted", "/jobs/bulk?verb=cancel&platform=x")
+DETAILS = (
+    "/jobs?status=scheduled&platform=mastodon",
+    "/jobs/bulk?verb=replay&status=dead_letter",
+    "/approval?id=draft-12",
+    "/approval?id=draft-10",
+    "/schedule?id=weekly-bread",
+)
 
 
 def filled(storage: Storage) -> list[str]:
     """The addresses of pages of every kind, on a full storage."""
-    fill(storage._backend, datetime.now(UTC))
+    fill(storage._backend, datetime.now(UTC), posts=POSTS)
     jobs = {str(job.status): job.id for job in storage.queue.list(limit=1000)}
     unknown, dead = sorted(job.id for job in storage.queue.dead_letters() if not job.missed)
-    pages = [*(f"/jobs/{id}" for id in {*jobs.values(), unknown, dead}), *_more_pages()]
+    pages = [*(f"/jobs/{id}" for id in {*jobs.values(), unknown, dead}), *DETAILS]
     return [*LISTS, *pages, f"/calendar/{datetime.now(UTC).date() + timedelta(days=1)}"]
-
-
-def _more_pages() -> list[str]:
-    return [
-        "/jobs?status=scheduled&platform=mastodon",
-        "/jobs/bulk?verb=replay&status=dead_letter",
-        "/approval?id=draft-12",
-        "/approval?id=draft-10",
-        "/schedule?id=weekly-bread",
-    ]
 
 
 def filled_with_long_texts(storage: Storage) -> list[str]:
@@ -50,6 +49,7 @@ def filled_with_long_texts(storage: Storage) -> list[str]:
     name = LONG[:400]
     id = storage.queue.schedule(name, LONG, idempotency_key=name, metadata={name: [LONG]}).id
     [job] = storage.queue.claim_due(worker_id=name)
+    job = storage.queue.begin_publish(job)
     storage.queue.checkpoint(job, {LONG: LONG})
     storage.queue.mark_failed(job, LONG, retryable=False)
     storage.queue.replay(id)
@@ -67,11 +67,8 @@ def filled_with_long_texts(storage: Storage) -> list[str]:
     storage.schedules.put(name, name, LONG, every=HOUR)
     storage.events.append(name, {LONG: LONG})
     storage.events.append("operator.jobs.move", {"job": id, "by": LONG, "note": LONG})
-    pages = [
-        *(f"/jobs/{each}" for each in (id, posted, held)),
-        f"/approval?id={name}",
-        f"/schedule?id={name}",
-    ]
+    jobs = [f"/jobs/{each}" for each in (id, posted, held)]
+    pages = [*jobs, f"/approval?id={name}", f"/schedule?id={name}"]
     return [*LISTS, *pages, f"/jobs?platform={name}&match={name}", f"/jobs/bulk?verb=cancel&platform={name}"]
 
 
