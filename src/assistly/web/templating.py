@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cache
@@ -20,14 +21,22 @@ if TYPE_CHECKING:
 
 _CUT = 120
 
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that change the direction of the text behind them."""
+
 
 @cache
 def templates() -> Environment:
-    """The environment of the templates: everything is escaped, and an unknown name is an error."""
+    """The environment of the templates: everything is escaped, and an unknown name is an error.
+
+    Characters that are not seen are replaced, unless a template has escaped the value itself (`| e`), as in a
+    hidden field, which has to come back as it is.
+    """
     environment = Environment(
         loader=PackageLoader("assistly.web"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_seen,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -43,6 +52,11 @@ def templates() -> Environment:
         merge=_merge,
     )
     return environment
+
+
+def _seen(value: Any) -> Any:
+    """The value with signs for _UNSEEN, so that a text cannot pass for another."""
+    return _UNSEEN.sub("\ufffd", value) if type(value) is str else value
 
 
 @pass_context
