@@ -1,0 +1,202 @@
+"""Blocks of code that are spans, and the links from them to the spans that scheduled a job."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar, Token
+from itertools import islice
+from typing import Concatenate, ParamSpec, TypeVar
+
+from opentelemetry import context as otel
+from opentelemetry import trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from assistly.storage.engine.protocol import StorageBackend
+from assistly.storage.records import TRACE_CONTEXT, Job
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger("assistly.otel")
+
+Attributes = dict[str, str | int]
+
+MESSAGING = {"messaging.system": "assistly"}
+PROPAGATOR = TraceContextTextMapPropagator()
+LONGEST_DESCRIPTION = 1024
+_MOST_LINKS = 128
+
+_has_failed = threading.Event()
+"""Set when an error was logged as a warning: further ones are for debugging alone."""
+
+# The innermost block of the calling thread or task.
+_current: ContextVar[TracedBlock | None] = ContextVar("assistly_traced_block", default=None)
+
+
+class Tracing:
+    """The tracer of one instrumentation, and whether it is still wanted."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self.tracer = tracer
+        self.is_active = True
+        """False after `uninstrument`: methods that objects took before then call what they replaced."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether spans are wanted here and now."""
+        return self.is_active and is_instrumentation_enabled()
+
+
+def harmless(function: Callable[P, T]) -> Callable[P, T | None]:
+    """Make a function of the tracing log its errors, and return None then."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception:
+            level = logging.DEBUG if _has_failed.is_set() else logging.WARNING
+            _has_failed.set()
+            logger.log(level, "a span is missing or not complete", exc_info=True)
+            return None
+
+    return call
+
+
+@harmless
+def attach(context: otel.Context) -> Token[otel.Context]:
+    """Make a context current, until `detach` with the result."""
+    return otel.attach(context)
+
+
+@harmless
+def detach(token: Token[otel.Context] | None) -> None:
+    """Make the context current that was current before `attach`."""
+    if token is not None:
+        otel.detach(token)
+
+
+def ending(
+    function: Callable[Concatenate[TracedBlock, P], None],
+) -> Callable[Concatenate[TracedBlock, P], None]:
+    """Make a function that ends a block end it even if its arguments are not what it expects."""
+
+    @functools.wraps(function)
+    def end(block: TracedBlock, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        harmless(function)(block, *args, **kwargs)
+        block.end({})
+
+    return end
+
+
+class TracedBlock:
+    """A span that is current from `begin` to `end`. With `is_late` it is made at the end, if at all.
+
+    `store` is the one that is called: calls on the same one inside of it make no spans.
+    """
+
+    __slots__ = ("_began", "_is_late", "_mark", "_span", "_start", "_token", "error", "is_open", "store")
+
+    def __init__(self, start: Callable[..., Span], store: object = None, *, is_late: bool = False) -> None:
+        self._start = start
+        self._is_late = is_late
+        self._span: Span | None = None
+        self._token: Token[otel.Context] | None = None
+        self._mark: Token[TracedBlock | None] | None = None
+        self._began = 0
+        self.store = store
+        self.is_open = True
+        self.error: BaseException | None = None
+        """What the publisher has raised."""
+
+    @property
+    def span_context(self) -> SpanContext | None:
+        """That of the span, if it was made."""
+        return None if self._span is None else self._span.get_span_context()
+
+    @harmless
+    def begin(self, *, is_root: bool = False) -> None:
+        """Begin. With `is_root` it has no parent."""
+        if self._is_late:
+            self._began = time.time_ns()
+        else:
+            around = otel.Context() if is_root else otel.get_current()
+            self._span = self._start(context=around)
+            self._token = otel.attach(trace.set_span_in_context(self._span, around))
+        self._mark = _current.set(self)
+
+    @harmless
+    def end(
+        self, attributes: Attributes, *, kind: str | None = None, error: str = "", links: Iterable[Link] = ()
+    ) -> None:
+        """End, unless it has. `kind` says which error it was, if it was one, and `error` what it said."""
+        if not self.is_open:
+            return
+        self.leave()
+        span = self._span
+        if self._is_late:
+            span = self._start(start_time=self._began)
+        if span is None:
+            return
+        try:
+            for link in links:
+                span.add_link(link.context, link.attributes)
+            span.set_attributes(attributes)
+            if kind is not None:
+                span.set_attribute("error.type", kind)
+                span.set_status(StatusCode.ERROR, error[:LONGEST_DESCRIPTION])
+                if self.error is not None:
+                    span.record_exception(self.error)
+        finally:
+            span.end()
+
+    @harmless
+    def leave(self) -> None:
+        """Be current no longer."""
+        self.is_open = False
+        mark, self._mark = self._mark, None
+        if mark is not None:
+            _current.reset(mark)
+        token, self._token = self._token, None
+        detach(token)
+
+
+def current_block() -> TracedBlock | None:
+    """The innermost block of the calling thread or task that is open."""
+    block = _current.get()
+    return block if block is not None and block.is_open else None
+
+
+def scheduling_span(job: Job) -> SpanContext | None:
+    """The span in which a job was scheduled, for a link from a span of your own; None if it is not known."""
+    carrier = job.metadata.get(TRACE_CONTEXT)
+    if not isinstance(carrier, dict):
+        return None
+    texts = {name: text for name, text in carrier.items() if isinstance(text, str)}
+    found = trace.get_current_span(PROPAGATOR.extract(texts, otel.Context())).get_span_context()
+    return found if found.is_valid else None
+
+
+def links_to(jobs: Iterable[object]) -> list[Link]:
+    """Links to the spans that scheduled those of these objects that are jobs."""
+    spans = (scheduling_span(job) for job in islice(jobs, _MOST_LINKS) if isinstance(job, Job))
+    return [Link(span) for span in spans if span is not None]
+
+
+def kind_of(error: BaseException) -> str:
+    """The class of an error, as the attribute `error.type` has it."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def engine_of(backend: StorageBackend) -> tuple[str, SpanKind]:
+    """The name of an engine by the conventions, and the kind of the spans of its calls."""
+    name = type(backend).__name__.removesuffix("Backend").lower()
+    system = {"postgres": "postgresql", "sql": "other_sql"}.get(name, name)
+    return system, SpanKind.INTERNAL if backend.in_process else SpanKind.CLIENT
