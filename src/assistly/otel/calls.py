@@ -105,7 +105,8 @@ class TracedCalls:
             attributes={"db.system.name": system, **operation.attributes, **operation.given(args, kwargs)},
             links=operation.links(args, kwargs),
         )
-        block = TracedBlock(start, store, is_late=operation.is_late)
+        around = self._tracing.around(store._context)
+        block = TracedBlock(start, around, store, is_late=operation.is_late)
         block.begin()
         return block
 
@@ -118,8 +119,8 @@ class TracedCalls:
     def view(self, function: Callable[..., Storage]) -> Callable[..., Storage]:
         """`Storage._view`: the storage of a transaction has the engine of the one that opened it."""
 
-        def view(storage: Storage, *args: Any, **kwargs: Any) -> Storage:
-            made = function(storage, *args, **kwargs)
+        def view(storage: Storage, *args: Any) -> Storage:
+            made = function(storage, *args)
             self._hand_on(storage, made)
             return made
 
@@ -188,6 +189,11 @@ class Operation:
             {name: number for number, name in enumerate(parameters) if name in wanted},
         )
 
+    @property
+    def is_claim(self) -> bool:
+        """Whether the jobs that it returns are claimed."""
+        return self.attributes.get("messaging.operation.type") == "receive"
+
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attributes:
         """The attributes that the arguments give."""
         attributes: Attributes = {}
@@ -230,8 +236,8 @@ def end_call(
     elif operation is not None and operation.is_late and _is_nothing(result):
         block.leave()
     else:
-        attributes, jobs = _result(result)
-        block.end(attributes, links=links_to(jobs) or ())
+        attributes, jobs = _result(operation, result)
+        block.end(attributes, links=links_to(jobs))
 
 
 def _is_nothing(result: object) -> bool:
@@ -240,7 +246,7 @@ def _is_nothing(result: object) -> bool:
     return not (result.total if isinstance(result, PruneReport) else result)
 
 
-def _result(result: object) -> tuple[Attributes, list[Job]]:
+def _result(operation: Operation | None, result: object) -> tuple[Attributes, list[Job]]:
     """The attributes that a result gives, and the claimed jobs in it."""
     match result:
         case Job():
@@ -253,6 +259,8 @@ def _result(result: object) -> tuple[Attributes, list[Job]]:
             }, result.jobs
         case Settled():
             return {"assistly.jobs.lost": len(result.lost)}, []
+        case list() if operation is not None and operation.is_claim:
+            return {"messaging.batch.message_count": len(result)}, result
         case list():
             return {"db.response.returned_rows": len(result)}, []
     return {}, []

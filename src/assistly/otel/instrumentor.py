@@ -86,8 +86,6 @@ class AssistlyInstrumentor(BaseInstrumentor):  # type: ignore[misc] # it is unty
         self._replace(Storage, "_view", calls.view)
         self._replace(Scheduler, "request", calls.request)
         self._replace(Transaction, "begin", transactions.begin)
-        self._replace(Transaction, "mark", transactions.mark)
-        self._replace(Transaction, "unmark", transactions.unmark)
         self._replace(Transaction, "end", transactions.end)
 
     def _instrument_worker(self, publishing: TracedPublishing) -> None:

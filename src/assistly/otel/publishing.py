@@ -110,8 +110,8 @@ class TracedPublishing:
             attributes=attributes,
             links=links_to([job]),
         )
-        block = TracedBlock(start)
-        block.begin(is_root=True)
+        block = TracedBlock(start, otel.Context())
+        block.begin()
         return block
 
     def noting_errors(self, function: Callable[..., Any]) -> Callable[..., Any]:

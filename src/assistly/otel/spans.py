@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from itertools import islice
 from typing import Concatenate, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -19,6 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.records import TRACE_CONTEXT, Job
+from assistly.storage.stores.context import Context
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,10 +42,11 @@ _current: ContextVar[TracedBlock | None] = ContextVar("assistly_traced_block", d
 
 
 class Tracing:
-    """The tracer of one instrumentation, and whether it is still wanted."""
+    """The tracer of one instrumentation, whether it is still wanted, and the spans of open transactions."""
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self.tracer = tracer
+        self._transactions: WeakKeyDictionary[Context, tuple[Span, Span]] = WeakKeyDictionary()
         self.is_active = True
         """False after `uninstrument`: methods that objects took before then call what they replaced."""
 
@@ -51,6 +54,21 @@ class Tracing:
     def is_on(self) -> bool:
         """Whether spans are wanted here and now."""
         return self.is_active and is_instrumentation_enabled()
+
+    def note_transaction(self, context: Context, span: Span, around: Span) -> None:
+        """Note the span of a transaction, whose storage has this context, and what it was begun in."""
+        self._transactions[context] = (span, around)
+
+    def around(self, context: Context) -> otel.Context:
+        """Where calls belong: in the span of the transaction, unless there is another one since it began.
+
+        It is not current in the block, since that may be left on another thread, where it would stay current.
+        """
+        span, begun_in = self._transactions.get(context, (None, None))
+        current = trace.get_current_span()
+        if span is None or not (current is begun_in or current is trace.INVALID_SPAN):
+            return otel.get_current()
+        return trace.set_span_in_context(span)
 
 
 def harmless(function: Callable[P, T]) -> Callable[P, T | None]:
@@ -98,13 +116,25 @@ def ending(
 class TracedBlock:
     """A span that is current from `begin` to `end`. With `is_late` it is made at the end, if at all.
 
-    `store` is the one that is called: calls on the same one inside of it make no spans.
+    `around` has its parent. `store` is the one that is called: calls on the same one inside of it make no
+    spans.
     """
 
-    __slots__ = ("_began", "_is_late", "_mark", "_span", "_start", "_token", "error", "is_open", "store")
+    __slots__ = (
+        *("_around", "_began", "_is_late", "_mark", "_span", "_start", "_token", "error", "is_open"),
+        "store",
+    )
 
-    def __init__(self, start: Callable[..., Span], store: object = None, *, is_late: bool = False) -> None:
+    def __init__(
+        self,
+        start: Callable[..., Span],
+        around: otel.Context,
+        store: object = None,
+        *,
+        is_late: bool = False,
+    ) -> None:
         self._start = start
+        self._around = around
         self._is_late = is_late
         self._span: Span | None = None
         self._token: Token[otel.Context] | None = None
@@ -121,14 +151,13 @@ class TracedBlock:
         return None if self._span is None else self._span.get_span_context()
 
     @harmless
-    def begin(self, *, is_root: bool = False) -> None:
-        """Begin. With `is_root` it has no parent."""
+    def begin(self) -> None:
+        """Begin."""
         if self._is_late:
             self._began = time.time_ns()
         else:
-            around = otel.Context() if is_root else otel.get_current()
-            self._span = self._start(context=around)
-            self._token = otel.attach(trace.set_span_in_context(self._span, around))
+            self._span = self._start(context=self._around)
+            self._token = otel.attach(trace.set_span_in_context(self._span, self._around))
         self._mark = _current.set(self)
 
     @harmless
@@ -141,7 +170,7 @@ class TracedBlock:
         self.leave()
         span = self._span
         if self._is_late:
-            span = self._start(start_time=self._began)
+            span = self._start(context=self._around, start_time=self._began)
         if span is None:
             return
         try:

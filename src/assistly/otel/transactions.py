@@ -6,95 +6,84 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import Span, StatusCode
 
 from assistly.storage import forks
+from assistly.storage.storage import Storage
 from assistly.storage.transactions import Transaction
 from assistly.worker.processing import error_text
 
-from .spans import LONGEST_DESCRIPTION, Tracing, attach, engine_of, harmless, kind_of
+from .spans import LONGEST_DESCRIPTION, Tracing, engine_of, harmless, kind_of
 
 
 class TracedTransactions:
-    """Wrappers of the methods of `Transaction`: each is a span, current where `mark` says that it is open."""
+    """Wrappers of the methods of `Transaction`."""
 
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
-        self._transactions: WeakKeyDictionary[Transaction[Any], tuple[Span, otel.Context]] = (
-            WeakKeyDictionary()
-        )
+        self._spans: WeakKeyDictionary[Transaction[Any], Span] = WeakKeyDictionary()
 
-    def begin(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def begin(self, function: Callable[..., Storage]) -> Callable[..., Storage]:
         """`Transaction.begin`."""
 
-        def begin(transaction: Transaction[Any]) -> Any:
+        def begin(transaction: Transaction[Storage]) -> Storage:
             if transaction._began:
                 return function(transaction)
-            self._begin_transaction(transaction)
+            self._start(transaction)
             try:
-                return function(transaction)
+                view = function(transaction)
             except BaseException as error:
-                self._end_transaction(transaction, error)
+                self._end(transaction, error)
                 raise
+            self._note(transaction, view)
+            return view
 
         return begin
-
-    def mark(self, function: Callable[..., None]) -> Callable[..., None]:
-        """`Transaction.mark`, on the thread or task that goes on with the block."""
-
-        def mark(transaction: Transaction[Any]) -> None:
-            function(transaction)
-            held = self._transactions.get(transaction)
-            if held is not None:
-                attach(trace.set_span_in_context(held[0]))
-
-        return mark
-
-    def unmark(self, function: Callable[..., None]) -> Callable[..., None]:
-        """`Transaction.unmark`, on the thread or task that leaves the block, perhaps another one."""
-
-        def unmark(transaction: Transaction[Any]) -> None:
-            function(transaction)
-            held = self._transactions.pop(transaction, None)
-            if held is not None and trace.get_current_span() is held[0]:
-                attach(held[1])
-
-        return unmark
 
     def end(self, function: Callable[..., None]) -> Callable[..., None]:
         """`Transaction.end`."""
 
-        def end(transaction: Transaction[Any], error: BaseException | None) -> None:
+        def end(transaction: Transaction[Storage], error: BaseException | None) -> None:
             if transaction._generation != forks.generation():
                 function(transaction, error)  # the span is the parent process's
                 return
             try:
                 function(transaction, error)
             except BaseException as raised:
-                self._end_transaction(transaction, raised)
+                self._end(transaction, raised)
                 raise
-            self._end_transaction(transaction, error)
+            self._end(transaction, error)
 
         return end
 
     @harmless
-    def _begin_transaction(self, transaction: Transaction[Any]) -> None:
-        if self._tracing.is_on:
+    def _start(self, transaction: Transaction[Storage]) -> None:
+        opened_on = transaction.owner()
+        if self._tracing.is_on and isinstance(opened_on, Storage):
             system, kind = engine_of(transaction.root)
-            attributes = {"db.system.name": system, "db.operation.name": "transaction"}
-            span = self._tracing.tracer.start_span("assistly.transaction", kind=kind, attributes=attributes)
-            self._transactions[transaction] = (span, otel.get_current())
+            self._spans[transaction] = self._tracing.tracer.start_span(
+                "assistly.transaction",
+                self._tracing.around(opened_on._context),
+                kind,
+                {"db.system.name": system, "db.operation.name": "transaction"},
+            )
 
     @harmless
-    def _end_transaction(self, transaction: Transaction[Any], error: BaseException | None) -> None:
-        held = self._transactions.get(transaction)
-        if held is None or not held[0].is_recording():
+    def _note(self, transaction: Transaction[Storage], view: Storage) -> None:
+        span = self._spans.get(transaction)
+        if span is not None:
+            self._tracing.note_transaction(view._context, span, trace.get_current_span())
+
+    @harmless
+    def _end(self, transaction: Transaction[Storage], error: BaseException | None) -> None:
+        span = self._spans.pop(transaction, None)
+        if span is None:
             return
-        span = held[0]
-        span.set_attribute("assistly.outcome", "committed" if error is None else "undone")
-        if error is not None:
-            span.set_attribute("error.type", kind_of(error))
-            span.set_status(StatusCode.ERROR, error_text(error)[:LONGEST_DESCRIPTION])
-        span.end()
+        try:
+            span.set_attribute("assistly.outcome", "committed" if error is None else "undone")
+            if error is not None:
+                span.set_attribute("error.type", kind_of(error))
+                span.set_status(StatusCode.ERROR, error_text(error)[:LONGEST_DESCRIPTION])
+        finally:
+            span.end()
