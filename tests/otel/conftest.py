@@ -27,7 +27,9 @@ def recorded(provider: TracerProvider) -> Recorded:
     """Spans are recorded, and Assistly makes none yet."""
     exporter = InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return Recorded(provider, exporter)
+    recorded = Recorded(provider, exporter)
+    provider.add_span_processor(recorded)
+    return recorded
 
 
 @pytest.fixture

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Tracer
 
 
-class Recorded:
-    """The spans that have ended."""
+class Recorded(SpanProcessor):
+    """The spans that have ended, and how many have begun."""
 
     def __init__(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
         self.provider = provider
+        self.started = 0
         self._exporter = exporter
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self.started += 1
 
     @property
     def tracer(self) -> Tracer:
@@ -34,6 +39,7 @@ class Recorded:
         return span
 
     def clear(self) -> None:
+        self.started = 0
         self._exporter.clear()
 
 

@@ -128,6 +128,7 @@ def test_calls_that_find_nothing_are_no_spans(spans: Recorded, storage: Storage)
     storage.prune()
     storage.queue.wait(0)
     assert spans.names() == []
+    assert spans.started == 0
     storage.queue.schedule("x", "a")
     storage.schedules.put("daily", "y", "b", every=timedelta(days=1))
     spans.clear()
@@ -175,7 +176,7 @@ class TestTransactions:
     def test_calls_of_other_threads_and_in_spans_of_the_program(
         self, spans: Recorded, storage: Storage
     ) -> None:
-        with storage.transaction() as tx:
+        with spans.tracer.start_as_current_span("around"), storage.transaction() as tx:
             thread = threading.Thread(target=tx.events.append, args=("a", 1))
             thread.start()
             thread.join()

@@ -301,7 +301,7 @@ def test_an_idle_worker_makes_no_spans(
         )
         with running(worker):
             until(lambda: len(claims) > 1 and len(upkeep) > 2 and len(asked) > 2)
-        assert spans.names() == []
+        assert spans.started == 0
 
 
 def test_a_busy_worker_makes_few(spans: Recorded, storage: Storage) -> None:
