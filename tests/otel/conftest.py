@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from assistly.otel import AssistlyInstrumentor
+from assistly.otel.spans import _has_failed
 from assistly.storage import MemoryBackend, Storage
 from otel.recorded import Recorded
 
@@ -34,12 +35,14 @@ def recorded(provider: TracerProvider) -> Recorded:
 
 @pytest.fixture
 def spans(recorded: Recorded) -> Iterator[Recorded]:
-    """Assistly makes spans."""
+    """Assistly makes spans, and none of them fails."""
+    _has_failed.clear()
     instrumentor = AssistlyInstrumentor()
     instrumentor.instrument(tracer_provider=recorded.provider)
     yield recorded
     if instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.uninstrument()
+    assert not _has_failed.is_set()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-import assistly.otel.instrumentor as instrumentor_module
+import assistly.otel.wrapping as wrapping
 from assistly.otel import AssistlyInstrumentor
 from assistly.otel.spans import _has_failed
 from assistly.storage import AsyncStorage, InvalidValue, Storage
@@ -51,19 +51,60 @@ print([name for name in sys.modules if name.partition(".")[0] == "opentelemetry"
 """
 
 
+LATE = """
+import sys
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from assistly.otel import AssistlyInstrumentor
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+AssistlyInstrumentor().instrument(tracer_provider=provider)
+AssistlyInstrumentor().uninstrument()
+AssistlyInstrumentor().instrument(tracer_provider=provider)
+heavy = {"assistly.storage.storage", "assistly.worker.worker", "psycopg", "pydantic_settings"}
+assert not heavy & {*sys.modules}, heavy & {*sys.modules}
+from assistly.storage import MemoryBackend, Storage
+storage = Storage(MemoryBackend())
+storage.queue.schedule("x", "a")
+assert not (heavy - {"assistly.storage.storage"}) & {*sys.modules}
+from assistly.worker import Worker
+Worker(storage, {"x": lambda job: "1"}).run_until_idle()
+import asyncio
+from assistly.storage import AsyncStorage
+async def work():
+    async with AsyncStorage(storage) as opened:
+        await opened.queue.counts()
+asyncio.run(work())
+for span in exporter.get_finished_spans():
+    print(span.name)
+"""
+
+
 def state() -> dict[tuple[str, str], object]:
     owners: list[type[object]] = [
         *(Storage, AsyncStorage, Scheduler, Transaction, JobProcessor, PublisherCaller, PublisherCall),
         *(Publication, Reconciler, PlatformBudgets, PlatformSlots, ClaimedJobs, WorkerLoop),
     ]
     for storage in (Storage, AsyncStorage):
-        owners += instrumentor_module._stores_of(storage).values()
+        owners += wrapping.stores_of(storage).values()
     return {(owner.__qualname__, name): each for owner in owners for name, each in vars(owner).items()}
 
 
 def test_nothing_is_imported_unless_it_is_asked_for() -> None:
     ran = subprocess.run([sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_nothing_is_imported_before_it_is_used() -> None:
+    """So it does not slow down other programs of the environment that are instrumented."""
+    ran = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == [
+        *("assistly.queue.schedule", "assistly.queue.sweep_and_claim", "assistly.queue.begin_publish_many"),
+        *("publish x", "assistly.queue.settle", "assistly.queue.counts"),
+    ]
 
 
 def test_without_it_there_are_no_spans(recorded: Recorded, storage: Storage) -> None:
@@ -101,13 +142,16 @@ def test_what_is_wrapped_looks_the_same(recorded: Recorded) -> None:
         AssistlyInstrumentor().uninstrument()
 
 
-def test_half_an_instrumentation_is_undone(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instrumentor_module, "_HOUSEKEEPING", ((Worker, ("no_such_method",)),))
+def test_half_an_instrumentation_is_undone(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the program that imports the module sees nothing of it."""
+    monkeypatch.setattr(wrapping, "_STORAGE_CALLS", ("no_such_method",))
     before = state()
-    with pytest.raises(KeyError):
-        AssistlyInstrumentor().instrument(tracer_provider=recorded.provider)
+    AssistlyInstrumentor().instrument(tracer_provider=recorded.provider)
     assert state() == before
-    assert not AssistlyInstrumentor().is_instrumented_by_opentelemetry
+    assert "there are no spans of Assistly" in caplog.text
+    AssistlyInstrumentor().uninstrument()
 
 
 def test_the_entry_point() -> None:

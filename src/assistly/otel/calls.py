@@ -7,19 +7,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind
 
-from assistly.storage.aio.base import AsyncStore
-from assistly.storage.aio.storage import AsyncStorage
 from assistly.storage.errors import InvalidValue
 from assistly.storage.records import TRACE_CONTEXT, Claimed, Job, NewJob, PruneReport, Settled
 from assistly.storage.storage import Storage
-from assistly.storage.stores.context import Context
 from assistly.storage.stores.scheduling import Scheduler
-from assistly.worker.processing import error_text
 
 from .spans import (
     MESSAGING,
@@ -29,11 +24,11 @@ from .spans import (
     Tracing,
     current_block,
     ending,
-    engine_of,
     harmless,
     kind_of,
     links_to,
     logger,
+    text_of,
 )
 
 _OPERATION_TYPES = {
@@ -53,16 +48,17 @@ class TracedCalls:
 
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
-        self._engines: WeakKeyDictionary[Context, tuple[str, SpanKind]] = WeakKeyDictionary()
 
-    def call(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A call of a storage or a store."""
+    def call(
+        self, name: str, called: Callable[[Any], Any], function: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """A call of a storage or a store; `called` gives the synchronous one behind it."""
         operation = Operation.of(name, function)
 
         if inspect.iscoroutinefunction(function):
 
             async def traced_with_await(owner: Any, *args: Any, **kwargs: Any) -> Any:
-                block = self._begin_call(operation, owner, args, kwargs)
+                block = self._begin_call(operation, called(owner), args, kwargs)
                 if block is None:
                     return await function(owner, *args, **kwargs)
                 try:
@@ -76,7 +72,7 @@ class TracedCalls:
             return traced_with_await
 
         def traced(owner: Any, *args: Any, **kwargs: Any) -> Any:
-            block = self._begin_call(operation, owner, args, kwargs)
+            block = self._begin_call(operation, called(owner), args, kwargs)
             if block is None:
                 return function(owner, *args, **kwargs)
             try:
@@ -91,13 +87,12 @@ class TracedCalls:
 
     @harmless
     def _begin_call(
-        self, operation: Operation, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, operation: Operation, store: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> TracedBlock | None:
-        store = _synchronous(owner)
         current = current_block()
         if not self._tracing.is_on or (current is not None and current.store is store):
             return None
-        system, kind = self._engine(store._context)
+        system, kind = self._tracing.engine(store._context)
         start = functools.partial(
             self._tracing.tracer.start_span,
             f"assistly.{operation.name}",
@@ -109,12 +104,6 @@ class TracedCalls:
         block = TracedBlock(start, around, store, is_late=operation.is_late)
         block.begin()
         return block
-
-    def _engine(self, context: Context) -> tuple[str, SpanKind]:
-        found = self._engines.get(context)
-        if found is None:
-            found = self._engines[context] = engine_of(context.idle_backend)
-        return found
 
     def view(self, function: Callable[..., Storage]) -> Callable[..., Storage]:
         """`Storage._view`: the storage of a transaction has the engine of the one that opened it."""
@@ -128,7 +117,7 @@ class TracedCalls:
 
     @harmless
     def _hand_on(self, storage: Storage, view: Storage) -> None:
-        self._engines[view._context] = self._engine(storage._context)
+        self._tracing.hand_on(storage._context, view._context)
 
     def request(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`Scheduler.request`: adds the current span to the metadata, unless the job is not valid with it."""
@@ -232,7 +221,7 @@ def end_call(
 ) -> None:
     """End the span of a call, with its result or its error."""
     if error is not None:
-        block.end({}, kind=kind_of(error), error=error_text(error))
+        block.end({}, kind=kind_of(error), error=text_of(error))
     elif operation is not None and operation.is_late and _is_nothing(result):
         block.leave()
     else:
@@ -268,10 +257,3 @@ def _result(operation: Operation | None, result: object) -> tuple[Attributes, li
 
 def _of_job(job: Job) -> Attributes:
     return {"messaging.destination.name": job.platform, "messaging.message.id": str(job.id)}
-
-
-def _synchronous(owner: Any) -> Any:
-    """The storage or store that an async one calls; any other is returned as it is."""
-    if isinstance(owner, AsyncStore):
-        return owner._store
-    return owner._storage if isinstance(owner, AsyncStorage) else owner

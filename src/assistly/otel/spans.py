@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from itertools import islice
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from opentelemetry import context as otel
@@ -18,9 +18,11 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from assistly.storage.engine.protocol import StorageBackend
 from assistly.storage.records import TRACE_CONTEXT, Job
-from assistly.storage.stores.context import Context
+
+if TYPE_CHECKING:
+    from assistly.storage.engine.protocol import StorageBackend
+    from assistly.storage.stores.context import Context
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +33,7 @@ Attributes = dict[str, str | int]
 
 MESSAGING = {"messaging.system": "assistly"}
 PROPAGATOR = TraceContextTextMapPropagator()
-LONGEST_DESCRIPTION = 1024
+_LONGEST_DESCRIPTION = 1024
 _MOST_LINKS = 128
 
 _has_failed = threading.Event()
@@ -46,14 +48,40 @@ class Tracing:
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self.tracer = tracer
+        self._originals: list[tuple[type[object], str, Any]] = []
+        self._engines: WeakKeyDictionary[Context, tuple[str, SpanKind]] = WeakKeyDictionary()
         self._transactions: WeakKeyDictionary[Context, tuple[Span, Span]] = WeakKeyDictionary()
         self.is_active = True
-        """False after `uninstrument`: methods that objects took before then call what they replaced."""
+        """False after `end`: methods that objects took before then call what they replaced."""
+
+    def replace(self, owner: type[object], name: str, wrapper: Callable[[Any], Any]) -> None:
+        """Put what `wrapper` makes of a method in its place."""
+        original = vars(owner)[name]
+        setattr(owner, name, functools.wraps(original)(wrapper(original)))
+        self._originals.append((owner, name, original))
+
+    def end(self) -> None:
+        """Make no further spans, and put all methods back."""
+        self.is_active = False
+        while self._originals:
+            owner, name, original = self._originals.pop()
+            setattr(owner, name, original)
 
     @property
     def is_on(self) -> bool:
         """Whether spans are wanted here and now."""
         return self.is_active and is_instrumentation_enabled()
+
+    def engine(self, context: Context) -> tuple[str, SpanKind]:
+        """See `engine_of`."""
+        found = self._engines.get(context)
+        if found is None:
+            found = self._engines[context] = engine_of(context.idle_backend)
+        return found
+
+    def hand_on(self, context: Context, view: Context) -> None:
+        """Note that the storage of a transaction or a bound connection has this engine."""
+        self._engines[view] = self.engine(context)
 
     def note_transaction(self, context: Context, span: Span, around: Span) -> None:
         """Note the span of a transaction, whose storage has this context, and what it was begun in."""
@@ -179,7 +207,7 @@ class TracedBlock:
             span.set_attributes(attributes)
             if kind is not None:
                 span.set_attribute("error.type", kind)
-                span.set_status(StatusCode.ERROR, error[:LONGEST_DESCRIPTION])
+                span.set_status(StatusCode.ERROR, error[:_LONGEST_DESCRIPTION])
                 if self.error is not None:
                     span.record_exception(self.error)
         finally:
@@ -222,6 +250,14 @@ def kind_of(error: BaseException) -> str:
     """The class of an error, as the attribute `error.type` has it."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, shortened."""
+    try:
+        return str(error)[:_LONGEST_DESCRIPTION]
+    except Exception:  # noqa: BLE001 - the class of a user's error may have a broken __str__
+        return ""
 
 
 def engine_of(backend: StorageBackend) -> tuple[str, SpanKind]:

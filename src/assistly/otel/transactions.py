@@ -12,9 +12,8 @@ from opentelemetry.trace import Span, StatusCode
 from assistly.storage import forks
 from assistly.storage.storage import Storage
 from assistly.storage.transactions import Transaction
-from assistly.worker.processing import error_text
 
-from .spans import LONGEST_DESCRIPTION, Tracing, engine_of, harmless, kind_of
+from .spans import Tracing, engine_of, harmless, kind_of, text_of
 
 
 class TracedTransactions:
@@ -84,6 +83,6 @@ class TracedTransactions:
             span.set_attribute("assistly.outcome", "committed" if error is None else "undone")
             if error is not None:
                 span.set_attribute("error.type", kind_of(error))
-                span.set_status(StatusCode.ERROR, error_text(error)[:LONGEST_DESCRIPTION])
+                span.set_status(StatusCode.ERROR, text_of(error))
         finally:
             span.end()
