@@ -14,7 +14,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
+from assistly.monitoring.monitor import Monitor
 from assistly.storage import AsyncStorage, Job, MemoryBackend, SqliteBackend, Storage, StorageBackend
+from assistly.views.metrics import collect
 from assistly.worker import (
     AsyncWorker,
     NotPosted,
@@ -302,6 +304,19 @@ def test_an_idle_worker_makes_no_spans(
         with running(worker):
             until(lambda: len(claims) > 1 and len(upkeep) > 2 and len(asked) > 2)
         assert spans.started == 0
+
+
+def test_metrics_and_health_make_none(spans: Recorded, storage: Storage) -> None:
+    storage.queue.schedule("x", "a")
+    spans.clear()
+    monitor = Monitor()
+    monitor.attach(storage)
+    page, _ = monitor.metrics("text/plain")
+    assert b"assistly_" in page
+    assert monitor.health().ready
+    assert spans.started == 0
+    assert collect(storage) is not None
+    assert spans.started > 0
 
 
 def test_a_busy_worker_makes_few(spans: Recorded, storage: Storage) -> None:

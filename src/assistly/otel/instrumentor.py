@@ -19,6 +19,7 @@ _WRAPPED = {
     "assistly.storage.storage": "wrap_storage",
     "assistly.storage.aio.storage": "wrap_async_storage",
     "assistly.worker.worker": "wrap_worker",
+    "assistly.monitoring.monitor": "wrap_monitoring",
 }
 """The functions of `wrapping` by the module whose import makes them needed."""
 

@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry import context as otel
 from opentelemetry import trace
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import SpanContext, SpanKind
 
 from assistly.storage import records
@@ -44,15 +43,6 @@ class TracedPublishing:
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
         self._contexts: WeakKeyDictionary[object, otel.Context] = WeakKeyDictionary()
-
-    def housekeeping(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A method of the worker that makes no spans."""
-
-        def untraced(*args: Any, **kwargs: Any) -> Any:
-            with suppress_instrumentation():
-                return function(*args, **kwargs)
-
-        return untraced
 
     def publish(self, function: Callable[..., Outcome]) -> Callable[..., Outcome]:
         """`JobProcessor._publish`: an attempt to publish a job."""

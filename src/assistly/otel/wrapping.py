@@ -59,9 +59,10 @@ def wrap_worker(tracing: Tracing) -> None:
     from assistly.worker.slots import PlatformSlots
 
     from .publishing import TracedPublishing
+    from .spans import without_spans
 
     publishing = TracedPublishing(tracing)
-    # What a worker does without a job makes no spans, nor do the drivers of databases in it.
+    # What a worker does without a job.
     housekeeping: dict[type[object], tuple[str, ...]] = {
         ClaimedJobs: ("heartbeat",),
         PlatformBudgets: ("refresh", "take", "give_back"),
@@ -71,7 +72,7 @@ def wrap_worker(tracing: Tracing) -> None:
     }
     for owner, methods in housekeeping.items():
         for method in methods:
-            tracing.replace(owner, method, publishing.housekeeping)
+            tracing.replace(owner, method, without_spans)
     tracing.replace(JobProcessor, "_publish", publishing.publish)
     tracing.replace(PublisherCaller, "publish", publishing.noting_errors)
     tracing.replace(PublisherCaller, "check", publishing.noting_errors)
@@ -81,6 +82,16 @@ def wrap_worker(tracing: Tracing) -> None:
     tracing.replace(Publication, "checkpoint", publishing.in_kept_context)
     tracing.replace(Reconciler, "_answer", publishing.check)
     tracing.replace(Reconciler, "_resolve", publishing.resolve)
+
+
+def wrap_monitoring(tracing: Tracing) -> None:
+    """Wrap what `/healthz` and `/metrics` ask the storage, each few seconds."""
+    from assistly.monitoring.monitor import Monitor
+
+    from .spans import without_spans
+
+    tracing.replace(Monitor, "_collect", without_spans)
+    tracing.replace(Monitor, "_ping_storage", without_spans)
 
 
 def _wrap_calls(
