@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from assistly.otel import AssistlyInstrumentor, scheduling_span
 from assistly.storage import (
     IdempotencyMismatch,
     InvalidValue,
+    MemoryBackend,
     NewJob,
     SqliteBackend,
     Storage,
     StorageBackend,
 )
+from assistly.transfer.copying import copy
+from assistly.transfer.export import export_rows, import_rows
 from assistly.worker import Worker
 from otel.recorded import Recorded, id_of, linked, trace_of
 
@@ -182,3 +186,21 @@ def test_what_receivers_of_the_webhook_see(spans: Recorded, storage: Storage) ->
     (request,) = requests
     assert "traceparent" not in request.headers
     assert job.metadata[KEY]["traceparent"] in request.content.decode()
+
+
+def test_a_copy_and_an_export(spans: Recorded, tmp_path: Path) -> None:
+    """The trace is still there after each."""
+    backends = MemoryBackend(), SqliteBackend(tmp_path / "copy.db"), MemoryBackend()
+    source, copied, imported = backends
+    storages = [Storage(backend, auto_prune=False) for backend in backends]
+    storages[0].queue.schedule("x", "a")
+    scheduled = id_of(spans.one("assistly.queue.schedule"))
+    copy(source, copied, identity="source")
+    file = BytesIO()
+    export_rows(copied, file, engine="sqlite", schema_level=None)
+    file.seek(0)
+    import_rows(imported, file, "the file")
+    for storage in storages:
+        with closing(storage):
+            Worker(storage, {"x": lambda _: "1"}).run_until_idle()
+    assert [linked(span) for span in spans.named("publish x")] == [[scheduled]] * 3
