@@ -16,6 +16,12 @@ T = TypeVar("T")
 MISSED = "missed: "
 """How the reason of a dead letter begins that was met after its `max_lateness`."""
 
+TRACE_CONTEXT = "assistly.trace"
+"""The key in the metadata of a job under which instrumented programs store the trace that scheduled it.
+
+Its value is an object with `traceparent` and perhaps `tracestate`, as in W3C Trace Context.
+"""
+
 Json = Any
 """None, bool, int, finite float, str, list or dict with str keys, checked at run time."""
 

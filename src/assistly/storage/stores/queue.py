@@ -67,9 +67,10 @@ class Queue(QueueCounts):
         """Store a job that is due at `scheduled_at` (default: now), and return it.
 
         `idempotency_key`: if a stored job has this key, that job is returned instead; IdempotencyMismatch
-        is raised if its platform, content or metadata differ. `min_gap`: ScheduleConflict, which carries the
-        earliest such job, is raised if an active job on the platform is nearer than that (default: no gap);
-        of several concurrent callers for one slot, one wins. `metadata` is a JSON object (default: empty).
+        is raised if its platform, content or metadata (but for `assistly.trace`) differ. `min_gap`:
+        ScheduleConflict, which carries the earliest such job, is raised if an active job on the platform is
+        nearer than that (default: no gap); of several concurrent callers for one slot, one wins. `metadata`
+        is a JSON object (default: empty).
         After `max_retries` failed attempts (default: SCHEDULE_MAX_RETRIES) the job becomes a dead letter,
         and so does a job that is not claimed within `max_lateness` after its time (default: no limit).
         Raises InvalidValue for wrong arguments.

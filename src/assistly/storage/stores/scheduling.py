@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -12,7 +13,7 @@ from ..batching import RETRY_SINGLY, Answer, BatchedCall
 from ..engine.protocol import StorageBackend
 from ..engine.values import JobDraft
 from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict, StorageUnavailable
-from ..records import Job, NewJob, record
+from ..records import TRACE_CONTEXT, Job, Json, NewJob, record
 from .context import Context
 
 _CHUNK = 10_000
@@ -206,7 +207,7 @@ def _stored(backend: StorageBackend, draft: JobDraft) -> Job | None:
         for field, same in (
             ("platform", job.platform == draft.platform),
             ("content", job.content == draft.content),
-            ("metadata", check.canonical("metadata", job.metadata) == draft.metadata),
+            ("metadata", _is_same_metadata(job.metadata, draft.metadata)),
         )
         if not same
     ]
@@ -216,3 +217,17 @@ def _stored(backend: StorageBackend, draft: JobDraft) -> Job | None:
             key,
         )
     return job
+
+
+def _is_same_metadata(stored: dict[str, Json], asked: check.JsonText) -> bool:
+    """Whether they are equal but for the trace context, which differs each time a call is repeated."""
+    if check.canonical("metadata", stored) == asked:
+        return True
+    both: list[dict[str, Json]] = [stored, json.loads(asked)]
+    if not any(TRACE_CONTEXT in metadata for metadata in both):
+        return False
+    one, other = (
+        check.canonical("metadata", {key: value for key, value in metadata.items() if key != TRACE_CONTEXT})
+        for metadata in both
+    )
+    return one == other

@@ -14,7 +14,18 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from ..records import Failed, Job, JobStatus, NewJob, Outcome, Posted, Released, Snoozed, Unknown
+from ..records import (
+    TRACE_CONTEXT,
+    Failed,
+    Job,
+    JobStatus,
+    NewJob,
+    Outcome,
+    Posted,
+    Released,
+    Snoozed,
+    Unknown,
+)
 from .fixtures import DAY, HOUR, LEASE, MINUTE, SECOND, TICK
 from .machine_sides import (
     NONE,
@@ -36,7 +47,12 @@ WAITING = (JobStatus.SCHEDULED, JobStatus.RETRYING)
 
 platforms = st.sampled_from(["x", "x", "mastodon", "\u00e9"])
 contents = st.sampled_from(["", "hello", "h\u00e9llo \U0001f600"])
-metadata = st.sampled_from([None, {}, {"n": 1}, {"n": 1.0}, {"n": True}])
+metadata = st.sampled_from(
+    [
+        *(None, {}, {"n": 1}, {"n": 1.0}, {"n": True}),
+        *({"n": 1, TRACE_CONTEXT: {"traceparent": number}} for number in "12"),
+    ]
+)
 gaps = st.sampled_from([None, NONE, GAP, GAP])
 offsets = st.builds(
     lambda offset, jitter: offset + jitter,

@@ -31,7 +31,7 @@ from ..records import (
     Unknown,
 )
 from .model_counts import WAITING, ModelCounts, is_missed, is_unknown
-from .model_state import ModelState, canonical, copied
+from .model_state import ModelState, compared, copied
 
 ACTIVE = (*WAITING, JobStatus.PROCESSING)
 SWEEP = 100
@@ -71,8 +71,8 @@ class ModelQueue(ModelCounts):
         at = scheduled_at or now
         for job in self._sorted():
             if idempotency_key is not None and job.idempotency_key == idempotency_key:
-                asked = (platform, content, canonical(metadata or {}))
-                if asked != (job.platform, job.content, canonical(job.metadata)):
+                asked = (platform, content, compared(metadata or {}))
+                if asked != (job.platform, job.content, compared(job.metadata)):
                     raise IdempotencyMismatch("another job has this key", idempotency_key)
                 return copied(job)
         self._check_gap(platform, at, min_gap)

@@ -21,6 +21,11 @@ def canonical(value: Json) -> str:
     return json.dumps(value, sort_keys=True)
 
 
+def compared(metadata: dict[str, Json]) -> str:
+    """The metadata that jobs with one key must share."""
+    return canonical({key: value for key, value in metadata.items() if key != "assistly.trace"})
+
+
 def copied(value: T) -> T:
     return deepcopy(value)
 

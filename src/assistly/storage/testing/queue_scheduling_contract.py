@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ..engine.protocol import StorageBackend
 from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict
-from ..records import Job, JobStatus, NewJob
+from ..records import TRACE_CONTEXT, Job, JobStatus, NewJob
 from ..storage import Storage
 from .fixtures import (
     DAY,
@@ -196,6 +196,27 @@ class QueueKeysContract(Contract):
             storage.queue.schedule(**{**fields, **other}, idempotency_key="key")
         assert caught.value.key == "key"
         assert storage.queue.list() == [job]
+
+    def test_the_trace_context_is_not_compared(self, storage: Storage) -> None:
+        one, other = ({TRACE_CONTEXT: {"traceparent": f"00-{digit * 32}-{digit * 16}-01"}} for digit in "12")
+        job = storage.queue.schedule("x", "a", idempotency_key="key", metadata={"n": 1, **one})
+        assert job.metadata == {"n": 1, **one}
+        for metadata in ({"n": 1, **other}, {"n": 1, TRACE_CONTEXT: 7}, {"n": 1}):
+            assert storage.queue.schedule("x", "a", idempotency_key="key", metadata=metadata) == job
+            new = NewJob("x", "a", idempotency_key="key", metadata=metadata)
+            assert storage.queue.schedule_many([new, new]) == [job, job]
+        plain = storage.queue.schedule("x", "a", idempotency_key="plain")
+        assert storage.queue.schedule("x", "a", idempotency_key="plain", metadata=one) == plain
+
+    @pytest.mark.parametrize("other", [{}, {"n": 1.0}, {"n": True}, {"n": 1, "assistly": {}}])
+    def test_other_metadata_is_compared_beside_a_trace_context(
+        self, storage: Storage, other: dict[str, Any]
+    ) -> None:
+        trace = {TRACE_CONTEXT: {"traceparent": "1"}}
+        storage.queue.schedule("x", "a", idempotency_key="key", metadata={"n": 1, **trace})
+        for metadata in (other, {**other, **trace}):
+            with pytest.raises(IdempotencyMismatch):
+                storage.queue.schedule("x", "a", idempotency_key="key", metadata=metadata)
 
     def test_no_metadata_is_an_empty_object(self, storage: Storage) -> None:
         job = storage.queue.schedule("x", "a", idempotency_key="key", metadata={})

@@ -1,1 +1,0 @@
-"""Spans of OpenTelemetry around publishing and calls of the storage. It needs the extra `otel`."""

@@ -1,0 +1,19 @@
+"""Spans of OpenTelemetry around publishing and calls of the storage. It needs the extra `otel`.
+
+Nothing of this is imported unless `opentelemetry-instrument` or a program does so. `AssistlyInstrumentor`
+replaces methods, and puts them back, so that programs without it run no further instruction.
+"""
+
+from __future__ import annotations
+
+from assistly.storage.errors import ConfigurationError
+
+try:
+    from .instrumentor import AssistlyInstrumentor
+    from .spans import scheduling_span
+except ImportError as error:
+    raise ConfigurationError(
+        f"spans need OpenTelemetry ({error}): python -m pip install 'assistly[otel]'"
+    ) from error
+
+__all__ = ["AssistlyInstrumentor", "scheduling_span"]
