@@ -436,7 +436,8 @@ def test_the_connections_of_the_pool(path: Path) -> None:
         with storage.transaction() as tx:
             tx.queue.get(1)
             found = samples(ask(server, "/metrics").text)
-        assert found["assistly_pool_connections in_use"] >= 1
+            assert found["assistly_pool_connections in_use"] == 1
+            assert found["assistly_pool_connections idle"] == 1  # what the numbers were read on
         until(lambda: storage.connections() == PoolConnections(0, 2, None))
         found = samples(ask(server, "/metrics").text)
         assert (found["assistly_pool_connections in_use"], found["assistly_pool_connections idle"]) == (0, 2)

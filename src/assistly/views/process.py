@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def engine_name(storage: Storage) -> str:
     return type(storage._backend).__name__.removesuffix("Backend").lower()  # noqa: SLF001 - of the same package
 
 
+@cache
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
