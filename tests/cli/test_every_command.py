@@ -94,6 +94,7 @@ ELSEWHERE = {
     "import": "below: it is for an empty storage",
     "copy": "below: it takes its storages as arguments",
     "events follow": "below: it goes on until Ctrl-C",
+    "web": "tests/web/test_web_command.py: it goes on until Ctrl-C",
     "demo": "tests/cli/test_demo.py: it makes a database of its own",
     "conformance": "tests/contract/test_conformance.py: it makes databases of its own",
 }

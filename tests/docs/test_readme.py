@@ -12,6 +12,7 @@ import typer.main
 
 from assistly.cli import app
 from assistly.storage import StorageError, StorageSettings, errors
+from assistly.storage.variables import WebSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,7 +60,8 @@ def test_the_settings_are_all_there_with_their_defaults() -> None:
     documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(.+?)`)? ?\|", README, re.MULTILINE))
     assert documented == {
         str(field.validation_alias): _spelled(field.default)
-        for field in StorageSettings.model_fields.values()
+        for settings in (StorageSettings, WebSettings)
+        for field in settings.model_fields.values()
     }
 
 

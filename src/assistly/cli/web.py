@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,10 +13,15 @@ from .output import Output
 from .values import listen_address
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.applications import Starlette
+
     from assistly.doctor.runner import Report
 
 
 def web(
+    context: typer.Context,
     listen: Annotated[
         str,
         typer.Option(
@@ -45,7 +52,7 @@ def web(
     host, port = listen_address(listen)
     try:
         from assistly.web.app import create_app
-        from assistly.web.serving import is_loopback, serve
+        from assistly.web.serving import is_loopback
     except ImportError as error:
         from assistly.storage.errors import ConfigurationError
 
@@ -54,6 +61,7 @@ def web(
             "python -m pip install 'assistly[web]'"
         ) from None
     from assistly.storage.errors import ConfigurationError
+    from assistly.storage.settings import load_settings
     from assistly.storage.variables import load_web_settings
 
     settings = load_web_settings()
@@ -67,18 +75,43 @@ def web(
             f"--listen {listen} can be reached from elsewhere: set WEB_TOKEN (or WEB_READ_TOKEN) to a secret "
             "text, with which people log in"
         )
-    out = Output()
-    with opened(out) as storage:
-        app = create_app(
-            storage,
-            allow_changes=allow_changes,
-            token=token,
-            read_token=read_token,
-            zone=zone,
-            doctor=_check,
+    if load_settings().engine == "memory":
+        raise ConfigurationError(
+            "the engine memory lives in the process of your application: mount the page there "
+            "(assistly.web.create_app), or set STORAGE_ENGINE"
         )
+    make = partial(create_app, allow_changes=allow_changes, token=token, read_token=read_token, zone=zone)
+    _serve(make, host, port, behind_proxy=has_token, owns_process=context.obj is True)
+
+
+def _serve(
+    make: Callable[..., Starlette], host: str, port: int, *, behind_proxy: bool, owns_process: bool
+) -> None:
+    """Serve the page until a signal."""
+    from assistly.web.serving import GRACE_SECONDS, PageServer, listening
+    from assistly.worker.signals import stop_on_signals
+
+    from .ending import ProcessEnd
+
+    server: PageServer | None = None
+    end = ProcessEnd(GRACE_SECONDS)
+
+    def stop() -> None:
+        if server is None:
+            raise SystemExit(0)
+        end.begin()
+        server.stop()
+
+    with (
+        stop_on_signals(stop, pass_on=False, restore=not owns_process),
+        closing(listening(host, port)) as listener,
+        opened(Output()) as storage,
+        end.limited(owns_process=owns_process),
+    ):
+        app = make(storage, doctor=_check)
         _log_to_stderr()
-        serve(app, host, port, behind_proxy=has_token)
+        server = PageServer(app, listener, behind_proxy=behind_proxy)
+        server.serve_forever()
 
 
 def _check() -> Report:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from contextlib import closing
+from contextlib import AbstractContextManager, nullcontext
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.responses import PlainTextResponse
 
 from assistly.storage.errors import ConfigurationError
 
@@ -15,32 +17,60 @@ if TYPE_CHECKING:
     import socket
 
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
-_GRACE_SECONDS = 5
+GRACE_SECONDS = 5
+"""For how long requests may go on after the server was asked to stop."""
 
 logger = logging.getLogger("assistly.web")
 
 
-def serve(app: Starlette, host: str, port: int, *, behind_proxy: bool) -> None:
-    """Serve the application until SIGINT or SIGTERM.
+class PageServer(uvicorn.Server):
+    """Serves an application on a socket that listens, until `stop`. It handles no signals.
 
-    `behind_proxy`: headers of a proxy on this machine say where requests come from. Raises ConfigurationError
-    if the address cannot be had.
+    `behind_proxy`: headers of a proxy on this machine say where requests come from.
     """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=behind_proxy,
-        lifespan="off",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    with closing(listening(host, port)) as listener:
-        shown = f"[{host}]" if ":" in host else host
-        logger.info("http://%s:%d/", shown, listener.getsockname()[1])
-        uvicorn.Server(config).run(sockets=[listener])
+
+    def __init__(self, app: Starlette, listener: socket.socket, *, behind_proxy: bool) -> None:
+        super().__init__(
+            uvicorn.Config(
+                _answering_when_cancelled(app),
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=behind_proxy,
+                lifespan="off",
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._listener = listener
+
+    def stop(self) -> None:
+        """Let `serve_forever` return soon. May be called from any thread or signal handler."""
+        self.should_exit = True
+
+    def serve_forever(self) -> None:
+        """Answer requests until `stop`."""
+        host, port = self._listener.getsockname()[:2]
+        logger.info("http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+        self.run(sockets=[self._listener])
+
+    def capture_signals(self) -> AbstractContextManager[None]:
+        """Leave the signals to the caller."""
+        return nullcontext()
+
+
+def _answering_when_cancelled(app: Starlette) -> ASGIApp:
+    """Requests that are cancelled at the end of the grace time get an answer, and no traceback in the log."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            await PlainTextResponse("this server is stopping\n", 503)(scope, receive, send)
+
+    return answer
 
 
 def listening(host: str, port: int) -> socket.socket:
