@@ -19,7 +19,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 STRANGE_HOST = "stranger.example"
 """A host name that the browser takes for this machine."""
 
-PATIENCE_MS = 8_000
+PATIENCE_MS = 30_000
 
 _TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
