@@ -88,7 +88,7 @@ def test_an_approval_is_decided(
     storage.approvals.add("draft-12", {"content": "We are closed on Monday."})
     storage.approvals.add("draft-13", {"content": "We are closed on Tuesday."})
     page = open_page("/")
-    page.get_by_role("link", name="approvals pending").click()
+    page.get_by_role("link", name="pending").click()
     send(page, "Decide draft-12", button)
     expect_notice(page, f"draft-12 is {status}")
     expect(page.get_by_text("We are closed on Monday.")).to_have_count(0)
@@ -129,7 +129,7 @@ def test_an_unknown_outcome_is_resolved(
 def test_a_dead_letter_is_replayed(storage: Storage, open_page: OpenPage) -> None:
     job = dead_letter(storage)
     page = open_page("/")
-    page.get_by_role("link", name="dead letters").first.click()
+    page.get_by_role("link", name="dead letter").first.click()
     page.get_by_role("row").get_by_role("link", name=str(job.id), exact=True).click()
     send(page, "Replay", "Replay", Due_at="2035-03-01T09:00")
     expect_notice(page, "replayed")
