@@ -105,8 +105,11 @@ def test_no_page_scrolls_sideways(
     assert found == []
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("contents", ["filled", "empty"])
+@pytest.mark.parametrize(
+    ("contents", "size"),
+    [("filled", DESK), ("filled", PHONE), ("empty", DESK)],
+    ids=["filled-desk", "filled-phone", "empty-desk"],
+)
 def test_pages_are_accessible(
     storage: Storage, open_page: OpenPage, contents: Literal["filled", "empty"], size: ViewportSize
 ) -> None:
