@@ -48,6 +48,10 @@ class Document(HTMLParser):
         self.resources: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.title = ""
+        self.tables: dict[str, list[list[str]]] = {}
+        """The texts of the cells by row, by the caption."""
+        self._rows: list[list[str]] = []
+        self._caption = ""
         self._texts: list[str] = []
         self._open: list[str] = []
         self._form: Form | None = None
@@ -79,6 +83,14 @@ class Document(HTMLParser):
             self.forms.append(self._form)
         if tag == "a" and found.get("href"):
             self.links.append(found["href"] or "")
+        if tag == "table":
+            self._rows = []
+        if tag == "caption":
+            self._caption = ""
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("td", "th"):
+            self._rows[-1].append("")
         if tag in ("link", "img", "script", "iframe"):
             self.resources.append(found.get("href") or found.get("src") or "")
         if self._form is not None:
@@ -102,6 +114,8 @@ class Document(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
             self._form = None
+        if tag == "table":
+            self.tables[self._caption] = self._rows
         if tag == "select":
             self._select = None
         if tag in self._open:
@@ -109,6 +123,10 @@ class Document(HTMLParser):
                 pass
 
     def handle_data(self, data: str) -> None:
+        if "caption" in self._open:
+            self._caption += data
+        elif "td" in self._open or "th" in self._open:
+            self._rows[-1][-1] += data.strip()
         if self._open[-1:] == ["title"] and "svg" not in self._open:
             self.title += data
         elif self._open[-1:] != ["style"]:

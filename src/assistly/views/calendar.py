@@ -11,7 +11,7 @@ from .status import JobCount
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from assistly.storage import Job, Schedule, Storage, TimelineCount
+    from assistly.storage import Job, Storage, TimelineCount
 
 MOST_DAYS = 62
 
@@ -128,16 +128,19 @@ def _sum(counts: Sequence[TimelineCount]) -> JobCount:
 def _planned(storage: Storage, edges: list[datetime], now: datetime) -> tuple[list[dict[str, int]], bool]:
     """How many times of schedules have no job yet, by day and platform, and whether these are all."""
     from assistly.storage.stores.recurring import times_of
+    from assistly.storage.stores.schedules import plans
 
     found: list[dict[str, int]] = [{} for _ in edges[:-1]]
-    schedules = storage.schedules.list(limit=_MOST_SCHEDULES)
+    schedules = plans(storage.schedules, _MOST_SCHEDULES)
     left = _MOST_PLANNED
-    for schedule in schedules:
-        begin = _first_planned(schedule, now)
-        if not schedule.enabled or begin >= edges[-1]:
+    for plan in schedules:
+        # The jobs of slots are made in their order, but for those of former times of the schedule.
+        if plan.next_slot is None or plan.next_slot >= edges[-1]:
             continue
-        number = 0
-        for at in times_of(schedule).since(max(begin, edges[0])):
+        schedule, number = plan.schedule, 0
+        for at in times_of(schedule).since(max(now, plan.next_slot, edges[0])):
+            if at in plan.slots:
+                continue
             if at >= edges[-1]:
                 break
             while at >= edges[number + 1]:
@@ -148,7 +151,3 @@ def _planned(storage: Storage, edges: list[datetime], now: datetime) -> tuple[li
             if left == 0:
                 return found, False
     return found, len(schedules) < _MOST_SCHEDULES
-
-
-def _first_planned(schedule: Schedule, now: datetime) -> datetime:
-    return max(now, schedule.made_until + timedelta(microseconds=1))

@@ -24,8 +24,10 @@ from assistly.storage.errors import (
     ConfigurationError,
     Conflict,
     InvalidValue,
+    MigrationError,
     NotFound,
     OutcomeUnknown,
+    StorageClosed,
     StorageError,
     StorageUnavailable,
 )
@@ -66,6 +68,8 @@ _STATUS: tuple[tuple[type[StorageError], int, str], ...] = (
     (ClaimLost, 409, "Nothing was changed"),
     (OutcomeUnknown, 503, "Nobody knows whether that was done: look before you try again"),
     (StorageUnavailable, 503, "The storage cannot be reached"),
+    (StorageClosed, 503, "The storage is closed"),
+    (MigrationError, 503, "The storage is not ready"),
 )
 
 

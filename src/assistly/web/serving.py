@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from assistly.storage.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -56,9 +57,10 @@ class PageServer(uvicorn.Server):
         logger.info("http://%s:%d/", f"[{host}]" if ":" in host else host, port)
         self.run(sockets=[self._listener])
 
-    def capture_signals(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the caller."""
-        return nullcontext()
+        yield
 
 
 def _answering_when_cancelled(app: Starlette) -> ASGIApp:

@@ -439,6 +439,12 @@ def _digits(moment: datetime) -> str:
     return f"{(moment - _FIRST) // TICK:0{_DIGITS}}"
 
 
+def plans(schedules: Schedules, limit: int) -> list[Plan]:
+    """Return the first schedules by id, each with the slots that have become jobs."""
+    page = schedules._context.backend.documents.list(SCHEDULES, after=None, limit=limit)  # noqa: SLF001
+    return [_plan(document) for document in page]
+
+
 def _plan(document: Document) -> Plan:
     return Plan.from_json(document.key, document.data)
 

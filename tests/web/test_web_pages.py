@@ -1,0 +1,161 @@
+"""Each page: on an empty and a filled storage, below a path, in trouble, and with texts of strangers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+
+from assistly.storage import MemoryBackend, PostgresBackend, SqliteBackend, Storage, StorageUnavailable
+from assistly.storage.testing.faults import Fault, FaultyBackend, fail_with
+from assistly.web import create_app
+from web.browsing import Browser, Document
+from web.filling import FOREIGN, HOUR, TOKEN, Filled, dead_letter, fill
+from web.routes import paths
+
+
+def pages(app: Starlette, filled: Filled | None = None) -> list[str]:
+    found = [path for path in paths(app, "GET") if path not in ("/healthz", "/login")]
+    if filled is not None:
+        found = [path for path in found if path not in ("/jobs/1", "/approval", "/schedule", "/jobs/bulk")]
+        found += [f"/jobs/{job.id}" for job in filled.jobs]
+        found += [
+            f"/approval?id={filled.approval}",
+            "/approvals?status=all",
+            f"/schedule?id={filled.schedule}",
+            "/jobs/bulk?verb=cancel&platform=mastodon",
+            "/jobs/bulk?verb=replay&status=dead_letter",
+            "/events?type=operator.*",
+            "/?refresh=1",
+        ]
+    return found
+
+
+def test_an_empty_storage(storage: Storage) -> None:
+    app = create_app(storage, allow_changes=True)
+    browser = Browser(app)
+    statuses = {path: browser.get(path).status_code for path in pages(app)}
+    assert {path for path, status in statuses.items() if status != 200} == {
+        "/jobs/1",
+        "/jobs/bulk",
+        "/approval",
+        "/schedule",
+    }
+    assert {status for status in statuses.values() if status != 200} == {400, 404}
+
+
+def test_a_filled_storage(storage: Storage) -> None:
+    found = fill(storage)
+    app = create_app(storage, allow_changes=True)
+    for path in pages(app, found):
+        page = Browser(app).open(path)
+        assert page.title.endswith("– Assistly"), path
+        assert [tag for tag, _ in page.tags].count("h1") == 1, path
+
+
+@pytest.mark.parametrize("where", ["mount", "root_path", "both"])
+def test_below_a_path(memory: Storage, filled: Filled, where: str) -> None:
+    """Whatever a page links to is below that path, and is there."""
+    inner = create_app(memory, allow_changes=True, token=TOKEN)
+    root = {"mount": "/admin", "root_path": "/proxy", "both": "/proxy/admin"}[where]
+    outer: Any = inner
+    if where != "root_path":
+        outer = FastAPI()
+        outer.mount("/admin", inner)
+    browser = Browser(outer, root_path="" if where == "mount" else "/proxy")
+    assert browser.get(f"{root}/jobs").headers["location"] == f"{root}/login?next=%2Fjobs"
+    login = Document(browser.get(f"{root}/login").text).form(f"{root}/login")
+    browser.send(login, token=TOKEN)
+    seen: set[str] = set()
+    waiting = [f"{root}/"]
+    while waiting:
+        address = waiting.pop()
+        shape = re.sub(r"\d+", "N", urlsplit(address).path)
+        if shape in seen:
+            continue
+        seen.add(shape)
+        response = browser.get(address)
+        assert response.status_code == 200, address
+        if "html" not in response.headers["content-type"]:
+            continue
+        page = Document(response.text)
+        found = page.links + page.resources + [form.action for form in page.forms]
+        assert all(each.startswith((f"{root}/", "#")) for each in found), (address, found)
+        waiting += [each for each in page.links + page.resources if not each.startswith("#")]
+    assert {f"{root}/calendar", f"{root}/static/style.css", f"{root}/jobs/N", f"{root}/schedule"} <= seen
+    resume = Document(browser.get(f"{root}/platforms").text).form(f"{root}/platforms/resume")
+    assert browser.send(resume).headers["location"] == f"{root}/platforms"
+
+
+def test_texts_of_strangers_are_only_texts(storage: Storage) -> None:
+    found = fill(storage, FOREIGN)
+    storage.schedules.put(FOREIGN, FOREIGN, FOREIGN, every=HOUR)
+    storage.approvals.add(FOREIGN, {FOREIGN: FOREIGN})
+    storage.events.append(FOREIGN, {FOREIGN: FOREIGN})
+    dead_letter(storage, FOREIGN, FOREIGN)
+    storage.platforms.pause(FOREIGN, reason=FOREIGN)
+    app = create_app(storage, allow_changes=True)
+    browser = Browser(app)
+    shown = 0
+    for path in pages(app, found):
+        response = browser.get(path)
+        assert "<script" not in response.text, path
+        page = Document(response.text)
+        assert not any(tag == "script" for tag, _ in page.tags)
+        assert not any("onerror" in attributes for _, attributes in page.tags)
+        shown += FOREIGN in page.text
+    assert shown > 10
+    # Also where they come back from the address and the form.
+    for path in ("/jobs", "/events", "/approvals", "/approval", "/schedule", "/jobs/bulk", "/"):
+        names = ("text", "platform", "type", "by", "id", "status", "verb", "before", "key")
+        for name in names:
+            assert "<script" not in browser.get(path, params={name: FOREIGN}).text
+    for path in ("/settings", "/approval", "/platforms/pause", "/jobs/bulk"):
+        answer = browser.post(path, dict.fromkeys(("zone", "id", "verb", "until", "platform"), FOREIGN))
+        assert "<script" not in answer.text
+
+
+def test_the_storage_is_away() -> None:
+    backend = FaultyBackend(MemoryBackend(), [Fault(fail_with(StorageUnavailable), lasting=True)])
+    with Storage(backend, auto_prune=False) as storage:
+        app = create_app(storage, allow_changes=True)
+        browser = Browser(app)
+        for path in pages(app):
+            if path not in ("/jobs/bulk", "/doctor", "/approval", "/schedule"):
+                response = browser.get(path)
+                assert response.status_code == 503, path
+                assert "The storage cannot be reached" in Document(response.text).text
+        response = browser.post("/platforms/pause", {"platform": "x"})
+        assert response.status_code == 503
+        assert browser.get("/healthz").status_code == 200
+
+
+def test_postgres_is_away() -> None:
+    url = "postgresql://somebody:canary-7f3a@127.0.0.1:1/nothing?connect_timeout=1"
+    with Storage(PostgresBackend(url), auto_prune=False) as storage:
+        browser = Browser(create_app(storage, allow_changes=True))
+        for path in ("/", "/jobs", "/jobs/1", "/approvals", "/events"):
+            response = browser.get(path)
+            assert response.status_code == 503
+            assert "canary" not in response.text
+            assert "cannot be reached" in Document(response.text).text
+        assert browser.post("/platforms/pause", {"platform": "x"}).status_code == 503
+
+
+def test_a_storage_that_is_closed(memory: Storage) -> None:
+    browser = Browser(create_app(memory))
+    memory.close()
+    assert browser.get("/jobs").status_code == 503
+
+
+def test_migrations_are_missing(path: Path) -> None:
+    path.touch()
+    with Storage(SqliteBackend(path, auto_migrate=False), auto_prune=False) as storage:
+        response = Browser(create_app(storage)).get("/jobs")
+        assert response.status_code == 503
+        assert "migrat" in Document(response.text).text
