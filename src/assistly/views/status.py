@@ -64,9 +64,9 @@ class StorageStatus:
     none is due), and `next_due_at` is when the next one falls due. `dead_letters` are those that are neither
     `missed` nor of unknown outcome; `expired_leases` counts jobs that workers did not settle in time.
     `retrying` and `unknown` hold up to 10 jobs that are retried, and whose outcome is unknown; 1,000 dead
-    letters are looked at for these. `locks`
-    are those that are held, by name (of an engine that can list none, the lock `worker`). `sizes` are the
-    bytes by table or file, the largest first, and `size_bytes` is the sum (None: the engine does not know).
+    letters are looked at for these. `locks` are those that are held, by name (of an engine that can list
+    none, the lock `worker`). `sizes` are the bytes by table or file, the largest first, and `size_bytes` is
+    the sum (None: the engine does not know).
     """
 
     at: datetime
