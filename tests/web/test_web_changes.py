@@ -249,6 +249,16 @@ def test_jobs_that_came_after_the_question_are_left_alone(storage: Storage) -> N
     assert [job_of(storage, each.id).status for each in (first, later)] == ["cancelled", "scheduled"]
 
 
+def test_jobs_that_came_at_the_same_moment_are_left_alone() -> None:
+    with Storage(MemoryBackend(), clock=FakeClock(START), auto_prune=False) as storage:
+        storage.queue.schedule("x", "a", AT)
+        browser = at_page(storage)
+        form = ask(browser, "cancel", platform="x").form("/jobs/bulk")
+        storage.queue.schedule("x", "b", AT)
+        browser.send(form)
+        assert statuses(storage) == ["cancelled", "scheduled"]
+
+
 def test_jobs_that_matched_after_the_question_are_left_alone() -> None:
     """Of lower ids than those that were shown."""
     clock = FakeClock(START)
