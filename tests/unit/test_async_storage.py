@@ -66,7 +66,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def operations(kind: type) -> dict[str, Any]:
-    return {name: value for name, value in vars(kind).items() if not name.startswith("_") and callable(value)}
+    names = {name: value for base in reversed(kind.mro()) for name, value in vars(base).items()}
+    return {name: value for name, value in names.items() if not name.startswith("_") and callable(value)}
 
 
 def signature(function: Any, *, result: bool = True) -> inspect.Signature:
