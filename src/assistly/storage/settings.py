@@ -44,6 +44,7 @@ _LARGEST = 2**31 - 1
 
 
 def _engine_name(value: str) -> str:
+    without_nul(value)
     if re.search(r"[:=@\s]", value):
         raise PydanticCustomError(
             ADVICE,
@@ -67,6 +68,7 @@ def _file(value: Path) -> Path:
 
 
 def _identifier(value: str) -> str:
+    without_nul(value)
     if not 1 <= len(value.encode()) <= 63 or "://" in value:
         raise ValueError("no name")
     return value
@@ -85,9 +87,11 @@ def _span(unit: str, *, zero: bool) -> AfterValidator:
     return AfterValidator(check)
 
 
-_Engine = Annotated[str, Field(min_length=1), AfterValidator(without_nul), AfterValidator(_engine_name)]
+_Engine = Annotated[
+    str, Field(min_length=1), AfterValidator(_engine_name)
+]  # pydantic 2.11.0 drops all but one
 _File = Annotated[Path, BeforeValidator(_no_address), AfterValidator(_file)]
-_Identifier = Annotated[str, AfterValidator(without_nul), AfterValidator(_identifier)]
+_Identifier = Annotated[str, AfterValidator(_identifier)]
 _Cap = Annotated[int, Field(ge=0, le=_LARGEST)]
 _Count = Annotated[int, Field(ge=1, le=_LARGEST)]
 _Days = Annotated[float, _span("days", zero=False)]
