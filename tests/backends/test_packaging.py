@@ -174,8 +174,12 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 @pytest.fixture(scope="module")
 def wheel(checkout: Path, builder: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the source distribution, so that what that lacks is missing here, too."""
     folder = tmp_path_factory.mktemp("wheel")
-    builder.pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, checkout)
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    run(builder.python, "-c", build, folder, cwd=checkout)
+    (source,) = folder.glob("*.tar.gz")
+    builder.pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
     (built,) = folder.glob("*.whl")
     return built
 

@@ -163,8 +163,8 @@ _MODULES = {
     "mirroring": "mirror",
     "records": "Approval Attempt Claimed ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job "
     "JobStatus Json JsonValue Latency Metrics NewEvent NewJob Outcome Platform PoolConnections Posted "
-    "Prunable PrunableCount PruneReport QueueDepth Released Schedule Session Settled Snapshot Snoozed TimelineCount "
-    "Unknown WorkerLock",
+    "Prunable PrunableCount PruneReport QueueDepth Released Schedule Session Settled Snapshot Snoozed "
+    "TimelineCount Unknown WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

@@ -28,8 +28,8 @@ Its value is an object with `traceparent` and perhaps `tracestate`, as in W3C Tr
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 """A JSON value that is stored: None, bool, int, finite float, str, list or dict with str keys.
 
-Type checkers accept other sequences and mappings, too, since they would refuse a `list[str]` or a `dict[str, int]`
-otherwise. At run time those are `InvalidValue`.
+Type checkers accept other sequences and mappings, too, since they would refuse a `list[str]` or a
+`dict[str, int]` otherwise. At run time those are `InvalidValue`.
 """
 
 JsonValue: TypeAlias = Any
