@@ -427,6 +427,20 @@ class TestPlainSettings:
                 others = {*StorageSettings.model_fields} - {"engine", "sqlite_path"}
                 assert full.model_dump(include=others) == StorageSettings().model_dump(include=others)
 
+    @pytest.mark.parametrize("text", PLAIN_TEXTS)
+    @pytest.mark.parametrize("keyword", ["engine", "sqlite_path"])
+    @pytest.mark.parametrize("is_variable", [False, True])
+    def test_each_text_alone(
+        self, text: str, keyword: str, is_variable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keywords = {} if is_variable else {keyword: text}
+        if is_variable:
+            monkeypatch.setenv({"engine": "STORAGE_ENGINE"}.get(keyword, "SQLITE_PATH"), text)
+        plain = plain_settings(keywords)
+        if plain is not None:
+            full = load_settings(keywords)
+            assert (full.engine, full.sqlite_path) == (plain.engine, plain.sqlite_path)
+
     def test_its_defaults_are_those_of_the_full_reading(self) -> None:
         plain, full = plain_settings({}), load_settings()
         assert plain is not None
