@@ -58,7 +58,8 @@ def plan_once(storage: Storage, lock: Lock, posts: Iterable[Post], day: date) ->
 
 
 def plan(tx: Storage, posts: Iterable[Post], day: date) -> Report:
-    scheduled, refused = set(), set()
+    scheduled: set[int] = set()
+    refused: set[str] = set()
     for post in posts:
         at = datetime.fromisoformat(post["at"]).astimezone(UTC)
         if at.date() != day or post.get("approval"):

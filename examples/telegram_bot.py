@@ -15,6 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -167,10 +168,9 @@ class Bot:
 
     async def call(self, method: str, **parameters: Any) -> Any:
         response = await self.client.post(method, json=parameters)
-        try:
+        answer: dict[str, Any] = {}
+        with suppress(ValueError):
             answer = response.json()
-        except ValueError:
-            answer = {}
         if not answer.get("ok"):
             raise Refused(response.status_code, answer)
         return answer["result"]

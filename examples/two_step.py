@@ -83,8 +83,7 @@ class GalleryPublisher:
 
 def container_of(job: Job) -> str | None:
     """The container that an earlier attempt has created."""
-    checkpoint = job.checkpoint
-    return str(checkpoint["container"]) if isinstance(checkpoint, dict) else None
+    return None if job.checkpoint is None else str(job.checkpoint["container"])
 
 
 publisher = GalleryPublisher(Gallery(Path(os.environ.get("GALLERY_PATH", PATH))))

@@ -41,7 +41,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,6 +57,7 @@ from assistly.storage import (
     IdempotencyMismatch,
     InvalidValue,
     Job,
+    Json,
     NotFound,
     OutcomeUnknown,
     Storage,
@@ -94,7 +95,7 @@ class Decision(BaseModel):
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     try:
         app.state.secrets = WebhookSecrets(os.environ.get("WEBHOOK_SECRET", ""))
     except ConfigurationError as error:
@@ -166,7 +167,7 @@ def ask_or_schedule(tx: Storage, post: Post, key: str) -> Answer:
         raise NotFound(f"there is no account {post.account!r}")
     if not account.needs_approval:
         return {"job": schedule(tx, post, key).id}
-    draft = {"post": post.model_dump(mode="json"), "key": key}
+    draft: dict[str, Json] = {"post": post.model_dump(mode="json"), "key": key}
     return {"approval": tx.approvals.add(secrets.token_hex(8), draft).id}
 
 

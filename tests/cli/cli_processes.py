@@ -167,6 +167,7 @@ if __name__ == "__main__":
     import rich.table  # noqa: F401
 
     from assistly import cli
+    from assistly.cli import application  # noqa: F401
     from assistly.cli.commands import COMMANDS
     from assistly.storage import factory, settings  # noqa: F401
     from assistly.storage.engines import postgres, sqlite  # noqa: F401

@@ -210,7 +210,7 @@ def test_a_wrong_argument_comes_out_before_the_trip(storage: AsyncStorage, spy: 
             assert spy.batches == [["a", "b"]]
             wrong: list[Awaitable[Any]] = [
                 storage.idempotency.claim("a", lease=1),  # type: ignore[arg-type]
-                storage.idempotency.put("a", object()),
+                storage.idempotency.put("a", object()),  # type: ignore[arg-type]
                 storage.events.append("", 1),
                 storage.metrics.increment("a", 1.5),  # type: ignore[arg-type]
                 storage.metrics.observe_latency(-1),

@@ -310,9 +310,9 @@ def test_run_once_with_an_async_function(open_one: Open) -> None:
                 return object()
 
             with pytest.raises(InvalidValue):
-                await once("wrong", wrong)
+                await once("wrong", wrong)  # type: ignore[type-var]
             with pytest.raises(InvalidValue, match="async function itself"):
-                await once("wrong", lambda: wrong())
+                await once("wrong", lambda: wrong())  # type: ignore[type-var]
             assert await once("wrong", lambda: 2) == 2
 
     run(main())
@@ -342,7 +342,7 @@ def test_a_session_is_not_changed_by_an_async_function(open_one: Open) -> None:
     async def main() -> None:
         async with open_one() as storage:
             with pytest.raises(InvalidValue, match="plain function"):
-                await storage.sessions.update("user", change)
+                await storage.sessions.update("user", change)  # type: ignore[arg-type]
 
     run(main())
 

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from assistly.storage import plain_settings as plain_settings_module
 from assistly.storage import plugins
 from assistly.storage.errors import ConfigurationError
+from assistly.storage.keywords import SettingsKeywords
+from assistly.storage.plain_settings import PlainSettings, plain_settings
 from assistly.storage.retention import RetentionPolicy
 from assistly.storage.retry import RetryPolicy
-from assistly.storage.settings import SettingsKeywords, StorageSettings, load_settings
+from assistly.storage.settings import StorageSettings, load_settings
 from assistly.storage.variables import load_worker_settings
 
 VARIABLES = {
@@ -349,6 +354,120 @@ class TestWhichEngine:
         assert load_settings({"engine": "postgres", "database_url": url}).engine == "postgres"
 
 
+PLAIN_TEXTS = [
+    *(
+        "",
+        " ",
+        "sqlite",
+        "memory",
+        "postgres",
+        "Sqlite",
+        "shelf",
+        "x.db",
+        "a b/é.db",
+        "./port=1.db",
+        ".",
+        "/",
+    ),
+    *("..", "a/", "a\nb", "~/x.db", ":memory:", "sqlite:///x.db", "host=h", "me:Q@host/d", "10", "a:b.db"),
+]
+
+
+class TestPlainSettings:
+    """What is read without pydantic is what is read with it."""
+
+    @given(
+        keywords=st.fixed_dictionaries(
+            {},
+            optional={
+                "engine": st.sampled_from([*PLAIN_TEXTS, None, 5]),
+                "sqlite_path": st.sampled_from([*PLAIN_TEXTS, *map(Path, PLAIN_TEXTS), b"x", None])
+                | st.text(max_size=4),
+                "pool_size": st.just(10),
+                "color": st.just("blue"),
+            },
+        ),
+        environment=st.dictionaries(
+            st.sampled_from(["STORAGE_ENGINE", "SQLITE_PATH", "DATABASE_URL", "STORAGE_POOL_SIZE", "COLOR"]),
+            st.sampled_from(PLAIN_TEXTS),
+        ),
+        file=st.none()
+        | st.lists(
+            st.sampled_from(
+                [
+                    *("STORAGE_ENGINE=memory", "STORAGE_ENGINE=", "STORAGE_ENGINE", 'STORAGE_ENGINE="memory'),
+                    *(
+                        "export SQLITE_PATH='of file.db'",
+                        "SQLITE_PATH=${COLOR}.db",
+                        "SQLITE_PATH=",
+                        "# x",
+                        "(",
+                    ),
+                    *("STORAGE_SCHEMA=s", "OTHER=1"),
+                ]
+            )
+        ),
+    )
+    @example(keywords={}, environment={}, file=None)
+    @example(keywords={"engine": "sqlite", "sqlite_path": "x.db"}, environment={}, file=["OTHER=1"])
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_they_are_those_of_the_full_reading(
+        self, keywords: dict[str, Any], environment: dict[str, str], file: list[str] | None
+    ) -> None:
+        Path(".env").unlink(missing_ok=True)
+        if file is not None:
+            Path(".env").write_text("\n".join(file))
+        with pytest.MonkeyPatch.context() as patch:
+            for variable, text in environment.items():
+                patch.setenv(variable, text)
+            plain = plain_settings(keywords)
+            if plain is not None:
+                full = load_settings(keywords)
+                assert (full.engine, full.sqlite_path) == (plain.engine, plain.sqlite_path)
+                others = {*StorageSettings.model_fields} - {"engine", "sqlite_path"}
+                assert full.model_dump(include=others) == StorageSettings().model_dump(include=others)
+
+    @pytest.mark.parametrize("text", PLAIN_TEXTS)
+    @pytest.mark.parametrize("keyword", ["engine", "sqlite_path"])
+    @pytest.mark.parametrize("is_variable", [False, True])
+    def test_each_text_alone(
+        self, text: str, keyword: str, is_variable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keywords = {} if is_variable else {keyword: text}
+        if is_variable:
+            monkeypatch.setenv({"engine": "STORAGE_ENGINE"}.get(keyword, "SQLITE_PATH"), text)
+        plain = plain_settings(keywords)
+        if plain is not None:
+            full = load_settings(keywords)
+            assert (full.engine, full.sqlite_path) == (plain.engine, plain.sqlite_path)
+
+    def test_its_defaults_are_those_of_the_full_reading(self) -> None:
+        plain, full = plain_settings({}), load_settings()
+        assert plain is not None
+        for name in PlainSettings.__annotations__:
+            assert getattr(plain, name) == getattr(full, name), name
+        assert plain.retry_policy() == full.retry_policy()
+        assert plain.retention_policy() == full.retention_policy()
+        assert plain.lock_ttl() == full.lock_ttl()
+
+    def test_it_knows_all_variables(self) -> None:
+        assert {*plain_settings_module.VARIABLES} == VARIABLES
+
+    @pytest.mark.parametrize("variable", sorted(VARIABLES - {"STORAGE_ENGINE", "SQLITE_PATH"}))
+    def test_any_other_variable_is_left_to_the_full_reading(
+        self, variable: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, "1")
+        assert plain_settings({}) is None
+
+    def test_the_usual_ones_are_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DATABASE_URL", "")
+        Path(".env").write_text("STORAGE_ENGINE=memory\nOTHER=1\n")
+        assert plain_settings({}) == PlainSettings("memory", Path("data/assistly.db"))
+        monkeypatch.setenv("STORAGE_ENGINE", "sqlite")
+        assert plain_settings({"sqlite_path": "x.db"}) == PlainSettings("sqlite", Path("x.db"))
+
+
 class TestWorkerSettings:
     def test_the_layers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
@@ -423,6 +542,7 @@ class ShelfSettings(StorageSettings):
     shelf_size: int = Field(default=10, ge=1, description="a number of books, 1 or more")
     shelf_key: SecretStr | None = Field(default=None, min_length=8, description="8 letters or more")
     shelf_label: str = Field(default="books", max_length=5)
+    shelf_walls: list[int] | None = Field(default=None, description="a list of numbers in JSON")
 
     @field_validator("shelf_label")
     @classmethod
@@ -460,7 +580,7 @@ def _shelf(monkeypatch: pytest.MonkeyPatch) -> None:
         return found if group == plugins.SETTINGS else EntryPoints()
 
     monkeypatch.setattr(plugins, "entry_points", entry_points)
-    for variable in ("SHELF_PATH", "SHELF_SIZE", "SHELF_KEY", "SHELF_LABEL", "OWNER"):
+    for variable in ("SHELF_PATH", "SHELF_SIZE", "SHELF_KEY", "SHELF_LABEL", "SHELF_WALLS", "OWNER"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -515,6 +635,14 @@ class TestPlugIns:
         assert "SHELF_KEY must be 8 letters or more; got a value that may contain" in message
         assert "STORAGE_POOL_SIZE must be" in message
         assert "hunter2" not in message
+
+    def test_several_values_are_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHELF_WALLS", "[1, 2]")
+        settings = load_settings({"engine": "shelf"})
+        assert isinstance(settings, ShelfSettings)
+        assert settings.shelf_walls == [1, 2]
+        monkeypatch.setenv("SHELF_WALLS", "[1")
+        assert refusal(engine="shelf") == "SHELF_WALLS must be a list of numbers in JSON; got '[1'"
 
     def test_validators_of_the_class_are_heard(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SHELF_SIZE", "51")

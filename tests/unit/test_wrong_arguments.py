@@ -408,9 +408,9 @@ def test_a_coroutine_is_closed() -> None:
     with Storage(MemoryBackend(), auto_prune=False) as storage, warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(InvalidValue, match="change returned a coroutine"):
-            storage.sessions.update("u", lambda _: coroutine())
+            storage.sessions.update("u", lambda _: coroutine())  # type: ignore[arg-type, return-value]
         with pytest.raises(InvalidValue, match="function returned a coroutine"):
-            storage.idempotency.run_once("k", coroutine)
+            storage.idempotency.run_once("k", coroutine)  # type: ignore[type-var, unused-coroutine]
         assert storage.sessions.get("u") is None
 
 

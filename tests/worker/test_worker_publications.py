@@ -182,7 +182,7 @@ def test_a_coroutine_awaits_it(storage: Storage, is_async: bool) -> None:
             publication.checkpoint("blocks")
         noted = await publication.acheckpoint({"step": 1})
         with pytest.raises(InvalidValue):
-            await publication.acheckpoint({1})
+            await publication.acheckpoint({1})  # type: ignore[arg-type]
         return f"{noted.checkpoint}"
 
     if is_async:

@@ -2,76 +2,39 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+from assistly.lazy import load_attribute
 
-from .commands import CommandGroup
-from .output import printable
+if TYPE_CHECKING:
+    from .application import app
 
-app = typer.Typer(
-    name="assistly",
-    cls=CommandGroup,
-    help="Look after the storage of the environment (STORAGE_ENGINE and the variables that go with it).\n\n"
-    "Exit codes: 0 done, 1 not done, 2 wrong usage, 3 the storage cannot be reached.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+__all__ = ["app", "main"]
 
-_NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-"""The errors of stdout and stderr. A pipe that nobody reads is no error: the command ends silently."""
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"assistly {version('assistly')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+_EXTRA = ("typer", "click", "rich")
+"""The modules that the extra `cli` installs."""
 
 
 def main(*, owns_process: bool = True) -> None:
     """Run the command in `sys.argv`. A StorageError is printed as one line on stderr.
 
     The exit code is 0 if it is done, 1 if not, 2 for wrong usage, and 3 if the storage cannot be reached. It
-    is 1 also if the command is done and its output could not be written.
+    is 1 also if the command is done and its output could not be written, and if the extra `cli` is missing.
 
     `owns_process`: whether the process has nothing else to do. Then `assistly worker` ends it a second after
     the grace time, whatever still runs. A program that calls this for itself passes False.
     """
-    from assistly.storage.errors import OutcomeUnknown, StorageError, StorageUnavailable
-
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
     try:
-        app(prog_name="assistly", obj=owns_process)
-    except StorageError as error:
-        typer.echo(f"assistly: {printable(' '.join(str(error).split()))}", err=True)
-        sys.exit(3 if isinstance(error, StorageUnavailable | OutcomeUnknown) else 1)
-    except OSError as error:
-        if error.filename is not None or error.errno not in _NOT_WRITTEN:
-            typer.echo(f"assistly: {printable(str(error))}", err=True)
-            sys.exit(1)
-        with suppress(OSError):
-            typer.echo(
-                f"assistly: the output could not be written ({error.strerror}); the rest may be done",
-                err=True,
-            )
-        if owns_process:  # the interpreter would try to write it once more, and print a traceback
-            sys.stdout = sys.stderr = None
+        from .application import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        advice = "python -m pip install 'assistly[cli]'"
+        print(f"assistly: the command needs {error.name}: {advice}", file=sys.stderr)
         sys.exit(1)
+    run(owns_process=owns_process)
+
+
+def __getattr__(name: str) -> Any:
+    return load_attribute(__name__, {"application": "app"}, name)

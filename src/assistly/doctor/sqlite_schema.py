@@ -11,6 +11,7 @@ from .schema import AGAIN, MARGIN, NUMBERS, Attached, Catalogue, Index, Routine,
 
 if TYPE_CHECKING:
     from assistly.storage.engines.sqlite.connections import Connection
+    from assistly.storage.engines.sqlite.inspection import TableShape
 
 OPTIONAL = frozenset({"idx_queue_conflict"})
 """Indexes that are made when they are first needed."""
@@ -56,12 +57,9 @@ def of_newest(connection: Connection, found: Catalogue) -> Iterator[Outcome]:
 
 
 def _table(connection: Connection, name: str, sql: str, *, with_rows: bool) -> Table:
-    described = connection.rows("SELECT * FROM pragma_table_info(:name) ORDER BY cid", {"name": name})
-    columns = {
-        column: TableColumn(column, type, bool(not_null), default)
-        for _, column, type, not_null, default, _ in described
-    }
-    keyed = sorted((place, column) for _, column, _, _, _, place in described if place)
+    from assistly.storage.engines.sqlite.inspection import shape_of
+
+    shape = shape_of(connection, name)
     ((without_rowid, strict),) = connection.rows(
         "SELECT wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = :name", {"name": name}
     )
@@ -69,13 +67,13 @@ def _table(connection: Connection, name: str, sql: str, *, with_rows: bool) -> T
     rows = connection.rows(f"SELECT * FROM {name}") if with_rows and name != _MIGRATIONS else []
     return Table(
         name,
-        columns,
-        tuple(column for _, column in keyed),
-        uniques=_uniques(connection, name),
+        {column[0]: TableColumn(*column) for column in shape.columns},
+        shape.key,
+        uniques=shape.uniques,
         form=", ".join(forms),
         sql=sql,
         rows=rows,
-        attached=[*_checks(name, sql), *_foreign_keys(connection, name)],
+        attached=[*_checks(name, sql), *_foreign_keys(name, shape)],
     )
 
 
@@ -92,28 +90,13 @@ def _checks(name: str, sql: str) -> Iterator[Attached]:
         )
 
 
-def _foreign_keys(connection: Connection, name: str) -> Iterator[Attached]:
-    for column, table in connection.rows(
-        'SELECT "from", "table" FROM pragma_foreign_key_list(:name)', {"name": name}
-    ):
+def _foreign_keys(name: str, shape: TableShape) -> Iterator[Attached]:
+    for column, table in shape.foreign_keys:
         yield Attached(
             f"a foreign key from {column} to {table}",
             f"make the table {name} anew without it, unless its application knows what it does",
             "it may refuse records, where PRAGMA foreign_keys is on",
         )
-
-
-def _uniques(connection: Connection, name: str) -> frozenset[tuple[str, ...]]:
-    made = connection.rows("SELECT name FROM pragma_index_list(:name) WHERE origin = 'u'", {"name": name})
-    return frozenset(
-        tuple(
-            column
-            for (column,) in connection.rows(
-                "SELECT name FROM pragma_index_info(:name) ORDER BY seqno", {"name": index}
-            )
-        )
-        for (index,) in made
-    )
 
 
 def _normal(text: str) -> str:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Job,
         JobStatus,
         Json,
+        JsonValue,
         Latency,
         Metrics,
         NewEvent,
@@ -100,6 +101,7 @@ __all__ = [
     "Job",
     "JobStatus",
     "Json",
+    "JsonValue",
     "Latency",
     "LockLost",
     "MemoryBackend",
@@ -160,9 +162,9 @@ _MODULES = {
     "factory": "open_storage",
     "mirroring": "mirror",
     "records": "Approval Attempt Claimed ClaimState Event Failed IdempotencyClaim IdempotencyRecord Job "
-    "JobStatus Json Latency Metrics NewEvent NewJob Outcome Platform PoolConnections Posted Prunable "
-    "PrunableCount PruneReport QueueDepth Released Schedule Session Settled Snapshot Snoozed TimelineCount "
-    "Unknown WorkerLock",
+    "JobStatus Json JsonValue Latency Metrics NewEvent NewJob Outcome Platform PoolConnections Posted "
+    "Prunable PrunableCount PruneReport QueueDepth Released Schedule Session Settled Snapshot Snoozed "
+    "TimelineCount Unknown WorkerLock",
     "retention": "RetentionPolicy",
     "retry": "ExponentialRetry RetryPolicy",
     "settings": "StorageSettings",

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from .errors import ConfigurationError
+from .plain_settings import PlainSettings, plain_settings
 from .plugins import ENGINES, engine_names, load_plug_in
-from .settings import SettingsKeywords, StorageSettings, load_settings
 from .storage import Storage
 from .unfinished import require_finished
-from .variables import shown_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from .clock import Clock
     from .engine.protocol import StorageBackend
+    from .keywords import SettingsKeywords
+    from .settings import StorageSettings
+
+Settings: TypeAlias = "StorageSettings | PlainSettings"
 
 
 def open_storage(
@@ -34,7 +37,7 @@ def open_storage(
     does not answer, and MigrationError if the schema does not match this version, or lacks migrations and
     STORAGE_AUTO_MIGRATE is false.
     """
-    storage = build_storage(load_settings(settings), clock=clock, auto_prune=auto_prune)
+    storage = build_storage(find_settings(settings), clock=clock, auto_prune=auto_prune)
     try:
         storage.ping()
         require_finished(storage)
@@ -44,9 +47,17 @@ def open_storage(
     return storage
 
 
-def build_storage(
-    settings: StorageSettings, *, clock: Clock | None = None, auto_prune: bool = True
-) -> Storage:
+def find_settings(keywords: Mapping[str, Any]) -> Settings:
+    """Read the settings as `load_settings` does, without pydantic if nothing has to be converted."""
+    plain = plain_settings(keywords)
+    if plain is not None:
+        return plain
+    from .settings import load_settings
+
+    return load_settings(keywords)
+
+
+def build_storage(settings: Settings, *, clock: Clock | None = None, auto_prune: bool = True) -> Storage:
     """Return a storage that connects on its first use. Raises ConfigurationError for wrong settings."""
     backend = open_backend(settings)
     try:
@@ -64,8 +75,10 @@ def build_storage(
         raise
 
 
-def open_backend(settings: StorageSettings) -> StorageBackend:
+def open_backend(settings: Settings) -> StorageBackend:
     """Return the engine without a `Storage`. It connects on its first use; the caller closes it."""
+    if isinstance(settings, PlainSettings):
+        return _PLAIN[settings.engine](settings)
     return _engine(settings.engine)(settings)
 
 
@@ -84,13 +97,13 @@ def open_existing(settings: StorageSettings, *, only_look: bool = False) -> Stor
     return SqliteBackend(settings.sqlite_path, auto_migrate=False, access=access)
 
 
-def _memory(settings: StorageSettings) -> StorageBackend:  # noqa: ARG001 - one signature for all engines
+def _memory(settings: Settings) -> StorageBackend:  # noqa: ARG001 - one signature for all engines
     from .engines.memory import MemoryBackend
 
     return MemoryBackend()
 
 
-def _sqlite(settings: StorageSettings) -> StorageBackend:
+def _sqlite(settings: Settings) -> StorageBackend:
     with _driver("sqlite-utils"):
         from .engines.sqlite import SqliteBackend
     return SqliteBackend(settings.sqlite_path, auto_migrate=settings.auto_migrate)
@@ -114,11 +127,8 @@ def _postgres(settings: StorageSettings) -> StorageBackend:
     )
 
 
-_BUILT_IN: dict[str, Callable[[StorageSettings], StorageBackend]] = {
-    "memory": _memory,
-    "sqlite": _sqlite,
-    "postgres": _postgres,
-}
+_PLAIN: dict[str, Callable[[Settings], StorageBackend]] = {"memory": _memory, "sqlite": _sqlite}
+_BUILT_IN: dict[str, Callable[[StorageSettings], StorageBackend]] = _PLAIN | {"postgres": _postgres}
 
 
 @contextmanager
@@ -138,6 +148,8 @@ def _engine(name: str) -> Callable[[StorageSettings], StorageBackend]:
         return _BUILT_IN[name]
     engine: Callable[[StorageSettings], StorageBackend] | None = load_plug_in(ENGINES, name)
     if engine is None:
+        from .variables import shown_setting
+
         got = shown_setting("STORAGE_ENGINE", name)
         raise ConfigurationError(f"STORAGE_ENGINE must be one of {', '.join(engine_names())}; got {got}")
     return engine

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 ENGINES = "assistly.storage_engines"
 """The group of entry points for engines. The name is a value of STORAGE_ENGINE; the object is called with the
@@ -16,6 +18,13 @@ SETTINGS = "assistly.storage_settings"
 of StorageSettings with the engine's own settings. An engine without settings of its own needs no entry."""
 
 BUILT_IN = ("memory", "sqlite", "postgres")
+
+
+def entry_points(*, group: str) -> EntryPoints:
+    """Return the entry points of a group."""
+    from importlib import metadata
+
+    return metadata.entry_points(group=group)
 
 
 def engine_names() -> list[str]:

@@ -6,12 +6,15 @@ change the database.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeAlias, TypeVar, dataclass_transform
 
 T = TypeVar("T")
+
+JsonResult = TypeVar("JsonResult", bound="Json")
 
 MISSED = "missed: "
 """How the reason of a dead letter begins that was met after its `max_lateness`."""
@@ -22,8 +25,15 @@ TRACE_CONTEXT = "assistly.trace"
 Its value is an object with `traceparent` and perhaps `tracestate`, as in W3C Trace Context.
 """
 
-Json = Any
-"""None, bool, int, finite float, str, list or dict with str keys, checked at run time."""
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""A JSON value that is stored: None, bool, int, finite float, str, list or dict with str keys.
+
+Type checkers accept other sequences and mappings, too, since they would refuse a `list[str]` or a
+`dict[str, int]` otherwise. At run time those are `InvalidValue`.
+"""
+
+JsonValue: TypeAlias = Any
+"""A JSON value that is read: None, bool, int, float, str, list or dict. The application knows which."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -85,7 +95,7 @@ class Job:
     status: JobStatus
     platform: str
     content: str
-    metadata: dict[str, Json]
+    metadata: dict[str, JsonValue]
     scheduled_at: datetime
     created_at: datetime
     updated_at: datetime
@@ -106,7 +116,7 @@ class Job:
     publish_started_at: datetime | None
     max_lateness: timedelta | None
     attempts: tuple[Attempt, ...]
-    checkpoint: Json = None
+    checkpoint: JsonValue = None
 
     @property
     def outcome_unknown(self) -> bool:
@@ -134,7 +144,7 @@ class NewJob:
     scheduled_at: datetime | None = None
     idempotency_key: str | None = None
     min_gap: timedelta | None = None
-    metadata: dict[str, Json] | None = None
+    metadata: Mapping[str, Json] | None = None
     max_retries: int | None = None
     max_lateness: timedelta | None = None
 
@@ -248,7 +258,7 @@ class Session:
     """The data of a user. `version` is 1 for a new session, and one more with each change."""
 
     user_id: str
-    data: Json
+    data: JsonValue
     version: int
     updated_at: datetime
 
@@ -262,7 +272,7 @@ class Approval:
 
     id: str
     status: str
-    payload: Json
+    payload: JsonValue
     created_at: datetime
     decided_at: datetime | None
     sequence: int
@@ -290,7 +300,7 @@ class IdempotencyClaim:
 
     key: str
     state: ClaimState
-    value: Json
+    value: JsonValue
     fingerprint: str | None
     lease_until: datetime | None
     token: int = field(repr=False)
@@ -301,7 +311,7 @@ class IdempotencyRecord:
     """The stored result of a key, saved at `saved_at`."""
 
     key: str
-    value: Json
+    value: JsonValue
     saved_at: datetime
     fingerprint: str | None
 
@@ -352,7 +362,7 @@ class Event:
 
     id: int
     event_type: str
-    payload: Json
+    payload: JsonValue
     created_at: datetime
 
 
@@ -361,7 +371,7 @@ class Snapshot:
     """The payload of a kind, and when it was stored."""
 
     kind: str
-    payload: Json
+    payload: JsonValue
     updated_at: datetime
 
 
@@ -460,7 +470,7 @@ class Schedule:
     id: str
     platform: str
     content: str
-    metadata: dict[str, Json]
+    metadata: dict[str, JsonValue]
     cron: str | None
     every: timedelta | None
     zone: str

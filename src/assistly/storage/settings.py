@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     create_model,
 )
@@ -20,9 +19,11 @@ from pydantic_core import PydanticCustomError
 
 from .addresses import path_problem, scheme_of
 from .errors import ConfigurationError
+from .plain_settings import DEFAULT_ENGINE, DEFAULT_PATH, DEFAULT_POOL_SIZE
 from .plugins import SETTINGS, load_plug_in
 from .retention import RetentionPolicy
 from .retry import RetryPolicy
+from .sources import EnvFile, read_env_file
 from .variables import (
     ADVICE,
     Secret,
@@ -30,7 +31,7 @@ from .variables import (
     by_variable,
     complaints,
     keyword_of,
-    reading_env_file,
+    read,
     require_readable,
     setting,
     without_nul,
@@ -38,36 +39,12 @@ from .variables import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from os import PathLike
 
 _LARGEST = 2**31 - 1
 
 
-class SettingsKeywords(TypedDict, total=False):
-    """The keywords of `open_storage` for settings, except the settings of plug-ins."""
-
-    engine: str
-    database_url: str | SecretStr | None
-    sqlite_path: str | PathLike[str]
-    pool_size: int
-    schema: str
-    auto_migrate: bool
-    timeout_seconds: float
-    vacuum: Literal["worker", "off"]
-    retention_approvals_days: float
-    retention_max_approvals: int
-    retention_idempotency_days: float
-    retention_max_idempotency: int
-    retention_nonces_days: float
-    retention_posted_days: float | None
-    retention_events_days: float | None
-    retention_sessions_days: float | None
-    schedule_max_retries: int
-    schedule_retry_minutes: float
-    schedule_worker_lock_seconds: float
-
-
 def _engine_name(value: str) -> str:
+    without_nul(value)
     if re.search(r"[:=@\s]", value):
         raise PydanticCustomError(
             ADVICE,
@@ -91,6 +68,7 @@ def _file(value: Path) -> Path:
 
 
 def _identifier(value: str) -> str:
+    without_nul(value)
     if not 1 <= len(value.encode()) <= 63 or "://" in value:
         raise ValueError("no name")
     return value
@@ -109,9 +87,11 @@ def _span(unit: str, *, zero: bool) -> AfterValidator:
     return AfterValidator(check)
 
 
-_Engine = Annotated[str, Field(min_length=1), AfterValidator(without_nul), AfterValidator(_engine_name)]
+_Engine = Annotated[
+    str, Field(min_length=1), AfterValidator(_engine_name)
+]  # pydantic 2.11.0 drops all but one
 _File = Annotated[Path, BeforeValidator(_no_address), AfterValidator(_file)]
-_Identifier = Annotated[str, AfterValidator(without_nul), AfterValidator(_identifier)]
+_Identifier = Annotated[str, AfterValidator(_identifier)]
 _Cap = Annotated[int, Field(ge=0, le=_LARGEST)]
 _Count = Annotated[int, Field(ge=1, le=_LARGEST)]
 _Days = Annotated[float, _span("days", zero=False)]
@@ -128,7 +108,9 @@ _COUNT = f"a whole number from 1 to {_LARGEST}"
 class _EngineName(Variables):
     """The name of the engine, which is read first: it decides which class of settings is used."""
 
-    engine: _Engine = setting("STORAGE_ENGINE", "memory, sqlite, postgres or the name of a plug-in", "sqlite")
+    engine: _Engine = setting(
+        "STORAGE_ENGINE", "memory, sqlite, postgres or the name of a plug-in", DEFAULT_ENGINE
+    )
 
 
 class StorageSettings(_EngineName):
@@ -150,8 +132,8 @@ class StorageSettings(_EngineName):
     """
 
     database_url: Secret = setting("DATABASE_URL", "a libpq URL or conninfo string", None)
-    sqlite_path: _File = setting("SQLITE_PATH", "the path of a file", Path("data/assistly.db"))
-    pool_size: _Count = setting("STORAGE_POOL_SIZE", _COUNT, 10)
+    sqlite_path: _File = setting("SQLITE_PATH", "the path of a file", Path(DEFAULT_PATH))
+    pool_size: _Count = setting("STORAGE_POOL_SIZE", _COUNT, DEFAULT_POOL_SIZE)
     schema_name: _Identifier = setting(
         "STORAGE_SCHEMA", "the name of a Postgres schema: 1 to 63 bytes of text without NUL", "public"
     )
@@ -214,17 +196,15 @@ def load_settings(keywords: Mapping[str, Any] | None = None, *, are_texts: bool 
     given = keywords or {}
     if are_texts:
         given = {name: text for name, text in given.items() if text != ""}
-    with reading_env_file():
-        engine = _named_engine(given)
-    kind = _settings_class(engine)
+    file = read_env_file()
+    kind = _settings_class(_named_engine(file, given))
     variables = _variables(kind)
     named = {variables[name]: value for name, value in given.items() if name in variables}
     unknown = _unknown(given, variables)
     wrong = {} if are_texts else _wrong_keywords(kind, named)
     try:
-        with reading_env_file():
-            require_readable(kind, named)
-            settings = kind(**named)
+        require_readable(kind, file, named)
+        settings = read(kind, file, named)
     except ValidationError as error:
         wrong = complaints(kind, error, named) | wrong
     else:
@@ -234,10 +214,12 @@ def load_settings(keywords: Mapping[str, Any] | None = None, *, are_texts: bool 
     return settings
 
 
-def _named_engine(given: Mapping[str, Any]) -> str:
+def _named_engine(file: EnvFile, given: Mapping[str, Any]) -> str:
     """The name of the engine; empty if it is wrong, which the validation of all settings reports."""
     try:
-        return _EngineName(**({"STORAGE_ENGINE": given["engine"]} if "engine" in given else {})).engine
+        return read(
+            _EngineName, file, {"STORAGE_ENGINE": given["engine"]} if "engine" in given else {}
+        ).engine
     except ValidationError:
         return ""
 

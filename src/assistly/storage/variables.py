@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import AfterValidator, AliasGenerator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from .addresses import HIDDEN, may_hold_password
 from .errors import ConfigurationError
+from .sources import EnvFile, read_env_file, set_variables
 from .validation import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
@@ -52,46 +63,47 @@ def setting(variable: str, takes: str, default: Any) -> Any:
     return Field(default=default, validation_alias=variable, description=takes)
 
 
-class _Layers(PydanticBaseSettingsSource):
-    """The environment, then `.env`. An empty variable hides the same one in `.env`, and counts as unset."""
+class Variables(BaseModel):
+    """Settings from keywords, the environment and `.env`, in this order of precedence. `load` makes them."""
 
-    def __init__(self, settings: type[BaseSettings], *layers: PydanticBaseSettingsSource) -> None:
-        super().__init__(settings)
-        self._layers = layers
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - abstract in the base
-        raise AttributeError(field_name)
-
-    def __call__(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for layer in self._layers:
-            found |= layer()
-        return {name: value for name, value in found.items() if value != ""}
-
-
-class Variables(BaseSettings):
-    """Settings from keywords, the environment and `.env`, in this order of precedence."""
-
-    model_config = SettingsConfigDict(
-        env_file=".env",
-        env_file_encoding="utf-8",
-        case_sensitive=True,
+    model_config = ConfigDict(
         extra="ignore",
         frozen=True,
+        validate_default=True,
+        arbitrary_types_allowed=True,
         hide_input_in_errors=True,
         alias_generator=AliasGenerator(validation_alias=str.upper),
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Layers(settings_cls, dotenv_settings, env_settings)
+
+def read(kind: type[_Settings], file: EnvFile, named: Mapping[str, Any]) -> _Settings:
+    """Return the settings. `named` are the values that were given as keywords, by variable.
+
+    Raises ValidationError.
+    """
+    found = set_variables(file)
+    fields = by_variable(kind).items()
+    texts = {name: _decoded(field.annotation, found[name]) for name, field in fields if name in found}
+    return kind.model_validate(texts | dict(named))
+
+
+def _decoded(annotation: Any, text: str) -> Any:
+    """A field of a plug-in that holds several values is written as JSON."""
+    if not _holds_several(annotation):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _holds_several(annotation: Any) -> bool:
+    kind = get_origin(annotation) or annotation
+    if kind in (Annotated, Union, UnionType):
+        return any(map(_holds_several, get_args(annotation)))
+    if not isinstance(kind, type):
+        return False
+    return issubclass(kind, BaseModel | Collection) and not issubclass(kind, str | bytes)
 
 
 class WorkerSettings(Variables):
@@ -122,30 +134,16 @@ def load_web_settings() -> WebSettings:
 
 
 def _load(kind: type[_Settings]) -> _Settings:
+    file = read_env_file()
+    require_readable(kind, file, {})
     try:
-        with reading_env_file():
-            require_readable(kind, {})
-            return kind()
+        return read(kind, file, {})
     except ValidationError as error:
         wrong = complaints(kind, error, {})
     raise ConfigurationError("; ".join(wrong.values()))
 
 
-@contextmanager
-def reading_env_file() -> Iterator[None]:
-    """Raise ConfigurationError if `.env` cannot be read in the block."""
-    problem = ""
-    try:
-        yield
-    except UnicodeError:
-        problem = "the file .env is not UTF-8"
-    except OSError as error:
-        problem = f"the file .env cannot be read: {error.strerror}"
-    if problem:
-        raise ConfigurationError(problem)
-
-
-def require_readable(kind: type[Variables], named: Mapping[str, Any]) -> None:
+def require_readable(kind: type[Variables], file: EnvFile, named: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for a line of `.env` that is meant to set a variable and cannot be read.
 
     Such a line would count as if it were not there. Those of other programs are left to them. `named` are the
@@ -155,23 +153,12 @@ def require_readable(kind: type[Variables], named: Mapping[str, Any]) -> None:
     problems = [
         f"{name} cannot be read from .env, line {number}: write {name}=value, in quotes that are closed or "
         "without quotes"
-        for number, line in _unreadable_lines()
+        for number, line in file.unreadable.items()
         for name in needed
         if re.match(rf"\s*(export\s+)?{re.escape(name)}(?![A-Za-z0-9_])", line)
     ]
     if problems:
         raise ConfigurationError("; ".join(problems))
-
-
-def _unreadable_lines() -> list[tuple[int, str]]:
-    path = Path(".env")
-    if not path.is_file():
-        return []
-    from dotenv.parser import parse_stream
-
-    with path.open(encoding="utf-8") as file:
-        found = [binding.original for binding in parse_stream(file) if binding.error]
-    return [(original.line, original.string) for original in found]
 
 
 def by_variable(kind: type[Variables]) -> dict[str, FieldInfo]:

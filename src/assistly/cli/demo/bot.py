@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 
-from assistly.storage import Approval, Job, Json, ScheduleConflict, StatusConflict, Storage
+from assistly.storage import Approval, Job, ScheduleConflict, StatusConflict, Storage
 
 from .calendar import CalendarPost
 from .outcome import pages
@@ -48,7 +48,7 @@ def _refusal(storage: Storage, clock: SimulatedClock, request: WebhookRequest) -
     return None if storage.nonces.register(request.nonce, request.sent_at) else "nonce used before"
 
 
-def _run(storage: Storage, request: WebhookRequest) -> Json:
+def _run(storage: Storage, request: WebhookRequest) -> dict[str, str]:
     post = request.post
     with storage.transaction() as tx:
         tx.metrics.increment("commandCount")

@@ -10,8 +10,8 @@ from typing import Any, NoReturn, Unpack
 
 from ..clock import Clock
 from ..errors import InvalidValue
-from ..factory import build_storage
-from ..settings import SettingsKeywords, StorageSettings, load_settings
+from ..factory import Settings, build_storage, find_settings
+from ..keywords import SettingsKeywords
 from ..storage import Storage
 from ..unfinished import require_finished
 from .storage import AsyncStorage
@@ -26,15 +26,13 @@ def open_async_storage(
     and the errors are those of `open_storage`. At most `pool_size` calls outside transactions run at once.
     """
     build = partial(build_storage, clock=clock, auto_prune=auto_prune)
-    return AsyncOpening(partial(load_settings, settings), build)
+    return AsyncOpening(partial(find_settings, settings), build)
 
 
 class AsyncOpening(Awaitable[AsyncStorage]):
     """The result of `open_async_storage`: to be awaited, or entered with `async with`."""
 
-    def __init__(
-        self, load: Callable[[], StorageSettings], build: Callable[[StorageSettings], Storage]
-    ) -> None:
+    def __init__(self, load: Callable[[], Settings], build: Callable[[Settings], Storage]) -> None:
         self._load = load
         self._build = build
         self._opened: AsyncStorage | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
@@ -41,7 +41,7 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
         *,
         idempotency_key: str | None = None,
         min_gap: timedelta | None = None,
-        metadata: dict[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         max_retries: int | None = None,
         max_lateness: timedelta | None = None,
         now: datetime | None = None,
@@ -79,7 +79,7 @@ class AsyncQueue(AsyncStore[Queue], mirrors=Queue):
         scheduled_at: datetime,
         *,
         content: str | None = None,
-        metadata: dict[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         min_gap: timedelta | None = None,
         now: datetime | None = None,
     ) -> Job:

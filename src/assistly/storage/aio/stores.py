@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from .. import validation as check
 from ..errors import InvalidValue, StorageError
@@ -19,6 +19,8 @@ from ..records import (
     IdempotencyRecord,
     Job,
     Json,
+    JsonResult,
+    JsonValue,
     Metrics,
     NewEvent,
     Platform,
@@ -53,7 +55,7 @@ class AsyncSessions(AsyncStore[Sessions], mirrors=Sessions):
     async def update(
         self,
         user_id: str,
-        change: Callable[[Json], Json],
+        change: Callable[[JsonValue], Json],
         *,
         default: Json = None,
         now: datetime | None = None,
@@ -101,7 +103,7 @@ class AsyncApprovals(AsyncStore[Approvals], mirrors=Approvals):
         status: str,
         *,
         expected: str = "pending",
-        patch: dict[str, Json] | None = None,
+        patch: Mapping[str, Json] | None = None,
         now: datetime | None = None,
     ) -> Approval:
         return await self._run(self._store.decide, id, status, expected=expected, patch=patch, now=now)
@@ -146,14 +148,34 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
     async def forget(self, key: str) -> bool:
         return await self._run(self._store.forget, key)
 
+    @overload
     async def run_once(
         self,
         key: str,
-        function: Callable[[], Json],
+        function: Callable[[], Coroutine[Any, Any, JsonResult]],
+        *,
+        fingerprint: str | None = ...,
+        lease: timedelta = ...,
+    ) -> JsonResult: ...
+
+    @overload
+    async def run_once(
+        self,
+        key: str,
+        function: Callable[[], JsonResult],
+        *,
+        fingerprint: str | None = ...,
+        lease: timedelta = ...,
+    ) -> JsonResult: ...
+
+    async def run_once(
+        self,
+        key: str,
+        function: Callable[[], Any],
         *,
         fingerprint: str | None = None,
         lease: timedelta = DEFAULT_LEASE,
-    ) -> Json:
+    ) -> Any:
         """Run `function` unless the key has a result already, and return the result.
 
         An async function is awaited; a plain one runs in a thread (in memory: on the event loop), to its
@@ -169,7 +191,7 @@ class AsyncIdempotency(AsyncStore[Idempotency], mirrors=Idempotency):
 
     async def _await_once(
         self, key: str, function: Callable[[], Any], fingerprint: str | None, lease: timedelta
-    ) -> Json:
+    ) -> JsonValue:
         claims: builtins.list[IdempotencyClaim] = []
 
         def claim_key() -> IdempotencyClaim:
@@ -332,7 +354,7 @@ class AsyncSchedules(AsyncStore[Schedules], mirrors=Schedules):
         zone: str = "UTC",
         starts_at: datetime | None = None,
         ends_at: datetime | None = None,
-        metadata: dict[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         max_lateness: timedelta | None = None,
         max_retries: int | None = None,
         catch_up: Literal["none", "last", "all"] = "none",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from ..records import Job, Json, record
+from ..records import Job, JsonValue, record
 from ..validation import JsonText as JsonText
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,7 +73,7 @@ class IdempotencyRow:
 
     key: str
     completed: bool
-    value: Json
+    value: JsonValue
     saved_at: datetime
     fingerprint: str | None
     token: int | None
@@ -105,7 +105,7 @@ class Document:
 
     collection: str
     key: str
-    data: Json
+    data: JsonValue
     version: int
     updated_at: datetime
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Mapping
 from datetime import datetime
 
 from .. import validation as check
@@ -62,7 +63,7 @@ class Approvals:
         status: str,
         *,
         expected: str = "pending",
-        patch: dict[str, Json] | None = None,
+        patch: Mapping[str, Json] | None = None,
         now: datetime | None = None,
     ) -> Approval:
         """Set the status of an approval that has the status `expected`, as one atomic step, and return it.
@@ -107,10 +108,10 @@ class Approvals:
         return approval.created_at, approval.sequence
 
 
-def _merged(approval: Approval, patch: dict[str, Json]) -> check.JsonText:
+def _merged(approval: Approval, patch: Mapping[str, Json]) -> check.JsonText:
     if not isinstance(approval.payload, dict):
         raise InvalidValue(
             f"patch needs a payload that is an object, and that of approval {approval.id!r} is "
             f"{check.shown(approval.payload)}"
         )
-    return check.canonical("the patched payload", approval.payload | patch)
+    return check.canonical("the patched payload", {**approval.payload, **patch})

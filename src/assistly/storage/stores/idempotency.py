@@ -12,7 +12,7 @@ from .. import validation as check
 from ..batching import RETRY_SINGLY, Answer, BatchedCall, answer_of
 from ..engine.values import IdempotencyRow, KeyClaim
 from ..errors import ClaimLost, Conflict, IdempotencyMismatch, StorageError
-from ..records import ClaimState, IdempotencyClaim, IdempotencyRecord, Json, record
+from ..records import ClaimState, IdempotencyClaim, IdempotencyRecord, Json, JsonResult, JsonValue, record
 from .context import Context
 
 DEFAULT_LEASE = timedelta(seconds=60)
@@ -131,11 +131,11 @@ class Idempotency:
     def run_once(
         self,
         key: str,
-        function: Callable[[], Json],
+        function: Callable[[], JsonResult],
         *,
         fingerprint: str | None = None,
         lease: timedelta = DEFAULT_LEASE,
-    ) -> Json:
+    ) -> JsonResult:
         """Run `function` unless the key has a result already, and return the result.
 
         If the function raises, the key is abandoned and the exception is raised again. Raises Conflict while
@@ -146,7 +146,8 @@ class Idempotency:
         check.function("function", function)
         claim = self.claim(key, fingerprint=fingerprint, lease=lease)
         if claim.state is not ClaimState.ACQUIRED:
-            return replayed(claim)
+            first: JsonResult = replayed(claim)
+            return first
         try:
             value = function()
             text = result_text(value)
@@ -191,7 +192,7 @@ def result_text(value: Json) -> check.JsonText:
     return check.result("function", value)
 
 
-def replayed(claim: IdempotencyClaim) -> Json:
+def replayed(claim: IdempotencyClaim) -> JsonValue:
     """Return the first result of a key that was not acquired. Raises Conflict if it is in progress."""
     if claim.state is ClaimState.COMPLETED:
         return claim.value

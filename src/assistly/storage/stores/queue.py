@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
@@ -59,7 +59,7 @@ class Queue(QueueCounts):
         *,
         idempotency_key: str | None = None,
         min_gap: timedelta | None = None,
-        metadata: dict[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         max_retries: int | None = None,
         max_lateness: timedelta | None = None,
         now: datetime | None = None,
@@ -111,7 +111,7 @@ class Queue(QueueCounts):
         scheduled_at: datetime,
         *,
         content: str | None = None,
-        metadata: dict[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         min_gap: timedelta | None = None,
         now: datetime | None = None,
     ) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -70,7 +70,7 @@ class Schedules:
         zone: str = "UTC",
         starts_at: datetime | None = None,
         ends_at: datetime | None = None,
-        metadata: dict[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         max_lateness: timedelta | None = None,
         max_retries: int | None = None,
         catch_up: Literal["none", "last", "all"] = "none",

@@ -10,7 +10,7 @@ from datetime import datetime
 from .. import validation as check
 from ..engine.protocol import StorageBackend
 from ..errors import InvalidValue, StorageUnavailable, VersionConflict
-from ..records import Json, Session
+from ..records import Json, JsonValue, Session
 from .context import Context
 
 _ATTEMPTS = 100
@@ -58,7 +58,7 @@ class Sessions:
     def update(
         self,
         user_id: str,
-        change: Callable[[Json], Json],
+        change: Callable[[JsonValue], Json],
         *,
         default: Json = None,
         now: datetime | None = None,

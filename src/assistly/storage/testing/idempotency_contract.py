@@ -295,7 +295,7 @@ class RunOnceContract(Contract):
 
     def test_a_result_that_is_no_json_frees_the_key(self, storage: Storage) -> None:
         with pytest.raises(InvalidValue):
-            storage.idempotency.run_once("key", lambda: {1, 2})
+            storage.idempotency.run_once("key", lambda: {1, 2})  # type: ignore[type-var]
         assert storage.idempotency.run_once("key", lambda: 1) == 1
 
     def test_a_run_elsewhere_is_a_conflict(self, storage: Storage, clock: FakeClock) -> None:

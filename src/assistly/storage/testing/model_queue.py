@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -63,7 +63,7 @@ class ModelQueue(ModelCounts):
         *,
         idempotency_key: str | None = None,
         min_gap: timedelta | None = None,
-        metadata: dict[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         max_retries: int | None = None,
         max_lateness: timedelta | None = None,
     ) -> Job:
@@ -81,7 +81,7 @@ class ModelQueue(ModelCounts):
             status=JobStatus.SCHEDULED,
             platform=platform,
             content=content,
-            metadata=copied(metadata or {}),
+            metadata=copied(dict(metadata or {})),
             scheduled_at=at,
             created_at=now,
             updated_at=now,
@@ -130,7 +130,7 @@ class ModelQueue(ModelCounts):
         scheduled_at: datetime,
         *,
         content: str | None = None,
-        metadata: dict[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         min_gap: timedelta | None = None,
     ) -> Job:
         job = self._rows.get(id)
@@ -145,7 +145,7 @@ class ModelQueue(ModelCounts):
                 scheduled_at=scheduled_at,
                 next_retry_at=None,
                 content=job.content if content is None else content,
-                metadata=job.metadata if metadata is None else copied(metadata),
+                metadata=job.metadata if metadata is None else copied(dict(metadata)),
             )
         )
 

@@ -25,6 +25,7 @@ from ..records import (
     IdempotencyClaim,
     IdempotencyRecord,
     Json,
+    JsonValue,
     NewEvent,
     Platform,
     Session,
@@ -204,7 +205,7 @@ class ModelIdempotency:
         *,
         fingerprint: str | None = None,
         lease: timedelta = timedelta(seconds=60),
-    ) -> Json:
+    ) -> JsonValue:
         claim = self.claim(key, fingerprint=fingerprint, lease=lease)
         if claim.state is ClaimState.IN_PROGRESS:
             raise Conflict("in progress elsewhere")

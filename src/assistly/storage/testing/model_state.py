@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ def canonical(value: Json) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def compared(metadata: dict[str, Json]) -> str:
+def compared(metadata: Mapping[str, Json]) -> str:
     """The metadata that jobs with one key must share."""
     return canonical({key: value for key, value in metadata.items() if key != "assistly.trace"})
 

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from ..engine.protocol import StorageBackend
 from ..errors import ClaimLost, InvalidValue, StatusConflict
-from ..records import Failed, Job, JobStatus, NewJob, Posted, Released, Snoozed, Unknown
+from ..records import Failed, Job, JobStatus, Json, NewJob, Posted, Released, Snoozed, Unknown
 from ..storage import Storage
 from .fixtures import (
     DAY,
@@ -37,7 +37,7 @@ from .fixtures import (
 )
 from .strategies import TRICKY_FLOATS, TRICKY_INTS, json_values, spelled, stored
 
-_STEP = {"step": 1, "container": "c-7", "at": 1.0, "parts": [{"id": 1e16}, None, True, ""]}
+_STEP: dict[str, Json] = {"step": 1, "container": "c-7", "at": 1.0, "parts": [{"id": 1e16}, None, True, ""]}
 
 
 def noted(storage: Storage, data: Any = _STEP, **fields: Any) -> Job:

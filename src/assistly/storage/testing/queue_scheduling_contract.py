@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ..engine.protocol import StorageBackend
 from ..errors import IdempotencyMismatch, InvalidValue, ScheduleConflict
-from ..records import TRACE_CONTEXT, Job, JobStatus, NewJob
+from ..records import TRACE_CONTEXT, Job, JobStatus, Json, NewJob
 from ..storage import Storage
 from .fixtures import (
     DAY,
@@ -201,7 +201,8 @@ class QueueKeysContract(Contract):
         one, other = ({TRACE_CONTEXT: {"traceparent": f"00-{digit * 32}-{digit * 16}-01"}} for digit in "12")
         job = storage.queue.schedule("x", "a", idempotency_key="key", metadata={"n": 1, **one})
         assert job.metadata == {"n": 1, **one}
-        for metadata in ({"n": 1, **other}, {"n": 1, TRACE_CONTEXT: 7}, {"n": 1}):
+        others: list[dict[str, Json]] = [{"n": 1, **other}, {"n": 1, TRACE_CONTEXT: 7}, {"n": 1}]
+        for metadata in others:
             assert storage.queue.schedule("x", "a", idempotency_key="key", metadata=metadata) == job
             new = NewJob("x", "a", idempotency_key="key", metadata=metadata)
             assert storage.queue.schedule_many([new, new]) == [job, job]

@@ -229,7 +229,7 @@ class SessionUpdatesContract(Contract):
 
     def test_the_default_must_be_json(self, storage: Storage) -> None:
         with pytest.raises(InvalidValue, match="default"):
-            storage.sessions.update("user", lambda data: data, default={1, 2})
+            storage.sessions.update("user", lambda data: data, default={1, 2})  # type: ignore[arg-type]
         assert storage.sessions.list() == []
 
     def test_no_update_is_lost(self, storage: Storage) -> None:

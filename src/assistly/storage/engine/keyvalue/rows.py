@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from ...errors import StorageCorrupt
-from ...records import Attempt, Job, JobStatus, Json
+from ...records import Attempt, Job, JobStatus, Json, JsonValue
 from ..values import IdempotencyRow, LockRow
 from .ordered import Value
 
@@ -36,7 +36,7 @@ def json_text(value: Json) -> str:
     return EMPTY_OBJECT if value == {} else _dumps(value)
 
 
-def json_value(text: str) -> Json:
+def json_value(text: str) -> JsonValue:
     """The decoded value, a new object on each call."""
     return {} if text == EMPTY_OBJECT else json.loads(text)
 

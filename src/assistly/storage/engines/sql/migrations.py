@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
-from typing import Protocol, TypeVar, runtime_checkable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from ...errors import (
     ConfigurationError,
@@ -19,6 +20,9 @@ from ...errors import (
     StorageError,
     StorageUnavailable,
 )
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 T = TypeVar("T")
 
@@ -112,7 +116,7 @@ class MigratedBackend(Protocol):
 def discover(engine: str) -> tuple[Migration, ...]:
     """Return the migrations of `engine`, in the order in which they are applied."""
     found = []
-    for entry in resources.files(PACKAGE).iterdir():
+    for entry in _files():
         match = _FILE.fullmatch(entry.name)
         if match and match["engine"] == engine:
             sql = entry.read_text(encoding="utf-8").replace("\r\n", "\n")
@@ -120,6 +124,16 @@ def discover(engine: str) -> tuple[Migration, ...]:
     if not found:
         raise MigrationError(f"the installed package has no migrations for {engine}: reinstall it")
     return tuple(sorted(found, key=lambda migration: migration.name))
+
+
+def _files() -> Iterable[Path | Traversable]:
+    """The files of the package, which is a folder as a rule: then `importlib.resources` is not imported."""
+    (folder, *others) = import_module(PACKAGE).__path__
+    if not others and Path(folder).is_dir():
+        return Path(folder).iterdir()
+    from importlib import resources
+
+    return resources.files(PACKAGE).iterdir()
 
 
 class NewerDatabase(MigrationError):

@@ -16,7 +16,6 @@ from .connections import Connection
 from .database import SqliteDatabase
 from .files import DatabaseFile, checked_path, require_sqlite
 from .inherited import beside
-from .inspection import open_to_look
 from .jobs import SqliteJobStore
 from .metrics import SqliteMetricStore
 from .nonces import SqliteNonceStore
@@ -82,6 +81,8 @@ class SqliteBackend(SqlBackend, forks.ForkAware):
 
         It makes no file, and changes neither a file nor its log. Raises StorageUnavailable if there is none.
         """
+        from .inspection import open_to_look
+
         return open_to_look(self.path)
 
     def before_fork(self) -> None:

@@ -1,7 +1,15 @@
-"""The module that sqlite-utils opens files with: pysqlite3 where that is installed."""
+"""The module that opens files: pysqlite3 where that is installed, as in sqlite-utils."""
 
 from __future__ import annotations
 
-from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+else:
+    try:
+        import pysqlite3 as sqlite3
+    except ImportError:
+        import sqlite3
 
 __all__ = ["sqlite3"]

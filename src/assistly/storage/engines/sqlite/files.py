@@ -13,8 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import sqlite_utils
-
 from ...addresses import path_problem
 from ...errors import ConfigurationError, StorageCorrupt, StorageError, StorageUnavailable
 from ...validation import shown
@@ -231,26 +229,25 @@ class DatabaseFile:
 
     def _configure(self, raw: sqlite3.Connection) -> None:
         try:
-            database = sqlite_utils.Database(raw, execute_plugins=False)
-            self._switch_to_wal(database)
-            database.execute("PRAGMA synchronous = NORMAL")
+            self._switch_to_wal(raw)
+            raw.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             raw.close()
             raise
 
-    def _switch_to_wal(self, database: sqlite_utils.Database) -> None:
+    def _switch_to_wal(self, raw: sqlite3.Connection) -> None:
         """Switch to WAL mode, which needs exclusive access: SQLite's busy timeout does not apply to that."""
         deadline = time.monotonic() + self._busy_seconds
         while True:
             try:
-                database.enable_wal()
+                ((mode,),) = raw.execute("PRAGMA journal_mode = WAL").fetchall()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
             else:
                 break
-        if database.journal_mode != "wal":
+        if mode != "wal":
             raise ConfigurationError(
                 f"SQLITE_PATH: {self.name!r} is on a file system that SQLite cannot share between "
                 "processes (no WAL mode there). Give a path on a local disk"
