@@ -268,8 +268,9 @@ def test_a_stale_snapshot_is_unavailable_and_not_a_driver_error(storage: Storage
 def test_after_the_connection_is_closed(storage: Storage, path: Path) -> None:
     with connect(path) as raw:
         bound = storage.bind(raw)
-    with pytest.raises(StorageClosed):
-        bound.nonces.seen("n")
+    for call in (bound.nonces.seen, bound.nonces.register, bound.metrics.increment):
+        with pytest.raises(StorageClosed):
+            call("n")
 
 
 def test_closing_the_bound_storage_leaves_the_connection_open(storage: Storage, path: Path) -> None:

@@ -13,7 +13,7 @@ from ..sql.binding import cannot_be_bound, commits_itself
 from ..sql.database import Params, Row
 from .connections import Connection, Values
 from .driver import sqlite3
-from .errors import DRIVER_ERRORS
+from .errors import DRIVER_ERRORS, translate
 from .files import DatabaseFile
 
 _NO_PARAMS: Params = {}
@@ -33,7 +33,10 @@ class BoundConnection(Connection):
     @property
     def in_transaction(self) -> bool:
         """False, too, after the end of the transaction in which it was bound: there is nothing to undo."""
-        return super().in_transaction and self._is_current()
+        try:
+            return self._is_current() and super().in_transaction
+        except DRIVER_ERRORS:  # a closed connection
+            return False
 
     @property
     def commits_itself(self) -> bool:
@@ -44,11 +47,21 @@ class BoundConnection(Connection):
 
     def begin_if_implicit(self) -> None:
         """Begin the transaction that the driver would begin before a write by the caller, who commits it."""
+        self._check()
+        try:
+            level = self._level_to_begin()
+        except DRIVER_ERRORS as error:
+            raise translate(error, self.name) from error
+        if level is not None:
+            self.execute(f"BEGIN {level}")
+
+    def _level_to_begin(self) -> str | None:
         legacy = getattr(self.raw, "autocommit", _LEGACY) == _LEGACY
-        level = self.raw.isolation_level
-        if legacy and level is not None and not self.in_transaction:
-            # A write follows. A deferred transaction that reads first could fail at that write.
-            self.execute(f"BEGIN {level}" if level == "EXCLUSIVE" else "BEGIN IMMEDIATE")
+        level: str | None = self.raw.isolation_level
+        if not legacy or level is None or self.in_transaction:
+            return None
+        # A write follows. A deferred transaction that reads first could fail at that write.
+        return level if level == "EXCLUSIVE" else "IMMEDIATE"
 
     def rows(self, statement: str, params: Values = _NO_PARAMS) -> list[Row]:
         self._check()
@@ -72,8 +85,14 @@ class BoundConnection(Connection):
 
     def _check(self) -> None:
         self._check_callers()
-        if self._needs_transaction and self.commits_itself:
+        if self._needs_transaction and self._has_ended():
             raise StorageClosed(f"SQLite database {self.name}: the transaction of the connection has ended")
+
+    def _has_ended(self) -> bool:
+        try:
+            return self.commits_itself
+        except DRIVER_ERRORS as error:
+            raise translate(error, self.name) from error
 
     def _is_current(self) -> bool:
         try:
