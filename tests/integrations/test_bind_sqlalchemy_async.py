@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from assistly.storage import (
     AsyncStorage,
@@ -178,7 +179,7 @@ def test_savepoints(run: Callable[[Work], None]) -> None:
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
 def test_after_the_end(run: Callable[[Work], None], end: str) -> None:
     async def work(shop: Shop) -> None:
-        engine = shop.connect(pool_size=1, max_overflow=0)
+        engine = shop.connect(poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
         async with AsyncSession(engine) as session, AsyncSession(engine) as other:
             bound = await shop.storage.bind(session)
             with pytest.raises(StorageClosed, match="has ended: bind it again"):
@@ -305,7 +306,7 @@ def test_the_isolation_level_is_that_of_the_engine(run: Callable[[Work], None]) 
 
 def test_the_pool_gets_the_connection_back_as_it_was(run: Callable[[Work], None]) -> None:
     async def work(shop: Shop) -> None:
-        engine = shop.connect(pool_size=1, max_overflow=0)
+        engine = shop.connect(poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
 
         async def look() -> dict[str, Any]:
             async with engine.connect() as connection:
