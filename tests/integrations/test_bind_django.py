@@ -42,7 +42,7 @@ from django.test import TestCase
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-class Order(models.Model):
+class Order(models.Model):  # type: ignore[misc]
     item = models.TextField(unique=True)
     placed_at = models.DateTimeField(default=NOW)
 
@@ -248,6 +248,18 @@ def test_threads_side_by_side(shop: Shop) -> None:
     assert items == contents
 
 
+def test_a_storage_that_is_opened_in_the_transaction(shop: Shop) -> None:
+    """Where its tables exist, it writes nothing while it opens: on SQLite it would wait for the transaction."""
+    with transaction.atomic():
+        Order.objects.create(item="bread")
+        if connection.vendor == "sqlite":
+            with Storage(SqliteBackend(connection.settings_dict["NAME"]), auto_prune=False) as storage:
+                storage.bind(connection).queue.schedule("x", "bread", NOW)
+        else:
+            shop.storage.bind(connection).queue.schedule("x", "bread", NOW)
+    assert shop.stored == (["bread"],) * 2
+
+
 def test_times_are_the_same_in_whatever_time_zone(shop: Shop) -> None:
     with transaction.atomic():
         bound = shop.storage.bind(connection)
@@ -309,7 +321,7 @@ def test_the_connection_is_as_it_was(shop: Shop) -> None:
 
 
 def test_in_the_test_cases_of_django(shop: Shop) -> None:
-    class Tests(TestCase):
+    class Tests(TestCase):  # type: ignore[misc]
         @classmethod
         def setUpTestData(cls) -> None:
             shop.place("of the class")

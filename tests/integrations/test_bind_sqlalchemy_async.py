@@ -310,7 +310,7 @@ def test_the_pool_gets_the_connection_back_as_it_was(run: Callable[[Work], None]
 
         async def look() -> dict[str, Any]:
             async with engine.connect() as connection:
-                raw = (await connection.get_raw_connection()).driver_connection
+                raw: Any = (await connection.get_raw_connection()).driver_connection
                 if shop.schema is None:
                     names = ("row_factory", "text_factory", "isolation_level", "in_transaction")
                     return {name: getattr(raw, name) for name in names}

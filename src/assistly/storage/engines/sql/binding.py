@@ -71,7 +71,7 @@ def _wrong_driver(callers: CallersConnection, expected: type[Any]) -> InvalidVal
         return InvalidValue(
             f"{text}, not awaited: bind the AsyncSession or AsyncConnection to an AsyncStorage"
         )
-    remedy = _REMEDIES.get((callers.library, takes.removeprefix("py")), "bind one that uses the same")
+    remedy = _REMEDIES.get((callers.library or "", takes.removeprefix("py")), "bind one that uses the same")
     return InvalidValue(f"{text}: {remedy}")
 
 
