@@ -249,7 +249,7 @@ def test_threads_side_by_side(shop: Shop) -> None:
 
 
 def test_a_storage_that_is_opened_in_the_transaction(shop: Shop) -> None:
-    """Where its tables exist, it writes nothing while it opens: on SQLite it would wait for the transaction."""
+    """Where its tables exist, opening writes nothing: on SQLite that would wait for the transaction."""
     with transaction.atomic():
         Order.objects.create(item="bread")
         if connection.vendor == "sqlite":
