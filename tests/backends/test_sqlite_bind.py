@@ -183,6 +183,23 @@ def test_the_drivers_own_transactions_are_the_callers_to_end(
     assert storage.metrics.read().counters == {"calls": 1}
 
 
+@pytest.mark.parametrize("level", ["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"])
+def test_a_transaction_that_begins_before_a_write_takes_the_lock(
+    storage: Storage, path: Path, level: Any
+) -> None:
+    """A deferred one that reads first fails at its write, however long it could wait."""
+    with connect(path, isolation_level=level) as raw:
+        statements: list[str] = []
+        raw.set_trace_callback(statements.append)
+        bound = storage.bind(raw)
+        bound.nonces.seen("n")
+        assert not raw.in_transaction
+        bound.queue.schedule("x", "Hello", NOW, min_gap=timedelta(minutes=1))
+        begun = [statement for statement in statements if statement.startswith("BEGIN")]
+        assert begun == ["BEGIN EXCLUSIVE" if level == "EXCLUSIVE" else "BEGIN IMMEDIATE"]
+        raw.commit()
+
+
 def test_an_open_transaction_is_joined_and_an_inner_one_is_a_savepoint(storage: Storage, path: Path) -> None:
     with connect(path, isolation_level=None) as raw:
         raw.execute("BEGIN IMMEDIATE")
