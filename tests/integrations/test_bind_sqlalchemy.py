@@ -416,7 +416,7 @@ def test_what_opens_connections(shop: Shop) -> None:
 
 def test_a_session_of_the_other_engine(postgres: Storage, path: Path, database_url: str) -> None:
     url = database_url.replace("postgresql://", "postgresql+psycopg://")
-    engines = sa.create_engine(f"sqlite:///{path}"), sa.create_engine(url)
+    engines = sa.create_engine(f"sqlite:///{path}"), sa.create_engine(url), sa.create_engine("sqlite://")
     with Session(engines[0]) as session, pytest.raises(InvalidValue) as caught:
         postgres.bind(session)
     assert str(caught.value) == (
@@ -428,7 +428,7 @@ def test_a_session_of_the_other_engine(postgres: Storage, path: Path, database_u
             InvalidValue, match=r"driver psycopg, and .* sqlite3: .* sqlite:// or sqlite\+aio"
         ):
             storage.bind(session)
-        with Session(sa.create_engine("sqlite://")) as other, pytest.raises(InvalidValue, match="same file"):
+        with Session(engines[2]) as other, pytest.raises(InvalidValue, match="same file"):
             storage.bind(other)
     for engine in engines:
         engine.dispose()
