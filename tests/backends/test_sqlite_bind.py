@@ -18,6 +18,7 @@ from assistly.storage import InvalidValue, Storage, StorageClosed, StorageUnavai
 from assistly.storage.engines.sql.binding import cannot_be_bound
 from assistly.storage.engines.sqlite import SqliteBackend, bound
 from assistly.storage.engines.sqlite.driver import sqlite3
+from assistly.storage.frameworks import CallersConnection
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -62,33 +63,17 @@ def module(name: str, *classes: type) -> None:
 def test_the_wrapper_of_another_library(storage: Storage, path: Path) -> None:
     """The message names its class, and the attribute that can be bound."""
 
-    class Connection:
-        """Of SQLAlchemy; its own `connection` is the proxy of the pool."""
+    class Wrapper:
+        """Of whatever library; its own `connection` is the proxy of a pool."""
 
         def __init__(self, raw: Any) -> None:
             self.connection = SimpleNamespace(driver_connection=raw)
-
-    class DatabaseWrapper:
-        """Of Django."""
-
-        def __init__(self, raw: Any) -> None:
-            self.connection = raw
 
     class Database:
         """Of sqlite-utils."""
 
         def __init__(self, raw: Any) -> None:
             self.conn = raw
-
-    class ConnectionProxy:
-        """Of Django, before its first query."""
-
-        connection = None
-
-    class Session:
-        """Of SQLAlchemy."""
-
-        def connection(self) -> None: ...
 
     class Fairy:
         """Of SQLAlchemy's pool."""
@@ -99,16 +84,13 @@ def test_the_wrapper_of_another_library(storage: Storage, path: Path) -> None:
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError(name)
 
-    module("sqlalchemy.engine", Connection, Fairy, Session)
-    module("django.db.backends", DatabaseWrapper, ConnectionProxy)
+    module("sqlalchemy.pool", Fairy)
+    module("wrapping.core", Wrapper)
     module("sqlite_utils.db", Database)
     with connect(path) as raw:
         for wrapper, words in (
-            (Connection(raw), "got sqlalchemy.engine.Connection: pass its .connection.driver_connection"),
+            (Wrapper(raw), "got wrapping.core.Wrapper: pass its .connection.driver_connection"),
             (Fairy(raw), "pass its .dbapi_connection"),
-            (DatabaseWrapper(raw), "got django.db.backends.DatabaseWrapper: pass its .connection"),
-            (ConnectionProxy(), "pass its .connection, after ensure_connection()"),
-            (Session(), "pass its .connection().connection.driver_connection"),
             (Database(raw), "got sqlite_utils.db.Database: pass its .conn"),
             (raw.cursor(), "got sqlite3.Cursor: pass its .connection"),
         ):
@@ -120,17 +102,13 @@ def test_the_wrapper_of_another_library(storage: Storage, path: Path) -> None:
 
 def test_what_cannot_be_bound_at_all(storage: Storage) -> None:
     class Connection:
-        """Of aiosqlite."""
+        """Of asyncpg."""
 
     class ConnectionPool: ...
 
-    class AsyncConnection: ...
-
-    module("aiosqlite.core", Connection)
-    module("sqlalchemy.ext.asyncio", AsyncConnection)
+    module("asyncpg.connection", Connection)
     for wrong, words in (
-        (Connection(), "got aiosqlite.core.Connection: pass a synchronous connection"),
-        (AsyncConnection(), "pass a synchronous connection"),
+        (Connection(), "got asyncpg.connection.Connection: open one with sqlite3.connect"),
         (ConnectionPool(), "pass a connection that it lent"),
         (sqlite3.Connection, "open one with sqlite3.connect"),
         ("file.db", "got 'file.db': open one with sqlite3.connect"),
@@ -140,18 +118,11 @@ def test_what_cannot_be_bound_at_all(storage: Storage) -> None:
         assert words in str(caught.value)
 
 
-def test_what_the_postgres_engine_says() -> None:
-    class Connection:
-        connection = None
-
-    module("sqlalchemy.engine", Connection)
-    error = str(cannot_be_bound(Connection(), psycopg.Connection))
+def test_what_the_postgres_engine_says(path: Path) -> None:
+    with connect(path) as raw:
+        error = str(cannot_be_bound(CallersConnection(raw, "sqlite3.Connection"), psycopg.Connection))
     assert error == (
-        "connection must be a psycopg.Connection, got sqlalchemy.engine.Connection: "
-        "pass its .connection.driver_connection"
-    )
-    assert "got psycopg.AsyncConnection: pass a synchronous" in str(
-        cannot_be_bound(object.__new__(psycopg.AsyncConnection), psycopg.Connection)
+        "connection must be a psycopg.Connection, got sqlite3.Connection: open one with psycopg.connect"
     )
 
 
@@ -210,6 +181,23 @@ def test_the_drivers_own_transactions_are_the_callers_to_end(
     assert not storage.nonces.seen("undone")
     assert storage.queue.get(1) is not None
     assert storage.metrics.read().counters == {"calls": 1}
+
+
+@pytest.mark.parametrize("level", ["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"])
+def test_a_transaction_that_begins_before_a_write_takes_the_lock(
+    storage: Storage, path: Path, level: Any
+) -> None:
+    """A deferred one that reads first fails at its write, however long it could wait."""
+    with connect(path, isolation_level=level) as raw:
+        statements: list[str] = []
+        raw.set_trace_callback(statements.append)
+        bound = storage.bind(raw)
+        bound.nonces.seen("n")
+        assert not raw.in_transaction
+        bound.queue.schedule("x", "Hello", NOW, min_gap=timedelta(minutes=1))
+        begun = [statement for statement in statements if statement.startswith("BEGIN")]
+        assert begun == ["BEGIN EXCLUSIVE" if level == "EXCLUSIVE" else "BEGIN IMMEDIATE"]
+        raw.commit()
 
 
 def test_an_open_transaction_is_joined_and_an_inner_one_is_a_savepoint(storage: Storage, path: Path) -> None:
@@ -297,8 +285,9 @@ def test_a_stale_snapshot_is_unavailable_and_not_a_driver_error(storage: Storage
 def test_after_the_connection_is_closed(storage: Storage, path: Path) -> None:
     with connect(path) as raw:
         bound = storage.bind(raw)
-    with pytest.raises(StorageClosed):
-        bound.nonces.seen("n")
+    for call in (bound.nonces.seen, bound.nonces.register, bound.metrics.increment):
+        with pytest.raises(StorageClosed):
+            call("n")
 
 
 def test_closing_the_bound_storage_leaves_the_connection_open(storage: Storage, path: Path) -> None:

@@ -23,7 +23,7 @@ from assistly.storage import (
     batching,
 )
 from assistly.storage.aio.batching import TaskBatcher, is_light
-from assistly.storage.aio.calls import _Threads
+from assistly.storage.aio.threads import ThreadPools
 from assistly.storage.batching import BatchedCall
 
 Open = Callable[..., AsyncStorage]
@@ -58,7 +58,7 @@ class Spy:
         self._gate.set()
         storage._storage.nonces._batched.writers = 1
         nonces = storage._storage._backend.nonces
-        register, register_many, submit = nonces.register, nonces.register_many, _Threads.submit
+        register, register_many, submit = nonces.register, nonces.register_many, ThreadPools.submit
 
         def one(nonce: str, timestamp_ms: int) -> bool:
             self.single.append(nonce)
@@ -72,13 +72,13 @@ class Spy:
                 raise self.failure
             return register_many(rows)
 
-        def counted(threads: _Threads, call: Any, **options: Any) -> Any:
+        def counted(threads: ThreadPools, call: Any, **options: Any) -> Any:
             self.trips += 1
             return submit(threads, call, **options)
 
         patch.setattr(nonces, "register", one)
         patch.setattr(nonces, "register_many", many)
-        patch.setattr(_Threads, "submit", counted)
+        patch.setattr(ThreadPools, "submit", counted)
 
     async def first(self, storage: AsyncStorage) -> asyncio.Task[bool]:
         """One that is under way until `go_on`."""

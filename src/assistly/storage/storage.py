@@ -145,10 +145,15 @@ class Storage:
         return Transaction(backend, self, backend.transaction, self._view, self._guard)
 
     def bind(self, connection: Any) -> Storage:
-        """Return this storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
+        """Return this storage inside the caller's own transaction, which the caller commits or rolls back.
 
-        The caller commits or rolls back. Raises InvalidValue unless `connection` is an open connection of
-        this engine's driver.
+        `connection` is one of psycopg or of the sqlite3 module, a Session or a Connection of SQLAlchemy on
+        one of these drivers, or a connection of Django (`django.db.connection`) inside `atomic()`. A
+        transaction of SQLAlchemy that has not begun begins.
+
+        The bound storage belongs to the transaction, savepoint or `atomic()` block of SQLAlchemy or Django
+        that was open when it was bound: once that has ended, calls raise StorageClosed. Raises InvalidValue
+        unless `connection` is open, and one to the database of this storage.
         """
         guard = Guard("the bound storage")
         return self._view(self._context.backend.bind(connection), guard)

@@ -10,69 +10,27 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
-from .. import forks
 from ..batching import RETRY_SINGLY, BatchedCall
 from ..errors import StorageClosed
+from ..frameworks import current_session
 from ..storage import Storage
 from ..transactions import Transaction, is_any_open, opened_by
 from .batching import TaskBatcher
+from .binding import find_async_connection
+from .threads import CLOSED, ThreadPools, Threads, to_the_end
 
 R = TypeVar("R")
 T = TypeVar("T")
 
-MAX_THREADS = 10_000
-
-_CLOSED = "the storage is closed: open another one"
-
-
-class _Threads:
-    """The two thread pools of an `AsyncStorage`. They do not exist in a forked child.
-
-    Calls inside transactions have a pool of their own, since all threads of the other may be waiting for a
-    lock that a transaction holds. It grows to as many threads as there are transactions with a call in
-    progress.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix="assistly-aio")
-        self._transaction_pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="assistly-aio-tx")
-        self._generation = forks.generation()
-        self._is_shut_down = False
-
-    @property
-    def are_usable(self) -> bool:
-        """False after `shut_down`, and in a forked child."""
-        return not self._is_shut_down and self._generation == forks.generation()
-
-    def check(self) -> None:
-        """Raise StorageClosed after `shut_down`, and in a forked child."""
-        if self._is_shut_down:
-            raise StorageClosed(_CLOSED)
-        if self._generation != forks.generation():
-            raise StorageClosed("an AsyncStorage cannot be used after a fork: open another one in the child")
-
-    def submit(self, call: Callable[[], T], *, in_transaction: bool = False) -> asyncio.Future[T]:
-        """Run a call in a thread, with the context variables of the caller."""
-        self.check()
-        pool: Executor = self._transaction_pool if in_transaction else self._pool
-        run = partial(copy_context().run, _without_stop_iteration, call)
-        return asyncio.get_running_loop().run_in_executor(pool, run)
-
-    def shut_down(self) -> None:
-        """Refuse further calls, and wait for those in progress."""
-        self._is_shut_down = True
-        self._pool.shutdown()
-        self._transaction_pool.shutdown()
-
 
 class Calls(ABC):
     """How the stores of an `AsyncStorage` make their calls."""
+
+    _threads: Threads
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -88,7 +46,7 @@ class Calls(ABC):
 
     async def finish(self, call: Callable[[], T]) -> T:
         """Make a call. A cancellation is raised when the call has ended."""
-        return await _to_the_end(asyncio.ensure_future(self.run(call)))
+        return await to_the_end(asyncio.ensure_future(self.run(call)))
 
     async def batch(self, operation: BatchedCall[Any, R, T], request: R) -> T:
         """Make a call, possibly in a batch with those of other tasks. The request is validated already."""
@@ -100,7 +58,19 @@ class Calls(ABC):
 
     @abstractmethod
     def inner(self, storage: Storage) -> InnerCalls:
-        """Return the calls for the storage of a transaction or of a bound connection."""
+        """Return the calls for the storage of a transaction."""
+
+    async def bind(self, storage: Storage, connection: Any) -> tuple[Storage, InnerCalls]:
+        """Bind a connection; return the bound storage and the calls for it."""
+        connection = current_session(connection)
+        with self.admitted():
+            found = await find_async_connection(connection, self._threads) if storage._backend.binds else None
+            if found is not None:
+                callers, threads = found
+                bound = await threads.submit(partial(storage.bind, callers))
+                return bound, InnerCalls(bound, threads, in_process=False)
+        bound = await self.run(partial(storage.bind, connection))
+        return bound, self.inner(bound)
 
     @abstractmethod
     async def close(self, storage: Storage) -> None:
@@ -110,11 +80,13 @@ class Calls(ABC):
 class RootCalls(Calls):
     """The calls on a storage outside transactions."""
 
+    _threads: ThreadPools
+
     def __init__(self, storage: Storage, threads: int) -> None:
         self._storage = storage
         self._backend = storage._backend
         self._in_process = self._backend.in_process
-        self._threads = _Threads(threads)
+        self._threads = ThreadPools(threads)
         self._batchers: dict[BatchedCall[Any, Any, Any], TaskBatcher[Any, Any]] = {}
         self._in_progress = 0
         self._one_ended: asyncio.Event | None = None
@@ -124,7 +96,7 @@ class RootCalls(Calls):
     def admitted(self) -> Iterator[None]:
         """See `Calls`."""
         if self._closing is not None:
-            raise StorageClosed(_CLOSED)
+            raise StorageClosed(CLOSED)
         if not self._in_process:
             self._threads.check()
         self._storage._context.check()
@@ -198,7 +170,7 @@ class RootCalls(Calls):
 class InnerCalls(Calls):
     """The calls on a transaction or a bound connection, one at a time."""
 
-    def __init__(self, storage: Storage, threads: _Threads, *, in_process: bool) -> None:
+    def __init__(self, storage: Storage, threads: Threads, *, in_process: bool) -> None:
         self._storage = storage
         self._threads = threads
         self._in_process = in_process
@@ -237,7 +209,7 @@ class InnerCalls(Calls):
             end()
             return
         ending = self._threads.submit(end, in_transaction=True)
-        await (_to_the_end(ending) if error is None else asyncio.shield(ending))
+        await (to_the_end(ending) if error is None else asyncio.shield(ending))
 
     def inner(self, storage: Storage) -> InnerCalls:
         """See `Calls`."""
@@ -248,32 +220,10 @@ class InnerCalls(Calls):
         await self.finish(storage.close)
 
 
-async def _begin(transaction: Transaction[Storage], threads: _Threads, *, in_transaction: bool) -> Storage:
+async def _begin(transaction: Transaction[Storage], threads: Threads, *, in_transaction: bool) -> Storage:
     try:
         return await threads.submit(transaction.begin, in_transaction=in_transaction)
     except asyncio.CancelledError:
         # The thread may have begun it, or be about to.
         threads.submit(partial(transaction.abort, "its task was cancelled", timeout=-1), in_transaction=True)
         raise
-
-
-async def _to_the_end(future: asyncio.Future[T]) -> T:
-    """Wait for a future to end, and only then raise a cancellation that came meanwhile."""
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        future.exception()
-        raise cancelled
-    return future.result()
-
-
-def _without_stop_iteration(call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except StopIteration as error:
-        # An asyncio.Future refuses this exception, so the task would wait for ever.
-        raise RuntimeError("a callback raised StopIteration") from error

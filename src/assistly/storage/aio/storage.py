@@ -13,7 +13,7 @@ from ..errors import StorageClosed
 from ..records import PoolConnections, Prunable, PruneReport
 from ..storage import Storage
 from ..transactions import Transaction, not_entered
-from .calls import MAX_THREADS, Calls, InnerCalls, RootCalls
+from .calls import Calls, InnerCalls, RootCalls
 from .queue import AsyncQueue
 from .stores import (
     AsyncApprovals,
@@ -27,6 +27,7 @@ from .stores import (
     AsyncSessions,
     AsyncSnapshots,
 )
+from .threads import MAX_THREADS
 from .watch import PollingWaiter, SharedWaiter, Waiter
 
 
@@ -114,14 +115,19 @@ class AsyncStorage:
         return AsyncTransaction(self._storage, self._calls)
 
     async def bind(self, connection: Any) -> AsyncStorage:
-        """Return this storage inside the caller's own transaction, on a psycopg or sqlite3 connection.
+        """Return this storage inside the caller's own transaction, which the caller commits or rolls back.
 
-        The connection must be a synchronous one, and one of sqlite3 opened with `check_same_thread=False`,
-        since calls run in threads. The caller commits or rolls back. Raises InvalidValue unless `connection`
-        is an open connection of this engine's driver.
+        `connection` is a `psycopg.AsyncConnection`, an `aiosqlite.Connection`, or an AsyncSession or
+        AsyncConnection of SQLAlchemy on one of these drivers. A synchronous connection that `Storage.bind`
+        takes will do, too, except Django's; one of sqlite3 must be opened with `check_same_thread=False`,
+        since calls run in threads.
+
+        Await the calls one at a time with your own on the same connection. A transaction of SQLAlchemy that
+        has not begun begins. Once it has ended, calls raise StorageClosed. Raises InvalidValue unless
+        `connection` is open, and one to the database of this storage.
         """
-        storage = await self._calls.run(partial(self._storage.bind, connection))
-        return _AsyncStorageView(storage, self._calls.inner(storage))
+        storage, calls = await self._calls.bind(self._storage, connection)
+        return _AsyncStorageView(storage, calls)
 
     async def prune(self, *, force: bool = False, now: datetime | None = None) -> PruneReport:
         return await self._calls.run(partial(self._storage.prune, force=force, now=now))

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
 from ... import forks
 from ...errors import ConfigurationError, StorageClosed, StorageUnavailable
+from ...frameworks import CallersConnection
 from ...records import PoolConnections
 from ..sql.database import Params, Row
 from ..sql.migrations import Migration, MigrationTarget, discover, migrate, require_current
@@ -107,7 +108,7 @@ class PostgresDatabase(forks.ForkAware):
         self._make_ready()
         connection = self._begin()
         executor = connection.executor
-        transaction = PostgresTransaction(self.server, executor, is_bound=False)
+        transaction = PostgresTransaction(self.server, executor)
         try:
             yield transaction
         except StorageClosed:
@@ -136,8 +137,8 @@ class PostgresDatabase(forks.ForkAware):
                     executor.rows(f"SELECT pg_catalog.count(*) FROM {self.dialect.t}retention")
             yield transaction
 
-    def bind(self, connection: Any) -> PostgresTransaction:
-        transaction = bound(self.server, connection)
+    def bind(self, callers: CallersConnection) -> PostgresTransaction:
+        transaction = bound(self.server, callers)
         self._make_ready()
         return transaction
 

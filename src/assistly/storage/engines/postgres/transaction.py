@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 
 from ... import forks
-from ...errors import InvalidValue, StorageClosed, StorageError, StorageUnavailable
-from ..sql.binding import cannot_be_bound
+from ...errors import StorageClosed, StorageError, StorageUnavailable
+from ...frameworks import CallersConnection
 from ..sql.database import Params, Row
+from .bound import check_bound, commits_itself, driver_connection
 from .clock import ticks
 from .connections import is_broken
 from .dialect import PostgresDialect
@@ -27,11 +28,6 @@ T = TypeVar("T")
 
 # One name is enough: blocks end in the reverse of the order in which they began.
 _SAVEPOINT = "assistly"
-
-
-def commits_itself(connection: psycopg.Connection[Any]) -> bool:
-    """Whether a statement would be committed by itself: in autocommit, outside a transaction."""
-    return connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 def begin(executor: PostgresExecutor) -> bool:
@@ -110,10 +106,13 @@ class PostgresTransaction:
 
     writers = 0
 
-    def __init__(self, server: Server, executor: PostgresExecutor, *, is_bound: bool) -> None:
+    def __init__(
+        self, server: Server, executor: PostgresExecutor, callers: CallersConnection | None = None
+    ) -> None:
         self.server = server
         self._executor = executor
-        self._is_bound = is_bound
+        self._callers = callers
+        self._is_bound = callers is not None
         self._generation = forks.generation()
         self.has_due_jobs = False
 
@@ -169,8 +168,8 @@ class PostgresTransaction:
         raise StorageError("a transaction cannot be exported: call `snapshot` of the engine")
         yield self
 
-    def bind(self, connection: Any) -> PostgresTransaction:
-        return bound(self.server, connection)
+    def bind(self, callers: CallersConnection) -> PostgresTransaction:
+        return bound(self.server, callers)
 
     def now(self) -> datetime:
         return self.server.clock.now(lambda: self.read(ask_time))
@@ -214,8 +213,8 @@ class PostgresTransaction:
             raise StorageClosed("the transaction belongs to the process that began it")
         if self.server.pool.is_closed:
             raise StorageClosed("the storage is closed")
-        if self._is_bound:
-            check_pipeline(self._executor.connection)
+        if self._callers is not None:
+            check_bound(self._callers, self._executor.connection)
 
     @contextmanager
     def entered(self, *, commits: bool = False) -> Iterator[PostgresExecutor]:
@@ -246,23 +245,8 @@ def _leave_to_caller(executor: PostgresExecutor) -> None:
         link.finish()
 
 
-def check_pipeline(connection: psycopg.Connection[Any]) -> None:
-    """Raise InvalidValue if the connection is in pipeline mode, where results come later."""
-    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
-        raise InvalidValue("connection is in pipeline mode: leave it before the storage is called")
-
-
-def bound(server: Server, connection: Any) -> PostgresTransaction:
+def bound(server: Server, callers: CallersConnection) -> PostgresTransaction:
     """Return the database on a caller's connection. Raises InvalidValue for one that cannot be used."""
-    if not isinstance(connection, psycopg.Connection):
-        raise cannot_be_bound(connection, psycopg.Connection)
-    if connection.closed:
-        raise InvalidValue("connection is closed: bind an open one")
-    check_pipeline(connection)
-    if (encoding := connection.info.encoding) != "utf-8":
-        raise InvalidValue(
-            f"connection has the client encoding {encoding}, and must have UTF8: "
-            "open it with client_encoding=UTF8"
-        )
+    connection = driver_connection(callers)
     executor = BoundExecutor(connection, server.limits.of(connection))
-    return PostgresTransaction(server, executor, is_bound=True)
+    return PostgresTransaction(server, executor, callers)

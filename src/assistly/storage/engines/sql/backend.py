@@ -10,6 +10,7 @@ from typing import Any
 
 from ...engine.base import BackendBase
 from ...engine.transfer import Row
+from ...frameworks import find_connection
 from .approvals import SqlApprovalStore
 from .database import Database
 from .documents import SqlDocumentStore
@@ -99,7 +100,7 @@ class SqlBackend(BackendBase):
             transfer.write(kind, rows, after=after, through=through)
 
     def bind(self, connection: Any) -> BackendBase:
-        return SqlBackend(self._database.bind(connection), self._stores)
+        return SqlBackend(self._database.bind(find_connection(connection)), self._stores)
 
     def close(self) -> None:
         self._database.close()

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from ...frameworks import CallersConnection
 from .dialect import Dialect
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class Database(Protocol):
     def snapshot(self, *, hold_writers: bool) -> AbstractContextManager[Database]:
         """As `StorageBackend.snapshot`."""
 
-    def bind(self, connection: Any) -> Database:
+    def bind(self, callers: CallersConnection) -> Database:
         """As `StorageBackend.bind`."""
 
     def now(self) -> datetime:

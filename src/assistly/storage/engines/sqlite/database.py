@@ -7,9 +7,10 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...clock import machine_clock
+from ...frameworks import CallersConnection
 from ...records import PoolConnections
 from ..sql.database import Database, Row
 from ..sql.migrations import Migration, MigrationTarget, discover, migrate, require_current
@@ -120,12 +121,12 @@ class SqliteDatabase:
         finally:
             self._pool.give_back(connection)
 
-    def bind(self, connection: Any) -> Database:
-        callers = bound(connection, self._name)
+    def bind(self, callers: CallersConnection) -> Database:
+        connection = bound(callers, self._name)
         self._pool.give_back(self._pool.borrow())
-        check_file(callers, self._pool.file)
-        self._bound.add(callers)
-        return BoundDatabase(callers, self._pool)
+        check_file(connection, self._pool.file)
+        self._bound.add(connection)
+        return BoundDatabase(connection, self._pool)
 
     def now(self) -> datetime:
         return machine_clock.now()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...clock import machine_clock
 from ...errors import StorageClosed, StorageError, StorageUnavailable
+from ...frameworks import CallersConnection
 from ..sql.database import Database, Row
 from .bound import BoundConnection
 from .connections import Connection, Values
@@ -137,7 +138,7 @@ class PinnedConnection:
         raise StorageError("a transaction cannot be exported: call `snapshot` of the engine")
         yield self
 
-    def bind(self, connection: Any) -> Database:  # noqa: ARG002
+    def bind(self, callers: CallersConnection) -> Database:  # noqa: ARG002
         raise StorageError("a transaction has no connections to bind: call `bind` of the storage")
 
     def now(self) -> datetime:
