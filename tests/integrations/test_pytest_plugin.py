@@ -110,7 +110,8 @@ def test_the_clock_moves_everything(run: Run) -> None:
             def test_schedules(self, assistly_clock, assistly_storage, assistly_worker):
                 assistly_clock.set(datetime(2026, 3, 28, 12, tzinfo=UTC))
                 published = []
-                assistly_storage.schedules.put("daily", "x", "good morning", cron="0 9 * * *", zone="Europe/Berlin")
+                at_nine = {"cron": "0 9 * * *", "zone": "Europe/Berlin"}
+                assistly_storage.schedules.put("daily", "x", "good morning", **at_nine)
                 worker = assistly_worker({"x": lambda job: published.append(job.scheduled_at)})
                 assert published == []
                 assistly_clock.set(datetime(2026, 3, 29, 7, tzinfo=UTC))  # 9:00, summer time
@@ -195,7 +196,8 @@ def test_the_worker_takes_options(run: Run) -> None:
         def test_options(assistly_storage, assistly_worker):
             assistly_storage.queue.schedule("x", "a")
             seen = []
-            worker = assistly_worker({"x": lambda job: seen.append(job.worker_id)}, worker_id="me", clock=lambda: 7.0)
+            options = {"worker_id": "me", "clock": lambda: 7.0}
+            worker = assistly_worker({"x": lambda job: seen.append(job.worker_id)}, **options)
             assert worker.worker_id == "me"
             assert seen == ["me"]
 
@@ -363,16 +365,12 @@ def test_a_project_that_does_not_use_it(run: Run) -> None:
     """Nothing is imported for it but the plug-in, and nothing runs in its tests."""
     result = run(
         """
-        import gc, os, signal, sys, threading
-
-        ENVIRONMENT = dict(os.environ)
+        import sys, threading
 
         def test_it(request):
             loaded = {name for name in sys.modules if name.partition(".")[0] in ("assistly", "hypothesis")}
-            if not request.config.pluginmanager.has_plugin("hypothesispytest"):
-                assert loaded == {"assistly", "assistly.pytest_plugin"}
-            assert not {name for name in loaded if name.startswith("assistly.")} - {"assistly.pytest_plugin"}
-            assert not {"psycopg", "pydantic", "sqlite3", "asyncio"} & {*sys.modules} - {*request.config.stash.get("x", ())}
+            assert loaded == {"assistly", "assistly.pytest_plugin"}
+            assert not {"psycopg", "pydantic", "sqlite3", "asyncio"} & {*sys.modules}
             assert threading.active_count() == 1
             assert [name for name in request.fixturenames if "assistly" in name] == []
         """,

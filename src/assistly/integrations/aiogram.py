@@ -13,10 +13,9 @@ from datetime import timedelta
 from typing import Any
 
 from assistly.storage.aio import AsyncStorage
-from assistly.storage.validation import instance
 
 from .locks import KeyedLocks
-from .requirements import framework, json_object
+from .requirements import async_storage, framework, json_object
 
 with framework("aiogram 3", "aiogram"):
     from aiogram.exceptions import DataNotDictLikeError
@@ -35,7 +34,7 @@ class AiogramStorage(BaseStorage):
     """
 
     def __init__(self, storage: AsyncStorage) -> None:
-        self._storage = instance("storage", storage, AsyncStorage)
+        self._storage = async_storage(storage)
 
     async def set_state(self, key: StorageKey, state: StateType = None) -> None:
         """Store the state; None removes it."""

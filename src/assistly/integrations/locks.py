@@ -14,7 +14,9 @@ from weakref import WeakValueDictionary
 from assistly.storage.aio import AsyncStorage
 from assistly.storage.errors import LockLost, StorageError
 from assistly.storage.records import WorkerLock
-from assistly.storage.validation import duration, instance
+from assistly.storage.validation import duration
+
+from .requirements import async_storage
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
@@ -30,7 +32,7 @@ class KeyedLocks:
     """
 
     def __init__(self, storage: AsyncStorage, prefix: str, ttl: timedelta) -> None:
-        self._locks = instance("storage", storage, AsyncStorage).lock
+        self._locks = async_storage(storage).lock
         self._prefix = prefix
         self._ttl = duration("ttl", ttl, zero=False)
         self._owner_id = f"{prefix}-{secrets.token_hex(8)}"

@@ -9,12 +9,14 @@ from typing import Any
 from assistly.storage import validation as check
 from assistly.storage.aio import AsyncStorage
 
+from .requirements import async_storage
+
 
 class NamedValues:
     """Values by name. A write that fails raises the error of the storage, and is repeated by `flush`."""
 
     def __init__(self, storage: AsyncStorage) -> None:
-        self._sessions = check.instance("storage", storage, AsyncStorage).sessions
+        self._sessions = async_storage(storage).sessions
         self._unwritten: dict[str, Any] = {}
         self._stored: dict[str, str] = {}
         self._writing = asyncio.Lock()

@@ -1,4 +1,4 @@
-"""What the modules of this package share: the message about a missing framework, and the check of values."""
+"""What the modules of this package share: the message about a missing framework, and checks of values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from assistly.storage import validation as check
+from assistly.storage.aio import AsyncStorage
 from assistly.storage.records import Json
 
 
@@ -29,3 +30,10 @@ def json_object(what: str, value: object) -> dict[str, Json]:
         check.canonical(f"{what}[{key!r}]", item)
     check.canonical(what, value)
     return value
+
+
+def async_storage(storage: object) -> AsyncStorage:
+    """Return the storage. Raises InvalidValue if it is no AsyncStorage."""
+    if not isinstance(storage, AsyncStorage):
+        raise check.wrong_type("storage", "an AsyncStorage, as open_async_storage opens one", storage)
+    return storage
