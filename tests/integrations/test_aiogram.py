@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
@@ -47,6 +49,7 @@ class Telegram:
     def __init__(self) -> None:
         self.sent: list[tuple[int, str]] = []
         self._updates: list[dict[str, Any]] = []
+        self._confirmed = 0
         self._changed = asyncio.Condition()
 
     async def say(self, *texts: str, user: int = 7) -> None:
@@ -64,18 +67,25 @@ class Telegram:
         assert len(self.sent) == number, self.sent
         return [text for _, text in self.sent]
 
+    async def confirmed(self) -> None:
+        """Wait until no update would be delivered again."""
+        async with self._changed:
+            everything = self._changed.wait_for(lambda: self._confirmed >= len(self._updates))
+            await asyncio.wait_for(everything, PATIENCE)
+
     async def answer(self, request: web.Request) -> web.Response:
         method, values = request.match_info["method"], await request.post()
         result: Any = True
         if method == "getMe":
             result = {"id": 42, "is_bot": True, "first_name": "Bakery", "username": "bakery"}
         elif method == "getUpdates":
-            offset = int(str(values.get("offset", 0)))
 
             def waiting() -> list[dict[str, Any]]:
-                return [update for update in self._updates if update["update_id"] >= offset]
+                return self._updates[self._confirmed :]
 
             async with self._changed:
+                self._confirmed = max(self._confirmed, int(str(values.get("offset", 1))) - 1)
+                self._changed.notify_all()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait_for(waiting), 1)
                 result = waiting()
@@ -172,10 +182,10 @@ def test_a_restart_in_the_middle_of_a_conversation(settings: dict[str, Any], out
             async with open_async_storage(**settings) as storage, polling(storage, bot):
                 await telegram.say("/order", "Ada")
                 await telegram.texts(2)
+                await telegram.confirmed()
             stored = {"state": "Order:size", "data": {"name": "Ada"}}
             assert sessions(outside) == [('aiogram:[42,7,7,null,null,"default"]', stored)]
             async with open_async_storage(**settings) as storage, polling(storage, bot):
-                await storage.ping()
                 await telegram.say("large")
                 assert (await telegram.texts(3))[2] == "A large cake for Ada"
 
@@ -279,25 +289,48 @@ def test_values_that_are_no_json(settings: dict[str, Any], outside: Storage) -> 
     assert [data["data"] for _, data in sessions(outside)] == [{"kept": 1}]
 
 
-def _update(settings: dict[str, Any], worker: int) -> None:
-    async def main() -> None:
-        async with open_async_storage(**settings) as storage:
-            fsm = AiogramStorage(storage)
-            for number in range(20):
-                await fsm.update_data(KEY, {f"{worker}-{number}": number})
-                await fsm.set_state(KEY, f"{worker}")
+UPDATES = """
+import asyncio, json, sys
 
-    asyncio.run(main())
+from aiogram.fsm.storage.base import StorageKey
+
+from assistly.integrations.aiogram import AiogramStorage
+from assistly.storage import open_async_storage
+
+async def main(settings, process):
+    async with open_async_storage(**settings) as storage:
+        fsm, key = AiogramStorage(storage), StorageKey(42, 7, 7)
+        print(flush=True)
+        sys.stdin.readline()
+        for number in range(20):
+            await fsm.update_data(key, {f"{process}-{number}": number})
+            await fsm.set_state(key, process)
+
+asyncio.run(main(json.loads(sys.argv[1]), sys.argv[2]))
+"""
 
 
 def test_two_processes_lose_no_update(settings: dict[str, Any], outside: Storage) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=_update, args=(settings, worker)) for worker in range(2)]
+    given = json.dumps(settings, default=str)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", UPDATES, given, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
     for process in processes:
-        process.start()
+        assert process.stdout is not None
+        process.stdout.readline()  # it is ready
     for process in processes:
-        process.join(PATIENCE)
-        assert process.exitcode == 0
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
     [(_, stored)] = sessions(outside)
     assert len(stored["data"]) == 40
 

@@ -2,46 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tomllib
-from collections.abc import Callable
-from pathlib import Path
-
 import psycopg
 import pytest
 
-import assistly
+from integrations.conftest import Run
 
 pytest_plugins = ["pytester"]
-
-ROOT = Path(__file__).resolve().parents[2]
-ENTRY_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-
-Run = Callable[..., pytest.RunResult]
-
-
-@pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs pytest in a project without Assistly's settings. The plug-in is found by its entry point."""
-    installed = tmp_path / "site" / "assistly_entry_point-1.dist-info"
-    installed.mkdir(parents=True)
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: assistly-entry-point\nVersion: 1\n")
-    lines = [f"{name} = {module}" for name, module in ENTRY_POINTS["pytest11"].items()]
-    (installed / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines, ""]))
-    source = Path(assistly.__file__).resolve().parents[1]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [installed.parent, source])))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    for variable in ("ASSISTLY_TEST_DATABASE_URL", "DATABASE_URL", "STORAGE_ENGINE", "SQLITE_PATH"):
-        monkeypatch.delenv(variable, raising=False)
-    pytester.makeini("[pytest]\naddopts = --strict-markers --strict-config\nfilterwarnings = error\n")
-
-    def run_pytest(code: str, *options: str) -> pytest.RunResult:
-        pytester.makepyfile(code)
-        if "no:asyncio" not in options:
-            options = (*options, "-o", "asyncio_default_fixture_loop_scope=function")
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
-
-    return run_pytest
 
 
 def schemas(database_url: str) -> set[str]:
