@@ -383,7 +383,8 @@ def test_a_server_that_is_stopped_drains_its_worker(
             first = httpx.post(f"{address}/jobs/first", timeout=PATIENCE).json()
             until((tmp_path / "publishing").exists)
             server.send_signal(which)
-            until(lambda: not answers(port))
+            assert server.stderr is not None
+            assert any("Waiting for application shutdown" in line for line in server.stderr)
             (tmp_path / "release").touch()
             _, log = server.communicate(timeout=PATIENCE)
         finally:
