@@ -7,7 +7,6 @@ until a fixture is used.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -149,6 +148,8 @@ def _postgres() -> Iterator[StorageBackend]:
             "to one in which this role may create schemas",
             pytrace=False,
         )
+    import secrets
+
     from assistly.storage import PostgresBackend
     from assistly.storage.engines.postgres.schemas import drop_schema
 
