@@ -1,0 +1,116 @@
+"""Conversations of aiogram in a storage: states and data of its finite-state machine, and event isolation.
+
+It needs the extra `aiogram`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import astuple
+from datetime import timedelta
+from typing import Any
+
+from assistly.storage.aio import AsyncStorage
+
+from .locks import KeyedLocks
+from .requirements import async_storage, framework, json_object
+
+with framework("aiogram 3", "aiogram"):
+    from aiogram.exceptions import DataNotDictLikeError
+    from aiogram.fsm.state import State
+    from aiogram.fsm.storage.base import BaseEventIsolation, BaseStorage, StateType, StorageKey
+
+__all__ = ["AiogramEventIsolation", "AiogramStorage"]
+
+
+class AiogramStorage(BaseStorage):
+    """The state and data of each conversation, in a session of the storage: `Dispatcher(storage=…)`.
+
+    All fields of a StorageKey tell conversations apart. Each change is atomic, between processes, too. A
+    conversation that has no state and no data has no session. Data that is not JSON raises InvalidValue,
+    which names the key. The code that opened `storage` closes it, after the dispatcher has stopped.
+    """
+
+    def __init__(self, storage: AsyncStorage) -> None:
+        self._storage = async_storage(storage)
+
+    async def set_state(self, key: StorageKey, state: StateType = None) -> None:
+        """Store the state; None removes it."""
+        name = state.state if isinstance(state, State) else state
+        await self._change(key, lambda old: old | {"state": name}, may_empty=name is None)
+
+    async def get_state(self, key: StorageKey) -> str | None:
+        """Return the state, or None."""
+        state: str | None = (await self._read(key))["state"]
+        return state
+
+    async def set_data(self, key: StorageKey, data: Mapping[str, Any]) -> None:
+        """Store the data in place of the old."""
+        new = _checked(data)
+        await self._change(key, lambda old: old | {"data": new}, may_empty=not new)
+
+    async def get_data(self, key: StorageKey) -> dict[str, Any]:
+        """Return the data, an empty dict if there is none."""
+        data: dict[str, Any] = (await self._read(key))["data"]
+        return data
+
+    async def update_data(self, key: StorageKey, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge this into the data, as one atomic step, and return the result."""
+        new = _checked(data)
+        changed = await self._change(key, lambda old: old | {"data": old["data"] | new}, may_empty=not new)
+        merged: dict[str, Any] = changed["data"]
+        return merged
+
+    async def close(self) -> None:
+        """Do nothing: the code that opened the storage closes it."""
+
+    async def _read(self, key: StorageKey) -> Any:
+        session = await self._storage.sessions.get(_name(key))
+        return _empty() if session is None else session.data
+
+    async def _change(self, key: StorageKey, change: Callable[[Any], Any], *, may_empty: bool) -> Any:
+        name = _name(key)
+        if not may_empty:
+            return (await self._storage.sessions.update(name, change, default=_empty())).data
+        async with self._storage.transaction() as tx:
+            session = await tx.sessions.update(name, change, default=_empty())
+            if session.data == _empty():
+                await tx.sessions.delete(name)
+        return session.data
+
+
+class AiogramEventIsolation(BaseEventIsolation):
+    """Handles the updates of a conversation one after another, in all processes that share the storage.
+
+    `Dispatcher(storage=…, events_isolation=AiogramEventIsolation(storage))`. In one process they keep their
+    order. A process that dies keeps the others from a conversation for `ttl` (default: 30 seconds). Now and
+    then two conversations exclude each other.
+    """
+
+    def __init__(self, storage: AsyncStorage, *, ttl: timedelta = timedelta(seconds=30)) -> None:
+        self._locks = KeyedLocks(storage, "aiogram", ttl)
+
+    @asynccontextmanager
+    async def lock(self, key: StorageKey) -> AsyncGenerator[None, None]:
+        """Hold the lock of a conversation in the block."""
+        async with self._locks.hold(_name(key)):
+            yield
+
+    async def close(self) -> None:
+        """Do nothing: each lock is released by the block that holds it."""
+
+
+def _empty() -> dict[str, Any]:
+    return {"data": {}, "state": None}
+
+
+def _name(key: StorageKey) -> str:
+    return f"aiogram:{json.dumps(astuple(key), separators=(',', ':'))}"
+
+
+def _checked(data: object) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise DataNotDictLikeError(f"Data must be a dict or dict-like object, got {type(data).__name__}")
+    return json_object("data", dict(data))

@@ -1,0 +1,76 @@
+"""One lock for each key, in all processes that share a storage."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from hashlib import blake2b
+from weakref import WeakValueDictionary
+
+from assistly.storage.aio import AsyncStorage
+from assistly.storage.errors import LockLost, StorageError
+from assistly.storage.records import WorkerLock
+from assistly.storage.validation import duration
+
+from .requirements import async_storage
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+
+logger = logging.getLogger("assistly.integrations")
+
+
+class KeyedLocks:
+    """Locks by key, in the storage. In one process, those that wait for a key get it in their order.
+
+    A lock is renewed while it is held, and outlives a process that has died by `ttl`. Since the storage keeps
+    a row for each name of a lock for good, the keys share 65,536 names: now and then two keys exclude each
+    other.
+    """
+
+    def __init__(self, storage: AsyncStorage, prefix: str, ttl: timedelta) -> None:
+        self._locks = async_storage(storage).lock
+        self._prefix = prefix
+        self._ttl = duration("ttl", ttl, zero=False)
+        self._owner_id = f"{prefix}-{secrets.token_hex(8)}"
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def hold(self, key: str) -> AsyncGenerator[None, None]:
+        """Hold the lock of the key in the block, after waiting for it as long as it takes."""
+        name = f"{self._prefix}:{blake2b(key.encode(), digest_size=2).hexdigest()}"
+        async with self._turns.setdefault(name, asyncio.Lock()):
+            held = await self._acquire(name)
+            renewal = asyncio.create_task(self._renew(held))
+            try:
+                yield
+            finally:
+                renewal.cancel()
+                await self._release(held)
+
+    async def _acquire(self, name: str) -> WorkerLock:
+        pause = _FIRST_PAUSE
+        while (lock := await self._locks.acquire(self._owner_id, name=name, ttl=self._ttl)) is None:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return lock
+
+    async def _renew(self, lock: WorkerLock) -> None:
+        while True:
+            await asyncio.sleep(self._ttl.total_seconds() / 3)
+            try:
+                await self._locks.renew(lock, ttl=self._ttl)
+            except LockLost as error:
+                logger.error("another process may do the same work at the same time: %s", error)
+                return
+            except StorageError as error:
+                logger.warning("a lock is not renewed yet, and will be tried again: %s", error)
+
+    async def _release(self, lock: WorkerLock) -> None:
+        try:
+            await self._locks.release(lock)
+        except StorageError as error:
+            logger.warning("a lock is not released, and will be held for %s: %s", self._ttl, error)

@@ -1,0 +1,127 @@
+"""The code on the pages about frameworks runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiogram import Bot, Dispatcher
+from aiogram.types import Update
+from telegram.request import HTTPXRequest
+
+from assistly.storage import AsyncStorage, Storage, open_async_storage
+from assistly.worker import AsyncWorker
+from integrations import test_aiogram as aiogram_tests
+from integrations import test_telegram as telegram_tests
+from integrations.conftest import Run
+
+pytest_plugins = ["pytester"]
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
+
+
+def blocks(page: str) -> list[str]:
+    text = (PAGES / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def namespace(page: str) -> dict[str, Any]:
+    """What the blocks of a page define."""
+    names: dict[str, Any] = {"__name__": "page"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions of Starlette want a client of another name
+        for block in blocks(page):
+            exec(compile(block, page, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STORAGE_ENGINE", "sqlite")
+    monkeypatch.setenv("SQLITE_PATH", "how-to.db")
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("TELEGRAM_TOKEN", "42:secret")
+
+
+@pytest.mark.usefixtures("_environment")
+def test_aiogram(monkeypatch: pytest.MonkeyPatch) -> None:
+    page, sent, texts = namespace("aiogram.md"), [], [["/order", "Ada"], []]
+
+    async def send(_: Bot, method: Any) -> None:
+        sent.append(method.text)
+
+    async def feed(dispatcher: Dispatcher, bot: Bot) -> None:
+        for text in texts.pop(0):
+            await dispatcher.feed_update(bot, Update.model_validate(aiogram_tests.update(1, text)))
+
+    async def with_a_worker() -> None:
+        async with open_async_storage() as storage, Bot("42:secret") as bot:
+            await page["run"](Dispatcher(), bot, AsyncWorker(storage, {"x": print}))
+
+    monkeypatch.setattr(Bot, "__call__", send)
+    monkeypatch.setattr(Dispatcher, "start_polling", feed)
+    asyncio.run(page["main"]())
+    assert sent == ["Your name?", "A cake for Ada"]
+    asyncio.run(with_a_worker())
+    assert texts == []
+
+
+@pytest.mark.usefixtures("_environment")
+def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = namespace("python-telegram-bot.md")
+    telegram = telegram_tests.Telegram()
+    answered = asyncio.Event()
+
+    async def request(_: HTTPXRequest, url: str, method: str, data: Any = None, **__: Any) -> Any:
+        if not url.endswith("/getUpdates"):
+            answer = await telegram.do_request(url, method, __.get("request_data", data))
+            if telegram.sent:
+                answered.set()
+            return answer
+        updates = [] if telegram.sent else [{"update_id": 1, "message": telegram_tests.message(1, "/count")}]
+        await asyncio.sleep(0.01)
+        return 200, json.dumps({"ok": True, "result": updates}).encode()
+
+    async def main() -> None:
+        running = asyncio.create_task(page["main"]())
+        await answered.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        async with open_async_storage() as storage:
+            session = await storage.sessions.get("telegram:42:user:7")
+            assert session is not None
+            assert session.data == {"count": len(telegram.sent)}
+
+    monkeypatch.setattr(HTTPXRequest, "do_request", request)
+    asyncio.run(main())
+    assert telegram.sent[0] == ("That was number 1", None)
+
+
+@pytest.mark.parametrize(("page", "passed"), [("fastapi.md", 1), ("pytest.md", 4)])
+def test_tests(
+    run: Run, page: str, passed: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if page == "pytest.md":
+        monkeypatch.setenv("ASSISTLY_TEST_DATABASE_URL", request.getfixturevalue("database_url"))
+    run("\n\n".join(blocks(page)), "-W", "ignore").assert_outcomes(passed=passed)
+
+
+@pytest.mark.usefixtures("_environment")
+def test_the_lifespans_of_fastapi() -> None:
+    page = namespace("fastapi.md")
+
+    async def main() -> None:
+        for app in (page["app"], page["own"]):
+            async with app.router.lifespan_context(app):
+                storage: AsyncStorage = app.state.assistly_storage
+                await storage.ping()
+        assert isinstance(storage._storage, Storage)
+
+    asyncio.run(main())
