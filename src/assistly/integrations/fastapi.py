@@ -14,7 +14,7 @@ from typing import Annotated, Any, Unpack
 from assistly.storage.aio import AsyncStorage, open_async_storage
 from assistly.storage.clock import Clock
 from assistly.storage.errors import ConfigurationError
-from assistly.storage.settings import SettingsKeywords
+from assistly.storage.keywords import SettingsKeywords
 from assistly.worker import AsyncWorker, Publisher, WorkerOptions
 
 from .requirements import framework
