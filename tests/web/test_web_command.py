@@ -20,6 +20,7 @@ import pytest
 from assistly.storage import SqliteBackend, Storage
 from waiting import until
 from web.filling import READ_TOKEN, TOKEN, fill
+from worker.worker_harness import HANDLES_SIGINT
 
 
 class Served:
@@ -27,7 +28,15 @@ class Served:
 
     def __init__(self, environment: dict[str, str], *arguments: str, prefix: tuple[str, ...] = ()) -> None:
         self.process = subprocess.Popen(
-            [*prefix, *COMMAND, "web", *arguments],
+            # A process that a script starts in the background ignores SIGINT.
+            [
+                *prefix,
+                sys.executable,
+                "-c",
+                MAIN if prefix else f"{HANDLES_SIGINT}; {MAIN}",
+                "web",
+                *arguments,
+            ],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -75,7 +84,7 @@ class Served:
             self.process.stdout.close()
 
 
-COMMAND = [sys.executable, "-c", "from assistly.cli import main; main()"]
+MAIN = "from assistly.cli import main; main()"
 Start = Callable[..., Served]
 
 

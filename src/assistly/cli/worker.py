@@ -95,7 +95,8 @@ def worker(
     drain: Annotated[bool, typer.Option("--drain", help="Publish what is due now, then end.")] = False,
     listen: Listen = None,
     log_format: Annotated[
-        LogFormat, typer.Option(help="Text, or a JSON object on each line (extra: assistly[log]).")
+        LogFormat,
+        typer.Option(metavar="FORMAT", help="text, or json: an object on each line (extra: assistly[log])."),
     ] = LogFormat.TEXT,
 ) -> None:
     """Publish due jobs, until SIGTERM or SIGINT.
