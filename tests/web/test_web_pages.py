@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -159,3 +160,19 @@ def test_migrations_are_missing(path: Path) -> None:
         response = Browser(create_app(storage)).get("/jobs")
         assert response.status_code == 503
         assert "migrat" in Document(response.text).text
+
+
+def test_a_day_shows_what_is_planned_and_what_was_posted(memory: Storage, filled: Filled) -> None:
+    memory.schedules.put("hourly", "planned", "what is posted", every=HOUR)
+    browser = Browser(create_app(memory, zone="UTC"))
+    today = datetime.now(UTC).date()
+    page = browser.open(f"/calendar/{today + timedelta(days=3)}")
+    rows = page.tables["Planned times of schedules, which are not jobs yet"][1:]
+    hours = [row for row in rows if row[1] == "hourly"]
+    assert len(hours) == 24
+    assert {tuple(row[2:]) for row in hours} == {("planned", "what is posted")}
+    assert "/schedule?id=hourly" in page.links
+    page = browser.open(f"/calendar/{filled.posted.updated_at.date()}?platform=posted")
+    (counts,) = [rows for caption, rows in page.tables.items() if caption.startswith("This day")]
+    assert counts[1] == ["posted", "0", "0", "1", "0"]
+    assert "/jobs?platform=posted&status=posted" in page.links
