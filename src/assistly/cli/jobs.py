@@ -17,6 +17,7 @@ from .job_options import (
     DueWithin,
     Id,
     Key,
+    Kind,
     Match,
     Platform,
     Since,
@@ -51,6 +52,7 @@ def list_jobs(
     since: Since = None,
     match: Match = None,
     key: Key = None,
+    kind: Kind = None,
     after: After = 0,
     limit: Limit = 100,
     json: Json = False,
@@ -61,13 +63,14 @@ def list_jobs(
     The time of a job is when it is due, or when its lease ends, or when it was posted, given up or cancelled.
     """
     out = Output(json=json, utc=utc)
-    wanted = job_filter(status, platform, due_within, since, match, key)
+    wanted = job_filter(status, platform, due_within, since, match, key, kind)
     with opened(out) as storage:
         _print_list(out, storage, wanted, after, limit)
 
 
 def dead_letters(
     platform: Platform = None,
+    kind: Kind = None,
     after: After = 0,
     limit: Limit = 100,
     json: Json = False,
@@ -77,7 +80,15 @@ def dead_letters(
 
     It is `jobs list --status dead_letter`.
     """
-    list_jobs(status=["dead_letter"], platform=platform, after=after, limit=limit, json=json, utc=utc)
+    list_jobs(
+        status=["dead_letter"],
+        platform=platform,
+        kind=kind,
+        after=after,
+        limit=limit,
+        json=json,
+        utc=utc,
+    )
 
 
 def _print_list(out: Output, storage: Storage, wanted: JobFilter, after: int, limit: int) -> None:

@@ -114,8 +114,8 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
         out.table(("id", "platform", "failed", "next", "last error"), rows)
     if found.unknown:
         out.say(
-            f"\n{_count(found.unknown_count)} with an unknown outcome: look at the platform, then "
-            "`assistly jobs resolve ID --posted` or --not-posted"
+            f"\n{_count(found.unknown_count)} with an unknown outcome (`assistly jobs list --kind unknown`): look at "
+            "the platform, then `assistly jobs resolve ID --posted` or --not-posted"
         )
         unknown = [
             (str(job.id), job.platform, out.time(job.publish_started_at), one_line(job.content))
@@ -123,7 +123,7 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
         ]
         out.table(("id", "platform", "publishing began", "content"), unknown, cut="content")
     if needs := _needs(found):
-        out.say("\nneeds somebody")
+        out.say("\nneeds attention")
         for need in needs:
             out.say(f"  {need}", indent=4)
     if len(found.sizes) > 1:
@@ -190,16 +190,17 @@ def _states(out: Output, platform: PlatformState) -> list[str]:
 
 def _needs(found: StorageStatus) -> list[str]:
     """What waits for a person, but for unknown outcomes, and what to type."""
+    has_others = bool(found.unknown_count.count or found.missed.count)
     needs = [
         (
             found.dead_letters,
-            ("dead letter", "dead letters"),
-            "`assistly jobs list --status dead_letter` says why; `assistly jobs replay ID` tries again",
+            ("other dead letter", "other dead letters") if has_others else ("dead letter", "dead letters"),
+            "`assistly jobs list --kind other` says why; `assistly jobs replay ID` tries again",
         ),
         (
             found.missed,
             ("missed job, which no worker claimed in time", "missed jobs, which no worker claimed in time"),
-            "`assistly jobs replay ID`, if it still makes sense",
+            "`assistly jobs list --kind missed`, then `assistly jobs replay ID`, if it still makes sense",
         ),
         (
             found.pending_approvals,
