@@ -176,3 +176,26 @@ def test_a_day_shows_what_is_planned_and_what_was_posted(memory: Storage, filled
     (counts,) = [rows for caption, rows in page.tables.items() if caption.startswith("This day")]
     assert counts[1] == ["posted", "0", "0", "1", "0"]
     assert "/jobs?platform=posted&status=posted" in page.links
+
+
+def test_the_next_times_of_a_schedule_say_what_became_of_them(memory: Storage) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) + HOUR
+    memory.schedules.put("s", "x", "a", every=HOUR, starts_at=start)
+    browser = Browser(create_app(memory, zone="UTC"))
+    assert "job" not in times(browser)
+    cancelled, waiting, removed = memory.schedules.run(ahead=4 * HOUR)[:3]
+    memory.queue.cancel(cancelled.id)
+    memory.queue.remove(removed.id)
+    found = times(browser)
+    first, second, third = re.findall(r"– (.*?) 20", found)[:3]
+    assert (first, second) == (f"job {cancelled.id} cancelled", f"job {waiting.id} scheduled")
+    assert "does not become a job" in third
+    assert found.count("does not become a job") == 1
+    assert f"job {cancelled.id} cancelled" in browser.open("/schedules").text
+    memory.schedules.disable("s")
+    assert "disabled: none of these times becomes a job" in times(browser)
+
+
+def times(browser: Browser) -> str:
+    """What is said of the next times of the schedule s."""
+    return browser.open("/schedule?id=s").text.partition("Next times ")[2].partition("Its waiting jobs")[0]

@@ -114,8 +114,8 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
         out.table(("id", "platform", "failed", "next", "last error"), rows)
     if found.unknown:
         out.say(
-            f"\n{_count(found.unknown_count)} with an unknown outcome (`assistly jobs list --kind unknown`): look at "
-            "the platform, then `assistly jobs resolve ID --posted` or --not-posted"
+            f"\n{_count(found.unknown_count)} with an unknown outcome (`assistly jobs list --kind unknown`): "
+            "look at the platform, then `assistly jobs resolve ID --posted` or --not-posted"
         )
         unknown = [
             (str(job.id), job.platform, out.time(job.publish_started_at), one_line(job.content))

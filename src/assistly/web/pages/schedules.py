@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from assistly.operations import schedules as operations
 from assistly.storage.errors import InvalidValue, NotFound
-from assistly.views.schedules import next_time, times
+from assistly.views.schedules import next_time, next_times, times
 
 if TYPE_CHECKING:
     from starlette.responses import Response
+
+    from assistly.storage import Schedule
+    from assistly.views.schedules import NextTime
 
     from ..page import WebPage
 
@@ -20,7 +23,7 @@ _PREVIEWED = 10
 def listed(page: WebPage) -> Response:
     """List the schedules by id, with the next time of each."""
     found = page.storage.schedules.list(after=page.query("after"), limit=_LIMIT)
-    entries = [(each, times(each), next_time(page.storage, each)) for each in found]
+    entries = [(each, times(each), _next(page, each)) for each in found]
     following = found[-1].id if len(found) == _LIMIT else None
     return page.show("schedules.html", entries=entries, following=following)
 
@@ -35,9 +38,17 @@ def show(page: WebPage) -> Response:
         "schedule.html",
         schedule=schedule,
         times=times(schedule),
-        next=page.storage.schedules.preview(id, _PREVIEWED),
+        next=next_times(page.storage, id, _PREVIEWED, now=page.now),
         jobs=page.storage.schedules.waiting(id),
     )
+
+
+def _next(page: WebPage, schedule: Schedule) -> NextTime | str:
+    """The next time, or why there is none."""
+    found = next_time(page.storage, schedule)
+    if isinstance(found, str):
+        return found
+    return next(iter(next_times(page.storage, schedule.id, 1, now=page.now)), "ended")
 
 
 def change(page: WebPage) -> Response:
