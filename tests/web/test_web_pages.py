@@ -121,7 +121,7 @@ def test_texts_of_strangers_are_only_texts(storage: Storage) -> None:
         assert "<script" not in answer.text
 
 
-def test_the_storage_is_away() -> None:
+def test_the_storage_is_away(caplog: pytest.LogCaptureFixture) -> None:
     backend = FaultyBackend(MemoryBackend(), [Fault(fail_with(StorageUnavailable), lasting=True)])
     with Storage(backend, auto_prune=False) as storage:
         app = create_app(storage, allow_changes=True)
@@ -130,13 +130,16 @@ def test_the_storage_is_away() -> None:
             if path not in ("/jobs/bulk", "/doctor", "/approval", "/schedule"):
                 response = browser.get(path)
                 assert response.status_code == 503, path
+                logged = caplog.records[-1]
+                assert logged.getMessage().startswith(f"503 for GET {path}: "), path
+                assert logged.exc_info is None
                 assert "The storage cannot be reached" in Document(response.text).text
         response = browser.post("/platforms/pause", {"platform": "x"})
         assert response.status_code == 503
         assert browser.get("/healthz").status_code == 200
 
 
-def test_postgres_is_away() -> None:
+def test_postgres_is_away(caplog: pytest.LogCaptureFixture) -> None:
     url = "postgresql://somebody:canary-7f3a@127.0.0.1:1/nothing?connect_timeout=1"
     with Storage(PostgresBackend(url), auto_prune=False) as storage:
         browser = Browser(create_app(storage, allow_changes=True))
@@ -146,6 +149,10 @@ def test_postgres_is_away() -> None:
             assert "canary" not in response.text
             assert "cannot be reached" in Document(response.text).text
         assert browser.post("/platforms/pause", {"platform": "x"}).status_code == 503
+    lines = [record.getMessage() for record in caplog.records if record.name == "assistly.web"]
+    assert len(lines) == 6
+    assert "canary" not in "".join(lines)
+    assert not any("\n" in line for line in lines)
 
 
 def test_a_storage_that_is_closed(memory: Storage) -> None:
@@ -199,3 +206,15 @@ def test_the_next_times_of_a_schedule_say_what_became_of_them(memory: Storage) -
 def times(browser: Browser) -> str:
     """What is said of the next times of the schedule s."""
     return browser.open("/schedule?id=s").text.partition("Next times ")[2].partition("Its waiting jobs")[0]
+
+
+def test_an_unexpected_error_is_logged_with_its_page(
+    memory: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Any:
+        raise RuntimeError("canary-7f3a")
+
+    browser = Browser(create_app(memory, doctor=fail), errors=False)
+    response = browser.get("/doctor")
+    assert (response.status_code, "canary" in response.text) == (500, False)
+    assert "500 for GET /doctor: RuntimeError" in caplog.text

@@ -275,6 +275,14 @@ def test_the_hours(memory: Storage) -> None:
     assert len(posted) == 1
 
 
+@pytest.mark.parametrize("minutes", [0, 20, 59])
+def test_the_line_of_now_is_at_the_minute(memory: Storage, minutes: int) -> None:
+    now = datetime(2026, 3, 1, 12, minutes, tzinfo=UTC)
+    drawn = chart(history(memory, now=now), UTC)
+    step = (WIDTH - drawn.left) / 48
+    assert drawn.now_x == pytest.approx(drawn.left + (24 + minutes / 60) * step, abs=0.06)
+
+
 COUNTS = st.dictionaries(st.sampled_from(KINDS), st.builds(JobCount, st.integers(0, 1000), st.booleans()))
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -63,7 +64,7 @@ logger = logging.getLogger("assistly.web")
 
 _STATUS: tuple[tuple[type[StorageError], int, str], ...] = (
     (NotFound, 404, "There is no such thing"),
-    (InvalidValue, 400, "That is not possible"),
+    (InvalidValue, 400, "Invalid request"),
     (Conflict, 409, "Nothing was changed"),
     (ClaimLost, 409, "Nothing was changed"),
     (OutcomeUnknown, 503, "Nobody knows whether that was done: look before you try again"),
@@ -220,8 +221,17 @@ def _answer(page: WebPage, handler: Handler) -> Response:
     except StorageError as error:
         status, title = next(
             ((status, title) for kind, status, title in _STATUS if isinstance(error, kind)),
-            (500, "That did not work"),
+            (500, "Error"),
         )
+        if status >= 500:
+            reason = " ".join(str(error).split())
+            logger.error(
+                "%d for %s: %s",
+                status,
+                _asked(page.request),
+                reason,
+                exc_info=error if status == 500 else None,
+            )
         return page.show("error.html", status=status, title=title, message=str(error))
 
 
@@ -235,8 +245,13 @@ def _unknown_visitor(page: WebPage, access: AccessRule) -> Response:
 
 
 def _refused(page: WebPage, reason: str) -> Response:
-    logger.warning("refused %s %s: %s", page.request.method, page.request.url.path, reason)
+    logger.warning("refused %s: %s", _asked(page.request), reason)
     return PlainTextResponse(f"{reason}\n", 403)
+
+
+def _asked(request: Request) -> str:
+    """The method and the path, on one line."""
+    return f"{request.method} {quote(request.url.path)}"
 
 
 async def _alive(_: Request) -> Response:
@@ -248,7 +263,8 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
 
 
-async def _unexpected(_: Request, __: Exception) -> Response:
-    # The server logs it: it is raised again.
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # It is raised again: the server logs the traceback.
+    logger.error("500 for %s: %s", _asked(request), type(error).__name__)
     # This response does not pass through the middleware.
     return PlainTextResponse("this page has failed; the log of the server says why\n", 500, ALL_HEADERS)

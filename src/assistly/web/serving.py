@@ -70,6 +70,7 @@ def _answering_when_cancelled(app: Starlette) -> ASGIApp:
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError:
+            logger.warning("503: a request was not answered within the %d s after the stop", GRACE_SECONDS)
             await PlainTextResponse("this server is stopping\n", 503)(scope, receive, send)
 
     return answer
