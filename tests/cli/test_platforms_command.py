@@ -27,7 +27,7 @@ def test_a_pause_until_a_past_time_is_refused_and_ends_none(storage: Storage, ru
     paused = storage.platforms.pause("blog", reason="they are down")
     code, out, err = run("platforms", "pause", "blog", "--until", until, "--utc")
     assert (code, out) == (1, "")
-    time, _, rest = err.splitlines()[1].partition(" is over already: nothing was changed; ")
+    time, _, rest = err.splitlines()[1].partition(" is in the past: nothing was changed; ")
     assert rest == "`assistly platforms resume blog` ends a pause"
     assert time == "assistly: --until 2026-01-02 00:00:00Z" or until == "+0s"
     assert storage.platforms.get("blog") == paused

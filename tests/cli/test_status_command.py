@@ -231,7 +231,7 @@ def test_the_command(run: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> 
         )
     code, out, _ = run("status", "--utc")
     assert code == 0
-    assert "waits for 2 h" in out
+    assert "has waited 2 h" in out
     assert "no worker was seen on: x" in out
     assert "1 with an unknown outcome" in out
     found = json.loads(run("status", "--json")[1])

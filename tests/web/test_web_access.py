@@ -123,7 +123,7 @@ def test_a_wrong_token(memory: Storage, caplog: pytest.LogCaptureFixture, given:
     browser = Browser(with_tokens(memory))
     response = browser.log_in(given)
     assert (response.status_code, "set-cookie" in response.headers) == (403, False)
-    assert "There is no such token" in Document(response.text).text
+    assert "Wrong token" in Document(response.text).text
     assert browser.get("/").status_code == 303
     assert browser.get("/", headers={"authorization": f"Bearer {given}".encode()}).status_code == 401
     assert "wrong token" in caplog.text

@@ -9,7 +9,7 @@ import typer
 
 from .opening import storage_place
 from .options import Json, Utc
-from .output import Output
+from .output import Output, plural
 
 if TYPE_CHECKING:
     from assistly.doctor.runner import Report
@@ -73,7 +73,11 @@ def _print(out: Output, report: Report) -> None:
                 out.say(" " * _INDENT + line, indent=_INDENT)
     counts = Counter(str(finding.verdict) for finding in report.findings)
     order = ("problem", "warning", "not checked", "ok")
-    out.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in order if verdict in counts))
+    out.say(", ".join(_counted(counts[verdict], verdict) for verdict in order if verdict in counts))
+
+
+def _counted(count: int, verdict: str) -> str:
+    return plural(count, verdict) if verdict in ("problem", "warning") else f"{count} {verdict}"
 
 
 def _is_sql(line: str) -> bool:

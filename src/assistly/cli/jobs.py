@@ -184,7 +184,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
         ("created", out.time(job.created_at)),
         ("scheduled for", out.time(job.scheduled_at)),
         ("due", out.time(job.due_at) if job.status in ("scheduled", "retrying") else ""),
-        ("at most late", span(job.max_lateness, exact=True) if job.max_lateness is not None else ""),
+        ("max lateness", span(job.max_lateness, exact=True) if job.max_lateness is not None else ""),
         ("attempts", _attempts(job)),
         ("held by", job.worker_id or ""),
         ("lease until", out.time(job.lease_until) if job.lease_until else ""),
@@ -257,7 +257,10 @@ def add(
     platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="Where it is published.")],
     content: Annotated[str, typer.Argument(metavar="CONTENT", help="The text.")],
     at: Annotated[
-        Any, typer.Option("--at", parser=time_from_now, metavar="TIME", help="When: or +2h. Default: now.")
+        Any,
+        typer.Option(
+            "--at", parser=time_from_now, metavar="TIME", help="A time with an offset, or +2h. Default: now."
+        ),
     ] = None,
     key: Annotated[
         str | None,

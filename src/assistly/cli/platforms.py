@@ -60,7 +60,7 @@ def pause(
         typer.Option(
             parser=time_from_now,
             metavar="TIME",
-            help="When it ends, with an offset, or as +2h. Default: with `platforms resume`.",
+            help="A time with an offset, or +2h. Default: until `platforms resume`.",
         ),
     ] = None,
     by: By = None,

@@ -34,8 +34,7 @@ def status(
     """Show what the storage holds, what is late, and what needs a person.
 
     "10,000+" means that counting stopped there. A platform has no worker seen if a job has been due there for
-    a minute, none is held under a lease, none was posted or given up in the last 10 minutes, and no neighbour
-    of that job was worked on.
+    a minute, none is held under a lease, and none was posted or given up in the last 10 minutes.
     --watch needs a terminal; with --json it prints a line each time.
     """
     if watch is not None and not json and not is_terminal(sys.stdout):
@@ -97,7 +96,7 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
     out.table((), [*_general(out, found, place), *_counts(found), *_times(out, found)])
     if found.platforms:
         out.say("\nplatforms")
-        columns = ("platform", "waiting", "due", "held", "dead", "state")
+        columns = ("platform", "waiting", "due", "claimed", "dead", "state")
         out.table(columns, [_platform(out, platform) for platform in found.platforms])
     if found.retrying:
         out.say("\nretrying (assistly jobs list --status retrying)")
@@ -127,18 +126,22 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
         for need in needs:
             out.say(f"  {need}", indent=4)
     if len(found.sizes) > 1:
+        from assistly.views.text import file_size
+
         out.say("\nsizes")
-        out.table(("of", "size"), [(name, _size(size)) for name, size in found.sizes.items()])
+        out.table(("of", "size"), [(name, file_size(size)) for name, size in found.sizes.items()])
     if found.without_worker:
         out.say(f"\nno worker was seen on: {', '.join(found.without_worker)} (assistly worker)")
 
 
 def _general(out: Output, found: StorageStatus, place: dict[str, Any]) -> list[tuple[str, str]]:
+    from assistly.views.text import file_size
+
     return [
         ("engine", place["engine"]),
         ("place", place["place"]),
         ("schema", place["schema"] or "-"),
-        *([] if found.size_bytes is None else [("size", _size(found.size_bytes))]),
+        *([] if found.size_bytes is None else [("size", file_size(found.size_bytes))]),
         ("ping", f"{found.ping.total_seconds() * 1000:.1f} ms"),
         ("at", out.time(found.at)),
     ]
@@ -151,7 +154,7 @@ def _counts(found: StorageStatus) -> list[tuple[str, str]]:
 def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
     from assistly.views.text import span
 
-    waits = "nothing" if found.oldest_due_age is None else f"waits for {span(found.oldest_due_age)}"
+    waits = "nothing" if found.oldest_due_age is None else f"has waited {span(found.oldest_due_age)}"
     none = "nothing" if found.counts["scheduled"].exact else "not known: too many jobs are due before it"
     soon = none if found.next_due_at is None else out.time(found.next_due_at)
     but = " (paused platforms are left out)" if any(platform.paused for platform in found.platforms) else ""
@@ -222,7 +225,3 @@ def _needs(found: StorageStatus) -> list[str]:
 
 def _count(count: JobCount) -> str:
     return count_text(count.count, exact=count.exact)
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from assistly.storage.errors import StorageCorrupt
-from assistly.views.text import span
+from assistly.views.text import file_size, span
 
 from .checks import Check
 from .context import CheckContext
@@ -276,7 +276,7 @@ def check_free_disk(context: CheckContext) -> Iterable[Outcome]:
     folder = next(place for place in context.path.parents if place.exists())
     free = shutil.disk_usage(folder).free
     size = _size(context.path)
-    reason = f"{free / 1e6:,.0f} MB are free, and the file has {size / 1e6:,.1f} MB"
+    reason = f"{file_size(free)} are free, and the file is {file_size(size)}"
     mend = "free space on the disk: a write that finds none fails, and a backup needs as much as the file"
     if free < HARDLY_ANY_BYTES:
         return [problem(reason, mend)]
@@ -286,7 +286,7 @@ def check_free_disk(context: CheckContext) -> Iterable[Outcome]:
 def check_long_log(context: CheckContext) -> Iterable[Outcome]:
     """Whether a reader keeps the log from being brought into the file."""
     size = _size(_files(context.path)[1])
-    reason = f"the log has {size / 1e6:,.1f} MB"
+    reason = f"the log is {file_size(size)}"
     if size < LONG_LOG:
         return [ok(reason)]
     return [

@@ -22,6 +22,16 @@ AUDIT_PREFIX = "operator.jobs."
 VERBS = ("cancel", "move", "remove", "replay", "resolve", "add", "import")
 """The operations of people on jobs, as the events call them."""
 
+_DEEDS = {
+    "cancel": "cancelled",
+    "move": "moved",
+    "remove": "removed",
+    "replay": "replayed",
+    "resolve": "resolved",
+    "add": "added",
+    "import": "imported",
+}
+
 COUNT_LIMIT = 10_000
 """What may be large is counted up to here."""
 
@@ -129,6 +139,15 @@ def _newest(storage: Storage, event_type: str, since: datetime | None) -> tuple[
         if len(page) < _PAGE or (since is not None and page[-1].created_at < since):
             return events, True
     return events, False
+
+
+def deed(event: Event) -> str:
+    """What a person did to a job: kim cancelled it (wrong price)."""
+    who, verb = _who(event), event.event_type.removeprefix(AUDIT_PREFIX)
+    answer = ""
+    if verb == "resolve":
+        answer = " as posted" if event.payload.get("posted") else " as not posted"
+    return f"{who['by']} {_DEEDS.get(verb, verb)} it{answer}{who['note']}"
 
 
 def _concerns(event: Event, id: int) -> bool:

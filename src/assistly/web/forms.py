@@ -31,7 +31,7 @@ async def read_fields(request: Request) -> Fields:
     """The fields of a form. Raises TooLarge, and RequestRefused for what is no form of ours."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
-        raise RequestRefused("a form of this page sends application/x-www-form-urlencoded")
+        raise RequestRefused("send the form as application/x-www-form-urlencoded")
     body = b""
     async for chunk in request.stream():
         body += chunk

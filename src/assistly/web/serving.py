@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from assistly.monitoring.address import Address
+
 GRACE_SECONDS = 5
 """For how long requests may go on after the server was asked to stop."""
 
@@ -76,17 +78,17 @@ def _answering_when_cancelled(app: Starlette) -> ASGIApp:
     return answer
 
 
-def listening(host: str, port: int) -> socket.socket:
+def listening(address: Address) -> socket.socket:
     """A socket that listens there. Raises ConfigurationError if the address cannot be had."""
     import socket as sockets
 
     try:
-        family, _, _, _, address = sockets.getaddrinfo(host, port, type=sockets.SOCK_STREAM)[0]
-        return sockets.create_server((str(address[0]), port), family=family)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --listen"
-        ) from None
+        family, _, _, _, found = sockets.getaddrinfo(*address, type=sockets.SOCK_STREAM)[0]
+        return sockets.create_server((str(found[0]), address.port), family=family)
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = reason.partition(" (while attempting")[0]
+        raise ConfigurationError(f"cannot listen on {address}: {reason}") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
-from assistly.views.text import span
+from assistly.views.jobs import deed
+from assistly.views.status import due_text
+from assistly.views.text import file_size, span
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
@@ -46,8 +48,10 @@ def templates() -> Environment:
         json=_json,
         cut=_cut,
         span=_span,
-        size=_size,
+        size=file_size,
         words=_words,
+        deed=deed,
+        due=due_text,
         total=_total,
         merge=_merge,
     )
@@ -96,10 +100,6 @@ def _cut(text: str, length: int = _CUT) -> str:
 
 def _span(length: timedelta | None) -> str:
     return "–" if length is None else span(length)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
 
 
 def _words(status: str) -> str:

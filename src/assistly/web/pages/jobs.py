@@ -14,6 +14,7 @@ from assistly.storage.records import JobStatus
 from assistly.views.job_filter import KINDS, JobFilter
 from assistly.views.jobs import story
 from assistly.views.search import newest
+from assistly.views.text import jobs_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,14 +81,14 @@ def ask(page: WebPage) -> Response:
     filter = _filter_values(page.query, page.queries("status"))
     ids = [whole(text) for text in page.queries("id")]
     found = _planned(page, made, job_filter(page.now, page.query, page.queries("status")), ids)
-    kinds = Counter(f"{job.status} on {job.platform}" for job in found.jobs)
+    kinds = Counter((str(job.status), job.platform) for job in found.jobs)
     sample = [page.storage.queue.get(job.id) for job in found.jobs[:_SHOWN]]
     return page.show(
         "bulk.html",
         verb=verb,
         change=made,
         plan=found,
-        kinds=sorted(kinds.items()),
+        kinds=[f"{jobs_text(count, status)} on {name}" for (status, name), count in sorted(kinds.items())],
         sample=[job for job in sample if job is not None],
         question=_question(page, found),
         filter=filter,
@@ -147,7 +148,7 @@ def _after(seconds: float) -> Callable[[], bool]:
 def _planned(page: WebPage, made: JobChange, wanted: JobFilter, ids: list[int]) -> ChangePlan:
     if not ids:
         if wanted == JobFilter():
-            raise InvalidValue("which jobs? Choose some, or a status, a platform or a text")
+            raise InvalidValue("select at least one job, or filter by status, platform or text")
         return plan(page.storage, made, wanted, most=_MOST_AT_ONCE, until=_after(_SECONDS))
     meant: list[Job] = []
     left_out: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The first page: what needs somebody, the queue over time, and the platforms."""
+"""The first page: what needs attention, the queue over time, and the platforms."""
 
 from __future__ import annotations
 

@@ -57,15 +57,17 @@ def change(page: WebPage) -> Response:
     match verb:
         case "enable":
             operations.enable(page.storage, id, page.person)
-            notice = f"{id} is enabled: its times from now on become jobs."
+            notice = f"Schedule {id} is enabled: its times from now on become jobs."
         case "disable":
             _, removed = operations.disable(page.storage, id, page.person)
-            notice = f"{id} is disabled. Waiting jobs that were removed: {removed}."
+            notice = f"Schedule {id} is disabled; {_were_removed(removed)}."
         case "remove":
             removed = operations.remove(page.storage, id, page.person)
-            return page.go(
-                page.url("/schedules"), f"{id} is removed. Waiting jobs that went with it: {removed}."
-            )
+            return page.go(page.url("/schedules"), f"Schedule {id} is removed; {_were_removed(removed)}.")
         case _:
             raise InvalidValue("a schedule can be enabled, disabled and removed")
     return page.go(page.url("/schedule", id=id), notice)
+
+
+def _were_removed(jobs: int) -> str:
+    return f"{jobs} waiting job{' was' if jobs == 1 else 's were'} removed"
