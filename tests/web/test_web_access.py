@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import itsdangerous.timed
 import pytest
 from httpx import Response
+from itsdangerous import URLSafeTimedSerializer
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount
@@ -173,11 +175,12 @@ def test_a_wrong_bearer_token_is_not_mended_by_a_session(memory: Storage) -> Non
 def session(storage: Storage, token: str = TOKEN) -> str:
     browser = Browser(with_tokens(storage))
     assert browser.log_in(token, "ann").status_code == 303
-    return str(browser.cookies["assistly_session"])
+    return str(browser.cookies[browser.session_cookie])
 
 
 def status_with(app: Starlette, cookie: str) -> int:
-    return Browser(app).get("/", headers={"cookie": f"assistly_session={cookie}".encode()}).status_code
+    browser = Browser(app)
+    return browser.get("/", headers={"cookie": f"{browser.session_cookie}={cookie}".encode()}).status_code
 
 
 def test_a_session_that_was_tampered_with(memory: Storage) -> None:
@@ -217,7 +220,7 @@ def test_a_new_token_ends_the_sessions_of_the_old_one(memory: Storage) -> None:
     # Whose token may now only look may only look, also in a session from before.
     demoted = with_tokens(memory, token=None, read_token=TOKEN)
     browser = Browser(demoted)
-    browser.cookies.set("assistly_session", cookie)
+    browser.cookies.set(browser.session_cookie, cookie)
     assert "Read-only" in browser.open("/").text
 
 
@@ -344,3 +347,53 @@ def test_next_leads_back(memory: Storage) -> None:
     login = browser.open("/login?next=/jobs%3Fmatch%3D%C3%A4%2520b").form("/login")
     response = browser.send(login, token=TOKEN)
     assert response.headers["location"] == "/jobs?match=%C3%A4%20b"
+
+
+def test_sessions_of_two_ports_and_two_mounts_are_apart(memory: Storage) -> None:
+    first = Browser(with_tokens(memory), base="http://localhost:8001")
+    assert first.log_in(TOKEN).status_code == 303
+    second = Browser(with_tokens(memory, token="another-token-of-mine"), base="http://localhost:8002")
+    assert second.log_in("another-token-of-mine").status_code == 303
+    mounted = Browser(with_tokens(memory), base="http://localhost:8001", root_path="/x")
+    assert len({first.session_cookie, second.session_cookie, mounted.session_cookie}) == 3
+
+
+@pytest.mark.parametrize("content", [[1], [True], None, "x", [True, 5], {"a": 1}, [1, None]])
+def test_a_signed_session_of_another_form_is_none(memory: Storage, content: object) -> None:
+    signed = URLSafeTimedSerializer(READ_TOKEN, salt="assistly.web.session").dumps(content)
+    assert status_with(with_tokens(memory), signed) == 303
+
+
+@pytest.mark.parametrize("name", ["x" * 101, "a\x00b", "a\nb"])
+def test_a_name_that_cannot_be_kept(memory: Storage, name: str) -> None:
+    browser = Browser(with_tokens(memory))
+    response = browser.log_in(TOKEN, name)
+    assert (response.status_code, "100 visible characters" in response.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"token": b"a-token-of-bytes-01"}, {"authorize": 5}, {"allow_changes": "no"}, {"doctor": "yes"}],
+)
+def test_wrong_arguments(memory: Storage, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue, match=next(iter(wrong))):
+        create_app(memory, **wrong)
+
+
+def test_a_plain_authorize_does_not_hold_up_the_event_loop(memory: Storage) -> None:
+    seen = []
+
+    def authorize(_: Request) -> Visitor:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        seen.append(True)
+        return Visitor("ann")
+
+    assert Browser(create_app(memory, authorize=authorize)).get("/").status_code == 200
+    assert seen == [True]
+
+
+def test_no_redirect_repeats_a_foreign_host(memory: Storage) -> None:
+    response = Browser(with_tokens(memory)).get("/jobs/", headers={"host": "evil.example"})
+    assert response.status_code == 404
+    assert "location" not in response.headers

@@ -52,8 +52,9 @@ def web(
     """
     address = listen_address(listen)
     try:
+        from assistly.web.access import check_tokens
         from assistly.web.app import create_app
-        from assistly.web.serving import is_loopback
+        from assistly.web.serving import is_loopback_name
     except ImportError as error:
         from assistly.storage.errors import ConfigurationError
 
@@ -70,8 +71,9 @@ def web(
         None if secret is None else secret.get_secret_value()
         for secret in (settings.web_token, settings.web_read_token)
     )
+    check_tokens(token, read_token)
     has_token = token is not None or read_token is not None
-    if not has_token and not is_loopback(address.host):
+    if not has_token and not is_loopback_name(address.host):
         raise ConfigurationError(
             f"--listen {listen} can be reached from elsewhere: set WEB_TOKEN (or WEB_READ_TOKEN) to a secret "
             "text, with which people log in"

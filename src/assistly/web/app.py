@@ -33,9 +33,17 @@ from assistly.storage.errors import (
     StorageUnavailable,
 )
 from assistly.storage.storage import Storage
-from assistly.storage.validation import wrong_type
+from assistly.storage.validation import flag, wrong_type
 
-from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess, is_bearer
+from .access import (
+    AccessRule,
+    Authorize,
+    LoopbackAccess,
+    OwnAccess,
+    RequestRefused,
+    TokenAccess,
+    bearer_token,
+)
 from .forms import TooLarge, read_fields, require_own_form
 from .headers import ALL_HEADERS, StrictHeaders
 from .page import Site, WebPage, is_zone
@@ -107,6 +115,13 @@ def create_app(
         storage = storage._storage  # noqa: SLF001 - the pages run on threads of their own
     elif not isinstance(storage, Storage):
         raise wrong_type("storage", "a Storage or an AsyncStorage", storage)
+    flag("allow_changes", allow_changes)
+    for argument, given in (("token", token), ("read_token", read_token)):
+        if given is not None and not isinstance(given, str):
+            raise wrong_type(argument, "a text", given)
+    for argument, function in (("authorize", authorize), ("doctor", doctor)):
+        if function is not None and not callable(function):
+            raise wrong_type(argument, "a function", function)
     if zone is not None and not is_zone(zone):
         raise InvalidValue(f"there is no time zone {zone!r}: write it as Europe/Berlin")
     access = _access(token, read_token, authorize)
@@ -117,6 +132,8 @@ def create_app(
         middleware=[Middleware(StrictHeaders)],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected},
     )
+    # Such a redirect would repeat the Host header of the request, whatever it says.
+    app.router.redirect_slashes = False
     app.state.site = site
     return app
 
@@ -196,7 +213,7 @@ def _endpoint(
                 page.visitor = visitor
             if request.method == "POST":
                 page.fields = await read_fields(request)
-                if page.visitor is None or not access.has_login or not is_bearer(request.scope):
+                if page.visitor is None or not access.has_login or bearer_token(request) is None:
                     require_own_form(request, page.fields)
             if changes and not page.may_change:
                 raise RequestRefused(
@@ -208,6 +225,8 @@ def _endpoint(
             return _refused(page, str(reason))
         except TooLarge:
             return PlainTextResponse("the form is too large\n", 413)
+        except TimeoutError:
+            return PlainTextResponse("the form did not arrive in time\n", 408)
         except ClientDisconnect:
             return PlainTextResponse("the form did not arrive\n", 400)
         return await run_in_threadpool(_answer, page, handler)

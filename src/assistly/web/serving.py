@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import contextmanager
-from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.responses import PlainTextResponse
@@ -25,13 +25,22 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 5
 """For how long requests may go on after the server was asked to stop."""
 
+REQUEST_SECONDS = 10
+"""How long a connection may take to send the head of a request."""
+
+_MOST_CONNECTIONS = 200
+# asyncio logs as many errors each second when no more files can be opened.
+_BACKLOG = 32
+
 logger = logging.getLogger("assistly.web")
 
 
 class PageServer(uvicorn.Server):
     """Serves an application on a socket that listens, until `stop`. It handles no signals.
 
-    `behind_proxy`: headers of a proxy on this machine say where requests come from.
+    `behind_proxy`: headers of a proxy on this machine say where requests come from. A connection that sends
+    no whole head of a request within REQUEST_SECONDS is closed, and so is the one that has waited longest
+    when there are too many.
     """
 
     def __init__(self, app: Starlette, listener: socket.socket, *, behind_proxy: bool) -> None:
@@ -45,9 +54,13 @@ class PageServer(uvicorn.Server):
                 proxy_headers=behind_proxy,
                 lifespan="off",
                 timeout_graceful_shutdown=GRACE_SECONDS,
+                callback_notify=self._close_silent,
+                timeout_notify=1,
+                backlog=_BACKLOG,
             )
         )
         self._listener = listener
+        self._silent_since: dict[Any, float] = {}
 
     def stop(self) -> None:
         """Let `serve_forever` return soon. May be called from any thread or signal handler."""
@@ -59,10 +72,36 @@ class PageServer(uvicorn.Server):
         logger.info("http://%s:%d/", f"[{host}]" if ":" in host else host, port)
         self.run(sockets=[self._listener])
 
+    async def _close_silent(self) -> None:
+        """Called once a second."""
+        now = time.monotonic()
+        silent = [each for each in self.server_state.connections if _awaits_request(each)]
+        self._silent_since = {each: self._silent_since.get(each, now) for each in silent}
+        silent.sort(key=self._silent_since.__getitem__)
+        surplus = len(self.server_state.connections) - most_connections()
+        for place, each in enumerate(silent):
+            if place < surplus or now - self._silent_since[each] > REQUEST_SECONDS:
+                each.transport.close()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the caller."""
         yield
+
+
+def _awaits_request(connection: Any) -> bool:
+    """Whether a connection of uvicorn has received no head of a request that is not answered yet."""
+    return connection.cycle is None or connection.cycle.response_complete
+
+
+def most_connections() -> int:
+    """How many connections are kept: fewer where the process may open few files."""
+    try:
+        import resource
+    except ImportError:  # not on Unix
+        return _MOST_CONNECTIONS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if limit < 0 else min(_MOST_CONNECTIONS, limit // 4)
 
 
 def _answering_when_cancelled(app: Starlette) -> ASGIApp:
@@ -91,11 +130,6 @@ def listening(address: Address) -> socket.socket:
         raise ConfigurationError(f"cannot listen on {address}: {reason}") from None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address or name stands for this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_loopback_name(host: str) -> bool:
+    """Whether a name or an address is one by which people of this machine, and nobody else, open the page."""
+    return host in ("localhost", "127.0.0.1", "::1")

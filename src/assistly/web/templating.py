@@ -16,6 +16,8 @@ from assistly.views.jobs import deed
 from assistly.views.status import due_text
 from assistly.views.text import file_size, span
 
+from .forms import hidden_value
+
 if TYPE_CHECKING:
     from jinja2.runtime import Context
 
@@ -43,6 +45,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        hidden=_hidden,
         time=_time,
         count=_count,
         json=_json,
@@ -61,6 +64,11 @@ def templates() -> Environment:
 def _seen(value: Any) -> Any:
     """The value with signs for _UNSEEN, so that a text cannot pass for another."""
     return _UNSEEN.sub("\ufffd", value) if type(value) is str else value
+
+
+def _hidden(value: object) -> str:
+    """The value of a hidden field, which `WebPage.exact` reads."""
+    return hidden_value(str(value))
 
 
 @pass_context

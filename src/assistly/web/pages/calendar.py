@@ -41,7 +41,7 @@ def show_day(page: WebPage) -> Response:
         next_day, day_before = day + timedelta(days=1), day - timedelta(days=1)
     except OverflowError:
         raise InvalidValue("there is no such day: the year must be 1 to 9999") from None
-    platform = page.query("platform")
+    platform = page.exact_query("platform")
     start, end = midnight(day, page.zone), midnight(next_day, page.zone)
     found = day_contents(page.storage, start, end, platform=platform, now=page.now)
     return page.show(

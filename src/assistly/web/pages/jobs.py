@@ -40,14 +40,14 @@ ANSWERS = {"yes": True, "no": False}
 
 def listed(page: WebPage) -> Response:
     """List the jobs that are meant, the newest first."""
-    wanted = job_filter(page.now, page.query, page.queries("status"))
+    wanted = job_filter(page.now, _from_address(page), page.queries("status"))
     before = page.query("before")
     found = newest(page.storage, wanted, before=None if before is None else whole(before))
     return page.show(
         "jobs.html",
         found=found,
         wanted=wanted,
-        filter=_filter_values(page.query, page.queries("status")),
+        filter=_filter_values(_from_address(page), page.queries("status")),
         statuses=STATUSES,
         kinds=KINDS,
         ages=_HOURS,
@@ -78,9 +78,9 @@ def ask(page: WebPage) -> Response:
     """Show what a change of many jobs would do, before it is made."""
     verb = page.query("verb") or ""
     made = _job_change(page, verb, page.query)
-    filter = _filter_values(page.query, page.queries("status"))
+    filter = _filter_values(_from_address(page), page.queries("status"))
     ids = [whole(text) for text in page.queries("id")]
-    found = _planned(page, made, job_filter(page.now, page.query, page.queries("status")), ids)
+    found = _planned(page, made, job_filter(page.now, _from_address(page), page.queries("status")), ids)
     kinds = Counter((str(job.status), job.platform) for job in found.jobs)
     sample = [page.storage.queue.get(job.id) for job in found.jobs[:_SHOWN]]
     return page.show(
@@ -100,9 +100,9 @@ def ask(page: WebPage) -> Response:
 def change_many(page: WebPage) -> Response:
     """Change the jobs that `ask` showed, for some seconds at most."""
     verb = page.required("verb", "what to do")
-    made = _job_change(page, verb, page.value)
+    made = _job_change(page, verb, page.exact)
     statuses = page.fields.get("status", [])
-    wanted = job_filter(page_time(page, page.required("asked", "the question")), page.value, statuses)
+    wanted = job_filter(page_time(page, page.required("asked", "the question")), page.exact, statuses)
     ids = [whole(text) for text in page.fields.get("id", [])]
     if verb == "remove" and page.value("sure") is None:
         raise InvalidValue("say that you are sure: what is removed cannot be brought back")
@@ -124,10 +124,10 @@ def change_many(page: WebPage) -> Response:
         left=len(jobs) - len(tried),
         is_cut=is_cut,
         more=not found.complete and not is_cut,
-        filter=_filter_values(page.value, statuses),
+        filter=_filter_values(page.exact, statuses),
         ids=[id for id, _ in jobs if id not in tried] if ids else [],
-        options=_options(page.value),
-        note=page.value("note"),
+        options=_options(page.exact),
+        note=page.exact("note"),
         question={name: page.value(name) or "" for name in ("highest", "newest", "asked", "sure")},
     )
 
@@ -137,6 +137,11 @@ def _question(page: WebPage, found: ChangePlan) -> dict[str, Any]:
     highest = max((job.id for job in found.jobs), default=0)
     newest = max((job.updated_at for job in found.jobs), default=page.now)
     return {"highest": highest, "newest": newest.isoformat(), "asked": page.now.isoformat()}
+
+
+def _from_address(page: WebPage) -> Callable[[str], str | None]:
+    """Reads parameters: those that are identifiers as they are, others without spaces around them."""
+    return lambda name: page.exact_query(name) if name in ("platform", "key") else page.query(name)
 
 
 def _after(seconds: float) -> Callable[[], bool]:

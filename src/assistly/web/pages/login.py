@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ..access import SESSION_COOKIE, TokenAccess
+from ..access import TokenAccess, session_cookie
 from .settings import own_address
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def log_in(access: TokenAccess) -> Callable[[WebPage], Response]:
             )
             return page.show("login.html", status=403, next=page.value("next"), wrong=True)
         response = page.go(own_address(page, page.value("next")))
-        page.set_cookie(response, SESSION_COOKIE, session)
+        page.set_cookie(response, session_cookie(page.request), session)
         return response
 
     return answer
@@ -44,5 +44,5 @@ def log_in(access: TokenAccess) -> Callable[[WebPage], Response]:
 def log_out(page: WebPage) -> Response:
     """End the session in this browser."""
     response = page.go(page.url("/login"))
-    page.forget(response, SESSION_COOKIE)
+    page.forget(response, session_cookie(page.request))
     return response

@@ -27,7 +27,8 @@ def listed(page: WebPage) -> Response:
 
 def change(page: WebPage) -> Response:
     """Pause, resume or limit a platform."""
-    verb, platform = page.request.path_params["verb"], page.required("platform", "the platform")
+    verb = page.request.path_params["verb"]
+    platform = page.exact("platform") or page.required("other", "the platform")
     match verb:
         case "pause":
             until = page.value("until")

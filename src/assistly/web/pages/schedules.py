@@ -22,7 +22,7 @@ _PREVIEWED = 10
 
 def listed(page: WebPage) -> Response:
     """List the schedules by id, with the next time of each."""
-    found = page.storage.schedules.list(after=page.query("after"), limit=_LIMIT)
+    found = page.storage.schedules.list(after=page.exact_query("after"), limit=_LIMIT)
     entries = [(each, times(each), _next(page, each)) for each in found]
     following = found[-1].id if len(found) == _LIMIT else None
     return page.show("schedules.html", entries=entries, following=following)
@@ -30,7 +30,7 @@ def listed(page: WebPage) -> Response:
 
 def show(page: WebPage) -> Response:
     """Show a schedule with its next times and its waiting jobs."""
-    id = page.query("id") or ""
+    id = page.exact_query("id") or ""
     schedule = page.storage.schedules.get(id)
     if schedule is None:
         raise NotFound(f"there is no schedule {id!r}")
@@ -53,7 +53,7 @@ def _next(page: WebPage, schedule: Schedule) -> NextTime | str:
 
 def change(page: WebPage) -> Response:
     """Enable, disable or remove a schedule."""
-    verb, id = page.request.path_params["verb"], page.required("id", "the schedule")
+    verb, id = page.request.path_params["verb"], page.required_exact("id", "the schedule")
     match verb:
         case "enable":
             operations.enable(page.storage, id, page.person)
