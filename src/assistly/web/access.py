@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.requests import Request
 
-from assistly.storage.errors import ConfigurationError
+from assistly.storage.errors import ConfigurationError, InvalidValue
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -74,7 +74,7 @@ class LoopbackAccess:
 
     async def visitor(self, request: Request) -> Visitor | None:
         """Somebody who may change things. Raises RequestRefused for requests from elsewhere."""
-        advice = "set WEB_TOKEN to let others in"
+        advice = "set WEB_TOKEN or WEB_READ_TOKEN to let others in"
         if request.client is None or not _is_loopback(request.client.host):
             raise RequestRefused(f"this page is for this machine only: {advice}")
         if any(name in request.headers for name in _PROXY_HEADERS):
@@ -120,14 +120,21 @@ class TokenAccess:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             may_change = self._accepted(given.strip())
-            return None if may_change is None else Visitor(may_change=may_change)
+            if may_change is None:
+                return None
+            return Visitor("somebody with WEB_TOKEN" if may_change else None, may_change)
         return self._of_session(request.cookies.get(SESSION_COOKIE, ""))
 
     def log_in(self, token: str, name: str | None) -> str | None:
-        """The value of the cookie of a new session; None if there is no such token."""
+        """The value of the cookie of a new session; None if there is no such token.
+
+        Raises InvalidValue if there is no name, and the token lets people change things.
+        """
         may_change = self._accepted(token)
         if may_change is None:
             return None
+        if may_change and name is None:
+            raise InvalidValue("enter your name, too: it is recorded with each change")
         signer = next(_signer(known) for known, each in self._tokens if each == may_change)
         return signer.dumps([may_change, name])
 
