@@ -150,6 +150,7 @@ def test_a_job_is_moved_cancelled_and_removed(storage: Storage, open_page: OpenP
     send(page, "Cancel", "Cancel")
     expect_notice(page, "cancelled")
     assert stored(storage, job.id).status == "cancelled"
+    form(page, "Remove").get_by_role("checkbox").check()
     send(page, "Remove", "Remove")
     expect(page.get_by_text("There is no such job").first).to_be_visible()
     assert storage.queue.get(job.id) is None
@@ -234,6 +235,7 @@ def test_a_schedule_is_disabled_enabled_and_removed(storage: Storage, open_page:
     found = storage.schedules.get("rolls")
     assert found is not None
     assert found.enabled
+    form(page, "Remove").get_by_role("checkbox").check()
     send(page, "Remove", "Remove")
     expect_notice(page, "rolls is removed")
     assert storage.schedules.get("rolls") is None

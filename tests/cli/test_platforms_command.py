@@ -90,3 +90,16 @@ def test_what_is_no_duration_and_no_time(run: Run, command: list[str], words: st
     code, out, err = run("platforms", *command)
     assert (code, out) == (2, "")
     assert words in " ".join(err.split())
+
+
+def test_platforms_that_have_jobs_are_listed(storage: Storage, run: Run) -> None:
+    storage.queue.schedule("blog", "hello")
+    storage.platforms.pause("gallery")
+    listed = json.loads(run("platforms", "list", "--json")[1])["platforms"]
+    assert [(platform["name"], platform["paused"]) for platform in listed] == [
+        ("blog", False),
+        ("gallery", True),
+    ]
+    assert [*listed[0]] == [*listed[1]]
+    lines = run("platforms", "list")[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["platform", "blog", "gallery"]

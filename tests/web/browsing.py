@@ -203,7 +203,7 @@ class Browser:
                 self.get("/login")
         return str(self.cookies["assistly_form"])
 
-    def log_in(self, token: str, name: str = "", root: str = "") -> Response:
+    def log_in(self, token: str, name: str = "ann", root: str = "") -> Response:
         page = Document(self.get(f"{root}/login").text)
         return self.send(page.form(f"{root}/login"), token=token, name=name)
 

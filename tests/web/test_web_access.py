@@ -16,8 +16,8 @@ from starlette.routing import Mount
 
 from assistly.storage import AsyncStorage, ConfigurationError, InvalidValue, Storage
 from assistly.web import Visitor, create_app
-from web.browsing import Browser, Document, query
-from web.filling import READ_TOKEN, TOKEN, Filled, fingerprint
+from web.browsing import SENT, Browser, Document, query
+from web.filling import READ_TOKEN, TOKEN, Filled, fingerprint, operator_events
 from web.routes import OPEN, closed_paths, kinds_of_routes, paths
 
 
@@ -165,6 +165,26 @@ def test_bearer_tokens(memory: Storage, authorization: str, status: int) -> None
     assert browser.get("/", headers={"authorization": authorization}).status_code == status
 
 
+def test_whoever_may_change_things_has_a_name(memory: Storage, filled: Filled) -> None:
+    browser = Browser(with_tokens(memory))
+    for name in ("", "  "):
+        response = browser.log_in(TOKEN, name)
+        assert (response.status_code, "set-cookie" in response.headers) == (400, False)
+        assert "enter your name" in Document(response.text).text
+    assert browser.log_in(READ_TOKEN, "").status_code == 303
+    program = Browser(with_tokens(memory))
+    program.headers["authorization"] = f"Bearer {TOKEN}"
+    assert program.request("POST", f"/jobs/{filled.waiting.id}/cancel", headers=SENT).status_code == 303
+    assert operator_events(memory)[-1].payload["by"] == "somebody with WEB_TOKEN"
+
+
+def test_the_foot_says_why_nothing_can_be_changed(memory: Storage) -> None:
+    reader = Browser(with_tokens(memory))
+    reader.log_in(READ_TOKEN)
+    assert "Read-only: this login does not allow changes" in reader.open("/").text
+    assert "Read-only: changes need --allow-changes" in Browser(create_app(memory)).open("/").text
+
+
 def test_a_wrong_bearer_token_is_not_mended_by_a_session(memory: Storage) -> None:
     browser = Browser(with_tokens(memory))
     browser.log_in(TOKEN)
@@ -240,7 +260,8 @@ def test_a_reader_changes_nothing(memory: Storage, filled: Filled) -> None:
             if path != "/settings":
                 values = {"verb": "cancel", "id": "1", "highest": "9", "platform": "x"}
                 response = browser.post(path, values)
-                assert (response.status_code, "only look" in response.text) == (403, True), path
+                said = "this login does not allow changes" in response.text
+                assert (response.status_code, said) == (403, True), path
     assert fingerprint(memory) == before
 
 
@@ -334,7 +355,7 @@ def test_next_leads_nowhere_else(memory: Storage, elsewhere: str, root: str) -> 
     app = Starlette(routes=[Mount(root, inner)]) if root else inner
     browser = Browser(app)
     login = Document(browser.get(f"{root}/login", params={"next": elsewhere}).text).form(f"{root}/login")
-    responses = [browser.send(login, token=TOKEN, next=elsewhere)]
+    responses = [browser.send(login, token=TOKEN, name="ann", next=elsewhere)]
     settings = browser.open(f"{root}/").form(f"{root}/settings")
     responses.append(browser.send(settings, zone="UTC", next=elsewhere))
     for response in responses:
@@ -345,7 +366,7 @@ def test_next_leads_nowhere_else(memory: Storage, elsewhere: str, root: str) -> 
 def test_next_leads_back(memory: Storage) -> None:
     browser = Browser(with_tokens(memory))
     login = browser.open("/login?next=/jobs%3Fmatch%3D%C3%A4%2520b").form("/login")
-    response = browser.send(login, token=TOKEN)
+    response = browser.send(login, token=TOKEN, name="ann")
     assert response.headers["location"] == "/jobs?match=%C3%A4%20b"
 
 

@@ -71,7 +71,7 @@ def test_below_a_path(memory: Storage, filled: Filled, where: str) -> None:
     browser = Browser(outer, root_path="" if where == "mount" else "/proxy")
     assert browser.get(f"{root}/jobs").headers["location"] == f"{root}/login?next=%2Fjobs"
     login = Document(browser.get(f"{root}/login").text).form(f"{root}/login")
-    browser.send(login, token=TOKEN)
+    browser.send(login, token=TOKEN, name="ann")
     seen: set[str] = set()
     waiting = [f"{root}/"]
     while waiting:
@@ -218,3 +218,20 @@ def test_an_unexpected_error_is_logged_with_its_page(
     response = browser.get("/doctor")
     assert (response.status_code, "canary" in response.text) == (500, False)
     assert "500 for GET /doctor: RuntimeError" in caplog.text
+
+
+def test_an_address_that_is_none(memory: Storage) -> None:
+    browser = Browser(create_app(memory))
+    page = browser.open("/nothing", 404)
+    assert page.title.startswith("There is no such page")
+    assert "/jobs" in page.links
+    assert browser.get("/static/nothing").text == "Not Found\n"
+    assert Browser(create_app(memory), address="10.0.0.1").get("/nothing").status_code == 403
+    assert Browser(create_app(memory, token=TOKEN)).get("/nothing").text == "Not Found\n"
+
+
+def test_a_cancelled_job_is_listed_with_the_time_of_that(memory: Storage) -> None:
+    job = memory.queue.cancel(memory.queue.schedule("x", "a", datetime(2099, 1, 1, tzinfo=UTC)).id)
+    page = Browser(create_app(memory, zone="UTC")).open("/jobs")
+    ((_, row),) = page.tables.values()
+    assert row[3] == job.updated_at.isoformat(sep=" ", timespec="seconds")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .opening import storage_place
 from .options import Json, Utc
 from .output import Output, plural
 
@@ -24,6 +23,7 @@ def _complete_check(incomplete: str) -> list[str]:
 
 
 def doctor(
+    context: typer.Context,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,7 +50,7 @@ def doctor(
             param_hint="--only",
         )
     out = Output(json=json, utc=utc)
-    report = runner.run_checks(wanted, storage_place)
+    report = runner.run(wanted, owns_process=context.obj is True)
     if report.place is not None:
         out.remark(f"storage: {report.place}")
     _print(out, report)

@@ -121,13 +121,10 @@ def _selected(storage: Storage, wanted: JobFilter, after: int) -> Iterator[Job]:
 
 
 def _row(out: Output, job: Job, *, has_errors: bool) -> tuple[str, ...]:
-    time = {
-        "processing": job.lease_until,
-        "posted": job.posted_at,
-        "dead_letter": job.dead_letter_at,
-        "cancelled": job.updated_at,
-    }.get(job.status, job.due_at)
-    row = (str(job.id), str(job.status), job.platform, out.time(time), one_line(job.content))
+    from assistly.views.jobs import listed_time
+
+    time = out.time(listed_time(job))
+    row = (str(job.id), str(job.status), job.platform, time, one_line(job.content))
     return (*row, one_line(_error(job))) if has_errors else row
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .listening import listen_address
-from .opening import opened, storage_place
+from .opening import opened
 from .output import Output
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def web(
         typer.Option(
             "--listen",
             metavar="ADDRESS",
-            help="A port of this machine, or HOST:PORT. Elsewhere than on loopback WEB_TOKEN must be set.",
+            help="A port of this machine, or HOST:PORT. Elsewhere than on loopback WEB_TOKEN or "
+            "WEB_READ_TOKEN must be set.",
         ),
     ] = "8765",
     allow_changes: Annotated[
@@ -75,7 +76,7 @@ def web(
     has_token = token is not None or read_token is not None
     if not has_token and not is_loopback_name(address.host):
         raise ConfigurationError(
-            f"--listen {listen} can be reached from elsewhere: set WEB_TOKEN (or WEB_READ_TOKEN) to a secret "
+            f"--listen {listen} can be reached from elsewhere: set WEB_TOKEN or WEB_READ_TOKEN to a secret "
             "text, with which people log in"
         )
     if load_settings().engine == "memory":
@@ -111,16 +112,16 @@ def _serve(
         opened(Output()) as storage,
         end.limited(owns_process=owns_process),
     ):
-        app = make(storage, doctor=_check)
+        app = make(storage, doctor=partial(_check, owns_process=owns_process))
         _log_to_stderr()
         server = PageServer(app, listener, behind_proxy=behind_proxy)
         server.serve_forever()
 
 
-def _check() -> Report:
-    from assistly.doctor.runner import run_checks
+def _check(*, owns_process: bool) -> Report:
+    from assistly.doctor import run
 
-    return run_checks((), storage_place)
+    return run(owns_process=owns_process)
 
 
 def _log_to_stderr() -> None:

@@ -141,6 +141,16 @@ def _newest(storage: Storage, event_type: str, since: datetime | None) -> tuple[
     return events, False
 
 
+def listed_time(job: Job) -> datetime | None:
+    """The time that lists show: when it is due, its lease ends, or it was posted, given up or cancelled."""
+    return {
+        "processing": job.lease_until,
+        "posted": job.posted_at,
+        "dead_letter": job.dead_letter_at,
+        "cancelled": job.updated_at,
+    }.get(job.status, job.due_at)
+
+
 def deed(event: Event) -> str:
     """What a person did to a job: kim cancelled it (wrong price)."""
     who, verb = _who(event), event.event_type.removeprefix(AUDIT_PREFIX)
@@ -378,7 +388,8 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
         advice = "If they do not become fewer, start another worker (`assistly worker`)."
         reasons.append(Reason(ReasonCode.BEHIND, text, details, advice))
     if not reasons:
-        reasons.append(Reason(ReasonCode.NOTHING, "Nothing holds it back: a worker claims it next."))
+        text = "Nothing holds it back: the next free worker for {platform} claims it."
+        reasons.append(Reason(ReasonCode.NOTHING, text, {"platform": job.platform}))
     return reasons
 
 

@@ -76,7 +76,7 @@ class LoopbackAccess:
 
     async def visitor(self, request: Request) -> Visitor | None:
         """Somebody who may change things. Raises RequestRefused for requests from elsewhere."""
-        advice = "set WEB_TOKEN to let others in"
+        advice = "set WEB_TOKEN or WEB_READ_TOKEN to let others in"
         if request.client is None or not _is_loopback(request.client.host):
             raise RequestRefused(f"this page is for this machine only: {advice}")
         if any(name in request.headers for name in _PROXY_HEADERS):
@@ -111,17 +111,22 @@ class TokenAccess:
         given = bearer_token(request)
         if given is not None:
             may_change = self._accepted(given)
-            return None if may_change is None else Visitor(may_change=may_change)
+            if may_change is None:
+                return None
+            return Visitor("somebody with WEB_TOKEN" if may_change else None, may_change)
         return self._of_session(request.cookies.get(session_cookie(request), ""))
 
     def log_in(self, token: str, name: str | None) -> str | None:
         """The value of the cookie of a new session; None if there is no such token.
 
-        Raises InvalidValue for a name that is too long or cannot be shown.
+        Raises InvalidValue for a name that is too long or cannot be shown, and if there is no name, and the
+        token lets people change things.
         """
         may_change = self._accepted(token)
         if may_change is None:
             return None
+        if may_change and name is None:
+            raise InvalidValue("enter your name, too: it is recorded with each change")
         if name is not None and not (len(name) <= _LONGEST_NAME and name.isprintable()):
             raise InvalidValue(f"your name may have at most {_LONGEST_NAME} visible characters")
         signer = next(_signer(known) for known, each in self._tokens if each == may_change)

@@ -44,6 +44,7 @@ from .access import (
     TokenAccess,
     bearer_token,
 )
+from .errors import show_error
 from .forms import TooLarge, read_fields, require_own_form
 from .headers import ALL_HEADERS, StrictHeaders
 from .page import Site, WebPage, is_zone
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
 
 Handler = Callable[[WebPage], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+_STATIC = "/static"
 
 logger = logging.getLogger("assistly.web")
 
@@ -104,9 +107,11 @@ def create_app(
     - otherwise who works on this machine and calls it `localhost`. Requests through a proxy are refused.
 
     `zone` is the time zone for visitors who have not chosen one, as Europe/Berlin (default: the local one of
-    the server). `doctor` makes the checks of the page Doctor (default: there is no such page). `clock` gives
-    the time for the pages (default: this machine's); for a test, give the storage the same one. The caller
-    closes the storage. Calls of the storage run on the thread pool of Starlette, 40 threads at most.
+    the server). `doctor` makes the checks of the page Doctor, as `assistly.doctor.run`
+    (default: there is no such page). `clock` gives the time for the pages (default: this machine's); for a
+    test, give the storage the same one. The caller closes the storage. Where no event loop runs yet, an
+    AsyncStorage is `AsyncStorage(open_storage())`. Calls of the storage run on the thread pool of Starlette,
+    40 threads at most.
 
     Raises ConfigurationError for options that do not go together, and InvalidValue for a wrong storage or
     zone.
@@ -114,7 +119,7 @@ def create_app(
     if isinstance(storage, AsyncStorage):
         storage = storage._storage  # noqa: SLF001 - the pages run on threads of their own
     elif not isinstance(storage, Storage):
-        raise wrong_type("storage", "a Storage or an AsyncStorage", storage)
+        raise wrong_type("storage", "a Storage or an AsyncStorage, as AsyncStorage(open_storage())", storage)
     flag("allow_changes", allow_changes)
     for argument, given in (("token", token), ("read_token", read_token)):
         if given is not None and not isinstance(given, str):
@@ -130,7 +135,7 @@ def create_app(
     app = Starlette(
         routes=_routes(site, access),
         middleware=[Middleware(StrictHeaders)],
-        exception_handlers={HTTPException: _http_error, Exception: _unexpected},
+        exception_handlers={HTTPException: _http_errors(site, access), Exception: _unexpected},
     )
     # Such a redirect would repeat the Host header of the request, whatever it says.
     app.router.redirect_slashes = False
@@ -176,7 +181,7 @@ def _routes(site: Site, access: AccessRule) -> list[Route | Mount]:
         shown("/doctor", doctor.show),
         Route("/settings", _endpoint(site, access, settings.keep), methods=["POST"]),
         Route("/healthz", _alive, methods=["GET"]),
-        Mount("/static", _Static(directory=Path(__file__).with_name("static"))),
+        Mount(_STATIC, _Static(directory=Path(__file__).with_name("static"))),
     ]
     if isinstance(access, TokenAccess):
         routes += [
@@ -217,7 +222,7 @@ def _endpoint(
                     require_own_form(request, page.fields)
             if changes and not page.may_change:
                 raise RequestRefused(
-                    "you may only look: this token does not allow changes"
+                    "this login does not allow changes"
                     if site.allow_changes
                     else "this page only shows things: start it with --allow-changes (allow_changes=True)"
                 )
@@ -251,7 +256,7 @@ def _answer(page: WebPage, handler: Handler) -> Response:
                 reason,
                 exc_info=error if status == 500 else None,
             )
-        return page.show("error.html", status=status, title=title, message=str(error))
+        return show_error(page, status, title, str(error))
 
 
 def _unknown_visitor(page: WebPage, access: AccessRule) -> Response:
@@ -277,9 +282,20 @@ async def _alive(_: Request) -> Response:
     return PlainTextResponse("alive\n")
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
-    return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+def _http_errors(site: Site, access: AccessRule) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+        page = WebPage(request, site)
+        if error.status_code == 404 and not request.scope.get("root_path", "").endswith(_STATIC):
+            try:
+                page.visitor = await access.visitor(request)
+            except RequestRefused as reason:
+                return _refused(page, str(reason))
+        if page.visitor is None:
+            return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+        return show_error(page, 404, "There is no such page", "Nothing has this address.")
+
+    return answer
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
-from assistly.views.jobs import deed
+from assistly.views.jobs import deed, listed_time
 from assistly.views.status import due_text
 from assistly.views.text import file_size, span
 
@@ -54,6 +54,7 @@ def templates() -> Environment:
         size=file_size,
         words=_words,
         deed=deed,
+        listed_time=listed_time,
         due=due_text,
         total=_total,
         merge=_merge,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assistly.operations import approvals as operations
-from assistly.storage.errors import InvalidValue, NotFound
+from assistly.storage.errors import Conflict, InvalidValue, NotFound, StatusConflict
 from assistly.views.approvals import decided_approval
 
 if TYPE_CHECKING:
@@ -45,5 +45,18 @@ def decide(page: WebPage) -> Response:
     id, decision = page.required_exact("id", "the approval"), page.value("decision")
     if decision not in ("approved", "rejected"):
         raise InvalidValue("the decision must be approved or rejected")
-    operations.decide(page.storage, id, decision, page.person)
+    try:
+        operations.decide(page.storage, id, decision, page.person)
+    except StatusConflict as error:
+        raise Conflict(f"{error}{_decided(page, id)}") from None
     return page.go(page.url("/approvals"), f"The approval {id} is {decision}.")
+
+
+def _decided(page: WebPage, id: str) -> str:
+    """Who decided the approval, if that is known, and when."""
+    found = decided_approval(page.storage, id)
+    if found is None or found.approval.decided_at is None:
+        return ""
+    who = f" by {found.by}" if found.by else ""
+    note = f" ({found.note})" if found.note else ""
+    return f"{who} at {page.time(found.approval.decided_at)}{note}"

@@ -48,10 +48,16 @@ def listed(page: WebPage) -> Response:
         found=found,
         wanted=wanted,
         filter=_filter_values(_from_address(page), page.queries("status")),
+        may_resolve=_may_match_dead_letters(wanted)
+        and (found.before is not None or any(job.outcome_unknown for job in found.jobs)),
         statuses=STATUSES,
         kinds=KINDS,
         ages=_HOURS,
     )
+
+
+def _may_match_dead_letters(wanted: JobFilter) -> bool:
+    return (not wanted.statuses or "dead_letter" in wanted.statuses) and wanted.kind in (None, "unknown")
 
 
 def show(page: WebPage) -> Response:
@@ -69,6 +75,8 @@ def change(page: WebPage) -> Response:
     """Change one job."""
     id, verb = whole(page.request.path_params["id"]), page.request.path_params["verb"]
     made = _job_change(page, verb, page.value)
+    if verb == "remove":
+        require_sure(page)
     seen = page.value("claim")
     change_job(page.storage, made, id, page.person, seen=None if seen is None else whole(seen))
     return page.go(page.url(f"/jobs/{id}"), f"Job {id} is {made.participle}.")
@@ -88,6 +96,7 @@ def ask(page: WebPage) -> Response:
         verb=verb,
         change=made,
         plan=found,
+        why_none=None if found.jobs else _why_none(made, found.left_out),
         kinds=[f"{jobs_text(count, status)} on {name}" for (status, name), count in sorted(kinds.items())],
         sample=[job for job in sample if job is not None],
         question=_question(page, found),
@@ -104,8 +113,8 @@ def change_many(page: WebPage) -> Response:
     statuses = page.fields.get("status", [])
     wanted = job_filter(page_time(page, page.required("asked", "the question")), page.exact, statuses)
     ids = [whole(text) for text in page.fields.get("id", [])]
-    if verb == "remove" and page.value("sure") is None:
-        raise InvalidValue("say that you are sure: what is removed cannot be brought back")
+    if verb == "remove":
+        require_sure(page)
     highest = whole(page.required("highest", "the last job"))
     newest = page_time(page, page.required("newest", "the last change"))
     found = _planned(page, made, wanted, ids)
@@ -144,6 +153,29 @@ def _from_address(page: WebPage) -> Callable[[str], str | None]:
     return lambda name: page.exact_query(name) if name in ("platform", "key") else page.query(name)
 
 
+def _why_none(change: JobChange, left_out: Counter[str]) -> str:
+    """Why none of the jobs can be changed."""
+    total = left_out.total()
+    if not total:
+        return f"There is nothing to {change.verb}."
+    reasons = [(_of_status(reason, count, change), count) for reason, count in left_out.items()]
+    if len(reasons) == 1:
+        start = f"None of the {total:,} can be" if total > 1 else "It cannot be"
+        return f"{start} {change.participle}: {reasons[0][0]}."
+    listed = "; ".join(f"{count:,}: {reason}" for reason, count in reasons)
+    return f"None of the {total:,} can be {change.participle}. {listed}."
+
+
+def _of_status(reason: str, count: int, change: JobChange) -> str:
+    """The reason, in the plural if it is a status: they are cancelled already."""
+    status = reason.removeprefix("it is ")
+    if status not in STATUSES:
+        return reason
+    words = ("a dead letter" if count == 1 else "dead letters") if status == "dead_letter" else status
+    already = " already" if status == change.participle else ""
+    return f"{'it is' if count == 1 else 'they are'} {words}{already}"
+
+
 def _after(seconds: float) -> Callable[[], bool]:
     """Tells whether so much time has passed since now."""
     end = time.monotonic() + seconds
@@ -165,6 +197,12 @@ def _planned(page: WebPage, made: JobChange, wanted: JobFilter, ids: list[int]) 
         else:
             left_out[str(obstacle)] += 1
     return ChangePlan(meant, left_out, complete=True)
+
+
+def require_sure(page: WebPage) -> None:
+    """Raise InvalidValue unless the box is ticked that stands beside what cannot be undone."""
+    if page.value("sure") is None:
+        raise InvalidValue("tick the box if you are sure: what is removed cannot be brought back")
 
 
 def _job_change(page: WebPage, verb: str, value: Callable[[str], str | None]) -> JobChange:

@@ -8,6 +8,8 @@ from assistly.operations import schedules as operations
 from assistly.storage.errors import InvalidValue, NotFound
 from assistly.views.schedules import next_time, next_times, times
 
+from .jobs import require_sure
+
 if TYPE_CHECKING:
     from starlette.responses import Response
 
@@ -62,6 +64,7 @@ def change(page: WebPage) -> Response:
             _, removed = operations.disable(page.storage, id, page.person)
             notice = f"Schedule {id} is disabled; {_were_removed(removed)}."
         case "remove":
+            require_sure(page)
             removed = operations.remove(page.storage, id, page.person)
             return page.go(page.url("/schedules"), f"Schedule {id} is removed; {_were_removed(removed)}.")
         case _:
