@@ -177,6 +177,7 @@ def _looked_at(addresses: list[str], every: float) -> Iterator[None]:
 def _drain(storage: Storage, jobs: int) -> float:
     """How many seconds a worker takes for so many jobs."""
     now = datetime.now(UTC) - timedelta(minutes=1)
+    Worker(storage, {"watched": lambda _: None}).run_until_idle()
     storage.queue.schedule_many(NewJob("watched", f"post {number}", now) for number in range(jobs))
     worker = Worker(storage, {"watched": lambda _: None}, concurrency=16)
     start = time.perf_counter()

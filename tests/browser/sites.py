@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from assistly.monitoring.address import Address
 from assistly.storage import Storage
 from waiting import PATIENCE, until
 
@@ -67,7 +68,7 @@ def served_by_thread(app: ASGIApp) -> Iterator[str]:
 
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
     server = uvicorn.Server(config)
-    with closing(listening("127.0.0.1", 0)) as listener:
+    with closing(listening(Address("127.0.0.1", 0))) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

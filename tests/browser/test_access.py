@@ -83,7 +83,7 @@ def test_without_a_token_nothing_is_shown(elsewhere: ServedPage, open_page: Open
 def test_a_person_logs_in_and_out(elsewhere: ServedPage, open_page: OpenPage) -> None:
     page = open_page(f"{elsewhere.url}/approvals?status=all")
     log_in(page, "a token that is wrong", "kim")
-    expect(page.get_by_role("alert")).to_contain_text("no such token")
+    expect(page.get_by_role("alert")).to_contain_text("Wrong token")
     log_in(page, TOKEN, "kim")
     page.wait_for_url(f"{elsewhere.url}/approvals?status=all")
     page.get_by_role("button", name="Approve").click()

@@ -104,7 +104,7 @@ def test_an_approval_is_decided(
 
 
 @on_both_engines
-@pytest.mark.parametrize(("button", "status"), [("It was posted", "posted"), ("It was not", "scheduled")])
+@pytest.mark.parametrize(("button", "status"), [("It was posted", "posted"), ("Not posted", "scheduled")])
 def test_an_unknown_outcome_is_resolved(
     storage: Storage, open_page: OpenPage, button: str, status: str
 ) -> None:
@@ -112,7 +112,7 @@ def test_an_unknown_outcome_is_resolved(
     page = open_page("/")
     page.get_by_role("link", name="unknown outcome").click()
     page.get_by_role("row").get_by_role("link", name=str(job.id), exact=True).click()
-    form(page, "Resolve").get_by_label("Its id there").fill("at://1" if status == "posted" else "")
+    form(page, "Resolve").get_by_label("Post ID on").fill("at://1" if status == "posted" else "")
     form(page, "Resolve").get_by_label("Note").fill("as agreed")
     form(page, "Resolve").get_by_role("button", name=button).first.click()
     expect_notice(page, "resolved")
@@ -150,6 +150,7 @@ def test_a_job_is_moved_cancelled_and_removed(storage: Storage, open_page: OpenP
     send(page, "Cancel", "Cancel")
     expect_notice(page, "cancelled")
     assert stored(storage, job.id).status == "cancelled"
+    form(page, "Remove").get_by_role("checkbox").check()
     send(page, "Remove", "Remove")
     expect(page.get_by_text("There is no such job").first).to_be_visible()
     assert storage.queue.get(job.id) is None
@@ -234,6 +235,7 @@ def test_a_schedule_is_disabled_enabled_and_removed(storage: Storage, open_page:
     found = storage.schedules.get("rolls")
     assert found is not None
     assert found.enabled
+    form(page, "Remove").get_by_role("checkbox").check()
     send(page, "Remove", "Remove")
     expect_notice(page, "rolls is removed")
     assert storage.schedules.get("rolls") is None
@@ -253,7 +255,7 @@ def test_somebody_else_has_decided_meanwhile(storage: Storage, open_page: OpenPa
     assert storage.events.list() == []
 
 
-@pytest.mark.parametrize("button", ["It was posted", "It was not"])
+@pytest.mark.parametrize("button", ["It was posted", "Not posted"])
 def test_a_job_was_resolved_and_claimed_meanwhile(storage: Storage, open_page: OpenPage, button: str) -> None:
     """Its outcome is unknown again, and the person has looked for an earlier one."""
     job = dead_letter(storage, unknown=True)

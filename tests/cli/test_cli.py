@@ -316,6 +316,7 @@ def test_a_command_that_is_misspelt_is_named(run: Run) -> None:
     [
         ("jobs mo", ["move"]),
         ("jobs list --status s", ["scheduled"]),
+        ("jobs list --kind m", ["missed"]),
         ("approvals list --status ", ["pending", "approved", "rejected"]),
         ("doctor --only oldest", ["oldest-due"]),
     ],

@@ -242,14 +242,14 @@ def test_due_jobs_and_platforms_without_a_worker(check: Check) -> None:
         storage.queue.schedule("served", "b", ago(2 * MINUTE))
     platforms, oldest = check("platforms", "oldest-due")
     assert (platforms["verdict"], oldest["verdict"]) == ("ok", "warning")
-    assert "waits for 2 min" in oldest["reason"]
+    assert "has waited 2 min" in oldest["reason"]
     with open_storage(auto_prune=False) as storage:
         storage.queue.schedule("alone", "a", ago(timedelta(hours=2)))
     platforms, oldest = check("platforms", "oldest-due")
     assert (platforms["verdict"], oldest["verdict"]) == ("problem", "problem")
-    assert "no worker was seen on alone, where 1 due, the first for 2 h" in platforms["reason"]
+    assert "no worker was seen on alone, where 1 job has been due for 2 h" in platforms["reason"]
     assert platforms["mend"] == "assistly worker --publish alone=PUBLISHER"
-    assert oldest["reason"] == "the oldest due job waits for 2 h, on alone"
+    assert oldest["reason"] == "the oldest due job has waited 2 h, on alone"
 
 
 @pytest.mark.usefixtures("_migrated")

@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
+from assistly import doctor
 from assistly.doctor import sqlite as checks
-from assistly.storage import SqliteBackend, Storage, open_storage
+from assistly.storage import InvalidValue, SqliteBackend, Storage, open_storage
 from assistly.storage.engines.sqlite import inspection
 from assistly.storage.engines.sqlite.access import connect_without_log
 from assistly.storage.engines.sqlite.driver import sqlite3
@@ -456,3 +457,20 @@ def test_a_clock_that_was_set_back(check: Check, sql: Sql) -> None:
     (found,) = check("clock")
     assert found["verdict"] == "problem"
     assert "a stored time is 1 h 59 min ahead" in found["reason"].replace(" 2 h ", " 1 h 59 min ")
+
+
+def test_several_copies_do_no_harm_in_a_process_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = ModuleType("apsw")
+    other.sqlite_lib_version = lambda: "3.49.0"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "apsw", other)
+    verdicts = []
+    for owns_process in (True, False):
+        (found,) = [
+            each
+            for each in doctor.run(["sqlite-copies"], owns_process=owns_process).findings
+            if each.check == "sqlite-copies"
+        ]
+        verdicts.append(str(found.verdict))
+    assert verdicts == ["ok", "warning"]
+    with pytest.raises(InvalidValue, match="there is no check nothing"):
+        doctor.run(["nothing"])

@@ -187,7 +187,7 @@ def test_move(storage: Storage, run: Run) -> None:
     code, out, err = run("jobs", "move", str(job.id), "--shift", "-30m", "--utc")
     shown = [f"{time:%Y-%m-%d %H:%M:%SZ}" for time in (job.due_at, job.due_at - HOUR / 2)]
     assert (code, out) == (0, f"job {job.id}: {shown[0]} -> {shown[1]} (30 min earlier)\n")
-    assert "over already" not in err
+    assert "in the past" not in err
     (moved,) = storage.queue.list()
     assert moved.due_at == job.due_at - HOUR / 2
     assert run("jobs", "move", str(job.id), "2099-01-01T09:00+01:00")[0] == 0
@@ -202,7 +202,7 @@ def test_move(storage: Storage, run: Run) -> None:
     past = "2020-01-01T09:00Z"
     for options in ([str(job.id), past, "--dry-run"], [str(job.id), past], ["--all", "--to", past, "--yes"]):
         err = run("jobs", "move", *options)[2]
-        assert err.endswith("the new time of 1 job is over already, so due at once")
+        assert err.endswith("the new time of 1 job is in the past, so due at once")
 
 
 def test_a_refused_change_leaves_no_event(storage: Storage, run: Run) -> None:

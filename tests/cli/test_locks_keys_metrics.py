@@ -345,8 +345,8 @@ def test_metrics_for_people(run: Run) -> None:
     assert ["platform", "scheduled", "retrying", "processing", "dead_letter", "due"] in rows
     assert ["x", "1", "1", "1", "1", "0"] in rows
     assert ["counter", "requests", "3"] in rows
-    assert "requests 2, 875.0 ms on average, 1500.0 ms at most" in " ".join(out.split())
-    assert "waits for 1 h" in out
+    assert "request latency 2 observed, 875.0 ms on average, 1500.0 ms at most" in " ".join(out.split())
+    assert "has waited 1 h" in out
     assert len(rows) == 10
 
 

@@ -27,7 +27,7 @@ def test_a_pause_until_a_past_time_is_refused_and_ends_none(storage: Storage, ru
     paused = storage.platforms.pause("blog", reason="they are down")
     code, out, err = run("platforms", "pause", "blog", "--until", until, "--utc")
     assert (code, out) == (1, "")
-    time, _, rest = err.splitlines()[1].partition(" is over already: nothing was changed; ")
+    time, _, rest = err.splitlines()[1].partition(" is in the past: nothing was changed; ")
     assert rest == "`assistly platforms resume blog` ends a pause"
     assert time == "assistly: --until 2026-01-02 00:00:00Z" or until == "+0s"
     assert storage.platforms.get("blog") == paused
@@ -90,3 +90,16 @@ def test_what_is_no_duration_and_no_time(run: Run, command: list[str], words: st
     code, out, err = run("platforms", *command)
     assert (code, out) == (2, "")
     assert words in " ".join(err.split())
+
+
+def test_platforms_that_have_jobs_are_listed(storage: Storage, run: Run) -> None:
+    storage.queue.schedule("blog", "hello")
+    storage.platforms.pause("gallery")
+    listed = json.loads(run("platforms", "list", "--json")[1])["platforms"]
+    assert [(platform["name"], platform["paused"]) for platform in listed] == [
+        ("blog", False),
+        ("gallery", True),
+    ]
+    assert [*listed[0]] == [*listed[1]]
+    lines = run("platforms", "list")[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["platform", "blog", "gallery"]

@@ -179,9 +179,9 @@ def test_show_and_preview(schedules: Run, storage: Storage) -> None:
 
 def test_run_makes_jobs_once(schedules: Run, storage: Storage) -> None:
     storage.schedules.put("a", "x", "hello", cron="0 * * * *")
-    assert schedules("run", "--ahead", "5h")[:2] == (0, "5 made\n")
-    assert schedules("run", "--ahead", "5h")[:2] == (0, "0 made\n")
-    assert schedules("run")[:2] == (0, "19 made\n")
+    assert schedules("run", "--ahead", "5h")[:2] == (0, "5 jobs made\n")
+    assert schedules("run", "--ahead", "5h")[:2] == (0, "0 jobs made\n")
+    assert schedules("run")[:2] == (0, "19 jobs made\n")
     assert len(storage.queue.upcoming()) == 24
 
 

@@ -97,7 +97,7 @@ def test_what_needs_somebody_is_said_with_the_command(
     run: Run, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("migrate")
-    assert "needs somebody" not in run("status")[1]
+    assert "needs attention" not in run("status")[1]
     past = datetime.now(UTC) - 60 * MINUTE
     with open_storage(auto_prune=False) as storage:
         queue = storage.queue
@@ -119,12 +119,18 @@ def test_what_needs_somebody_is_said_with_the_command(
     assert [found[key]["count"] for key in NEEDS] == [2, 1, 2, 1]
     out = run("status")[1]
     for words in (
-        "2 dead letters: `assistly jobs list --status dead_letter`",
-        "1 missed job, which no worker claimed in time: `assistly jobs replay ID`",
+        "2 other dead letters: `assistly jobs list --kind other`",
+        "1 missed job, which no worker claimed in time: `assistly jobs list --kind missed`",
         "2 approvals are pending: `assistly approvals list --status pending`",
         "1 job is held under a lease that ran out: ",
     ):
         assert f"\n  {words}" in out
+    for kind, count in (("other", 2), ("missed", 1), ("unknown", 0)):
+        for command in (["jobs", "list"], ["dead-letters"]):
+            jobs = json.loads(run(*command, "--kind", kind, "--json")[1])["jobs"]
+            assert len(jobs) == count, kind
+    assert run("jobs", "list", "--kind", "else")[0] == 2
+    assert json.loads(run("jobs", "list", "--kind", "other", "--status", "posted", "--json")[1])["jobs"] == []
     monkeypatch.setattr(view, "COUNT_LIMIT", 1)
     assert "\n  1+ approvals are pending" in run("status")[1]
 
@@ -225,7 +231,7 @@ def test_the_command(run: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> 
         )
     code, out, _ = run("status", "--utc")
     assert code == 0
-    assert "waits for 2 h" in out
+    assert "has waited 2 h" in out
     assert "no worker was seen on: x" in out
     assert "1 with an unknown outcome" in out
     found = json.loads(run("status", "--json")[1])

@@ -97,7 +97,7 @@ def test_the_budget_is_used_up(storage: Storage, clock: FakeClock) -> None:
         (timedelta(minutes=90), "1 h 30 min", "1 h 30 min"),
         (timedelta(days=1, seconds=3725.25), "1 d 1 h", "1 d 1 h 2 min 5.25 s"),
         (timedelta(microseconds=600_001), "1 s", "0.600001 s"),
-        (None, "any time", "any time"),
+        (None, "no limit", "no limit"),
     ],
 )
 def test_lengths_of_time(length: timedelta | None, rounded: str, exact: str) -> None:

@@ -48,6 +48,11 @@ def test_kinds_of_dead_letters() -> None:
         storage.queue.mark_unknown(storage.queue.begin_publish(job), "no answer")
         assert [found.id for found in matching(storage, JobFilter(kind="unknown"))] == [job.id]
         assert [found.id for found in matching(storage, JobFilter(kind="missed"))] == [late.id]
+        storage.queue.schedule("x", "waits", NOW + timedelta(days=1))
+        storage.queue.schedule("x", "refused", NOW)
+        (refused,) = storage.queue.claim_due(worker_id="w")
+        storage.queue.mark_failed(refused, "no such account", retryable=False)
+        assert [found.id for found in matching(storage, JobFilter(kind="other"))] == [refused.id]
 
 
 def test_looking_ends_when_it_has_to() -> None:

@@ -429,7 +429,7 @@ def test_an_approval_is_approved_or_rejected(storage: Storage) -> None:
 
 
 def test_a_pause_that_is_over_already_is_refused(storage: Storage) -> None:
-    with pytest.raises(InvalidValue, match=r"^12:00 is over already: nothing was changed; `assistly plat"):
+    with pytest.raises(InvalidValue, match=r"^12:00 is in the past: nothing was changed; `assistly plat"):
         platforms.pause(storage, "x", ANN, until=START, shown=lambda time: f"{time:%H:%M}")
     with pytest.raises(NotFound, match="platform 'x' is not paused"):
         platforms.resume(storage, "x", ANN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -146,6 +147,7 @@ class Browser:
         root_path: str = "",
     ) -> None:
         self.app = app
+        self._root = root_path
         transport = ASGITransport(
             app,
             raise_app_exceptions=errors,
@@ -157,6 +159,12 @@ class Browser:
     @property
     def cookies(self) -> Cookies:
         return self._client.cookies
+
+    @property
+    def session_cookie(self) -> str:
+        """The name of the cookie of a session with this application."""
+        place = f"{self._client.base_url.netloc.decode()}{self._root}"
+        return f"assistly_session_{sha256(place.encode()).hexdigest()[:8]}"
 
     @property
     def headers(self) -> Headers:
@@ -195,7 +203,7 @@ class Browser:
                 self.get("/login")
         return str(self.cookies["assistly_form"])
 
-    def log_in(self, token: str, name: str = "", root: str = "") -> Response:
+    def log_in(self, token: str, name: str = "ann", root: str = "") -> Response:
         page = Document(self.get(f"{root}/login").text)
         return self.send(page.form(f"{root}/login"), token=token, name=name)
 

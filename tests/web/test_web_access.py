@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import itsdangerous.timed
 import pytest
 from httpx import Response
+from itsdangerous import URLSafeTimedSerializer
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount
 
 from assistly.storage import AsyncStorage, ConfigurationError, InvalidValue, Storage
 from assistly.web import Visitor, create_app
-from web.browsing import Browser, Document, query
-from web.filling import READ_TOKEN, TOKEN, Filled, fingerprint
+from web.browsing import SENT, Browser, Document, query
+from web.filling import READ_TOKEN, TOKEN, Filled, fingerprint, operator_events
 from web.routes import OPEN, closed_paths, kinds_of_routes, paths
 
 
@@ -123,7 +125,7 @@ def test_a_wrong_token(memory: Storage, caplog: pytest.LogCaptureFixture, given:
     browser = Browser(with_tokens(memory))
     response = browser.log_in(given)
     assert (response.status_code, "set-cookie" in response.headers) == (403, False)
-    assert "There is no such token" in Document(response.text).text
+    assert "Wrong token" in Document(response.text).text
     assert browser.get("/").status_code == 303
     assert browser.get("/", headers={"authorization": f"Bearer {given}".encode()}).status_code == 401
     assert "wrong token" in caplog.text
@@ -163,6 +165,26 @@ def test_bearer_tokens(memory: Storage, authorization: str, status: int) -> None
     assert browser.get("/", headers={"authorization": authorization}).status_code == status
 
 
+def test_whoever_may_change_things_has_a_name(memory: Storage, filled: Filled) -> None:
+    browser = Browser(with_tokens(memory))
+    for name in ("", "  "):
+        response = browser.log_in(TOKEN, name)
+        assert (response.status_code, "set-cookie" in response.headers) == (400, False)
+        assert "enter your name" in Document(response.text).text
+    assert browser.log_in(READ_TOKEN, "").status_code == 303
+    program = Browser(with_tokens(memory))
+    program.headers["authorization"] = f"Bearer {TOKEN}"
+    assert program.request("POST", f"/jobs/{filled.waiting.id}/cancel", headers=SENT).status_code == 303
+    assert operator_events(memory)[-1].payload["by"] == "somebody with WEB_TOKEN"
+
+
+def test_the_foot_says_why_nothing_can_be_changed(memory: Storage) -> None:
+    reader = Browser(with_tokens(memory))
+    reader.log_in(READ_TOKEN)
+    assert "Read-only: this login does not allow changes" in reader.open("/").text
+    assert "Read-only: changes need --allow-changes" in Browser(create_app(memory)).open("/").text
+
+
 def test_a_wrong_bearer_token_is_not_mended_by_a_session(memory: Storage) -> None:
     browser = Browser(with_tokens(memory))
     browser.log_in(TOKEN)
@@ -173,11 +195,12 @@ def test_a_wrong_bearer_token_is_not_mended_by_a_session(memory: Storage) -> Non
 def session(storage: Storage, token: str = TOKEN) -> str:
     browser = Browser(with_tokens(storage))
     assert browser.log_in(token, "ann").status_code == 303
-    return str(browser.cookies["assistly_session"])
+    return str(browser.cookies[browser.session_cookie])
 
 
 def status_with(app: Starlette, cookie: str) -> int:
-    return Browser(app).get("/", headers={"cookie": f"assistly_session={cookie}".encode()}).status_code
+    browser = Browser(app)
+    return browser.get("/", headers={"cookie": f"{browser.session_cookie}={cookie}".encode()}).status_code
 
 
 def test_a_session_that_was_tampered_with(memory: Storage) -> None:
@@ -217,7 +240,7 @@ def test_a_new_token_ends_the_sessions_of_the_old_one(memory: Storage) -> None:
     # Whose token may now only look may only look, also in a session from before.
     demoted = with_tokens(memory, token=None, read_token=TOKEN)
     browser = Browser(demoted)
-    browser.cookies.set("assistly_session", cookie)
+    browser.cookies.set(browser.session_cookie, cookie)
     assert "Read-only" in browser.open("/").text
 
 
@@ -237,7 +260,8 @@ def test_a_reader_changes_nothing(memory: Storage, filled: Filled) -> None:
             if path != "/settings":
                 values = {"verb": "cancel", "id": "1", "highest": "9", "platform": "x"}
                 response = browser.post(path, values)
-                assert (response.status_code, "only look" in response.text) == (403, True), path
+                said = "this login does not allow changes" in response.text
+                assert (response.status_code, said) == (403, True), path
     assert fingerprint(memory) == before
 
 
@@ -331,7 +355,7 @@ def test_next_leads_nowhere_else(memory: Storage, elsewhere: str, root: str) -> 
     app = Starlette(routes=[Mount(root, inner)]) if root else inner
     browser = Browser(app)
     login = Document(browser.get(f"{root}/login", params={"next": elsewhere}).text).form(f"{root}/login")
-    responses = [browser.send(login, token=TOKEN, next=elsewhere)]
+    responses = [browser.send(login, token=TOKEN, name="ann", next=elsewhere)]
     settings = browser.open(f"{root}/").form(f"{root}/settings")
     responses.append(browser.send(settings, zone="UTC", next=elsewhere))
     for response in responses:
@@ -342,5 +366,55 @@ def test_next_leads_nowhere_else(memory: Storage, elsewhere: str, root: str) -> 
 def test_next_leads_back(memory: Storage) -> None:
     browser = Browser(with_tokens(memory))
     login = browser.open("/login?next=/jobs%3Fmatch%3D%C3%A4%2520b").form("/login")
-    response = browser.send(login, token=TOKEN)
+    response = browser.send(login, token=TOKEN, name="ann")
     assert response.headers["location"] == "/jobs?match=%C3%A4%20b"
+
+
+def test_sessions_of_two_ports_and_two_mounts_are_apart(memory: Storage) -> None:
+    first = Browser(with_tokens(memory), base="http://localhost:8001")
+    assert first.log_in(TOKEN).status_code == 303
+    second = Browser(with_tokens(memory, token="another-token-of-mine"), base="http://localhost:8002")
+    assert second.log_in("another-token-of-mine").status_code == 303
+    mounted = Browser(with_tokens(memory), base="http://localhost:8001", root_path="/x")
+    assert len({first.session_cookie, second.session_cookie, mounted.session_cookie}) == 3
+
+
+@pytest.mark.parametrize("content", [[1], [True], None, "x", [True, 5], {"a": 1}, [1, None]])
+def test_a_signed_session_of_another_form_is_none(memory: Storage, content: object) -> None:
+    signed = URLSafeTimedSerializer(READ_TOKEN, salt="assistly.web.session").dumps(content)
+    assert status_with(with_tokens(memory), signed) == 303
+
+
+@pytest.mark.parametrize("name", ["x" * 101, "a\x00b", "a\nb"])
+def test_a_name_that_cannot_be_kept(memory: Storage, name: str) -> None:
+    browser = Browser(with_tokens(memory))
+    response = browser.log_in(TOKEN, name)
+    assert (response.status_code, "100 visible characters" in response.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"token": b"a-token-of-bytes-01"}, {"authorize": 5}, {"allow_changes": "no"}, {"doctor": "yes"}],
+)
+def test_wrong_arguments(memory: Storage, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue, match=next(iter(wrong))):
+        create_app(memory, **wrong)
+
+
+def test_a_plain_authorize_does_not_hold_up_the_event_loop(memory: Storage) -> None:
+    seen = []
+
+    def authorize(_: Request) -> Visitor:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        seen.append(True)
+        return Visitor("ann")
+
+    assert Browser(create_app(memory, authorize=authorize)).get("/").status_code == 200
+    assert seen == [True]
+
+
+def test_no_redirect_repeats_a_foreign_host(memory: Storage) -> None:
+    response = Browser(with_tokens(memory)).get("/jobs/", headers={"host": "evil.example"})
+    assert response.status_code == 404
+    assert "location" not in response.headers

@@ -66,8 +66,8 @@ OPERATIONS: dict[str, Any] = {
         remote_id="17",
     ),
     "not posted": to_job("unknown", "resolve", lambda: job_changes.resolve(posted=False), posted="no"),
-    "remove": to_job("posted", "remove", job_changes.remove),
-    "remove a dead letter": to_job("dead", "remove", job_changes.remove),
+    "remove": to_job("posted", "remove", job_changes.remove, sure="1"),
+    "remove a dead letter": to_job("dead", "remove", job_changes.remove, sure="1"),
     "approve": (
         lambda _: ("/approvals", "/approval", {"decision": "approved"}),
         lambda storage, found: approvals.decide(storage, found.approval, "approved", ANN),
@@ -101,7 +101,7 @@ OPERATIONS: dict[str, Any] = {
         lambda storage, _: schedules.disable(storage, "weekly", ANN),
     ),
     "remove a schedule": (
-        lambda _: ("/schedule?id=weekly", "/schedule/remove", {}),
+        lambda _: ("/schedule?id=weekly", "/schedule/remove", {"sure": "1"}),
         lambda storage, _: schedules.remove(storage, "weekly", ANN),
     ),
 }  # fmt: skip
@@ -197,7 +197,7 @@ def test_what_is_gone(memory: Storage, filled: Filled) -> None:
     assert browser.send(form).status_code == 404
     assert browser.post("/approval", {"id": "none", "decision": "approved"}).status_code == 404
     assert browser.post("/platforms/resume", {"platform": "mastodon"}).status_code == 404
-    assert browser.post("/schedule/remove", {"id": "none"}).status_code == 404
+    assert browser.post("/schedule/remove", {"id": "none", "sure": "1"}).status_code == 404
     assert operator_events(memory) == []
 
 
@@ -391,3 +391,75 @@ def test_more_than_can_be_asked_about_at_once(memory: Storage, monkeypatch: pyte
         )
         if further:
             page = browser.open(further[0])
+
+
+def test_what_cannot_be_undone_is_asked(memory: Storage, filled: Filled) -> None:
+    browser = at_page(memory)
+    before = fingerprint(memory)
+    for path, values in ((f"/jobs/{filled.posted.id}/remove", {}), ("/schedule/remove", {"id": "weekly"})):
+        response = browser.post(path, values)
+        assert (response.status_code, "tick the box" in response.text) == (400, True), path
+    assert fingerprint(memory) == before
+
+
+def test_an_error_leads_back_and_keeps_the_note(memory: Storage, filled: Filled) -> None:
+    browser = at_page(memory)
+    page = Document(browser.post(f"/jobs/{filled.posted.id}/cancel", {"note": "wrong price"}).text)
+    assert "Your note: wrong price" in page.text
+    (back,) = [link for link in page.links if link.startswith("/jobs/")]
+    form = browser.open(back).form(f"/jobs/{filled.posted.id}/remove")
+    assert ("note", "wrong price") in form.fields
+    for path, values, way in (
+        ("/approval", {"id": "approval-2", "decision": "approved"}, "/approval?id=approval-2"),
+        ("/schedule/remove", {"id": "weekly"}, "/schedule?id=weekly"),
+        ("/platforms/resume", {"platform": "mastodon"}, "/platforms"),
+        ("/jobs/bulk", {"verb": "cancel"}, "/jobs"),
+    ):
+        assert way in Document(browser.post(path, values).text).links, path
+    assert "/approvals" in browser.open("/approval?id=none", 404).links
+    assert "/jobs" in browser.open("/jobs?status=none", 400).links
+
+
+def test_it_is_said_who_has_decided_before(memory: Storage, filled: Filled) -> None:
+    approvals.decide(memory, "approval-1", "rejected", Person("kim", "a typo"))
+    for id, words in (("approval-1", "decided before by kim at 20"), ("approval-2", "decided before at 20")):
+        response = at_page(memory).post("/approval", {"id": id, "decision": "approved"})
+        assert response.status_code == 409
+        assert words in Document(response.text).text
+        assert ("(a typo)" in response.text) == (id == "approval-1")
+
+
+def test_nothing_can_be_changed_so(memory: Storage) -> None:
+    ids = [str(memory.queue.cancel(memory.queue.schedule("x", "a").id).id) for _ in range(3)]
+    browser = at_page(memory)
+    page = Document(browser.get("/jobs/bulk", params={"verb": "cancel", "id": ids}).text)
+    assert page.title.startswith("Nothing to cancel")
+    assert "None of the 3 can be cancelled: they are cancelled already." in page.text
+    page = Document(browser.get("/jobs/bulk", params={"verb": "cancel", "id": ids[0]}).text)
+    assert "It cannot be cancelled: it is cancelled already." in page.text
+    dead = dead_letter(memory)
+    page = Document(browser.get("/jobs/bulk", params={"verb": "cancel", "id": [*ids, str(dead.id)]}).text)
+    assert (
+        "None of the 4 can be cancelled. 3: they are cancelled already; 1: it is a dead letter." in page.text
+    )
+
+
+def test_bulk_changes_are_offered_where_they_may_match(memory: Storage) -> None:
+    dead_letter(memory, "dead")
+    unknown_outcome(memory, "unknown")
+    browser = at_page(memory)
+    for query, verbs in (
+        ("platform=unknown", {"cancel", "replay", "remove", "resolve"}),
+        ("platform=dead", {"cancel", "replay", "remove"}),
+        ("platform=nothing", set()),
+        ("status=posted", set()),
+        ("", set()),
+    ):
+        links = browser.open(f"/jobs?{query}").links
+        assert {link.partition("verb=")[2].partition("&")[0] for link in links} - {""} == verbs, query
+
+
+def test_no_change_is_offered_while_a_job_is_published(memory: Storage, filled: Filled) -> None:
+    browser = at_page(memory)
+    assert "Change it" in browser.open(f"/jobs/{filled.claimed.id}").text
+    assert "Change it" not in browser.open(f"/jobs/{filled.begun.id}").text

@@ -199,9 +199,10 @@ def one_line(served: Served) -> str:
 
 def test_the_port_is_taken(start: Start) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        served = start("--listen", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        served = start("--listen", str(port))
         assert served.end() == 1
-    assert "choose another --listen" in one_line(served)
+    assert one_line(served) == f"assistly: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.mark.parametrize(
@@ -238,3 +239,33 @@ def test_without_the_extra(environment: dict[str, str], missing: str) -> None:
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "pip install 'assistly[web]'" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_silent_connections_are_closed_and_do_not_keep_others_out(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the process may open files. It may open few here, so few connections are kept."""
+    limit = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
+    served = start("--listen", "0", prefix=limit)
+    port = served.port
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+    silent[0].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+    try:
+        assert get(served).status_code == 200
+        for each in silent[: 40 - 64 // 4]:
+            each.settimeout(60)
+            assert each.recv(100) == b"", "those that have waited longest are closed"
+        assert get(served).status_code == 200
+    finally:
+        for each in silent:
+            each.close()
+    assert served.end(signal.SIGTERM) == 0
+    assert len(served.out) < 2000, served.out[:2000]
+
+
+def test_short_tokens_are_refused_before_anything_is_opened(start: Start, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.db"
+    served = start("--listen", "0", WEB_TOKEN="short", SQLITE_PATH=str(missing))
+    assert served.end() == 1
+    assert "WEB_TOKEN must have at least 16 characters" in served.out
+    assert "no database" not in served.out

@@ -42,13 +42,13 @@ def changes(filled: Filled) -> dict[str, dict[str, str]]:
         f"/jobs/{filled.unknown.id}/resolve": {"posted": "yes"},
         f"/jobs/{filled.waiting.id}/move": {"at": "2099-01-01T00:00"},
         f"/jobs/{filled.waiting.id}/cancel": {},
-        f"/jobs/{filled.posted.id}/remove": {},
+        f"/jobs/{filled.posted.id}/remove": {"sure": "1"},
         "/approval": {"id": filled.approval, "decision": "approved"},
         "/platforms/pause": {"platform": "mastodon"},
         "/platforms/resume": {"platform": "paused"},
         "/platforms/limit": {"platform": "mastodon", "count": "1", "per": "1", "unit": "hours"},
         "/schedule/disable": {"id": filled.schedule},
-        "/schedule/remove": {"id": filled.schedule},
+        "/schedule/remove": {"id": filled.schedule, "sure": "1"},
     }
 
 

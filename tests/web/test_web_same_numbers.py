@@ -60,7 +60,7 @@ def test_all_say_the_same(path: Path, monkeypatch: pytest.MonkeyPatch, run: Run)
     unknown = status["unknown_count"]["count"]
     assert (unknown, numbers["unknown_outcomes"]["count"], metrics["assistly_unknown_outcomes",]) == (1, 1, 1)
     assert "1 with an unknown outcome" in page.text
-    assert re.search(rf"\b{status['dead_letters']['count']} dead letters?", page.text)
+    assert re.search(rf"\b{status['dead_letters']['count']} other dead letters?", page.text)
     assert re.search(rf"\b{status['pending_approvals']['count']} approvals? pending", page.text)
     for state, count in status["counts"].items():
         assert re.search(rf"\b{state.replace('_', ' ')} {count['count']}\b", page.text), state

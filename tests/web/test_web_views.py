@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from assistly.storage import Event, Job, MemoryBackend, Storage
 from assistly.storage.testing.fixtures import FakeClock
 from assistly.views import events, search
-from assistly.views.calendar import calendar, due_between, midnight
+from assistly.views.calendar import calendar, day_contents, midnight
 from assistly.views.events import EventFilter
 from assistly.views.history import KINDS, History, Hour, history
 from assistly.views.job_filter import JobFilter
@@ -189,7 +189,7 @@ def test_the_edges_of_a_day(storage: Storage, day: date, zone: str, hours: int) 
     for at in (start - tick, start, end - tick, end):
         storage.queue.schedule("x", "a", at)
     assert one_day(storage, day, zone)["x"].waiting == JobCount(2)
-    assert [job.due_at for job in due_between(storage, start, end).jobs] == [start, end - tick]
+    assert [job.due_at for job in day_contents(storage, start, end).jobs] == [start, end - tick]
     assert one_day(storage, day - DAY, zone)["x"].waiting == JobCount(1)
     assert one_day(storage, day + DAY, zone)["x"].waiting == JobCount(1)
 
@@ -222,6 +222,32 @@ def test_a_time_of_a_schedule_is_counted_once(ahead: timedelta) -> None:
     assert totals == [24 + 4, 24, 24, 24]
 
 
+@pytest.mark.parametrize("ahead", [timedelta(0), 5 * HOUR, 2 * DAY])
+def test_a_day_has_the_numbers_of_the_calendar(ahead: timedelta) -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    clock = FakeClock(start + 2 * HOUR)
+    with Storage(MemoryBackend(), clock=clock, auto_prune=False) as storage:
+        storage.schedules.put("b", "x", "of b", every=3 * HOUR, starts_at=start)
+        storage.schedules.put("a", "y", "of a", every=2 * HOUR, starts_at=start)
+        storage.schedules.put("off", "y", "off", every=2 * HOUR, starts_at=start, enabled=False)
+        storage.queue.mark_posted(storage.queue.begin_publish(claim(storage, "x")))
+        dead_letter(storage, "z")
+        if ahead:
+            storage.queue.cancel(storage.schedules.run(ahead=ahead)[0].id)
+        for day in calendar(storage, start.date(), 3, UTC, now=clock()).days:
+            found = day_contents(storage, day.start, day.end, now=clock())
+            assert found.cells == day.cells
+            assert (found.jobs_complete, found.planned_complete) == (True, True)
+            assert len(found.jobs) == sum(cell.waiting.count for cell in day.cells.values())
+            assert len(found.planned) == sum(cell.planned for cell in day.cells.values())
+            assert all(day.start <= post.at < day.end for post in found.planned)
+            assert found.planned == sorted(found.planned, key=lambda post: post.at)
+            only = day_contents(storage, day.start, day.end, platform="y", now=clock(), limit=3)
+            assert only.planned == [post for post in found.planned if post.schedule.id == "a"][:3]
+            assert {*only.cells} == {"y"} & {*day.cells}
+            assert only.planned_complete == (len(only.planned) == only.cells["y"].planned)
+
+
 def test_a_plan_that_is_too_long_says_so(memory: Storage) -> None:
     memory.schedules.put("s", "x", "a", every=timedelta(seconds=1))
     found = calendar(memory, datetime.now(UTC).date(), 3, UTC)
@@ -247,6 +273,14 @@ def test_the_hours(memory: Storage) -> None:
     assert middle.start <= now < middle.start + HOUR
     posted = [hour.start for hour in history(memory, now=now).hours if "posted" in hour.counts]
     assert len(posted) == 1
+
+
+@pytest.mark.parametrize("minutes", [0, 20, 59])
+def test_the_line_of_now_is_at_the_minute(memory: Storage, minutes: int) -> None:
+    now = datetime(2026, 3, 1, 12, minutes, tzinfo=UTC)
+    drawn = chart(history(memory, now=now), UTC)
+    step = (WIDTH - drawn.left) / 48
+    assert drawn.now_x == pytest.approx(drawn.left + (24 + minutes / 60) * step, abs=0.06)
 
 
 COUNTS = st.dictionaries(st.sampled_from(KINDS), st.builds(JobCount, st.integers(0, 1000), st.booleans()))

@@ -23,7 +23,7 @@ COMMANDS = {
     "demo": Entry("demo.command", "demo", "Run a content calendar through the storage."),
     "worker": Entry("worker", "worker", "Publish due jobs, until SIGTERM or SIGINT."),
     "web": Entry("web", "web", "Serve a page that shows the storage, and can change it."),
-    "status": Entry("status", "status", "Show what the storage holds, and what needs somebody."),
+    "status": Entry("status", "status", "Show what the storage holds, and what needs attention."),
     "why": Entry("why", "why", "Say why a post is not published yet, or will not be."),
     "jobs": Entry("jobs", "jobs", "List, show, add, move, cancel, replay and resolve posts."),
     "approvals": Entry("approvals", "approvals", "Approve and reject what waits for a decision."),

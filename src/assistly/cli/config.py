@@ -15,8 +15,11 @@ def config(json: Json = False) -> None:
     if json:
         out.document({"settings": found})
         return
-    rows = [
-        (setting.variable, "not set" if setting.value is None else setting.value, setting.origin)
-        for setting in found
-    ]
+    rows = [(setting.variable, _shown(setting.value), setting.origin) for setting in found]
     out.table(("variable", "value", "from"), rows)
+
+
+def _shown(value: str | None) -> str:
+    from assistly.storage.addresses import HIDDEN
+
+    return "not set" if value is None else "set (hidden)" if value == HIDDEN else value

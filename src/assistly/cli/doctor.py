@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .opening import storage_place
 from .options import Json, Utc
-from .output import Output
+from .output import Output, plural
 
 if TYPE_CHECKING:
     from assistly.doctor.runner import Report
@@ -24,6 +23,7 @@ def _complete_check(incomplete: str) -> list[str]:
 
 
 def doctor(
+    context: typer.Context,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,7 +50,7 @@ def doctor(
             param_hint="--only",
         )
     out = Output(json=json, utc=utc)
-    report = runner.run_checks(wanted, storage_place)
+    report = runner.run(wanted, owns_process=context.obj is True)
     if report.place is not None:
         out.remark(f"storage: {report.place}")
     _print(out, report)
@@ -73,7 +73,11 @@ def _print(out: Output, report: Report) -> None:
                 out.say(" " * _INDENT + line, indent=_INDENT)
     counts = Counter(str(finding.verdict) for finding in report.findings)
     order = ("problem", "warning", "not checked", "ok")
-    out.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in order if verdict in counts))
+    out.say(", ".join(_counted(counts[verdict], verdict) for verdict in order if verdict in counts))
+
+
+def _counted(count: int, verdict: str) -> str:
+    return plural(count, verdict) if verdict in ("problem", "warning") else f"{count} {verdict}"
 
 
 def _is_sql(line: str) -> bool:

@@ -81,8 +81,10 @@ def change_jobs(
 
 def _ask(out: Output, change: JobChange, jobs: list[Job], what: str) -> None:
     """Say how many of which status and platform these are, and ask."""
-    kinds = Counter(f"{job.status} on {job.platform}" for job in jobs)
-    out.remark(", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())))
+    from assistly.views.text import jobs_text
+
+    kinds = sorted(Counter((str(job.status), job.platform) for job in jobs).items())
+    out.remark(", ".join(f"{jobs_text(count, status)} on {name}" for (status, name), count in kinds))
     ask(out, f"{change.verb.capitalize()} {what}?", instead="--yes, or --dry-run to look")
 
 
@@ -119,7 +121,7 @@ def _moved(out: Output, old: datetime, new: datetime) -> str:
 def _warn_of_past(out: Output, times: list[datetime | None], now: datetime) -> None:
     count = sum(1 for time in times if time is not None and time < now)
     if count:
-        out.remark(f"the new time of {plural(count, 'job')} is over already, so due at once")
+        out.remark(f"the new time of {plural(count, 'job')} is in the past, so due at once")
 
 
 def _change_matching(

@@ -58,10 +58,18 @@ def move(
     id: Annotated[int | None, typer.Argument(min=1, metavar="ID", help="The id of the job.")] = None,
     when: Annotated[
         Any,
-        typer.Argument(parser=time_from_now, metavar="TIME", help="When it is due: a time, or +2h from now."),
+        typer.Argument(
+            parser=time_from_now, metavar="TIME", help="When it is due: a time with an offset, or +2h."
+        ),
     ] = None,
     to: Annotated[
-        Any, typer.Option("--to", parser=time_from_now, metavar="TIME", help="When all are due: or +2h.")
+        Any,
+        typer.Option(
+            "--to",
+            parser=time_from_now,
+            metavar="TIME",
+            help="When all are due: a time with an offset, or +2h.",
+        ),
     ] = None,
     by_how_much: Annotated[
         timedelta | None,
@@ -151,7 +159,7 @@ def replay(
         bool, typer.Option("--unknown", help="Also those that may have been published already.")
     ] = False,
     missed: Annotated[
-        bool, typer.Option("--missed", help="Of many: those that were not claimed in time, too.")
+        bool, typer.Option("--missed", help="With --all or filters: include missed jobs.")
     ] = False,
     at: Annotated[
         Any,
@@ -159,7 +167,8 @@ def replay(
             "--at",
             parser=time_from_now,
             metavar="TIME",
-            help="When they are due: or +2h. Default: now, or the time of a cancelled job if it is to come.",
+            help="A time with an offset, or +2h. Default: now, or the time of a cancelled job if that is to "
+            "come.",
         ),
     ] = None,
     dry_run: DryRun = False,

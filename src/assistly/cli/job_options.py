@@ -28,6 +28,20 @@ def _status(text: str) -> str:
     return status
 
 
+def _complete_kind(incomplete: str) -> list[str]:
+    from assistly.views.job_filter import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def _kind(text: str) -> str:
+    from assistly.views.job_filter import KINDS
+
+    if text not in KINDS:
+        raise typer.BadParameter(f"{text!r} is no kind of dead letters: there are {', '.join(KINDS)}")
+    return text
+
+
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
 Ids = Annotated[
     list[int] | None, typer.Argument(min=1, metavar="ID", help="The ids of jobs; else filter options.")
@@ -62,6 +76,16 @@ Match = Annotated[
     str | None,
     typer.Option("--match", metavar="TEXT", help="With this text in the content, in upper or lower case."),
 ]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        parser=_kind,
+        metavar="KIND",
+        help="Dead letters of this kind: unknown (outcome), missed, or other.",
+        autocompletion=_complete_kind,
+    ),
+]
 Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With this idempotency key.")]
 All = Annotated[bool, typer.Option("--all", help="Instead of a filter: all jobs that can be changed so.")]
 After = Annotated[
@@ -77,6 +101,7 @@ def job_filter(
     since: datetime | None,
     match: str | None,
     key: str | None,
+    kind: str | None = None,
 ) -> JobFilter:
     """The filter that the options describe. Raises BadParameter for an option with an empty text."""
     from assistly.views.job_filter import JobFilter
@@ -87,4 +112,6 @@ def job_filter(
                 f"{option} needs a text (is a variable of the shell not set?); to change all jobs say --all"
             )
     until = None if due_within is None else datetime.now(UTC) + due_within
-    return JobFilter(tuple(dict.fromkeys(statuses or ())), platform, until, since, match, key)
+    if kind is not None and not statuses:
+        statuses = ["dead_letter"]
+    return JobFilter(tuple(dict.fromkeys(statuses or ())), platform, until, since, match, key, kind)

@@ -17,6 +17,7 @@ from .job_options import (
     DueWithin,
     Id,
     Key,
+    Kind,
     Match,
     Platform,
     Since,
@@ -51,6 +52,7 @@ def list_jobs(
     since: Since = None,
     match: Match = None,
     key: Key = None,
+    kind: Kind = None,
     after: After = 0,
     limit: Limit = 100,
     json: Json = False,
@@ -61,13 +63,14 @@ def list_jobs(
     The time of a job is when it is due, or when its lease ends, or when it was posted, given up or cancelled.
     """
     out = Output(json=json, utc=utc)
-    wanted = job_filter(status, platform, due_within, since, match, key)
+    wanted = job_filter(status, platform, due_within, since, match, key, kind)
     with opened(out) as storage:
         _print_list(out, storage, wanted, after, limit)
 
 
 def dead_letters(
     platform: Platform = None,
+    kind: Kind = None,
     after: After = 0,
     limit: Limit = 100,
     json: Json = False,
@@ -77,7 +80,15 @@ def dead_letters(
 
     It is `jobs list --status dead_letter`.
     """
-    list_jobs(status=["dead_letter"], platform=platform, after=after, limit=limit, json=json, utc=utc)
+    list_jobs(
+        status=["dead_letter"],
+        platform=platform,
+        kind=kind,
+        after=after,
+        limit=limit,
+        json=json,
+        utc=utc,
+    )
 
 
 def _print_list(out: Output, storage: Storage, wanted: JobFilter, after: int, limit: int) -> None:
@@ -110,13 +121,10 @@ def _selected(storage: Storage, wanted: JobFilter, after: int) -> Iterator[Job]:
 
 
 def _row(out: Output, job: Job, *, has_errors: bool) -> tuple[str, ...]:
-    time = {
-        "processing": job.lease_until,
-        "posted": job.posted_at,
-        "dead_letter": job.dead_letter_at,
-        "cancelled": job.updated_at,
-    }.get(job.status, job.due_at)
-    row = (str(job.id), str(job.status), job.platform, out.time(time), one_line(job.content))
+    from assistly.views.jobs import listed_time
+
+    time = out.time(listed_time(job))
+    row = (str(job.id), str(job.status), job.platform, time, one_line(job.content))
     return (*row, one_line(_error(job))) if has_errors else row
 
 
@@ -173,7 +181,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
         ("created", out.time(job.created_at)),
         ("scheduled for", out.time(job.scheduled_at)),
         ("due", out.time(job.due_at) if job.status in ("scheduled", "retrying") else ""),
-        ("at most late", span(job.max_lateness, exact=True) if job.max_lateness is not None else ""),
+        ("max lateness", span(job.max_lateness, exact=True) if job.max_lateness is not None else ""),
         ("attempts", _attempts(job)),
         ("held by", job.worker_id or ""),
         ("lease until", out.time(job.lease_until) if job.lease_until else ""),
@@ -246,7 +254,10 @@ def add(
     platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="Where it is published.")],
     content: Annotated[str, typer.Argument(metavar="CONTENT", help="The text.")],
     at: Annotated[
-        Any, typer.Option("--at", parser=time_from_now, metavar="TIME", help="When: or +2h. Default: now.")
+        Any,
+        typer.Option(
+            "--at", parser=time_from_now, metavar="TIME", help="A time with an offset, or +2h. Default: now."
+        ),
     ] = None,
     key: Annotated[
         str | None,

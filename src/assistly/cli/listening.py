@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from assistly.monitoring import MonitoringServer
+    from assistly.monitoring.address import Address
     from assistly.monitoring.monitor import Monitor
 
 Listen = Annotated[
@@ -26,14 +27,20 @@ def listening(text: str) -> tuple[Monitor, MonitoringServer]:
 
     Raises BadParameter for what is no address, and ConfigurationError if it cannot be listened on.
     """
-    from assistly.monitoring.address import parse_address
+    address = listen_address(text)
     from assistly.monitoring.server import MonitoringServer
     from assistly.monitoring.serving import new_monitor
+
+    monitor = new_monitor()
+    return monitor, MonitoringServer(address, monitor)
+
+
+def listen_address(text: str) -> Address:
+    """Read the address of `--listen`. Raises BadParameter for what is none."""
+    from assistly.monitoring.address import parse_address
     from assistly.storage.errors import InvalidValue
 
     try:
-        address = parse_address(text)
+        return parse_address(text)
     except InvalidValue as error:
         raise typer.BadParameter(f"--listen: {error}") from None
-    monitor = new_monitor()
-    return monitor, MonitoringServer(address, monitor)

@@ -33,7 +33,7 @@ def metrics(
     """Show the queue by status and platform, and the counters and latency of the application.
 
     Posted and cancelled jobs are not counted. "10,000+" means that counting stopped there. With --listen it
-    answers over HTTP until Ctrl-C or SIGTERM, and prints nothing.
+    answers over HTTP until Ctrl-C or SIGTERM, and prints nothing on stdout.
     """
     from assistly.views.metrics import collect
 
@@ -112,14 +112,17 @@ def _print(out: Output, found: StorageMetrics) -> None:
         out.say("no jobs that are not posted or cancelled")
     out.say("")
     latency = found.latency
-    age = "nothing is due" if found.oldest_due_age is None else f"waits for {span(found.oldest_due_age)}"
+    age = "nothing is due" if found.oldest_due_age is None else f"has waited {span(found.oldest_due_age)}"
     average = latency.total_ms / latency.count if latency.count else 0.0
     out.table(
         (),
         [
             ("oldest due", f"{age} (paused platforms are left out)"),
             ("unknown outcomes", _count(found.unknown_outcomes)),
-            ("requests", f"{latency.count:,}, {average:.1f} ms on average, {latency.max_ms:.1f} ms at most"),
+            (
+                "request latency",
+                f"{latency.count:,} observed, {average:.1f} ms on average, {latency.max_ms:.1f} ms at most",
+            ),
             *((f"counter {one_line(name)}", f"{value:,}") for name, value in found.counters.items()),
         ],
     )

@@ -63,15 +63,9 @@ def place_variables(settings: StorageSettings) -> str:
 
 def storage_place(settings: StorageSettings) -> str:
     """The engine and where its data is, without a password."""
-    from assistly.storage.addresses import place_of
-    from assistly.storage.factory import open_backend
+    from assistly.storage import factory
 
-    if settings.engine in ("sqlite", "postgres"):
-        with closing(open_backend(settings)) as backend:
-            return place_of(backend)
-    if settings.engine == "memory":
-        return "memory (empty: it lives in this process)"
-    return settings.engine
+    return factory.storage_place(settings)
 
 
 def require_database(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +12,7 @@ from assistly.operations.audit import Person
 
 from .opening import opened
 from .options import By, Json, Note, Utc
-from .output import Output, one_line, plural
+from .output import Output, jsonable, one_line, plural
 from .values import positive_duration, time_from_now
 
 if TYPE_CHECKING:
@@ -30,13 +30,21 @@ Name = Annotated[str, typer.Argument(metavar="PLATFORM", help="The name of the p
 
 @platforms.command("list")
 def list_platforms(json: Json = False, utc: Utc = False) -> None:
-    """List the platforms that were ever paused or limited."""
+    """List the platforms that have jobs, or were ever paused or limited.
+
+    10,000 jobs of each status are looked at.
+    """
+    from assistly.views.status import read_depths
+
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.platforms.list()
+        names = read_depths(storage, datetime.now(UTC)).names - {platform.name for platform in found}
     if json:
-        out.document({"platforms": found})
-    elif found:
+        others = [_without_record(name) for name in names]
+        listed = [*(jsonable(platform) for platform in found), *others]
+        out.document({"platforms": sorted(listed, key=lambda platform: str(platform["name"]))})
+    elif names or found:
         rows = [
             (
                 platform.name,
@@ -47,9 +55,16 @@ def list_platforms(json: Json = False, utc: Utc = False) -> None:
             )
             for platform in found
         ]
-        out.table(("platform", "state", "limit", "by", "reason"), rows)
+        rows += [(name, "not paused", "-", "-", "-") for name in names]
+        out.table(("platform", "state", "limit", "by", "reason"), sorted(rows))
     else:
-        out.say("no platform was ever paused or limited")
+        out.say("there are no jobs, and no platform was ever paused or limited")
+
+
+def _without_record(name: str) -> dict[str, Any]:
+    """A platform that was never paused or limited, as JSON."""
+    nothing = dict.fromkeys(("paused_until", "reason", "by", "limit", "updated_at"))
+    return {"name": name, "paused": False, **nothing}
 
 
 @platforms.command()
@@ -60,7 +75,7 @@ def pause(
         typer.Option(
             parser=time_from_now,
             metavar="TIME",
-            help="When it ends, with an offset, or as +2h. Default: with `platforms resume`.",
+            help="A time with an offset, or +2h. Default: until `platforms resume`.",
         ),
     ] = None,
     by: By = None,

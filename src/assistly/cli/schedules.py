@@ -95,7 +95,7 @@ def put(
             "--from",
             parser=time_from_now,
             metavar="TIME",
-            help="The first possible time, with an offset, or as +2h. Default: now.",
+            help="The first possible time, with an offset, or +2h. Default: now.",
         ),
     ] = None,
     ends_at: Annotated[
@@ -104,7 +104,7 @@ def put(
             "--until",
             parser=time_from_now,
             metavar="TIME",
-            help="The last one, or +2h. Default: without end.",
+            help="The last possible time, with an offset, or +2h. Default: no end.",
         ),
     ] = None,
     metadata: Annotated[
@@ -126,7 +126,7 @@ def put(
         str,
         typer.Option(
             metavar="WHICH",
-            help="Which missed times that have no job yet are made up for: none, the last, or all. See "
+            help="Which missed times that have no job yet become jobs: none, the last, or all. See "
             "--max-lateness for the jobs that exist.",
         ),
     ] = "none",
@@ -240,7 +240,7 @@ def run(
     out = Output(json=json)
     with opened(out) as storage:
         jobs = storage.schedules.run(ahead=ahead)
-    out.result({"made": len(jobs), "jobs": [job.id for job in jobs]}, f"{len(jobs)} made")
+    out.result({"made": len(jobs), "jobs": [job.id for job in jobs]}, f"{plural(len(jobs), 'job')} made")
 
 
 def _shown(out: Output, schedule: Schedule, time: datetime | str) -> str:
@@ -284,7 +284,7 @@ def _print(out: Output, storage: Storage, schedule: Schedule) -> None:
             ("times", times(schedule)),
             ("next", _shown(out, schedule, next)),
             ("from", out.time(schedule.starts_at)),
-            ("until", "without end" if schedule.ends_at is None else out.time(schedule.ends_at)),
+            ("until", "no end" if schedule.ends_at is None else out.time(schedule.ends_at)),
             ("catch up", schedule.catch_up),
             ("max lateness", span(schedule.max_lateness, exact=True)),
             ("max retries", "the default" if schedule.max_retries is None else str(schedule.max_retries)),

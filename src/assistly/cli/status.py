@@ -34,8 +34,7 @@ def status(
     """Show what the storage holds, what is late, and what needs a person.
 
     "10,000+" means that counting stopped there. A platform has no worker seen if a job has been due there for
-    a minute, none is held under a lease, none was posted or given up in the last 10 minutes, and no neighbour
-    of that job was worked on.
+    a minute, none is held under a lease, and none was posted or given up in the last 10 minutes.
     --watch needs a terminal; with --json it prints a line each time.
     """
     if watch is not None and not json and not is_terminal(sys.stdout):
@@ -97,7 +96,7 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
     out.table((), [*_general(out, found, place), *_counts(found), *_times(out, found)])
     if found.platforms:
         out.say("\nplatforms")
-        columns = ("platform", "waiting", "due", "held", "dead", "state")
+        columns = ("platform", "waiting", "due", "claimed", "dead", "state")
         out.table(columns, [_platform(out, platform) for platform in found.platforms])
     if found.retrying:
         out.say("\nretrying (assistly jobs list --status retrying)")
@@ -114,8 +113,8 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
         out.table(("id", "platform", "failed", "next", "last error"), rows)
     if found.unknown:
         out.say(
-            f"\n{_count(found.unknown_count)} with an unknown outcome: look at the platform, then "
-            "`assistly jobs resolve ID --posted` or --not-posted"
+            f"\n{_count(found.unknown_count)} with an unknown outcome (`assistly jobs list --kind unknown`): "
+            "look at the platform, then `assistly jobs resolve ID --posted` or --not-posted"
         )
         unknown = [
             (str(job.id), job.platform, out.time(job.publish_started_at), one_line(job.content))
@@ -123,22 +122,26 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
         ]
         out.table(("id", "platform", "publishing began", "content"), unknown, cut="content")
     if needs := _needs(found):
-        out.say("\nneeds somebody")
+        out.say("\nneeds attention")
         for need in needs:
             out.say(f"  {need}", indent=4)
     if len(found.sizes) > 1:
+        from assistly.views.text import file_size
+
         out.say("\nsizes")
-        out.table(("of", "size"), [(name, _size(size)) for name, size in found.sizes.items()])
+        out.table(("of", "size"), [(name, file_size(size)) for name, size in found.sizes.items()])
     if found.without_worker:
         out.say(f"\nno worker was seen on: {', '.join(found.without_worker)} (assistly worker)")
 
 
 def _general(out: Output, found: StorageStatus, place: dict[str, Any]) -> list[tuple[str, str]]:
+    from assistly.views.text import file_size
+
     return [
         ("engine", place["engine"]),
         ("place", place["place"]),
         ("schema", place["schema"] or "-"),
-        *([] if found.size_bytes is None else [("size", _size(found.size_bytes))]),
+        *([] if found.size_bytes is None else [("size", file_size(found.size_bytes))]),
         ("ping", f"{found.ping.total_seconds() * 1000:.1f} ms"),
         ("at", out.time(found.at)),
     ]
@@ -151,7 +154,7 @@ def _counts(found: StorageStatus) -> list[tuple[str, str]]:
 def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
     from assistly.views.text import span
 
-    waits = "nothing" if found.oldest_due_age is None else f"waits for {span(found.oldest_due_age)}"
+    waits = "nothing" if found.oldest_due_age is None else f"has waited {span(found.oldest_due_age)}"
     none = "nothing" if found.counts["scheduled"].exact else "not known: too many jobs are due before it"
     soon = none if found.next_due_at is None else out.time(found.next_due_at)
     but = " (paused platforms are left out)" if any(platform.paused for platform in found.platforms) else ""
@@ -190,16 +193,17 @@ def _states(out: Output, platform: PlatformState) -> list[str]:
 
 def _needs(found: StorageStatus) -> list[str]:
     """What waits for a person, but for unknown outcomes, and what to type."""
+    has_others = bool(found.unknown_count.count or found.missed.count)
     needs = [
         (
             found.dead_letters,
-            ("dead letter", "dead letters"),
-            "`assistly jobs list --status dead_letter` says why; `assistly jobs replay ID` tries again",
+            ("other dead letter", "other dead letters") if has_others else ("dead letter", "dead letters"),
+            "`assistly jobs list --kind other` says why; `assistly jobs replay ID` tries again",
         ),
         (
             found.missed,
             ("missed job, which no worker claimed in time", "missed jobs, which no worker claimed in time"),
-            "`assistly jobs replay ID`, if it still makes sense",
+            "`assistly jobs list --kind missed`, then `assistly jobs replay ID`, if it still makes sense",
         ),
         (
             found.pending_approvals,
@@ -221,7 +225,3 @@ def _needs(found: StorageStatus) -> list[str]:
 
 def _count(count: JobCount) -> str:
     return count_text(count.count, exact=count.exact)
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

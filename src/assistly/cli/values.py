@@ -84,17 +84,3 @@ def json_value(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"it is not JSON: {error}") from None
-
-
-def listen_address(text: str) -> tuple[str, int]:
-    """Parse where to listen: PORT (on loopback), HOST:PORT or [ADDRESS]:PORT."""
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise typer.BadParameter(f"write an IPv6 address in brackets: [{host}]:{port}")
-    if port.isascii() and port.isdecimal() and int(port) <= 65535 and bool(host) == bool(colon):
-        return host or "127.0.0.1", int(port)
-    raise typer.BadParameter(
-        f"{shortened(text, 40)!r} is no address: write 8000, 127.0.0.1:8000 or [::1]:8000"
-    )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .opening import opened, storage_place
+from .listening import listen_address
+from .opening import opened
 from .output import Output
-from .values import listen_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from assistly.doctor.runner import Report
+    from assistly.monitoring.address import Address
 
 
 def web(
@@ -27,7 +28,8 @@ def web(
         typer.Option(
             "--listen",
             metavar="ADDRESS",
-            help="A port of this machine, or HOST:PORT. Elsewhere than on loopback WEB_TOKEN must be set.",
+            help="A port of this machine, or HOST:PORT. Elsewhere than on loopback WEB_TOKEN or "
+            "WEB_READ_TOKEN must be set.",
         ),
     ] = "8765",
     allow_changes: Annotated[
@@ -49,10 +51,11 @@ def web(
     speaks plain HTTP: put a proxy with TLS in front of it before others reach it over a network. It needs the
     extra `web`.
     """
-    host, port = listen_address(listen)
+    address = listen_address(listen)
     try:
+        from assistly.web.access import check_tokens
         from assistly.web.app import create_app
-        from assistly.web.serving import is_loopback
+        from assistly.web.serving import is_loopback_name
     except ImportError as error:
         from assistly.storage.errors import ConfigurationError
 
@@ -69,10 +72,11 @@ def web(
         None if secret is None else secret.get_secret_value()
         for secret in (settings.web_token, settings.web_read_token)
     )
+    check_tokens(token, read_token)
     has_token = token is not None or read_token is not None
-    if not has_token and not is_loopback(host):
+    if not has_token and not is_loopback_name(address.host):
         raise ConfigurationError(
-            f"--listen {listen} can be reached from elsewhere: set WEB_TOKEN (or WEB_READ_TOKEN) to a secret "
+            f"--listen {listen} can be reached from elsewhere: set WEB_TOKEN or WEB_READ_TOKEN to a secret "
             "text, with which people log in"
         )
     if load_settings().engine == "memory":
@@ -81,11 +85,11 @@ def web(
             "(assistly.web.create_app), or set STORAGE_ENGINE"
         )
     make = partial(create_app, allow_changes=allow_changes, token=token, read_token=read_token, zone=zone)
-    _serve(make, host, port, behind_proxy=has_token, owns_process=context.obj is True)
+    _serve(make, address, behind_proxy=has_token, owns_process=context.obj is True)
 
 
 def _serve(
-    make: Callable[..., Starlette], host: str, port: int, *, behind_proxy: bool, owns_process: bool
+    make: Callable[..., Starlette], address: Address, *, behind_proxy: bool, owns_process: bool
 ) -> None:
     """Serve the page until a signal."""
     from assistly.web.serving import GRACE_SECONDS, PageServer, listening
@@ -104,20 +108,20 @@ def _serve(
 
     with (
         stop_on_signals(stop, pass_on=False, restore=not owns_process),
-        closing(listening(host, port)) as listener,
+        closing(listening(address)) as listener,
         opened(Output()) as storage,
         end.limited(owns_process=owns_process),
     ):
-        app = make(storage, doctor=_check)
+        app = make(storage, doctor=partial(_check, owns_process=owns_process))
         _log_to_stderr()
         server = PageServer(app, listener, behind_proxy=behind_proxy)
         server.serve_forever()
 
 
-def _check() -> Report:
-    from assistly.doctor.runner import run_checks
+def _check(*, owns_process: bool) -> Report:
+    from assistly.doctor import run
 
-    return run_checks((), storage_place)
+    return run(owns_process=owns_process)
 
 
 def _log_to_stderr() -> None:

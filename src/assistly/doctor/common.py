@@ -131,13 +131,14 @@ def check_platforms(context: CheckContext) -> Iterable[Outcome]:
     Workers leave no list of what they serve. So a platform counts as served if nothing has been due there
     for a minute, or if a sign of a worker is stored: see `assistly.views.jobs.worker_seen`.
     """
+    from assistly.views.status import due_text
+
     states = [state for state in context.status.platforms if state.worker_seen is False]
     if not states:
         return [ok("no worker is missed on any platform")]
     return [
         problem(
-            f"no worker was seen on {state.name}, where {state.due.count:,}{'' if state.due.exact else '+'} "
-            f"due, the first for {_age(context, state.oldest_due_at)}",
+            f"no worker was seen on {state.name}, where {due_text(state, context.now)}",
             f"assistly worker --publish {quote(state.name)}=PUBLISHER",
         )
         for state in states
@@ -155,7 +156,7 @@ def check_oldest_due(context: CheckContext) -> Iterable[Outcome]:
         return [ok("no job is due on a platform that is not paused")]
     due_at, name = min(waiting)
     age = context.now - due_at
-    reason = f"the oldest due job waits for {span(age)}, on {name}"
+    reason = f"the oldest due job has waited {span(age)}, on {name}"
     if age < GRACE:
         return [ok(reason)]
     mend = (

@@ -35,11 +35,12 @@ class CheckContext:
     """Opens what checks need when they first need it, and closes all of it at the end of the block.
 
     It creates no database, and applies no migration. A check that needs what could not be opened raises
-    NotChecked.
+    NotChecked. `owns_process`: only this package runs in the process.
     """
 
-    def __init__(self, settings: StorageSettings) -> None:
+    def __init__(self, settings: StorageSettings, *, owns_process: bool) -> None:
         self.settings = settings
+        self.owns_process = owns_process
         self.engine = settings.engine
         self.level: int | None = None
         """How many migrations have made the tables, where the records do not tell. None: not looked yet."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from assistly.storage.errors import MigrationError, OutcomeUnknown, StorageError, StorageUnavailable
+from assistly.storage.errors import (
+    InvalidValue,
+    MigrationError,
+    OutcomeUnknown,
+    StorageError,
+    StorageUnavailable,
+)
+from assistly.storage.factory import storage_place
 from assistly.storage.settings import load_settings
 
 from . import common, postgres, postgres_connections, postgres_locks, settings, sqlite, tables
 from .checks import Check
 from .context import CheckContext, NoDatabase
 from .findings import Finding, NotChecked, Outcome, Verdict, ok, problem
-
-if TYPE_CHECKING:
-    from assistly.storage.settings import StorageSettings
 
 CONNECTION = "connection"
 
@@ -54,20 +57,24 @@ class Report:
     findings: list[Finding]
 
 
-def run_checks(only: Collection[str], describe: Callable[[StorageSettings], str]) -> Report:
-    """Make the checks of these names (empty: all) on the storage of the environment.
+def run(only: Collection[str] = (), *, owns_process: bool = False) -> Report:
+    """Make the checks of these names (default: all) on the storage that the environment describes.
 
-    `describe` names a storage. It creates no database and applies no migration. An error is a finding.
+    It creates no database and applies no migration. An error is a finding. `owns_process`: nothing but this
+    package runs in the process. It blocks: call it on a thread where an event loop runs. Raises InvalidValue
+    for a name that no check has.
     """
+    if unknown := [name for name in only if name not in NAMES]:
+        raise InvalidValue(f"there is no check {', '.join(unknown)}; there are {', '.join(NAMES)}")
     try:
         found = load_settings()
-        place = describe(found)
+        place = storage_place(found)
     except StorageError as error:
         complaint = problem(_line(error), "mend the variable, in the environment or in .env")
         others = [name for name in only or NAMES if name != settings.NAME]
         left = [_not_checked(name, "the settings are wrong") for name in others]
         return _report(None, [_finding(settings.NAME, complaint), *left], unreachable=False)
-    with CheckContext(found) as context:
+    with CheckContext(found, owns_process=owns_process) as context:
         run = _Run(context, set(only) or {*names_for(found.engine)})
         findings = [*run.findings()]
     return _report(place, findings, unreachable=run.unreachable)

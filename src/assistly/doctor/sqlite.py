@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from assistly.storage.errors import StorageCorrupt
-from assistly.views.text import span
+from assistly.views.text import file_size, span
 
 from .checks import Check
 from .context import CheckContext
@@ -80,11 +80,12 @@ def of_version(version: tuple[int, ...]) -> Outcome:
     return ok(f"SQLite {shown} does not have the bug of the write-ahead log")
 
 
-def check_sqlite_copies(_: CheckContext) -> Iterable[Outcome]:
+def check_sqlite_copies(context: CheckContext) -> Iterable[Outcome]:
     """Whether this process has loaded one copy of SQLite only."""
     from assistly.storage.engines.sqlite.driver import sqlite3
 
-    return [of_copies(sqlite3.__name__, loaded_copies(sys.modules))]
+    loaded = loaded_copies(sys.modules)
+    return [of_copies(sqlite3.__name__, loaded, owns_process=context.owns_process)]
 
 
 def loaded_copies(modules: Mapping[str, ModuleType]) -> dict[str, str]:
@@ -98,11 +99,16 @@ def _version_of(module: Any) -> str:
     return str(getattr(module, "sqlite_version", "?"))
 
 
-def of_copies(engines: str, loaded: Mapping[str, str]) -> Outcome:
-    """What there is to say about the loaded copies, where `engines` is the one that the engine uses."""
+def of_copies(engines: str, loaded: Mapping[str, str], *, owns_process: bool = False) -> Outcome:
+    """What there is to say about the loaded copies, where `engines` is the one that the engine uses.
+
+    `owns_process`: nobody else opens the file in this process.
+    """
     shown = ", ".join(f"{name} ({version})" for name, version in loaded.items())
     if len(loaded) < 2:
         return ok(f"one copy of SQLite is loaded: {shown}")
+    if owns_process:
+        return ok(f"several copies of SQLite are loaded: {shown}. Only {engines} opens the file here")
     return warning(
         f"this process has loaded several copies of SQLite: {shown}. The engine opens the file with "
         f"{engines}. Two copies that open one file in one process drop each other's locks",
@@ -276,7 +282,7 @@ def check_free_disk(context: CheckContext) -> Iterable[Outcome]:
     folder = next(place for place in context.path.parents if place.exists())
     free = shutil.disk_usage(folder).free
     size = _size(context.path)
-    reason = f"{free / 1e6:,.0f} MB are free, and the file has {size / 1e6:,.1f} MB"
+    reason = f"{file_size(free)} are free, and the file is {file_size(size)}"
     mend = "free space on the disk: a write that finds none fails, and a backup needs as much as the file"
     if free < HARDLY_ANY_BYTES:
         return [problem(reason, mend)]
@@ -286,7 +292,7 @@ def check_free_disk(context: CheckContext) -> Iterable[Outcome]:
 def check_long_log(context: CheckContext) -> Iterable[Outcome]:
     """Whether a reader keeps the log from being brought into the file."""
     size = _size(_files(context.path)[1])
-    reason = f"the log has {size / 1e6:,.1f} MB"
+    reason = f"the log is {file_size(size)}"
     if size < LONG_LOG:
         return [ok(reason)]
     return [

@@ -17,7 +17,7 @@ WAITING = ("scheduled", "retrying")
 """The statuses of jobs whose post is still to come, and which no worker holds."""
 
 UNKNOWN = "nobody knows whether it was published"
-MISSED = "it was missed, so it is late by now"
+MISSED = "it was missed and is now late"
 HELD = ("a worker holds it", "a worker holds them")
 """Why jobs are left out: of HELD the first is for one job, the second for several."""
 

@@ -27,7 +27,7 @@ def pause(
 ) -> Platform:
     """Pause a platform until then (default: until somebody resumes it), and return it.
 
-    The note of the person is the reason. Raises InvalidValue if `until` is over already; `shown` writes that
+    The note of the person is the reason. Raises InvalidValue if `until` is in the past; `shown` writes that
     time for the message.
     """
 
@@ -35,7 +35,7 @@ def pause(
         paused = tx.platforms.pause(platform, until=until, reason=person.note, by=person.name)
         if until is not None and not paused.paused:
             raise InvalidValue(
-                f"{shown(until)} is over already: nothing was changed; `assistly platforms resume "
+                f"{shown(until)} is in the past: nothing was changed; `assistly platforms resume "
                 f"{platform}` ends a pause"
             )
         end = paused.paused_until

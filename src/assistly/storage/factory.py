@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
+from .addresses import place_of
 from .errors import ConfigurationError
 from .plain_settings import PlainSettings, plain_settings
 from .plugins import ENGINES, engine_names, load_plug_in
@@ -153,3 +154,13 @@ def _engine(name: str) -> Callable[[StorageSettings], StorageBackend]:
         got = shown_setting("STORAGE_ENGINE", name)
         raise ConfigurationError(f"STORAGE_ENGINE must be one of {', '.join(engine_names())}; got {got}")
     return engine
+
+
+def storage_place(settings: StorageSettings) -> str:
+    """Return the engine of the settings and where its data is, without a password."""
+    if settings.engine in ("sqlite", "postgres"):
+        with closing(open_backend(settings)) as backend:
+            return place_of(backend)
+    if settings.engine == "memory":
+        return "memory (empty: it lives in this process)"
+    return settings.engine

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from heapq import merge
+from itertools import islice, pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from .status import JobCount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from assistly.storage import Job, Storage, TimelineCount
+    from assistly.storage import Job, Schedule, Storage, TimelineCount
+    from assistly.storage.stores.recurring import Plan
 
 MOST_DAYS = 62
 
@@ -54,11 +58,26 @@ class Calendar:
 
 
 @dataclass(frozen=True, slots=True)
-class DueJobsOfDay:
-    """The waiting jobs of a day, the next one first, and whether these are all."""
+class PlannedPost:
+    """A time of a schedule that has no job yet."""
+
+    at: datetime
+    schedule: Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class DayContents:
+    """What there is on one day, on one platform or on all.
+
+    `jobs` wait and are due on that day, `planned` are the times of schedules that have no job yet, both the
+    next one first; each is complete, or cut after as many as were wanted. `cells` are those of the calendar.
+    """
 
     jobs: list[Job]
-    complete: bool
+    jobs_complete: bool
+    planned: list[PlannedPost]
+    planned_complete: bool
+    cells: dict[str, Cell]
 
 
 def calendar(
@@ -70,7 +89,10 @@ def calendar(
     are looked ahead (default: this machine's).
     """
     edges = [midnight(first + timedelta(days=number), zone) for number in range(days + 1)]
-    planned, complete = _planned(storage, edges, now or datetime.now(UTC))
+    posts, complete = _planned_posts(storage, edges[0], edges[-1], now, _MOST_PLANNED)
+    planned = [
+        _by_platform(post for post in posts if start <= post.at < end) for start, end in pairwise(edges)
+    ]
     found = storage.queue.timeline(edges, limit=_DAY_LIMIT)
     of_day: dict[datetime, list[TimelineCount]] = {}
     for each in found:
@@ -88,13 +110,32 @@ def calendar(
     return Calendar(result, platforms, complete)
 
 
-def due_between(
-    storage: Storage, start: datetime, end: datetime, *, platform: str | None = None, limit: int = 500
-) -> DueJobsOfDay:
-    """Return the waiting jobs that are due from `start` until before `end`."""
-    until = end - timedelta(microseconds=1)
-    jobs = storage.queue.upcoming(since=start, until=until, platform=platform, limit=limit)
-    return DueJobsOfDay(jobs, len(jobs) < limit)
+def day_contents(
+    storage: Storage,
+    start: datetime,
+    end: datetime,
+    *,
+    platform: str | None = None,
+    now: datetime | None = None,
+    limit: int = 500,
+) -> DayContents:
+    """Return what there is from `start` until before `end`: up to `limit` jobs, and as many planned times.
+
+    The numbers are those of `calendar`. `now` is the time from which schedules are looked ahead (default:
+    this machine's).
+    """
+    tick = timedelta(microseconds=1)
+    jobs = storage.queue.upcoming(since=start, until=end - tick, platform=platform, limit=limit)
+    posts, complete = _planned_posts(storage, start, end, now, _MOST_PLANNED)
+    cells = _cells(storage.queue.timeline([start, end], limit=_DAY_LIMIT), _by_platform(posts))
+    shown = [post for post in posts if platform in (None, post.schedule.platform)]
+    return DayContents(
+        jobs,
+        len(jobs) < limit,
+        shown[:limit],
+        complete and len(shown) <= limit,
+        {name: cell for name, cell in cells.items() if platform in (None, name)},
+    )
 
 
 def midnight(day: date, zone: tzinfo | None) -> datetime:
@@ -125,29 +166,29 @@ def _sum(counts: Sequence[TimelineCount]) -> JobCount:
     return JobCount(sum(count.count for count in counts), all(count.exact for count in counts))
 
 
-def _planned(storage: Storage, edges: list[datetime], now: datetime) -> tuple[list[dict[str, int]], bool]:
-    """How many times of schedules have no job yet, by day and platform, and whether these are all."""
-    from assistly.storage.stores.recurring import times_of
+def _by_platform(posts: Iterable[PlannedPost]) -> dict[str, int]:
+    return Counter(post.schedule.platform for post in posts)
+
+
+def _planned_posts(
+    storage: Storage, start: datetime, end: datetime, now: datetime | None, most: int
+) -> tuple[list[PlannedPost], bool]:
+    """The times of schedules in between that have no job yet, and whether these are all."""
     from assistly.storage.stores.schedules import plans
 
-    found: list[dict[str, int]] = [{} for _ in edges[:-1]]
-    schedules = plans(storage.schedules, _MOST_SCHEDULES)
-    left = _MOST_PLANNED
-    for plan in schedules:
-        # The jobs of slots are made in their order, but for those of former times of the schedule.
-        if plan.next_slot is None or plan.next_slot >= edges[-1]:
-            continue
-        schedule, number = plan.schedule, 0
-        for at in times_of(schedule).since(max(now, plan.next_slot, edges[0])):
-            if at in plan.slots:
-                continue
-            if at >= edges[-1]:
-                break
-            while at >= edges[number + 1]:
-                number += 1
-            day = found[number]
-            day[schedule.platform] = day.get(schedule.platform, 0) + 1
-            left -= 1
-            if left == 0:
-                return found, False
-    return found, len(schedules) < _MOST_SCHEDULES
+    begin = max(start, now or datetime.now(UTC))
+    found = plans(storage.schedules, _MOST_SCHEDULES)
+    posts = merge(*(_open_slots(plan, begin, end) for plan in found), key=lambda post: post.at)
+    first = [*islice(posts, most + 1)]
+    return first[:most], len(first) <= most and len(found) < _MOST_SCHEDULES
+
+
+def _open_slots(plan: Plan, begin: datetime, end: datetime) -> Iterator[PlannedPost]:
+    from assistly.storage.stores.recurring import times_of
+
+    # The jobs of slots are made in their order, but for those of former times of the schedule.
+    if plan.next_slot is None or plan.next_slot >= end:
+        return
+    for at in takewhile(lambda at: at < end, times_of(plan.schedule).since(max(begin, plan.next_slot))):
+        if at not in plan.slots:
+            yield PlannedPost(at, plan.schedule)

@@ -23,8 +23,9 @@ class JobFilter:
 
     `statuses`: one of these. `due_until`: waiting, and due then or earlier. `since`: changed then or later.
     `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key.
-    `kind`: a dead letter that is "unknown" (of unknown outcome) or "missed". `text`: this text is in the
-    content, metadata, checkpoint, an error, the key or the id on the platform, in upper or lower case.
+    `kind`: a dead letter that is "unknown" (of unknown outcome), "missed", or "other": neither of these.
+    `text`: this text is in the content, metadata, checkpoint, an error, the key or the id on the platform, in
+    upper or lower case.
     """
 
     statuses: tuple[str, ...] = ()
@@ -45,7 +46,7 @@ class JobFilter:
             and (self.since is None or job.updated_at >= self.since)
             and (self.match is None or self.match.casefold() in job.content.casefold())
             and (self.key is None or job.idempotency_key == self.key)
-            and (self.kind is None or self.kind in kinds_of(job))
+            and (self.kind is None or self.kind == kind_of(job))
             and (self.text is None or self.text.casefold() in _all_text(job).casefold())
         )
 
@@ -60,13 +61,15 @@ def _all_text(job: Job) -> str:
     return "\n".join(value for value in values if value)
 
 
-KINDS = ("unknown", "missed")
+KINDS = ("unknown", "missed", "other")
 """The kinds of dead letters that a filter tells apart."""
 
 
-def kinds_of(job: Job) -> list[str]:
-    """The kinds of a dead letter."""
-    return [kind for kind, holds in zip(KINDS, (job.outcome_unknown, job.missed), strict=True) if holds]
+def kind_of(job: Job) -> str | None:
+    """The kind of a dead letter; None for other jobs."""
+    if job.status != "dead_letter":
+        return None
+    return "unknown" if job.outcome_unknown else "missed" if job.missed else "other"
 
 
 def _waits(job: Job) -> bool:

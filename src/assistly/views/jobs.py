@@ -22,6 +22,16 @@ AUDIT_PREFIX = "operator.jobs."
 VERBS = ("cancel", "move", "remove", "replay", "resolve", "add", "import")
 """The operations of people on jobs, as the events call them."""
 
+_DEEDS = {
+    "cancel": "cancelled",
+    "move": "moved",
+    "remove": "removed",
+    "replay": "replayed",
+    "resolve": "resolved",
+    "add": "added",
+    "import": "imported",
+}
+
 COUNT_LIMIT = 10_000
 """What may be large is counted up to here."""
 
@@ -129,6 +139,25 @@ def _newest(storage: Storage, event_type: str, since: datetime | None) -> tuple[
         if len(page) < _PAGE or (since is not None and page[-1].created_at < since):
             return events, True
     return events, False
+
+
+def listed_time(job: Job) -> datetime | None:
+    """The time that lists show: when it is due, its lease ends, or it was posted, given up or cancelled."""
+    return {
+        "processing": job.lease_until,
+        "posted": job.posted_at,
+        "dead_letter": job.dead_letter_at,
+        "cancelled": job.updated_at,
+    }.get(job.status, job.due_at)
+
+
+def deed(event: Event) -> str:
+    """What a person did to a job: kim cancelled it (wrong price)."""
+    who, verb = _who(event), event.event_type.removeprefix(AUDIT_PREFIX)
+    answer = ""
+    if verb == "resolve":
+        answer = " as posted" if event.payload.get("posted") else " as not posted"
+    return f"{who['by']} {_DEEDS.get(verb, verb)} it{answer}{who['note']}"
 
 
 def _concerns(event: Event, id: int) -> bool:
@@ -359,7 +388,8 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
         advice = "If they do not become fewer, start another worker (`assistly worker`)."
         reasons.append(Reason(ReasonCode.BEHIND, text, details, advice))
     if not reasons:
-        reasons.append(Reason(ReasonCode.NOTHING, "Nothing holds it back: a worker claims it next."))
+        text = "Nothing holds it back: the next free worker for {platform} claims it."
+        reasons.append(Reason(ReasonCode.NOTHING, text, {"platform": job.platform}))
     return reasons
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .text import span
@@ -9,7 +11,38 @@ from .text import span
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from assistly.storage import Schedule, Storage
+    from assistly.storage import Job, Schedule, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class NextTime:
+    """A time to come of a schedule, and the `job` that it has become.
+
+    If it is `planned`, it will become a job. With neither it will not: its job was removed, a job of another
+    origin has its idempotency key, or the schedule is disabled.
+    """
+
+    at: datetime
+    job: Job | None
+    planned: bool
+
+
+def next_times(storage: Storage, id: str, count: int, *, now: datetime) -> list[NextTime]:
+    """Return the next `count` times of a schedule from `now` on, also of a disabled one. Raises NotFound."""
+    from assistly.storage import NotFound
+    from assistly.storage.stores.recurring import times_of
+    from assistly.storage.stores.schedules import plan_of
+
+    plan = plan_of(storage.schedules, id)
+    if plan is None:
+        raise NotFound(f"there is no schedule {id!r}")
+    found = []
+    for at in islice(times_of(plan.schedule).since(now), count):
+        made = plan.slots.get(at)
+        job = None if made is None else storage.queue.get(made)
+        planned = at not in plan.slots and plan.next_slot is not None and at >= plan.next_slot
+        found.append(NextTime(at, job, planned))
+    return found
 
 
 def existing(storage: Storage, id: str) -> Schedule:

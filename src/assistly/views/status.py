@@ -10,6 +10,7 @@ from assistly.storage.engine.counting import FIRST_OF_GROUP
 from assistly.storage.records import JobStatus
 
 from .jobs import COUNT_LIMIT, GRACE, workers_seen
+from .text import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -305,6 +306,14 @@ def _platform(
         available=None if found is None else storage.platforms.available(name, now=now),
         worker_seen=worker_seen,
     )
+
+
+def due_text(platform: PlatformState, now: datetime) -> str:
+    """How many jobs of a platform are due, and for how long: "2 jobs are due, the first for 2 h"."""
+    age = span(None if platform.oldest_due_at is None else now - platform.oldest_due_at)
+    if platform.due == JobCount(1):
+        return f"1 job has been due for {age}"
+    return f"{platform.due.count:,}{'' if platform.due.exact else '+'} jobs are due, the first for {age}"
 
 
 def platform_names(storage: Storage) -> set[str]:

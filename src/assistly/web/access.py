@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hmac
+import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from assistly.storage.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from starlette.types import Scope
+from assistly.storage.errors import ConfigurationError, InvalidValue
 
 SESSION_SECONDS = 12 * 3600
 """How long a browser stays logged in."""
 
-SESSION_COOKIE = "assistly_session"
-
 SHORTEST_TOKEN = 16
+_LONGEST_NAME = 100
 
 _PORT = re.compile(r":[0-9]*\Z")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -50,7 +49,10 @@ class Visitor:
 
 
 Authorize = Callable[[Request], Visitor | Awaitable[Visitor | None] | None]
-"""Tells from a request who is looking; None if nobody may. It may be a coroutine function."""
+"""Tells from a request who is looking; None if nobody may.
+
+A coroutine function runs on the event loop, a plain function on a thread.
+"""
 
 
 class RequestRefused(Exception):
@@ -74,7 +76,7 @@ class LoopbackAccess:
 
     async def visitor(self, request: Request) -> Visitor | None:
         """Somebody who may change things. Raises RequestRefused for requests from elsewhere."""
-        advice = "set WEB_TOKEN to let others in"
+        advice = "set WEB_TOKEN or WEB_READ_TOKEN to let others in"
         if request.client is None or not _is_loopback(request.client.host):
             raise RequestRefused(f"this page is for this machine only: {advice}")
         if any(name in request.headers for name in _PROXY_HEADERS):
@@ -91,24 +93,13 @@ class TokenAccess:
     """Lets in who has a token: in a session that `log_in` began, or in the header `Authorization: Bearer`.
 
     `token` lets people look and change, `read_token` lets them only look (None: there is no such token).
-    Raises ConfigurationError for tokens that are too short, equal, or no visible characters.
+    Raises what `check_tokens` does.
     """
 
     has_login = True
 
     def __init__(self, token: str | None, read_token: str | None) -> None:
-        for variable, given in (("WEB_TOKEN", token), ("WEB_READ_TOKEN", read_token)):
-            if given is not None and len(given) < SHORTEST_TOKEN:
-                raise ConfigurationError(
-                    f"{variable} must have at least {SHORTEST_TOKEN} characters: "
-                    "python -c 'import secrets; print(secrets.token_urlsafe())' prints a good one"
-                )
-            if given is not None and not (given.isprintable() and given == given.strip()):
-                raise ConfigurationError(
-                    f"{variable} must not have spaces around it, nor characters that cannot be typed"
-                )
-        if token is not None and token == read_token:
-            raise ConfigurationError("WEB_TOKEN and WEB_READ_TOKEN must differ: one of them may only look")
+        check_tokens(token, read_token)
         self._tokens = [
             (given, may_change)
             for given, may_change in ((token, True), (read_token, False))
@@ -117,17 +108,27 @@ class TokenAccess:
 
     async def visitor(self, request: Request) -> Visitor | None:
         """Whose session or token it is."""
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            may_change = self._accepted(given.strip())
-            return None if may_change is None else Visitor(may_change=may_change)
-        return self._of_session(request.cookies.get(SESSION_COOKIE, ""))
+        given = bearer_token(request)
+        if given is not None:
+            may_change = self._accepted(given)
+            if may_change is None:
+                return None
+            return Visitor("somebody with WEB_TOKEN" if may_change else None, may_change)
+        return self._of_session(request.cookies.get(session_cookie(request), ""))
 
     def log_in(self, token: str, name: str | None) -> str | None:
-        """The value of the cookie of a new session; None if there is no such token."""
+        """The value of the cookie of a new session; None if there is no such token.
+
+        Raises InvalidValue for a name that is too long or cannot be shown, and if there is no name, and the
+        token lets people change things.
+        """
         may_change = self._accepted(token)
         if may_change is None:
             return None
+        if may_change and name is None:
+            raise InvalidValue("enter your name, too: it is recorded with each change")
+        if name is not None and not (len(name) <= _LONGEST_NAME and name.isprintable()):
+            raise InvalidValue(f"your name may have at most {_LONGEST_NAME} visible characters")
         signer = next(_signer(known) for known, each in self._tokens if each == may_change)
         return signer.dumps([may_change, name])
 
@@ -142,10 +143,12 @@ class TokenAccess:
     def _of_session(self, cookie: str) -> Visitor | None:
         for token, may_change in self._tokens:
             try:
-                claimed, name = _signer(token).loads(cookie, max_age=SESSION_SECONDS)
+                found = _signer(token).loads(cookie, max_age=SESSION_SECONDS)
             except BadSignature:
                 continue
-            return Visitor(name, may_change and claimed)
+            match found:
+                case [bool(claimed), str() | None as name]:
+                    return Visitor(name, may_change and claimed)
         return None
 
 
@@ -159,19 +162,47 @@ class OwnAccess:
 
     async def visitor(self, request: Request) -> Visitor | None:
         """Whom the function names."""
-        found: Any = self._authorize(request)
-        if isinstance(found, Awaitable):
-            found = await found
+        if inspect.iscoroutinefunction(self._authorize):
+            found: Any = await self._authorize(request)
+        else:
+            found = await run_in_threadpool(self._authorize, request)
+            if isinstance(found, Awaitable):
+                found = await found
         if found is not None and not isinstance(found, Visitor):
             raise TypeError(f"authorize must return a Visitor or None, and returned {type(found).__name__}")
         return found
 
 
-def is_bearer(scope: Scope) -> bool:
-    """Whether a token is in a header, which no browser adds to a form of another site."""
-    return any(
-        name == b"authorization" and value.lower().startswith(b"bearer ") for name, value in scope["headers"]
-    )
+def check_tokens(token: str | None, read_token: str | None) -> None:
+    """Raise ConfigurationError for tokens that are too short, equal, or not of visible ASCII characters."""
+    for variable, given in (("WEB_TOKEN", token), ("WEB_READ_TOKEN", read_token)):
+        if given is not None and len(given) < SHORTEST_TOKEN:
+            raise ConfigurationError(
+                f"{variable} must have at least {SHORTEST_TOKEN} characters: "
+                "python -c 'import secrets; print(secrets.token_urlsafe())' prints a good one"
+            )
+        if given is not None and not (given.isascii() and given.isprintable() and given == given.strip()):
+            raise ConfigurationError(
+                f"{variable} must have visible ASCII characters only, without spaces around them"
+            )
+    if token is not None and token == read_token:
+        raise ConfigurationError("WEB_TOKEN and WEB_READ_TOKEN must differ: one of them may only look")
+
+
+def bearer_token(request: Request) -> str | None:
+    """The token in the header `Authorization`, which no browser adds to a form of another site."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
+
+
+def session_cookie(request: Request) -> str:
+    """The name of the cookie of a session.
+
+    Browsers send a cookie to all ports of a host, and to all paths below its own, so each application has a
+    name of its own.
+    """
+    place = request.headers.get("host", "") + request.scope.get("root_path", "")
+    return f"assistly_session_{sha256(place.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def _signer(token: str) -> URLSafeTimedSerializer:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -32,9 +33,18 @@ from assistly.storage.errors import (
     StorageUnavailable,
 )
 from assistly.storage.storage import Storage
-from assistly.storage.validation import wrong_type
+from assistly.storage.validation import flag, wrong_type
 
-from .access import AccessRule, Authorize, LoopbackAccess, OwnAccess, RequestRefused, TokenAccess, is_bearer
+from .access import (
+    AccessRule,
+    Authorize,
+    LoopbackAccess,
+    OwnAccess,
+    RequestRefused,
+    TokenAccess,
+    bearer_token,
+)
+from .errors import show_error
 from .forms import TooLarge, read_fields, require_own_form
 from .headers import ALL_HEADERS, StrictHeaders
 from .page import Site, WebPage, is_zone
@@ -59,11 +69,13 @@ if TYPE_CHECKING:
 Handler = Callable[[WebPage], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+_STATIC = "/static"
+
 logger = logging.getLogger("assistly.web")
 
 _STATUS: tuple[tuple[type[StorageError], int, str], ...] = (
     (NotFound, 404, "There is no such thing"),
-    (InvalidValue, 400, "That is not possible"),
+    (InvalidValue, 400, "Invalid request"),
     (Conflict, 409, "Nothing was changed"),
     (ClaimLost, 409, "Nothing was changed"),
     (OutcomeUnknown, 503, "Nobody knows whether that was done: look before you try again"),
@@ -95,9 +107,11 @@ def create_app(
     - otherwise who works on this machine and calls it `localhost`. Requests through a proxy are refused.
 
     `zone` is the time zone for visitors who have not chosen one, as Europe/Berlin (default: the local one of
-    the server). `doctor` makes the checks of the page Doctor (default: there is no such page). `clock` gives
-    the time for the pages (default: this machine's); for a test, give the storage the same one. The caller
-    closes the storage. Calls of the storage run on the thread pool of Starlette, 40 threads at most.
+    the server). `doctor` makes the checks of the page Doctor, as `assistly.doctor.run`
+    (default: there is no such page). `clock` gives the time for the pages (default: this machine's); for a
+    test, give the storage the same one. The caller closes the storage. Where no event loop runs yet, an
+    AsyncStorage is `AsyncStorage(open_storage())`. Calls of the storage run on the thread pool of Starlette,
+    40 threads at most.
 
     Raises ConfigurationError for options that do not go together, and InvalidValue for a wrong storage or
     zone.
@@ -105,7 +119,14 @@ def create_app(
     if isinstance(storage, AsyncStorage):
         storage = storage._storage  # noqa: SLF001 - the pages run on threads of their own
     elif not isinstance(storage, Storage):
-        raise wrong_type("storage", "a Storage or an AsyncStorage", storage)
+        raise wrong_type("storage", "a Storage or an AsyncStorage, as AsyncStorage(open_storage())", storage)
+    flag("allow_changes", allow_changes)
+    for argument, given in (("token", token), ("read_token", read_token)):
+        if given is not None and not isinstance(given, str):
+            raise wrong_type(argument, "a text", given)
+    for argument, function in (("authorize", authorize), ("doctor", doctor)):
+        if function is not None and not callable(function):
+            raise wrong_type(argument, "a function", function)
     if zone is not None and not is_zone(zone):
         raise InvalidValue(f"there is no time zone {zone!r}: write it as Europe/Berlin")
     access = _access(token, read_token, authorize)
@@ -114,8 +135,10 @@ def create_app(
     app = Starlette(
         routes=_routes(site, access),
         middleware=[Middleware(StrictHeaders)],
-        exception_handlers={HTTPException: _http_error, Exception: _unexpected},
+        exception_handlers={HTTPException: _http_errors(site, access), Exception: _unexpected},
     )
+    # Such a redirect would repeat the Host header of the request, whatever it says.
+    app.router.redirect_slashes = False
     app.state.site = site
     return app
 
@@ -158,7 +181,7 @@ def _routes(site: Site, access: AccessRule) -> list[Route | Mount]:
         shown("/doctor", doctor.show),
         Route("/settings", _endpoint(site, access, settings.keep), methods=["POST"]),
         Route("/healthz", _alive, methods=["GET"]),
-        Mount("/static", _Static(directory=Path(__file__).with_name("static"))),
+        Mount(_STATIC, _Static(directory=Path(__file__).with_name("static"))),
     ]
     if isinstance(access, TokenAccess):
         routes += [
@@ -195,11 +218,11 @@ def _endpoint(
                 page.visitor = visitor
             if request.method == "POST":
                 page.fields = await read_fields(request)
-                if page.visitor is None or not access.has_login or not is_bearer(request.scope):
+                if page.visitor is None or not access.has_login or bearer_token(request) is None:
                     require_own_form(request, page.fields)
             if changes and not page.may_change:
                 raise RequestRefused(
-                    "you may only look: this token does not allow changes"
+                    "this login does not allow changes"
                     if site.allow_changes
                     else "this page only shows things: start it with --allow-changes (allow_changes=True)"
                 )
@@ -207,6 +230,8 @@ def _endpoint(
             return _refused(page, str(reason))
         except TooLarge:
             return PlainTextResponse("the form is too large\n", 413)
+        except TimeoutError:
+            return PlainTextResponse("the form did not arrive in time\n", 408)
         except ClientDisconnect:
             return PlainTextResponse("the form did not arrive\n", 400)
         return await run_in_threadpool(_answer, page, handler)
@@ -220,9 +245,18 @@ def _answer(page: WebPage, handler: Handler) -> Response:
     except StorageError as error:
         status, title = next(
             ((status, title) for kind, status, title in _STATUS if isinstance(error, kind)),
-            (500, "That did not work"),
+            (500, "Error"),
         )
-        return page.show("error.html", status=status, title=title, message=str(error))
+        if status >= 500:
+            reason = " ".join(str(error).split())
+            logger.error(
+                "%d for %s: %s",
+                status,
+                _asked(page.request),
+                reason,
+                exc_info=error if status == 500 else None,
+            )
+        return show_error(page, status, title, str(error))
 
 
 def _unknown_visitor(page: WebPage, access: AccessRule) -> Response:
@@ -235,20 +269,37 @@ def _unknown_visitor(page: WebPage, access: AccessRule) -> Response:
 
 
 def _refused(page: WebPage, reason: str) -> Response:
-    logger.warning("refused %s %s: %s", page.request.method, page.request.url.path, reason)
+    logger.warning("refused %s: %s", _asked(page.request), reason)
     return PlainTextResponse(f"{reason}\n", 403)
+
+
+def _asked(request: Request) -> str:
+    """The method and the path, on one line."""
+    return f"{request.method} {quote(request.url.path)}"
 
 
 async def _alive(_: Request) -> Response:
     return PlainTextResponse("alive\n")
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
-    return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+def _http_errors(site: Site, access: AccessRule) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+        page = WebPage(request, site)
+        if error.status_code == 404 and not request.scope.get("root_path", "").endswith(_STATIC):
+            try:
+                page.visitor = await access.visitor(request)
+            except RequestRefused as reason:
+                return _refused(page, str(reason))
+        if page.visitor is None:
+            return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+        return show_error(page, 404, "There is no such page", "Nothing has this address.")
+
+    return answer
 
 
-async def _unexpected(_: Request, __: Exception) -> Response:
-    # The server logs it: it is raised again.
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # It is raised again: the server logs the traceback.
+    logger.error("500 for %s: %s", _asked(request), type(error).__name__)
     # This response does not pass through the middleware.
     return PlainTextResponse("this page has failed; the log of the server says why\n", 500, ALL_HEADERS)

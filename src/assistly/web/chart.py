@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assistly.views.history import KINDS
@@ -19,6 +20,7 @@ _TOP = 14
 _LEFT = 44
 _GAP = 2
 _LABEL_HOURS = 6
+_HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing of WIDTH and HEIGHT. `now_x` is where the present hour begins. `rows`: hours with jobs."""
+    """A drawing of WIDTH and HEIGHT. `now_x` is where the present is. `rows`: hours with jobs."""
 
     width: int
     height: int
@@ -93,7 +95,7 @@ def chart(history: History, zone: tzinfo | None) -> Chart:
         HEIGHT,
         _BASE,
         _LEFT,
-        round(_LEFT + len(hours) // 2 * step, 1),
+        round(_LEFT + (history.now - hours[0].start) / _HOUR * step, 1),
         bars,
         labels,
         [Label(_LEFT - 6, _TOP + 4, f"{level:,}"), Label(_LEFT - 6, _BASE, "0")],

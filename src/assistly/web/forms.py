@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import json
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -19,6 +21,8 @@ FORM_FIELD = "form"
 
 _MOST_BYTES = 1 << 20
 _MOST_FIELDS = 10_000
+_SECONDS = 10.0
+"""How long a form may take to arrive."""
 
 Fields = dict[str, list[str]]
 
@@ -28,19 +32,41 @@ class TooLarge(Exception):
 
 
 async def read_fields(request: Request) -> Fields:
-    """The fields of a form. Raises TooLarge, and RequestRefused for what is no form of ours."""
+    """The fields of a form.
+
+    Raises TooLarge, TimeoutError if it does not arrive in time, and RequestRefused for what is no form of
+    the page.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
-        raise RequestRefused("a form of this page sends application/x-www-form-urlencoded")
+        raise RequestRefused("send the form as application/x-www-form-urlencoded")
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MOST_BYTES:
-            raise TooLarge
+    async with asyncio.timeout(_SECONDS):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_BYTES:
+                raise TooLarge
     try:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
         raise RequestRefused("the form could not be read") from None
+
+
+def hidden_value(identifier: str) -> str:
+    """What a hidden field holds for an identifier: itself, or JSON where a browser might change it."""
+    is_plain = identifier.isprintable() and identifier == identifier.strip() and identifier[:1] != '"'
+    return identifier if is_plain else json.dumps(identifier)
+
+
+def identifier_of(value: str) -> str:
+    """The identifier that a hidden field holds."""
+    if value[:1] == '"':
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return found if isinstance(found, str) else value
+    return value
 
 
 def new_form_token() -> str:
@@ -57,8 +83,9 @@ def require_own_form(request: Request, fields: Fields) -> None:
     site = request.headers.get("sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
         raise RequestRefused("this form was sent from another site: nothing was changed")
-    origin = request.headers.get("origin")
-    if origin is not None and origin.partition("://")[1:] != ("://", request.headers.get("host")):
+    origin, host = request.headers.get("origin"), request.headers.get("host")
+    # Behind a proxy with TLS the scheme of the request may be http.
+    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
         raise RequestRefused("this form was sent from another site: nothing was changed")
     expected = request.cookies.get(FORM_COOKIE, "")
     given = (fields.get(FORM_FIELD) or [""])[0]

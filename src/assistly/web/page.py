@@ -15,7 +15,7 @@ from assistly.storage.errors import InvalidValue
 from assistly.storage.recurrence import zone_of
 
 from .access import Visitor
-from .forms import FORM_COOKIE, Fields, new_form_token
+from .forms import FORM_COOKIE, Fields, identifier_of, new_form_token
 from .templating import templates
 
 if TYPE_CHECKING:
@@ -106,6 +106,21 @@ class WebPage:
         """All values of a parameter of the address that are not blank."""
         return [value for value in self.request.query_params.getlist(name) if value.strip()]
 
+    def exact_query(self, name: str) -> str | None:
+        """An identifier in the address, as it is; None if it is missing or empty."""
+        return self.request.query_params.get(name) or None
+
+    def exact(self, name: str) -> str | None:
+        """An identifier in a hidden field of the form, as it is; None if it is missing or empty."""
+        return identifier_of((self.fields.get(name) or [""])[0]) or None
+
+    def required_exact(self, name: str, what: str) -> str:
+        """An identifier in a hidden field of the form. Raises InvalidValue if it is missing."""
+        value = self.exact(name)
+        if value is None:
+            raise InvalidValue(f"{what} is missing: fill it in")
+        return value
+
     def value(self, name: str) -> str | None:
         """A field of the form, without spaces around it; None if it is missing or blank."""
         return (self.fields.get(name) or [""])[0].strip() or None
@@ -155,7 +170,7 @@ class WebPage:
             )
         )
         response = HTMLResponse(html, status_code=status)
-        if FORM_COOKIE not in self.request.cookies:
+        if self.request.cookies.get(FORM_COOKIE) is None:
             self.set_cookie(response, FORM_COOKIE, form_token)
         if notice is not None:
             self.forget(response, NOTICE_COOKIE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import contextmanager
-from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.responses import PlainTextResponse
@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from assistly.monitoring.address import Address
+
 GRACE_SECONDS = 5
 """For how long requests may go on after the server was asked to stop."""
+
+REQUEST_SECONDS = 10
+"""How long a connection may take to send the head of a request."""
+
+_MOST_CONNECTIONS = 200
+# asyncio logs as many errors each second when no more files can be opened.
+_BACKLOG = 32
 
 logger = logging.getLogger("assistly.web")
 
@@ -29,7 +38,9 @@ logger = logging.getLogger("assistly.web")
 class PageServer(uvicorn.Server):
     """Serves an application on a socket that listens, until `stop`. It handles no signals.
 
-    `behind_proxy`: headers of a proxy on this machine say where requests come from.
+    `behind_proxy`: headers of a proxy on this machine say where requests come from. A connection that sends
+    no whole head of a request within REQUEST_SECONDS is closed, and so is the one that has waited longest
+    when there are too many.
     """
 
     def __init__(self, app: Starlette, listener: socket.socket, *, behind_proxy: bool) -> None:
@@ -43,9 +54,13 @@ class PageServer(uvicorn.Server):
                 proxy_headers=behind_proxy,
                 lifespan="off",
                 timeout_graceful_shutdown=GRACE_SECONDS,
+                callback_notify=self._close_silent,
+                timeout_notify=1,
+                backlog=_BACKLOG,
             )
         )
         self._listener = listener
+        self._silent_since: dict[Any, float] = {}
 
     def stop(self) -> None:
         """Let `serve_forever` return soon. May be called from any thread or signal handler."""
@@ -57,10 +72,36 @@ class PageServer(uvicorn.Server):
         logger.info("http://%s:%d/", f"[{host}]" if ":" in host else host, port)
         self.run(sockets=[self._listener])
 
+    async def _close_silent(self) -> None:
+        """Called once a second."""
+        now = time.monotonic()
+        silent = [each for each in self.server_state.connections if _awaits_request(each)]
+        self._silent_since = {each: self._silent_since.get(each, now) for each in silent}
+        silent.sort(key=self._silent_since.__getitem__)
+        surplus = len(self.server_state.connections) - most_connections()
+        for place, each in enumerate(silent):
+            if place < surplus or now - self._silent_since[each] > REQUEST_SECONDS:
+                each.transport.close()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the caller."""
         yield
+
+
+def _awaits_request(connection: Any) -> bool:
+    """Whether a connection of uvicorn has received no head of a request that is not answered yet."""
+    return connection.cycle is None or connection.cycle.response_complete
+
+
+def most_connections() -> int:
+    """How many connections are kept: fewer where the process may open few files."""
+    try:
+        import resource
+    except ImportError:  # not on Unix
+        return _MOST_CONNECTIONS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if limit < 0 else min(_MOST_CONNECTIONS, limit // 4)
 
 
 def _answering_when_cancelled(app: Starlette) -> ASGIApp:
@@ -70,29 +111,25 @@ def _answering_when_cancelled(app: Starlette) -> ASGIApp:
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError:
+            logger.warning("503: a request was not answered within the %d s after the stop", GRACE_SECONDS)
             await PlainTextResponse("this server is stopping\n", 503)(scope, receive, send)
 
     return answer
 
 
-def listening(host: str, port: int) -> socket.socket:
+def listening(address: Address) -> socket.socket:
     """A socket that listens there. Raises ConfigurationError if the address cannot be had."""
     import socket as sockets
 
     try:
-        family, _, _, _, address = sockets.getaddrinfo(host, port, type=sockets.SOCK_STREAM)[0]
-        return sockets.create_server((str(address[0]), port), family=family)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --listen"
-        ) from None
+        family, _, _, _, found = sockets.getaddrinfo(*address, type=sockets.SOCK_STREAM)[0]
+        return sockets.create_server((str(found[0]), address.port), family=family)
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = reason.partition(" (while attempting")[0]
+        raise ConfigurationError(f"cannot listen on {address}: {reason}") from None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address or name stands for this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_loopback_name(host: str) -> bool:
+    """Whether a name or an address is one by which people of this machine, and nobody else, open the page."""
+    return host in ("localhost", "127.0.0.1", "::1")

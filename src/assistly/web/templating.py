@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
-from assistly.views.text import span
+from assistly.views.jobs import deed, listed_time
+from assistly.views.status import due_text
+from assistly.views.text import file_size, span
+
+from .forms import hidden_value
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
@@ -41,13 +45,17 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        hidden=_hidden,
         time=_time,
         count=_count,
         json=_json,
         cut=_cut,
         span=_span,
-        size=_size,
+        size=file_size,
         words=_words,
+        deed=deed,
+        listed_time=listed_time,
+        due=due_text,
         total=_total,
         merge=_merge,
     )
@@ -57,6 +65,11 @@ def templates() -> Environment:
 def _seen(value: Any) -> Any:
     """The value with signs for _UNSEEN, so that a text cannot pass for another."""
     return _UNSEEN.sub("\ufffd", value) if type(value) is str else value
+
+
+def _hidden(value: object) -> str:
+    """The value of a hidden field, which `WebPage.exact` reads."""
+    return hidden_value(str(value))
 
 
 @pass_context
@@ -96,10 +109,6 @@ def _cut(text: str, length: int = _CUT) -> str:
 
 def _span(length: timedelta | None) -> str:
     return "–" if length is None else span(length)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
 
 
 def _words(status: str) -> str:

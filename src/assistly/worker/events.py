@@ -44,7 +44,7 @@ class EventKind(StrEnum):
     RESOLVED = "resolved"
     """A publisher's `check` has answered for a job with an unknown outcome: it is posted, or due again."""
     MISSED = "missed"
-    """The job is a dead letter, since it was met after its `max_lateness`."""
+    """The job is a dead letter, because a worker found it after its `max_lateness`."""
     SNOOZED = "snoozed"
     """Nothing was published, and the job is due again at `until`. It costs no attempt."""
     PUT_BACK = "put back"

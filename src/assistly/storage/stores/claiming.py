@@ -39,7 +39,9 @@ def claim(
     if claimed:
         return Claimed([*claimed], rescued, [])
     rescued += rescue(context, _SWEEP, at, leased_at)
-    reason = f"{MISSED}later than its max_lateness when it was met at {at.isoformat(timespec='seconds')}"
+    reason = (
+        f"{MISSED}later than its max_lateness when a worker found it at {at.isoformat(timespec='seconds')}"
+    )
     missed = jobs.dead_letter_late(limit=_SWEEP, platforms=wanted, reason=reason, now=at)
     claimed = jobs.claim(worker_id=worker_id, limit=limit, lease_until=until, platforms=wanted, now=at)
     return Claimed([*claimed], rescued, [*missed])

@@ -445,6 +445,12 @@ def plans(schedules: Schedules, limit: int) -> list[Plan]:
     return [_plan(document) for document in page]
 
 
+def plan_of(schedules: Schedules, id: str) -> Plan | None:
+    """Return the schedule of this id with the slots that have become jobs; None if there is none."""
+    document = schedules._context.backend.documents.get(SCHEDULES, _identity(id))  # noqa: SLF001
+    return None if document is None else _plan(document)
+
+
 def _plan(document: Document) -> Plan:
     return Plan.from_json(document.key, document.data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assistly.operations import approvals as operations
-from assistly.storage.errors import InvalidValue, NotFound
+from assistly.storage.errors import Conflict, InvalidValue, NotFound, StatusConflict
 from assistly.views.approvals import decided_approval
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def listed(page: WebPage) -> Response:
     if status not in (*STATUSES, "all"):
         raise InvalidValue(f"{status[:40]!r} is no status: there are {', '.join(STATUSES)} and all")
     found = page.storage.approvals.list(
-        status=None if status == "all" else status, before=page.query("before"), limit=_LIMIT
+        status=None if status == "all" else status, before=page.exact_query("before"), limit=_LIMIT
     )
     following = found[-1].id if len(found) == _LIMIT else None
     return page.show(
@@ -33,7 +33,7 @@ def listed(page: WebPage) -> Response:
 
 def show(page: WebPage) -> Response:
     """Show an approval, and who decided it."""
-    id = page.query("id") or ""
+    id = page.exact_query("id") or ""
     found = decided_approval(page.storage, id)
     if found is None:
         raise NotFound(f"there is no approval {id!r}")
@@ -42,8 +42,21 @@ def show(page: WebPage) -> Response:
 
 def decide(page: WebPage) -> Response:
     """Approve or reject what is pending."""
-    id, decision = page.required("id", "the approval"), page.value("decision")
+    id, decision = page.required_exact("id", "the approval"), page.value("decision")
     if decision not in ("approved", "rejected"):
         raise InvalidValue("the decision must be approved or rejected")
-    operations.decide(page.storage, id, decision, page.person)
+    try:
+        operations.decide(page.storage, id, decision, page.person)
+    except StatusConflict as error:
+        raise Conflict(f"{error}{_decided(page, id)}") from None
     return page.go(page.url("/approvals"), f"The approval {id} is {decision}.")
+
+
+def _decided(page: WebPage, id: str) -> str:
+    """Who decided the approval, if that is known, and when."""
+    found = decided_approval(page.storage, id)
+    if found is None or found.approval.decided_at is None:
+        return ""
+    who = f" by {found.by}" if found.by else ""
+    note = f" ({found.note})" if found.note else ""
+    return f"{who} at {page.time(found.approval.decided_at)}{note}"

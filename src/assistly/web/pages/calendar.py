@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from assistly.storage.errors import InvalidValue
-from assistly.views.calendar import calendar, due_between, midnight
+from assistly.views.calendar import calendar, day_contents, midnight
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -35,15 +35,15 @@ def show(page: WebPage) -> Response:
 
 
 def show_day(page: WebPage) -> Response:
-    """Show the waiting jobs of one day."""
+    """Show what is due on one day, what is planned, and what was posted or failed."""
     day = _date(page.request.path_params["day"])
     try:
         next_day, day_before = day + timedelta(days=1), day - timedelta(days=1)
     except OverflowError:
         raise InvalidValue("there is no such day: the year must be 1 to 9999") from None
-    platform = page.query("platform")
+    platform = page.exact_query("platform")
     start, end = midnight(day, page.zone), midnight(next_day, page.zone)
-    found = due_between(page.storage, start, end, platform=platform)
+    found = day_contents(page.storage, start, end, platform=platform, now=page.now)
     return page.show(
         "day.html", day=day, next_day=next_day, day_before=day_before, platform=platform, found=found
     )

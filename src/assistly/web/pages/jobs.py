@@ -14,6 +14,7 @@ from assistly.storage.records import JobStatus
 from assistly.views.job_filter import KINDS, JobFilter
 from assistly.views.jobs import story
 from assistly.views.search import newest
+from assistly.views.text import jobs_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,18 +40,24 @@ ANSWERS = {"yes": True, "no": False}
 
 def listed(page: WebPage) -> Response:
     """List the jobs that are meant, the newest first."""
-    wanted = job_filter(page.now, page.query, page.queries("status"))
+    wanted = job_filter(page.now, _from_address(page), page.queries("status"))
     before = page.query("before")
     found = newest(page.storage, wanted, before=None if before is None else whole(before))
     return page.show(
         "jobs.html",
         found=found,
         wanted=wanted,
-        filter=_filter_values(page.query, page.queries("status")),
+        filter=_filter_values(_from_address(page), page.queries("status")),
+        may_resolve=_may_match_dead_letters(wanted)
+        and (found.before is not None or any(job.outcome_unknown for job in found.jobs)),
         statuses=STATUSES,
         kinds=KINDS,
         ages=_HOURS,
     )
+
+
+def _may_match_dead_letters(wanted: JobFilter) -> bool:
+    return (not wanted.statuses or "dead_letter" in wanted.statuses) and wanted.kind in (None, "unknown")
 
 
 def show(page: WebPage) -> Response:
@@ -68,6 +75,8 @@ def change(page: WebPage) -> Response:
     """Change one job."""
     id, verb = whole(page.request.path_params["id"]), page.request.path_params["verb"]
     made = _job_change(page, verb, page.value)
+    if verb == "remove":
+        require_sure(page)
     seen = page.value("claim")
     change_job(page.storage, made, id, page.person, seen=None if seen is None else whole(seen))
     return page.go(page.url(f"/jobs/{id}"), f"Job {id} is {made.participle}.")
@@ -77,17 +86,18 @@ def ask(page: WebPage) -> Response:
     """Show what a change of many jobs would do, before it is made."""
     verb = page.query("verb") or ""
     made = _job_change(page, verb, page.query)
-    filter = _filter_values(page.query, page.queries("status"))
+    filter = _filter_values(_from_address(page), page.queries("status"))
     ids = [whole(text) for text in page.queries("id")]
-    found = _planned(page, made, job_filter(page.now, page.query, page.queries("status")), ids)
-    kinds = Counter(f"{job.status} on {job.platform}" for job in found.jobs)
+    found = _planned(page, made, job_filter(page.now, _from_address(page), page.queries("status")), ids)
+    kinds = Counter((str(job.status), job.platform) for job in found.jobs)
     sample = [page.storage.queue.get(job.id) for job in found.jobs[:_SHOWN]]
     return page.show(
         "bulk.html",
         verb=verb,
         change=made,
         plan=found,
-        kinds=sorted(kinds.items()),
+        why_none=None if found.jobs else _why_none(made, found.left_out),
+        kinds=[f"{jobs_text(count, status)} on {name}" for (status, name), count in sorted(kinds.items())],
         sample=[job for job in sample if job is not None],
         question=_question(page, found),
         filter=filter,
@@ -99,12 +109,12 @@ def ask(page: WebPage) -> Response:
 def change_many(page: WebPage) -> Response:
     """Change the jobs that `ask` showed, for some seconds at most."""
     verb = page.required("verb", "what to do")
-    made = _job_change(page, verb, page.value)
+    made = _job_change(page, verb, page.exact)
     statuses = page.fields.get("status", [])
-    wanted = job_filter(page_time(page, page.required("asked", "the question")), page.value, statuses)
+    wanted = job_filter(page_time(page, page.required("asked", "the question")), page.exact, statuses)
     ids = [whole(text) for text in page.fields.get("id", [])]
-    if verb == "remove" and page.value("sure") is None:
-        raise InvalidValue("say that you are sure: what is removed cannot be brought back")
+    if verb == "remove":
+        require_sure(page)
     highest = whole(page.required("highest", "the last job"))
     newest = page_time(page, page.required("newest", "the last change"))
     found = _planned(page, made, wanted, ids)
@@ -123,10 +133,10 @@ def change_many(page: WebPage) -> Response:
         left=len(jobs) - len(tried),
         is_cut=is_cut,
         more=not found.complete and not is_cut,
-        filter=_filter_values(page.value, statuses),
+        filter=_filter_values(page.exact, statuses),
         ids=[id for id, _ in jobs if id not in tried] if ids else [],
-        options=_options(page.value),
-        note=page.value("note"),
+        options=_options(page.exact),
+        note=page.exact("note"),
         question={name: page.value(name) or "" for name in ("highest", "newest", "asked", "sure")},
     )
 
@@ -138,6 +148,34 @@ def _question(page: WebPage, found: ChangePlan) -> dict[str, Any]:
     return {"highest": highest, "newest": newest.isoformat(), "asked": page.now.isoformat()}
 
 
+def _from_address(page: WebPage) -> Callable[[str], str | None]:
+    """Reads parameters: those that are identifiers as they are, others without spaces around them."""
+    return lambda name: page.exact_query(name) if name in ("platform", "key") else page.query(name)
+
+
+def _why_none(change: JobChange, left_out: Counter[str]) -> str:
+    """Why none of the jobs can be changed."""
+    total = left_out.total()
+    if not total:
+        return f"There is nothing to {change.verb}."
+    reasons = [(_of_status(reason, count, change), count) for reason, count in left_out.items()]
+    if len(reasons) == 1:
+        start = f"None of the {total:,} can be" if total > 1 else "It cannot be"
+        return f"{start} {change.participle}: {reasons[0][0]}."
+    listed = "; ".join(f"{count:,}: {reason}" for reason, count in reasons)
+    return f"None of the {total:,} can be {change.participle}. {listed}."
+
+
+def _of_status(reason: str, count: int, change: JobChange) -> str:
+    """The reason, in the plural if it is a status: they are cancelled already."""
+    status = reason.removeprefix("it is ")
+    if status not in STATUSES:
+        return reason
+    words = ("a dead letter" if count == 1 else "dead letters") if status == "dead_letter" else status
+    already = " already" if status == change.participle else ""
+    return f"{'it is' if count == 1 else 'they are'} {words}{already}"
+
+
 def _after(seconds: float) -> Callable[[], bool]:
     """Tells whether so much time has passed since now."""
     end = time.monotonic() + seconds
@@ -147,7 +185,7 @@ def _after(seconds: float) -> Callable[[], bool]:
 def _planned(page: WebPage, made: JobChange, wanted: JobFilter, ids: list[int]) -> ChangePlan:
     if not ids:
         if wanted == JobFilter():
-            raise InvalidValue("which jobs? Choose some, or a status, a platform or a text")
+            raise InvalidValue("select at least one job, or filter by status, platform or text")
         return plan(page.storage, made, wanted, most=_MOST_AT_ONCE, until=_after(_SECONDS))
     meant: list[Job] = []
     left_out: Counter[str] = Counter()
@@ -159,6 +197,12 @@ def _planned(page: WebPage, made: JobChange, wanted: JobFilter, ids: list[int]) 
         else:
             left_out[str(obstacle)] += 1
     return ChangePlan(meant, left_out, complete=True)
+
+
+def require_sure(page: WebPage) -> None:
+    """Raise InvalidValue unless the box is ticked that stands beside what cannot be undone."""
+    if page.value("sure") is None:
+        raise InvalidValue("tick the box if you are sure: what is removed cannot be brought back")
 
 
 def _job_change(page: WebPage, verb: str, value: Callable[[str], str | None]) -> JobChange:

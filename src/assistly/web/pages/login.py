@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ..access import SESSION_COOKIE, TokenAccess
+from assistly.storage.errors import InvalidValue
+
+from ..access import TokenAccess, session_cookie
 from .settings import own_address
 
 if TYPE_CHECKING:
@@ -20,29 +22,37 @@ logger = logging.getLogger("assistly.web")
 
 def show(page: WebPage) -> Response:
     """Ask for the token."""
-    return page.show("login.html", next=page.query("next"), wrong=False)
+    return _form(page, page.query("next"))
 
 
 def log_in(access: TokenAccess) -> Callable[[WebPage], Response]:
     """Make the answer to the form."""
 
     def answer(page: WebPage) -> Response:
-        session = access.log_in(page.value("token") or "", page.value("name"))
+        try:
+            session = access.log_in(page.value("token") or "", page.value("name"))
+        except InvalidValue as error:
+            return _form(page, page.value("next"), str(error), status=400)
         if session is None:
             client = page.request.client
             logger.warning(
                 "somebody at %s gave a wrong token", client.host if client else "an unknown address"
             )
-            return page.show("login.html", status=403, next=page.value("next"), wrong=True)
+            wrong = "Wrong token. Ask whoever runs the server for WEB_TOKEN or WEB_READ_TOKEN."
+            return _form(page, page.value("next"), wrong, status=403)
         response = page.go(own_address(page, page.value("next")))
-        page.set_cookie(response, SESSION_COOKIE, session)
+        page.set_cookie(response, session_cookie(page.request), session)
         return response
 
     return answer
 
 
+def _form(page: WebPage, next: str | None, message: str | None = None, *, status: int = 200) -> Response:
+    return page.show("login.html", status=status, next=next, message=message, name=page.value("name"))
+
+
 def log_out(page: WebPage) -> Response:
     """End the session in this browser."""
     response = page.go(page.url("/login"))
-    page.forget(response, SESSION_COOKIE)
+    page.forget(response, session_cookie(page.request))
     return response

@@ -1,4 +1,4 @@
-"""The first page: what needs somebody, the queue over time, and the platforms."""
+"""The first page: what needs attention, the queue over time, and the platforms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def show(page: WebPage) -> Response:
     """Show the state of the storage."""
     found = status(page.storage, now=page.now)
-    platform = page.query("platform")
+    platform = page.exact_query("platform")
     if platform not in {each.name for each in found.platforms}:
         platform = None
     return page.show(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from assistly.operations import platforms as operations
 from assistly.storage.errors import InvalidValue
 from assistly.views.status import status
+from assistly.views.text import span
 
 from .jobs import page_time, whole
 
@@ -26,7 +27,8 @@ def listed(page: WebPage) -> Response:
 
 def change(page: WebPage) -> Response:
     """Pause, resume or limit a platform."""
-    verb, platform = page.request.path_params["verb"], page.required("platform", "the platform")
+    verb = page.request.path_params["verb"]
+    platform = page.exact("platform") or page.required("other", "the platform")
     match verb:
         case "pause":
             until = page.value("until")
@@ -48,7 +50,7 @@ def _limit(page: WebPage, platform: str) -> str:
     count, per, unit = page.value("count"), page.value("per"), page.value("unit")
     if count is None:
         operations.limit(page.storage, platform, page.person, count=None, per=None)
-        return f"{platform} has no limit any more."
+        return f"{platform}: limit removed."
     if unit not in UNITS:
         raise InvalidValue(f"the unit must be one of {', '.join(UNITS)}")
     try:
@@ -56,4 +58,12 @@ def _limit(page: WebPage, platform: str) -> str:
     except OverflowError:
         raise InvalidValue(f"{per} {unit} are too long") from None
     operations.limit(page.storage, platform, page.person, count=whole(count), per=length)
-    return f"{platform} has a new limit."
+    return f"{platform}: limit set to {count} per {_unit(length)}."
+
+
+def _unit(length: timedelta) -> str:
+    """A length of time as in "10 per hour"."""
+    for name, seconds in UNITS.items():
+        if length == timedelta(seconds=seconds):
+            return name.removesuffix("s")
+    return span(length, exact=True)
