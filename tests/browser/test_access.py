@@ -115,7 +115,7 @@ def test_a_token_for_looking_changes_nothing(elsewhere: ServedPage, open_page: O
         headers={"Origin": elsewhere.url},
     )
     assert answer.status == 403
-    assert "only look" in answer.text()
+    assert "does not allow changes" in answer.text()
     assert status(storage) == "pending"
     assert storage.events.list() == []
 
