@@ -51,7 +51,10 @@ def scrape(
     if metrics is not None:
         registry.register(_OfStorage(metrics))
     ProcessCollector(registry=registry)
-    encode, media_type = choose_encoder(accept)
+    try:
+        encode, media_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # prometheus_client fails on a version that is no number
+        encode, media_type = choose_encoder("")
     return encode(registry), media_type
 
 
