@@ -157,7 +157,8 @@ class _OfStorage(_Collected):
         found = self._metrics
         jobs = GaugeMetricFamily(
             "assistly_jobs",
-            "Jobs that are not posted or cancelled. Counting ends at 10,000 of a status.",
+            "Jobs that are not posted or cancelled. Counting ends at 10,000 waiting jobs together "
+            "(scheduled and retrying), and at 10,000 of each other status.",
             labels=("status", "platform"),
         )
         cut = dict.fromkeys(STATUSES, False)
@@ -167,7 +168,8 @@ class _OfStorage(_Collected):
         yield jobs
         truncated = GaugeMetricFamily(
             "assistly_jobs_truncated",
-            "1 if there are more jobs of this status than assistly_jobs counts.",
+            "1 if there are more jobs of this status than assistly_jobs counts: platforms may be missing; "
+            "scheduled and retrying jobs are counted together.",
             labels=("status",),
         )
         for status, is_cut in cut.items():

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
 from assistly.views.jobs import deed, listed_time
-from assistly.views.status import due_text
+from assistly.views.status import WAITING_TRUNCATED, due_text
 from assistly.views.text import file_size, span
 
 from .forms import hidden_value
@@ -59,6 +59,7 @@ def templates() -> Environment:
         total=_total,
         merge=_merge,
     )
+    environment.globals["WAITING_TRUNCATED"] = WAITING_TRUNCATED
     return environment
 
 
