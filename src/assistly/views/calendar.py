@@ -117,15 +117,16 @@ def day_contents(
     *,
     platform: str | None = None,
     now: datetime | None = None,
+    after: Job | None = None,
     limit: int = 500,
 ) -> DayContents:
     """Return what there is from `start` until before `end`: up to `limit` jobs, and as many planned times.
 
-    The numbers are those of `calendar`. `now` is the time from which schedules are looked ahead (default:
-    this machine's).
+    `after` is the last job of the page before. The numbers are those of `calendar`. `now` is the time from
+    which schedules are looked ahead (default: this machine's).
     """
     tick = timedelta(microseconds=1)
-    jobs = storage.queue.upcoming(since=start, until=end - tick, platform=platform, limit=limit)
+    jobs = storage.queue.upcoming(since=start, until=end - tick, platform=platform, after=after, limit=limit)
     posts, complete = _planned_posts(storage, start, end, now, _MOST_PLANNED)
     cells = _cells(storage.queue.timeline([start, end], limit=_DAY_LIMIT), _by_platform(posts))
     shown = [post for post in posts if platform in (None, post.schedule.platform)]

@@ -5,16 +5,21 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from assistly.storage.errors import InvalidValue
+from assistly.storage.errors import InvalidValue, NotFound
 from assistly.views.calendar import calendar, day_contents, midnight
+
+from .jobs import whole
 
 if TYPE_CHECKING:
     from starlette.responses import Response
+
+    from assistly.storage import Job
 
     from ..page import WebPage
 
 _WEEKS = 4
 _DAYS = 7 * _WEEKS
+_JOBS = 100
 
 
 def show(page: WebPage) -> Response:
@@ -43,10 +48,23 @@ def show_day(page: WebPage) -> Response:
         raise InvalidValue("there is no such day: the year must be 1 to 9999") from None
     platform = page.exact_query("platform")
     start, end = midnight(day, page.zone), midnight(next_day, page.zone)
-    found = day_contents(page.storage, start, end, platform=platform, now=page.now)
+    found = day_contents(
+        page.storage, start, end, platform=platform, now=page.now, after=_last_job(page), limit=_JOBS
+    )
     return page.show(
         "day.html", day=day, next_day=next_day, day_before=day_before, platform=platform, found=found
     )
+
+
+def _last_job(page: WebPage) -> Job | None:
+    """The last job of the page before."""
+    id = page.query("after")
+    if id is None:
+        return None
+    job = page.storage.queue.get(whole(id))
+    if job is None:
+        raise NotFound(f"job {id} was removed: begin again at the first page of this day")
+    return job
 
 
 def _date(text: str) -> date:
