@@ -153,7 +153,10 @@ def midnight(day: date, zone: tzinfo | None) -> datetime:
 
 def day_exists(day: date, zone: tzinfo | None) -> bool:
     """Whether there was such a day in a time zone (None: the local one)."""
-    return day == date.max or midnight(day, zone) < midnight(day + timedelta(days=1), zone)
+    try:
+        return midnight(day, zone) < midnight(day + timedelta(days=1), zone)
+    except OverflowError:  # the first or the last day that a date can be
+        return True
 
 
 def _cells(counts: Iterable[TimelineCount], planned: dict[str, int]) -> dict[str, Cell]:
