@@ -115,7 +115,7 @@ def test_a_token_for_looking_changes_nothing(elsewhere: ServedPage, open_page: O
         headers={"Origin": elsewhere.url},
     )
     assert answer.status == 403
-    assert "only look" in answer.text()
+    assert "does not allow changes" in answer.text()
     assert status(storage) == "pending"
     assert storage.events.list() == []
 
@@ -190,7 +190,7 @@ def test_a_form_of_a_stranger_changes_nothing(
     with stranger(form, "assistly_form=known; Path=/") as port:
         page.goto(f"http://{host}:{port}/")
         page.get_by_role("button", name="Win a cake").click()
-        said = "from another site" if kind == ENCODED else "a form of this page sends"
+        said = "from another site" if kind == ENCODED else "send the form as"
         expect(page.get_by_text(said)).to_be_visible()
     assert page.url == f"{site.url}/approval"
     assert status(storage) == "pending"

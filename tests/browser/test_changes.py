@@ -209,7 +209,7 @@ def test_a_platform_is_limited(storage: Storage, open_page: OpenPage) -> None:
     page.get_by_role("article", name="mastodon").get_by_text("Limit", exact=True).first.click()
     limit.get_by_label("Jobs").fill("")
     limit.get_by_role("button", name="Set the limit").click()
-    expect_notice(page, "no limit")
+    expect_notice(page, "limit removed")
     assert platform(storage, "mastodon").limit is None
 
 

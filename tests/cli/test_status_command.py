@@ -21,7 +21,9 @@ from assistly.storage.stores.queue import Queue
 from assistly.storage.testing.fixtures import START, FakeClock
 from assistly.views import status as view
 from assistly.views.metrics import collect
+from assistly.web import create_app
 from contract.mutants.stores import NaiveEngine, NaiveLocks
+from web.browsing import Browser
 from worker.worker_harness import HANDLES_SIGINT
 
 Run = Callable[..., tuple[int, str, str]]
@@ -150,6 +152,38 @@ def test_what_is_large_is_counted_up_to_a_limit(monkeypatch: pytest.MonkeyPatch)
     assert (found.counts["cancelled"].count, found.counts["cancelled"].exact) == (0, True)
     (platform,) = found.platforms
     assert (platform.due.count, platform.due.exact) == (3, False)
+
+
+@sqlite_only
+def test_that_not_all_waiting_jobs_were_counted_is_said(
+    run: Run, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.queue.schedule("retried", "c")
+        (job,) = storage.queue.claim_due(worker_id="w")
+        storage.queue.mark_failed(job, "a fault", retry_at=datetime.now(UTC) + timedelta(days=3))
+        storage.queue.schedule_many(NewJob("x", "c") for _ in range(3))
+        storage.platforms.pause("once")
+        storage.platforms.resume("once")
+        storage.schedules.put("s", "planned", "c", every=timedelta(days=7), enabled=False)
+    assert engine == "sqlite"
+    sentence = "More than 10,000 jobs wait: those behind the first 10,000 are not counted"
+    assert sentence not in run("status")[1] + run("metrics")[1]
+    assert json.loads(run("status", "--json")[1])["waiting_truncated"] is False
+    monkeypatch.setattr(view, "COUNT_LIMIT", 3)
+    assert sentence in run("status")[1]
+    assert sentence in run("metrics")[1]
+    found = json.loads(run("status", "--json")[1])
+    assert found["waiting_truncated"] is json.loads(run("metrics", "--json")[1])["waiting_truncated"] is True
+    assert len(found["retrying"]) == 1
+    assert found["counts"]["retrying"] == {"count": 1, "exact": False}
+    assert [platform["name"] for platform in found["platforms"]] == ["once", "planned", "x"]
+    with open_storage(auto_prune=False) as storage:
+        browser = Browser(create_app(storage))
+        assert sentence in browser.open("/").text
+        page = browser.open("/platforms").text
+    assert sentence in page
+    assert "planned" in page
 
 
 def test_all_due_jobs_were_counted_if_one_was_that_is_not_due(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
 
 from assistly.cli import app as command
@@ -18,7 +19,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "web.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
-def test_the_example_runs() -> None:
+def test_the_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {"__name__": "page"}
     exec(compile(block, str(PAGE), "exec"), names)
@@ -35,6 +36,8 @@ def test_the_example_runs() -> None:
         response = ann.send(ann.open(path).form(f"{path}/cancel"), note="the text is wrong")
         assert (response.status_code, response.headers["location"]) == (303, path)
         assert storage.events.list()[0].payload["by"] == "ann"
+        monkeypatch.setenv("STORAGE_ENGINE", "memory")
+        assert "connection" in ann.open("/assistly/doctor").text
 
 
 def test_the_variables_are_there() -> None:

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from email.message import Message
 from pathlib import Path
@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from assistly.monitoring import MonitoringServer, monitor, serve, server
+from assistly.monitoring import MonitoringServer, connections, monitor, serve, server
 from assistly.monitoring.address import Address, parse_address
 from assistly.storage import (
     AsyncStorage,
@@ -197,6 +197,22 @@ def test_the_formats(storage: Storage, served: MonitoringServer) -> None:
     assert found["process_resident_memory_bytes"] > 0
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=abc",
+        "application/openmetrics-text; version=1;2, text/plain; version=1.0.0.x",
+        "application/openmetrics-text; version=1.x.0; escaping=",
+        "text/plain; version=abc; escaping=nothing",
+        ";;,;version=1.0.0",
+    ],
+)
+def test_formats_that_do_not_exist(served: MonitoringServer, accept: str) -> None:
+    answer = ask(served, "/metrics", Accept=accept)
+    assert (answer.status, samples(answer.text)["assistly_up"]) == (200, 1)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+
+
 def test_the_numbers_of_a_worker(storage: Storage) -> None:
     def publish(job: Any) -> None:
         if job.content == "bad":
@@ -369,23 +385,81 @@ def test_scrapes_at_the_same_moment_share_one_collection(
     assert calls == ["assistly-monitoring-metrics"]
 
 
-def test_further_requests_wait_and_slow_clients_are_cut_off(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_clients_are_cut_off(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
     with serve(storage, 0) as served:
-        slow = [socket.create_connection(_place(served)) for _ in range(server.MOST_AT_ONCE)]
+        slow = [socket.create_connection(_place(served)) for _ in range(5)]
         for connection in slow:
             connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: ")
-        until(lambda: len(threads_named("assistly-monitoring-request")) == server.MOST_AT_ONCE)
+        until(lambda: len(threads_named("assistly-monitoring-request")) == len(slow))
         dripping = threading.Thread(target=_drip, args=(slow[0],))
         dripping.start()
-        assert ask(served, "/healthz").status == 200
         dripping.join(PATIENCE)
         assert not dripping.is_alive()
         for connection in slow[1:]:
             assert connection.recv(10) == b""
             connection.close()
+        until(lambda: not threads_named("assistly-monitoring-request"))
+        assert ask(served, "/healthz").status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
+def test_silent_clients_hold_up_nobody(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 10 * PATIENCE)
+    with ExitStack() as stack:
+        served = stack.enter_context(serve(storage, 0))
+        silent: list[socket.socket] = []
+        for _ in range(connections.MOST_CONNECTIONS + 6):
+            silent.append(stack.enter_context(socket.create_connection(_place(served), timeout=PATIENCE)))
+            silent[-1].sendall(sent)
+        for path in ("/healthz/alive", "/healthz/ready", "/metrics"):
+            assert ask(served, path).status == 200
+        assert len(threads_named("assistly-monitoring-request")) <= connections.MOST_CONNECTIONS
+        for connection in silent[:6]:  # these have waited longest
+            assert connection.recv(10) == b""
+        silent[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent[-1].recv(10)
+
+
+def test_only_some_answers_are_made_at_once_and_alive_waits_for_none(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    ended: list[int] = []
+    most: list[int] = []
+    release = threading.Event()
+
+    def hang(*_: object) -> tuple[bytes, str]:
+        begun.append(1)
+        most.append(len(begun) - len(ended))
+        assert release.wait(PATIENCE)
+        ended.append(1)
+        return b"done", "text/plain"
+
+    monkeypatch.setattr(monitor.Monitor, "metrics", hang)
+    with serve(storage, 0) as served, ExitStack() as stack:
+        clients = []
+        for _ in range(connections.MOST_CONNECTIONS):
+            client = stack.enter_context(socket.create_connection(_place(served), timeout=PATIENCE))
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            clients.append(client)
+        until(lambda: len(begun) == connections.MOST_AT_ONCE)
+        assert ask(served, "/healthz/alive").status == 200  # one that waits for its answer makes room
+        release.set()
+        answers = [_whole(client) for client in clients]
+    assert max(most) == connections.MOST_AT_ONCE
+    assert sum(answer.endswith(b"done") for answer in answers) == connections.MOST_CONNECTIONS - 1
+    assert answers.count(b"") == 1
+
+
+def _whole(client: socket.socket) -> bytes:
+    received = b""
+    while part := client.recv(1000):
+        received += part
+    return received
 
 
 def _drip(connection: socket.socket) -> None:
@@ -420,8 +494,8 @@ def test_closing(storage: Storage) -> None:
 def test_closing_while_all_are_busy(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_SECONDS", 10 * PATIENCE)
     with serve(storage, 0) as served:
-        slow = [socket.create_connection(_place(served)) for _ in range(server.MOST_AT_ONCE + 1)]
-        until(lambda: len(threads_named("assistly-monitoring-request")) == server.MOST_AT_ONCE)
+        slow = [socket.create_connection(_place(served)) for _ in range(connections.MOST_CONNECTIONS + 1)]
+        until(lambda: len(threads_named("assistly-monitoring-request")) == connections.MOST_CONNECTIONS)
     assert not threads_named("assistly-monitoring")
     for connection in slow:
         connection.close()
@@ -445,7 +519,7 @@ def test_the_connections_of_the_pool(path: Path) -> None:
 
 def test_threads_that_cannot_be_started(served: MonitoringServer, monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading.Thread.start
-    failures = iter(range(server.MOST_AT_ONCE + 1))
+    failures = iter(range(connections.MOST_AT_ONCE + 1))
 
     def fail(thread: threading.Thread) -> None:
         if thread.name == "assistly-monitoring-request" and next(failures, None) is not None:
@@ -453,7 +527,7 @@ def test_threads_that_cannot_be_started(served: MonitoringServer, monkeypatch: p
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", fail)
-    for _ in range(server.MOST_AT_ONCE + 1):
+    for _ in range(connections.MOST_AT_ONCE + 1):
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             ask(served, "/healthz")
     assert ask(served, "/healthz").status == 200

@@ -463,3 +463,27 @@ def test_no_change_is_offered_while_a_job_is_published(memory: Storage, filled: 
     browser = at_page(memory)
     assert "Change it" in browser.open(f"/jobs/{filled.claimed.id}").text
     assert "Change it" not in browser.open(f"/jobs/{filled.begun.id}").text
+
+
+def test_not_too_many_jobs_are_selected_one_by_one(
+    memory: Storage, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    get = memory.queue.get
+
+    def look_up(job: int) -> Job | None:
+        asked.append(job)
+        return get(job)
+
+    monkeypatch.setattr(memory.queue, "get", look_up)
+    ids = [str(number) for number in range(1, 1002)]
+    question = {"verb": "cancel", "highest": "9999", "newest": AT.isoformat(), "asked": AT.isoformat()}
+    for answer in (
+        browser.get("/jobs/bulk", params={"verb": "cancel", "id": ids}),
+        browser.post("/jobs/bulk", {**question, "id": ids}),
+    ):
+        assert answer.status_code == 400
+        assert "at most 1,000 jobs can be selected one by one; got 1,001" in answer.text
+    assert asked == []
+    assert browser.get("/jobs/bulk", params={"verb": "cancel", "id": ids[1:]}).status_code == 200
+    assert len(asked) == 1000

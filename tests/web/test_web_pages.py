@@ -12,7 +12,15 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from assistly.storage import MemoryBackend, PostgresBackend, SqliteBackend, Storage, StorageUnavailable
+from assistly.storage import (
+    InvalidValue,
+    MemoryBackend,
+    PostgresBackend,
+    SqliteBackend,
+    Storage,
+    StorageUnavailable,
+    open_async_storage,
+)
 from assistly.storage.testing.faults import Fault, FaultyBackend, fail_with
 from assistly.web import create_app
 from web.browsing import Browser, Document
@@ -235,3 +243,9 @@ def test_a_cancelled_job_is_listed_with_the_time_of_that(memory: Storage) -> Non
     page = Browser(create_app(memory, zone="UTC")).open("/jobs")
     ((_, row),) = page.tables.values()
     assert row[3] == job.updated_at.isoformat(sep=" ", timespec="seconds")
+
+
+def test_a_storage_that_is_not_open_is_refused() -> None:
+    opening: Any = open_async_storage(engine="memory")
+    with pytest.raises(InvalidValue, match=r"as AsyncStorage\(open_storage\(\)\)"):
+        create_app(opening)

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from assistly.storage import Event, Job, MemoryBackend, Storage
 from assistly.storage.testing.fixtures import FakeClock
 from assistly.views import events, search
-from assistly.views.calendar import calendar, day_contents, midnight
+from assistly.views.calendar import calendar, day_contents, day_exists, midnight
 from assistly.views.events import EventFilter
 from assistly.views.history import KINDS, History, Hour, history
 from assistly.views.job_filter import JobFilter
 from assistly.views.status import JobCount
+from assistly.web import create_app
 from assistly.web.chart import HEIGHT, WIDTH, chart
+from web.browsing import Browser
 from web.filling import HOUR, claim, dead_letter
 
 DAY = timedelta(days=1)
@@ -192,6 +194,37 @@ def test_the_edges_of_a_day(storage: Storage, day: date, zone: str, hours: int) 
     assert [job.due_at for job in day_contents(storage, start, end).jobs] == [start, end - tick]
     assert one_day(storage, day - DAY, zone)["x"].waiting == JobCount(1)
     assert one_day(storage, day + DAY, zone)["x"].waiting == JobCount(1)
+
+
+def test_a_day_that_a_zone_skipped_is_left_out(storage: Storage) -> None:
+    apia, skipped = ZoneInfo("Pacific/Apia"), date(2011, 12, 30)
+    start = midnight(skipped, apia)
+    assert start == midnight(skipped + DAY, apia)
+    for at in (start - HOUR, start, start + HOUR):
+        storage.queue.schedule("x", "a", at)
+    days = calendar(storage, date(2011, 12, 26), 7, apia).days
+    assert [day.day.day for day in days] == [26, 27, 28, 29, 31, 1]
+    assert [day.end for day in days[:-1]] == [day.start for day in days[1:]]
+    assert {day.day.day: day.cells["x"].waiting.count for day in days if day.cells} == {29: 1, 31: 2}
+    assert [day.day.day for day in calendar(storage, skipped - DAY, 2, apia).days] == [29]
+    assert calendar(storage, skipped, 1, apia).days == []
+    assert [day_exists(skipped + number * DAY, apia) for number in (-1, 0, 1)] == [True, False, True]
+    assert day_exists(date.max, apia)
+
+
+def test_pages_of_a_day_that_a_zone_skipped(memory: Storage) -> None:
+    browser = Browser(create_app(memory, zone="Pacific/Apia"))
+    page = browser.open("/calendar?from=2011-12-26")
+    (table,) = page.tables.values()
+    assert {len(row) for row in table} == {7}
+    assert table[1][4] == ""
+    assert "/calendar/2011-12-30" not in page.links
+    answer = browser.get("/calendar/2011-12-30")
+    assert (answer.status_code, "skipped that day" in answer.text) == (404, True)
+    assert "/calendar/2011-12-31" in browser.open("/calendar/2011-12-29").links
+    assert "/calendar/2011-12-29" in browser.open("/calendar/2011-12-31").links
+    for day in ("0001-01-02", "9999-12-30"):
+        assert browser.get(f"/calendar/{day}").status_code in (200, 400)
 
 
 def test_a_day_has_what_was_posted_and_what_failed(memory: Storage) -> None:

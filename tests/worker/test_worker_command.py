@@ -30,7 +30,7 @@ def storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Storage
     monkeypatch.setenv("SQLITE_PATH", "worker.db")
     monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
     monkeypatch.delenv("WEBHOOK_STATUS_URL", raising=False)
-    monkeypatch.setattr(command, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(command, "log_as_text", lambda: None)
     with open_storage(auto_prune=False) as storage:
         yield storage
 

@@ -95,6 +95,7 @@ def _load_exposition() -> Callable[[StorageMetrics], str]:
 
 def _print(out: Output, found: StorageMetrics) -> None:
     from assistly.views.metrics import STATUSES
+    from assistly.views.status import WAITING_TRUNCATED
     from assistly.views.text import span
 
     if found.jobs:
@@ -110,6 +111,8 @@ def _print(out: Output, found: StorageMetrics) -> None:
         out.table(("platform", *STATUSES, "due"), rows)
     else:
         out.say("no jobs that are not posted or cancelled")
+    if found.waiting_truncated:
+        out.say(WAITING_TRUNCATED)
     out.say("")
     latency = found.latency
     age = "nothing is due" if found.oldest_due_age is None else f"has waited {span(found.oldest_due_age)}"

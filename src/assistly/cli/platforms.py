@@ -34,12 +34,13 @@ def list_platforms(json: Json = False, utc: Utc = False) -> None:
 
     10,000 jobs of each status are looked at.
     """
-    from assistly.views.status import read_depths
+    from assistly.views.status import WAITING_TRUNCATED, read_depths
 
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.platforms.list()
-        names = read_depths(storage, datetime.now(UTC)).names - {platform.name for platform in found}
+        depths = read_depths(storage, datetime.now(UTC))
+        names = depths.names - {platform.name for platform in found}
     if json:
         others = [_without_record(name) for name in names]
         listed = [*(jsonable(platform) for platform in found), *others]
@@ -59,6 +60,8 @@ def list_platforms(json: Json = False, utc: Utc = False) -> None:
         out.table(("platform", "state", "limit", "by", "reason"), sorted(rows))
     else:
         out.say("there are no jobs, and no platform was ever paused or limited")
+    if depths.waiting_truncated:
+        out.remark(WAITING_TRUNCATED)
 
 
 def _without_record(name: str) -> dict[str, Any]:

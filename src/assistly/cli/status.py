@@ -98,6 +98,10 @@ def _print(out: Output, found: StorageStatus, place: dict[str, Any]) -> None:
         out.say("\nplatforms")
         columns = ("platform", "waiting", "due", "claimed", "dead", "state")
         out.table(columns, [_platform(out, platform) for platform in found.platforms])
+    if found.waiting_truncated:
+        from assistly.views.status import WAITING_TRUNCATED
+
+        out.say(f"\n{WAITING_TRUNCATED}")
     if found.retrying:
         out.say("\nretrying (assistly jobs list --status retrying)")
         rows = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .listening import listen_address
+from .logs import log_as_text
 from .opening import opened
 from .output import Output
 
@@ -113,7 +114,7 @@ def _serve(
         end.limited(owns_process=owns_process),
     ):
         app = make(storage, doctor=partial(_check, owns_process=owns_process))
-        _log_to_stderr()
+        log_as_text()
         server = PageServer(app, listener, behind_proxy=behind_proxy)
         server.serve_forever()
 
@@ -122,9 +123,3 @@ def _check(*, owns_process: bool) -> Report:
     from assistly.doctor import run
 
     return run(owns_process=owns_process)
-
-
-def _log_to_stderr() -> None:
-    import logging
-
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)

@@ -10,7 +10,7 @@ import typer
 
 from .ending import ProcessEnd
 from .listening import Listen, listening
-from .logs import LogFormat, log_as_json
+from .logs import LogFormat, log_as_json, log_as_text
 from .opening import place_variables, storage_place
 from .output import Output
 
@@ -107,9 +107,9 @@ def worker(
     """
     from assistly.worker.signals import stop_on_signals
 
-    log_as_json() if log_format is LogFormat.JSON else _log_to_stderr()
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     owns_process = context.obj is True
+    log_as_json(owns_process=owns_process) if log_format is LogFormat.JSON else log_as_text()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     end = ProcessEnd(grace)
     stop = _Stop(end)
     with (
@@ -283,7 +283,3 @@ def _exponential(settings: StorageSettings) -> RetryPolicy:
 
     fixed = settings.retry_policy()
     return ExponentialRetry(max_retries=fixed.max_retries, delay=fixed.delay)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)

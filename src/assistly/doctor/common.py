@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from importlib.metadata import version
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -188,10 +188,6 @@ def _of_status(context: CheckContext, status: str) -> Iterator[Job]:
     from assistly.views.status import of_status
 
     return of_status(context.storage(), status)
-
-
-def _age(context: CheckContext, since: datetime | None) -> str:
-    return span(None if since is None else context.now - since)
 
 
 SQL_ENGINES = ("sqlite", "postgres")

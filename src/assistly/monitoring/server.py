@@ -18,6 +18,7 @@ from assistly.storage import forks
 from assistly.storage.errors import ConfigurationError
 
 from .address import Address
+from .connections import ConnectionClosed, Connections
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("assistly.monitoring")
 
-MOST_AT_ONCE = 8
-"""How many requests are answered at once. Further ones wait."""
+REQUEST_SECONDS = 2.0
+"""How long a client may take to send its request."""
 
-REQUEST_SECONDS = 5.0
-"""How long a client may take to send its request, and as long again to take the answer."""
+ANSWER_SECONDS = 5.0
+"""How long a client may take to receive the answer."""
 
 _JOIN_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
@@ -98,12 +99,12 @@ class _HttpServer(socketserver.TCPServer):
     """It looks up no names of clients, and prints nothing."""
 
     allow_reuse_address = True
-    request_queue_size = 64
+    request_queue_size = 128
 
     def __init__(self, address: Address, monitor: Monitor) -> None:
         self.monitor = monitor
         self.is_closing = threading.Event()
-        self._free = threading.Semaphore(MOST_AT_ONCE)
+        self.connections = Connections()
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         self.address_family, bound = found[0][0], found[0][4]
         super().__init__(bound, _Request)  # type: ignore[arg-type] # with the scope, if it is of IPv6
@@ -116,10 +117,9 @@ class _HttpServer(socketserver.TCPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        while not self._free.acquire(timeout=_LOOK_SECONDS):
-            if self.is_closing.is_set():
-                self.shutdown_request(request)
-                return
+        if not self.connections.add(request, self.is_closing):
+            self.shutdown_request(request)
+            return
         try:
             threading.Thread(
                 target=self._answer,
@@ -128,7 +128,7 @@ class _HttpServer(socketserver.TCPServer):
                 daemon=True,
             ).start()
         except BaseException:
-            self._free.release()
+            self.connections.remove(request)
             raise
 
     def _answer(self, request: Any, client_address: Any) -> None:
@@ -137,8 +137,8 @@ class _HttpServer(socketserver.TCPServer):
         except Exception:  # noqa: BLE001 - logged
             self.handle_error(request, client_address)
         finally:
+            self.connections.remove(request)
             self.shutdown_request(request)
-            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - of the base
         """Log it as what it is, instead of printing it. A client that has left is no error."""
@@ -183,8 +183,11 @@ class _Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer, or say that this has failed."""
+        self.server.connections.note_request(self.connection)
         try:
             answer = self._answer()
+        except ConnectionClosed:
+            return
         except Exception:
             logger.exception("%s cannot be answered", self.path)
             answer = HTTPStatus.INTERNAL_SERVER_ERROR, b"it has failed: see the log\n", _TEXT
@@ -194,19 +197,22 @@ class _Request(BaseHTTPRequestHandler):
 
     def _answer(self) -> tuple[HTTPStatus, bytes, str]:
         path = self.path.partition("?")[0]
+        if path == "/healthz/alive":  # it waits for nothing, so that nobody is killed for being busy
+            why = self.server.monitor.alive()
+            return _json({"alive": not why, "why": why}, is_good=not why)
+        if path in ("/metrics", "/healthz", "/healthz/ready"):
+            with self.server.connections.slot(self.connection):
+                return self._of_storage(path)
+        return HTTPStatus.NOT_FOUND, f"there are {_PATHS}\n".encode(), _TEXT
+
+    def _of_storage(self, path: str) -> tuple[HTTPStatus, bytes, str]:
         monitor = self.server.monitor
         if path == "/metrics":
             return HTTPStatus.OK, *monitor.metrics(",".join(self.headers.get_all("Accept", [])))
+        health = monitor.health()
         if path == "/healthz":
-            health = monitor.health()
             return _json(asdict(health), is_good=health.alive and health.ready)
-        if path == "/healthz/alive":
-            why = monitor.alive()
-            return _json({"alive": not why, "why": why}, is_good=not why)
-        if path == "/healthz/ready":
-            health = monitor.health()
-            return _json({"ready": health.ready, "why": health.why}, is_good=health.ready)
-        return HTTPStatus.NOT_FOUND, f"there are {_PATHS}\n".encode(), _TEXT
+        return _json({"ready": health.ready, "why": health.why}, is_good=health.ready)
 
     def _refuse(self) -> None:
         self._send(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n", _TEXT, Allow="GET, HEAD")
@@ -214,7 +220,7 @@ class _Request(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse  # noqa: N815 - of the base
 
     def _send(self, status: HTTPStatus, body: bytes, media_type: str, **headers: str) -> None:
-        self.connection.settimeout(REQUEST_SECONDS)  # of sending as a whole
+        self.connection.settimeout(ANSWER_SECONDS)  # of sending as a whole
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))

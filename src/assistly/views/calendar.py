@@ -50,7 +50,10 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """Days one after the other. If `planned_complete` is False, later times of schedules are missing."""
+    """Days one after the other, without those that the time zone skipped, as Samoa did in 2011.
+
+    If `planned_complete` is False, later times of schedules are missing.
+    """
 
     days: list[Day]
     platforms: list[str]
@@ -88,7 +91,10 @@ def calendar(
     Of the newest 10,000 dead letters those of these days are counted. `now` is the time from which schedules
     are looked ahead (default: this machine's).
     """
-    edges = [midnight(first + timedelta(days=number), zone) for number in range(days + 1)]
+    starts = {midnight(each, zone): each for each in (first + timedelta(days=n) for n in range(days + 1))}
+    edges = [*starts]  # a skipped day begins when the next one does, which takes its place
+    if len(edges) == 1:
+        return Calendar([], [], planned_complete=True)
     posts, complete = _planned_posts(storage, edges[0], edges[-1], now, _MOST_PLANNED)
     planned = [
         _by_platform(post for post in posts if start <= post.at < end) for start, end in pairwise(edges)
@@ -99,7 +105,7 @@ def calendar(
         of_day.setdefault(each.start, []).append(each)
     result = [
         Day(
-            first + timedelta(days=number),
+            starts[start],
             start,
             edges[number + 1],
             _cells(of_day.get(start, ()), planned[number]),
@@ -117,15 +123,16 @@ def day_contents(
     *,
     platform: str | None = None,
     now: datetime | None = None,
+    after: Job | None = None,
     limit: int = 500,
 ) -> DayContents:
     """Return what there is from `start` until before `end`: up to `limit` jobs, and as many planned times.
 
-    The numbers are those of `calendar`. `now` is the time from which schedules are looked ahead (default:
-    this machine's).
+    `after` is the last job of the page before. The numbers are those of `calendar`. `now` is the time from
+    which schedules are looked ahead (default: this machine's).
     """
     tick = timedelta(microseconds=1)
-    jobs = storage.queue.upcoming(since=start, until=end - tick, platform=platform, limit=limit)
+    jobs = storage.queue.upcoming(since=start, until=end - tick, platform=platform, after=after, limit=limit)
     posts, complete = _planned_posts(storage, start, end, now, _MOST_PLANNED)
     cells = _cells(storage.queue.timeline([start, end], limit=_DAY_LIMIT), _by_platform(posts))
     shown = [post for post in posts if platform in (None, post.schedule.platform)]
@@ -142,6 +149,14 @@ def midnight(day: date, zone: tzinfo | None) -> datetime:
     """When a day begins in a time zone (None: the local one), in UTC."""
     naive = datetime.combine(day, time.min)
     return (naive.astimezone() if zone is None else naive.replace(tzinfo=zone)).astimezone(UTC)
+
+
+def day_exists(day: date, zone: tzinfo | None) -> bool:
+    """Whether there was such a day in a time zone (None: the local one)."""
+    try:
+        return midnight(day, zone) < midnight(day + timedelta(days=1), zone)
+    except OverflowError:  # the first or the last day that a date can be
+        return True
 
 
 def _cells(counts: Iterable[TimelineCount], planned: dict[str, int]) -> dict[str, Cell]:

@@ -51,7 +51,10 @@ def scrape(
     if metrics is not None:
         registry.register(_OfStorage(metrics))
     ProcessCollector(registry=registry)
-    encode, media_type = choose_encoder(accept)
+    try:
+        encode, media_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # prometheus_client fails on a version that is no number
+        encode, media_type = choose_encoder("")
     return encode(registry), media_type
 
 
@@ -154,7 +157,8 @@ class _OfStorage(_Collected):
         found = self._metrics
         jobs = GaugeMetricFamily(
             "assistly_jobs",
-            "Jobs that are not posted or cancelled. Counting ends at 10,000 of a status.",
+            "Jobs that are not posted or cancelled. Counting ends at 10,000 waiting jobs together "
+            "(scheduled and retrying), and at 10,000 of each other status.",
             labels=("status", "platform"),
         )
         cut = dict.fromkeys(STATUSES, False)
@@ -164,7 +168,8 @@ class _OfStorage(_Collected):
         yield jobs
         truncated = GaugeMetricFamily(
             "assistly_jobs_truncated",
-            "1 if there are more jobs of this status than assistly_jobs counts.",
+            "1 if there are more jobs of this status than assistly_jobs counts: platforms may be missing; "
+            "scheduled and retrying jobs are counted together.",
             labels=("status",),
         )
         for status, is_cut in cut.items():

@@ -39,13 +39,15 @@ class StorageMetrics:
     """The numbers of a storage at `at`.
 
     `jobs` has each status of STATUSES for each platform that has such jobs. Posted and cancelled jobs are not
-    counted: they stay, and counting them would take longer and longer. `oldest_due_age` is for how long the
-    first due job has waited on a platform that is not paused (None: none is due). `counters` and `latency`
-    are those of `storage.metrics`.
+    counted: they stay, and counting them would take longer and longer. If `waiting_truncated`, there are more
+    waiting jobs than the 10,000 that were counted, scheduled and retrying ones together: platforms may be
+    missing. `oldest_due_age` is for how long the first due job has waited on a platform that is not paused
+    (None: none is due). `counters` and `latency` are those of `storage.metrics`.
     """
 
     at: datetime
     jobs: list[Depth]
+    waiting_truncated: bool
     due: list[DueJobs]
     oldest_due_age: timedelta | None
     unknown_outcomes: JobCount
@@ -67,6 +69,7 @@ def collect(storage: Storage, *, now: datetime | None = None) -> StorageMetrics:
             for name in names
             for status in STATUSES
         ],
+        waiting_truncated=depths.waiting_truncated,
         due=[DueJobs(name, depths.due(name)) for name in names],
         oldest_due_age=depths.oldest_due_age(paused),
         unknown_outcomes=depths.unknown_count(),

@@ -21,6 +21,12 @@ _PAGE = 500
 _SHOWN = 10
 _DEAD_LETTERS = 1000
 _LETTERS_AT_ONCE = 100
+WAITING_TRUNCATED = (
+    f"More than {COUNT_LIMIT:,} jobs wait: those behind the first {COUNT_LIMIT:,} are not counted, and "
+    "platforms may be missing here."
+)
+"""What to tell people if not all waiting jobs were counted."""
+
 _ORDER = [*(status for status in JobStatus if status is not JobStatus.POSTED), JobStatus.POSTED]
 
 
@@ -60,7 +66,9 @@ class StorageStatus:
     """The state of a storage at `at`.
 
     The jobs of each status and the pending approvals are counted up to 10,000, scheduled and retrying jobs
-    together: a platform whose jobs all come behind these is missing. Of platforms that are not paused, and
+    together: if `waiting_truncated`, there are more of these, a platform whose jobs all come behind them is
+    missing unless it has a schedule or was ever paused or limited, and `retrying` may list jobs that no
+    platform counts. Of platforms that are not paused, and
     among the first 10,000 waiting jobs, `oldest_due_age` is for how long the first due job has waited (None:
     none is due), and `next_due_at` is when the next one falls due. `dead_letters` are those that are neither
     `missed` nor of unknown outcome; `expired_leases` counts jobs that workers did not settle in time.
@@ -73,6 +81,7 @@ class StorageStatus:
     at: datetime
     ping: timedelta
     counts: dict[str, JobCount]
+    waiting_truncated: bool
     next_due_at: datetime | None
     oldest_due_age: timedelta | None
     platforms: list[PlatformState]
@@ -106,6 +115,11 @@ class Depths:
     def names(self) -> set[str]:
         """The platforms of the jobs that were counted."""
         return {platform for platform, _ in self._rows}
+
+    @property
+    def waiting_truncated(self) -> bool:
+        """Whether there are more waiting jobs than were counted."""
+        return not self._is_exact(JobStatus.SCHEDULED)
 
     def total(self, status: JobStatus) -> JobCount:
         """The jobs of all platforms that have a status."""
@@ -188,20 +202,26 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
     ping = timedelta(seconds=storage.ping())
     depths = read_depths(storage, at)
     known = {platform.name: platform for platform in storage.platforms.list(now=at)}
-    names = sorted(depths.names | {name for name, found in known.items() if found.paused or found.limit})
+    names = depths.names | {name for name, found in known.items() if found.paused or found.limit}
+    if depths.waiting_truncated:
+        names |= known.keys() | schedule_platforms(storage)
     paused = {name for name, found in known.items() if found.paused}
-    seen = _workers_seen(storage, depths, {*names} - paused, at)
-    platforms = [_platform(storage, name, known.get(name), depths, seen.get(name), at) for name in names]
+    seen = _workers_seen(storage, depths, names - paused, at)
+    platforms = [
+        _platform(storage, name, known.get(name), depths, seen.get(name), at) for name in sorted(names)
+    ]
+    retrying = _retrying(storage, depths)
     sizes = sorted(storage.sizes().items(), key=lambda item: (-item[1], item[0]))
     return StorageStatus(
         at=at,
         ping=ping,
-        counts={str(status): depths.total(status) for status in _ORDER},
+        counts=_totals(depths, len(retrying)),
+        waiting_truncated=depths.waiting_truncated,
         next_due_at=depths.next_due_at(paused),
         oldest_due_age=depths.oldest_due_age(paused),
         platforms=platforms,
         without_worker=[platform.name for platform in platforms if platform.worker_seen is False],
-        retrying=_retrying(storage, depths),
+        retrying=retrying,
         unknown_count=depths.unknown_count(),
         unknown=_unknown_jobs(storage, depths),
         dead_letters=depths.dead_count(),
@@ -212,6 +232,15 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
         size_bytes=sum(size for _, size in sizes) if sizes else None,
         sizes=dict(sizes),
     )
+
+
+def _totals(depths: Depths, retrying: int) -> dict[str, JobCount]:
+    """The jobs by status; so many retrying ones are known, though they may be behind those counted."""
+    counts = {str(status): depths.total(status) for status in _ORDER}
+    found = counts["retrying"]
+    if not found.exact:
+        counts["retrying"] = JobCount(max(found.count, retrying), exact=False)
+    return counts
 
 
 def _pending_approvals(storage: Storage) -> JobCount:

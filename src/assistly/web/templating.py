@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
 from assistly.views.jobs import deed, listed_time
-from assistly.views.status import due_text
+from assistly.views.status import WAITING_TRUNCATED, due_text
 from assistly.views.text import file_size, span
 
 from .forms import hidden_value
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from assistly.views.status import JobCount
 
 _CUT = 120
+_SPACES = 10
+"""How many times longer the text may be that `_cut` looks at: it has more spaces than are shown."""
+_PART = 2_000
+_WHOLE = 100_000
 
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters, and those that change the direction of the text behind them."""
@@ -48,7 +52,8 @@ def templates() -> Environment:
         hidden=_hidden,
         time=_time,
         count=_count,
-        json=_json,
+        json_start=_json_start,
+        start=_start,
         cut=_cut,
         span=_span,
         size=file_size,
@@ -59,6 +64,7 @@ def templates() -> Environment:
         total=_total,
         merge=_merge,
     )
+    environment.globals.update(WAITING_TRUNCATED=WAITING_TRUNCATED, PART=_PART, WHOLE=_WHOLE)
     return environment
 
 
@@ -97,14 +103,34 @@ def _total(counts: Iterable[JobCount | None]) -> str:
     return f"{total:,}" if all(count.exact for count in known) else f"{total:,}+"
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
+class Start(NamedTuple):
+    """A text, or its first characters if it `is_cut`."""
+
+    text: str
+    is_cut: bool
+
+
+def _start(text: str, length: int = _PART) -> Start:
+    return Start(text[:length], len(text) > length)
+
+
+def _json_start(value: Any, length: int = _PART, indent: int | None = 2) -> Start:
+    """A value as JSON, up to a length. Not much more than that is formatted, however large the value is."""
+    encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, sort_keys=True)
+    found, size = [], 0
+    for part in encoder.iterencode(value):
+        found.append(part)
+        size += len(part)
+        if size > length:
+            break
+    return _start("".join(found), length)
 
 
 def _cut(text: str, length: int = _CUT) -> str:
     """The text on one line, cut."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1] + "…"
+    seen = text[: length * _SPACES]
+    line = " ".join(seen.split())
+    return line if len(line) <= length and seen == text else line[: length - 1] + "…"
 
 
 def _span(length: timedelta | None) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..page import WebPage
 
 STATUSES = ("pending", "approved", "rejected")
-_LIMIT = 50
+_LIMIT = 20
 
 
 def listed(page: WebPage) -> Response:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from assistly.storage.errors import InvalidValue
-from assistly.views.calendar import calendar, day_contents, midnight
+from assistly.storage.errors import InvalidValue, NotFound
+from assistly.views.calendar import calendar, day_contents, day_exists, midnight
+
+from .jobs import whole
 
 if TYPE_CHECKING:
     from starlette.responses import Response
+
+    from assistly.storage import Job
 
     from ..page import WebPage
 
 _WEEKS = 4
 _DAYS = 7 * _WEEKS
+_JOBS = 100
 
 
 def show(page: WebPage) -> Response:
@@ -28,7 +33,11 @@ def show(page: WebPage) -> Response:
     except OverflowError:
         raise InvalidValue("there is no such week: the year must be 1 to 9999") from None
     found = calendar(page.storage, first, _DAYS, page.zone, now=page.now)
-    weeks = [found.days[number : number + 7] for number in range(0, _DAYS, 7)]
+    by_date = {day.day: day for day in found.days}
+    weeks = [
+        [by_date.get(first + timedelta(days=number)) for number in range(start, start + 7)]
+        for start in range(0, _DAYS, 7)
+    ]
     return page.show(
         "calendar.html", calendar=found, weeks=weeks, today=today, first=first, earlier=earlier, later=later
     )
@@ -38,15 +47,36 @@ def show_day(page: WebPage) -> Response:
     """Show what is due on one day, what is planned, and what was posted or failed."""
     day = _date(page.request.path_params["day"])
     try:
-        next_day, day_before = day + timedelta(days=1), day - timedelta(days=1)
+        next_day, day_before = _neighbour(page, day, 1), _neighbour(page, day, -1)
     except OverflowError:
         raise InvalidValue("there is no such day: the year must be 1 to 9999") from None
+    if not day_exists(day, page.zone):
+        raise NotFound(f"there was no {day.isoformat()} in this time zone: it skipped that day")
     platform = page.exact_query("platform")
     start, end = midnight(day, page.zone), midnight(next_day, page.zone)
-    found = day_contents(page.storage, start, end, platform=platform, now=page.now)
+    found = day_contents(
+        page.storage, start, end, platform=platform, now=page.now, after=_last_job(page), limit=_JOBS
+    )
     return page.show(
         "day.html", day=day, next_day=next_day, day_before=day_before, platform=platform, found=found
     )
+
+
+def _neighbour(page: WebPage, day: date, step: int) -> date:
+    """The next day in a direction that exists in the zone of the visitor."""
+    day += timedelta(days=step)
+    return day if day_exists(day, page.zone) else _neighbour(page, day, step)
+
+
+def _last_job(page: WebPage) -> Job | None:
+    """The last job of the page before."""
+    id = page.query("after")
+    if id is None:
+        return None
+    job = page.storage.queue.get(whole(id))
+    if job is None:
+        raise NotFound(f"job {id} was removed: begin again at the first page of this day")
+    return job
 
 
 def _date(text: str) -> date:

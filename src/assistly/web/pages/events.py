@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from ..page import WebPage
 
 
+_LIMIT = 50
+
+
 def listed(page: WebPage) -> Response:
     """List the events that are meant, the newest first."""
     type, by, before = page.query("type"), page.query("by"), page.query("before")
     found = search(
-        page.storage, EventFilter(type=type, by=by), before=None if before is None else whole(before)
+        page.storage,
+        EventFilter(type=type, by=by),
+        before=None if before is None else whole(before),
+        limit=_LIMIT,
     )
     return page.show("events.html", found=found, type=type, by=by)

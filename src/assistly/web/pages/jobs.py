@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 STATUSES = tuple(str(status) for status in JobStatus)
 VERBS = ("cancel", "move", "replay", "resolve", "remove")
 _MOST_AT_ONCE = 10_000
+_MOST_CHOSEN = 1000
+"""How many jobs may be chosen one by one: each is looked up for itself."""
+
 _SECONDS = 10.0
 """How long one request looks for jobs, and then how long it changes them. It says how many are left."""
 
@@ -187,6 +190,10 @@ def _planned(page: WebPage, made: JobChange, wanted: JobFilter, ids: list[int]) 
         if wanted == JobFilter():
             raise InvalidValue("select at least one job, or filter by status, platform or text")
         return plan(page.storage, made, wanted, most=_MOST_AT_ONCE, until=_after(_SECONDS))
+    if len(ids) > _MOST_CHOSEN:
+        raise InvalidValue(
+            f"at most {_MOST_CHOSEN:,} jobs can be selected one by one; got {len(ids):,}: filter instead"
+        )
     meant: list[Job] = []
     left_out: Counter[str] = Counter()
     for id in dict.fromkeys(ids):
