@@ -10,6 +10,8 @@ from typing import Any
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
+from assistly.storage import errors
+
 _ROOT = Path(__file__).resolve().parents[1]
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -63,6 +65,17 @@ def _without_constructor(
     return ("", None) if kind == "class" and ours else None
 
 
+def _link_errors(
+    _app: Sphinx, _kind: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Link the names of errors, which docstrings write without quotes."""
+    names = "|".join(name for name in vars(errors) if name[0].isupper())
+    lines[:] = [
+        re.sub(rf"(?<![`\w.])({names})(?![`\w])", r":exc:`~assistly.storage.errors.\1`", line)
+        for line in lines
+    ]
+
+
 def _show_files_beside_docs(_app: Sphinx, page: str, source: list[str]) -> None:
     """Put CONTRIBUTING.md and CHANGELOG.md in the place of the pages of that name, and link to these."""
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
@@ -76,5 +89,6 @@ def _show_files_beside_docs(_app: Sphinx, page: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_lexer("mermaid", TextLexer)  # a forge draws it
     app.connect("autodoc-process-signature", _without_constructor)
+    app.connect("autodoc-process-docstring", _link_errors)
     app.connect("source-read", _show_files_beside_docs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,7 @@
 """The blocks of code on a page of the documentation, and a process that runs them in order.
 
-Every ```python block runs, in one namespace for each page. Comments before a block say otherwise:
+Every ```python block runs, in one module for each page, which is named `page`: what is below
+`if __name__ == "__main__":` does not run. Comments before a block say otherwise:
 
 - `<!-- file: bot.py -->`: it is written to this file, and not run;
 - `<!-- run -->`: a ```sh block that runs, too; others are for the reader;
@@ -37,8 +38,9 @@ _SECONDS = 120
 _RUNNER = """
 import subprocess, sys
 from pathlib import Path
+from types import ModuleType
 
-namespace = {"__name__": "__main__", "__file__": __file__}
+sys.modules["page"] = page = ModuleType("page")
 for kind, name, line, code in BLOCKS:
     if kind == "file":
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,7 @@ for kind, name, line, code in BLOCKS:
     elif kind == "sh":
         subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True)
     else:
-        exec(compile("\\n" * (line - 1) + code, name, "exec"), namespace)
+        exec(compile("\\n" * (line - 1) + code, name, "exec"), vars(page))
 """
 
 
