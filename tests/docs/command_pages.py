@@ -44,15 +44,20 @@ def _described(name: str, command: Any) -> str:
     lines = [f"### {name}", "", "```console", f"$ {name} {pieces}".rstrip(), "```", ""]
     lines += [*_paragraphs(command.help or ""), ""]
     rows = [
-        (parameter, *record)
+        (_without_type(record[0]) if parameter.param_type_name == "argument" else record[0], record[1])
         for parameter in command.params
         if (record := parameter.get_help_record(context)) is not None
     ]
     if rows:
         lines += ["| | |", "|---|---|"]
-        lines += [f"| `{_cell(usage)}` | {_cell(_text(help))} |" for _, usage, help in rows]
+        lines += [f"| `{_cell(usage)}` | {_cell(_text(help))} |" for usage, help in rows]
         lines.append("")
     return "\n".join(lines)
+
+
+def _without_type(usage: str) -> str:
+    """`ID` of `ID <int range>`."""
+    return re.sub(r" <[^>]*>$", "", usage)
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -69,7 +74,7 @@ def _text(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"(?<![\w-])(--[a-z][a-z-]*|[A-Z]+(?:_[A-Z]+)+)", r"`\1`", text)
+    text = re.sub(r"(?<![\w-])(--[a-z][a-z-]*|[A-Z]+(?:_[A-Z]+)+(?:=[a-z]+)?)", r"`\1`", text)
     return re.sub(r"([*<\[])", r"\\\1", text)
 
 
