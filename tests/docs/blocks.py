@@ -5,6 +5,8 @@ Every ```python block runs, in one module for each page, which is named `page`: 
 
 - `<!-- file: bot.py -->`: it is written to this file, and not run;
 - `<!-- run -->`: a ```sh block that runs, too; others are for the reader;
+- `<!-- output -->`: a ```text block with lines that the ```sh block before it printed, in any order, since
+  workers are many. In them, `…` stands for anything;
 - `<!-- not run: a reason -->`: a ```python block that does not run. On the first line of a page: none does.
 """
 
@@ -36,7 +38,7 @@ _PAGE_NOT_RUN = re.compile(r"\A<!-- not run: .{20,} -->\n", re.DOTALL)
 _SECONDS = 120
 
 _RUNNER = """
-import subprocess, sys
+import re, subprocess, sys
 from pathlib import Path
 from types import ModuleType
 
@@ -46,7 +48,15 @@ for kind, name, line, code in BLOCKS:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(code, encoding="utf-8")
     elif kind == "sh":
-        subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True)
+        command = ["bash", "-euo", "pipefail", "-c", code]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        printed = done.stdout.splitlines()
+        print(done.stdout)
+        done.check_returncode()
+    elif kind == "output":
+        for wanted in code.splitlines():
+            pattern = re.escape(wanted).replace("…", ".*")
+            assert any(re.fullmatch(pattern, found.rstrip()) for found in printed), f"{name}: {wanted}"
     else:
         exec(compile("\\n" * (line - 1) + code, name, "exec"), vars(page))
 """
@@ -55,7 +65,7 @@ for kind, name, line, code in BLOCKS:
 @dataclass(frozen=True)
 class Block:
     kind: str
-    """`python`, `sh` or `file`."""
+    """`python`, `sh`, `file` or `output`."""
     name: str
     """The page, or the file that it is."""
     line: int
@@ -73,6 +83,8 @@ def blocks(page: Path) -> Iterator[Block]:
         line = text.count("\n", 0, match.start("code")) + 1
         if comment.startswith("file: "):
             yield Block("file", comment.removeprefix("file: "), line, code)
+        elif comment == "output":
+            yield Block("output", page.name, line, code)
         elif (language == "python" and not re.match(r"not run: .{20,}", comment)) or (
             language == "sh" and comment == "run"
         ):

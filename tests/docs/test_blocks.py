@@ -70,3 +70,23 @@ def test_a_shell_block_that_fails_is_found(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("docs.blocks.ROOT", tmp_path)
     with pytest.raises(AssertionError, match="CalledProcessError"):
         run(page, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_right"), [("job … is posted", True), ("job 8 is posted", False), ("7", False)]
+)
+def test_output_is_compared(
+    line: str, is_right: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        f"# Page\n\n<!-- run -->\n```sh\necho first\necho job 7 is posted\n```\n\n"
+        f"<!-- output -->\n```text\n{line}\n```\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr("docs.blocks.ROOT", tmp_path)
+    if is_right:
+        run(page, tmp_path)
+    else:
+        with pytest.raises(AssertionError, match=line):
+            run(page, tmp_path)
