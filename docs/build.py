@@ -8,9 +8,10 @@ code.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from docutils import nodes
@@ -27,17 +28,18 @@ def build(target: Path) -> int:
     shutil.rmtree(target, ignore_errors=True)
     site = _run("html", target)
     if site.statuscode == 0:
-        text = _run("text", target / ".text")
         parts = [*_parts(site)]
+        pages = ["index", *(page for _, names in parts for page in names)]
+        text = _run("text", target / ".text", pages)
         (target / "llms.txt").write_text(_index(site, parts), encoding="utf-8")
-        (target / "llms-full.txt").write_text(_full(text, parts), encoding="utf-8")
+        (target / "llms-full.txt").write_text(_full(text, pages), encoding="utf-8")
         shutil.rmtree(target / ".text")
         if text.statuscode:
             return text.statuscode
     return site.statuscode
 
 
-def _run(builder: str, target: Path) -> Sphinx:
+def _run(builder: str, target: Path, pages: Sequence[str] = ()) -> Sphinx:
     doctrees = DOCS.parent / "build" / "doctrees"
     with patch_docutils(), docutils_namespace():
         app = Sphinx(
@@ -51,7 +53,7 @@ def _run(builder: str, target: Path) -> Sphinx:
             warningiserror=True,
             parallel=os.cpu_count() or 1,
         )
-        app.build()
+        app.build(filenames=[str(app.env.doc2path(page)) for page in pages])
     return app
 
 
@@ -86,9 +88,11 @@ def _summary(app: Sphinx, page: str) -> str:
     return ""
 
 
-def _full(app: Sphinx, parts: list[tuple[str, list[str]]]) -> str:
-    pages = ["index", *(page for _, names in parts for page in names)]
-    return "\n\n".join((app.outdir / f"{page}.txt").read_text(encoding="utf-8") for page in pages)
+def _full(app: Sphinx, pages: Sequence[str]) -> str:
+    """The text of all pages, with tables that are not padded: they would be half of it."""
+    text = "\n\n".join((app.outdir / f"{page}.txt").read_text(encoding="utf-8") for page in pages)
+    text = re.sub(r"^ *\+[-=+]+\+\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^ *\|.*\|$", lambda row: re.sub(" +", " ", row[0]), text, flags=re.MULTILINE)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ copybutton_only_copy_prompt_lines = True
 def _without_constructor(
     _app: Sphinx, kind: str, name: str, _object: object, _options: object, *_signature: str | None
 ) -> tuple[str | None, ...] | None:
-    """Stores are made by a storage, and have no constructor for others."""
-    ours = re.match(r"assistly\.storage\.(stores|aio\.(queue|stores))\.", name)
+    """Leave out the arguments of classes that a storage makes, and those that pydantic makes out of fields."""
+    ours = re.match(r"assistly\.storage\.(stores|aio\.(queue|stores)|StorageSettings$)\b", name)
     return ("", None) if kind == "class" and ours else None
 
 
