@@ -60,7 +60,7 @@ copybutton_only_copy_prompt_lines = True
 def _without_constructor(
     _app: Sphinx, kind: str, name: str, _object: object, _options: object, *_signature: str | None
 ) -> tuple[str | None, ...] | None:
-    """Leave out the arguments of classes that a storage makes, and those that pydantic makes out of fields."""
+    """Leave out the arguments of classes that a storage makes, and those that pydantic makes."""
     ours = re.match(r"assistly\.storage\.(stores|aio\.(queue|stores)|StorageSettings$)\b", name)
     return ("", None) if kind == "class" and ours else None
 
