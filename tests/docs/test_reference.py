@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -53,6 +54,12 @@ def test_the_errors_are_all_there() -> None:
     assert set(documented) == {
         kind.__name__ for kind in classes if issubclass(kind, StorageError) and kind is not StorageError
     }
+
+
+def test_the_extras_are_all_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cells = re.findall(r"^\| (`.+?`) \|", text("extras.md"), re.MULTILINE)
+    assert {*re.findall(r"`(\w+)`", " ".join(cells))} == {*project["optional-dependencies"]}
 
 
 def test_the_commands_are_all_in_the_table() -> None:
