@@ -1,6 +1,6 @@
-"""Draws the life of a job in docs/contract.md, from what `transitions` allows.
+"""Draws the life of a job in docs/reference/job-states.md, from what `transitions` allows.
 
-`python -m tests.docs.job_states` writes the picture into the file.
+`python -m tests.docs.job_states` writes the picture and the table into the file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from assistly.storage.retry import RetryPolicy
 from assistly.storage.stores.settling import expire, settlement
 from assistly.storage.validation import EMPTY_OBJECT
 
-PAGE = Path(__file__).parents[2] / "docs" / "contract.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "job-states.md"
 BEGIN = "<!-- The picture is made by: python -m tests.docs.job_states -->\n"
 END = "<!-- end of the picture -->\n"
+BEGIN_TABLE = "<!-- The table is made by: python -m tests.docs.job_states -->\n"
+END_TABLE = "<!-- end of the table -->\n"
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -100,14 +102,18 @@ def _kind(job: Job) -> tuple[object, ...]:
     return state_of(job), min(job.retries, RETRY.max_retries), job.missed, job.next_retry_at is None
 
 
+def _labels() -> dict[tuple[str, str], list[str]]:
+    """From and to, and what leads there, in the order of MOVES."""
+    names: dict[tuple[str, str], set[str]] = {}
+    for before, name, after in ways():
+        if before != after:
+            names.setdefault((before, after), set()).add(name)
+    order = list(MOVES)
+    return {states: sorted(labels, key=order.index) for states, labels in names.items()}
+
+
 def picture() -> str:
     """The states and the ways between them, as Mermaid."""
-    names: dict[tuple[str, str], list[str]] = {}
-    for before, name, after in ways():
-        labels = names.setdefault((before, after), [])
-        if name not in labels and before != after:
-            labels.append(name)
-    order = list(MOVES)
     lines = [
         "```mermaid",
         "stateDiagram-v2",
@@ -117,17 +123,36 @@ def picture() -> str:
         '    state "dead_letter, outcome unknown" as outcome_unknown',
         "    [*] --> scheduled: schedule",
     ]
-    for (before, after), labels in names.items():
-        if labels:
-            lines.append(f"    {before} --> {after}: {', '.join(sorted(labels, key=order.index))}")
+    lines += [
+        f"    {before} --> {after}: {', '.join(labels)}" for (before, after), labels in _labels().items()
+    ]
     return "\n".join([*lines, "```", ""])
 
 
+def table() -> str:
+    """The same as a table in Markdown."""
+    lines = ["| from | by | to |", "|---|---|---|", "| | `schedule` | `scheduled` |"]
+    for (before, after), labels in _labels().items():
+        by = ", ".join(f"`{label}`" if " " not in label else label for label in labels)
+        lines.append(f"| {_shown(before)} | {by} | {_shown(after)} |")
+    return "\n".join(["", *lines, "", ""])
+
+
+def _shown(state: str) -> str:
+    two = {
+        "publishing": "`processing`, publishing has begun",
+        "outcome_unknown": "`dead_letter`, outcome unknown",
+    }
+    return two.get(state, f"`{state}`")
+
+
 def drawn(text: str) -> str:
-    """The text of the page with the picture as it should be."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{picture()}{END}{after}"
+    """The text of the page with the picture and the table as they should be."""
+    for begin, made, end in ((BEGIN, picture(), END), (BEGIN_TABLE, table(), END_TABLE)):
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}{made}{end}{after}"
+    return text
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def conformance(
     select: Annotated[
         str | None, typer.Option(metavar="WORDS", help="Run the tests that match, as pytest's -k does.")
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table instead of a text.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,
 ) -> None:
     """Run the contract suite on engines, and report what passed, their traits and the time.
 

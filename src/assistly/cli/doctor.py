@@ -36,7 +36,7 @@ def doctor(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Check the storage and what it runs on, and say what to do about each trouble.
+    """Check the storage and what it runs on, and say what to do about each problem.
 
     It changes nothing. The exit code is 1 if there is a problem, and 3 if the storage cannot be reached;
     warnings alone are 0. No time of day is shown, but how long ago it was, so --utc changes nothing.

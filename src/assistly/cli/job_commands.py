@@ -178,7 +178,7 @@ def replay(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Schedule dead letters and cancelled jobs anew, to be published now.
+    """Schedule dead letters and cancelled jobs again, to be published now.
 
     A cancelled job whose time is still to come keeps that time. --at gives another one.
 
@@ -223,8 +223,8 @@ def resolve(
     """Answer whether jobs with an unknown outcome were published.
 
     With --posted a job counts as posted, and its idempotency key stays taken. With --not-posted it is
-    scheduled anew, to be published now. With filter options the answer is given for all unknown outcomes that
-    match, after asking.
+    scheduled again, to be published now. With filter options the answer is given for all unknown outcomes
+    that match, after asking.
     """
     from assistly.operations import job_changes as operations
 

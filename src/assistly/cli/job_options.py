@@ -87,10 +87,14 @@ Kind = Annotated[
     ),
 ]
 Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With this idempotency key.")]
-All = Annotated[bool, typer.Option("--all", help="Instead of a filter: all jobs that can be changed so.")]
+All = Annotated[
+    bool, typer.Option("--all", help="Instead of a filter: all jobs that can be changed this way.")
+]
 After = Annotated[
     int,
-    typer.Option("--after", min=0, metavar="ID", help="Those behind this job: the last of a page before."),
+    typer.Option(
+        "--after", min=0, metavar="ID", help="Only those after this job: the last of the previous page."
+    ),
 ]
 
 

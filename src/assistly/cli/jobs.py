@@ -317,7 +317,7 @@ for command, summary in (
     (job_commands.cancel, "Cancel jobs that are not being published yet."),
     (job_commands.move, "Move waiting jobs to another time."),
     (job_commands.remove, "Delete jobs for good, and free their keys."),
-    (job_commands.replay, "Schedule dead letters and cancelled jobs anew."),
+    (job_commands.replay, "Schedule dead letters and cancelled jobs again."),
     (job_commands.resolve, "Answer whether jobs of unknown outcome were published."),
 ):
     jobs.command(short_help=summary)(command)

@@ -77,7 +77,9 @@ def _lost(out: Output, found: KeyState) -> str:
     if found.state == "completed":
         return f"its result, stored at {out.time(found.saved_at)}, is deleted"
     if found.state == "in_progress":
-        return f"whoever runs it now, until {out.time(found.lease_until)}, cannot store the result any more"
+        return (
+            f"the caller that runs it, until {out.time(found.lease_until)}, cannot store the result any more"
+        )
     return f"it was begun, and not completed until {out.time(found.lease_until)}"
 
 

@@ -16,8 +16,8 @@ Listen = Annotated[
     typer.Option(
         "--listen",
         metavar="ADDRESS",
-        help="Answer /healthz and /metrics on PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT. Any host that "
-        "is not a loopback one shows the numbers to whoever reaches it. Needs assistly[prometheus].",
+        help="Answer /healthz and /metrics on PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT. On any "
+        "other host, everybody who can reach it sees the numbers. Needs assistly[prometheus].",
     ),
 ]
 

@@ -54,7 +54,7 @@ def release(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Free a lock, whoever holds it, after a question. Exit code 1 if nobody holds it.
+    """Free a lock, regardless of its owner, after asking. Exit code 1 if nobody holds it.
 
     The owner is not told: if it still runs, it goes on until it next renews the lock, and learns then that
     the lock is lost. Meanwhile another process may take the lock, and both do the work that it protects.

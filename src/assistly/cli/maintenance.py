@@ -27,7 +27,7 @@ def prune(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Delete what the RETENTION_ settings no longer keep, then do what `assistly maintain` does.
+    """Delete the records that the RETENTION_ settings no longer keep, then do what `assistly maintain` does.
 
     It leaves an event only with --by or --note, so that cron fills no log.
 

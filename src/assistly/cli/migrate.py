@@ -39,7 +39,9 @@ def migrate(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Apply the pending migrations, even if STORAGE_AUTO_MIGRATE is false. Creates the database if need be.
+    """Create the database if it is missing, and apply the pending migrations.
+
+    It does so even if STORAGE_AUTO_MIGRATE is false.
 
     With one of the options below nothing is applied, created or changed.
     """

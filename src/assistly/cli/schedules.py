@@ -136,7 +136,7 @@ def put(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Store a schedule, in place of the one of this name, and change its waiting jobs.
+    """Store a schedule, replacing the one of this name, and change its waiting jobs.
 
     Workers make the jobs a day ahead. One that exists is published when a worker is back, however late,
     unless --max-lateness is given: always give it. --catch-up decides only about times for which there is no

@@ -66,7 +66,7 @@ def show(user: User, json: Json = False, utc: Utc = False) -> None:
 
 @sessions.command()
 def delete(user: User, yes: Yes = False, by: By = None, note: Note = None, json: Json = False) -> None:
-    """Delete the session of a user, after a question."""
+    """Delete the session of a user, after asking."""
     from assistly.operations import sessions as operations
 
     out = Output(json=json)

@@ -99,7 +99,9 @@ def import_(
 
 def copy(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A URL, or the path of an SQLite file.")],
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="The same. It is created if need be.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="The same. It is created if it is missing.")
+    ],
     source_schema: Schema = None,
     target_schema: Schema = None,
     prepare: Annotated[

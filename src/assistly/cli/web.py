@@ -37,18 +37,20 @@ def web(
         bool,
         typer.Option(
             "--allow-changes",
-            help="Let people approve, resolve, replay and pause. Default: only look.",
+            help="Let people approve, resolve, replay and pause. Default: they can only look.",
         ),
     ] = False,
     zone: Annotated[
         str | None,
-        typer.Option(metavar="ZONE", help="The time zone for who has chosen none. Default: the local one."),
+        typer.Option(
+            metavar="ZONE", help="The time zone for visitors who have not chosen one. Default: the local one."
+        ),
     ] = None,
 ) -> None:
     """Serve a page that shows what is due and what is wrong, until Ctrl-C.
 
     It is for this machine alone, unless WEB_TOKEN or WEB_READ_TOKEN is set (in the environment or `.env`; at
-    least 16 characters): then people log in with one of them, and WEB_READ_TOKEN lets them only look. It
+    least 16 characters): then people log in with one of them; with WEB_READ_TOKEN they can only look. It
     speaks plain HTTP: put a proxy with TLS in front of it before others reach it over a network. It needs the
     extra `web`.
     """

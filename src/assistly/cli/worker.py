@@ -33,7 +33,7 @@ def worker(
         list[str],
         typer.Option(
             metavar="PLATFORM=PUBLISHER",
-            help="What publishes there: stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE. Repeatable.",
+            help="What publishes there: stdout, file:PATH, webhook:URL, or MODULE:ATTRIBUTE. Repeatable.",
         ),
     ],
     concurrency: Annotated[
@@ -53,7 +53,9 @@ def worker(
     ] = 60,
     grace: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="Seconds for what still runs after the first signal."),
+        typer.Option(
+            min=0, metavar="SECONDS", help="Seconds that running jobs get to finish after the first signal."
+        ),
     ] = 30,
     timeout: Annotated[
         float | None,
@@ -68,14 +70,19 @@ def worker(
         typer.Option(
             min=0.01,
             metavar="SECONDS",
-            help="Until a check is first asked about an unknown outcome. Each later pause doubles.",
+            help="Seconds until a check is first asked about an unknown outcome. Each later pause doubles.",
         ),
     ] = 10,
     check_for: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="How long it is asked; 0 for never."),
+        typer.Option(min=0, metavar="SECONDS", help="Seconds for which the check is asked; 0: never."),
     ] = 86_400,
-    poll: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="The longest sleep.")] = 5,
+    poll: Annotated[
+        float,
+        typer.Option(
+            min=0.01, metavar="SECONDS", help="The longest sleep between two looks for due jobs, in seconds."
+        ),
+    ] = 5,
     exponential: Annotated[
         bool, typer.Option("--exponential", help="Double the delay after each failed attempt, up to a day.")
     ] = False,

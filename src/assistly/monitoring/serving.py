@@ -25,9 +25,9 @@ def serve(
 ) -> MonitoringServer:
     """Answer `/healthz` and `/metrics` on an address, on threads of their own, until `close`.
 
-    `address` is PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; port 0 stands for any that is free. Any other
-    host than a loopback one shows the numbers to whoever reaches it. With `worker` they include those of a
-    worker of this process. It needs the extra `prometheus`. Start it after forks, since a child has no
+    `address` is PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; port 0 stands for any that is free. On any
+    other host, everybody who can reach it sees the numbers. With `worker` they include those of a worker of
+    this process. It needs the extra `prometheus`. Start it after forks, since a child has no
     threads: there nothing answers.
 
     Raises InvalidValue for wrong arguments, and ConfigurationError if the extra is missing or the address

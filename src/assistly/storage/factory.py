@@ -28,7 +28,7 @@ def open_storage(
 ) -> Storage:
     """Open the storage that these keywords, the environment and `.env` describe, in this order of precedence.
 
-    A keyword is a variable's name in lower case, without STORAGE_: `engine`, `database_url`, `sqlite_path`,
+    A keyword is a variable's name in lower case, without `STORAGE_`: `engine`, `database_url`, `sqlite_path`,
     `retention_posted_days` and so on. The settings of a plug-in are keywords, too: type checkers accept them
     from a `dict[str, Any]`, as `**options`. `clock` gives the time of calls without `now` (default: the
     engine's clock). With `auto_prune` the storage prunes once a minute while it is in use.

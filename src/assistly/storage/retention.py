@@ -14,7 +14,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Ages and caps of the records that are kept; the defaults are those of the RETENTION_ settings.
+    """Ages and caps of the records that are kept; the defaults are those of the `RETENTION_…` settings.
 
     A record is deleted when it is older than its age (None: never). A cap is the number of records kept,
     the newest ones. Raises InvalidValue for an age below zero, a cap below zero, and wrong types.

@@ -155,13 +155,13 @@ class StorageSettings(_EngineName):
     )
 
     def retry_policy(self) -> RetryPolicy:
-        """The policy of the SCHEDULE_ settings."""
+        """The policy of the `SCHEDULE_…` settings."""
         return RetryPolicy(
             max_retries=self.schedule_max_retries, delay=timedelta(minutes=self.schedule_retry_minutes)
         )
 
     def retention_policy(self) -> RetentionPolicy:
-        """The policy of the RETENTION_ settings."""
+        """The policy of the `RETENTION_…` settings."""
         return RetentionPolicy(
             approvals_age=timedelta(days=self.retention_approvals_days),
             approvals_cap=self.retention_max_approvals,

@@ -21,7 +21,7 @@ _LEAST_LIMIT = 30.0
 class WorkerHealth:
     """Whether a worker does its work.
 
-    `alive` is False if it can only be mended by a restart: it has ended with an error, or a thread has been
+    `alive` is False if it can only be fixed by a restart: it has ended with an error, or a thread has been
     in one step for longer than the time limits of its calls allow. It does not depend on whether the storage
     answers. `ready` is True while it runs, was not told to stop, and its claims do not fail. `why` says what
     is wrong.

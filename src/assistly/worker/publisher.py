@@ -48,7 +48,7 @@ is named `publication`. It may be a coroutine function. If it returns an awaitab
 
 Any `Exception` except `Retry`, `Permanent` and `Unknown` means that nothing was published: the attempt has
 failed, and the retry policy decides when the next one is. A publisher that cannot be sure of that, after a
-time-out for example, must raise `Unknown`.
+timeout for example, must raise `Unknown`.
 
 Any other result (True, False, bytes, a dict, a response, a generator) says neither that the job was
 published nor that it was not, so it counts as `Unknown`. A publisher that has failed must raise an exception.

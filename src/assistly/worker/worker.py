@@ -41,7 +41,7 @@ class Worker:
     `check` is asked, and its answer resolves the job.
 
     A claim lasts for `lease`, and a heartbeat extends it for as long as the publisher takes, so a
-    publisher needs time-outs of its own. Unless STORAGE_VACUUM is `off`, the worker also calls
+    publisher needs timeouts of its own. Unless STORAGE_VACUUM is `off`, the worker also calls
     `storage.maintain()` once a minute. `WorkerOptions` describes the options. Durations given as numbers
     are seconds.
 

@@ -11,9 +11,7 @@ import typer
 def demo(
     file: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="FILE", help="A calendar, one post as JSON on each line. Default: the one shipped."
-        ),
+        typer.Argument(metavar="FILE", help="A calendar: a post as JSON on each line. Default: the sample."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary SQLite database.")] = False,

@@ -26,8 +26,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Platforms:
     """`storage.platforms`: what all workers share about a platform.
 
-    A paused platform's jobs are not claimed, whoever claims; a claim that began before the pause may still
-    hand some out. A limit is a number of jobs in a time, for all workers together. A platform has a name of 1
+    No worker claims jobs of a paused platform; a claim that began before the pause may still hand some out. A
+    limit is a number of jobs in a time, for all workers together. A platform has a name of 1
     to 512 bytes of UTF-8, and is known here once it was paused or limited. All methods raise InvalidValue for
     wrong arguments; `now` is the time of the call (default: the storage's clock, else the engine's).
     """

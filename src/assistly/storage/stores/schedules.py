@@ -51,9 +51,9 @@ class Schedules:
 
     A schedule has slots: times by a cron expression in the wall-clock time of a zone, or at a fixed distance.
     `run` makes jobs of them in advance. Workers call it when they start and once a minute; without a worker,
-    call it yourself. A slot becomes a job at most once, whoever runs it: a job that was removed or cancelled
-    does not come back. Ids have 1 to 470 bytes of UTF-8. All methods raise InvalidValue for wrong arguments;
-    `now` is the time of the call (default: the storage's clock, else the engine's).
+    call it yourself. A slot becomes a job at most once, however many run it: a job that was removed or
+    cancelled does not come back. Ids have 1 to 470 bytes of UTF-8. All methods raise InvalidValue for wrong
+    arguments; `now` is the time of the call (default: the storage's clock, else the engine's).
     """
 
     def __init__(self, context: Context) -> None:
@@ -156,8 +156,8 @@ class Schedules:
     def remove(self, id: str, *, now: datetime | None = None) -> bool:
         """Delete the schedule and its waiting jobs, and return whether there was one.
 
-        Jobs that are claimed or finished stay. A later schedule of the same id makes anew the jobs of slots
-        to come that were deleted here, and no job of any other slot of which this one has made one.
+        Jobs that are claimed or finished stay. A later schedule of the same id creates again the jobs of
+        future slots that were deleted here, and no job of any other slot that became a job of this one.
         """
         _identity(id)
 

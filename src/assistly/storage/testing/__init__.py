@@ -1,5 +1,7 @@
 """The contract suite, which every engine must pass.
 
+Derive a class from it::
+
     from assistly.storage.testing import StorageContract
 
     class TestMyEngine(StorageContract):

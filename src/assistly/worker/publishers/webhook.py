@@ -55,7 +55,7 @@ class WebhookPublisher:
 
     An answer of 2xx means posted, and `id` in a JSON object is the remote id. 429 is Retry, and so is 503 if
     it says when to come back. Other answers of 5xx, and a connection that cannot be made, are failures that
-    are retried. Any other answer is Permanent. A time-out or a broken connection after the request was sent
+    are retried. Any other answer is Permanent. A timeout or a broken connection after the request was sent
     is Unknown.
 
     With `status_url`, `check` asks it whether a job was posted; without, `check` is None. In the URL
