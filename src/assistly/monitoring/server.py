@@ -169,6 +169,7 @@ class _Request(BaseHTTPRequestHandler):
     server: _HttpServer
     error_message_format = "%(code)d %(message)s\n"
     error_content_type = _TEXT
+    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()
