@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from assistly.integrations.fastapi import (
     StorageDep,
+    SyncStorageDep,
     TransactionDep,
     get_storage,
     storage_lifespan,
@@ -116,6 +117,22 @@ def application(**settings: Any) -> FastAPI:
             yield "end"
 
         return StreamingResponse(body())
+
+    @app.post("/threads/{content}")
+    def threads(content: str, storage: SyncStorageDep) -> int:
+        with storage.transaction() as tx:
+            job = tx.queue.schedule("x", content)
+            tx.sessions.update("count", lambda count: count + 1, default=0)
+            if content == "undone":
+                raise HTTPException(409)
+            return job.id
+
+    @app.post("/both", dependencies=[Depends(also_writes)])
+    def both(storage: SyncStorageDep) -> None:
+        try:
+            storage.queue.schedule("x", "outside of the transaction")
+        except StorageError as error:
+            app.state.problems.append(type(error).__name__)
 
     @app.websocket("/socket")
     async def socket(websocket: WebSocket, storage: StorageDep) -> None:
@@ -228,6 +245,34 @@ def test_two_servers_at_once(settings: dict[str, Any], outside: Storage) -> None
     assert sorted(platforms(outside)["x"], key=int) == [str(n) for n in range(40) if n % 4]
 
 
+def test_functions_in_threads(settings: dict[str, Any], outside: Storage) -> None:
+    contents = ["undone" if number % 4 == 0 else str(number) for number in range(100)]
+    app, seen = application(**settings), Seen()
+    assert ask(app, "/threads/first", watched(app, outside, seen)).status_code == 200
+    assert seen == [{"x": ["first"]}]
+
+    async def main() -> list[httpx.Response]:
+        async with client(app) as opened:
+            return await asyncio.gather(*(opened.post(f"/threads/{content}") for content in contents))
+
+    responses = asyncio.run(main())
+    assert [response.status_code for response in responses] == [409, 200, 200, 200] * 25
+    written = ["first", *(content for content in contents if content != "undone")]
+    assert sorted(platforms(outside)["x"]) == sorted(written)
+    session = outside.sessions.get("count")
+    assert session is not None
+    assert session.data == len(written)
+
+
+def test_functions_in_threads_beside_a_transaction_of_the_request(
+    settings: dict[str, Any], outside: Storage
+) -> None:
+    app = application(**settings)
+    assert ask(app, "/both").status_code == 200
+    assert app.state.problems == [TransactionOpen.__name__]
+    assert platforms(outside) == {"dependency": ["before"]}
+
+
 def test_websockets_and_mounted_applications(settings: dict[str, Any], outside: Storage) -> None:
     inner = FastAPI()
 
@@ -279,6 +324,8 @@ def test_tests_override_the_storage() -> None:
         app.dependency_overrides[get_storage] = lambda: AsyncStorage(storage)
         assert TestClient(app).post("/jobs/a").status_code == 200
         assert platforms(storage) == {"dependency": ["before"], "x": ["a"]}
+        assert TestClient(app).post("/threads/b").status_code == 200
+        assert platforms(storage)["x"] == ["a", "b"]
 
 
 def test_a_worker(settings: dict[str, Any], outside: Storage) -> None:

@@ -9,11 +9,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack, cast
 
-from assistly.storage.aio import AsyncStorage, open_async_storage
+from assistly.storage import AsyncStorage, ConfigurationError, Storage, open_async_storage
 from assistly.storage.clock import Clock
-from assistly.storage.errors import ConfigurationError
 from assistly.storage.keywords import SettingsKeywords
 from assistly.worker import AsyncWorker, Publisher, WorkerOptions
 
@@ -23,12 +22,11 @@ with framework("FastAPI", "fastapi"):
     from fastapi import Depends, FastAPI
     from fastapi.requests import HTTPConnection
 
-__all__ = ["StorageDep", "TransactionDep", "get_storage", "get_transaction", "storage_lifespan"]
+__all__ = ["StorageDep", "SyncStorageDep", "TransactionDep", "get_storage", "storage_lifespan"]
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 _STATE = "assistly_storage"
-
 logger = logging.getLogger("assistly.integrations.fastapi")
 
 
@@ -44,10 +42,9 @@ def storage_lifespan(
 
     The other keywords are those of `open_async_storage`. With `publishers`, an AsyncWorker on the server's
     event loop publishes due jobs meanwhile; `worker` has its options. It leaves signals to the server. At
-    shutdown it claims nothing more, and jobs that are being published get its grace time (30 seconds) to
-    finish. If it fails, that is logged, requests are served without it, and shutdown raises the error.
-
-    In a lifespan of your own: `async with storage_lifespan(…)(app): yield`.
+    shutdown it claims nothing more, and waits for jobs that are being published, at most its `grace`
+    (30 seconds). If the worker fails, that is logged, requests are still served, and shutdown raises the
+    error. In a lifespan of your own: `async with storage_lifespan(…)(app): yield`.
     """
     if worker is not None and not publishers:
         raise ConfigurationError("worker has options, and there are no publishers: pass both, or neither")
@@ -73,19 +70,20 @@ async def _working(
         yield
         return
     worker = AsyncWorker(storage, publishers, **options)
-    running = asyncio.create_task(worker.run())
-    running.add_done_callback(_log_failure)
+
+    async def run() -> None:
+        try:
+            await worker.run()
+        except Exception:
+            logger.exception("the worker has failed, and publishes nothing more")
+            raise
+
+    running = asyncio.create_task(run())
     try:
         yield
     finally:
         worker.stop()
         await running
-
-
-def _log_failure(running: asyncio.Task[None]) -> None:
-    error = None if running.cancelled() else running.exception()
-    if error is not None:
-        logger.error("the worker has failed, and publishes nothing more", exc_info=error)
 
 
 def get_storage(connection: HTTPConnection) -> AsyncStorage:
@@ -96,20 +94,26 @@ def get_storage(connection: HTTPConnection) -> AsyncStorage:
             "the storage is not open: pass FastAPI(lifespan=storage_lifespan(…)); in tests, use "
             "`with TestClient(app)`, or override the dependency get_storage"
         )
-    opened: AsyncStorage = storage
-    return opened
+    return cast("AsyncStorage", storage)
 
 
 StorageDep = Annotated[AsyncStorage, Depends(get_storage)]
 """The storage, open until the server shuts down. In background tasks and streams, too."""
 
 
-async def get_transaction(storage: StorageDep) -> AsyncIterator[AsyncStorage]:
-    """Yield a transaction. Depend on `TransactionDep`, which commits it at the right time."""
+async def _sync_storage(storage: StorageDep) -> Storage:
+    return storage._storage  # noqa: SLF001 - functions that are not async run on threads of their own
+
+
+SyncStorageDep = Annotated[Storage, Depends(_sync_storage)]
+"""The same storage for functions that are plain `def`, which FastAPI runs in threads."""
+
+
+async def _transaction(storage: StorageDep) -> AsyncIterator[AsyncStorage]:
     async with storage.transaction() as tx:
         yield tx
 
 
-TransactionDep = Annotated[AsyncStorage, Depends(get_transaction, scope="function")]
+TransactionDep = Annotated[AsyncStorage, Depends(_transaction, scope="function")]
 """A transaction, one for the request. It is committed when the function has returned, before the response is
 sent, and undone if the function raises, HTTPException included, or if the response cannot be made."""
