@@ -98,9 +98,9 @@ def test_each_job_is_found_once(
     below = max(ids, default=0) + 1 if before is None else before
     for _ in range(len(ids) + 200):
         found = search.newest(storage, wanted, before=before, limit=limit, most=most)
-        assert len(found.jobs) <= limit
-        assert len(found.jobs) == limit or found.before is None or not found.searched_all
-        seen += [job.id for job in found.jobs]
+        assert len(found.items) <= limit
+        assert len(found.items) == limit or found.before is None or not found.searched_all
+        seen += [job.id for job in found.items]
         if found.before is None:
             break
         assert before is None or found.before < before
@@ -118,7 +118,7 @@ def test_each_job_is_found_once(
 def test_a_search_looks_at_a_bounded_number_of_jobs() -> None:
     storage = storage_of({*range(1, 60_001)})
     found = search.newest(storage, Nothing(platform="3"), limit=50, most=5000)
-    assert (found.jobs, found.searched_all) == ([], False)
+    assert (found.items, found.searched_all) == ([], False)
     assert cast("Ids", storage.queue).calls < 60
 
 
@@ -136,7 +136,7 @@ def test_searching_on_an_engine(storage: Storage) -> None:
         before, seen = None, []
         while True:
             found = search.newest(storage, wanted, before=before, limit=17)
-            seen += found.jobs
+            seen += found.items
             before = found.before
             if before is None:
                 break
@@ -159,7 +159,7 @@ def test_events_are_found_once(types: list[str], limit: int, most: int, type: st
         before = None
         while True:
             found = events.search(storage, wanted, before=before, limit=limit, most=most)
-            seen += found.events
+            seen += found.items
             before = found.before
             if before is None:
                 break

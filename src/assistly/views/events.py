@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from .search import Found
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
@@ -54,22 +56,9 @@ def newest(storage: Storage, wanted: EventFilter, *, before: int | None = None) 
         before = page[-1].id
 
 
-@dataclass(frozen=True, slots=True)
-class FoundEvents:
-    """Events that a search has found, the newest first.
-
-    `before` continues the search (None: it is at its end). `searched_all` is False if so many events were
-    looked at that the search stopped before it had found as many as were wanted.
-    """
-
-    events: list[Event]
-    before: int | None
-    searched_all: bool
-
-
 def search(
     storage: Storage, wanted: EventFilter, *, before: int | None = None, limit: int = 100, most: int = 5000
-) -> FoundEvents:
+) -> Found[Event]:
     """Return up to `limit` events that are meant with ids below `before`, the newest first.
 
     About `most` events are looked at.
@@ -80,16 +69,16 @@ def search(
         page = storage.events.list(event_type=wanted.exact_type, before=before, limit=_PAGE)
         for event in page:
             if wanted.since is not None and event.created_at < wanted.since:
-                return FoundEvents(found, None, searched_all=True)
+                return Found(found, None, searched_all=True)
             if wanted.accepts(event):
                 found.append(event)
                 if len(found) == limit:
-                    return FoundEvents(found, event.id, searched_all=True)
+                    return Found(found, event.id, searched_all=True)
         if len(page) < _PAGE:
-            return FoundEvents(found, None, searched_all=True)
+            return Found(found, None, searched_all=True)
         looked_at += len(page)
         before = page[-1].id
-    return FoundEvents(found, before, searched_all=False)
+    return Found(found, before, searched_all=False)
 
 
 def decision(storage: Storage, approval: Approval) -> Event | None:

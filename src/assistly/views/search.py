@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from assistly.storage import Job, Storage
 
     from .job_filter import JobFilter
 
+T = TypeVar("T")
+
 _LARGEST_PAGE = 1000
 _MOST_PAGES = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Jobs that a search has found, the newest first.
+class Found(Generic[T]):
+    """What a search has found, the newest first.
 
-    `before` continues the search (None: it is at its end). `searched_all` is False if so many jobs were
-    looked at that the search stopped before it had found as many as were wanted.
+    `before` continues the search (None: it is at its end). `searched_all` is False if the search stopped at
+    its limit of records to look at, before it had found as many as were wanted.
     """
 
-    jobs: list[Job]
+    items: list[T]
     before: int | None
     searched_all: bool
 
 
 def newest(
     storage: Storage, wanted: JobFilter, *, before: int | None = None, limit: int = 50, most: int = 5000
-) -> Found:
+) -> Found[Job]:
     """Return up to `limit` jobs that are meant, with ids below `before` (None: all), by id backwards.
 
     About `most` jobs are looked at.
@@ -51,7 +53,7 @@ class _Search:
         self._status = wanted.statuses[0] if len(wanted.statuses) == 1 else None
         self._found: list[Job] = []
 
-    def run(self, before: int | None) -> Found:
+    def run(self, before: int | None) -> Found[Job]:
         top = highest_id(self._storage) + 1 if before is None else before
         width, looked_at = 2 * self._limit, 0
         for _ in range(_MOST_PAGES):

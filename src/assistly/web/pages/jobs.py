@@ -52,7 +52,7 @@ def listed(page: WebPage) -> Response:
         wanted=wanted,
         filter=_filter_values(_from_address(page), page.queries("status")),
         may_resolve=_may_match_dead_letters(wanted)
-        and (found.before is not None or any(job.outcome_unknown for job in found.jobs)),
+        and (found.before is not None or any(job.outcome_unknown for job in found.items)),
         statuses=STATUSES,
         kinds=KINDS,
         ages=_HOURS,
