@@ -34,6 +34,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Other people's names. Their inventories would have to be downloaded, and the build needs no network.
     (r"py:.*", r"(abc|asyncio|collections|concurrent|contextlib|datetime|enum|os|typing)\..*"),
+    (r"py:.*", r"(aiogram|fastapi|opentelemetry|pytest|starlette|telegram)\..*"),
     (r"py:.*", r"datetime|timedelta|Starlette"),
     # The name that stores give to the built-in, since they have a method `list`.
     (r"py:class", r"builtins\.list"),
@@ -51,6 +52,7 @@ nitpick_ignore_regex = [
     # A NewType, which Sphinx describes as data.
     (r"py:class", r"assistly\.storage\.validation\.JsonText"),
     # Callables that an alias of a type spells out.
+    (r"py:class", r"assistly\.integrations\.fastapi\._\w+"),
     (r"py:class", r"assistly\.worker\.publisher\.Publishes\w+"),
     (r"py:class", r"tuple\[~typing\.Any|collections\.abc\.Mapping\[str|Callable\[\[\]"),
 ]

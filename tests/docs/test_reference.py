@@ -26,6 +26,12 @@ MODULES = [
     "assistly.worker",
     "assistly.web",
     "assistly.monitoring",
+    "assistly.doctor",
+    "assistly.otel",
+    "assistly.pytest_plugin",
+    "assistly.integrations.aiogram",
+    "assistly.integrations.fastapi",
+    "assistly.integrations.telegram",
 ]
 
 
@@ -99,6 +105,21 @@ def test_every_public_name_has_an_entry(module: str) -> None:
 def test_the_entries_exist() -> None:
     for module, name in _documented():
         assert hasattr(import_module(module), name), f"{module}.{name}"
+
+
+def test_what_the_pages_import_has_an_entry() -> None:
+    pages = [path.read_text(encoding="utf-8") for path in (REFERENCE / "api").glob("*.md")]
+    whole = re.findall(r"^\.\. automodule:: ([\w.]+)\n(?!   :no-members:)", "\n".join(pages), re.MULTILINE)
+    documented = {name for _, name in _documented()}
+    missing = set()
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")]:
+        imports = r"^from (assistly[\w.]*) import ([\w, ]+)$"
+        for module, names in re.findall(imports, page.read_text(encoding="utf-8"), re.MULTILINE):
+            if module not in whole:
+                missing |= {
+                    name for name in names.split(", ") if f"{module}.{name}" not in MODULES
+                } - documented
+    assert missing == set()
 
 
 def test_the_three_unknowns_are_told_apart() -> None:
