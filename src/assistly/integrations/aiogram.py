@@ -17,7 +17,7 @@ from assistly.storage.aio import AsyncStorage
 from .locks import KeyedLocks
 from .requirements import async_storage, framework, json_object
 
-with framework("aiogram 3", "aiogram"):
+with framework("aiogram 3.21 or later", "aiogram"):
     from aiogram.exceptions import DataNotDictLikeError
     from aiogram.fsm.state import State
     from aiogram.fsm.storage.base import BaseEventIsolation, BaseStorage, StateType, StorageKey
