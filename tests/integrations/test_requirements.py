@@ -12,7 +12,7 @@ import pytest
 from assistly import integrations
 
 FRAMEWORKS = {
-    "aiogram": ("aiogram", "aiogram 3"),
+    "aiogram": ("aiogram", "aiogram 3.21 or later"),
     "telegram": ("telegram", "python-telegram-bot 22"),
     "fastapi": ("fastapi", "FastAPI"),
 }
