@@ -149,7 +149,7 @@ def settled(job: Job, settlement: Settlement, *, now: datetime, expired_only: bo
     posted:    posted_at = now; remote_id is set; checkpoint is cleared.
     failed:    retries + 1; last_error and an attempt are added. The job is a dead letter if the settlement
                is final or retries reaches max_retries; else retrying, due at `settlement.at`.
-               publish_started_at is cleared unless `keep_publish`.
+               publish_started_at is cleared; with `keep_publish` it is kept, and `now` if it is not set.
     snoozed:   due at `settlement.at`; publish_started_at is cleared.
     released:  as before the claim; publish_started_at is cleared.
 
@@ -197,7 +197,7 @@ def _failed(job: Job, worker_id: str | None, settlement: Settlement, now: dateti
         due_at=next_retry_at or job.scheduled_at,
         dead_letter_at=now if is_final else job.dead_letter_at,
         dead_letter_reason=settlement.error if is_final else job.dead_letter_reason,
-        publish_started_at=job.publish_started_at if settlement.keep_publish else None,
+        publish_started_at=(job.publish_started_at or now) if settlement.keep_publish else None,
     )
 
 

@@ -42,7 +42,8 @@ class Settlement:
 
     `job` is the record that the caller has. The settlement applies only if the stored job of its `id` is in
     `processing` under its `claim`. `at` is when a failed or snoozed job falls due again. `final`: a failed
-    job is not retried. `keep_publish`: a failed job keeps publish_started_at, since its outcome is unknown.
+    job is not retried. `keep_publish`: the outcome is unknown, so a failed job keeps publish_started_at, and
+    gets the time of the settlement if it has none.
     """
 
     kind: Literal["posted", "failed", "snoozed", "released"]

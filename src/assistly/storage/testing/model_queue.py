@@ -349,7 +349,9 @@ class ModelQueue(ModelCounts):
         return self._store(replace(row, status=JobStatus.RETRYING, next_retry_at=retry_at))
 
     def mark_unknown(self, job: Job, error: str) -> Job:
-        return self._failed(self._held(job), f"outcome unknown: {error}", final=True)
+        row = self._held(job)
+        row = replace(row, publish_started_at=row.publish_started_at or self._state.now())
+        return self._failed(row, f"outcome unknown: {error}", final=True)
 
     def snooze(self, job: Job, until: datetime) -> Job:
         return self._handed_back(replace(self._held(job), next_retry_at=until))

@@ -60,13 +60,14 @@ def _failed_while_publishing(storage: Storage) -> Job:
 
 
 def _unknown_without_a_publish(storage: Storage) -> Job:
-    """Nothing can have been published, whatever the worker says."""
+    """Its publisher was called without `begin_publish`."""
     return storage.queue.mark_unknown(held(storage), "no answer")
 
 
 _UNKNOWN: dict[str, Callable[[Storage], Job]] = {
     "said by the worker": unknown,
     "a lease that ran out": _expired_while_publishing,
+    "said without begin_publish": _unknown_without_a_publish,
 }
 _KNOWN: dict[str, Callable[[Storage], Job]] = {
     "scheduled": _scheduled,
@@ -77,7 +78,6 @@ _KNOWN: dict[str, Callable[[Storage], Job]] = {
     "refused": dead,
     "refused while publishing": _failed_while_publishing,
     "a lease that ran out before publishing": _expired_before_publishing,
-    "unknown without a publish": _unknown_without_a_publish,
     "missed": missed,
     "cancelled": cancelled,
     "resolved": _resolved,

@@ -37,6 +37,22 @@ class QueueUnknownContract(Contract):
         assert letter.attempts == (Attempt(1, now, "worker-1", "outcome unknown: no answer"),)
         assert storage.queue.get(job.id) == letter
 
+    def test_without_begin_publish_it_is_unknown_as_well(self, storage: Storage, clock: FakeClock) -> None:
+        job = held(storage)
+        now = clock.advance(SECOND)
+        letter = storage.queue.mark_unknown(job, "no answer")
+        assert (letter.outcome_unknown, letter.publish_started_at) == (True, now)
+        assert storage.queue.replay_all() == 0
+        assert storage.queue.resolve(job.id, posted=True).posted_at == now
+
+    def test_some_of_a_batch_have_begun(self, storage: Storage, clock: FakeClock) -> None:
+        jobs = [storage.queue.schedule("x", content) for content in "ab"]
+        begun, not_begun = storage.queue.claim_due(worker_id="w")
+        storage.queue.begin_publish(begun)
+        now = clock.advance(SECOND)
+        settled = storage.queue.settle([Unknown(begun, "?"), Unknown(not_begun, "?")]).jobs
+        assert [(job.id, job.publish_started_at) for job in settled] == [(jobs[0].id, START), (jobs[1].id, now)]
+
     def test_an_unknown_outcome_is_never_tried_again(self, storage: Storage) -> None:
         job = storage.queue.begin_publish(held(storage, max_retries=99))
         storage.queue.mark_unknown(job, "no answer")

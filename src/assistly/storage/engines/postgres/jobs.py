@@ -90,7 +90,8 @@ class PostgresJobStatements(JobStatements, InsertStatements, BulkStatements):
                 attention_at = CASE WHEN {is_final} THEN NULL ELSE {late_after} END,
                 dead_letter_at = CASE WHEN {is_final} THEN %(now)s::timestamptz ELSE dead_letter_at END,
                 dead_letter_reason = CASE WHEN {is_final} THEN given.message ELSE dead_letter_reason END,
-                publish_started_at = CASE WHEN given.keep_publish THEN publish_started_at END,
+                publish_started_at = CASE WHEN given.keep_publish
+                    THEN coalesce(publish_started_at, %(now)s) END,
                 worker_id = NULL, lease_until = NULL, updated_at = %(now)s
             FROM unnest(
                 %(ids)s::bigint[], %(claims)s::bigint[], %(errors)s::text[], %(attempt_errors)s::text[],

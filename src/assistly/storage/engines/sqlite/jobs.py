@@ -137,7 +137,7 @@ _FAIL = f"""
         attention_at = CASE WHEN {_IS_FINAL} THEN NULL ELSE scheduled_at + max_lateness END,
         dead_letter_at = CASE WHEN {_IS_FINAL} THEN :now ELSE dead_letter_at END,
         dead_letter_reason = CASE WHEN {_IS_FINAL} THEN :error ELSE dead_letter_reason END,
-        publish_started_at = CASE WHEN :keep_publish THEN publish_started_at END,
+        publish_started_at = CASE WHEN :keep_publish THEN coalesce(publish_started_at, :now) END,
         {_FREE}
     WHERE {_IS_HELD}
         AND (NOT :expired_only OR lease_until <= :now AND (:keep_publish OR publish_started_at IS NULL))
