@@ -528,6 +528,23 @@ class TestHanging:
         other.run_until_idle()
         assert stored(storage, job).remote_id == "late"
 
+    def test_a_job_is_asked_about_when_its_late_call_has_ended(self, storage: Storage, clock: Clock) -> None:
+        job = storage.queue.schedule("x", "hello")
+        released = threading.Event()
+
+        class Hangs(Checked):
+            def publish(self, job: Job) -> str:
+                released.wait(LONG)
+                return "late"
+
+        with running(Worker(storage, {"x": Hangs(WasPosted("late"))}, timeout=0.05, check_pause=0.05)):
+            until(lambda: stored(storage, job).outcome_unknown)
+            until(lambda: storage.lock.current(f"check:{job.id}"), 20)
+            released.set()
+            # Less than a minute later, for which the worker has taken the lock.
+            until(lambda: setattr(clock, "seconds", clock.seconds + 0.001) or stored(storage, job).remote_id)
+            assert clock.seconds < FIRST
+
     def test_it_does_not_keep_the_worker(self, storage: Storage, clock: Clock) -> None:
         unknown(storage, clock)
         released = threading.Event()

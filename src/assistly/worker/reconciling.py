@@ -19,7 +19,7 @@ from .storage_calls import described, logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from assistly.storage.records import Job
+    from assistly.storage.records import Job, WorkerLock
     from assistly.storage.storage import Storage
 
     from .events import Reporter
@@ -72,6 +72,7 @@ class Reconciler:
         self._questions = 0
         self._after: dict[str, int] = {}
         self._not_before: dict[tuple[int, int], float] = {}
+        self._holds: dict[tuple[int, int], WorkerLock | None] = {}
         self._left: set[tuple[int, int]] = set()
 
     @property
@@ -133,10 +134,14 @@ class Reconciler:
         """Whether this worker may ask about it now, as far as it knows."""
         if not job.outcome_unknown or job.dead_letter_at is None:
             return False
+        key = job.id, job.claim
         if self._caller.is_hanging(job):  # the answer would be too early
-            self._storage.lock.acquire(self._owner_id, ttl=_HOLD, name=_lock_name(job))
+            self._holds[key] = self._storage.lock.acquire(self._owner_id, ttl=_HOLD, name=_lock_name(job))
             return False
-        if (job.id, job.claim) in self._not_before:
+        hold = self._holds.pop(key, None)
+        if hold is not None:
+            self._storage.lock.release(hold)
+        if key in self._not_before:
             return False
         return self._first <= self._unknown_for(job) <= self._for
 
