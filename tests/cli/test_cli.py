@@ -264,6 +264,12 @@ def test_an_interrupt_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert run("migrate")[0] == 130
 
 
+def test_it_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "assistly", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout.split()[0], done.stderr) == ("assistly", "")
+
+
 def test_the_version_is_the_distributions(run: Run) -> None:
     code, out, _ = run("--version")
     assert code == 0

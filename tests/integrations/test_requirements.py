@@ -33,6 +33,17 @@ def test_a_missing_framework(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert "\n" not in message
 
 
+def test_the_suite_without_hypothesis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    for module in [each for each in sys.modules if each.startswith("assistly.storage.testing")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(
+        ImportError,
+        match=r"needs pytest and hypothesis \(.*\): python -m pip install 'assistly\[contract\]'$",
+    ):
+        importlib.import_module("assistly.storage.testing.faults")
+
+
 def test_each_is_short_and_imported_for_itself() -> None:
     folder = Path(integrations.__file__).parent
     assert all(len(file.read_text(encoding="utf-8").splitlines()) < 120 for file in folder.glob("*.py"))

@@ -541,9 +541,13 @@ class TestHanging:
             until(lambda: stored(storage, job).outcome_unknown)
             until(lambda: storage.lock.current(f"check:{job.id}"), 20)
             released.set()
-            # Less than a minute later, for which the worker has taken the lock.
-            until(lambda: setattr(clock, "seconds", clock.seconds + 0.001) or stored(storage, job).remote_id)
-            assert clock.seconds < FIRST
+
+            def is_resolved_later() -> bool:
+                clock.seconds += 0.001
+                return stored(storage, job).remote_id == "late"
+
+            until(is_resolved_later)
+            assert clock.seconds < FIRST  # the lock that the worker took is for a minute
 
     def test_it_does_not_keep_the_worker(self, storage: Storage, clock: Clock) -> None:
         unknown(storage, clock)

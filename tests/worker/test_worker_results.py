@@ -212,7 +212,7 @@ def in_future(result: Any) -> Callable[[Job], Any]:
         (["id"], "a list"),
         (("id",), "a tuple"),
         (httpx.Response(500), "a httpx.Response"),
-        (object(), "a object"),
+        (object(), "an object"),
         (generator(None), "a generator, which has not run"),  # type: ignore[arg-type]
         (async_generator(None), "a generator, which has not run"),  # type: ignore[arg-type]
         (map(str, []), "a map"),

@@ -48,12 +48,17 @@ def shown(value: object) -> str:
     if kind is int and abs(value) >= 10**_SHOWN:  # type: ignore[arg-type]
         return "a huge int"
     if value is not None and kind not in _SHOWN_TYPES and not isinstance(value, datetime | Enum):
-        return f"a {kind.__name__}"
+        return with_article(kind.__name__)
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - that of a time zone, for example
-        return f"a {kind.__name__}"
+        return with_article(kind.__name__)
     return text if len(text) <= 2 * _SHOWN else text[: 2 * _SHOWN] + "…"
+
+
+def with_article(name: str) -> str:
+    """Return the name of a class with "a" or "an" in front of it."""
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
 
 
 def wrong_type(argument: str, expected: str, value: object) -> InvalidValue:

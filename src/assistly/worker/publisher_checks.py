@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import Any, Literal
 
 from assistly.storage.records import Job
-from assistly.storage.validation import shown
+from assistly.storage.validation import shown, with_article
 
 from .publication import Publication
 from .publisher import CheckResult, NotPosted, Publisher, StillUnknown, Unknown, WasPosted
@@ -175,4 +175,5 @@ def _kind(result: object) -> str:
         return repr(result)
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         return "a generator, which has not run"
-    return f"a {type(result).__module__}.{type(result).__qualname__}".replace("a builtins.", "a ")
+    kind = type(result)
+    return with_article(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))

@@ -335,7 +335,8 @@ class Queue(QueueCounts):
         """Make a claimed job a dead letter because nobody knows whether it was published.
 
         Its reason is `outcome unknown: ` and the error. publish_started_at is kept, and set if `begin_publish`
-        was not called. A person checks the platform, then calls `resolve`. Raises ClaimLost if it was taken back, settled or removed.
+        was not called. A person checks the platform, then calls `resolve`. Raises ClaimLost if the claim was
+        taken back, settled or removed.
         """
         return self._settle_one(Unknown(job, error), now)
 

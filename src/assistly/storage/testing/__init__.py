@@ -42,7 +42,15 @@ from __future__ import annotations
 
 from pkgutil import iter_modules
 
-import pytest
+try:
+    import hypothesis  # noqa: F401 - the modules below need it
+    import pytest
+except ImportError as error:
+    raise ImportError(
+        f"assistly.storage.testing needs pytest and hypothesis ({error}): "
+        "python -m pip install 'assistly[contract]'",
+        name=error.name,
+    ) from None
 
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 

@@ -51,7 +51,10 @@ class QueueUnknownContract(Contract):
         storage.queue.begin_publish(begun)
         now = clock.advance(SECOND)
         settled = storage.queue.settle([Unknown(begun, "?"), Unknown(not_begun, "?")]).jobs
-        assert [(job.id, job.publish_started_at) for job in settled] == [(jobs[0].id, START), (jobs[1].id, now)]
+        assert [(job.id, job.publish_started_at) for job in settled] == [
+            (jobs[0].id, START),
+            (jobs[1].id, now),
+        ]
 
     def test_an_unknown_outcome_is_never_tried_again(self, storage: Storage) -> None:
         job = storage.queue.begin_publish(held(storage, max_retries=99))
