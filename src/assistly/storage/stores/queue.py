@@ -334,9 +334,9 @@ class Queue(QueueCounts):
     def mark_unknown(self, job: Job, error: str, *, now: datetime | None = None) -> Job:
         """Make a claimed job a dead letter because nobody knows whether it was published.
 
-        Its reason is `outcome unknown: ` and the error. publish_started_at is kept, and set if `begin_publish`
-        was not called. A person checks the platform, then calls `resolve`. Raises ClaimLost if the claim was
-        taken back, settled or removed.
+        Its reason is `outcome unknown: ` and the error. publish_started_at is kept; it is set if
+        `begin_publish` was not called. A person checks the platform, then calls `resolve`. Raises ClaimLost
+        if the claim was taken back, settled or removed.
         """
         return self._settle_one(Unknown(job, error), now)
 
