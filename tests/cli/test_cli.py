@@ -47,7 +47,7 @@ def test_migrate_applies_what_is_pending_and_then_nothing(run: Run, monkeypatch:
 def test_prune_runs_once_a_minute_unless_forced(run: Run) -> None:
     run("migrate")
     assert "nonces" in run("prune")[1]
-    assert run("prune")[1].startswith("nothing done")
+    assert run("prune")[1].startswith("nothing was pruned")
     assert "nonces" in run("prune", "--force")[1]
 
 
@@ -69,9 +69,7 @@ def test_output_that_cannot_be_written_is_one_line(
         code, _, err = run(*arguments)
     assert code == 1
     said = [line for line in err.splitlines() if not line.startswith("storage: ")]
-    assert said == [
-        "assistly: the output could not be written (No space left on device); the rest may be done"
-    ]
+    assert said == ["assistly: could not write the output (No space left on device); the rest may be done"]
     assert ("is cancelled" in run("jobs", "cancel", "1")[2]) == ("cancel" in arguments)
 
 
@@ -119,7 +117,7 @@ def test_prune_maintains_too_unless_that_is_off(
     run("migrate")
     assert run("prune")[0] == 0
     assert len(maintained) == 1
-    assert run("prune")[1].startswith("nothing done")
+    assert run("prune")[1].startswith("nothing was pruned")
     assert len(maintained) == 1
     monkeypatch.setenv("STORAGE_VACUUM", "off")
     assert run("prune", "--force")[0] == 0
@@ -356,4 +354,4 @@ def test_each_option_and_argument_has_a_help_text_and_a_plain_name() -> None:
 
 def test_the_help_names_the_exit_codes(run: Run) -> None:
     out = " ".join(run("--help")[1].split())
-    assert "Exit codes: 0 done, 1 not done, 2 wrong usage, 3 the storage cannot be reached." in out
+    assert "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 the storage cannot be reached." in out

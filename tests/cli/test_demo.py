@@ -177,8 +177,8 @@ def test_small_calendars_come_out_right(run: Run, tmp_path: Path, size: int) -> 
         (LINE | {"content": "a\0b"}, "content: "),
         (LINE | {"approval": "yes"}, "approval: "),
         (LINE | {"valid_minutes": 0}, "valid_minutes: "),
-        (LINE | {"colour": "blue"}, "colour is no field of a post"),
-        (LINE | {"content": "another"}, "command 'a' is another post on line 1"),
+        (LINE | {"colour": "blue"}, "colour is not a field"),
+        (LINE | {"content": "another"}, "command 'a' names another post on line 1"),
         ('{"command": "b", "content": "\\ud800"}', "Invalid JSON"),
     ],
 )

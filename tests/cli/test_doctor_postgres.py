@@ -116,14 +116,14 @@ def test_a_locked_table(
         holder.rollback()
     found = {each["check"]: each for each in report if each["check"] != "locks"}
     holds, waits = (each for each in report if each["check"] == "locks")
-    assert f"the session {pid} of " in holds["reason"]
-    assert "(an import) keeps everybody from assistly_queue_jobs" in holds["reason"]
+    assert f"session {pid} of " in holds["reason"]
+    assert "(an import) blocks assistly_queue_jobs" in holds["reason"]
     assert "its state is idle in transaction" in holds["reason"]
     assert f"pg_terminate_backend({pid})" in holds["mend"]
     assert f"waits for {pid} to lock assistly_queue_jobs" in waits["reason"]
     assert [each["verdict"] for each in late] == ["problem"] * 2
     for name in ("schema", "prune", "platforms", "unfinished-copy", "foreign-indexes"):
-        assert found[name]["reason"] == "a lock keeps everybody from assistly_queue_jobs: see locks", name
+        assert found[name]["reason"] == "a lock blocks assistly_queue_jobs: see the check locks", name
     assert {each["verdict"] for each in found.values()} == {"ok", "not checked"}
 
 

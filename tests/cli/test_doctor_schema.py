@@ -32,7 +32,7 @@ BOTH = {
     "ALTER TABLE assistly_queue_jobs DROP COLUMN worker_id": "assistly_queue_jobs.worker_id is missing",
     "ALTER TABLE assistly_queue_jobs DROP COLUMN max_retries": "assistly_queue_jobs.max_retries is missing",
     "DROP INDEX idx_queue_due": "the index idx_queue_due of assistly_queue_jobs is missing",
-    "DROP INDEX idx_queue_posted": "idx_queue_posted is another one: it is unique",
+    "DROP INDEX idx_queue_posted": "idx_queue_posted has another definition: it is unique",
     "CREATE UNIQUE INDEX idx_queue_posted ON assistly_queue_jobs (posted_at) WHERE status = 'posted'": "",
 }
 ON_SQLITE = {
@@ -102,7 +102,10 @@ def test_what_it_prints_mends_it(check: Check, sql: Sql, engine: str) -> None:
             "ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE RESTART WITH 2",
             "assistly_events_id_seq is behind",
         ),
-        ("ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE", "does not belong to assistly_events.id"),
+        (
+            "ALTER SEQUENCE assistly_events_id_seq OWNED BY NONE",
+            "numbers assistly_events.id but is not owned by it",
+        ),
         ("ALTER SEQUENCE assistly_events_id_seq MAXVALUE 2", "has reached its MAXVALUE (2)"),
     ],
 )
@@ -128,7 +131,7 @@ def test_ids_of_removed_jobs_do_not_come_again(run: Run, check: Check, sql: Sql,
         storage.queue.remove(ids[-1])
         sql(trouble)
         (found,) = check("schema")
-        assert "the numbers of records that were removed are not known" in found["reason"]
+        assert "the numbers of removed records are not known" in found["reason"]
         if trouble.startswith("DELETE"):
             many = storage.queue.schedule_many([NewJob("x", "b"), NewJob("x", "c")])
             assert [job.id for job in many] == [3, 4]
@@ -154,7 +157,7 @@ FOREIGN = {
         "CREATE RULE theirs AS ON DELETE TO assistly_nonces DO INSTEAD NOTHING": "the rule theirs",
         "ALTER TABLE assistly_sessions ENABLE ROW LEVEL SECURITY": "has row level security",
         "ALTER TABLE assistly_sessions FORCE ROW LEVEL SECURITY": "has forced row level security",
-        "ALTER TABLE assistly_store SET UNLOGGED": "has no log (UNLOGGED)",
+        "ALTER TABLE assistly_store SET UNLOGGED": "has no write-ahead log (UNLOGGED)",
     },
 }
 
@@ -189,7 +192,7 @@ def test_an_empty_table_of_numbered_records_gives_numbers_again(check: Check, sq
     cascade = "" if engine == "sqlite" else "CASCADE"
     sql(f"DROP TABLE assistly_events {cascade}")
     (found,) = check("schema")
-    assert "numbers begin at 1 again" in found["reason"]
+    assert "numbers start at 1 again" in found["reason"]
 
 
 @postgres_only
@@ -251,7 +254,7 @@ def test_what_no_statement_mends_is_said_in_words(check: Check, sql: Sql, engine
             "lost its primary key (user_id)",
             "accepts NULL",
             "the type REAL, not INTEGER",
-            "made with no options, not STRICT",
+            "created with no options, not STRICT",
             "lost its unique constraint (id)",
         ]
     else:
@@ -270,14 +273,16 @@ def test_what_no_statement_mends_is_said_in_words(check: Check, sql: Sql, engine
     found = check("schema")
     for said in ["content is missing", *expected]:
         (finding,) = [each for each in found if said in each["reason"]]
-        assert finding["mend"].startswith(("restore", "SQLite cannot", "no statement", "drop the index"))
+        assert finding["mend"].startswith(
+            ("restore", "SQLite cannot", "no single statement", "drop the index")
+        )
 
 
 @sqlite_only
 def test_the_index_of_gaps_may_be_missing_but_not_another(check: Check, sql: Sql) -> None:
     sql("CREATE INDEX idx_queue_conflict ON assistly_queue_jobs (platform)")
     found = check("schema")
-    assert "idx_queue_conflict is another one" in found[0]["reason"]
+    assert "idx_queue_conflict has another definition" in found[0]["reason"]
     mend(sql, found)
     assert check("schema")[0]["verdict"] == "ok"
 
@@ -310,8 +315,8 @@ def test_a_function_and_its_trigger(
     )
     found = check("schema")
     assert [finding["reason"] for finding in found] == [
-        "the function assistly_note is another one",
-        "the trigger assistly_noted is another one",
+        "the function assistly_note has another definition",
+        "the trigger assistly_noted has another definition",
     ]
     mend(sql, found)
     assert check("schema")[0]["verdict"] == "ok"
@@ -330,7 +335,7 @@ def test_it_needs_the_right_to_make_temporary_tables(
     finally:
         sql(f"GRANT TEMPORARY ON DATABASE {database} TO PUBLIC")
     assert found["verdict"] == "not checked"
-    assert "the tables to compare with cannot be made: the role lacks a privilege" in found["reason"]
+    assert "cannot create the tables to compare with: the role lacks a privilege" in found["reason"]
 
 
 @postgres_only
@@ -349,10 +354,10 @@ def test_an_index_of_another_table_with_our_name(check: Check, sql: Sql, engine:
     sql("CREATE INDEX idx_queue_due ON orders (id)")
     theirs, ours = check("foreign-indexes", "schema")
     assert theirs["verdict"] == "problem"
-    assert "the index idx_queue_due is of the table orders" in theirs["reason"]
+    assert "the index idx_queue_due on the table orders" in theirs["reason"]
     assert "idx_queue_due of assistly_queue_jobs is missing" in ours["reason"]
     if engine == "sqlite":
-        assert "DROP INDEX idx_queue_due, and make it again as idx_queue_due_orders" in theirs["mend"]
+        assert "DROP INDEX idx_queue_due, and create it again as idx_queue_due_orders" in theirs["mend"]
         sql("DROP INDEX idx_queue_due")
         theirs["mend"] = "CREATE INDEX idx_queue_due_orders ON orders (id)"
     mend(sql, [theirs, ours])
@@ -378,7 +383,7 @@ def test_an_index_of_another_table_with_our_name_in_capitals(check: Check, sql: 
     sql("CREATE TABLE orders (id integer)")
     sql("CREATE INDEX IDX_Queue_Due ON orders (id)")
     (found,) = check("foreign-indexes")
-    assert "the index idx_queue_due is of the table orders" in found["reason"]
+    assert "the index idx_queue_due on the table orders" in found["reason"]
 
 
 class TestOldSchemas:

@@ -110,7 +110,7 @@ def test_rows_that_do_not_fit_a_check_are_no_damage(check: Check, sql: Sql) -> N
     sql("PRAGMA wal_checkpoint(TRUNCATE)")
     (found,) = check("integrity")
     assert found["verdict"] == "warning"
-    assert "the file is not damaged, but stored rows do not fit a CHECK" in found["reason"]
+    assert "the file is not damaged, but stored rows violate a CHECK" in found["reason"]
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ def test_a_log_beside_a_replaced_file(run: Run, check: Check, tmp_path: Path) ->
     files = {path.name: path.read_bytes() for path in Path().glob("cli.db*") if path.suffix != ".db-shm"}
     found = {each["check"]: each for each in check("old-wal", "platforms")}
     assert found["old-wal"]["verdict"] in ("warning", "problem")
-    assert "its pages are not in the file" in found["old-wal"]["reason"]
+    assert "pages of the log are not in the file" in found["old-wal"]["reason"]
     assert "delete cli.db-wal" in found["old-wal"]["mend"]
-    assert found["platforms"]["reason"] == "cli.db-wal may belong to another file: see old-wal"
+    assert found["platforms"]["reason"] == "cli.db-wal may belong to another file: see the check old-wal"
     assert {
         path.name: path.read_bytes() for path in Path().glob("cli.db*") if path.suffix != ".db-shm"
     } == files
@@ -226,7 +226,7 @@ def test_a_log_that_does_not_fit(check: Check, tmp_path: Path) -> None:
     changed_after(log)
     found = {each["check"]: each for each in check("connection", "old-wal")}
     assert found["old-wal"]["verdict"] == "problem"
-    assert "do not fit together" in found["old-wal"]["reason"]
+    assert "do not match" in found["old-wal"]["reason"]
 
 
 def test_a_log_that_was_brought_into_the_file_belongs_to_it(check: Check, sql: Sql) -> None:
@@ -343,7 +343,7 @@ def test_a_log_that_came_after_the_file(check: Check) -> None:
     for _ in range(2):
         found = {each["check"]: each for each in check("old-wal", "integrity", "expired-leases", "schema")}
         assert found["old-wal"]["verdict"] == "problem"
-        assert "the file is sound without cli.db-wal" in found["old-wal"]["reason"]
+        assert "the file is intact without cli.db-wal" in found["old-wal"]["reason"]
     assert files() == before
 
 
@@ -472,5 +472,5 @@ def test_several_copies_do_no_harm_in_a_process_of_our_own(monkeypatch: pytest.M
         ]
         verdicts.append(str(found.verdict))
     assert verdicts == ["ok", "warning"]
-    with pytest.raises(InvalidValue, match="there is no check nothing"):
+    with pytest.raises(InvalidValue, match="no check is named nothing"):
         doctor.run(["nothing"])

@@ -56,8 +56,8 @@ def test_all_leaves_unknown_and_missed_ones_alone(storage: Storage, run: Run) ->
     code, out, err = run("replay", "--all", "--yes")
     assert (code, out) == (0, "1 job replayed\n")
     _, unknown, late = err.splitlines()
-    assert unknown.startswith("2 left out: nobody knows whether it was published (see `assistly")
-    assert late.startswith("1 left out: it was missed")
+    assert unknown.startswith("2 skipped: nobody knows whether it was published (see `assistly")
+    assert late.startswith("1 skipped: it was missed")
     assert stored(storage, dead).status is JobStatus.SCHEDULED
     assert [stored(storage, job) for job in left] == left
 
@@ -65,8 +65,8 @@ def test_all_leaves_unknown_and_missed_ones_alone(storage: Storage, run: Run) ->
 @pytest.mark.parametrize(
     ("options", "lines"),
     [
-        (["--unknown"], ["1 job replayed", "1 left out: it was missed"]),
-        (["--missed", "--platform", "x"], ["1 job replayed", "1 left out: nobody knows"]),
+        (["--unknown"], ["1 job replayed", "1 skipped: it was missed"]),
+        (["--missed", "--platform", "x"], ["1 job replayed", "1 skipped: nobody knows"]),
         (["--missed", "--unknown"], ["2 jobs replayed"]),
         (["--unknown", "--missed", "--platform", "other"], ["0 jobs replayed"]),
     ],
@@ -85,7 +85,7 @@ def test_all_takes_what_is_asked_for_by_name(
 def test_what_is_left_out_is_of_the_platform_that_was_named(storage: Storage, run: Run) -> None:
     unknown_outcome(storage, "other")
     _, out, err = run("replay", "--all", "--platform", "x")
-    assert (out, "left out" in err) == ("0 jobs replayed\n", False)
+    assert (out, "skipped" in err) == ("0 jobs replayed\n", False)
 
 
 def test_a_cancelled_job_is_replayed_by_its_id(storage: Storage, run: Run) -> None:

@@ -136,7 +136,7 @@ def asks(run: Run, monkeypatch: pytest.MonkeyPatch) -> Asks:
     def check(*command: str, question: str, warning: str, done: str) -> None:
         code, out, err = run(*command)
         assert (code, out) == (2, "")
-        assert f"no terminal to ask: {question}" in err
+        assert f"no terminal to ask on, so nothing was done: {question}" in err
         for answer, expected in (("n", (1, "nothing was done\n")), ("y", (0, done))):
             monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
             code, out, err = run(*command)
@@ -154,7 +154,7 @@ def test_forgetting_asks_first_while_the_command_may_run(run: Run, asks: Asks) -
     asks(
         *("keys", "forget", "doing"),
         question="Forget the key 'doing'?",
-        warning="the command may be done twice",
+        warning="the command may run twice",
         done="the key 'doing' is forgotten",
     )
     assert len(events()) == 1
@@ -166,7 +166,7 @@ def test_freeing_asks_first(asks: Asks) -> None:
     held("worker")
     asks(
         *("locks", "release", "worker"),
-        question="Free the lock 'worker'?",
+        question="Release the lock 'worker'?",
         warning="It is held by 'host-a:1', with fence 1",
         done="the lock 'worker' is free",
     )
@@ -219,7 +219,7 @@ def test_a_forgotten_command_runs_again(run: Run) -> None:
     assert "the same command can run again: its result" in out
     code, out, _ = run("keys", "forget", "doing", "--by", "ann", "--yes")
     assert code == 0
-    assert "cannot store the result any more" in out
+    assert "can no longer store its result" in out
     assert f"job {job.id} on x (scheduled) has the same key, and keeps it" in out
     with opened() as storage:
         assert storage.idempotency.run_once("done", lambda: 2) == 2
@@ -246,7 +246,7 @@ def test_a_key_without_a_command_is_not_forgotten(run: Run) -> None:
 @pytest.mark.parametrize("command", [("locks", "release"), ("keys", "forget")])
 def test_the_help_says_what_it_means(run: Run, command: tuple[str, ...]) -> None:
     out = " ".join(run(*command, "--help")[1].split())
-    assert ("the same command can run again" if command[0] == "keys" else "next renews the lock") in out
+    assert ("its command can run again" if command[0] == "keys" else "next renews the lock") in out
 
 
 ODD_NAME = 'a "b" \\ {c="d"}\n# \xe9'

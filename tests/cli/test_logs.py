@@ -108,7 +108,7 @@ def test_warnings_and_uncaught_exceptions_are_json() -> None:
         ("assistly.cli", "critical"),
     ]
     assert "be\ncareful" in found[0]["message"]
-    assert found[1]["message"] == "the thread mine has failed"
+    assert found[1]["message"] == "thread mine failed"
     assert found[1]["exception"].endswith("ValueError: in a\nthread")
     assert "__del__" in found[2]["message"]
     assert found[3]["exception"].endswith("ValueError: at the\nend")

@@ -40,7 +40,7 @@ def test_a_name_without_jobs_is_remarked(storage: Storage, run: Run, command: tu
     code, out, err = run("platforms", *command, "--json")
     assert (code, json.loads(out)["name"]) == (0, "blgo")
     assert err.splitlines()[1:] == [
-        "note: there is no job on blgo, and there never was a pause or limit; did you mean blog?"
+        "note: blgo has no jobs, and was never paused or limited; did you mean blog?"
     ]
     assert run("platforms", *command)[2].count("\n") == 0  # it is known now
 
@@ -48,7 +48,7 @@ def test_a_name_without_jobs_is_remarked(storage: Storage, run: Run, command: tu
 def test_a_name_that_is_like_no_other_is_remarked_without_a_question(storage: Storage, run: Run) -> None:
     storage.queue.schedule("blog", "hello")
     _, _, err = run("platforms", "pause", "x")
-    assert err.endswith("note: there is no job on x, and there never was a pause or limit")
+    assert err.endswith("note: x has no jobs, and was never paused or limited")
 
 
 def test_names_of_jobs_and_schedules_are_not_remarked(storage: Storage, run: Run) -> None:
@@ -80,9 +80,9 @@ def test_who_has_paused_is_said_before_until_when(storage: Storage, run: Run) ->
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["limit", "x", "3", "--per", "0s"], "'--per': it must be above zero: 90s, 30m, 1h"),
+        (["limit", "x", "3", "--per", "0s"], "'--per': it must be greater than zero: 90s, 30m, 1h"),
         (["pause", "x", "--until", "tomorrow"], "2026-03-01T08:00Z, or +2h for two hours from now"),
-        (["pause", "x", "--until", "+999999w"], "too far away"),
+        (["pause", "x", "--until", "+999999w"], "out of range"),
     ],
 )
 @pytest.mark.usefixtures("storage")

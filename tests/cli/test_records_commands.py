@@ -119,7 +119,7 @@ def test_sessions_are_listed_shown_and_deleted(run: Run) -> None:
     assert json.loads(run("sessions", "show", "bob", "--json")[1])["data"] == {"step": 2}
     code, out, err = run("sessions", "delete", "ann")
     assert (code, out) == (2, "")
-    assert "no terminal to ask: Delete the session of the user 'ann'?" in err
+    assert "no terminal to ask on, so nothing was done: Delete the session of the user 'ann'?" in err
     assert run("sessions", "delete", "ann", "--yes")[:2] == (0, "the session of the user 'ann' is deleted\n")
     assert run("sessions", "delete", "ann", "--yes")[0] == 1
     with open_storage(auto_prune=False) as storage:
@@ -192,7 +192,9 @@ def test_a_status_that_no_approval_has_names_those_there_are(run: Run) -> None:
         storage.approvals.decide("a2", "approved")
     code, out, err = run("approvals", "list", "--status", "open")
     assert (code, out) == (0, "no approvals\n")
-    assert err.splitlines()[1:] == ["none of the newest 2 has the status open; they have: approved, pending"]
+    assert err.splitlines()[1:] == [
+        "none of the newest 2 has the status open; their statuses: approved, pending"
+    ]
     assert len(run("approvals", "list", "--status", "pending")[2].splitlines()) == 1
 
 

@@ -77,12 +77,12 @@ def test_durations(schedules: Run, storage: Storage, text: str, duration: timede
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--every", "6"], "'6' is no duration: write 90s"),
-        (["--every", ""], "is no duration"),
-        (["--every", "1.5h"], "is no duration"),
-        (["--every", "9" * 30 + "w"], "is no duration"),
-        (["--every", "1d", "--from", "2026-03-01"], "no time with an offset"),
-        (["--every", "1d", "--from", "monday"], "no time with an offset"),
+        (["--every", "6"], "'6' is not a duration: write 90s"),
+        (["--every", ""], "is not a duration"),
+        (["--every", "1.5h"], "is not a duration"),
+        (["--every", "9" * 30 + "w"], "is not a duration"),
+        (["--every", "1d", "--from", "2026-03-01"], "not a time with an offset"),
+        (["--every", "1d", "--from", "monday"], "not a time with an offset"),
         (["--every", "1d", "--metadata", "[1]"], "must be a JSON object"),
         (["--every", "1d", "--metadata", "{"], "it is not JSON"),
         (["--every", "1d", "--metadata", "[" * 100_000], "it is not JSON"),
@@ -122,7 +122,7 @@ def test_what_the_storage_refuses_is_one_line(
     [
         ([], "give either --cron '0 9 * * MON' or --every 6h"),
         (["--cron", "0 9 * * MON", "--every", "6h"], "give either --cron '0 9 * * MON' or --every 6h"),
-        (["--every", "0s"], "'--every': it must be above zero: 90s, 30m, 1h"),
+        (["--every", "0s"], "'--every': it must be greater than zero: 90s, 30m, 1h"),
     ],
 )
 def test_options_that_do_not_fit_are_wrong_usage(
@@ -174,14 +174,14 @@ def test_show_and_preview(schedules: Run, storage: Storage) -> None:
         " 00:00:00Z"
     ] * 2
     storage.schedules.put("a", "x", "hello", every=timedelta(1), ends_at=datetime(2020, 1, 1, tzinfo=UTC))
-    assert schedules("preview", "a")[1] == "it has ended\n"
+    assert schedules("preview", "a")[1] == "the schedule has ended\n"
 
 
 def test_run_makes_jobs_once(schedules: Run, storage: Storage) -> None:
     storage.schedules.put("a", "x", "hello", cron="0 * * * *")
-    assert schedules("run", "--ahead", "5h")[:2] == (0, "5 jobs made\n")
-    assert schedules("run", "--ahead", "5h")[:2] == (0, "0 jobs made\n")
-    assert schedules("run")[:2] == (0, "19 jobs made\n")
+    assert schedules("run", "--ahead", "5h")[:2] == (0, "5 jobs created\n")
+    assert schedules("run", "--ahead", "5h")[:2] == (0, "0 jobs created\n")
+    assert schedules("run")[:2] == (0, "19 jobs created\n")
     assert len(storage.queue.upcoming()) == 24
 
 
@@ -200,7 +200,7 @@ def test_it_is_said_how_many_waiting_jobs_went(schedules: Run, storage: Storage)
         storage.schedules.put(id, "x", "hello", cron="0 * * * *")
     storage.queue.schedule("x", "by hand", idempotency_key="schedule:a:b")
     storage.schedules.run(ahead=timedelta(hours=5))
-    assert "5 waiting jobs of it are removed" in schedules("disable", "a")[2]
+    assert "removed 5 waiting jobs of this schedule" in schedules("disable", "a")[2]
     assert len(storage.queue.upcoming()) == 6
     removed = json.loads(schedules("remove", "a:b", "--json")[1])
     assert removed == {"removed": "a:b", "removed_jobs": 5}

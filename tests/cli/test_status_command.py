@@ -124,7 +124,7 @@ def test_what_needs_somebody_is_said_with_the_command(
         "2 other dead letters: `assistly jobs list --kind other`",
         "1 missed job, which no worker claimed in time: `assistly jobs list --kind missed`",
         "2 approvals are pending: `assistly approvals list --status pending`",
-        "1 job is held under a lease that ran out: ",
+        "1 job is held under an expired lease: ",
     ):
         assert f"\n  {words}" in out
     for kind, count in (("other", 2), ("missed", 1), ("unknown", 0)):
@@ -319,7 +319,7 @@ def test_watching_needs_a_terminal_or_json(run: Run) -> None:
     run("migrate")
     code, out, err = run("status", "--watch", "1")
     assert (code, out) == (2, "")
-    assert "stdout is no terminal" in err
+    assert "--watch needs a terminal" in err
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "status", "--watch", "0.1", "--json"],
         stdout=subprocess.PIPE,

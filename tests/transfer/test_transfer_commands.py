@@ -241,7 +241,7 @@ def test_to_a_plug_in_and_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPa
         ("nowhere.db", "new.db", 1, "there is no database yet: sqlite "),
         ("all.gz", "new.db", 1, "no SQLite database"),
         ("mysql://root:canary@host/db", "new.db", 1, "SOURCE: there is no engine for mysql:// URLs"),
-        ("old.db", "memory", 1, "TARGET: the engine memory lives in one process"),
+        ("old.db", "memory", 1, "TARGET: the memory engine lives in one process"),
         ("old.db", "sqlite://canary:canary@host/x", 1, "TARGET: a value that may contain a password is no"),
         ("old.db", "bot:canary@host/db", 1, "TARGET: sqlite_path (SQLITE_PATH): an address of Postgres"),
         (
@@ -428,7 +428,7 @@ def test_writers_are_not_held_off(
             connection.execute(f'{grant} TO "{role}"'.encode())
     code, out, err = run(*command)
     assert (code, "both sides hold the same" in out) == (0, True)
-    assert "others could write to SOURCE during the last step" in err
+    assert "SOURCE was not blocked during the last step" in err
     with closing(Storage(SqliteBackend("new.db"), auto_prune=False)) as new:
         assert new.queue.schedule("x", "later").id == 2
 

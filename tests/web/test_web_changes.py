@@ -332,7 +332,7 @@ def test_unknown_outcomes_are_not_replayed_with_others(memory: Storage) -> None:
     unknown, dead = unknown_outcome(memory, "x"), dead_letter(memory, "x")
     browser = at_page(memory)
     page = ask(browser, "replay", platform="x")
-    assert "1 left out: nobody knows whether it was published" in page.text
+    assert "1 skipped: nobody knows whether it was published" in page.text
     browser.send(page.form("/jobs/bulk"))
     assert [job_of(memory, job.id).status for job in (unknown, dead)] == ["dead_letter", "scheduled"]
     browser.send(ask(browser, "replay", platform="x", unknown="1").form("/jobs/bulk"))

@@ -104,7 +104,9 @@ def test_it_names_the_storage_and_warns_of_one_that_is_new(
     assert CliRunner().invoke(app, call).exit_code == 0
     place = f"sqlite {Path('misspelt.db').absolute()}"
     [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert warning.getMessage().startswith(f"this storage is new and empty: {place}. If there are jobs")
+    assert warning.getMessage().startswith(
+        f"this storage is new and empty: {place}. If you already have jobs"
+    )
     caplog.clear()
     assert CliRunner().invoke(app, call).exit_code == 0
     assert caplog.messages == []
@@ -122,7 +124,7 @@ def test_it_names_the_storage_and_warns_of_one_that_is_new(
         (["--lease", "1e9"], "lease may be at most 365 days"),
         (["--grace", "nan"], "Invalid value for '--grace'"),
         (["--poll", "inf"], "poll must be"),
-        (["--limit", "x=1", "--limit", "slwo=1"], "--limit names 'slwo', which no --publish has"),
+        (["--limit", "x=1", "--limit", "slwo=1"], "--limit names 'slwo', but no --publish does"),
         (
             ["--publish", "y=no_such.module:publish"],
             "No module named 'no_such' (start the worker in the folder",

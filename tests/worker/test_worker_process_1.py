@@ -139,4 +139,4 @@ def test_what_hangs_at_exit_is_left_behind_after_the_grace_time(storage: Storage
         _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, log
     assert Path("at exit").exists()
-    assert "the grace time is over: the process ends, and leaves behind: " in log
+    assert "the grace time is over; exiting while these still run: " in log

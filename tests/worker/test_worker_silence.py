@@ -121,7 +121,7 @@ def test_threads_of_an_executor_do_not_hold_the_process(storage: Storage) -> Non
         until(Path("begun").exists)
         process.send_signal(signal.SIGTERM)
         log = log_of_the_end(process)
-    assert "the grace time is over: the process ends, and leaves behind: " in log
+    assert "the grace time is over; exiting while these still run: " in log
     assert "ThreadPoolExecutor" in log
 
 

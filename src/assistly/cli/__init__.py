@@ -17,13 +17,13 @@ _EXTRA = ("typer", "click", "rich")
 
 
 def main(*, owns_process: bool = True) -> None:
-    """Run the command in `sys.argv`. A StorageError is printed as one line on stderr.
+    """Run the command in `sys.argv`, and exit the process. A StorageError is printed as one line on stderr.
 
-    The exit code is 0 if it is done, 1 if not, 2 for wrong usage, and 3 if the storage cannot be reached. It
-    is 1 also if the command is done and its output could not be written, and if the extra `cli` is missing.
+    The exit code is 0 on success, 1 on failure, 2 for wrong usage, and 3 if the storage cannot be reached. It
+    is also 1 if the output could not be written, and if the extra `cli` is missing.
 
-    `owns_process`: whether the process has nothing else to do. Then `assistly worker` ends it a second after
-    the grace time, whatever still runs. A program that calls this for itself passes False.
+    `owns_process`: whether the process runs nothing else. If so, `assistly worker` exits a second after the
+    grace time, whatever still runs. Pass False if you call this from your own program. Default: True.
     """
     try:
         from .application import run

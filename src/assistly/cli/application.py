@@ -15,8 +15,8 @@ from .output import printable
 app = typer.Typer(
     name="assistly",
     cls=CommandGroup,
-    help="Look after the storage of the environment (STORAGE_ENGINE and the variables that go with it).\n\n"
-    "Exit codes: 0 done, 1 not done, 2 wrong usage, 3 the storage cannot be reached.",
+    help="Manage the storage that the environment configures (STORAGE_ENGINE and related variables).\n\n"
+    "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 the storage cannot be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 _NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-"""The errors of stdout and stderr. A pipe that nobody reads is no error: the command ends silently."""
+"""The errors of stdout and stderr. A closed pipe is not an error: the command ends silently."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,9 +62,9 @@ def run(*, owns_process: bool) -> None:
             sys.exit(1)
         with suppress(OSError):
             typer.echo(
-                f"assistly: the output could not be written ({error.strerror}); the rest may be done",
+                f"assistly: could not write the output ({error.strerror}); the rest may be done",
                 err=True,
             )
-        if owns_process:  # the interpreter would try to write it once more, and print a traceback
+        if owns_process:  # otherwise the interpreter writes it again at exit, and prints a traceback
             sys.stdout = sys.stderr = None
         sys.exit(1)

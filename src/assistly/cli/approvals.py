@@ -13,7 +13,7 @@ from .options import By, Json, Limit, Note, Utc
 from .output import Output, compact, jsonable, one_line
 
 approvals = typer.Typer(
-    name="approvals", help="Requests for a decision.", no_args_is_help=True, rich_markup_mode=None
+    name="approvals", help="Requests that wait for a decision.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the approval.")]
@@ -29,7 +29,7 @@ def list_approvals(
         str | None,
         typer.Option(
             metavar="STATUS",
-            help="Only those of this status, as pending.",
+            help="Only those with this status, such as pending.",
             autocompletion=_complete_status,
         ),
     ] = None,
@@ -54,14 +54,14 @@ def list_approvals(
     )
     if others:
         statuses = ", ".join(sorted({each.status for each in others}))
-        out.remark(f"none of the newest {len(others)} has the status {status}; they have: {statuses}")
+        out.remark(f"none of the newest {len(others)} has the status {status}; their statuses: {statuses}")
 
 
 @approvals.command()
 def show(id: Id, json: Json = False, utc: Utc = False) -> None:
-    """Show an approval, with its payload, and who decided it.
+    """Show an approval, with its payload and its decision.
 
-    That is known if it was done with `assistly approvals`.
+    Who decided is known if it was done with `assistly approvals` or on the page.
     """
     from assistly.storage import NotFound
     from assistly.views.approvals import decided_approval
@@ -88,13 +88,13 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
 
 @approvals.command()
 def approve(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
-    """Approve what is pending. Exit code 1 if it was decided before."""
+    """Approve a pending request. Exit code 1 if it is already decided."""
     _decide(id, "approved", Person(by, note), json)
 
 
 @approvals.command()
 def reject(id: Id, by: By = None, note: Note = None, json: Json = False) -> None:
-    """Reject what is pending. Exit code 1 if it was decided before."""
+    """Reject a pending request. Exit code 1 if it is already decided."""
     _decide(id, "rejected", Person(by, note), json)
 
 

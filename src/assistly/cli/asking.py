@@ -1,4 +1,4 @@
-"""Asks before something is done that cannot be undone."""
+"""Asks for confirmation before a command does what cannot be undone."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def ask(out: Output, question: str, *, instead: str = "--yes") -> None:
     """Ask on stderr, and exit with code 1 unless the answer is yes.
 
-    Without a terminal it is wrong usage; `instead` says which options make the question unnecessary.
+    Without a terminal, raises BadParameter. `instead` names the options that skip the question.
     """
     if not is_terminal(sys.stdin):
         raise typer.BadParameter(
-            f"nothing was done, since there is no terminal to ask: {question} Add {instead}"
+            f"there is no terminal to ask on, so nothing was done: {question} Add {instead}"
         )
     if not typer.confirm(question, err=True):
         out.say("nothing was done")

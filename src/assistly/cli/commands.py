@@ -12,7 +12,7 @@ from typer.main import get_command, get_group
 
 
 class Entry(NamedTuple):
-    """Where a command is, and what the list of commands says of it. A summary of None hides it."""
+    """The module and name of a command, and its line in the list of commands (None hides it)."""
 
     module: str
     attribute: str
@@ -24,26 +24,26 @@ COMMANDS = {
     "worker": Entry("worker", "worker", "Publish due jobs, until SIGTERM or SIGINT."),
     "web": Entry("web", "web", "Serve a page that shows the storage, and can change it."),
     "status": Entry("status", "status", "Show what the storage holds, and what needs attention."),
-    "why": Entry("why", "why", "Say why a post is not published yet, or will not be."),
+    "why": Entry("why", "why", "Explain why a post is not published yet, or will not be."),
     "jobs": Entry("jobs", "jobs", "List, show, add, move, cancel, replay and resolve posts."),
-    "approvals": Entry("approvals", "approvals", "Approve and reject what waits for a decision."),
+    "approvals": Entry("approvals", "approvals", "Approve and reject requests that wait for a decision."),
     "platforms": Entry("platforms", "platforms", "Pause, resume and limit platforms, for all workers."),
     "schedules": Entry("schedules", "schedules", "List and change recurring posts, and make their jobs."),
     "sessions": Entry("sessions", "sessions", "List, show and delete the sessions of users."),
-    "events": Entry("events", "events", "List and follow the log of events."),
-    "locks": Entry("locks", "locks", "List the locks that are held, and free one."),
-    "keys": Entry("keys", "keys", "Show what is stored under an idempotency key, and forget it."),
-    "metrics": Entry("metrics", "metrics", "Show the numbers of the queue and of the application."),
-    "doctor": Entry("doctor", "doctor", "Check the storage and what it runs on, and say what to mend."),
+    "events": Entry("events", "events", "List and follow the event log."),
+    "locks": Entry("locks", "locks", "List the held locks, and release one."),
+    "keys": Entry("keys", "keys", "Show or forget what is stored under an idempotency key."),
+    "metrics": Entry("metrics", "metrics", "Show the metrics of the queue and of the application."),
+    "doctor": Entry("doctor", "doctor", "Check the storage and its environment, and say what to fix."),
     "config": Entry("config", "config", "Show every setting, and where its value comes from."),
     "migrate": Entry("migrate", "migrate", "Create the database, apply or show the pending migrations."),
-    "prune": Entry("maintenance", "prune", "Delete what the RETENTION_ settings no longer keep."),
-    "maintain": Entry("maintenance", "maintain", "Vacuum the table of jobs on Postgres, if it is due."),
+    "prune": Entry("maintenance", "prune", "Delete records that are past their RETENTION_ settings."),
+    "maintain": Entry("maintenance", "maintain", "Vacuum the jobs table on Postgres, if needed."),
     "export": Entry("transfer", "export", "Write the whole storage to a file."),
-    "import": Entry("transfer", "import_", "Read such a file into an empty storage."),
-    "copy": Entry("transfer", "copy", "Copy a storage into an empty one, of any engine."),
+    "import": Entry("transfer", "import_", "Load an exported file into an empty storage."),
+    "copy": Entry("transfer", "copy", "Copy a storage into an empty one, on any engine."),
     "conformance": Entry("conformance", "conformance", "Run the contract suite on engines."),
-    # The names that these had before they were commands of `jobs`.
+    # The old names of commands that are now under `jobs`.
     "dead-letters": Entry("jobs", "dead_letters", None),
     "replay": Entry("job_commands", "replay", None),
     "resolve": Entry("job_commands", "resolve", None),

@@ -15,16 +15,16 @@ def conformance(
         list[str],
         typer.Argument(
             metavar="ENGINE",
-            help="memory, sqlite, postgres, the name of a plug-in as in STORAGE_ENGINE, or module:callable, "
-            "which is called with the path of a folder and returns an engine whose data is there.",
+            help="memory, sqlite, postgres, the name of a plug-in as in STORAGE_ENGINE, or module:callable. "
+            "The callable takes the path of a folder and returns an engine that keeps its data there.",
         ),
     ],
     setting: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="A setting of the engine as text, such as sqlite_path={place}/data. {place} stands for a "
-            "new folder, {name} for a new name.",
+            help="A setting of the engine, such as sqlite_path={place}/data. {place} is replaced by "
+            "a new folder, {name} by a new name. Repeatable.",
         ),
     ] = None,
     select: Annotated[
@@ -32,11 +32,11 @@ def conformance(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,
 ) -> None:
-    """Run the contract suite on engines, and report what passed, their traits and the time.
+    """Run the contract suite on engines, and report the results, the traits and the time of each.
 
-    SQLite and Postgres get places of their own; for others name an empty place in the settings, since the
-    suite deletes everything. The new schemas on Postgres stay; drop those whose names begin with
-    assistly_conformance. The exit code is 0 if everything passed, else 1.
+    The suite deletes everything. It creates databases of its own on SQLite and Postgres; for other engines,
+    use settings that name an empty database. On Postgres, the new schemas are kept: drop those whose names
+    begin with assistly_conformance. The exit code is 0 if everything passed, else 1.
     """
     missing = [module for module in ("pytest", "hypothesis") if find_spec(module) is None]
     if missing:
@@ -47,7 +47,7 @@ def conformance(
         )
     from assistly.storage.testing import conformance as suite
 
-    # So that engines in the working directory can be imported, as with `python -m`.
+    # Engines in the working directory can be imported, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
     settings = dict(_key_and_value(text) for text in setting) if setting else None
     reports = [suite.run(engine, settings=settings, select=select) for engine in engines]

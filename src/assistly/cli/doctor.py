@@ -29,24 +29,24 @@ def doctor(
         typer.Option(
             "--only",
             metavar="CHECK",
-            help="Make this check alone. May be given several times.",
+            help="Run only this check. Repeatable.",
             autocompletion=_complete_check,
         ),
     ] = None,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Check the storage and what it runs on, and say what to do about each problem.
+    """Check the storage and its environment, and say how to fix each problem.
 
     It changes nothing. The exit code is 1 if there is a problem, and 3 if the storage cannot be reached;
-    warnings alone are 0. No time of day is shown, but how long ago it was, so --utc changes nothing.
+    with warnings alone it is 0. Times are shown as ages, so --utc has no effect.
     """
     from assistly.doctor import runner
 
     wanted = only or []
     if unknown := [name for name in wanted if name not in runner.NAMES]:
         raise typer.BadParameter(
-            f"there is no check {', '.join(unknown)}; there are {', '.join(runner.NAMES)}",
+            f"no check is named {', '.join(unknown)}; the checks are {', '.join(runner.NAMES)}",
             param_hint="--only",
         )
     out = Output(json=json, utc=utc)
@@ -81,5 +81,5 @@ def _counted(count: int, verdict: str) -> str:
 
 
 def _is_sql(line: str) -> bool:
-    """Whether it is a statement, which is not folded, so that it can be copied."""
+    """Whether the line is a statement, which is not wrapped, so that it can be copied."""
     return line.partition(" ")[0].isupper()

@@ -1,4 +1,4 @@
-"""Ends the process of a command in time, whatever hangs."""
+"""Ends the process of a command in time, even if something hangs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger("assistly.worker")
 
 
 class ProcessEnd:
-    """The end of a command that gives what still runs `grace` seconds.
+    """Ends a command, and gives what still runs `grace` seconds to finish.
 
-    Calls of the storage are made on daemon threads, so that the command can leave one that hangs. Signal
-    handlers may call `begin`.
+    Storage calls run on daemon threads, so that the command can abandon one that hangs. Signal handlers may
+    call `begin`.
     """
 
     def __init__(self, grace: float) -> None:
@@ -38,7 +38,7 @@ class ProcessEnd:
     def limited(self, *, owns_process: bool) -> Iterator[None]:
         """End the process a second after the grace time, which begins with `begin` or the end of the block.
 
-        Unless the command owns the process, that holds inside the block only.
+        If the command does not own the process, this applies only inside the block.
         """
         _start("assistly-worker-exit", self._exit_in_time)
         code = 1
@@ -51,7 +51,7 @@ class ProcessEnd:
                 self._messages.put(None)
 
     def begin(self, code: int = 0) -> None:
-        """Let the grace time begin. Later calls change nothing."""
+        """Start the grace time. Later calls have no effect."""
         if self._deadline is None:
             self._deadline = time.monotonic() + self._grace
             self._messages.put(code)
@@ -61,11 +61,11 @@ class ProcessEnd:
         _Call(call).wait(math.inf)
 
     def close(self, close: Callable[[], object]) -> None:
-        """Close the storage within the grace time, or say that it is left behind."""
+        """Close the storage within the grace time, or log that it is still open."""
         self.begin()
         deadline = max(self._deadline or 0.0, time.monotonic() + _CLOSE_SECONDS)
         if not _Call(close).wait(deadline):
-            logger.error("the storage does not close within the grace time, and is left behind")
+            logger.error("the storage did not close within the grace time; exiting without it")
 
     def _exit_in_time(self) -> None:
         code = self._messages.get()
@@ -112,6 +112,6 @@ def _start(name: str, work: Callable[[], None]) -> None:
 def _say_what_is_left() -> None:
     others = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
     threads = [name for name in others if not name.startswith("assistly-")]
-    left = f"the threads {', '.join(threads)}" if threads else "calls that do not return"
-    logger.error("the grace time is over: the process ends, and leaves behind: %s", left)
+    left = f"threads {', '.join(threads)}" if threads else "calls that did not return"
+    logger.error("the grace time is over; exiting while these still run: %s", left)
     sys.stdout.flush()

@@ -18,21 +18,20 @@ from .values import time_before_now
 if TYPE_CHECKING:
     from assistly.storage import Event
 
-events = typer.Typer(name="events", help="The log of events.", no_args_is_help=True, rich_markup_mode=None)
+events = typer.Typer(name="events", help="The event log.", no_args_is_help=True, rich_markup_mode=None)
 
 Type = Annotated[
     str | None,
-    typer.Option(
-        "--type", metavar="TYPE", help="Only events of this type, or with a * at the end: 'operator.*'."
-    ),
+    typer.Option("--type", metavar="TYPE", help="Only events of this type; may end with a *: 'operator.*'."),
 ]
-By = Annotated[
-    str | None, typer.Option("--by", metavar="NAME", help="Only those that this person has caused.")
-]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Only those caused by this person.")]
 Since = Annotated[
     datetime | None,
     typer.Option(
-        "--since", parser=time_before_now, metavar="TIME", help="Only those since a time, or in the last 2h."
+        "--since",
+        parser=time_before_now,
+        metavar="TIME",
+        help="Only those since a time, or within a duration such as 2h.",
     ),
 ]
 
@@ -45,7 +44,7 @@ def list_events(
     by: By = None,
     since: Since = None,
     before: Annotated[
-        int | None, typer.Option(min=1, metavar="ID", help="Only those older than this one.")
+        int | None, typer.Option(min=1, metavar="ID", help="Only those before this event.")
     ] = None,
     limit: Limit = 100,
     json: Json = False,
@@ -73,7 +72,8 @@ def follow(
     type: Type = None,
     by: By = None,
     since_id: Annotated[
-        int | None, typer.Option(min=0, metavar="ID", help="Begin after this event. Default: with new ones.")
+        int | None,
+        typer.Option(min=0, metavar="ID", help="Start after this event. Default: only new events."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each event.")] = False,
     utc: Utc = False,

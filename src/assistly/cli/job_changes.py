@@ -1,4 +1,4 @@
-"""Finds the jobs that a command is to change, asks, has them changed, and prints what was done."""
+"""Finds the jobs that a command changes, asks for confirmation, changes them, and prints the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WAITING = ("scheduled", "retrying")
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """Which jobs are meant: these ids, or those that the filter accepts.
+    """Which jobs to change: these ids, or those that match the filter.
 
     With `everything` the filter may be empty.
     """
@@ -38,12 +38,12 @@ class Requested:
     everything: bool = False
 
     def check(self, change: JobChange) -> None:
-        """Raise BadParameter unless it is clear what is meant, and the change is for it."""
+        """Raise BadParameter unless the request is clear and the change applies to it."""
         from assistly.views.job_filter import JobFilter
 
         has_filter = self.filter != JobFilter()
         if self.ids and (has_filter or self.everything):
-            raise typer.BadParameter("give ids, or filter options, but not both")
+            raise typer.BadParameter("give ids or filter options, not both")
         if not self.ids and not has_filter and not self.everything:
             raise typer.BadParameter(
                 "which jobs? Give an id, or options such as --match, --platform and --status, or --all"
@@ -52,7 +52,7 @@ class Requested:
         for status in self.filter.statuses:
             if status not in possible:
                 raise typer.BadParameter(
-                    f"no job that is {status} can be {change.participle}: --status may be "
+                    f"a job that is {status} cannot be {change.participle}: --status may be "
                     f"{', '.join(possible)}"
                 )
 
@@ -60,7 +60,7 @@ class Requested:
 def change_jobs(
     out: Output, change: JobChange, requested: Requested, person: Person, *, yes: bool, dry_run: bool
 ) -> None:
-    """Do it, and print what was done. Raises typer.Exit with 1 if not all could be done."""
+    """Change the jobs, and print the result. Raises typer.Exit with 1 if not all could be changed."""
     requested.check(change)
     began = datetime.now(UTC)
     with opened(out) as storage:
@@ -80,7 +80,7 @@ def change_jobs(
 
 
 def _ask(out: Output, change: JobChange, jobs: list[Job], what: str) -> None:
-    """Say how many of which status and platform these are, and ask."""
+    """Print the number of jobs by status and platform, and ask."""
     from assistly.views.text import jobs_text
 
     kinds = sorted(Counter((str(job.status), job.platform) for job in jobs).items())
@@ -111,7 +111,7 @@ def _change_single(
 
 
 def _moved(out: Output, old: datetime, new: datetime) -> str:
-    """The old and the new time, and how far these are apart."""
+    """The old and the new time, and the difference."""
     from assistly.views.text import span
 
     apart = f"{span(abs(new - old))} {'later' if new > old else 'earlier'}" if new != old else "the same time"
@@ -121,7 +121,7 @@ def _moved(out: Output, old: datetime, new: datetime) -> str:
 def _warn_of_past(out: Output, times: list[datetime | None], now: datetime) -> None:
     count = sum(1 for time in times if time is not None and time < now)
     if count:
-        out.remark(f"the new time of {plural(count, 'job')} is in the past, so due at once")
+        out.remark(f"the new time of {plural(count, 'job')} is in the past: due at once")
 
 
 def _change_matching(
@@ -144,7 +144,7 @@ def _change_matching(
         _ask(out, change, jobs, plural(len(jobs), "job"))
     _change_all(out, storage, change, [(job.id, job) for job in jobs], wanted, person, dry_run=dry_run)
     for reason, count in planned.left_out.items():
-        out.remark(f"{count} left out: {_with_hint(change, reason)}")
+        out.remark(f"{count} skipped: {_with_hint(change, reason)}")
 
 
 def _change_all(
@@ -200,11 +200,11 @@ def _print_result(
     else:
         out.say(f"{plural(len(result.done), 'job')} {change.participle}")
     for id, reason in result.not_done.items():
-        out.say(f"job {id} not: {_with_hint(change, reason)}")
+        out.say(f"job {id} not changed: {_with_hint(change, reason)}")
 
 
 def _foreseen(out: Output, change: JobChange, job: Job) -> str:
-    """A job, and the time that it would get."""
+    """A job, and its new time."""
     text = f"{job.status} {job.platform}"
     new = change.new_time(job)
     if new is not None:
@@ -213,7 +213,7 @@ def _foreseen(out: Output, change: JobChange, job: Job) -> str:
 
 
 def _with_hint(change: JobChange, reason: str) -> str:
-    """Why a job is not changed, and the option that changes it all the same."""
+    """Why a job is not changed, and the option that changes it anyway."""
     from assistly.operations.job_changes import HELD, MISSED, UNKNOWN
 
     hints = {UNKNOWN: "see `assistly jobs resolve`, or --unknown", MISSED: "see --missed"}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def shift(text: str) -> timedelta:
-    """Parse a duration, with a - in front if it is to be earlier: +2h, 2h or -30m."""
+    """Parse a duration, with a leading - for earlier: +2h, 2h or -30m."""
     return -duration(text[1:]) if text.startswith("-") else duration(text)
 
 
@@ -40,11 +40,10 @@ def cancel(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Cancel jobs that are not being published yet: they stay stored, and their keys stay taken.
+    """Cancel jobs that are not being published yet. They stay stored, and keep their idempotency keys.
 
-    With filter options it cancels all waiting jobs that match, after asking. A job that a worker claims
-    meanwhile is left alone. Those that workers hold already are included with --status processing, as long as
-    publishing has not begun.
+    With filter options, cancels all waiting jobs that match, after asking. Skips a job that a worker claims
+    meanwhile. --status processing includes jobs that workers already hold, if publishing has not begun.
     """
     from assistly.operations import job_changes as operations
 
@@ -59,7 +58,7 @@ def move(
     when: Annotated[
         Any,
         typer.Argument(
-            parser=time_from_now, metavar="TIME", help="When it is due: a time with an offset, or +2h."
+            parser=time_from_now, metavar="TIME", help="The new due time: a time with an offset, or +2h."
         ),
     ] = None,
     to: Annotated[
@@ -68,13 +67,13 @@ def move(
             "--to",
             parser=time_from_now,
             metavar="TIME",
-            help="When all are due: a time with an offset, or +2h.",
+            help="The new due time of all: a time with an offset, or +2h.",
         ),
     ] = None,
     by_how_much: Annotated[
         timedelta | None,
         typer.Option(
-            "--shift", parser=shift, metavar="DURATION", help="How much later (-30m: earlier) each is due."
+            "--shift", parser=shift, metavar="DURATION", help="How much later each is due (-30m: earlier)."
         ),
     ] = None,
     status: Statuses = None,
@@ -93,15 +92,15 @@ def move(
 ) -> None:
     """Move waiting jobs to another time: `move 7 +2h`, `move 7 2026-03-01T09:00Z`, `move 7 --shift -30m`.
 
-    A duration behind the id or --to counts from now, and that of --shift from the job's own time. With filter
-    options it moves all waiting jobs that match, after asking: each by --shift, or all --to one time. A
-    pending retry is dropped: the job is due at the new time.
+    A duration after the id or --to counts from now; --shift counts from the job's own time. With filter
+    options, moves all waiting jobs that match, after asking: each by --shift, or all --to one time. The new
+    time replaces that of a pending retry.
     """
     from assistly.operations import job_changes as operations
 
     given = [value for value in (when, to, by_how_much) if value is not None]
     if len(given) != 1:
-        raise typer.BadParameter("give one new time: TIME behind the id, --to TIME, or --shift +2h")
+        raise typer.BadParameter("give one new time: TIME after the id, --to TIME, or --shift +2h")
     target = to if when is None else when
 
     def new_time(job: Job) -> datetime:
@@ -122,7 +121,7 @@ def remove(
     match: Match = None,
     key: Key = None,
     everything: All = False,
-    unknown: Annotated[bool, typer.Option("--unknown", help="Also those with an unknown outcome.")] = False,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Include jobs with an unknown outcome.")] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     by: By = None,
@@ -130,12 +129,12 @@ def remove(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Delete jobs for good, and free their idempotency keys. `jobs cancel` keeps both.
+    """Delete jobs permanently, and free their idempotency keys. `jobs cancel` keeps both.
 
-    It asks before it deletes a job whose post is still to come. The event keeps the job's time, and the first
-    1,000 characters of its content. With filter options it removes all that match, after asking, but for
-    those that workers hold. A job that is being published is not removed, and one with an unknown outcome
-    only with --unknown: it may be on the platform, and its key keeps it from being posted again.
+    Asks before it deletes a job that is not published yet. The event keeps the job's time and the first
+    1,000 characters of its content. With filter options, deletes all jobs that match, after asking, except
+    those that workers hold. Never deletes a job that is being published. Deletes a job with an unknown
+    outcome only with --unknown: it may be on the platform, and its key prevents a second post.
     """
     from assistly.operations import job_changes as operations
 
@@ -153,10 +152,10 @@ def replay(
     match: Match = None,
     key: Key = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every dead letter that was neither missed nor of unknown outcome.")
+        bool, typer.Option("--all", help="All dead letters except missed jobs and unknown outcomes.")
     ] = False,
     unknown: Annotated[
-        bool, typer.Option("--unknown", help="Also those that may have been published already.")
+        bool, typer.Option("--unknown", help="Include jobs that may have been published already.")
     ] = False,
     missed: Annotated[
         bool, typer.Option("--missed", help="With --all or filters: include missed jobs.")
@@ -167,8 +166,7 @@ def replay(
             "--at",
             parser=time_from_now,
             metavar="TIME",
-            help="A time with an offset, or +2h. Default: now, or the time of a cancelled job if that is to "
-            "come.",
+            help="A time with an offset, or +2h. Default: now, or the future time of a cancelled job.",
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -178,14 +176,14 @@ def replay(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Schedule dead letters and cancelled jobs again, to be published now.
+    """Schedule dead letters and cancelled jobs again, due now.
 
-    A cancelled job whose time is still to come keeps that time. --at gives another one.
+    A cancelled job whose time is in the future keeps that time. --at sets another one.
 
-    With --all or filter options it replays all dead letters that match, after asking; cancelled jobs with
-    --status cancelled. It leaves out those that were missed: they are late. A job with an unknown outcome may
-    have been published already, and is replayed only with --unknown: look at the platform, then use
-    `jobs resolve`.
+    With --all or filter options, replays all dead letters that match, after asking; with --status cancelled,
+    cancelled jobs. Skips missed jobs unless --missed is given, because they are late. A job with an unknown
+    outcome may have been published already: look at the platform, then use `jobs resolve`. Only --unknown
+    replays it.
     """
     from assistly.operations import job_changes as operations
 
@@ -200,13 +198,13 @@ def resolve(
         int | None, typer.Argument(min=1, metavar="ID", help="The dead letter with the unknown outcome.")
     ] = None,
     posted: Annotated[
-        bool, typer.Option("--posted", help="It is on the platform: look there first.")
+        bool, typer.Option("--posted", help="The post is on the platform. Look there first.")
     ] = False,
     not_posted: Annotated[
-        bool, typer.Option("--not-posted", help="It is not on the platform: look there first.")
+        bool, typer.Option("--not-posted", help="The post is not on the platform. Look there first.")
     ] = False,
     remote_id: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="With --posted: its id on the platform.")
+        str | None, typer.Option(metavar="TEXT", help="With --posted: the id of the post on the platform.")
     ] = None,
     platform: Platform = None,
     since: Since = None,
@@ -220,18 +218,17 @@ def resolve(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Answer whether jobs with an unknown outcome were published.
+    """Record whether jobs with an unknown outcome were published.
 
-    With --posted a job counts as posted, and its idempotency key stays taken. With --not-posted it is
-    scheduled again, to be published now. With filter options the answer is given for all unknown outcomes
-    that match, after asking.
+    With --posted, a job counts as posted and keeps its idempotency key. With --not-posted, it is scheduled
+    again, due now. With filter options, the answer applies to all unknown outcomes that match, after asking.
     """
     from assistly.operations import job_changes as operations
 
     if posted == not_posted:
-        raise typer.BadParameter("look at the platform, then say either --posted or --not-posted")
+        raise typer.BadParameter("look at the platform, then give --posted or --not-posted")
     if remote_id is not None and (not posted or id is None):
-        raise typer.BadParameter("--remote-id goes with an id and --posted")
+        raise typer.BadParameter("--remote-id needs an ID and --posted")
     wanted = job_filter(None, platform, None, since, match, key)
     change = operations.resolve(posted=posted, remote_id=remote_id)
     requested = Requested([] if id is None else [id], wanted, everything)

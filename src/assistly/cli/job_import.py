@@ -33,17 +33,17 @@ class _DryRunEnds(Exception):
 
 
 def import_jobs(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A file of JSON Lines; - is standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file of JSON Lines, or - for stdin.")],
     dry_run: DryRun = False,
     by: By = None,
     note: Note = None,
     json: Json = False,
 ) -> None:
-    """Store the jobs of a file, all or none of them: JSON Lines, a JSON object for each job.
+    """Add all jobs of a JSON Lines file, or none: one JSON object per job.
 
     The fields of an object are platform, content, scheduled_at (such as "2026-03-01T09:00:00Z"; default:
     now), idempotency_key, metadata (an object), max_retries, and min_gap and max_lateness in seconds. Only
-    platform and content are required. A job whose idempotency key is stored already is not stored again.
+    platform and content are required. A job whose idempotency key is already stored is not added again.
     """
     out = Output(json=json)
     numbers, jobs = _parsed(_lines(file))
@@ -55,12 +55,12 @@ def import_jobs(
         out.document(document | {"existed": existed, "ids": [] if dry_run else ids})
         return
     done = "would be imported" if dry_run else "imported"
-    existing = f", {existed} of them stored already under their idempotency keys" if existed else ""
+    existing = f", {existed} of them already stored under their idempotency keys" if existed else ""
     out.say(f"{plural(len(jobs), 'job')} {done}{existing}")
     without_key = sum(1 for job in jobs if job.idempotency_key is None)
     if without_key:
         jobs_without = plural(without_key, "job")
-        out.remark(f"{jobs_without} without an idempotency key: importing the file again adds each again")
+        out.remark(f"{jobs_without} without an idempotency key: importing the file again duplicates them")
 
 
 def _lines(file: str) -> list[bytes]:
@@ -70,7 +70,7 @@ def _lines(file: str) -> list[bytes]:
         raise typer.BadParameter(f"{file}: {error.strerror or error}", param_hint="FILE") from None
     if data.startswith(_GZIP):
         raise typer.BadParameter(
-            f"{file} is compressed, not JSON Lines: `assistly import` reads a file of `assistly export`",
+            f"{file} is compressed, not JSON Lines: `assistly import` loads a file of `assistly export`",
             param_hint="FILE",
         )
     return data.splitlines()
@@ -96,17 +96,17 @@ def _job(number: int, line: bytes) -> NewJob:
     try:
         value = json.loads(line)
     except UnicodeDecodeError:
-        raise InvalidValue(f"line {number} is not text in UTF-8; nothing was imported") from None
+        raise InvalidValue(f"line {number} is not UTF-8; nothing was imported") from None
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"line {number} is not JSON: {error}; nothing was imported") from None
     if not isinstance(value, dict):
-        raise InvalidValue(f"line {number} is no JSON object; nothing was imported")
+        raise InvalidValue(f"line {number} is not a JSON object; nothing was imported")
     allowed = [field.name for field in fields(NewJob)]
     for name in value:
         if name not in allowed:
             wrong = shortened(repr(name), 40)
             raise InvalidValue(
-                f"line {number}: there is no field {wrong}, only {', '.join(allowed)}; nothing was imported"
+                f"line {number}: unknown field {wrong}; known are {', '.join(allowed)}; nothing was imported"
             )
     for name in ("platform", "content"):
         if name not in value:
@@ -144,7 +144,7 @@ def _seconds(number: int, name: str, value: object) -> timedelta:
 def _stored(
     storage: Storage, numbers: list[int], jobs: list[NewJob], person: Person, *, dry_run: bool
 ) -> tuple[list[Job], int]:
-    """The stored jobs, and how many of them existed before."""
+    """Return the stored jobs, and how many of them already existed."""
     from assistly.operations.applying import atomically
     from assistly.storage import Conflict, InvalidValue
 
@@ -180,7 +180,7 @@ def _stored(
 
 
 def _index_of_conflict(storage: Storage, jobs: list[NewJob]) -> int | None:
-    """Which job is refused, if they are stored one after another. Nothing is kept."""
+    """The index of the job that is refused when they are stored one by one. Stores nothing."""
     from assistly.storage import Conflict
 
     found: int | None = None

@@ -1,4 +1,4 @@
-"""The options that say which jobs are meant."""
+"""The options that select jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _status(text: str) -> str:
 
     status = text.replace("-", "_").lower()
     if status not in [*JobStatus]:
-        raise typer.BadParameter(f"{text!r} is no status: there are {', '.join(JobStatus)}")
+        raise typer.BadParameter(f"{text!r} is not a status: use one of {', '.join(JobStatus)}")
     return status
 
 
@@ -38,13 +38,13 @@ def _kind(text: str) -> str:
     from assistly.views.job_filter import KINDS
 
     if text not in KINDS:
-        raise typer.BadParameter(f"{text!r} is no kind of dead letters: there are {', '.join(KINDS)}")
+        raise typer.BadParameter(f"{text!r} is not a kind of dead letter: use one of {', '.join(KINDS)}")
     return text
 
 
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="The id of the job.")]
 Ids = Annotated[
-    list[int] | None, typer.Argument(min=1, metavar="ID", help="The ids of jobs; else filter options.")
+    list[int] | None, typer.Argument(min=1, metavar="ID", help="The ids of jobs; or use filter options.")
 ]
 Statuses = Annotated[
     list[str] | None,
@@ -52,29 +52,32 @@ Statuses = Annotated[
         "--status",
         parser=_status,
         metavar="STATUS",
-        help="Of this status. May be repeated.",
+        help="With this status. Repeatable.",
         autocompletion=_complete_status,
     ),
 ]
-Platform = Annotated[str | None, typer.Option("--platform", metavar="NAME", help="Of this platform.")]
+Platform = Annotated[str | None, typer.Option("--platform", metavar="NAME", help="On this platform.")]
 DueWithin = Annotated[
     timedelta | None,
     typer.Option(
         "--due-within",
         parser=duration,
         metavar="DURATION",
-        help="Waiting, and due within this time: 1h. Overdue jobs are due.",
+        help="Waiting, and due within this duration, such as 1h. Includes overdue jobs.",
     ),
 ]
 Since = Annotated[
     datetime | None,
     typer.Option(
-        "--since", parser=time_before_now, metavar="TIME", help="Changed since a time, or in the last 2h."
+        "--since",
+        parser=time_before_now,
+        metavar="TIME",
+        help="Changed since a time, or within a duration such as 2h.",
     ),
 ]
 Match = Annotated[
     str | None,
-    typer.Option("--match", metavar="TEXT", help="With this text in the content, in upper or lower case."),
+    typer.Option("--match", metavar="TEXT", help="With this text in the content; case does not matter."),
 ]
 Kind = Annotated[
     str | None,
@@ -87,13 +90,11 @@ Kind = Annotated[
     ),
 ]
 Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With this idempotency key.")]
-All = Annotated[
-    bool, typer.Option("--all", help="Instead of a filter: all jobs that can be changed this way.")
-]
+All = Annotated[bool, typer.Option("--all", help="Without a filter: all jobs that can be changed this way.")]
 After = Annotated[
     int,
     typer.Option(
-        "--after", min=0, metavar="ID", help="Only those after this job: the last of the previous page."
+        "--after", min=0, metavar="ID", help="Only those after this job, the last of the previous page."
     ),
 ]
 
@@ -107,13 +108,13 @@ def job_filter(
     key: str | None,
     kind: str | None = None,
 ) -> JobFilter:
-    """The filter that the options describe. Raises BadParameter for an option with an empty text."""
+    """The filter that the options describe. Raises BadParameter for an empty option."""
     from assistly.views.job_filter import JobFilter
 
     for option, text in (("--platform", platform), ("--match", match), ("--key", key)):
         if text is not None and not text.strip():
             raise typer.BadParameter(
-                f"{option} needs a text (is a variable of the shell not set?); to change all jobs say --all"
+                f"{option} must not be empty (is a shell variable unset?); to change all jobs, use --all"
             )
     until = None if due_within is None else datetime.now(UTC) + due_within
     if kind is not None and not statuses:

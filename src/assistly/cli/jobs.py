@@ -58,9 +58,10 @@ def list_jobs(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """List jobs by id; with --due-within by when they are due, the next one first.
+    """List jobs by id; with --due-within, by due time, the next one first.
 
-    The time of a job is when it is due, or when its lease ends, or when it was posted, given up or cancelled.
+    The time shown is when the job is due, when its lease expires, or when it was posted, dead-lettered or
+    cancelled.
     """
     out = Output(json=json, utc=utc)
     wanted = job_filter(status, platform, due_within, since, match, key, kind)
@@ -76,9 +77,9 @@ def dead_letters(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """List the jobs that failed for good, were too late, or have an unknown outcome.
+    """List the jobs that failed permanently, were missed, or have an unknown outcome.
 
-    It is `jobs list --status dead_letter`.
+    This is `jobs list --status dead_letter`.
     """
     list_jobs(
         status=["dead_letter"],
@@ -116,7 +117,7 @@ def _selected(storage: Storage, wanted: JobFilter, after: int) -> Iterator[Job]:
         return matching(storage, wanted, after=after)
     last = storage.queue.get(after) if after else None
     if after and last is None:
-        raise NotFound(f"there is no job {after} any more to go on from: leave --after out")
+        raise NotFound(f"job {after} no longer exists, so the list cannot continue after it: omit --after")
     return falling_due(storage, wanted, after=last)
 
 
@@ -132,9 +133,9 @@ def _error(job: Job) -> str:
     return "" if job.status == "posted" else job.dead_letter_reason or job.last_error or ""
 
 
-@jobs.command(short_help="Show all about a job, and what happens next.")
+@jobs.command(short_help="Show a job, and what happens next.")
 def show(id: Id, json: Json = False, utc: Utc = False) -> None:
-    """Show all about a job: its attempts with their errors, who holds it, and what happens next and why."""
+    """Show a job: its attempts with their errors, who holds it, and what happens next and why."""
     from assistly.storage import NotFound
     from assistly.views.jobs import story
 
@@ -157,7 +158,7 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
 
 
 def reasons_document(out: Output, found: Story) -> list[dict[str, Any]]:
-    """The reasons as JSON: code, sentences, and the values in these."""
+    """The reasons as JSON: codes, sentences, and the values in them."""
     return [
         {
             "code": str(reason.code),
@@ -214,7 +215,7 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
         ]
         out.table(("time", "what", "by", "note"), events)
     if not found.events_complete:
-        out.remark("the log of events is long: only the last ones were searched for this job")
+        out.remark("the event log is long: only its last events were searched for this job")
     out.say("\nwhat happens next, and why")
     for reason in found.reasons:
         out.say(reason.text(out.time))
@@ -222,11 +223,11 @@ def _print_story(out: Output, found: Story, job: Job) -> None:
 
 def _attempts(job: Job) -> str:
     text = f"{job.retries} of {job.max_retries} failed"
-    return text if job.replayed_at is None else f"{text} since it was scheduled again"
+    return text if job.replayed_at is None else f"{text} since it was replayed"
 
 
 def _deed(out: Output, event: Event) -> str:
-    """What a person did: the verb, and what the event says about it."""
+    """What a person did: the verb, and the details of the event."""
     verb = event.event_type.rpartition(".")[2]
     payload = event.payload
     if verb == "move":
@@ -261,7 +262,7 @@ def add(
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="KEY", help="An idempotency key: there is one job for each."),
+        typer.Option("--key", metavar="KEY", help="An idempotency key: each key has at most one job."),
     ] = None,
     metadata: Annotated[
         Any, typer.Option("--metadata", parser=json_object, metavar="JSON", help="A JSON object.")
@@ -269,17 +270,25 @@ def add(
     max_retries: Annotated[
         int | None,
         typer.Option(
-            "--max-retries", min=1, metavar="COUNT", help="Attempts. Default: SCHEDULE_MAX_RETRIES."
+            "--max-retries", min=1, metavar="COUNT", help="Maximum attempts. Default: SCHEDULE_MAX_RETRIES."
         ),
     ] = None,
     max_lateness: Annotated[
         timedelta | None,
-        typer.Option("--max-lateness", parser=duration, metavar="DURATION", help="How late it may be: 1h."),
+        typer.Option(
+            "--max-lateness",
+            parser=duration,
+            metavar="DURATION",
+            help="How late it may be published, such as 1h.",
+        ),
     ] = None,
     min_gap: Annotated[
         timedelta | None,
         typer.Option(
-            "--min-gap", parser=duration, metavar="DURATION", help="Refuse it if another job is nearer: 10m."
+            "--min-gap",
+            parser=duration,
+            metavar="DURATION",
+            help="Refuse it if another job is nearer in time: 10m.",
         ),
     ] = None,
     by: By = None,
@@ -287,7 +296,7 @@ def add(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Add a job, to be published now or --at a time."""
+    """Add a job, due now or --at a time."""
     from assistly.operations import jobs as operations
 
     out = Output(json=json, utc=utc)
@@ -307,17 +316,17 @@ def add(
     if json:
         out.document({"action": "add", "existed": existed, "job": jsonable(job)})
     elif existed:
-        out.say(f"job {job.id} has this key already, and is {job.status}: nothing was added")
+        out.say(f"job {job.id} already has this key, and is {job.status}: nothing was added")
     else:
         out.say(f"job {job.id} is scheduled for {out.time(job.due_at)}")
 
 
-jobs.command("import", short_help="Store the jobs of a file, all or none of them.")(import_jobs)
+jobs.command("import", short_help="Add all jobs of a file, or none.")(import_jobs)
 for command, summary in (
     (job_commands.cancel, "Cancel jobs that are not being published yet."),
     (job_commands.move, "Move waiting jobs to another time."),
-    (job_commands.remove, "Delete jobs for good, and free their keys."),
+    (job_commands.remove, "Delete jobs permanently, and free their keys."),
     (job_commands.replay, "Schedule dead letters and cancelled jobs again."),
-    (job_commands.resolve, "Answer whether jobs of unknown outcome were published."),
+    (job_commands.resolve, "Record whether jobs with an unknown outcome were published."),
 ):
     jobs.command(short_help=summary)(command)

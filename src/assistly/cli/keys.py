@@ -30,8 +30,8 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="The key.")]
 def show(key: Key, json: Json = False, utc: Utc = False) -> None:
     """Show what is stored under a key, and the job that has it. Exit code 1 if there is neither.
 
-    A command and a job may have the same key, and know nothing of each other: `idempotency.claim` and
-    `run_once` store the one, `queue.schedule` the other.
+    A command and a job may have the same key; they are independent. `idempotency.claim` and `run_once` store
+    commands, `queue.schedule` stores jobs.
     """
     from assistly.storage import NotFound
     from assistly.views.keys import key_state
@@ -48,12 +48,11 @@ def show(key: Key, json: Json = False, utc: Utc = False) -> None:
 def forget(
     key: Key, yes: Yes = False, by: By = None, note: Note = None, json: Json = False, utc: Utc = False
 ) -> None:
-    """Forget a key: the same command can run again. Exit code 1 if nothing is stored under it.
+    """Forget a key, so that its command can run again. Exit code 1 if nothing is stored under it.
 
-    Its result is deleted, and so is the claim of a caller that runs the command at this moment: the next one
-    runs it a second time, beside the first, whose result is then refused. In that case it asks first. A job
-    with the same key keeps it, and `queue.schedule` with that key goes on returning this job: see
-    `assistly jobs remove`.
+    Deletes the stored result. If a caller is running the command now, asks first, then deletes its claim: the
+    command may run a second time at once, and the first caller's result is refused. A job with the same key
+    keeps it, and `queue.schedule` with that key still returns this job: see `assistly jobs remove`.
     """
     from assistly.operations import keys as operations
     from assistly.views.keys import holder, key_state
@@ -63,7 +62,7 @@ def forget(
         if not yes and (found := key_state(storage, key)).state == "in_progress":
             out.remark(
                 f"The command with this key is in progress until {out.time(found.lease_until)}. If its "
-                "caller still runs, the command may be done twice, and the caller's result is refused."
+                "caller still runs, the command may run twice, and the caller's result is refused."
             )
             ask(out, f"Forget the key {key!r}?")
         found = operations.forget(storage, key, Person(by, note))
@@ -77,21 +76,17 @@ def _lost(out: Output, found: KeyState) -> str:
     if found.state == "completed":
         return f"its result, stored at {out.time(found.saved_at)}, is deleted"
     if found.state == "in_progress":
-        return (
-            f"the caller that runs it, until {out.time(found.lease_until)}, cannot store the result any more"
-        )
-    return f"it was begun, and not completed until {out.time(found.lease_until)}"
+        return f"the caller that runs it, until {out.time(found.lease_until)}, can no longer store its result"
+    return f"it was started, and not completed by {out.time(found.lease_until)}"
 
 
 def _command(out: Output, found: KeyState) -> str:
     if found.state == "completed":
-        return (
-            f"completed at {out.time(found.saved_at)}: it is answered with its result, and does not run again"
-        )
+        return f"completed at {out.time(found.saved_at)}: callers get its result, and it does not run again"
     if found.state == "in_progress":
-        return f"in progress until {out.time(found.lease_until)}: a caller runs it, or has died"
+        return f"in progress until {out.time(found.lease_until)}: a caller runs it, or crashed"
     if found.state == "lease_over":
-        return f"begun, and not completed until {out.time(found.lease_until)}: the next caller runs it"
+        return f"started, and not completed by {out.time(found.lease_until)}: the next caller runs it"
     return "unknown: the next caller runs it"
 
 

@@ -16,16 +16,16 @@ Listen = Annotated[
     typer.Option(
         "--listen",
         metavar="ADDRESS",
-        help="Answer /healthz and /metrics on PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT. On any "
-        "other host, everybody who can reach it sees the numbers. Needs assistly[prometheus].",
+        help="Serve /healthz and /metrics on PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT. Anybody who can "
+        "reach the address can read the metrics. Needs assistly[prometheus].",
     ),
 ]
 
 
 def listening(text: str) -> tuple[Monitor, MonitoringServer]:
-    """Answer on the address from now on. The monitor is given the storage once that is open.
+    """Start to serve on the address. The monitor gets the storage once it is open.
 
-    Raises BadParameter for what is no address, and ConfigurationError if it cannot be listened on.
+    Raises BadParameter if the address is not valid, and ConfigurationError if it cannot be listened on.
     """
     address = listen_address(text)
     from assistly.monitoring.server import MonitoringServer
@@ -36,7 +36,7 @@ def listening(text: str) -> tuple[Monitor, MonitoringServer]:
 
 
 def listen_address(text: str) -> Address:
-    """Read the address of `--listen`. Raises BadParameter for what is none."""
+    """Parse the address of `--listen`. Raises BadParameter if it is not valid."""
     from assistly.monitoring.address import parse_address
     from assistly.storage.errors import InvalidValue
 

@@ -21,15 +21,15 @@ locks = typer.Typer(
 )
 
 _WARNING = (
-    "If that process still runs, it goes on until it next renews the lock, and learns then that the lock is "
-    "lost. Meanwhile another one may take the lock and do the same work, and only what checks the fence "
-    "refuses the old owner."
+    "If that process still runs, it continues until it next renews the lock, and only then learns that the "
+    "lock is lost. Until then another process may take the lock and do the same work; only code that checks "
+    "the fence refuses the old owner."
 )
 
 
 @locks.command("list")
 def list_locks(json: Json = False, utc: Utc = False) -> None:
-    """List the locks that are held, by name, with their owners. A lock is free when it has expired."""
+    """List the held locks by name, with their owners. An expired lock is free."""
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.lock.list()
@@ -46,7 +46,8 @@ def list_locks(json: Json = False, utc: Utc = False) -> None:
 def release(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the lock.")],
     fence: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Only if the lock has this fence, as `list` shows.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Only if the lock has this fence, which `list` shows."),
     ] = None,
     yes: Yes = False,
     by: By = None,
@@ -54,11 +55,11 @@ def release(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Free a lock, regardless of its owner, after asking. Exit code 1 if nobody holds it.
+    """Release a lock, regardless of its owner, after asking. Exit code 1 if nobody holds it.
 
-    The owner is not told: if it still runs, it goes on until it next renews the lock, and learns then that
-    the lock is lost. Meanwhile another process may take the lock, and both do the work that it protects.
-    What checks the fence refuses the old owner as soon as the new one, whose fence is higher, was there.
+    The owner is not notified: if it still runs, it continues until it next renews the lock, and only then
+    learns that the lock is lost. Until then another process may take the lock, and both do the protected
+    work. Code that checks the fence refuses the old owner once it has seen the higher fence of the new one.
     """
     from assistly.operations import locks as operations
 
@@ -67,7 +68,7 @@ def release(
         lock = operations.held(storage, name, fence=fence, shown=out.time)
         out.remark(f"{operations.holder(lock, out.time)} {_WARNING}")
         if not yes:
-            ask(out, f"Free the lock {name!r}?")
+            ask(out, f"Release the lock {name!r}?")
         operations.release(storage, lock, Person(by, note))
     sentence = f"the lock {name!r} is free; {lock.owner_id!r} held it, with fence {lock.fence}"
     out.result({"released": lock}, sentence)

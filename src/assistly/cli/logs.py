@@ -1,4 +1,4 @@
-"""What `assistly worker` and `assistly web` log to standard error: text for people, or JSON for machines."""
+"""How `assistly worker` and `assistly web` log to standard error: text for people, or JSON for machines."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger("assistly.cli")
 
 FIELDS = ("timestamp", "level", "logger", "event", "message")
-"""The keys of each line of JSON that come first. `event` is null in records that are no event of a worker."""
+"""The keys of each line of JSON that come first. `event` is null in records that are not worker events."""
 
 
 class LogFormat(StrEnum):
-    """How records of the log are written."""
+    """The format of log records."""
 
     TEXT = "text"
     JSON = "json"
 
 
 def log_as_text() -> None:
-    """Write the records of all loggers to standard error, without characters that control a terminal."""
+    """Write the records of all loggers to standard error, without terminal control characters."""
     handler = logging.StreamHandler()
     handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def log_as_json(*, owns_process: bool) -> None:
-    """Write the records of all loggers to standard error, each as one JSON object on a line.
+    """Write the records of all loggers to standard error, one JSON object per line.
 
-    If the command `owns_process`, its warnings and uncaught exceptions become records, too. Raises
-    ConfigurationError if the extra `log` is missing.
+    If `owns_process`, warnings and uncaught exceptions become records too. Raises ConfigurationError if the
+    extra `log` is missing.
     """
     from assistly.storage.errors import ConfigurationError
 
@@ -67,11 +67,11 @@ def log_as_json(*, owns_process: bool) -> None:
 
 
 def _log_what_is_uncaught() -> None:
-    """Log warnings, and exceptions that nobody catches, which Python prints as text."""
+    """Log warnings and uncaught exceptions, which Python otherwise prints as text."""
     logging.captureWarnings(True)
 
     def of_main(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        logger.critical("the command has failed", exc_info=(kind, error, trace))
+        logger.critical("the command failed", exc_info=(kind, error, trace))
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_type is SystemExit:
@@ -79,7 +79,7 @@ def _log_what_is_uncaught() -> None:
         name = "unknown" if args.thread is None else args.thread.name
         error = args.exc_value or args.exc_type()
         trace = args.exc_traceback
-        logger.error("the thread %s has failed", name, exc_info=(args.exc_type, error, trace))
+        logger.error("thread %s failed", name, exc_info=(args.exc_type, error, trace))
 
     def unraisable(args: sys.UnraisableHookArgs) -> None:
         what = args.err_msg or "Exception ignored in"
@@ -93,9 +93,9 @@ def _log_what_is_uncaught() -> None:
 
 
 class _TextFormatter(logging.Formatter):
-    """Replaces characters that control a terminal, and indents the further lines of a message.
+    """Replaces terminal control characters, and indents the continuation lines of a message.
 
-    A name in it can then not pass for a line of its own.
+    This keeps a name in a message from passing for a record of its own.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the base
@@ -106,7 +106,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """Formats with another one. A record on which that fails becomes an object that says what was wrong."""
+    """Formats with another formatter. If that fails, the object says why."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": extra.pop("event", None),
             "message": message,
-            "log_error": f"this record cannot be written as it is: {type(error).__name__}: {_text_of(error)}",
+            "log_error": f"this record could not be formatted: {type(error).__name__}: {_text_of(error)}",
             **extra,
         }
         if record.exc_info:
@@ -140,7 +140,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _written(value: object) -> object:
-    """The value if it can be written as JSON, or else what can be said of it."""
+    """The value if JSON can hold it, else a description."""
     try:
         return json.loads(json.dumps(value, default=_jsonable, allow_nan=False))
     except Exception:  # noqa: BLE001 - of the value
@@ -155,7 +155,7 @@ def _text_of(value: object) -> str:
 
 
 def _renamed(_: object, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Call the message `message`: structlog calls it the event, and here that is what has happened."""
+    """Rename the message to `message`: structlog calls it `event`, which here is the event of the worker."""
     fields["message"], fields["event"] = fields["event"], None
     return fields
 

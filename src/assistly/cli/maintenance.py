@@ -17,22 +17,25 @@ if TYPE_CHECKING:
 
 
 def prune(
-    force: Annotated[bool, typer.Option("--force", help="Also within a minute of the last prune.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Prune even within a minute of the last prune.")
+    ] = False,
     dry_run: DryRun = False,
     by: Annotated[
-        str | None, typer.Option("--by", metavar="NAME", help="Who does this, for an event with the numbers.")
+        str | None,
+        typer.Option("--by", metavar="NAME", help="Who does this. Records an event with the numbers."),
     ] = None,
     note: Annotated[
-        str | None, typer.Option("--note", metavar="TEXT", help="Why, for an event with the numbers.")
+        str | None, typer.Option("--note", metavar="TEXT", help="Why. Records an event with the numbers.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Delete the records that the RETENTION_ settings no longer keep, then do what `assistly maintain` does.
+    """Delete records that are past their RETENTION_ settings, then run `assistly maintain`.
 
-    It leaves an event only with --by or --note, so that cron fills no log.
+    Records an event only with --by or --note, so that cron does not fill the log.
 
-    With STORAGE_VACUUM=off it deletes only. With --dry-run nothing is deleted, and it says how many records
-    of each kind would be: by their age, and beyond the number that is kept.
+    With STORAGE_VACUUM=off, only deletes. With --dry-run, deletes nothing, and prints how many records of
+    each kind it would delete: by age, and beyond the maximum number.
     """
     from dataclasses import asdict
 
@@ -52,11 +55,11 @@ def prune(
         deleted = [(kind, f"{count} deleted") for kind, count in asdict(report).items() if kind != "ran"]
         out.table((), deleted)
     else:
-        out.say("nothing done: the last prune was less than a minute ago (--force prunes anyway)")
+        out.say("nothing was pruned: the last prune was less than a minute ago (--force prunes anyway)")
 
 
 def maintain(json: Json = False) -> None:
-    """Vacuum the table of jobs on Postgres, if it is due. Other engines need no maintenance.
+    """Vacuum the jobs table on Postgres, if needed. Other engines need no maintenance.
 
     Workers do it once a minute. Run it from cron if no worker runs, or with STORAGE_VACUUM=off.
     """

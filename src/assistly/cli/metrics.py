@@ -24,21 +24,19 @@ def metrics(
     json: Json = False,
     prometheus: Annotated[
         bool,
-        typer.Option(
-            "--prometheus", help="Print the text format of Prometheus (extra: assistly[prometheus])."
-        ),
+        typer.Option("--prometheus", help="Print the Prometheus text format. Needs assistly[prometheus]."),
     ] = False,
     listen: Listen = None,
 ) -> None:
     """Show the queue by status and platform, and the counters and latency of the application.
 
-    Posted and cancelled jobs are not counted. "10,000+" means that counting stopped there. With --listen it
-    answers over HTTP until Ctrl-C or SIGTERM, and prints nothing on stdout.
+    Posted and cancelled jobs are not counted. "10,000+" means that counting stopped there. With --listen,
+    serves over HTTP until Ctrl-C or SIGTERM, and prints nothing to stdout.
     """
     from assistly.views.metrics import collect
 
     if json + prometheus + (listen is not None) > 1:
-        raise typer.BadParameter("give one of --json, --prometheus and --listen")
+        raise typer.BadParameter("give only one of --json, --prometheus and --listen")
     if listen is not None:
         _serve(listen, owns_process=context.obj is True)
         return
@@ -110,7 +108,7 @@ def _print(out: Output, found: StorageMetrics) -> None:
         ]
         out.table(("platform", *STATUSES, "due"), rows)
     else:
-        out.say("no jobs that are not posted or cancelled")
+        out.say("no jobs except posted and cancelled ones")
     if found.waiting_truncated:
         out.say(WAITING_TRUNCATED)
     out.say("")
@@ -120,7 +118,7 @@ def _print(out: Output, found: StorageMetrics) -> None:
     out.table(
         (),
         [
-            ("oldest due", f"{age} (paused platforms are left out)"),
+            ("oldest due", f"{age} (not counting paused platforms)"),
             ("unknown outcomes", _count(found.unknown_outcomes)),
             (
                 "request latency",

@@ -24,31 +24,35 @@ T = TypeVar("T")
 
 def migrate(
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only list the pending ones, and what they lock.")
+        bool, typer.Option("--plan", help="Only list the pending migrations, and what they lock.")
     ] = False,
     sql: Annotated[
-        bool, typer.Option("--sql", help="Only print the SQL that applies and records the pending ones.")
+        bool,
+        typer.Option("--sql", help="Only print the SQL that applies and records the pending migrations."),
     ] = False,
     status: Annotated[
-        bool, typer.Option("--status", help="Only list all: applied when, and whether the file is the same.")
+        bool,
+        typer.Option(
+            "--status", help="Only list all migrations: when applied, and whether the file is unchanged."
+        ),
     ] = False,
     grants: Annotated[
         str | None,
-        typer.Option(metavar="ROLE", help="Only print what a Postgres role needs that runs the application."),
+        typer.Option(metavar="ROLE", help="Only print the GRANTs for the Postgres role of the application."),
     ] = None,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
     """Create the database if it is missing, and apply the pending migrations.
 
-    It does so even if STORAGE_AUTO_MIGRATE is false.
+    Does so even if STORAGE_AUTO_MIGRATE is false.
 
-    With one of the options below nothing is applied, created or changed.
+    --plan, --sql, --status and --grants change nothing.
     """
     if plan + sql + status + (grants is not None) > 1:
         raise typer.BadParameter("give only one of --plan, --sql, --status and --grants")
     if json and (sql or grants is not None):
-        raise typer.BadParameter("--sql and --grants print SQL: leave --json out")
+        raise typer.BadParameter("--sql and --grants print SQL: omit --json")
     if grants is not None and not grants.strip():
         raise typer.BadParameter("--grants takes the name of a role")
     out = Output(json=json, utc=utc)
@@ -91,7 +95,7 @@ def _status(out: Output) -> None:
     rows = [(state.name, _file(state), out.time(state.applied_at)) for state in found]
     out.table(("migration", "file", "applied"), rows)
     if all(state.checksum_ok is None and state.is_known for state in found):
-        out.remark("there is no database yet, or none with tables of Assistly: `assistly migrate` makes it")
+        out.remark("there is no database, or it has no tables of Assistly: `assistly migrate` creates them")
 
 
 def _file(state: MigrationState) -> str:
@@ -121,8 +125,8 @@ def _sentences(effects: MigrationEffects | None) -> list[str]:
     if effects is None:
         return ["other writers wait until it is done"]
     if not effects.locked_tables:
-        return ["takes no long lock"]
-    said = [f"locks {table} for as long as reading all of it takes" for table in effects.locked_tables]
+        return ["takes no long locks"]
+    said = [f"locks {table} for as long as a full scan takes" for table in effects.locked_tables]
     return said + [f"builds the index {index}" for index in effects.built_indexes]
 
 
@@ -141,11 +145,11 @@ def _grants(out: Output, role: str) -> None:
 
     for statement in _on_schema(out, lambda target, migrations: grants(target, migrations, role)):
         typer.echo(statement)
-    out.remark("A later migration may make new tables: then print these again.")
+    out.remark("Later migrations may create tables: print the grants again then.")
 
 
 def _on_schema(out: Output, work: Callable[[MigrationTarget, Sequence[Migration]], T]) -> T:
-    """Name the storage, and look at its schema without changing it."""
+    """Print the location of the storage, and read its schema without changing it."""
     from assistly.storage.engines.sql.migrations import MigratedBackend
     from assistly.storage.errors import ConfigurationError
     from assistly.storage.factory import open_backend
@@ -157,7 +161,7 @@ def _on_schema(out: Output, work: Callable[[MigrationTarget, Sequence[Migration]
     try:
         if not isinstance(backend, MigratedBackend):
             raise ConfigurationError(
-                f"the engine {settings.engine} has neither migrations in SQL nor roles: `assistly migrate` "
+                f"the engine {settings.engine} has neither SQL migrations nor roles: `assistly migrate` "
                 "prepares its data"
             )
         return backend.on_schema(work)

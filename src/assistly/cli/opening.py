@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
-    """Open the storage that the environment describes, and name it on stderr.
+    """Open the storage that the environment configures, and print its location to stderr.
 
-    Migrations are not applied, and a database is not made, unless `create`. It imports here, so that `--help`
-    is fast. Raises ConfigurationError if there is no database, or a copy into it is not finished, and
-    MigrationError if it lacks migrations.
+    Creates the database and applies migrations only with `create`. Imports are here, so that `--help` is
+    fast. Raises ConfigurationError if there is no database or a copy into it is not finished, and
+    MigrationError if migrations are pending.
     """
     from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.errors import MigrationError
@@ -46,7 +46,7 @@ def opened(out: Output, *, create: bool = False) -> Iterator[Storage]:
 
 
 def _advice(error: PendingMigrations, settings: StorageSettings, place: str) -> str:
-    """What a person does about migrations that are pending."""
+    """What to do about pending migrations."""
     if not error.is_new:
         names = ", ".join(error.names)
         return f"the database lacks the migrations {names}: `assistly migrate` applies them ({place})"
@@ -57,12 +57,12 @@ def _advice(error: PendingMigrations, settings: StorageSettings, place: str) -> 
 
 
 def place_variables(settings: StorageSettings) -> str:
-    """The variables that say where the data is."""
+    """The variables that say where the data is stored."""
     return "SQLITE_PATH" if settings.engine == "sqlite" else "DATABASE_URL, STORAGE_SCHEMA"
 
 
 def storage_place(settings: StorageSettings) -> str:
-    """The engine and where its data is, without a password."""
+    """The engine and the location of its data, without a password."""
     from assistly.storage import factory
 
     return factory.storage_place(settings)
@@ -71,9 +71,9 @@ def storage_place(settings: StorageSettings) -> str:
 def require_database(
     settings: StorageSettings, place: str, *, created_by: str | None = "`assistly migrate`"
 ) -> None:
-    """Raise ConfigurationError if the file of SQLite is not there, or cannot be looked at.
+    """Raise ConfigurationError if the SQLite file does not exist, or cannot be examined.
 
-    `created_by`: what creates the database that the environment names; None for one of another place.
+    `created_by`: the command that creates the database of the environment; None for any other database.
     """
     from assistly.storage.errors import ConfigurationError
     from assistly.storage.factory import open_backend
@@ -88,9 +88,9 @@ def require_database(
 
 
 def is_there(backend: StorageBackend) -> bool:
-    """Whether the file of SQLite is there; True for other engines.
+    """Whether the SQLite file exists; True for other engines.
 
-    Raises ConfigurationError if that cannot be told.
+    Raises ConfigurationError if this cannot be determined.
     """
     from assistly.storage.engines.sqlite import SqliteBackend
 

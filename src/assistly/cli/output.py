@@ -1,4 +1,4 @@
-"""Prints what a command has found: as text for people, or as JSON."""
+"""Prints the results of a command, as text for people or as JSON."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 _WIDE = 100_000
 _SHORT = 25
-"""The width of a time. In a terminal, columns that are no wider are not folded, if others have room left."""
+"""The width of a time. In a terminal, columns up to this width are not wrapped while others have room."""
 _NARROW = 10
 """How much room that is for each of the others."""
 
 
 class Output:
-    """The output of one command. With `json` it prints documents, and nothing else on stdout."""
+    """The output of one command. With `json`, prints only JSON documents to stdout."""
 
     def __init__(self, *, json: bool = False, utc: bool = False) -> None:
         self.json = json
@@ -42,16 +42,16 @@ class Output:
     def say(self, text: str, *, indent: int = 0) -> None:
         """Print a sentence for people. With `json` it goes to stderr.
 
-        In a terminal, its further lines are indented by so many columns.
+        In a terminal, continuation lines are indented by `indent` columns.
         """
         _echo(text, err=self.json, indent=indent)
 
     def command(self, text: str, *, indent: int = 0) -> None:
-        """Print what is to be copied, on one line however long it is."""
+        """Print text to copy, on one line however long it is."""
         typer.echo(" " * indent + printable(text), err=self.json)
 
     def remark(self, text: str) -> None:
-        """Print something beside the result, on stderr."""
+        """Print a remark to stderr."""
         _echo(text, err=True)
 
     def table(
@@ -59,8 +59,8 @@ class Output:
     ) -> None:
         """Print rows for people, below a header if there are `columns`.
 
-        In a terminal, cells of the column `cut` are shortened to one line, and other long cells take several.
-        Otherwise each row is one line, and nothing is cut.
+        In a terminal, cells of the column `cut` are shortened to one line, and other long cells wrap.
+        Otherwise each row is one line, and nothing is shortened.
         """
         from rich.console import Console
         from rich.table import Table
@@ -106,8 +106,8 @@ class Output:
     ) -> None:
         """Print the records of a list command: a document, or a row for each.
 
-        `kind` is the key of the document. `option` with the value `following` shows the next page; None is
-        for no further page. `cut`: see `table`.
+        `kind` is the key of the document. `option` with the value `following` shows the next page; None if
+        there is none. `cut`: see `table`.
         """
         if self.json:
             self.document({kind: found, "next": following})
@@ -148,7 +148,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def _echo(text: str, *, err: bool, indent: int = 0) -> None:
-    """Print a text. In a terminal, its lines are broken between words, and the further ones indented."""
+    """Print a text. In a terminal, wrap its lines between words, and indent the continuation lines."""
     stream = sys.stderr if err else sys.stdout
     lines = printable(text).split("\n")
     if is_terminal(stream):
@@ -172,7 +172,7 @@ def _echo(text: str, *, err: bool, indent: int = 0) -> None:
 
 
 def jsonable(value: object) -> Any:
-    """A record as what `json.dumps` takes. Times are ISO 8601 in UTC, durations are seconds."""
+    """Convert a record for `json.dumps`. Times become ISO 8601 in UTC, durations become seconds."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Enum):
@@ -189,7 +189,7 @@ def jsonable(value: object) -> Any:
 
 
 def printable(text: str) -> str:
-    """The text without characters that could control the terminal."""
+    """The text without terminal control characters."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
@@ -200,12 +200,12 @@ def shortened(text: str, width: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, whole."""
+    """The whole text on one line."""
     return " ".join(text.split())
 
 
 def compact(value: object) -> str:
-    """A value as JSON on one line, whole."""
+    """A value as JSON on one line, not shortened."""
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -32,7 +32,7 @@ Name = Annotated[str, typer.Argument(metavar="PLATFORM", help="The name of the p
 def list_platforms(json: Json = False, utc: Utc = False) -> None:
     """List the platforms that have jobs, or were ever paused or limited.
 
-    10,000 jobs of each status are looked at.
+    Examines 10,000 jobs of each status.
     """
     from assistly.views.status import WAITING_TRUNCATED, read_depths
 
@@ -85,13 +85,13 @@ def pause(
     note: Annotated[
         str | None,
         typer.Option(
-            "--note", metavar="TEXT", help="Why: the reason in `platforms list`, and for the event."
+            "--note", metavar="TEXT", help="Why: the reason in `platforms list` and in the event log."
         ),
     ] = None,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Pause a platform: no worker takes its jobs. Those that workers hold already are still published."""
+    """Pause a platform: workers claim none of its jobs. Jobs that they already hold are still published."""
     from assistly.operations import platforms as operations
 
     def shown(time: datetime) -> str:
@@ -108,7 +108,7 @@ def pause(
 
 @platforms.command()
 def resume(platform: Name, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
-    """End the pause of a platform. Exit code 1 if it was not paused."""
+    """Resume a paused platform. Exit code 1 if it was not paused."""
     from assistly.operations import platforms as operations
 
     out = Output(json=json, utc=utc)
@@ -118,27 +118,27 @@ def resume(platform: Name, by: By = None, note: Note = None, json: Json = False,
         _print(out, resumed)
 
 
-@platforms.command(short_help="Limit how many jobs are taken within a time.")
+@platforms.command(short_help="Limit how many jobs are claimed per duration.")
 def limit(
     platform: Name,
     count: Annotated[
-        int | None, typer.Argument(min=1, metavar="COUNT", help="How many jobs. Leave it out with --none.")
+        int | None, typer.Argument(min=1, metavar="COUNT", help="How many jobs. Omit it with --none.")
     ] = None,
     per: Annotated[
         timedelta | None,
-        typer.Option(parser=positive_duration, metavar="DURATION", help="In how much time: 90s, 30m, 1h."),
+        typer.Option(parser=positive_duration, metavar="DURATION", help="The duration: 90s, 30m, 1h."),
     ] = None,
-    none: Annotated[bool, typer.Option("--none", help="End the limit.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Remove the limit.")] = False,
     by: By = None,
     note: Note = None,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Let all workers together take at most COUNT jobs of a platform within --per, as 1h."""
+    """Limit all workers together to COUNT jobs of a platform within --per, such as 1h."""
     from assistly.operations import platforms as operations
 
     if none == (count is not None) or (count is None) != (per is None):
-        raise typer.BadParameter("give COUNT and --per DURATION, or --none to end the limit")
+        raise typer.BadParameter("give COUNT and --per DURATION, or --none to remove the limit")
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         before = storage.platforms.get(platform)
@@ -149,19 +149,19 @@ def limit(
 
 
 def _note_unknown(out: Output, storage: Storage, platform: str) -> None:
-    """Say on stderr if there is nothing on this platform, so that its name may be misspelt."""
+    """Warn on stderr if nothing is known of this platform: its name may be misspelt."""
     from difflib import get_close_matches
 
     from assistly.storage import StorageUnavailable
     from assistly.views.status import platform_names, schedule_platforms
 
-    with suppress(StorageUnavailable):  # what was asked for is done
+    with suppress(StorageUnavailable):  # the change itself is done
         if storage.queue.list(platform=platform, limit=1) or platform in schedule_platforms(storage):
             return
         names = platform_names(storage) - {platform}
         near = " or ".join(get_close_matches(platform, names))
         asked = f"; did you mean {near}?" if near else ""
-        out.remark(f"note: there is no job on {platform}, and there never was a pause or limit{asked}")
+        out.remark(f"note: {platform} has no jobs, and was never paused or limited{asked}")
 
 
 def _print(out: Output, platform: Platform) -> None:

@@ -66,7 +66,7 @@ def show(id: Id, json: Json = False, utc: Utc = False) -> None:
         _print(out, storage, existing(storage, id))
 
 
-@schedules.command(short_help="Store a schedule, in place of the one of this name.")
+@schedules.command(short_help="Store or replace a schedule.")
 def put(
     id: Id,
     platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="Where it is published.")],
@@ -75,7 +75,7 @@ def put(
         str | None,
         typer.Option(
             metavar="CRON",
-            help="Five fields: minute, hour, day of month, month, day of week, as '0 9 * * MON'.",
+            help="Five fields: minute, hour, day of month, month, day of week, such as '0 9 * * MON'.",
         ),
     ] = None,
     every: Annotated[
@@ -87,7 +87,7 @@ def put(
         ),
     ] = None,
     zone: Annotated[
-        str, typer.Option(metavar="ZONE", help="The time zone of --cron, as Europe/Berlin.")
+        str, typer.Option(metavar="ZONE", help="The time zone of --cron, such as Europe/Berlin.")
     ] = "UTC",
     starts_at: Annotated[
         Any,
@@ -109,38 +109,37 @@ def put(
     ] = None,
     metadata: Annotated[
         dict[str, Any] | None,
-        typer.Option(parser=json_object, metavar="JSON", help="A JSON object, which each job gets."),
+        typer.Option(parser=json_object, metavar="JSON", help="A JSON object that each job gets."),
     ] = None,
     max_lateness: Annotated[
         timedelta | None,
         typer.Option(
             parser=duration,
             metavar="DURATION",
-            help="How late a job may be published, as 2h; then it is a dead letter.",
+            help="How late a job may be published, such as 2h. After that it becomes a dead letter.",
         ),
     ] = None,
     max_retries: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The most attempts of a job.")
+        int | None, typer.Option(min=1, metavar="N", help="The maximum number of attempts of a job.")
     ] = None,
     catch_up: Annotated[
         str,
         typer.Option(
             metavar="WHICH",
-            help="Which missed times that have no job yet become jobs: none, the last, or all. See "
-            "--max-lateness for the jobs that exist.",
+            help="Which missed times without a job become jobs: none, last, or all. --max-lateness decides "
+            "about jobs that exist.",
         ),
     ] = "none",
-    disabled: Annotated[bool, typer.Option("--disabled", help="Store it without making jobs.")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Store it, but create no jobs.")] = False,
     by: By = None,
     note: Note = None,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Store a schedule, replacing the one of this name, and change its waiting jobs.
+    """Store a schedule, or replace the one with this name and update its waiting jobs.
 
-    Workers make the jobs a day ahead. One that exists is published when a worker is back, however late,
-    unless --max-lateness is given: always give it. --catch-up decides only about times for which there is no
-    job yet.
+    Workers create the jobs a day ahead. After an outage, workers publish existing jobs however late they are,
+    unless --max-lateness is given: always give it. --catch-up decides only about times that have no job yet.
     """
     from assistly.operations import schedules as operations
 
@@ -184,7 +183,7 @@ def remove(id: Id, by: By = None, note: Note = None, json: Json = False) -> None
 
 @schedules.command()
 def enable(id: Id, by: By = None, note: Note = None, json: Json = False, utc: Utc = False) -> None:
-    """Enable a schedule: its times from now on become jobs."""
+    """Enable a schedule: its times become jobs from now on."""
     from assistly.operations import schedules as operations
 
     out = Output(json=json, utc=utc)
@@ -202,7 +201,7 @@ def disable(id: Id, by: By = None, note: Note = None, json: Json = False, utc: U
     with opened(out) as storage:
         schedule, jobs = operations.disable(storage, id, Person(by, note))
         _print(out, storage, schedule)
-    out.remark(f"{plural(jobs, 'waiting job')} of it {'is' if jobs == 1 else 'are'} removed")
+    out.remark(f"removed {plural(jobs, 'waiting job')} of this schedule")
 
 
 @schedules.command()
@@ -225,22 +224,24 @@ def preview(
     for slot in times:
         out.say(_shown(out, schedule, slot))
     if not times:
-        out.say("it has ended")
+        out.say("the schedule has ended")
 
 
 @schedules.command()
 def run(
     ahead: Annotated[
         timedelta,
-        typer.Option(parser=duration, metavar="DURATION", help="How far ahead jobs are made, as 30m or 2d."),
+        typer.Option(
+            parser=duration, metavar="DURATION", help="How far ahead to create jobs, such as 30m or 2d."
+        ),
     ] = "1d",  # type: ignore[assignment] # typer parses it
     json: Json = False,
 ) -> None:
-    """Make the jobs of the next day. Workers do it by themselves; without one, call it from cron."""
+    """Create the jobs of the next day. Workers do this themselves; without a worker, run it from cron."""
     out = Output(json=json)
     with opened(out) as storage:
         jobs = storage.schedules.run(ahead=ahead)
-    out.result({"made": len(jobs), "jobs": [job.id for job in jobs]}, f"{plural(len(jobs), 'job')} made")
+    out.result({"made": len(jobs), "jobs": [job.id for job in jobs]}, f"{plural(len(jobs), 'job')} created")
 
 
 def _shown(out: Output, schedule: Schedule, time: datetime | str) -> str:

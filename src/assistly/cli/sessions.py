@@ -23,13 +23,13 @@ User = Annotated[str, typer.Argument(metavar="USER", help="The id of the user.")
 @sessions.command("list")
 def list_sessions(
     after: Annotated[
-        str | None, typer.Option(metavar="USER", help="Only those with a later id of the user.")
+        str | None, typer.Option(metavar="USER", help="Only those of users whose id sorts after this one.")
     ] = None,
     limit: Limit = 100,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """List the sessions by the id of the user, without their data."""
+    """List the sessions by user id, without their data."""
     out = Output(json=json, utc=utc)
     with opened(out) as storage:
         found = storage.sessions.list(after=after, limit=limit)

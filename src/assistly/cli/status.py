@@ -23,24 +23,22 @@ def status(
     watch: Annotated[
         float | None,
         typer.Option(
-            "--watch", min=0.1, metavar="SECONDS", help="Show it again after this time, until Ctrl-C."
+            "--watch", min=0.1, metavar="SECONDS", help="Refresh after this many seconds, until Ctrl-C."
         ),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document; with --watch a line of JSON each time.")
+        bool, typer.Option("--json", help="Print one JSON document; with --watch, a line of JSON each time.")
     ] = False,
     utc: Utc = False,
 ) -> None:
-    """Show what the storage holds, what is late, and what needs a person.
+    """Show what the storage holds, what is late, and what needs attention.
 
-    "10,000+" means that counting stopped there. A platform has no worker seen if a job has been due there for
-    a minute, none is held under a lease, and none was posted or given up in the last 10 minutes.
+    "10,000+" means that counting stopped there. "No worker seen" means that a job of the platform has been
+    due for a minute, no worker holds one, and none was posted or dead-lettered in the last 10 minutes.
     --watch needs a terminal; with --json it prints a line each time.
     """
     if watch is not None and not json and not is_terminal(sys.stdout):
-        raise typer.BadParameter(
-            "stdout is no terminal to redraw: leave --watch out, or add --json for a line each time"
-        )
+        raise typer.BadParameter("--watch needs a terminal: omit it, or add --json to print a line each time")
     from assistly.views import status as view
 
     out = Output(json=json, utc=utc)
@@ -81,7 +79,7 @@ def _place() -> dict[str, Any]:
 
 
 def _schema(engine: str) -> str | None:
-    """The last migration. A storage that opens without applying any has all of this version."""
+    """The last migration. A storage that opens without applying any has all migrations of this version."""
     if engine not in ("sqlite", "postgres"):
         return None
     from assistly.storage.engines.sql.migrations import discover
@@ -159,9 +157,9 @@ def _times(out: Output, found: StorageStatus) -> list[tuple[str, str]]:
     from assistly.views.text import span
 
     waits = "nothing" if found.oldest_due_age is None else f"has waited {span(found.oldest_due_age)}"
-    none = "nothing" if found.counts["scheduled"].exact else "not known: too many jobs are due before it"
+    none = "nothing" if found.counts["scheduled"].exact else "unknown: too many jobs are due before it"
     soon = none if found.next_due_at is None else out.time(found.next_due_at)
-    but = " (paused platforms are left out)" if any(platform.paused for platform in found.platforms) else ""
+    but = " (not counting paused platforms)" if any(platform.paused for platform in found.platforms) else ""
     rows = [("oldest due", waits + but), ("next due", soon + but)]
     held = {lock.name: lock for lock in found.locks}
     for lock in held.values():
@@ -196,13 +194,13 @@ def _states(out: Output, platform: PlatformState) -> list[str]:
 
 
 def _needs(found: StorageStatus) -> list[str]:
-    """What waits for a person, but for unknown outcomes, and what to type."""
+    """What needs a person, except unknown outcomes, and the command for it."""
     has_others = bool(found.unknown_count.count or found.missed.count)
     needs = [
         (
             found.dead_letters,
             ("other dead letter", "other dead letters") if has_others else ("dead letter", "dead letters"),
-            "`assistly jobs list --kind other` says why; `assistly jobs replay ID` tries again",
+            "`assistly jobs list --kind other` shows why; `assistly jobs replay ID` schedules a job again",
         ),
         (
             found.missed,
@@ -216,8 +214,8 @@ def _needs(found: StorageStatus) -> list[str]:
         ),
         (
             found.expired_leases,
-            ("job is held under a lease that ran out", "jobs are held under leases that ran out"),
-            "workers take such jobs back when they claim: does one run (`assistly worker`)?",
+            ("job is held under an expired lease", "jobs are held under expired leases"),
+            "a worker reclaims such jobs: check that one runs (`assistly worker`)",
         ),
     ]
     return [

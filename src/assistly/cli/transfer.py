@@ -39,10 +39,10 @@ def export(
     note: Note = None,
     json: Json = False,
 ) -> None:
-    """Write the whole storage, as it is at one moment, to a file.
+    """Write a consistent snapshot of the whole storage to a file.
 
-    Others go on writing meanwhile. The file has mode 0600; one that is there is replaced once the new one is
-    complete. `assistly import` reads it into any engine. Then the storage gets an event operator.export.
+    Others can write to the storage meanwhile. The file gets mode 0600, and replaces an existing file once it
+    is complete. `assistly import` loads it into any engine. Then the storage gets an event operator.export.
     """
     from assistly.storage.settings import load_settings
     from assistly.transfer.export import export_rows, new_file
@@ -51,11 +51,11 @@ def export(
     out = Output(json=json)
     if file == _STREAM:
         if json:
-            raise typer.BadParameter("with - the export itself is on stdout: leave --json out")
+            raise typer.BadParameter("- writes the export to stdout: omit --json")
         if sys.stdout is None:
             raise typer.BadParameter("stdout is closed: give a file")
         if is_terminal(sys.stdout):
-            raise typer.BadParameter("a compressed file is nothing for a terminal: redirect stdout")
+            raise typer.BadParameter("the export is compressed, not text for a terminal: redirect stdout")
     settings = load_settings()
     with _opened(out, settings, create=False) as backend:
         level = _schema_level(settings.engine)
@@ -75,10 +75,10 @@ def import_(
     note: Note = None,
     json: Json = False,
 ) -> None:
-    """Read a file of `assistly export` into an empty storage.
+    """Load a file of `assistly export` into an empty storage.
 
-    The file is checked before anything is written: an altered or incomplete one, or one of a later version,
-    is refused. All of it is written in one transaction, with an event operator.import.
+    The file is checked first: a file that is altered, incomplete or from a later version is refused.
+    Everything is written in one transaction, with an event operator.import.
     """
     from assistly.storage.settings import load_settings
     from assistly.transfer.export import import_rows, verify
@@ -99,16 +99,14 @@ def import_(
 
 def copy(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A URL, or the path of an SQLite file.")],
-    target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="The same. It is created if it is missing.")
-    ],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The same; created if it is missing.")],
     source_schema: Schema = None,
     target_schema: Schema = None,
     prepare: Annotated[
         bool,
         typer.Option(
             "--prepare",
-            help="Do only what takes long, while others write to SOURCE. The same command without --prepare "
+            help="Do only the long part, while others write to SOURCE. The same command without --prepare "
             "finishes the copy.",
         ),
     ] = False,
@@ -116,7 +114,7 @@ def copy(
         bool,
         typer.Option(
             "--live",
-            help="Do not hold writers of SOURCE off in the last step: what they write may be missing.",
+            help="Do not block writers of SOURCE during the last step: what they write may be missing.",
         ),
     ] = False,
     by: By = None,
@@ -126,16 +124,16 @@ def copy(
     """Copy a whole storage into an empty one, on any engine, and compare the two.
 
     SOURCE and TARGET are postgresql://user@host/database (#schema may follow), sqlite:///path, the path of an
-    SQLite file, or the name of a plug-in, which takes its settings from the environment. If it was
-    interrupted, the same command goes on. Nobody may use TARGET before it is done; others may write to
-    SOURCE until the last step, which holds them off. Exit code 0: both sides hold the same, and TARGET has an
-    event operator.copy besides.
+    SQLite file, or the name of a plug-in, which takes its settings from the environment. The same command
+    resumes an interrupted copy. Nobody may use TARGET until the copy is done. Others may write to SOURCE
+    until the last step, which blocks them. Exit code 0: both sides hold the same data, and TARGET also has an
+    event operator.copy.
     """
     from assistly.transfer import copying
     from assistly.transfer.places import settings_of
 
     if prepare and live:
-        raise typer.BadParameter("--live is about the last step, which --prepare leaves out")
+        raise typer.BadParameter("--live applies to the last step, which --prepare skips")
     out = Output(json=json)
     with _naming("SOURCE"):
         from_settings = settings_of(source, schema=source_schema)
@@ -169,7 +167,7 @@ def copy(
 def _report_copy(out: Output, report: CopyReport) -> None:
     if not report.held:
         out.remark(
-            "others could write to SOURCE during the last step: what they wrote then may be missing in TARGET"
+            "SOURCE was not blocked during the last step: what others wrote then may be missing in TARGET"
         )
     if out.json:
         out.document({"finished": True, **jsonable(report)})
@@ -180,20 +178,20 @@ def _report_copy(out: Output, report: CopyReport) -> None:
     ]
     out.table(("kind", "rows", "source", "target"), rows)
     again = f"; {plural(report.repaired, 'row')} changed meanwhile" if report.repaired else ""
-    went_on = "; it went on where an earlier one had stopped" if report.resumed else ""
-    out.say(f"copied and compared: both sides hold the same{again}{went_on}")
+    went_on = "; resumed an earlier copy" if report.resumed else ""
+    out.say(f"copied and compared: both sides hold the same data{again}{went_on}")
 
 
 def _require_path(file: str) -> None:
-    """Refuse an address: it may hold a password, and would be the name of a file, and part of an event."""
+    """Refuse a URL: it may hold a password, and would become a file name and part of an event."""
     from assistly.storage.addresses import path_problem
 
     if path_problem(file) is not None:
-        raise typer.BadParameter("FILE is an address: give the path of a file, such as all.gz")
+        raise typer.BadParameter("FILE is a URL: give the path of a file, such as all.gz")
 
 
 def _event(action: str, *, by: str | None, note: str | None, **details: str | int) -> Closing:
-    """What writes the event of an operation. Bytes of arguments that are no UTF-8 must not make it fail."""
+    """What records the event of an operation. Arguments that are not UTF-8 must not make it fail."""
     from assistly.operations import audit
 
     texts: dict[str, Any] = {"by": by, "note": note, **details}
@@ -211,7 +209,7 @@ def _event(action: str, *, by: str | None, note: str | None, **details: str | in
 def _record_export(
     out: Output, backend: MovingBackend, *, by: str | None, note: str | None, file: str, rows: int
 ) -> None:
-    """Write the event of an export. A role that may only read can export, too."""
+    """Record the event of an export. A read-only role can export too, without the event."""
     from assistly.storage import Storage
     from assistly.storage.errors import StorageError
 
@@ -248,7 +246,7 @@ def _opened(
 
 
 def _require_new_or_current(settings: StorageSettings) -> None:
-    """Raise MigrationError if only some migrations are applied: its users may not know the others."""
+    """Raise MigrationError if only some migrations are applied: other programs may not know the rest."""
     from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.factory import open_backend
 
@@ -265,7 +263,7 @@ def _require_new_or_current(settings: StorageSettings) -> None:
 
 
 def _identity(settings: StorageSettings) -> str:
-    """The place, by which an unfinished copy is found again; of a file, without links in its path."""
+    """The location, by which an unfinished copy is found again; for a file, with symbolic links resolved."""
     path = _file_of(settings)
     return storage_place(settings) if path is None else f"sqlite {path.resolve()}"
 
@@ -283,7 +281,7 @@ def _file_of(settings: StorageSettings) -> Path | None:
 
 @contextmanager
 def _naming(argument: str) -> Iterator[None]:
-    """Say which argument it is that is wrong."""
+    """Name the argument in the error."""
     from assistly.storage.errors import ConfigurationError
 
     try:
@@ -293,7 +291,7 @@ def _naming(argument: str) -> Iterator[None]:
 
 
 def _is_same_file(one: StorageSettings, other: StorageSettings) -> bool:
-    """Whether both are one SQLite file, by whatever names."""
+    """Whether both name the same SQLite file."""
     from contextlib import suppress
 
     paths = _file_of(one), _file_of(other)
@@ -330,12 +328,12 @@ def _stdout() -> Iterator[IO[bytes]]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ConfigurationError(f"stdout cannot be written: {error.strerror}") from error
+        raise ConfigurationError(f"cannot write to stdout: {error.strerror}") from error
 
 
 @contextmanager
 def _source(file: str) -> Iterator[tuple[IO[bytes], str]]:
-    """The file, which is read twice: stdin and pipes are kept in a temporary file for that."""
+    """The file, which is read twice: stdin and pipes are saved to a temporary file first."""
     from assistly.storage.errors import ConfigurationError
 
     if file == _STREAM:
@@ -345,7 +343,7 @@ def _source(file: str) -> Iterator[tuple[IO[bytes], str]]:
     try:
         opened = Path(file).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
     with opened:
         if opened.seekable():
             yield opened, file
@@ -356,7 +354,7 @@ def _source(file: str) -> Iterator[tuple[IO[bytes], str]]:
 
 @contextmanager
 def _kept(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
-    """A temporary file with what the stream has."""
+    """A temporary file with the content of the stream."""
     import shutil
     import tempfile
 
@@ -367,7 +365,7 @@ def _kept(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
             shutil.copyfileobj(stream, file)
             file.seek(0)
         except OSError as error:
-            raise ConfigurationError(f"{name} cannot be kept in a file: {error.strerror}") from error
+            raise ConfigurationError(f"cannot save {name} to a temporary file: {error.strerror}") from error
         yield file
 
 
@@ -385,8 +383,10 @@ def _report(out: Output, digests: Digests, verb: str, file: str, *, err: bool) -
 
 
 class _Bar:
-    """Shows on a terminal which kind of rows is being worked on, how many are done, how fast, and how long it
-    will take where that is known. Elsewhere it shows nothing."""
+    """A progress bar on a terminal: the kind of rows, how many are done, the speed, and the time left.
+
+    Elsewhere it shows nothing.
+    """
 
     def __init__(self, out: Output) -> None:
         self._is_shown = is_terminal(sys.stderr) and not out.json
@@ -407,7 +407,7 @@ class _Bar:
                 TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
                 transient=True,
-                # No thread, and sys.stdout and sys.stderr stay as they are.
+                # Starts no thread, and leaves sys.stdout and sys.stderr alone.
                 auto_refresh=False,
                 redirect_stdout=False,
                 redirect_stderr=False,
@@ -420,7 +420,7 @@ class _Bar:
             self._progress.stop()
 
     def show(self, step: str, kind: str, rows: int, expected: int | None) -> None:
-        """So many more rows of a kind are done in a step, out of about `expected`."""
+        """Add `rows` of a kind to those done in a step, out of about `expected`."""
         if self._progress is None:
             return
         if self._shown != (step, kind):

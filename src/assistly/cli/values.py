@@ -14,19 +14,19 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def duration(text: str) -> timedelta:
-    """Parse a number and a unit: 90s, 30m, 6h, 1d or 2w. A + may be in front."""
+    """Parse a number and a unit: 90s, 30m, 6h, 1d or 2w. A leading + is allowed."""
     number, unit = text[:-1].removeprefix("+"), text[-1:]
     if unit in _UNITS and number.isascii() and number.isdigit():
         with suppress(OverflowError, ValueError):
             return timedelta(**{_UNITS[unit]: int(number)})
-    raise typer.BadParameter(f"{shortened(text, 40)!r} is no duration: write 90s, 30m, 6h, 1d or 2w")
+    raise typer.BadParameter(f"{shortened(text, 40)!r} is not a duration: write 90s, 30m, 6h, 1d or 2w")
 
 
 def positive_duration(text: str) -> timedelta:
-    """Parse a duration above zero."""
+    """Parse a duration greater than zero."""
     length = duration(text)
     if not length:
-        raise typer.BadParameter("it must be above zero: 90s, 30m, 1h")
+        raise typer.BadParameter("it must be greater than zero: 90s, 30m, 1h")
     return length
 
 
@@ -52,7 +52,7 @@ def _from_now(text: str, length: timedelta) -> datetime:
     try:
         return datetime.now(UTC) + length
     except OverflowError:
-        raise typer.BadParameter(f"{text!r} is too far away: a year has four digits") from None
+        raise typer.BadParameter(f"{text!r} is out of range: years have four digits") from None
 
 
 def _time(text: str, alternative: str) -> datetime:
@@ -62,7 +62,7 @@ def _time(text: str, alternative: str) -> datetime:
         parsed = None
     if parsed is None or parsed.utcoffset() is None:
         raise typer.BadParameter(
-            f"{shortened(text, 40)!r} is no time with an offset: write 2026-03-01T09:00+01:00, or "
+            f"{shortened(text, 40)!r} is not a time with an offset: write 2026-03-01T09:00+01:00, or "
             f"2026-03-01T08:00Z{alternative}"
         )
     return parsed

@@ -29,15 +29,15 @@ def web(
         typer.Option(
             "--listen",
             metavar="ADDRESS",
-            help="A port of this machine, or HOST:PORT. Elsewhere than on loopback WEB_TOKEN or "
-            "WEB_READ_TOKEN must be set.",
+            help="A port on this machine, or HOST:PORT. Any host except loopback needs WEB_TOKEN or "
+            "WEB_READ_TOKEN.",
         ),
     ] = "8765",
     allow_changes: Annotated[
         bool,
         typer.Option(
             "--allow-changes",
-            help="Let people approve, resolve, replay and pause. Default: they can only look.",
+            help="Let people approve, resolve, replay and pause. Default: read only.",
         ),
     ] = False,
     zone: Annotated[
@@ -49,9 +49,9 @@ def web(
 ) -> None:
     """Serve a page that shows what is due and what is wrong, until Ctrl-C.
 
-    It is for this machine alone, unless WEB_TOKEN or WEB_READ_TOKEN is set (in the environment or `.env`; at
-    least 16 characters): then people log in with one of them; with WEB_READ_TOKEN they can only look. It
-    speaks plain HTTP: put a proxy with TLS in front of it before others reach it over a network. It needs the
+    Only this machine can open it, unless WEB_TOKEN or WEB_READ_TOKEN is set (in the environment or `.env`; at
+    least 16 characters). Then people log in with one of them; WEB_READ_TOKEN gives read-only access. The page
+    uses plain HTTP: put a proxy with TLS in front of it before others reach it over a network. Needs the
     extra `web`.
     """
     address = listen_address(listen)
@@ -79,12 +79,12 @@ def web(
     has_token = token is not None or read_token is not None
     if not has_token and not is_loopback_name(address.host):
         raise ConfigurationError(
-            f"--listen {listen} can be reached from elsewhere: set WEB_TOKEN or WEB_READ_TOKEN to a secret "
-            "text, with which people log in"
+            f"--listen {listen} is reachable from other machines: set WEB_TOKEN or WEB_READ_TOKEN to a "
+            "secret that people log in with"
         )
     if load_settings().engine == "memory":
         raise ConfigurationError(
-            "the engine memory lives in the process of your application: mount the page there "
+            "the memory engine lives in the process of your application: mount the page there "
             "(assistly.web.create_app), or set STORAGE_ENGINE"
         )
     make = partial(create_app, allow_changes=allow_changes, token=token, read_token=read_token, zone=zone)

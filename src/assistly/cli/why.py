@@ -12,7 +12,7 @@ from .output import Output
 
 
 def why(id: Id, json: Json = False, utc: Utc = False) -> None:
-    """Say why a post was not published (yet), and which command to type.
+    """Explain why a post is not published, and which command to run.
 
     The exit code is 1 if there is no such job.
     """

@@ -33,28 +33,28 @@ def worker(
         list[str],
         typer.Option(
             metavar="PLATFORM=PUBLISHER",
-            help="What publishes there: stdout, file:PATH, webhook:URL, or MODULE:ATTRIBUTE. Repeatable.",
+            help="The publisher: stdout, file:PATH, webhook:URL, or MODULE:ATTRIBUTE. Repeatable.",
         ),
     ],
     concurrency: Annotated[
-        int, typer.Option(min=1, max=1000, metavar="N", help="The most jobs at once.")
+        int, typer.Option(min=1, max=1000, metavar="N", help="The maximum number of jobs at once.")
     ] = 4,
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PLATFORM=N", help="The most at once for a platform, in all workers together. Repeatable."
+            metavar="PLATFORM=N", help="The maximum at once for a platform, across all workers. Repeatable."
         ),
     ] = None,
     lease: Annotated[
         float,
         typer.Option(
-            min=0.1, metavar="SECONDS", help="Seconds after which the jobs of a dead worker are taken back."
+            min=0.1, metavar="SECONDS", help="Seconds after which others reclaim the jobs of a dead worker."
         ),
     ] = 60,
     grace: Annotated[
         float,
         typer.Option(
-            min=0, metavar="SECONDS", help="Seconds that running jobs get to finish after the first signal."
+            min=0, metavar="SECONDS", help="Seconds that running jobs have to finish after the first signal."
         ),
     ] = 30,
     timeout: Annotated[
@@ -62,7 +62,7 @@ def worker(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="How long a publisher may take; then the outcome is unknown. Default: no limit.",
+            help="Seconds a publisher may take; after that the outcome is unknown. Default: no limit.",
         ),
     ] = None,
     check_pause: Annotated[
@@ -70,17 +70,17 @@ def worker(
         typer.Option(
             min=0.01,
             metavar="SECONDS",
-            help="Seconds until a check is first asked about an unknown outcome. Each later pause doubles.",
+            help="Seconds until the first check of an unknown outcome. Each later pause doubles.",
         ),
     ] = 10,
     check_for: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="Seconds for which the check is asked; 0: never."),
+        typer.Option(min=0, metavar="SECONDS", help="Seconds for which the checks continue; 0: never check."),
     ] = 86_400,
     poll: Annotated[
         float,
         typer.Option(
-            min=0.01, metavar="SECONDS", help="The longest sleep between two looks for due jobs, in seconds."
+            min=0.01, metavar="SECONDS", help="The longest time between two polls for due jobs, in seconds."
         ),
     ] = 5,
     exponential: Annotated[
@@ -89,28 +89,29 @@ def worker(
     worker_id: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="The name of this worker. Default: host, process and a random part."
+            metavar="NAME", help="The name of this worker. Default: host, process id and a random part."
         ),
     ] = None,
     webhook_secret: Annotated[
         str | None,
         typer.Option(
             metavar="SECRET",
-            help="Signs what webhook sends. Default: WEBHOOK_SECRET, which others cannot see.",
+            help="Signs webhook requests. Default: WEBHOOK_SECRET, which other users cannot see.",
         ),
     ] = None,
-    drain: Annotated[bool, typer.Option("--drain", help="Publish what is due now, then end.")] = False,
+    drain: Annotated[bool, typer.Option("--drain", help="Publish what is due now, then exit.")] = False,
     listen: Listen = None,
     log_format: Annotated[
         LogFormat,
-        typer.Option(metavar="FORMAT", help="text, or json: an object on each line (extra: assistly[log])."),
+        typer.Option(metavar="FORMAT", help="text, or json: one object per line. Needs assistly[log]."),
     ] = LogFormat.TEXT,
 ) -> None:
     """Publish due jobs, until SIGTERM or SIGINT.
 
-    The first signal shuts it down gracefully: it claims nothing new, gives running jobs the grace time to
-    finish, and exits with code 0, whatever hangs. A second one ends it at once. WEBHOOK_SECRET and
-    WEBHOOK_STATUS_URL are read from the environment and `.env`, as the settings of the storage are.
+    The first signal shuts the worker down gracefully: it claims nothing new, gives running jobs the grace
+    time to finish, and exits with code 0, even if something hangs. A second signal ends it at once.
+    WEBHOOK_SECRET and WEBHOOK_STATUS_URL are read from the environment and `.env`, like the settings of the
+    storage.
     """
     from assistly.worker.signals import stop_on_signals
 
@@ -137,13 +138,13 @@ def worker(
         publishers = _publishers(publish, webhook_secret)
         for platform in options["platform_concurrency"] or {}:
             if platform not in publishers:
-                raise typer.BadParameter(f"--limit names {platform!r}, which no --publish has")
+                raise typer.BadParameter(f"--limit names {platform!r}, but no --publish does")
         monitor, server = listening(listen) if listen is not None else (None, None)
         try:
             remark = logger.info if log_format is LogFormat.JSON else Output().remark
             _run(publishers, options, end, stop, monitor, remark, exponential=exponential, drain=drain)
         finally:
-            if server is not None and not owns_process:  # otherwise it answers until the process ends
+            if server is not None and not owns_process:  # otherwise it serves until the process ends
                 server.close()
 
 
@@ -156,7 +157,7 @@ class _Stop:
 
     def __call__(self) -> None:
         self._end.begin()
-        if self.worker is None:  # it has claimed nothing yet
+        if self.worker is None:  # nothing is claimed yet
             raise SystemExit(0)
         self.worker.stop()
 
@@ -195,7 +196,7 @@ def _run(
 
 
 def _reached(settings: StorageSettings, end: ProcessEnd, remark: Callable[[str], None]) -> Storage:
-    """Name the storage, open it and apply its migrations. A database that did not exist is warned of."""
+    """Print the location of the storage, open it and apply migrations. Warn if the database is new."""
     from assistly.storage.engines.sql.migrations import PendingMigrations
     from assistly.storage.errors import MigrationError
 
@@ -209,8 +210,8 @@ def _reached(settings: StorageSettings, end: ProcessEnd, remark: Callable[[str],
         storage = _pinged(settings, end)
         if isinstance(error, PendingMigrations) and error.is_new:
             logger.warning(
-                "this storage is new and empty: %s. If there are jobs already, they are elsewhere: see %s, "
-                "and the folder that this worker was started in",
+                "this storage is new and empty: %s. If you already have jobs, they are in another storage: "
+                "check %s and the working directory of this worker",
                 place,
                 place_variables(settings),
             )
@@ -223,7 +224,7 @@ def _pinged(settings: StorageSettings, end: ProcessEnd) -> Storage:
 
     storage = build_storage(settings)
     try:
-        end.call(storage.ping)  # a signal leaves it behind
+        end.call(storage.ping)  # a signal abandons it
     except MigrationError:
         storage.close()
         raise
@@ -240,7 +241,7 @@ def _publishers(given: Sequence[str], secret: str | None) -> dict[str, Publisher
     from assistly.storage.variables import load_worker_settings
     from assistly.worker.publishers import load_publisher
 
-    # So that publishers in the working directory can be imported, as with `python -m`.
+    # Publishers in the working directory can be imported, as with `python -m`.
     if "" not in sys.path:
         sys.path.insert(0, "")
     settings = load_worker_settings()
@@ -280,7 +281,7 @@ def _pair(option: str, text: str, form: str) -> tuple[str, str]:
     from assistly.storage.addresses import without_password
 
     platform, equals, value = text.partition("=")
-    if not (platform and equals and value) or "://" in platform:  # the = may be one in a URL
+    if not (platform and equals and value) or "://" in platform:  # the = may be part of a URL
         raise typer.BadParameter(f"{option} takes {form}; got {without_password(text)}")
     return platform, value
 

@@ -1,4 +1,4 @@
-"""What a check is."""
+"""The type of a check."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .findings import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check. `engines` are those that it is for; None: all. `run` may raise NotChecked."""
+    """A check. `engines`: those that it applies to; None: all. `run` may raise NotChecked."""
 
     name: str
     run: Callable[[CheckContext], Iterable[Outcome]]
     engines: tuple[str, ...] | None = None
 
     def is_for(self, engine: str) -> bool:
-        """Whether it can be made on the engine."""
+        """Whether the check applies to the engine."""
         return self.engines is None or engine in self.engines

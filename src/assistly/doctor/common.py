@@ -30,15 +30,15 @@ _PAGE = 1000
 
 
 def check_unfinished_copy(context: CheckContext) -> Iterable[Outcome]:
-    """Whether a copy into this storage has begun, and is not done."""
+    """Whether an unfinished copy into this storage exists."""
     source = unfinished_copy(context.opened_backend())
     if source is None:
         return [ok("no copy into this storage is unfinished")]
     return [
         problem(
-            f"a copy of {source} into this storage is not finished: what is worked on here is done twice, or "
-            "lost when the copy goes on",
-            "finish the copy with the same command again (assistly copy SOURCE TARGET), or use the source",
+            f"a copy of {source} into this storage is not finished: work done here is repeated, or lost when "
+            "the copy continues",
+            "run the same command again to finish the copy (assistly copy SOURCE TARGET), or use the source",
         )
     ]
 
@@ -71,7 +71,7 @@ def _of_server(here: str, shown: str, number: str) -> Outcome:
 
 
 def check_migrations(context: CheckContext) -> Iterable[Outcome]:
-    """Whether the database has the migrations of this version, and these alone."""
+    """Whether the database has exactly the migrations of this version."""
     from assistly.storage.engines.sql.migrations import NewerDatabase, discover, pending
 
     known = discover(context.engine)
@@ -80,7 +80,7 @@ def check_migrations(context: CheckContext) -> Iterable[Outcome]:
     except NewerDatabase as error:
         return [problem(str(error), "upgrade assistly")]
     except MigrationError as error:
-        return [problem(str(error), "install the version of assistly again")]
+        return [problem(str(error), "reinstall this version of assistly")]
     if missing:
         return [*_of_missing(context, missing, levels.unrecorded(context, known, context.applied()))]
     return [ok(f"all {len(known)} are applied, up to {known[-1].name}")]
@@ -91,8 +91,8 @@ def _of_missing(
 ) -> Iterator[Outcome]:
     if unrecorded:
         yield problem(
-            f"the database has no record of the migrations {_names(unrecorded)}, which were applied: the "
-            "tables are as they and later ones make them. `assistly migrate` would try to apply them again",
+            f"the database has no record of the migrations {_names(unrecorded)}, although the tables "
+            "show that they were applied. `assistly migrate` would try to apply them again",
             ";\n".join(context.record(each) for each in unrecorded),
         )
     pending = [each for each in missing if each not in unrecorded]
@@ -105,21 +105,23 @@ def _names(migrations: Iterable[Migration]) -> str:
 
 
 def check_expired_leases(context: CheckContext) -> Iterable[Outcome]:
-    """Whether workers take back the jobs of workers that died."""
+    """Whether workers reclaim the jobs of workers that died."""
     ages = [
         context.now - job.lease_until
         for job in _of_status(context, "processing")
         if job.lease_until is not None and job.lease_until <= context.now
     ]
     if not ages:
-        return [ok("no lease has run out")]
+        return [ok("no lease has expired")]
     oldest = max(ages)
-    reason = f"leases that ran out: {len(ages)}, the first {span(oldest)} ago"
+    reason = f"expired leases: {len(ages)}, the first {span(oldest)} ago"
     if oldest < SEEN:
-        return [warning(reason, "none: the next claim of a worker takes them back, within a minute or so")]
+        return [
+            warning(reason, "nothing: the next claim of a worker reclaims the jobs, within about a minute")
+        ]
     return [
         problem(
-            f"{reason}; no worker takes them back",
+            f"{reason}; no worker reclaims the jobs",
             "start a worker (assistly worker), or call storage.queue.rescue_expired()",
         )
     ]
@@ -128,14 +130,14 @@ def check_expired_leases(context: CheckContext) -> Iterable[Outcome]:
 def check_platforms(context: CheckContext) -> Iterable[Outcome]:
     """Whether each platform with due jobs has a worker.
 
-    Workers leave no list of what they serve. So a platform counts as served if nothing has been due there
-    for a minute, or if a sign of a worker is stored: see `assistly.views.jobs.worker_seen`.
+    Workers do not register their platforms. A platform counts as served if nothing has been due there for a
+    minute, or if stored data shows a worker: see `assistly.views.jobs.worker_seen`.
     """
     from assistly.views.status import due_text
 
     states = [state for state in context.status.platforms if state.worker_seen is False]
     if not states:
-        return [ok("no worker is missed on any platform")]
+        return [ok("every platform with due jobs has a worker")]
     return [
         problem(
             f"no worker was seen on {state.name}, where {due_text(state, context.now)}",
@@ -160,13 +162,13 @@ def check_oldest_due(context: CheckContext) -> Iterable[Outcome]:
     if age < GRACE:
         return [ok(reason)]
     mend = (
-        f"assistly jobs list --platform {quote(name)} --due-within 0s shows it, and assistly why ID says why"
+        f"assistly jobs list --platform {quote(name)} --due-within 0s shows it; assistly why ID explains it"
     )
     return [(problem if age >= LATE else warning)(reason, mend)]
 
 
 def check_unknown_outcomes(context: CheckContext) -> Iterable[Outcome]:
-    """Whether outcomes are unknown, which a person has to look up."""
+    """Whether there are unknown outcomes, which a person has to resolve."""
     count = 0
     first: Job | None = None
     for job in _of_status(context, "dead_letter"):
@@ -177,7 +179,7 @@ def check_unknown_outcomes(context: CheckContext) -> Iterable[Outcome]:
         return [ok("no outcome is unknown")]
     return [
         warning(
-            f"jobs with an unknown outcome: {count:,}, the first of these is {first.id} on {first.platform}",
+            f"jobs with an unknown outcome: {count:,}, the first is {first.id} on {first.platform}",
             "assistly status lists them; look at the platform, then assistly jobs resolve ID --posted or "
             "--not-posted",
         )

@@ -1,4 +1,4 @@
-"""What the checks look at: the settings, the engine and a storage on it."""
+"""What the checks examine: the settings, the engine and a storage on it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NoDatabase(ConfigurationError):
 
 
 class CheckContext:
-    """Opens what checks need when they first need it, and closes all of it at the end of the block.
+    """Opens what the checks need on first use, and closes everything at the end of the block.
 
     It creates no database, and applies no migration. A check that needs what could not be opened raises
     NotChecked. `owns_process`: only this package runs in the process.
@@ -43,7 +43,7 @@ class CheckContext:
         self.owns_process = owns_process
         self.engine = settings.engine
         self.level: int | None = None
-        """How many migrations have made the tables, where the records do not tell. None: not looked yet."""
+        """How many migrations the tables show, if the records do not say. None: not determined yet."""
         self._closed_because: str | None = None
         self._stack = ExitStack()
         self._failure: StorageError | None = None
@@ -57,7 +57,7 @@ class CheckContext:
         self._stack.close()
 
     def connect(self) -> None:
-        """Reach the engine. Raises a StorageError that says why it cannot be reached."""
+        """Connect to the engine. Raises a StorageError that says why it cannot be reached."""
         try:
             if self.engine == "sqlite":
                 self.file_connection()
@@ -71,7 +71,7 @@ class CheckContext:
 
     @cached_property
     def backend(self) -> StorageBackend:
-        """The engine, which applies no migration. It changes neither an SQLite file nor its log."""
+        """The engine. It applies no migration, and changes neither an SQLite file nor its log."""
         return self._stack.enter_context(closing(open_existing(self.settings, only_look=True)))
 
     @property
@@ -81,7 +81,7 @@ class CheckContext:
 
     @cached_property
     def pages_missing_in_file(self) -> int:
-        """How many pages of the SQLite log should be in the file and are not. First read by `connect`."""
+        """How many pages of the SQLite log are missing in the file. First read by `connect`."""
         from assistly.storage.engines.sqlite.logs import pages_missing_in_file
 
         return pages_missing_in_file(self.path)
@@ -97,7 +97,7 @@ class CheckContext:
         return self._opened_server
 
     def second_server_connection(self) -> Inspection:
-        """Another one, at the same time. The caller closes it."""
+        """A second connection to the Postgres server. The caller closes it."""
         self._require_reached()
         return self._inspect_server()
 
@@ -111,13 +111,13 @@ class CheckContext:
         return table_locks(self.server())
 
     def require_unlocked(self) -> None:
-        """Raise NotChecked if what reads tables would wait for a lock."""
+        """Raise NotChecked if reading the tables would wait for a lock."""
         tables = ", ".join(dict.fromkeys(lock.table for lock in self.table_locks))
         if tables:
-            raise NotChecked(f"a lock keeps everybody from {tables}: see locks")
+            raise NotChecked(f"a lock blocks {tables}: see the check locks")
 
     def opened_backend(self) -> StorageBackend:
-        """The engine, which may be called now."""
+        """The engine, once it may be called."""
         self._require_reached()
         if self._closed_because is not None:
             raise NotChecked(self._closed_because)
@@ -125,13 +125,13 @@ class CheckContext:
         return self.backend
 
     def recover(self) -> None:
-        """After a check has failed: let the next ones have a connection that works."""
+        """After a failed check: give the next ones a working connection."""
         server: Inspection | None = self.__dict__.get("_opened_server")
         if server is not None and not server.recover():
             del self.__dict__["_opened_server"]
 
     def storage(self) -> Storage:
-        """A storage whose schema is that of this version."""
+        """A storage with the schema of this version."""
         self.opened_backend()
         try:
             return self._storage
@@ -193,7 +193,7 @@ class CheckContext:
         if not backend.exists():
             raise NoDatabase(f"there is no database yet: sqlite {self.path}")
         if self.pages_missing_in_file:
-            self._closed_because = f"{self.path.name}-wal may belong to another file: see old-wal"
+            self._closed_because = f"{self.path.name}-wal may belong to another file: see the check old-wal"
         require_file(self.path)
         connection = backend.inspect()
         self._stack.enter_context(closing(connection))

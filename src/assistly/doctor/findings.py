@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How bad it is, the best first."""
+    """How serious a finding is, the best first."""
 
     OK = "ok"
     NOT_CHECKED = "not checked"
@@ -17,7 +17,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a check says about one thing. `mend` is what to do about it: SQL, a command, or words."""
+    """One result of a check. `mend` says how to fix it: SQL, a command, or advice."""
 
     verdict: Verdict
     reason: str
@@ -35,7 +35,7 @@ class Finding:
 
 
 class NotChecked(Exception):
-    """A check cannot be made. The message says why."""
+    """A check cannot run. The message says why."""
 
 
 def ok(reason: str) -> Outcome:
@@ -44,10 +44,10 @@ def ok(reason: str) -> Outcome:
 
 
 def warning(reason: str, mend: str) -> Outcome:
-    """Something that works, and that somebody should look at."""
+    """Something that works, but needs attention."""
     return Outcome(Verdict.WARNING, reason, mend)
 
 
 def problem(reason: str, mend: str) -> Outcome:
-    """Something that does not work, or will not for long."""
+    """Something that does not work, or soon will not."""
     return Outcome(Verdict.PROBLEM, reason, mend)

@@ -1,4 +1,4 @@
-"""What the migrations make, what there is, and which migrations were applied."""
+"""What the migrations create, what the database has, and which migrations were applied."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def wanted(context: CheckContext, made: Sequence[Migration]) -> Catalogue:
-    """What these migrations make. Raises NotChecked if that cannot be tried."""
+    """What these migrations create. Raises NotChecked if they cannot be tried out."""
     if context.engine == "sqlite":
         from assistly.storage.engines.sqlite.inspection import make_gap_index, reference
 
@@ -32,16 +32,16 @@ def wanted(context: CheckContext, made: Sequence[Migration]) -> Catalogue:
         with server.reference(made) as namespace:
             return postgres_schema.read(server, namespace)
     except (ConfigurationError, MigrationError, StorageUnavailable) as error:
-        raise NotChecked(f"the tables to compare with cannot be made: {error}") from error
+        raise NotChecked(f"cannot create the tables to compare with: {error}") from error
 
 
 def found(context: CheckContext) -> Catalogue:
-    """What there is."""
+    """What the database has."""
     if context.engine == "sqlite":
         return sqlite_schema.read(context.file_connection())
     from . import postgres_schema
 
-    # The server locks a table to read what the definition of its index says.
+    # The server locks a table to read the definition of its index.
     context.require_unlocked()
     return postgres_schema.read(context.server(), namespace_of(context))
 
@@ -60,7 +60,7 @@ def namespace_of(context: CheckContext) -> int:
 def schema_differences(
     context: CheckContext, made: Sequence[Migration], stored: Catalogue
 ) -> Iterable[Outcome]:
-    """How what is stored differs from what these migrations make."""
+    """The differences between the database and what these migrations create."""
     ddl, optional = _ddl(context)
     return differences(wanted(context, made), stored, ddl, optional=optional)
 
@@ -76,10 +76,10 @@ def _ddl(context: CheckContext) -> tuple[Ddl, frozenset[str]]:
 def unrecorded(
     context: CheckContext, known: Sequence[Migration], applied: Mapping[str, str]
 ) -> list[Migration]:
-    """The migrations that were applied, as the tables show, though the database has no record of them.
+    """The migrations that were applied according to the tables, but are not recorded in the database.
 
-    Those before one that is recorded: they are applied in order. And those after it, if the tables are as
-    they make them. Empty if nothing is recorded.
+    These are the ones before a recorded migration, since migrations are applied in order, and the ones after
+    it if the tables match them. Empty if nothing is recorded.
     """
     recorded = [place for place, migration in enumerate(known) if migration.name in applied]
     if not recorded or len(recorded) == len(known):
@@ -93,7 +93,7 @@ def unrecorded(
 
 
 def _level(context: CheckContext, known: Sequence[Migration], *, at_least: int) -> int:
-    """How many of the migrations have made the tables: all, one more than `at_least`, or no more."""
+    """How many of the migrations the tables show: all, one more than `at_least`, or `at_least`."""
     stored = found(context)
     ddl, optional = _ddl(context)
 
@@ -107,7 +107,7 @@ def _level(context: CheckContext, known: Sequence[Migration], *, at_least: int) 
         if differ(made, stored):
             continue
         before = wanted(context, known[: count - 1])
-        # The last one has added something, or dropped it. What changes rows alone leaves no trace.
+        # The last one has added or dropped something. A migration that only changes rows leaves no trace.
         if differ(made, before) or differ(before, stored):
             return count
     return at_least

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ENGINES = ("postgres",)
 
 LONG = timedelta(minutes=5)
-"""A transaction that is open for longer keeps dead rows from being removed."""
+"""A transaction that is open for longer than this keeps dead rows from being removed."""
 
 VERY_LONG = timedelta(hours=1)
 
@@ -80,7 +80,7 @@ _MAY_MAINTAIN = f"SELECT pg_catalog.has_table_privilege(c.oid, 'MAINTAIN') {_OF_
 
 
 def check_vacuum(context: CheckContext) -> Iterable[Outcome]:
-    """Whether the table of jobs is vacuumed, by the server's autovacuum or by workers."""
+    """Whether the jobs table is vacuumed, by the server's autovacuum or by workers."""
     vacuumed, autovacuumed, _, _, autovacuum, counts, is_off = _statistics(context)
     found = []
     if autovacuum != "on" or counts != "on":
@@ -94,28 +94,26 @@ def check_vacuum(context: CheckContext) -> Iterable[Outcome]:
     if is_off:
         table = f"{context.server().dialect.quoted_schema}.assistly_queue_jobs"
         found.append(
-            warning(
-                "autovacuum is off for the table of jobs", f"ALTER TABLE {table} RESET (autovacuum_enabled)"
-            )
+            warning("autovacuum is off for the jobs table", f"ALTER TABLE {table} RESET (autovacuum_enabled)")
         )
     by_hand = "never" if vacuumed is None else f"{span(context.now - vacuumed)} ago"
     by_server = "never" if autovacuumed is None else f"{span(context.now - autovacuumed)} ago"
-    return found or [ok(f"vacuumed by workers or by hand: {by_hand}, by the server: {by_server}")]
+    return found or [ok(f"last vacuum by workers or by hand: {by_hand}; by the server: {by_server}")]
 
 
 def check_dead_rows(context: CheckContext) -> Iterable[Outcome]:
-    """Whether dead rows of the table of jobs slow claims down."""
+    """Whether dead rows in the jobs table slow claims down."""
     from assistly.storage.engines.postgres.maintenance import dead_rows_worth_a_vacuum
 
     _, _, dead, rows, *_ = _statistics(context)
-    reason = f"about {dead:,} dead rows in the table of jobs, beside {rows:,.0f}"
+    reason = f"about {dead:,} dead rows in the jobs table, and {rows:,.0f} live ones"
     if dead < dead_rows_worth_a_vacuum(rows):
         return [ok(reason)]
     return [
         warning(
-            f"{reason}: each claim walks past them",
-            "assistly maintain, now and from cron unless a worker runs; the checks long-transactions and "
-            "rights say what keeps it from working",
+            f"{reason}: each claim reads past them",
+            "assistly maintain, now, and from cron if no worker runs; the checks long-transactions and "
+            "rights say what may prevent it",
         )
     ]
 
@@ -127,13 +125,13 @@ def _statistics(context: CheckContext) -> _Statistics:
     server = context.server()
     found = server.rows(_VACUUM, {"schema": server.dialect.schema})
     if not found:
-        raise NotChecked("the table of jobs is missing")
+        raise NotChecked("the jobs table is missing")
     row: _Statistics = found[0]
     return row
 
 
 def check_long_transactions(context: CheckContext) -> Iterable[Outcome]:
-    """Whether a transaction is open for so long that dead rows stay."""
+    """Whether a long-open transaction keeps dead rows from being removed."""
     server = context.server()
     found = [*_open_transactions(server), *_prepared_transactions(server)]
     if found:
@@ -156,9 +154,9 @@ def _prepared_transactions(server: Inspection) -> Iterator[Outcome]:
     for name, owner, age in server.rows(_PREPARED, {"long": LONG}):
         quoted = name.replace("'", "''")
         yield _long(
-            f"a prepared transaction of {owner} is neither committed nor undone for {span(age)}",
+            f"a prepared transaction of {owner} has been neither committed nor rolled back for {span(age)}",
             age,
-            f"ask its program, then COMMIT PREPARED '{quoted}' or ROLLBACK PREPARED '{quoted}'",
+            f"ask its owner, then COMMIT PREPARED '{quoted}' or ROLLBACK PREPARED '{quoted}'",
         )
 
 
@@ -168,7 +166,7 @@ def _long(reason: str, age: timedelta, mend: str) -> Outcome:
 
 
 def check_clock(context: CheckContext) -> Iterable[Outcome]:
-    """Whether the clocks of this machine and of the server agree. The storage uses the server's."""
+    """Whether the clocks of this machine and of the server agree. The storage uses that of the server."""
     offsets = [_offset(context.server()) for _ in range(3)]
     offset, error = min(offsets, key=lambda each: each[1])
     shown = abs(offset.total_seconds())
@@ -179,8 +177,8 @@ def check_clock(context: CheckContext) -> Iterable[Outcome]:
     kind = problem if abs(offset) - error >= FAR_ASKEW else warning
     return [
         kind(
-            f"{reason}: times that applications give, such as `scheduled_at`, are off by as much",
-            "let both clocks be kept right by NTP",
+            f"{reason}: times from applications, such as `scheduled_at`, are off by as much",
+            "synchronize both clocks with NTP",
         )
     ]
 
@@ -191,7 +189,7 @@ def machine_time() -> datetime:
 
 
 def _offset(server: Inspection) -> tuple[timedelta, timedelta]:
-    """How far the server's clock is ahead, and how wrong that may be at most."""
+    """How far the server's clock is ahead, and the maximum error of that."""
     before = machine_time()
     at: datetime = server.value("SELECT pg_catalog.clock_timestamp()")
     round_trip = machine_time() - before
@@ -199,7 +197,7 @@ def _offset(server: Inspection) -> tuple[timedelta, timedelta]:
 
 
 def check_rights(context: CheckContext) -> Iterable[Outcome]:
-    """Whether the role may do what the storage does."""
+    """Whether the role has the rights that the storage needs."""
     server, schema = context.server(), context.server().dialect.schema
     if not server.value(_EXISTS, {"schema": schema}):
         raise NotChecked(f'there is no schema "{schema}"')
@@ -208,13 +206,13 @@ def check_rights(context: CheckContext) -> Iterable[Outcome]:
     if is_standby:
         found.append(
             problem(
-                "the server is a standby, and takes no writes",
+                "the server is a standby, which accepts no writes",
                 "name the primary in DATABASE_URL, or all hosts with target_session_attrs=read-write",
             )
         )
     if not found and context.settings.vacuum == "worker":
         found += _maintenance(server, role, version)
-    return found or [ok(f"the role {role} may do what the storage does")]
+    return found or [ok(f"the role {role} has the rights that the storage needs")]
 
 
 def _missing_rights(server: Inspection, role: str, *, may_use: bool) -> Iterator[Outcome]:
@@ -243,7 +241,7 @@ def _maintenance(server: Inspection, role: str, version: int) -> Iterator[Outcom
         return
     grant = f"GRANT MAINTAIN ON {server.dialect.quoted_schema}.assistly_queue_jobs TO {role}"
     yield warning(
-        f"the role {role} may not vacuum the table of jobs, so workers do not, and autovacuum alone does",
+        f"the role {role} may not vacuum the jobs table, so only autovacuum does",
         grant if has_right else "let the owner of the table run `assistly maintain` from cron",
     )
 

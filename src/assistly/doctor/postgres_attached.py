@@ -1,4 +1,4 @@
-"""What others attached to the tables of a Postgres schema."""
+"""What others have attached to the tables of a Postgres schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .schema import Attached
 if TYPE_CHECKING:
     from assistly.storage.engines.postgres.inspection import Inspection
 
-# A foreign key of another table to one of ours is attached to ours, too: it refuses deletions.
+# A foreign key from another table to one of ours counts too: it can refuse deletions.
 _CONSTRAINTS = """
 SELECT c.relname::text, r.oid::regclass::text, k.conname::text, k.contype::text, r.oid = c.oid,
     pg_catalog.pg_get_constraintdef(k.oid)
@@ -39,7 +39,7 @@ _KINDS = {"c": "the CHECK", "f": "the foreign key", "x": "the exclusion constrai
 
 
 def attached(server: Inspection, namespace: int, quoted_schema: str) -> dict[str, list[Attached]]:
-    """What is attached to each table. `quoted_schema` is that of the statements which detach it."""
+    """What is attached to each table. `quoted_schema` is for the statements that detach it."""
     params = {"namespace": namespace}
     found: dict[str, list[Attached]] = {}
 
@@ -55,19 +55,19 @@ def attached(server: Inspection, namespace: int, quoted_schema: str) -> dict[str
             text = f"{_KINDS[kind]} {name}: {definition}"
             add(table, text, alter(table, drop), "it may refuse records")
         else:
-            effect = "it may refuse that records are deleted"
+            effect = "it may refuse deletions of records"
             add(table, f"the foreign key {name} of {other}", f"ALTER TABLE {other} {drop}", effect)
     for table, name in server.rows(_RULES, params):
         drop = f"DROP RULE {quote(name)} ON {quoted_schema}.{quote(table)}"
-        add(table, f"the rule {name}", drop, "it may do something else than what is asked")
+        add(table, f"the rule {name}", drop, "it may replace statements of the storage")
     for table, is_secured, is_forced, is_unlogged in server.rows(_FORMS, params):
         if is_secured:
-            effect = "roles that no policy names see no rows"
+            effect = "roles without a policy see no rows"
             add(table, "row level security", alter(table, "DISABLE ROW LEVEL SECURITY"), effect)
         if is_forced:
-            effect = "its owner sees only what a policy lets through"
+            effect = "even the owner of the table sees only the rows that a policy allows"
             add(table, "forced row level security", alter(table, "NO FORCE ROW LEVEL SECURITY"), effect)
         if is_unlogged:
             effect = "a crash of the server empties it"
-            add(table, "no log (UNLOGGED)", alter(table, "SET LOGGED"), effect, is_severe=True)
+            add(table, "no write-ahead log (UNLOGGED)", alter(table, "SET LOGGED"), effect, is_severe=True)
     return found

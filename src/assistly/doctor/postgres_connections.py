@@ -1,4 +1,4 @@
-"""Checks of what is between this process and a Postgres server."""
+"""Checks of the connection between this process and a Postgres server."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PID = "SELECT pg_catalog.pg_backend_pid()"
 
 
 class SessionSharing(NamedTuple):
-    """What two connections at once show about the sessions of the server behind them.
+    """What two simultaneous connections show about the server sessions behind them.
 
-    `shared`: a pooler lends one session to several clients. `noticed`: one connection alone shows that, which
-    is what the storage relies on.
+    `shared`: a pooler lends one session to several clients. `noticed`: a single connection shows it, which
+    the storage relies on.
     """
 
     shared: bool
@@ -39,53 +39,54 @@ def _sessions(context: CheckContext) -> SessionSharing:
 
 
 def check_pooler(context: CheckContext) -> Iterable[Outcome]:
-    """Whether a pooler lends sessions to several clients in turn. Another one cannot be told from none."""
+    """Whether a pooler lends sessions to several clients in turn. Any other pooler cannot be detected."""
     if not _sessions(context).shared:
-        return [ok("each connection has a session of its own: there is no pooler, or one in session mode")]
+        return [ok("each connection has its own session: there is no pooler, or one in session mode")]
     with closing(context.second_server_connection()) as connection:
         takes_transactions = connection.takes_transactions()
     if not takes_transactions:
         return [
             problem(
-                "a pooler in statement mode is in between, and refuses transactions: the storage needs them",
+                "a pooler in statement mode refuses transactions, which the storage needs",
                 "set the pooler to transaction mode or session mode (PgBouncer: pool_mode)",
             )
         ]
     return [
         warning(
-            "a pooler in transaction mode shares the sessions of the server: workers are not notified of "
-            "jobs, and poll once a second; no statement is prepared; settings such as `lock_timeout` hold in "
-            "transactions only",
-            "nothing, if that is meant; else give workers a DATABASE_URL that leads to the server itself, or "
-            "to a pool in session mode",
+            "a pooler in transaction mode shares the sessions of the server: workers get no notifications "
+            "and poll once a second; no statement is prepared; settings such as `lock_timeout` apply only "
+            "inside transactions",
+            "nothing, if this is intended; otherwise give workers a DATABASE_URL that points to the server "
+            "itself, or to a pool in session mode",
         )
     ]
 
 
 def check_prepared_statements(context: CheckContext) -> Iterable[Outcome]:
-    """Whether statements that are prepared stay where they are."""
+    """Whether prepared statements stay on their sessions."""
     sessions = _sessions(context)
     if not sessions.shared:
-        return [ok("a statement that has run twice on a connection is prepared there")]
+        return [ok("a statement is prepared when it has run twice on a connection")]
     if sessions.noticed:
-        return [ok("none is prepared, since a pooler shares the sessions")]
+        return [ok("no statement is prepared, because a pooler shares the sessions")]
     return [
         warning(
-            "a pooler shares the sessions, and a single connection does not show that: statements are "
-            "prepared, and may be lost; such calls are made again",
-            "let the pooler keep track of prepared statements (PgBouncer from 1.21: "
-            "max_prepared_statements), or lead DATABASE_URL past it",
+            "a pooler shares the sessions, but a single connection does not show it: statements are "
+            "prepared, and may be lost; such calls are repeated",
+            "let the pooler track prepared statements (PgBouncer from 1.21: max_prepared_statements), or "
+            "point DATABASE_URL to the server itself",
         )
     ]
 
 
 def check_listener(context: CheckContext) -> Iterable[Outcome]:
-    """Whether a notification of one connection reaches another one. Workers are woken by them."""
+    """Whether a notification from one connection reaches another one. Notifications wake workers."""
     if _sessions(context).shared:
         return [
             warning(
-                "no connection listens behind a pooler that shares sessions: workers poll once a second",
-                "nothing, if a second does not matter; else lead the DATABASE_URL of workers past the pooler",
+                "a pooler shares the sessions, so no connection listens: workers poll once a second",
+                "nothing, if a second does not matter; otherwise point the DATABASE_URL of workers to the "
+                "server itself",
             )
         ]
     listener = context.server()
@@ -95,11 +96,11 @@ def check_listener(context: CheckContext) -> Iterable[Outcome]:
         sender.notify(channel)
         is_notified = listener.is_notified(NOTIFICATION_SECONDS)
     if is_notified:
-        return [ok("a notification of one connection reaches another")]
+        return [ok("a notification from one connection reaches another")]
     return [
         problem(
             f"a notification did not arrive within {NOTIFICATION_SECONDS:g} s: workers poll once a second",
-            "look what is between this machine and the server: a pooler or proxy may swallow LISTEN",
+            "check what is between this machine and the server: a pooler or proxy may drop LISTEN",
         )
     ]
 

@@ -83,7 +83,7 @@ _SERIAL_TYPES = {"bigint": "bigserial", "integer": "serial", "smallint": "smalls
 
 
 def read(server: Inspection, namespace: int) -> Catalogue:
-    """Read the catalogue of the schema with this oid. The names of objects in it are not qualified."""
+    """Read the catalogue of the schema with this oid. Names of objects in it are unqualified."""
     params = {"namespace": namespace}
     quoted = f"{server.value(_NAME, params)}."
 
@@ -124,7 +124,7 @@ def read(server: Inspection, namespace: int) -> Catalogue:
 
 
 def _default(expression: str) -> str:
-    """The expression; the next number of a sequence is written with the sequence's name alone."""
+    """The expression; nextval() has the name of the sequence without its schema."""
     return _SERIAL.sub(lambda match: f"nextval('{match['sequence']}')", expression)
 
 
@@ -137,11 +137,11 @@ def _options(given: Iterable[str]) -> dict[str, str]:
 
 
 class PostgresDdl:
-    """A `Ddl`. Statements that are not for a transaction do not hold writers up."""
+    """A `Ddl`. Statements that cannot run in a transaction do not block writers."""
 
     unchangeable = (
-        "no statement mends that without a look at what is stored: `assistly export` to a file, and "
-        "`assistly import` it into a new schema (STORAGE_SCHEMA)"
+        "no single statement fixes this safely: run `assistly export` to a file, and `assistly import` it "
+        "into a new schema (STORAGE_SCHEMA)"
     )
 
     def __init__(self, quoted_schema: str) -> None:

@@ -13,7 +13,7 @@ from .schema import MARGIN, NUMBERS
 if TYPE_CHECKING:
     from assistly.storage.engines.postgres.inspection import Inspection
 
-# Those that a default takes numbers from, whoever owns them, and those that an identity column has.
+# Sequences used by a default, whoever owns them, and those of identity columns.
 _SEQUENCES = """
 SELECT n.nspname::text, s.relname::text, c.relname::text, a.attname::text, q.seqmax, q.seqincrement,
     EXISTS (
@@ -42,7 +42,7 @@ ORDER BY s.oid
 
 
 def of_sequences(server: Inspection, namespace: int) -> Iterator[Outcome]:
-    """Yield what is wrong with each sequence whose next number is taken, or that has none left."""
+    """Yield a problem for each sequence whose next number is taken, or that is exhausted."""
     schema = server.dialect.t.removesuffix("assistly_")
     for place, sequence, table, column, most, step, is_owned in server.rows(
         _SEQUENCES, {"namespace": namespace}
@@ -67,13 +67,13 @@ def of_sequences(server: Inspection, namespace: int) -> Iterator[Outcome]:
             )
         if not is_owned:
             yield warning(
-                f"the sequence {sequence} does not belong to {table}.{column}, which takes its numbers from "
-                "it: exports, imports and copies do not find it",
+                f"the sequence {sequence} numbers {table}.{column} but is not owned by it: exports, imports "
+                "and copies do not find it",
                 f"ALTER SEQUENCE {named} OWNED BY {schema}{quote(table)}.{quote(column)}".replace("%%", "%"),
             )
 
 
 def raised(named: str, taken: str) -> str:
-    """The statement that lets a sequence go on above what is stored."""
+    """The statement that moves a sequence above what is stored."""
     quoted = named.replace("'", "''")
     return f"SELECT pg_catalog.setval('{quoted}', (SELECT coalesce(({taken}), 0) + {MARGIN}))"

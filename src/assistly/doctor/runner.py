@@ -1,4 +1,4 @@
-"""Runs the checks in order, and collects what they find."""
+"""Runs the checks in order, and collects their findings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHECKS = (
     *sqlite.CHECKS,
 )
 NAMES = (settings.NAME, CONNECTION, *dict.fromkeys(check.name for check in CHECKS))
-"""The names of all checks, in the order in which they are made."""
+"""The names of all checks, in the order in which they run."""
 
 
 def names_for(engine: str) -> list[str]:
@@ -46,9 +46,9 @@ def names_for(engine: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `place` is the storage, without a password; None if the settings do not say which.
+    """The findings. `place` is the storage, without a password; None if the settings are not valid.
 
-    `verdict` is the worst one. `unreachable`: the storage could not be reached, or not any more.
+    `verdict` is the worst one. `unreachable`: the storage could not be reached, or no longer.
     """
 
     place: str | None
@@ -58,19 +58,19 @@ class Report:
 
 
 def run(only: Collection[str] = (), *, owns_process: bool = False) -> Report:
-    """Make the checks of these names (default: all) on the storage that the environment describes.
+    """Run the checks with these names (default: all) on the storage that the environment configures.
 
-    It creates no database and applies no migration. An error is a finding. `owns_process`: nothing but this
-    package runs in the process. It blocks: call it on a thread where an event loop runs. Raises InvalidValue
-    for a name that no check has.
+    It creates no database and applies no migration. Errors become findings. `owns_process`: only this package
+    runs in the process. The call blocks: with an event loop, run it on a thread. Raises InvalidValue for an
+    unknown name.
     """
     if unknown := [name for name in only if name not in NAMES]:
-        raise InvalidValue(f"there is no check {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        raise InvalidValue(f"no check is named {', '.join(unknown)}; the checks are {', '.join(NAMES)}")
     try:
         found = load_settings()
         place = storage_place(found)
     except StorageError as error:
-        complaint = problem(_line(error), "mend the variable, in the environment or in .env")
+        complaint = problem(_line(error), "correct the variable, in the environment or in .env")
         others = [name for name in only or NAMES if name != settings.NAME]
         left = [_not_checked(name, "the settings are wrong") for name in others]
         return _report(None, [_finding(settings.NAME, complaint), *left], unreachable=False)
@@ -103,7 +103,7 @@ class _Run:
         check = next((check for check in checks if check.is_for(engine)), None)
         if check is None:
             engines = " and ".join(each for check in checks for each in check.engines or ())
-            yield _not_checked(name, f"it is for {engines}, and the engine is {engine}")
+            yield _not_checked(name, f"this check is for {engines}, and the engine is {engine}")
         else:
             yield from (_finding(name, outcome) for outcome in self._outcomes(check))
 
@@ -125,10 +125,12 @@ class _Run:
         except MigrationError as error:
             return [Outcome(Verdict.NOT_CHECKED, _line(error))]
         except OSError as error:
-            return [Outcome(Verdict.NOT_CHECKED, f"the file system refused it: {error.strerror or error}")]
+            return [
+                Outcome(Verdict.NOT_CHECKED, f"the file system refused access: {error.strerror or error}")
+            ]
         except StorageError as error:
             self._note(error)
-            return [problem(f"the check failed: {_line(error)}", "mend what the other checks find first")]
+            return [problem(f"the check failed: {_line(error)}", "first fix what the other checks find")]
         finally:
             self._context.recover()
 
@@ -158,10 +160,10 @@ def _mend_of(error: StorageError, engine: str) -> str:
     if isinstance(error, StorageUnavailable) and engine == "sqlite":
         return _mend_of_file(error)
     if isinstance(error, StorageUnavailable):
-        return "start the server, or mend the way to it, and look at the settings with `assistly config`"
+        return "check that the server runs and is reachable, and check the settings with `assistly config`"
     if isinstance(error, NoDatabase):
-        return "assistly migrate creates it, if this is the right one (SQLITE_PATH)"
-    return "look at the settings with `assistly config`"
+        return "if this is the right file (SQLITE_PATH), create it with assistly migrate"
+    return "check the settings with `assistly config`"
 
 
 def _mend_of_file(error: StorageUnavailable) -> str:
@@ -169,4 +171,4 @@ def _mend_of_file(error: StorageUnavailable) -> str:
 
     if is_busy(error):
         return "another process uses the file: wait until it has finished, or stop it"
-    return "look at the permissions of the file and its folder, at the disk, and at SQLITE_PATH"
+    return "check the permissions of the file and its folder, the disk, and SQLITE_PATH"

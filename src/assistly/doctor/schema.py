@@ -12,21 +12,21 @@ from .findings import Outcome, problem, warning
 _NOW = "now()"
 
 MARGIN = 1000
-"""How many numbers a mend leaves out: the highest ones may be those of removed records."""
+"""How many numbers a repair skips: the highest ones may have belonged to removed records."""
 
 NUMBERS = (
-    f"the numbers of records that were removed are not known, so {MARGIN:,} are left out. Raise that if more "
-    "were removed lately: whoever kept such a number would take a new record for the old one"
+    f"the numbers of removed records are not known, so {MARGIN:,} are skipped. Raise this if more were "
+    "removed recently: anybody who kept such a number would confuse a new record with the old one"
 )
 
-AGAIN = "numbers begin at 1 again: whoever kept one of before would take a new record for the old one"
+AGAIN = "numbers start at 1 again: anybody who kept an old number would confuse a new record with the old one"
 
-LOST = "restore the table from a backup: what the column held is gone, and must not be made up"
+LOST = "restore the table from a backup: the values of the column are lost, and must not be invented"
 
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """A column. `type` includes a collation that is not that of the type, `default` is an expression."""
+    """A column. `type` includes a collation other than that of the type; `default` is an expression."""
 
     name: str
     type: str
@@ -36,9 +36,9 @@ class TableColumn:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What somebody may have attached to a table: a constraint, a rule and so on.
+    """What somebody attached to a table: a constraint, a rule and so on.
 
-    `text` is what is compared. `mend` detaches it, and `effect` is what it does to the storage.
+    `text` is compared. `mend` detaches it, and `effect` says what it does to the storage.
     """
 
     text: str
@@ -51,8 +51,8 @@ class Attached:
 class Table:
     """A table. `key` are the columns of its primary key, `uniques` those of its unique constraints.
 
-    `form` is what cannot be changed later, such as STRICT. `options` are storage parameters, `key_options`
-    those of the index of the key, whose name is `key_name`. `rows` are the rows that the migrations put in.
+    `form` cannot be changed later, such as STRICT. `options` are storage parameters, `key_options` those of
+    the index of the key, which is named `key_name`. `rows` are the rows that the migrations insert.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index that no constraint made. `body` is what follows the name of the table, without options."""
+    """An index without a constraint. `body` is what follows the name of the table, without options."""
 
     name: str
     table: str
@@ -82,7 +82,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Routine:
-    """A trigger or a function. `kind` says which; `sql` makes it, `body` is what is compared."""
+    """A trigger or a function. `kind` says which; `sql` creates it, `body` is compared."""
 
     kind: str
     name: str
@@ -101,55 +101,55 @@ class Catalogue:
 
 
 class Ddl(Protocol):
-    """Writes the statements that mend a difference. None: there is no safe one."""
+    """Writes the statements that repair a difference. None: there is no safe one."""
 
     def create_table(self, table: Table, indexes: Iterable[Index], routines: Iterable[Routine]) -> str:
-        """Make a table that is missing, with what belongs to it."""
+        """Create a missing table, with what belongs to it."""
 
     def add_column(self, table: Table, column: TableColumn) -> str | None:
-        """Add a column that is missing."""
+        """Add a missing column."""
 
     def set_not_null(self, table: str, column: str) -> str | None:
-        """Let a column refuse NULL. It fails, and changes nothing, if one is stored."""
+        """Make a column NOT NULL. The statement fails, and changes nothing, if a NULL is stored."""
 
     def drop_not_null(self, table: str, column: str) -> str | None:
-        """Let a column accept NULL."""
+        """Allow NULL in a column."""
 
     def set_default(self, table: str, column: TableColumn) -> str | None:
         """Give a column the default of `column`."""
 
     def add_key(self, table: Table) -> str | None:
-        """Add the primary key that is missing."""
+        """Add the missing primary key."""
 
     def set_options(self, kind: str, name: str, options: Mapping[str, str]) -> str | None:
         """Set storage parameters of a TABLE or an INDEX."""
 
     def create_index(self, index: Index) -> str:
-        """Make an index that is missing."""
+        """Create a missing index."""
 
     def replace_index(self, index: Index) -> str:
-        """Make an index anew that has another definition."""
+        """Recreate an index that has another definition."""
 
     def rebuild_index(self, index: Index) -> str:
-        """Make an index valid."""
+        """Rebuild an invalid index."""
 
     def create_routine(self, routine: Routine) -> str:
-        """Make a trigger or function that is missing."""
+        """Create a missing trigger or function."""
 
     def replace_routine(self, routine: Routine) -> str:
-        """Make a trigger or function anew that has another definition."""
+        """Recreate a trigger or function that has another definition."""
 
     def of_numbers(self, table: Table) -> str | None:
-        """What there is to know about the numbers that an empty table gives out. None: it gives out none."""
+        """A remark about the numbers that an empty table assigns. None: it assigns none."""
 
     unchangeable: str
-    """What to do about a difference that no statement mends."""
+    """What to do about a difference that no statement repairs."""
 
 
 def differences(
     wanted: Catalogue, found: Catalogue, ddl: Ddl, *, optional: frozenset[str] = frozenset()
 ) -> Iterator[Outcome]:
-    """Yield each difference with what mends it. The indexes in `optional` may be missing."""
+    """Yield each difference with its repair. The indexes in `optional` may be missing."""
     for table in wanted.tables.values():
         if table.name in found.tables:
             yield from _of_table(table, found.tables[table.name], ddl)
@@ -161,9 +161,9 @@ def differences(
     for index in found.indexes.values():
         if index.unique and index.table in wanted.tables and index.name not in wanted.indexes:
             yield warning(
-                f"the table {index.table} has a unique index {index.name}, which the migrations do not make: "
+                f"the table {index.table} has a unique index {index.name} that the migrations do not create: "
                 "it may refuse records",
-                f"drop the index {index.name}, unless its application knows that it refuses records",
+                f"drop the index {index.name}, unless its owner wants it to refuse records",
             )
     for routine in wanted.routines.values():
         if routine.table is None or routine.table in found.tables:
@@ -171,9 +171,9 @@ def differences(
     for routine in found.routines.values():
         if routine.table in wanted.tables and routine.name not in wanted.routines:
             yield warning(
-                f"the table {routine.table} has a trigger {routine.name}, which the migrations do not make: "
+                f"the table {routine.table} has a trigger {routine.name} that the migrations do not create: "
                 "it may change or refuse records",
-                f"drop the trigger {routine.name}, unless its application knows what it does",
+                f"drop the trigger {routine.name}, unless its owner wants what it does",
             )
 
 
@@ -183,7 +183,7 @@ def _missing_table(table: Table, wanted: Catalogue, ddl: Ddl) -> Outcome:
     words = ddl.of_numbers(table)
     numbers = "" if words is None else f". In an empty one, {words}"
     return problem(
-        f"the table {table.name} is missing, with all that it held: restore it from a backup, or make an "
+        f"the table {table.name} is missing, with all its data: restore it from a backup, or create an "
         f"empty one{numbers}",
         ddl.create_table(table, indexes, routines),
     )
@@ -199,13 +199,13 @@ def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
     for column in found.columns.values():
         if column.name not in wanted.columns and column.not_null and column.default is None:
             yield problem(
-                f"the column {name}.{column.name}, which the migrations do not make, refuses NULL: no "
+                f"the column {name}.{column.name}, which the migrations do not create, refuses NULL: no "
                 "record can be added",
                 ddl.drop_not_null(name, column.name) or ddl.unchangeable,
             )
     if wanted.form != found.form:
         yield warning(
-            f"the table {name} was made with {found.form or 'no options'}, not {wanted.form or 'none'}",
+            f"the table {name} was created with {found.form or 'no options'}, not {wanted.form or 'none'}",
             ddl.unchangeable,
         )
     if wanted.key != found.key:
@@ -225,7 +225,7 @@ def _of_table(wanted: Table, found: Table, ddl: Ddl) -> Iterator[Outcome]:
         if attached.text not in expected:
             kind = problem if attached.is_severe else warning
             yield kind(
-                f"the table {name} has {attached.text}, which the migrations do not make: {attached.effect}",
+                f"the table {name} has {attached.text}, not created by a migration: {attached.effect}",
                 attached.mend,
             )
     yield from _of_options("TABLE", name, wanted.options, found.options, ddl)
@@ -240,10 +240,10 @@ def _missing_column(wanted: Table, found: Table, column: TableColumn, ddl: Ddl) 
     if not alike:
         return problem(reason, ddl.add_column(wanted, column) or LOST)
     return problem(
-        f"{reason}, and there is {alike}, which the migrations do not make: it may be the same one under "
-        "another name",
-        f"look at what {alike} holds, and rename it to {column.name} if that is so: adding an empty column "
-        "would hide what was stored",
+        f"{reason}, and there is {alike}, which the migrations do not create: it may be the same column "
+        "under another name",
+        f"check what {alike} holds, and rename it to {column.name} if it is that column: an empty column "
+        "would hide the stored data",
     )
 
 
@@ -287,12 +287,12 @@ def _of_index(wanted: Index, catalogue: Catalogue, ddl: Ddl, *, is_optional: boo
             yield problem(f"the index {wanted.name} of {wanted.table} is missing", ddl.create_index(wanted))
     elif (found.unique, found.body) != (wanted.unique, wanted.body):
         yield problem(
-            f"the index {wanted.name} is another one: it is {_shown(found)}, not {_shown(wanted)}",
+            f"the index {wanted.name} has another definition: it is {_shown(found)}, not {_shown(wanted)}",
             ddl.replace_index(wanted),
         )
     elif not found.valid:
         yield problem(
-            f"the index {wanted.name} is not valid: making it was cut short", ddl.rebuild_index(wanted)
+            f"the index {wanted.name} is not valid: its creation was interrupted", ddl.rebuild_index(wanted)
         )
     else:
         yield from _of_options("INDEX", wanted.name, wanted.options, found.options, ddl)
@@ -307,4 +307,4 @@ def _of_routine(wanted: Routine, catalogue: Catalogue, ddl: Ddl) -> Iterator[Out
     if found is None:
         yield problem(f"the {wanted.kind} {wanted.name} is missing", ddl.create_routine(wanted))
     elif found.body != wanted.body:
-        yield problem(f"the {wanted.kind} {wanted.name} is another one", ddl.replace_routine(wanted))
+        yield problem(f"the {wanted.kind} {wanted.name} has another definition", ddl.replace_routine(wanted))

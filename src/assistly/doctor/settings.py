@@ -1,4 +1,4 @@
-"""Checks the settings: those that are wrong are never loaded, so it looks for those that nobody reads."""
+"""Checks for variables that nothing reads. Wrong values are already refused when settings are loaded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ALIKE = 0.8
 
 
 def check(settings: StorageSettings) -> Iterable[Outcome]:
-    """Whether a variable of the environment or of `.env` looks like a setting that was meant."""
+    """Whether a variable of the environment or of `.env` looks like a misspelt setting."""
     known = {*by_variable(type(settings)), *by_variable(type(load_worker_settings()))}
     found = [
-        warning(f"nothing reads {name}; {close[0]} is a setting", f"rename {name} to {close[0]}")
+        warning(f"{name} is not a setting; {close[0]} is", f"rename {name} to {close[0]}")
         for name in sorted(_variables(_prefixes(known)) - known)
         if (close := get_close_matches(name, sorted(known), 1, _ALIKE))
     ]

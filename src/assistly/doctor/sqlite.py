@@ -28,18 +28,18 @@ ENGINES = ("sqlite",)
 MOUNTS = Path("/proc/self/mountinfo")
 
 LONG_LOG = 64 * 2**20
-"""Bytes of a log that was not brought into the file for long. That happens from 4 MB on."""
+"""The size, in bytes, of a log that has long not been checkpointed. Checkpoints happen from 4 MB on."""
 
 SCARCE_BYTES = 500 * 10**6
 HARDLY_ANY_BYTES = 50 * 10**6
 
 AHEAD = timedelta(minutes=1)
-"""A stored time may be that much ahead of the clock of this machine."""
+"""How far a stored time may be ahead of the clock of this machine."""
 
 FAR = timedelta(days=366)
-"""No clock is set back by so much: a caller has given such a time."""
+"""No clock is set back by this much: such a time came from a caller."""
 
-# Those of events, approvals and others are what callers say.
+# The times of events, approvals and others come from callers.
 _CLOCK_TIMES = (
     ("assistly_queue_jobs", "created_at"),
     ("assistly_queue_jobs", "updated_at"),
@@ -69,19 +69,19 @@ def check_sqlite_version(_: CheckContext) -> Iterable[Outcome]:
 
 
 def of_version(version: tuple[int, ...]) -> Outcome:
-    """What there is to say about a version of SQLite."""
+    """The outcome for a version of SQLite."""
     shown = ".".join(map(str, version))
     if _FIRST_WITH_BUG <= version <= _LAST_WITH_BUG and version not in _REPAIRED:
         return warning(
             f"SQLite {shown} has a rare bug: if several connections write and checkpoint at the same moment, "
-            "the file can be damaged (3.7.0 to 3.51.2, but for 3.44.6 and 3.50.7)",
+            "the file can be damaged (3.7.0 to 3.51.2, except 3.44.6 and 3.50.7)",
             _INSTALL,
         )
-    return ok(f"SQLite {shown} does not have the bug of the write-ahead log")
+    return ok(f"SQLite {shown} does not have the write-ahead log bug")
 
 
 def check_sqlite_copies(context: CheckContext) -> Iterable[Outcome]:
-    """Whether this process has loaded one copy of SQLite only."""
+    """Whether this process has loaded only one copy of SQLite."""
     from assistly.storage.engines.sqlite.driver import sqlite3
 
     loaded = loaded_copies(sys.modules)
@@ -89,7 +89,7 @@ def check_sqlite_copies(context: CheckContext) -> Iterable[Outcome]:
 
 
 def loaded_copies(modules: Mapping[str, ModuleType]) -> dict[str, str]:
-    """The versions of SQLite that the loaded modules bring, by module."""
+    """The versions of SQLite that the loaded modules contain, by module."""
     return {name: _version_of(modules[name]) for name in _COPIES if name in modules}
 
 
@@ -100,7 +100,7 @@ def _version_of(module: Any) -> str:
 
 
 def of_copies(engines: str, loaded: Mapping[str, str], *, owns_process: bool = False) -> Outcome:
-    """What there is to say about the loaded copies, where `engines` is the one that the engine uses.
+    """The outcome for the loaded copies; `engines` is the one that the engine uses.
 
     `owns_process`: nobody else opens the file in this process.
     """
@@ -111,13 +111,13 @@ def of_copies(engines: str, loaded: Mapping[str, str], *, owns_process: bool = F
         return ok(f"several copies of SQLite are loaded: {shown}. Only {engines} opens the file here")
     return warning(
         f"this process has loaded several copies of SQLite: {shown}. The engine opens the file with "
-        f"{engines}. Two copies that open one file in one process drop each other's locks",
-        "let your own code open the file with `from sqlite_utils.utils import sqlite3`, and with no other",
+        f"{engines}. Two copies that open the same file in one process drop each other's locks",
+        "open the file in your own code only with `from sqlite_utils.utils import sqlite3`",
     )
 
 
 def check_integrity(context: CheckContext) -> Iterable[Outcome]:
-    """Whether SQLite finds damage in the file. It reads all of it."""
+    """Whether SQLite finds damage in the file. Reads the whole file."""
     rows = context.file_connection().rows(f"PRAGMA integrity_check({_MOST_DAMAGES})")
     found = [" ".join(str(text).split()) for (text,) in rows]
     if found == ["ok"]:
@@ -128,9 +128,9 @@ def check_integrity(context: CheckContext) -> Iterable[Outcome]:
     if broken:
         outcomes.append(
             warning(
-                f"the file is not damaged, but stored rows do not fit a CHECK: {broken}",
-                "see the check schema: if the migrations do not make the CHECK, the application that added "
-                "it has to mend it or the rows; the storage cannot change these rows",
+                f"the file is not damaged, but stored rows violate a CHECK: {broken}",
+                "see the check schema: if the migrations do not create the CHECK, the application that added "
+                "it has to correct it or the rows; the storage cannot change these rows",
             )
         )
     if not damages:
@@ -140,7 +140,7 @@ def check_integrity(context: CheckContext) -> Iterable[Outcome]:
         problem(
             f"the file is damaged: {damages}",
             "stop all processes that use it, keep a copy of it with its -wal, and restore a backup. Without "
-            "one, `sqlite3 FILE .recover` saves what can be read; `REINDEX` is enough if only indexes are "
+            "one, `sqlite3 FILE .recover` saves what is readable; `REINDEX` is enough if only indexes are "
             "damaged",
         ),
     ]
@@ -152,33 +152,33 @@ def check_old_log(context: CheckContext) -> Iterable[Outcome]:
     if not missing:
         return [_of_log(context, log)]
     reason = (
-        f"the file changed after {log}, and {missing} of its pages are not in the file: the file was "
-        "probably replaced, for example by a backup, and the log belongs to the one before. SQLite would "
+        f"the file changed after {log}, and {missing} pages of the log are not in the file: the file was "
+        "probably replaced, for example by a backup, and the log belongs to the previous file. SQLite would "
         "apply it"
     )
     mend = (
         f"stop all processes that use it. If the file was replaced, delete {log} and "
-        f"{context.path.name}-shm beside it; if it was not, the next write settles it"
+        f"{context.path.name}-shm; if it was not, the next write resolves this"
     )
     if not _is_sound(context.file_connection):
-        return [problem(f"{reason}. The two do not fit together", mend)]
+        return [problem(f"{reason}. The two do not match", mend)]
     return [warning(reason, mend)]
 
 
 def _of_log(context: CheckContext, log: str) -> Outcome:
-    """What there is to say if the file did not change after its log: they may have been copied together."""
+    """The outcome if the file did not change after its log: they may have been copied together."""
     from assistly.storage.engines.sqlite.inspection import open_without_log
 
     if _size(context.path.with_name(log)) == 0:
-        return ok("there is no log that is not in the file")
+        return ok("everything in the log is in the file")
     if _is_sound(context.file_connection):
         return ok("the log belongs to the file")
     with closing(open_without_log(context.path)) as alone:
         if not _is_sound(lambda: alone):
-            return ok("the file is damaged without the log, too: see integrity")
+            return ok("the file is damaged even without the log: see the check integrity")
     return problem(
-        f"the file is sound without {log}, and damaged with it: the log probably belongs to another file. "
-        "SQLite would apply it, and damage the file for good",
+        f"the file is intact without {log}, and damaged with it: the log probably belongs to another file. "
+        "SQLite would apply it, and damage the file permanently",
         f"stop all processes that use it, keep a copy of the file and of {log}, and then delete {log} and "
         f"{context.path.name}-shm",
     )
@@ -208,10 +208,13 @@ def check_file_modes(context: CheckContext) -> Iterable[Outcome]:
     mode = folder.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         found.append(
-            warning(f"everybody can replace the file: {folder} is open", f"chmod o-w {quote(str(folder))}")
+            warning(
+                f"everybody can replace the file: {folder} is writable for all users",
+                f"chmod o-w {quote(str(folder))}",
+            )
         )
     if not os.access(folder, os.W_OK):
-        found.append(problem(f"this user cannot write to {folder}, where the log is made", _AS_OWNER))
+        found.append(problem(f"this user cannot write to {folder}, where SQLite creates the log", _AS_OWNER))
     return found or [ok(f"mode {stat.S_IMODE(files[0].stat().st_mode):04o}, and this user can write")]
 
 
@@ -240,10 +243,10 @@ def check_file_system(context: CheckContext) -> Iterable[Outcome]:
     try:
         mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        raise NotChecked(f"{MOUNTS} cannot be read, so the kind of the file system is not known") from None
+        raise NotChecked(f"cannot read {MOUNTS}, so the type of the file system is not known") from None
     kind = file_system_of(Path(os.path.realpath(context.path)), mounts)
     if kind is None:
-        raise NotChecked("the file is on no mount that is listed")
+        raise NotChecked("the file is on none of the listed mounts")
     if kind in _NETWORK:
         return [
             problem(
@@ -265,7 +268,7 @@ def file_system_of(path: Path, mounts: str) -> str | None:
             continue
         point = Path(_unescaped(fields[4]))
         depth = len(point.parts)
-        # Of two mounts at one place, the later one covers the other.
+        # Of two mounts at the same path, the later one hides the other.
         if path.is_relative_to(point) and (best is None or depth >= best[0]):
             best = depth, after.split(" ")[0]
     return None if best is None else best[1]
@@ -278,27 +281,27 @@ def _unescaped(text: str) -> str:
 
 
 def check_free_disk(context: CheckContext) -> Iterable[Outcome]:
-    """Whether the disk has room for what comes, and for a copy of the file."""
+    """Whether the disk has room for new records and for a copy of the file."""
     folder = next(place for place in context.path.parents if place.exists())
     free = shutil.disk_usage(folder).free
     size = _size(context.path)
-    reason = f"{file_size(free)} are free, and the file is {file_size(size)}"
-    mend = "free space on the disk: a write that finds none fails, and a backup needs as much as the file"
+    reason = f"{file_size(free)} of disk space is free, and the file has {file_size(size)}"
+    mend = "free disk space: writes fail on a full disk, and a backup needs as much space as the file"
     if free < HARDLY_ANY_BYTES:
         return [problem(reason, mend)]
     return [warning(reason, mend) if free < max(SCARCE_BYTES, size) else ok(reason)]
 
 
 def check_long_log(context: CheckContext) -> Iterable[Outcome]:
-    """Whether a reader keeps the log from being brought into the file."""
+    """Whether a reader prevents the checkpoint of the log."""
     size = _size(_files(context.path)[1])
     reason = f"the log is {file_size(size)}"
     if size < LONG_LOG:
         return [ok(reason)]
     return [
         warning(
-            f"{reason}: a transaction that reads is open for long somewhere, so it is not brought into the "
-            "file, and reading slows down",
+            f"{reason}: some process keeps a read transaction open, so SQLite cannot checkpoint the log, and "
+            "reads slow down",
             "end that transaction, or restart the process that has it open",
         )
     ]
@@ -319,7 +322,7 @@ def check_clock(context: CheckContext) -> Iterable[Outcome]:
         problem(
             f"a stored time is {span(stored - context.now)} ahead of the clock of this machine: the clock "
             "was set back, and jobs will be late by as much",
-            "set the clock right (timedatectl), and let it be kept right by NTP",
+            "correct the clock (timedatectl), and synchronize it with NTP",
         )
     ]
 

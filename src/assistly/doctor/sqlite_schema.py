@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from assistly.storage.engines.sqlite.inspection import TableShape
 
 OPTIONAL = frozenset({"idx_queue_conflict"})
-"""Indexes that are made when they are first needed."""
+"""Indexes that are created on first use."""
 
 _OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
 _CHECK = re.compile(r"\bCHECK\s*\(", re.IGNORECASE)
@@ -22,7 +22,7 @@ _INDEX = re.compile(r'CREATE (UNIQUE )?INDEX \S+ ON "?\w+"? ?(.*)', re.DOTALL)
 _MIGRATIONS = "assistly_migrations"
 
 JOBS, NEWEST = "assistly_queue_jobs", "assistly_queue_newest"
-"""The table of jobs, and that with the highest id of a removed one."""
+"""The jobs table, and the table that holds the highest id of a removed job."""
 
 INSERT_NEWEST = (
     f"INSERT INTO {NEWEST} SELECT 1, coalesce(max(id), 0) + {MARGIN} FROM {JOBS} WHERE TRUE "
@@ -31,7 +31,7 @@ INSERT_NEWEST = (
 
 
 def read(connection: Connection, *, with_rows: bool = False) -> Catalogue:
-    """Read the catalogue of a file; with `with_rows` also what is in its tables."""
+    """Read the catalogue of a file; with `with_rows`, also the rows of its tables."""
     tables: dict[str, Table] = {}
     indexes: dict[str, Index] = {}
     routines: dict[str, Routine] = {}
@@ -39,12 +39,12 @@ def read(connection: Connection, *, with_rows: bool = False) -> Catalogue:
         if kind == "table" and name.startswith("assistly_"):
             tables[name] = _table(connection, name, sql, with_rows=with_rows)
         elif kind == "index" and (match := _INDEX.fullmatch(sql)):
-            # SQLite does not distinguish capitals, and ours have none.
+            # Names in SQLite are case-insensitive; ours are lower case.
             indexes[name.lower()] = Index(name.lower(), table, bool(match[1]), _normal(match[2]))
         elif kind == "trigger":
             routines[name] = Routine(kind, name, table, sql, _normal(sql))
     if NEWEST in tables:
-        tables[NEWEST] = tables.pop(NEWEST)  # What makes it anew reads another one.
+        tables[NEWEST] = tables.pop(NEWEST)  # The statement that recreates it reads another table.
     return Catalogue(tables, indexes, routines)
 
 
@@ -85,7 +85,7 @@ def _checks(name: str, sql: str) -> Iterator[Attached]:
             end += 1
         yield Attached(
             f"the CHECK ({_normal(sql[match.end() : end - 1])})",
-            f"make the table {name} anew without it, unless its application knows that it refuses records",
+            f"recreate the table {name} without it, unless its owner wants it to refuse records",
             "it may refuse records",
         )
 
@@ -94,7 +94,7 @@ def _foreign_keys(name: str, shape: TableShape) -> Iterator[Attached]:
     for column, table in shape.foreign_keys:
         yield Attached(
             f"a foreign key from {column} to {table}",
-            f"make the table {name} anew without it, unless its application knows what it does",
+            f"recreate the table {name} without it, unless its owner wants what it does",
             "it may refuse records, where PRAGMA foreign_keys is on",
         )
 
@@ -107,8 +107,8 @@ class SqliteDdl:
     """A `Ddl`."""
 
     unchangeable = (
-        "SQLite cannot change that in place: `assistly export` to a file, and `assistly import` it into a "
-        "new database"
+        "SQLite cannot change this in place: run `assistly export` to a file, and `assistly import` it into "
+        "a new database"
     )
 
     def create_table(self, table: Table, indexes: Iterable[Index], routines: Iterable[Routine]) -> str:

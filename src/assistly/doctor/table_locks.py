@@ -26,7 +26,7 @@ ORDER BY l.granted DESC, c.oid
 
 
 class TableLock(NamedTuple):
-    """A lock that keeps everybody from a table, or a session that waits for one: readers queue behind it.
+    """A lock that blocks a table, or a session that waits for one: readers queue behind it.
 
     `pid` is None for a prepared transaction. `blockers` are the sessions that it waits for.
     """

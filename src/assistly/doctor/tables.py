@@ -1,4 +1,4 @@
-"""Checks of the tables: what the migrations make, names that others took, and what should be pruned."""
+"""Checks of the tables: what the migrations create, names in use by others, and what should be pruned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ENGINES = ("sqlite", "postgres")
 
 BEHIND = timedelta(hours=1)
-"""How long what should be pruned may stay: workers prune once a minute."""
+"""How long records may stay after they should be pruned: workers prune once a minute."""
 
 _PRUNED_AT = "SELECT {f}max(pruned_at) FROM {t}retention"
 
@@ -38,7 +38,7 @@ ORDER BY c.oid
 
 
 def check_schema(context: CheckContext) -> Iterable[Outcome]:
-    """Whether the tables are as the migrations make them, of those that were applied."""
+    """Whether the tables match the applied migrations."""
     applied, known = context.applied(), discover(context.engine)
     names = {*applied, *(each.name for each in levels.unrecorded(context, known, applied))}
     made = [migration for migration in known if migration.name in names]
@@ -46,7 +46,7 @@ def check_schema(context: CheckContext) -> Iterable[Outcome]:
         raise NotChecked("no migration was applied")
     stored = levels.found(context)
     found = [*levels.schema_differences(context, made, stored), *_of_numbers(context, stored)]
-    return found or [ok(f"the tables are as the {len(made)} applied migrations make them")]
+    return found or [ok(f"the tables match the {len(made)} applied migrations")]
 
 
 def _of_numbers(context: CheckContext, stored: Catalogue) -> Iterable[Outcome]:
@@ -58,7 +58,7 @@ def _of_numbers(context: CheckContext, stored: Catalogue) -> Iterable[Outcome]:
 
 
 def check_foreign_indexes(context: CheckContext) -> Iterable[Outcome]:
-    """Whether an index of another table has the name of one of ours, which cannot be made then."""
+    """Whether something else has the name of one of our indexes, which then cannot be created."""
     is_file = context.engine == "sqlite"
     catalogue = levels.found(context)
     known = discover(context.engine)
@@ -73,15 +73,15 @@ def check_foreign_indexes(context: CheckContext) -> Iterable[Outcome]:
     return [
         *(
             problem(
-                f"the {kind} {name} has the name of one of our indexes, which cannot be made",
+                f"the {kind} {name} has the name of one of our indexes, which cannot be created",
                 f"give it another name, such as {name}_of_others",
             )
             for kind, name in relations
         ),
         *(
             problem(
-                f"the index {index.name} is of the table {index.table}, and has the name of one of ours",
-                f"give it another name: DROP INDEX {index.name}, and make it again as "
+                f"the index {index.name} on the table {index.table} has the name of one of ours",
+                f"give it another name: DROP INDEX {index.name}, and create it again as "
                 f"{index.name}_{index.table}"
                 if is_file
                 else _renamed(context, index.name, index.table),
@@ -108,11 +108,11 @@ def _renamed(context: CheckContext, name: str, table: str) -> str:
 
 
 def check_prune(context: CheckContext) -> Iterable[Outcome]:
-    """Whether what the RETENTION_ settings no longer keep is deleted."""
+    """Whether records past their RETENTION_ settings are deleted."""
     rows, dialect = _reader(context)
     ((stamp,),) = rows(_PRUNED_AT.format(f=dialect.f, t=dialect.t))
     pruned_at = None if stamp is None else dialect.time(stamp)
-    last = "it was never pruned" if pruned_at is None else f"pruned {_ago(context.now - pruned_at)}"
+    last = "never pruned" if pruned_at is None else f"pruned {_ago(context.now - pruned_at)}"
     due = {kind: late for kind, late in _overdue(context, rows, dialect) if late > timedelta(0)}
     is_old = pruned_at is None or context.now - pruned_at > BEHIND
     behind = [
@@ -120,11 +120,11 @@ def check_prune(context: CheckContext) -> Iterable[Outcome]:
     ]
     over = [f"{kind} (above {cap:,})" for kind, cap in _over_caps(context, rows, dialect)] if is_old else []
     if not behind and not over:
-        return [ok(f"{last}, and nothing waits to be deleted")]
+        return [ok(f"{last}; nothing is overdue for deletion")]
     return [
         warning(
-            f"{last}, and these should have been deleted: {', '.join([*behind, *over])}",
-            "assistly prune, now and from cron unless a worker runs",
+            f"{last}; overdue for deletion: {', '.join([*behind, *over])}",
+            "assistly prune, now, and from cron if no worker runs",
         )
     ]
 
@@ -144,7 +144,7 @@ def _reader(context: CheckContext) -> tuple[_Rows, Dialect]:
 
 
 def _overdue(context: CheckContext, rows: _Rows, dialect: Dialect) -> Iterable[tuple[str, timedelta]]:
-    """For how long the oldest record of each kind should have been deleted."""
+    """How long the oldest record of each kind is overdue for deletion."""
     policy = context.settings.retention_policy()
     for kind, table in PRUNED_TABLES.items():
         age: timedelta | None = getattr(policy, f"{kind}_age")

@@ -23,7 +23,7 @@ _LATE = timedelta(hours=3)
 
 
 def handle_webhook(storage: Storage, clock: SimulatedClock, request: WebhookRequest) -> None:
-    """Refuse forged and replayed requests; run the command of any other, unless it was run before."""
+    """Refuse forged and replayed requests; run the command of any other once."""
     storage.metrics.increment("requestCount")
     storage.metrics.observe_latency(request.handled_in_ms)
     refusal = _refusal(storage, clock, request)
@@ -40,7 +40,7 @@ def handle_webhook(storage: Storage, clock: SimulatedClock, request: WebhookRequ
 
 
 def _refusal(storage: Storage, clock: SimulatedClock, request: WebhookRequest) -> str | None:
-    """The signature is checked first, so that a forger cannot use up the nonces of others."""
+    """Why the request is refused. The signature comes first: a forger must not use up others' nonces."""
     if not hmac.compare_digest(request.signature, request.sign()):
         return "wrong signature"
     if abs(clock() - request.sent_at) > _TOLERANCE:
@@ -120,7 +120,7 @@ def _post(approval: Approval) -> CalendarPost:
 
 
 def review_dead_letters(storage: Storage, platforms: FlakyPlatforms) -> int:
-    """Repair the platforms, then resolve or replay the dead letters that were neither rejected nor too late.
+    """Repair the platforms, then resolve or replay dead letters, except those rejected or missed.
 
     Returns how many were resolved or replayed.
     """

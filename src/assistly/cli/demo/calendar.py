@@ -3,8 +3,8 @@
     {"command": "spring-sale", "user": "maria", "platform": "mastodon",
      "at": "2026-03-02T08:30:00+01:00", "content": "…"}
 
-`command` names the post. A second line with the same name and post is a command that was sent twice.
-`approval` (true: a person must approve it first), `valid_minutes` (how long after `at` it may be published)
+`command` names the post. A second line with the same name and post is a repeated command.
+`approval` (true: a person must approve the post first), `valid_minutes` (how late it may be published)
 and `tags` are optional. The whole file is validated before any of it is used.
 """
 
@@ -26,7 +26,7 @@ from assistly.storage import validation as check
 _SHOWN_PROBLEMS = 3
 _YEARS = range(2000, 3000)
 _OFFSET = ": the time needs an offset, such as 2026-03-02T08:30:00+01:00"
-_MESSAGES = {"missing": " is missing", "extra_forbidden": " is no field of a post", "timezone_aware": _OFFSET}
+_MESSAGES = {"missing": " is missing", "extra_forbidden": " is not a field", "timezone_aware": _OFFSET}
 
 
 def _content(value: str) -> str:
@@ -77,7 +77,7 @@ def read_calendar(path: Path) -> list[CalendarPost]:
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
-        raise InvalidValue(f"the calendar {str(path)!r} cannot be read: {error.strerror}") from None
+        raise InvalidValue(f"cannot read the calendar {str(path)!r}: {error.strerror}") from None
     posts: list[CalendarPost] = []
     problems: list[str] = []
     first: dict[str, tuple[int, CalendarPost]] = {}
@@ -88,7 +88,7 @@ def read_calendar(path: Path) -> list[CalendarPost]:
                 first_line, same = first.setdefault(post.command, (number, post))
                 if post != same:
                     raise ValueError(
-                        f"command {check.shown(post.command)} is another post on line {first_line}"
+                        f"command {check.shown(post.command)} names another post on line {first_line}"
                     )
                 posts.append(post)
             except ValueError as error:

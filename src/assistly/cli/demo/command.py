@@ -11,16 +11,16 @@ import typer
 def demo(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="A calendar: a post as JSON on each line. Default: the sample."),
+        typer.Argument(metavar="FILE", help="A calendar: one post per line, as JSON. Default: a sample."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary SQLite database.")] = False,
 ) -> None:
     """Run a content calendar through the storage under a simulated clock, and check the outcome.
 
-    It runs on the engine of the environment, which must be a built-in one, in a database of its own: a
-    temporary SQLite file unless SQLITE_PATH is set, on Postgres the schema assistly_demo unless
-    STORAGE_SCHEMA is set. Nothing is published anywhere.
+    Nothing is really published. The demo uses the engine from the environment, which must be a built-in one,
+    and a database of its own: on SQLite a temporary file unless SQLITE_PATH is set, on Postgres the schema
+    assistly_demo unless STORAGE_SCHEMA is set.
     """
     from .calendar import read_calendar, shipped_calendar
     from .place import demo_storage

@@ -1,4 +1,4 @@
-"""The outcome of a demo: the stored data, compared with the calendar and the platforms' publications."""
+"""The outcome of a demo: compares the stored data with the calendar and with what the platforms published."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class DemoOutcome:
                 yield f"{command} was published {times} times"
 
     def _lost(self) -> Iterator[str]:
-        """Commands that did not end once: posted, dead or rejected."""
+        """Describe commands that did not end exactly once: posted, dead-lettered or rejected."""
         ends: dict[str, list[str]] = {command: [] for command in self.commands}
         for job in self.stored.jobs:
             ends.setdefault(job.idempotency_key or f"job {job.id}", []).append(job.status)
@@ -149,7 +149,7 @@ class DemoOutcome:
 
 def _expect(expected: int, found: int) -> Iterator[str]:
     if found != expected:
-        yield f"{found}, where {expected} are right"
+        yield f"expected {expected}, found {found}"
 
 
 def _counted(names: Iterator[str]) -> dict[str, int]:

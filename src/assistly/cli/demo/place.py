@@ -19,7 +19,7 @@ from assistly.storage.settings import load_settings
 _SCHEMA = _MARKER = "assistly_demo"
 _EARLY = datetime(1970, 1, 2, tzinfo=UTC)
 _LATE = datetime(9000, 1, 1, tzinfo=UTC)
-# The defaults, so that every run is the same; and a century, after which `_clear` prunes all the rest.
+# The defaults, so that all runs are equal. The longer retention lets `_clear` prune everything else.
 _SETTINGS: dict[str, Any] = {
     name: 36_500 if field.default is None else field.default
     for name, field in StorageSettings.model_fields.items()
@@ -29,9 +29,9 @@ _SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def demo_storage(clock: Clock, *, keep: bool) -> Iterator[tuple[Storage, str, str]]:
-    """Yield an empty storage, the name of its place, and what happens to it afterwards.
+    """Yield an empty storage, its location, and what happens to it afterwards.
 
-    Raises Conflict if the database holds data of something else, or another demo is running in it.
+    Raises Conflict if the database has other data, or another demo is running in it.
     """
     with ExitStack() as stack:
         settings, place, afterwards = _place(stack, keep=keep)
@@ -46,7 +46,7 @@ def demo_storage(clock: Clock, *, keep: bool) -> Iterator[tuple[Storage, str, st
 
 
 def _place(stack: ExitStack, *, keep: bool) -> tuple[dict[str, Any], str, str]:
-    """The keywords for `open_storage`, the name of the place, and what happens to it afterwards."""
+    """The keywords for `open_storage`, the location, and what happens to it afterwards."""
     settings = load_settings()
     engine, again = settings.engine, "the next demo empties it"
     if engine == "sqlite" and "sqlite_path" not in settings.model_fields_set:
@@ -55,7 +55,7 @@ def _place(stack: ExitStack, *, keep: bool) -> tuple[dict[str, Any], str, str]:
         if not keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         kept = f"kept: SQLITE_PATH={path} assistly status"
-        afterwards = kept if keep else "deleted by now (--keep keeps it)"
+        afterwards = kept if keep else "deleted (--keep keeps it)"
         return {"sqlite_path": path}, "SQLite, a temporary file", afterwards
     if engine == "sqlite":
         return {}, f"SQLite, {settings.sqlite_path}", again
@@ -65,8 +65,8 @@ def _place(stack: ExitStack, *, keep: bool) -> tuple[dict[str, Any], str, str]:
         return {"schema": schema}, f"Postgres, schema {schema}", afterwards
     if engine in engine_names() and engine not in BUILT_IN:
         raise ConfigurationError(
-            f"the demo runs on {', '.join(BUILT_IN)}: it cannot make a database of its own on the plug-in "
-            f"{engine!r}, and would fill yours"
+            f"the demo runs on {', '.join(BUILT_IN)}: with the plug-in {engine!r} it cannot create a "
+            "database of its own, and would write to yours"
         )
     return {}, engine, ""
 
@@ -77,8 +77,8 @@ def _clear(storage: Storage, place: str) -> None:
     has_records = storage.snapshots.list() or any(store.list(limit=1) for store in stores)
     if storage.snapshots.get(_MARKER) is None and (has_records or storage.metrics.read().counters):
         raise Conflict(
-            f"the demo needs a database of its own, and there is data in this one ({place}): "
-            "unset SQLITE_PATH or STORAGE_SCHEMA, or name another"
+            f"the demo needs a database of its own, and this one has data ({place}): "
+            "unset SQLITE_PATH or STORAGE_SCHEMA, or name another database"
         )
     storage.snapshots.put(_MARKER, {"note": "assistly demo may delete everything here"})
     storage.prune(force=True, now=_LATE)

@@ -32,7 +32,7 @@ def print_outcome(outcome: DemoOutcome, place: str, afterwards: str, *, as_json:
         for problem in problems:
             console.print(f"failed: {name}: {problem}")
     names = ", ".join(name for name, problems in outcome.checks.items() if outcome.ok or problems)
-    verdict = names if outcome.ok else f"NOT SO: {names}"
+    verdict = names if outcome.ok else f"FAILED: {names}"
     compared = f"{len(outcome.commands)} commands against {len(outcome.publications)} publications"
     console.print(f"checked: {compared}: {verdict}")
 

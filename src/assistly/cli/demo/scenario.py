@@ -86,7 +86,7 @@ class Scenario:
                 self._tell(f"the operator settled {handled} dead letters")
 
     def _next_time(self) -> datetime | None:
-        """The next time at which a job falls due, a lease runs out, or an entry of the agenda is due."""
+        """The next time at which a job is due, a lease expires, or an entry of the agenda is due."""
         claimed = self._storage.queue.list(status=JobStatus.PROCESSING, limit=1000)
         times = [self._storage.queue.next_due_at(), *(job.lease_until for job in claimed)]
         times += [at for at, _ in self._agenda]

@@ -1,4 +1,4 @@
-"""Simulations of time, webhooks, platforms and workers, the same on every run."""
+"""Simulated time, webhooks, platforms and workers: the same on every run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BATCH = 5
 
 @dataclass
 class SimulatedClock:
-    """A clock that stands still unless it is set."""
+    """A clock that moves only when it is set."""
 
     now: datetime
 
@@ -116,7 +116,7 @@ class PublishedPost(NamedTuple):
 
 
 class FlakyPlatforms:
-    """Platforms with faults. They publish a post as often as it is sent, so that double posts are noticed."""
+    """Platforms with faults. They publish a post as often as it is sent, so that double posts show."""
 
     def __init__(self, clock: SimulatedClock, faults: Mapping[str, PlatformFault]) -> None:
         self.publications: list[PublishedPost] = []
@@ -144,7 +144,7 @@ class FlakyPlatforms:
         return remote_id
 
     def repair(self) -> None:
-        """End all faults but the rejections."""
+        """End all faults except the rejections."""
         self._faults = {name: fault for name, fault in self._faults.items() if fault.error is _rejected}
 
 
@@ -158,7 +158,7 @@ class SimulatedWorker:
         self._platforms = platforms
 
     def claim(self) -> None:
-        """Claim due jobs; the holder of the worker lock first takes back the claims of killed workers."""
+        """Claim due jobs. The holder of the worker lock first reclaims the jobs of killed workers."""
         queue = self._storage.queue
         if self._storage.lock.acquire(self.name):
             for job in queue.rescue_expired():
@@ -183,7 +183,7 @@ class SimulatedWorker:
             self._platforms.publish(first)
 
     def _publish(self, job: Job) -> Outcome | None:
-        """Publish a job; return its outcome, or None if it is settled already or its answer was lost."""
+        """Publish a job; return its outcome, or None if it is already settled or the response was lost."""
         job = self._storage.queue.begin_publish(job)
         try:
             remote_id = self._platforms.publish(job)
