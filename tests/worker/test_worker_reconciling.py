@@ -23,6 +23,7 @@ from assistly.storage import (
     Storage,
     open_storage,
 )
+from assistly.storage.engine.values import KEPT_ATTEMPTS
 from assistly.storage.stores.lock import Locks
 from assistly.storage.stores.queue import Queue
 from assistly.worker import (
@@ -325,6 +326,20 @@ def test_a_job_that_never_gets_out_is_left_to_a_person(
             assert asking.round()
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert len(publisher.asked) >= 5
+
+
+@pytest.mark.parametrize("max_retries", [19, 20, 100])
+def test_it_is_left_to_a_person_also_if_it_may_fail_more_often_than_attempts_are_kept(
+    storage: Storage, clock: Clock, max_retries: int
+) -> None:
+    job = storage.queue.schedule("x", "hello", max_retries=max_retries)
+    publisher = Checked(NotPosted())
+    worker = Worker(storage, {"x": publisher})
+    for _ in range(30):
+        worker.run_until_idle()
+        clock.seconds += FIRST
+    assert len(publisher.published) == KEPT_ATTEMPTS
+    assert stored(storage, job).outcome_unknown
 
 
 def test_an_outcome_that_a_check_is_asked_about_is_an_error_in_the_log_when_that_ends(

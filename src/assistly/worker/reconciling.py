@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
+from assistly.storage.engine.values import KEPT_ATTEMPTS
 from assistly.storage.errors import LockLost, NotFound, StatusConflict, StorageClosed
 from assistly.storage.stores.settling import OUTCOME_UNKNOWN
 
@@ -196,7 +197,7 @@ class Reconciler:
             else:
                 logger.warning("%s", text)
             return False
-        if isinstance(answer, NotPosted) and _unknown_outcomes(job) > job.max_retries:
+        if isinstance(answer, NotPosted) and _is_hopeless(job):
             self._leave(
                 job,
                 f"{name} was not published, says its platform; but its outcome was unknown in "
@@ -226,6 +227,11 @@ class Reconciler:
 
 def _lock_name(job: Job) -> str:
     return f"check:{job.id}"
+
+
+def _is_hopeless(job: Job) -> bool:
+    """Whether so many attempts ended in an unknown outcome that a person has to look."""
+    return _unknown_outcomes(job) >= min(job.max_retries + 1, KEPT_ATTEMPTS)
 
 
 def _unknown_outcomes(job: Job) -> int:
