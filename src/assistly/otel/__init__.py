@@ -6,14 +6,12 @@ replaces methods, and puts them back, so that programs without it run no further
 
 from __future__ import annotations
 
-from assistly.storage.errors import ConfigurationError
-
 try:
     from .instrumentor import AssistlyInstrumentor
     from .spans import scheduling_span
 except ImportError as error:
-    raise ConfigurationError(
-        f"spans need OpenTelemetry ({error}): python -m pip install 'assistly[otel]'"
-    ) from error
+    raise ImportError(
+        f"assistly.otel needs OpenTelemetry ({error}): python -m pip install 'assistly[otel]'", name=error.name
+    ) from None
 
 __all__ = ["AssistlyInstrumentor", "scheduling_span"]
