@@ -11,7 +11,8 @@ try:
     from .spans import scheduling_span
 except ImportError as error:
     raise ImportError(
-        f"assistly.otel needs OpenTelemetry ({error}): python -m pip install 'assistly[otel]'", name=error.name
+        f"assistly.otel needs OpenTelemetry ({error}): python -m pip install 'assistly[otel]'",
+        name=error.name,
     ) from None
 
 __all__ = ["AssistlyInstrumentor", "scheduling_span"]
