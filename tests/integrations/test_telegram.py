@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -23,8 +23,10 @@ from telegram.ext import (
 )
 from telegram.request import BaseRequest, RequestData
 
+from assistly.integrations import named_values
 from assistly.integrations.telegram import TelegramPersistence
 from assistly.storage import AsyncStorage, InvalidValue, Storage, StorageUnavailable, open_async_storage
+from assistly.storage.aio.stores import AsyncSessions
 
 NAME, SIZE = range(2)
 
@@ -174,7 +176,7 @@ async def running(storage: AsyncStorage, telegram: Telegram, **options: Any) -> 
 
 
 def sessions(storage: Storage) -> dict[str, Any]:
-    return {session.user_id: session.data for session in storage.sessions.list()}
+    return {session.user_id: session.data for session in storage.sessions.list(limit=1000)}
 
 
 def test_a_restart_in_the_middle_of_a_conversation(settings: dict[str, Any], outside: Storage) -> None:
@@ -287,7 +289,7 @@ def test_values_that_are_no_json(settings: dict[str, Any], outside: Storage) -> 
                 ),
                 (
                     persistence.update_callback_data(([("a", 1.0, {"b": object()})], {})),
-                    r"callback_data\['b'\]",
+                    r"^callback_data <object .*> holds an object",
                 ),
             ):
                 with pytest.raises(InvalidValue, match=message):
@@ -325,24 +327,189 @@ def test_what_is_stored_is_chosen(settings: dict[str, Any], outside: Storage) ->
     assert {*sessions(outside)} == {"telegram:42:user:7", 'telegram:42:conversation:["order",7,7]'}
 
 
+class Outage:
+    """While it lasts, no session can be written. Counts the attempts to write one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.attempts = 0
+        self.lasts = False
+        for method in ("put", "update", "delete"):
+            monkeypatch.setattr(AsyncSessions, method, self._failing(getattr(AsyncSessions, method)))
+
+    def _failing(self, method: Any) -> Any:
+        async def call(*given: Any, **keywords: Any) -> Any:
+            self.attempts += 1
+            if self.lasts:
+                raise StorageUnavailable("on purpose")
+            return await method(*given, **keywords)
+
+        return call
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Outage:
+    return Outage(monkeypatch)
+
+
 def test_what_could_not_be_written_is_written_later(
-    settings: dict[str, Any], outside: Storage, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], outside: Storage, outage: Outage
 ) -> None:
     async def main() -> None:
         async with open_async_storage(**settings) as storage, running(storage, Telegram()) as bakery:
             await bakery.say("/order")
-
-            async def fail(*_: Any) -> None:
-                raise StorageUnavailable("on purpose")
-
-            with monkeypatch.context() as patch:
-                patch.setattr(storage.sessions, "put", fail)
-                await bakery.application.update_persistence()
-            assert bakery.errors != []
-            assert {type(error) for error in bakery.errors} == {StorageUnavailable}
+            outage.lasts = True
+            await bakery.application.update_persistence()
+            assert [type(error) for error in bakery.errors] == [StorageUnavailable]
             assert sessions(outside) == {}
+            outage.lasts = False
             await bakery.application.update_persistence()
             assert len(sessions(outside)) == 5
+
+    asyncio.run(main())
+
+
+def test_an_outage_costs_one_attempt_for_each_update(
+    settings: dict[str, Any], outside: Storage, outage: Outage
+) -> None:
+    """Not one for each user, since each attempt may take 10 seconds."""
+
+    async def main() -> None:
+        async with open_async_storage(**settings) as storage, running(storage, Telegram()) as bakery:
+            persistence = bakery.application.persistence
+            assert persistence is not None
+            for user in range(250):
+                await bakery.say("/order", user)
+            outage.lasts = True
+            for number in (1, 2):
+                await bakery.application.update_persistence()
+                assert outage.attempts == len(bakery.errors) == number
+                await bakery.say("/order")
+            for number in (3, 4):
+                with pytest.raises(StorageUnavailable):
+                    await persistence.flush()
+                assert outage.attempts == number
+            outage.lasts = False
+            await persistence.flush()
+            assert len([name for name in sessions(outside) if ":user:" in name]) == 250
+            attempts = outage.attempts
+            await persistence.flush()
+            assert outage.attempts == attempts
+
+    asyncio.run(main())
+
+
+def test_an_outage_in_which_a_value_is_changed_back(
+    settings: dict[str, Any], outside: Storage, outage: Outage
+) -> None:
+    async def main() -> None:
+        async with open_async_storage(**settings) as storage, running(storage, Telegram()) as bakery:
+            application = bakery.application
+            for is_out, value in ((False, 1), (True, 2), (True, 1), (False, 1)):
+                outage.lasts = is_out
+                application.bot_data["value"] = value
+                await application.update_persistence()
+            assert sessions(outside)["telegram:42:bot"] == {"value": 1}
+        assert sessions(outside)["telegram:42:bot"] == {"value": 1}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("without", ["bot_data", "JSON"])
+def test_any_update_writes_what_could_not_be_written(
+    settings: dict[str, Any], outside: Storage, outage: Outage, without: str
+) -> None:
+    stored = PersistenceInput(bot_data=without != "bot_data", callback_data=False)
+
+    async def main() -> None:
+        async with (
+            open_async_storage(**settings) as storage,
+            running(storage, Telegram(), store_data=stored) as bakery,
+        ):
+            await bakery.say("/order", 7)
+            outage.lasts = True
+            await bakery.application.update_persistence()
+            outage.lasts = False
+            if without == "JSON":
+                bakery.application.bot_data["born"] = date(2000, 1, 1)
+            else:
+                await bakery.say("/order", 8)
+            await bakery.application.update_persistence()
+            assert sessions(outside)["telegram:42:user:7"] == {"orders": 1}
+            bakery.application.bot_data.clear()
+
+    asyncio.run(main())
+
+
+def test_retention_keeps_what_the_bot_still_has(
+    settings: dict[str, Any], outside: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data of the bot and of keyboards, which is written only when it has changed."""
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    monkeypatch.setattr(named_values, "ticks", lambda: now[0].timestamp())
+    keywords = {**settings, "retention_sessions_days": 30, "clock": lambda: now[0]}
+
+    async def main() -> None:
+        telegram = Telegram()
+        async with open_async_storage(**keywords) as storage:
+            async with running(storage, telegram) as bakery:
+                bakery.application.bot_data["admins"] = [7]
+            now[0] += timedelta(days=29)
+            async with running(storage, telegram) as bakery:  # a start counts as well
+                await bakery.application.update_persistence()
+                for _ in range(40):
+                    now[0] += timedelta(days=1)
+                    await storage.prune(force=True)
+                    await bakery.application.update_persistence()
+                versions = {session.user_id: session.version for session in outside.sessions.list()}
+                assert {*versions} == {"telegram:42:bot", "telegram:42:callbacks"}
+                await bakery.application.update_persistence()
+                assert versions == {session.user_id: session.version for session in outside.sessions.list()}
+                outside.sessions.put("telegram:42:bot", {"admins": [8]})
+                now[0] += timedelta(days=1)
+                await bakery.application.update_persistence()
+                assert sessions(outside)["telegram:42:bot"] == {"admins": [8]}  # of another instance
+
+    asyncio.run(main())
+
+
+def test_what_was_deleted_elsewhere_is_written_again(settings: dict[str, Any], outside: Storage) -> None:
+    async def main() -> None:
+        async with open_async_storage(**settings) as storage, running(storage, Telegram()) as bakery:
+            persistence = bakery.application.persistence
+            assert persistence is not None
+            await persistence.update_bot_data({"a": 1})
+            outside.sessions.delete("telegram:42:bot")
+            assert await persistence.get_bot_data() == {}
+            await persistence.update_bot_data({"a": 1})
+            assert sessions(outside)["telegram:42:bot"] == {"a": 1}
+            bakery.application.bot_data["a"] = 1
+
+    asyncio.run(main())
+
+
+def test_a_button_that_is_no_json(settings: dict[str, Any], outside: Storage) -> None:
+    def keyboard(data: Any) -> InlineKeyboardMarkup:
+        return InlineKeyboardMarkup([[InlineKeyboardButton("Cake", callback_data=data)]])
+
+    async def main() -> None:
+        telegram = Telegram()
+        async with open_async_storage(**settings) as storage, running(storage, telegram) as bakery:
+            for data in ({"cake": 1}, (1, 2), {"cake": 2}, {"at": date(2000, 1, 1)}, {"cake": 3}):
+                await bakery.application.bot.send_message(7, "Which?", reply_markup=keyboard(data))
+            for _ in range(4):
+                await bakery.application.update_persistence()
+            assert len(sessions(outside)["telegram:42:callbacks"]["keyboards"]) == 3
+            assert [str(error).partition(":")[0] for error in bakery.errors] == [
+                "callback_data (1, 2) holds a tuple, which is no JSON value",
+                "callback_data {'at'",
+            ]
+            await bakery.application.bot.send_message(7, "Which?", reply_markup=keyboard((3,)))
+            await bakery.application.update_persistence()
+            assert str(bakery.errors[2]).startswith("callback_data (3,) holds a tuple")
+            pressed = json.loads(str(telegram.sent[4][1]))["inline_keyboard"][0][0]["callback_data"]
+        async with open_async_storage(**settings) as storage, running(storage, telegram) as bakery:
+            await bakery.press(pressed)
+            assert bakery.pressed == [{"cake": 3}]
 
     asyncio.run(main())
 

@@ -9,6 +9,7 @@ from assistly.storage import validation as check
 from assistly.storage.aio import AsyncStorage
 from assistly.storage.errors import InvalidValue
 
+from .keyboards import Keyboard, checked_keyboards
 from .named_values import NamedValues
 from .requirements import framework, json_object
 
@@ -19,7 +20,7 @@ __all__ = ["TelegramPersistence"]
 
 _Data = dict[Any, Any]
 _Key = tuple[int | str, ...]
-_CallbackData = tuple[list[tuple[str, float, dict[str, Any]]], dict[str, str]]
+_CallbackData = tuple[list[Keyboard], dict[str, str]]
 
 
 class TelegramPersistence(BasePersistence[_Data, _Data, _Data]):
@@ -27,9 +28,9 @@ class TelegramPersistence(BasePersistence[_Data, _Data, _Data]):
 
     Each user, chat and conversation has a session, whose name begins with `telegram:` and the bot's id. What
     is not JSON raises InvalidValue, which names the key, in the error handlers of the application, and the
-    value that was stored before stays. What could not be written because the storage did not answer is
-    written with the next update of the persistence. The code that opened `storage` closes it, after
-    `Application.shutdown`.
+    value that was stored before stays. A keyboard whose callback data is not JSON raises it once, and is not
+    stored. If the storage does not answer, one update raises its error, and the next one writes all that has
+    changed. The code that opened `storage` closes it, after `Application.shutdown`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class TelegramPersistence(BasePersistence[_Data, _Data, _Data]):
     ) -> None:
         super().__init__(store_data, update_interval)
         self._values = NamedValues(storage)
+        self._reported: set[str] = set()
 
     async def get_user_data(self) -> dict[int, _Data]:
         return {int(user_id): data async for user_id, data in self._values.all(self._name("user:"))}
@@ -58,32 +60,39 @@ class TelegramPersistence(BasePersistence[_Data, _Data, _Data]):
         return {tuple(json.loads(f"[{key}")): state async for key, state in stored}
 
     async def update_user_data(self, user_id: int, data: _Data) -> None:
-        checked = json_object(f"user_data[{user_id}]", data)
-        await self._values.put(self._name(f"user:{user_id}"), checked or None)
+        async with self._values.writing():
+            checked = json_object(f"user_data[{user_id}]", data)
+            self._values.put(self._name(f"user:{user_id}"), checked or None)
 
     async def update_chat_data(self, chat_id: int, data: _Data) -> None:
-        checked = json_object(f"chat_data[{chat_id}]", data)
-        await self._values.put(self._name(f"chat:{chat_id}"), checked or None)
+        async with self._values.writing():
+            checked = json_object(f"chat_data[{chat_id}]", data)
+            self._values.put(self._name(f"chat:{chat_id}"), checked or None)
 
     async def update_bot_data(self, data: _Data) -> None:
-        await self._values.put_changed(self._name("bot"), json_object("bot_data", data))
-        await self.flush()
+        async with self._values.writing():
+            self._values.put_changed(self._name("bot"), json_object("bot_data", data))
 
     async def update_callback_data(self, data: _CallbackData) -> None:
-        for _, _, buttons in data[0]:
-            json_object("callback_data", buttons)
-        value = {"keyboards": [[*keyboard] for keyboard in data[0]], "queries": data[1]}
-        await self._values.put_changed(self._name("callbacks"), value)
+        async with self._values.writing():
+            keyboards, wrong = checked_keyboards(data[0])
+            self._values.put_changed(self._name("callbacks"), {"keyboards": keyboards, "queries": data[1]})
+            self._reported &= wrong.keys()
+            for id, error in wrong.items():
+                if id not in self._reported:
+                    self._reported.add(id)
+                    raise error
 
     async def update_conversation(self, name: str, key: _Key, new_state: object | None) -> None:
-        check.canonical(f"the state of the conversation {name!r} {key}", new_state)
-        await self._values.put(self._name("conversation:", [name, *key]), new_state)
+        async with self._values.writing():
+            check.canonical(f"the state of the conversation {name!r} {key}", new_state)
+            self._values.put(self._name("conversation:", [name, *key]), new_state)
 
     async def drop_user_data(self, user_id: int) -> None:
-        await self._values.put(self._name(f"user:{user_id}"), None)
+        await self.update_user_data(user_id, {})
 
     async def drop_chat_data(self, chat_id: int) -> None:
-        await self._values.put(self._name(f"chat:{chat_id}"), None)
+        await self.update_chat_data(chat_id, {})
 
     async def refresh_user_data(self, user_id: int, user_data: _Data) -> None:
         """Do nothing: the application has all data in memory, and is the only one that changes it."""
