@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from aiogram import Bot, Dispatcher
 from aiogram.types import Update
 from telegram.request import HTTPXRequest
 
-from assistly.storage import AsyncStorage, Storage, open_async_storage
+from assistly.storage import AsyncStorage, Storage, open_async_storage, open_storage
 from assistly.worker import AsyncWorker
 from integrations import test_aiogram as aiogram_tests
 from integrations import test_telegram as telegram_tests
@@ -73,7 +74,8 @@ def test_aiogram(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_environment")
-def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("program", ["main", "run_polling"])
+def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     page = namespace("python-telegram-bot.md")
     telegram = telegram_tests.Telegram()
     answered = asyncio.Event()
@@ -83,6 +85,8 @@ def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch) -> None:
             answer = await telegram.do_request(url, method, __.get("request_data", data))
             if telegram.sent:
                 answered.set()
+                if program == "run_polling":
+                    signal.raise_signal(signal.SIGINT)
             return answer
         updates = [] if telegram.sent else [{"update_id": 1, "message": telegram_tests.message(1, "/count")}]
         await asyncio.sleep(0.01)
@@ -94,13 +98,16 @@ def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch) -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        async with open_async_storage() as storage:
-            session = await storage.sessions.get("telegram:42:user:7")
-            assert session is not None
-            assert session.data == {"count": len(telegram.sent)}
 
     monkeypatch.setattr(HTTPXRequest, "do_request", request)
-    asyncio.run(main())
+    if program == "main":
+        asyncio.run(main())
+    else:
+        page["run_polling"]()
+    with open_storage() as storage:
+        session = storage.sessions.get("telegram:42:user:7")
+        assert session is not None
+        assert session.data == {"count": len(telegram.sent)}
     assert telegram.sent[0] == ("That was number 1", None)
 
 
