@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
@@ -420,6 +421,115 @@ def test_isolation_ends_with_an_error(
             assert "a lock is not released, and will be held for 0:00:30: on purpose" in caplog.messages
 
     asyncio.run(main())
+
+
+def test_isolation_cancelled_while_it_takes_a_lock(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that takes it goes on."""
+
+    async def main() -> None:
+        async with open_async_storage(**settings) as storage:
+            isolation = AiogramEventIsolation(storage)
+            begun, go, taken = asyncio.Event(), threading.Event(), threading.Event()
+            locks, loop = storage._storage.lock, asyncio.get_running_loop()
+            acquire = locks.acquire
+
+            def slow(*given: Any, **keywords: Any) -> Any:
+                loop.call_soon_threadsafe(begun.set)
+                assert go.wait(PATIENCE)
+                lock = acquire(*given, **keywords)
+                taken.set()
+                return lock
+
+            monkeypatch.setattr(locks, "acquire", slow)
+            order: list[int] = []
+            task = asyncio.create_task(_hold(isolation, order, 1, asyncio.Event()))
+            await begun.wait()
+            task.cancel()
+            await asyncio.sleep(0)
+            go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(taken.wait, PATIENCE)
+            assert order == []
+            assert await storage.lock.list() == []
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_isolation_cancelled_while_it_releases_a_lock(settings: dict[str, Any]) -> None:
+    """All threads are busy, so that the call has not begun."""
+
+    async def main() -> None:
+        async with open_async_storage(**settings, pool_size=1) as storage:
+            isolation = AiogramEventIsolation(storage)
+            order: list[int] = []
+            until, go = asyncio.Event(), threading.Event()
+            task = asyncio.create_task(_hold(isolation, order, 1, until))
+            while not order:
+                await asyncio.sleep(0.001)
+            busy = asyncio.create_task(storage.sessions.update("7", lambda _: go.wait(PATIENCE)))
+            await asyncio.sleep(0)
+            until.set()
+            while isolation._locks._held:
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.sleep(0)
+            go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await busy
+            assert await storage.lock.list() == []
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+@pytest.mark.parametrize("handler_ends", [True, False])
+def test_a_dispatcher_that_stops_releases_its_locks(settings: dict[str, Any], handler_ends: bool) -> None:
+    """It waits for handlers, which aiogram does not, but not for ever."""
+    done: list[str] = []
+
+    async def main() -> None:
+        telegram = Telegram()
+        begun, closing, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        async with telegram.bot() as bot, open_async_storage(**settings) as storage:
+
+            class Isolation(AiogramEventIsolation):
+                async def close(self) -> None:
+                    closing.set()
+                    await super().close()
+
+            grace = timedelta(seconds=PATIENCE if handler_ends else 0)
+            isolation = Isolation(storage, grace=grace)
+            running = Dispatcher(storage=AiogramStorage(storage), events_isolation=isolation)
+
+            @running.message()
+            async def handle(message: Message, state: FSMContext) -> None:
+                begun.set()
+                await go.wait()
+                await state.update_data(text=message.text)
+                done.append(str(message.text))
+
+            task = asyncio.create_task(
+                running.start_polling(bot, handle_signals=False, close_bot_session=False)
+            )
+            await telegram.say("one", "two")
+            await telegram.confirmed()
+            await begun.wait()
+            stopping = asyncio.create_task(running.stop_polling())
+            await closing.wait()
+            if handler_ends:
+                assert len(await storage.lock.list()) == 1
+                go.set()
+            await asyncio.gather(stopping, task)
+            assert done == (["one", "two"] if handler_ends else [])
+            assert await storage.lock.list() == []
+            go.set()
+            while len(done) < 2:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE))
 
 
 def test_the_memory_engine() -> None:

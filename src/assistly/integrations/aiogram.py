@@ -24,6 +24,8 @@ with framework("aiogram 3.21 or later", "aiogram"):
 
 __all__ = ["AiogramEventIsolation", "AiogramStorage"]
 
+_TTL, _GRACE = timedelta(seconds=30), timedelta(seconds=5)
+
 
 class AiogramStorage(BaseStorage):
     """The state and data of each conversation, in a session of the storage: `Dispatcher(storage=…)`.
@@ -85,12 +87,12 @@ class AiogramEventIsolation(BaseEventIsolation):
     """Handles the updates of a conversation one after another, in all processes that share the storage.
 
     `Dispatcher(storage=…, events_isolation=AiogramEventIsolation(storage))`. In one process they keep their
-    order. A process that dies keeps the others from a conversation for `ttl` (default: 30 seconds). Now and
-    then two conversations exclude each other.
+    order; now and then two conversations exclude each other. A process that dies keeps the others from a
+    conversation for `ttl` (default: 30 seconds). `close` waits `grace` at most (default: 5 seconds).
     """
 
-    def __init__(self, storage: AsyncStorage, *, ttl: timedelta = timedelta(seconds=30)) -> None:
-        self._locks = KeyedLocks(storage, "aiogram", ttl)
+    def __init__(self, storage: AsyncStorage, *, ttl: timedelta = _TTL, grace: timedelta = _GRACE) -> None:
+        self._locks = KeyedLocks(storage, "aiogram", ttl, grace)
 
     @asynccontextmanager
     async def lock(self, key: StorageKey) -> AsyncGenerator[None, None]:
@@ -99,7 +101,8 @@ class AiogramEventIsolation(BaseEventIsolation):
             yield
 
     async def close(self) -> None:
-        """Do nothing: each lock is released by the block that holds it."""
+        """Wait for handlers that are running, `grace` at most, then release their locks."""
+        await self._locks.close()
 
 
 def _empty() -> dict[str, Any]:

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from hashlib import blake2b
 from weakref import WeakValueDictionary
 
 from assistly.storage.aio import AsyncStorage
+from assistly.storage.aio.threads import to_the_end
 from assistly.storage.errors import LockLost, StorageError
 from assistly.storage.records import WorkerLock
 from assistly.storage.validation import duration
@@ -31,32 +32,62 @@ class KeyedLocks:
     other.
     """
 
-    def __init__(self, storage: AsyncStorage, prefix: str, ttl: timedelta) -> None:
+    def __init__(self, storage: AsyncStorage, prefix: str, ttl: timedelta, grace: timedelta) -> None:
         self._locks = async_storage(storage).lock
         self._prefix = prefix
         self._ttl = duration("ttl", ttl, zero=False)
+        self._grace = duration("grace", grace, zero=True)
         self._owner_id = f"{prefix}-{secrets.token_hex(8)}"
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._held: dict[asyncio.Task[None], WorkerLock] = {}
+        self._blocks = 0
+        self._no_blocks = asyncio.Event()
 
     @asynccontextmanager
     async def hold(self, key: str) -> AsyncGenerator[None, None]:
         """Hold the lock of the key in the block, after waiting for it as long as it takes."""
         name = f"{self._prefix}:{blake2b(key.encode(), digest_size=2).hexdigest()}"
-        async with self._turns.setdefault(name, asyncio.Lock()):
-            held = await self._acquire(name)
-            renewal = asyncio.create_task(self._renew(held))
-            try:
-                yield
-            finally:
-                renewal.cancel()
-                await self._release(held)
+        self._blocks += 1
+        try:
+            async with self._turns.setdefault(name, asyncio.Lock()):
+                held = await self._acquire(name)
+                renewal = asyncio.create_task(self._renew(held))
+                self._held[renewal] = held
+                try:
+                    yield
+                finally:
+                    await self._release(renewal)
+        finally:
+            self._blocks -= 1
+            if not self._blocks:
+                self._no_blocks.set()
+
+    async def close(self) -> None:
+        """Wait for blocks, and those that wait for a lock, `grace` at most; then release what is held."""
+        if self._blocks:
+            self._no_blocks.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._no_blocks.wait(), self._grace.total_seconds())
+        for renewal, lock in [*self._held.items()]:
+            logger.warning("the lock %r is released, although its work has not ended", lock.name)
+            await self._release(renewal)
 
     async def _acquire(self, name: str) -> WorkerLock:
         pause = _FIRST_PAUSE
-        while (lock := await self._locks.acquire(self._owner_id, name=name, ttl=self._ttl)) is None:
+        while (lock := await self._try(name)) is None:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         return lock
+
+    async def _try(self, name: str) -> WorkerLock | None:
+        """Try once to take a lock. If that is cancelled, the lock is not held."""
+        taking = asyncio.ensure_future(self._locks.acquire(self._owner_id, name=name, ttl=self._ttl))
+        try:
+            return await to_the_end(taking)
+        except asyncio.CancelledError:
+            if not taking.cancelled() and not taking.exception() and (lock := taking.result()):
+                await self._give_back(lock)
+            raise
 
     async def _renew(self, lock: WorkerLock) -> None:
         while True:
@@ -69,8 +100,14 @@ class KeyedLocks:
             except StorageError as error:
                 logger.warning("a lock is not renewed yet, and will be tried again: %s", error)
 
-    async def _release(self, lock: WorkerLock) -> None:
+    async def _release(self, renewal: asyncio.Task[None]) -> None:
+        lock = self._held.pop(renewal, None)
+        renewal.cancel()
+        if lock is not None:
+            await self._give_back(lock)
+
+    async def _give_back(self, lock: WorkerLock) -> None:
         try:
-            await self._locks.release(lock)
+            await to_the_end(asyncio.ensure_future(self._locks.release(lock)))
         except StorageError as error:
             logger.warning("a lock is not released, and will be held for %s: %s", self._ttl, error)
