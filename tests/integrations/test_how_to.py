@@ -65,12 +65,23 @@ def test_aiogram(monkeypatch: pytest.MonkeyPatch) -> None:
         async with open_async_storage() as storage, Bot("42:secret") as bot:
             await page["run"](Dispatcher(), bot, AsyncWorker(storage, {"x": print}))
 
+    async def confirm() -> None:
+        async with open_async_storage() as storage, Bot("42:secret") as bot:
+            dispatcher = Dispatcher(storage=page["AiogramStorage"](storage), assistly=storage)
+            dispatcher.message.register(page["confirm"], page["Order"].name)
+            await dispatcher.fsm.storage.set_state(aiogram_tests.KEY, page["Order"].name)
+            await dispatcher.feed_update(bot, Update.model_validate(aiogram_tests.update(1, "Ada")))
+            assert await dispatcher.fsm.storage.get_state(aiogram_tests.KEY) is None
+            assert [job.content for job in await storage.queue.list()] == ["Ada"]
+
     monkeypatch.setattr(Bot, "__call__", send)
     monkeypatch.setattr(Dispatcher, "start_polling", feed)
     asyncio.run(page["main"]())
     assert sent == ["Your name?", "A cake for Ada"]
     asyncio.run(with_a_worker())
     assert texts == []
+    asyncio.run(confirm())
+    assert sent[2:] == ["It is scheduled"]
 
 
 @pytest.mark.usefixtures("_environment")
