@@ -85,36 +85,26 @@ def test_aiogram(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_environment")
-@pytest.mark.parametrize("program", ["main", "run_polling"])
-def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+@pytest.mark.parametrize("program", ["main", "main_with_tasks"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str, number: signal.Signals) -> None:
     page = namespace("python-telegram-bot.md")
     telegram = telegram_tests.Telegram()
-    answered = asyncio.Event()
 
     async def request(_: HTTPXRequest, url: str, method: str, data: Any = None, **__: Any) -> Any:
         if not url.endswith("/getUpdates"):
             answer = await telegram.do_request(url, method, __.get("request_data", data))
             if telegram.sent:
-                answered.set()
-                if program == "run_polling":
-                    signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
             return answer
         updates = [] if telegram.sent else [{"update_id": 1, "message": telegram_tests.message(1, "/count")}]
         await asyncio.sleep(0.01)
         return 200, json.dumps({"ok": True, "result": updates}).encode()
 
-    async def main() -> None:
-        running = asyncio.create_task(page["main"]())
-        await answered.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-
     monkeypatch.setattr(HTTPXRequest, "do_request", request)
-    if program == "main":
-        asyncio.run(main())
-    else:
-        page["run_polling"]()
+    running = page[program]()
+    if program == "main_with_tasks":
+        asyncio.run(running)
     with open_storage() as storage:
         session = storage.sessions.get("telegram:42:user:7")
         assert session is not None
