@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import httpx
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
@@ -287,6 +288,22 @@ def test_websockets_and_mounted_applications(settings: dict[str, Any], outside: 
             connection.receive_json()
         assert opened.post("/inner/jobs").status_code == 200
     assert platforms(outside) == {"x": ["socket", "mounted"]}
+
+
+def test_it_needs_no_thread_of_the_pool() -> None:
+    app = FastAPI(lifespan=storage_lifespan(engine="memory"))
+
+    @app.post("/")
+    async def ask_it(storage: StorageDep, tx: TransactionDep) -> str:
+        return (await tx.queue.schedule("x", "a")).content
+
+    async def main() -> httpx.Response:
+        threads = anyio.to_thread.current_default_thread_limiter()
+        threads.total_tokens = 1
+        async with client(app) as opened, threads, asyncio.timeout(PATIENCE):
+            return await opened.post("/")
+
+    assert asyncio.run(main()).json() == "a"
 
 
 def test_a_lifespan_of_ones_own(settings: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ async def _working(
         await running
 
 
-def get_storage(connection: HTTPConnection) -> AsyncStorage:
+async def get_storage(connection: HTTPConnection) -> AsyncStorage:
     """Return the storage of the application: a dependency, and the one that tests override."""
     storage = getattr(connection.state, _STATE, None) or getattr(connection.app.state, _STATE, None)
     if storage is None:
