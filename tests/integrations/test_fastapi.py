@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import anyio.to_thread
 import httpx
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from assistly.integrations.fastapi import (
@@ -290,6 +290,23 @@ def test_websockets_and_mounted_applications(settings: dict[str, Any], outside: 
     assert platforms(outside) == {"x": ["socket", "mounted"]}
 
 
+def test_a_mounted_application_with_a_storage_of_its_own() -> None:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        async with storage_lifespan(engine="memory")(app) as state, storage_lifespan(engine="memory")(inner):
+            yield state
+
+    async def is_own(request: Request, storage: StorageDep) -> bool:
+        return storage is request.app.state.assistly_storage
+
+    app, inner = FastAPI(lifespan=lifespan), FastAPI()
+    for each in (app, inner):
+        each.get("/")(is_own)
+    app.mount("/inner", inner)
+    with TestClient(app) as opened:
+        assert [opened.get(path).json() for path in ("/", "/inner/")] == [True, True]
+
+
 def test_it_needs_no_thread_of_the_pool() -> None:
     app = FastAPI(lifespan=storage_lifespan(engine="memory"))
 
@@ -310,22 +327,24 @@ def test_a_lifespan_of_ones_own(settings: dict[str, Any]) -> None:
     order: list[str] = []
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with storage_lifespan(**settings)(app):
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        async with storage_lifespan(**settings)(app) as state:
             order.append("open")
-            yield
+            yield state
             await app.state.assistly_storage.ping()
             order.append("still open")
 
-    app = FastAPI(lifespan=lifespan)
-
-    @app.get("/")
     async def ping(storage: StorageDep) -> bool:
         return await storage.ping() >= 0
 
+    app, inner = FastAPI(lifespan=lifespan), FastAPI()
+    for each in (app, inner):
+        each.get("/")(ping)
+    app.mount("/inner", inner)
     for _ in range(2):  # a lifespan may run again
         with TestClient(app) as opened:
             assert opened.get("/").json() is True
+            assert opened.get("/inner/").json() is True
     assert order == ["open", "still open"] * 2
 
 

@@ -44,7 +44,7 @@ def storage_lifespan(
     event loop publishes due jobs meanwhile; `worker` has its options. It leaves signals to the server. At
     shutdown it claims nothing more, and waits for jobs that are being published, at most its `grace`
     (30 seconds). If the worker fails, that is logged, requests are still served, and shutdown raises the
-    error. In a lifespan of your own: `async with storage_lifespan(…)(app): yield`.
+    error. In a lifespan of your own: `async with storage_lifespan(…)(app) as state: yield state`.
     """
     if worker is not None and not publishers:
         raise ConfigurationError("worker has options, and there are no publishers: pass both, or neither")
@@ -88,7 +88,8 @@ async def _working(
 
 async def get_storage(connection: HTTPConnection) -> AsyncStorage:
     """Return the storage of the application: a dependency, and the one that tests override."""
-    storage = getattr(connection.state, _STATE, None) or getattr(connection.app.state, _STATE, None)
+    # A mounted application has its own, or the one that the application around it yields to the server.
+    storage = getattr(connection.app.state, _STATE, None) or getattr(connection.state, _STATE, None)
     if storage is None:
         raise ConfigurationError(
             "the storage is not open: pass FastAPI(lifespan=storage_lifespan(…)); in tests, use "
