@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio.to_thread
 import httpx
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from assistly.integrations.fastapi import (
@@ -288,6 +289,113 @@ def test_websockets_and_mounted_applications(settings: dict[str, Any], outside: 
             connection.receive_json()
         assert opened.post("/inner/jobs").status_code == 200
     assert platforms(outside) == {"x": ["socket", "mounted"]}
+
+
+class Posts:
+    def __init__(self, tx: TransactionDep, storage: StorageDep) -> None:
+        self.tx = tx
+
+
+def passed_on(tx: TransactionDep, storage: StorageDep) -> AsyncStorage:
+    return tx
+
+
+def test_a_socket_has_no_transaction(settings: dict[str, Any], outside: Storage) -> None:
+    app = FastAPI(lifespan=storage_lifespan(**settings))
+
+    @app.websocket("/itself")
+    async def itself(websocket: WebSocket, tx: TransactionDep) -> None:
+        await talk(websocket, tx)
+
+    @app.websocket("/dependency")
+    async def dependency(websocket: WebSocket, tx: Annotated[AsyncStorage, Depends(passed_on)]) -> None:
+        await talk(websocket, tx)
+
+    async def talk(websocket: WebSocket, tx: AsyncStorage) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_json((await tx.queue.schedule("x", await websocket.receive_text())).id)
+
+    with TestClient(app) as opened:
+        for path in ("/itself", "/dependency"):
+            with (
+                pytest.raises(ConfigurationError, match="for each message"),
+                opened.websocket_connect(path) as connection,
+            ):
+                connection.send_text("a")
+                assert outside.queue.get(connection.receive_json()) is not None
+
+
+def keep(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that is not async."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class Endpoints:
+    def storage(self, storage: StorageDep) -> None:
+        storage.queue.schedule("x", "lost")  # type: ignore[unused-coroutine]
+
+    def transaction(self, tx: TransactionDep) -> None:
+        tx.queue.schedule("x", "lost")  # type: ignore[unused-coroutine]
+
+    @keep
+    def decorated(self, tx: TransactionDep) -> None:
+        tx.queue.schedule("x", "lost")  # type: ignore[unused-coroutine]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("is_overridden", [False, True])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("storage", "StorageDep"), ("transaction", "TransactionDep"), ("decorated", "TransactionDep")],
+)
+def test_a_function_that_is_not_async_is_refused(name: str, wanted: str, is_overridden: bool) -> None:
+    app = FastAPI(lifespan=storage_lifespan(engine="memory"))
+    router = APIRouter()
+    router.post("/")(getattr(Endpoints(), name))
+    app.include_router(router, prefix="/included", dependencies=[Depends(also_writes)])
+    if is_overridden:
+        storage = open_storage(engine="memory", auto_prune=False)
+        app.dependency_overrides[get_storage] = lambda: AsyncStorage(storage)
+    with (
+        TestClient(app) as opened,
+        pytest.raises(ConfigurationError, match=f"{name} .* takes {wanted}.*SyncStorageDep"),
+    ):
+        opened.post("/included/")
+
+
+def test_what_may_take_the_storage(settings: dict[str, Any], outside: Storage) -> None:
+    """Functions that are not async may pass it on, and have dependencies that await it."""
+
+    app = FastAPI(lifespan=storage_lifespan(**settings), dependencies=[Depends(also_writes)])
+
+    @app.post("/class")
+    async def of_class(found: Annotated[Posts, Depends()]) -> int:
+        return (await found.tx.queue.schedule("x", "class")).id
+
+    @app.post("/function")
+    @keep
+    async def of_function(found: Annotated[AsyncStorage, Depends(passed_on)]) -> int:
+        return (await found.queue.schedule("x", "function")).id
+
+    @app.post("/decorated")
+    @keep
+    async def decorated(tx: TransactionDep) -> int:
+        return (await tx.queue.schedule("x", "decorated")).id
+
+    @app.post("/plain", dependencies=[Depends(get_storage)])
+    def plain(found: Annotated[AsyncStorage, Depends(passed_on)]) -> None:
+        assert isinstance(found, AsyncStorage)
+
+    with TestClient(app) as opened:
+        for path in ("/class", "/function", "/decorated", "/plain"):
+            assert opened.post(path).status_code == 200
+    assert platforms(outside) == {"dependency": ["before"] * 4, "x": ["class", "function", "decorated"]}
 
 
 def test_a_mounted_application_with_a_storage_of_its_own() -> None:

@@ -5,7 +5,6 @@ It needs the extra `fastapi`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,8 +13,10 @@ from typing import Annotated, Any, Unpack, cast
 from assistly.storage import AsyncStorage, ConfigurationError, Storage, open_async_storage
 from assistly.storage.clock import Clock
 from assistly.storage.keywords import SettingsKeywords
-from assistly.worker import AsyncWorker, Publisher, WorkerOptions
+from assistly.worker import Publisher, WorkerOptions
 
+from .endpoints import refuse_plain_function, refuse_websocket
+from .publishing import publishing
 from .requirements import framework
 
 with framework("FastAPI", "fastapi"):
@@ -54,36 +55,12 @@ def storage_lifespan(
         async with open_async_storage(clock=clock, auto_prune=auto_prune, **settings) as storage:
             setattr(app.state, _STATE, storage)
             try:
-                async with _working(storage, publishers, worker or {}):
+                async with publishing(storage, publishers, worker or {}, logger):
                     yield {_STATE: storage}
             finally:
                 delattr(app.state, _STATE)
 
     return lifespan
-
-
-@asynccontextmanager
-async def _working(
-    storage: AsyncStorage, publishers: Mapping[str, Publisher] | None, options: WorkerOptions
-) -> AsyncIterator[None]:
-    if not publishers:
-        yield
-        return
-    worker = AsyncWorker(storage, publishers, **options)
-
-    async def run() -> None:
-        try:
-            await worker.run()
-        except Exception:
-            logger.exception("the worker has failed, and publishes nothing more")
-            raise
-
-    running = asyncio.create_task(run())
-    try:
-        yield
-    finally:
-        worker.stop()
-        await running
 
 
 async def get_storage(connection: HTTPConnection) -> AsyncStorage:
@@ -98,11 +75,19 @@ async def get_storage(connection: HTTPConnection) -> AsyncStorage:
     return cast("AsyncStorage", storage)
 
 
-StorageDep = Annotated[AsyncStorage, Depends(get_storage)]
+_Found = Annotated[AsyncStorage, Depends(get_storage)]
+
+
+async def _storage(connection: HTTPConnection, storage: _Found) -> AsyncStorage:
+    refuse_plain_function(connection.scope, _storage, "StorageDep")
+    return storage
+
+
+StorageDep = Annotated[AsyncStorage, Depends(_storage)]
 """The storage, open until the server shuts down. In background tasks and streams, too."""
 
 
-async def _sync_storage(storage: StorageDep) -> Storage:
+async def _sync_storage(storage: _Found) -> Storage:
     return storage._storage  # noqa: SLF001 - functions that are not async run on threads of their own
 
 
@@ -110,7 +95,9 @@ SyncStorageDep = Annotated[Storage, Depends(_sync_storage)]
 """The same storage for functions that are plain `def`, which FastAPI runs in threads."""
 
 
-async def _transaction(storage: StorageDep) -> AsyncIterator[AsyncStorage]:
+async def _transaction(connection: HTTPConnection, storage: _Found) -> AsyncIterator[AsyncStorage]:
+    refuse_websocket(connection.scope)
+    refuse_plain_function(connection.scope, _transaction, "TransactionDep")
     async with storage.transaction() as tx:
         yield tx
 
