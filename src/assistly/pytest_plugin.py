@@ -29,6 +29,8 @@ __all__ = [
     "assistly_worker",
 ]
 
+# Leases end after the time of the clock, and there is no year 10,000.
+_END = datetime(9999, 1, 1, tzinfo=UTC)
 _ENGINES = ("memory", "sqlite", "postgres")
 _MARKER = "assistly_engines"
 _URL_VARIABLES = ("ASSISTLY_TEST_DATABASE_URL", "DATABASE_URL")
@@ -56,19 +58,22 @@ class ManualClock:
 
     def advance(self, step: float | timedelta) -> datetime:
         """Move the clock forward, by a timedelta or seconds, and return the new time. Raises InvalidValue."""
-        from assistly.storage.validation import seconds
+        from assistly.storage.validation import later, seconds
 
         ahead = seconds("step", step)
-        return self.set(self._now + (step if isinstance(step, timedelta) else timedelta(seconds=ahead)))
+        return self.set(later(self._now, step if isinstance(step, timedelta) else timedelta(seconds=ahead)))
 
     def set(self, time: datetime) -> datetime:
-        """Set the clock to an aware datetime, and return it in UTC. Raises InvalidValue for a naive one.
+        """Set the clock to an aware datetime before the year 9999, and return it in UTC.
 
-        If that is back, `monotonic` stays where it is.
+        If that is back, `monotonic` stays where it is. Raises InvalidValue for a naive or a later one.
         """
+        from assistly.storage import InvalidValue
         from assistly.storage.validation import utc
 
         now = utc("time", time)
+        if now >= _END:
+            raise InvalidValue(f"the time must be before the year 9999, not {now}")
         self._seconds += max(0.0, (now - self._now).total_seconds())
         self._now = now
         return now

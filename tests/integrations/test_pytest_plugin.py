@@ -144,6 +144,23 @@ def test_the_clock_moves_everything(run: Run) -> None:
                 worker.run_until_idle()
                 assert worker.counts["posted"] == 2
 
+            def test_the_end_of_time(self, assistly_clock, assistly_storage, assistly_worker):
+                # Leases end after the clock, so the last year is not for it.
+                last = datetime(9998, 12, 31, 23, 59, 59, tzinfo=UTC)
+                assistly_clock.set(last)
+                for move in (
+                    lambda: assistly_clock.set(datetime.max.replace(tzinfo=UTC)),
+                    lambda: assistly_clock.advance(1),
+                    lambda: assistly_clock.advance(timedelta.max),
+                    lambda: assistly_clock.advance(1e12),
+                ):
+                    with pytest.raises(ValueError, match="9999"):
+                        move()
+                assert assistly_clock() == last
+                assistly_storage.queue.schedule("x", "a")
+                lease = timedelta(days=365)
+                assert assistly_worker({"x": lambda job: None}, lease=lease).counts == {"posted": 1}
+
             def test_a_wrong_step(self, assistly_clock):
                 for wrong in (-1, "1", timedelta(-1)):
                     with pytest.raises(ValueError, match="step"):
@@ -153,7 +170,7 @@ def test_the_clock_moves_everything(run: Run) -> None:
         """
     )
     # The last test uses no storage: it runs once.
-    result.assert_outcomes(passed=17)
+    result.assert_outcomes(passed=19)
 
 
 def test_the_worker_takes_options(run: Run) -> None:
