@@ -105,6 +105,7 @@ def assistly_storage(
     """An empty storage of the test's own, which reads neither the environment nor `.env`."""
     from assistly.storage import Storage
 
+    _require_effect(request.node)
     with _opened(assistly_engine, request) as backend:
         storage = Storage(backend, clock=assistly_clock, auto_prune=False)
         try:
@@ -129,7 +130,11 @@ def assistly_worker(assistly_storage: Storage, assistly_clock: ManualClock) -> R
 
 @contextmanager
 def _opened(engine: str, request: pytest.FixtureRequest) -> Iterator[StorageBackend]:
-    _require_engine(engine)
+    if engine not in _ENGINES:
+        pytest.fail(
+            f"the fixture assistly_engine must return memory, sqlite or postgres; got {engine!r}",
+            pytrace=False,
+        )
     if engine == "postgres":
         with _postgres() as backend:
             yield backend
@@ -185,9 +190,17 @@ def _without_traceback() -> Iterator[None]:
         pytest.fail(problem, pytrace=False)
 
 
-def _require_engine(name: object) -> None:
-    if name not in _ENGINES:
-        raise pytest.UsageError(f"assistly_engines takes {', '.join(_ENGINES)}; got {name!r}")
+def _require_effect(test: pytest.Item) -> None:
+    """Fail if pytest has not applied the marker, since the test would run on another engine."""
+    if test.get_closest_marker(_MARKER) is None:
+        return
+    if "assistly_engine" not in getattr(getattr(test, "callspec", None), "params", {}):
+        pytest.fail(
+            "assistly_engines has no effect here, in a unittest.TestCase or on a storage from "
+            "getfixturevalue: take assistly_storage as an argument, or define the fixture assistly_engine "
+            "instead",
+            pytrace=False,
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -199,16 +212,21 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test with the marker once on each engine."""
-    marker = metafunc.definition.get_closest_marker(_MARKER)
+    test = metafunc.definition
+    marker = test.get_closest_marker(_MARKER)
     if marker is None:
         return
     if not marker.args or marker.kwargs:
         raise pytest.UsageError(f"assistly_engines takes one or more of {', '.join(_ENGINES)}")
     for name in marker.args:
-        _require_engine(name)
+        if name not in _ENGINES:
+            raise pytest.UsageError(f"assistly_engines takes {', '.join(_ENGINES)}; got {name!r}")
     if "assistly_engine" in metafunc.fixturenames:
-        metafunc.parametrize("assistly_engine", dict.fromkeys(marker.args))
-    elif marker in metafunc.definition.own_markers:
+        # A marker, unlike metafunc.parametrize, replaces the parameters of a fixture.
+        engines = pytest.mark.parametrize("assistly_engine", [*dict.fromkeys(marker.args)])
+        test.add_marker(engines, append=False)
+    elif marker in test.own_markers:
         raise pytest.UsageError("a test with assistly_engines must use the fixture assistly_storage")

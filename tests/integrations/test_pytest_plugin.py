@@ -294,6 +294,79 @@ def test_a_marker_without_a_storage(run: Run) -> None:
     result.stdout.fnmatch_lines(["*a test with assistly_engines must use the fixture assistly_storage*"])
 
 
+UNREACHED = """
+import unittest
+
+import pytest
+
+pytestmark = pytest.mark.assistly_engines("sqlite")
+
+class TestCase(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def inject(self, assistly_storage):
+        self.storage = assistly_storage
+
+    def test_it(self):
+        pass
+
+@pytest.fixture
+def store(request):
+    return request.getfixturevalue("assistly_storage")
+
+def test_it(store):
+    pass
+"""
+
+
+def test_a_marker_that_does_not_reach_the_storage(run: Run) -> None:
+    result = run(UNREACHED)
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        ["assistly_engines has no effect here, *", "assistly_engines has no effect here, *"]
+    )
+    run(UNREACHED.replace("pytestmark", "_")).assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("scope", ["function", "session"])
+def test_a_marker_beside_a_project_that_chooses_its_engines(
+    run: Run, pytester: pytest.Pytester, scope: str
+) -> None:
+    pytester.makeconftest(
+        f"""
+        import pytest
+
+        @pytest.fixture(params=["memory", "sqlite"], scope="{scope}")
+        def assistly_engine(request):
+            return request.param
+        """
+    )
+    result = run(
+        """
+        import pytest
+
+        def test_all(assistly_storage):
+            pass
+
+        @pytest.mark.assistly_engines("sqlite")
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_marked(assistly_storage, number):
+            assert "SqliteBackend" in repr(assistly_storage)
+        """,
+        "-v",
+    )
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines_random(["*::test_all?memory?*", "*::test_marked?sqlite-2?*"])
+
+
+def test_a_project_that_chooses_a_wrong_engine(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("import pytest\n@pytest.fixture\ndef assistly_engine(): return 'mysql'\n")
+    result = run("def test_it(assistly_storage): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["the fixture assistly_engine must return memory, sqlite or postgres; got 'mysql'"]
+    )
+
+
 ASYNC = """
 import pytest
 
