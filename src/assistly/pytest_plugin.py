@@ -29,6 +29,8 @@ __all__ = [
     "assistly_worker",
 ]
 
+# How long an interrupted test waits for its publishers.
+_GRACE_SECONDS = 2.0
 # Leases end after the time of the clock, and there is no year 10,000.
 _END = datetime(9999, 1, 1, tzinfo=UTC)
 _ENGINES = ("memory", "sqlite", "postgres")
@@ -83,7 +85,11 @@ class RunWorker(Protocol):
     """The fixture `assistly_worker`."""
 
     def __call__(self, publishers: Mapping[str, Publisher], **options: Unpack[WorkerOptions]) -> Worker:
-        """Make a worker, let it publish the jobs that are due, and return it."""
+        """Make a worker, let it publish the jobs that are due, and return it.
+
+        What a publisher or a check raises by `assert`, `pytest.fail` or `pytest.skip` is raised when the
+        run has ended, in later runs of the worker as well.
+        """
 
 
 @pytest.fixture
@@ -117,11 +123,13 @@ def assistly_storage(
 @pytest.fixture
 def assistly_worker(assistly_storage: Storage, assistly_clock: ManualClock) -> RunWorker:
     """A function that runs a worker with these publishers until nothing more is due, and returns it."""
-    from assistly.worker import Worker
+    from assistly.worker.raising import RaisingWorker
 
     def run(publishers: Mapping[str, Publisher], **options: Unpack[WorkerOptions]) -> Worker:
+        __tracebackhide__ = True
         options.setdefault("clock", assistly_clock.monotonic)
-        worker = Worker(assistly_storage, publishers, **options)
+        options.setdefault("grace", _GRACE_SECONDS)
+        worker = RaisingWorker(assistly_storage, publishers, **options)
         worker.run_until_idle()
         return worker
 

@@ -196,6 +196,144 @@ def test_the_worker_takes_options(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
+def test_asserts_of_publishers_reach_the_test(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+
+        import pytest
+
+        from assistly.storage import JobStatus
+        from assistly.worker import NotPosted, Unknown
+
+        @pytest.fixture
+        def job(assistly_storage):
+            return assistly_storage.queue.schedule("x", "a")
+
+        def test_assert(job, assistly_worker):
+            def publish(job):
+                assert job.content == "another"
+
+            assistly_worker({"x": publish})
+
+        def test_fail(job, assistly_worker):
+            assistly_worker({"x": lambda job: pytest.fail("on purpose")}, timeout=60)
+
+        def test_skip(job, assistly_worker):
+            async def publish(job):
+                pytest.skip("on purpose")
+
+            assistly_worker({"x": publish})
+
+        class Checked:
+            def publish(self, job, publication):
+                raise Unknown("perhaps")
+
+            async def check(self, job):
+                assert job.content == "another"
+
+        def test_check(job, assistly_clock, assistly_worker):
+            worker = assistly_worker({"x": Checked()})
+            assistly_clock.advance(60)
+            with pytest.raises(AssertionError, match="another"):
+                worker.run_until_idle()
+
+        def test_group(job, assistly_worker):
+            async def check(content):
+                assert job.content == content
+
+            async def publish(job):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(check("another"))
+
+            with pytest.raises(ExceptionGroup):
+                assistly_worker({"x": publish})
+
+        @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+        @pytest.mark.parametrize("is_async", [False, True])
+        def test_no_exception(job, assistly_storage, assistly_worker, error, is_async):
+            def publish(job):
+                raise error
+
+            async def publish_async(job):
+                raise error
+
+            with pytest.raises(error):
+                assistly_worker({"x": publish_async if is_async else publish})
+            assert assistly_storage.queue.get(job.id).outcome_unknown
+
+        def test_others_do_not(job, assistly_storage, assistly_clock, assistly_worker):
+            answers = [
+                AssertionError("the first run only"),
+                ValueError(),
+                Unknown("perhaps"),
+                asyncio.CancelledError(),
+            ]
+
+            async def publish(job):
+                if answers:
+                    raise answers.pop(0)
+
+            async def others(job):
+                raise ExceptionGroup("", [ValueError()])
+
+            worker = assistly_worker({"y": others})
+            assistly_storage.queue.schedule("y", "b")
+            worker.run_until_idle()
+            with pytest.raises(AssertionError, match="the first run only"):
+                assistly_worker({"x": publish})
+            assert assistly_storage.queue.get(job.id).status is JobStatus.RETRYING
+            worker = assistly_worker({"x": publish})
+            for _ in range(3):
+                assistly_storage.queue.schedule("x", "a")
+                worker.run_until_idle()
+            assert answers == []
+            assert worker.counts == {"failed": 1, "unknown": 2}
+
+        def test_the_same_worker_again(job, assistly_clock, assistly_worker):
+            calls = []
+
+            def publish(job):
+                calls.append(job)
+                assert len(calls) != 2
+
+            worker = assistly_worker({"y": publish})
+            worker._storage.queue.schedule("y", "a")
+            worker.run_until_idle()
+            worker._storage.queue.schedule("y", "a")
+            with pytest.raises(AssertionError):
+                worker.run_until_idle()
+            worker._storage.queue.schedule("y", "a")
+            worker.run_until_idle()
+            assert len(calls) == 3
+        """
+    )
+    result.assert_outcomes(passed=8, failed=2, skipped=1)
+    result.stdout.fnmatch_lines_random(['>*assert job.content == "another"', "E*Failed: on purpose"])
+    result.stdout.no_fnmatch_line("*invocation.py*")
+
+
+def test_a_publisher_that_hangs_is_left_at_an_interrupt(run: Run) -> None:
+    result = run(
+        """
+        import os, signal, threading
+
+        import pytest
+
+        def test_it(assistly_storage, assistly_worker, caplog):
+            def publish(job):
+                os.kill(os.getpid(), signal.SIGINT)
+                threading.Event().wait()
+
+            assistly_storage.queue.schedule("x", "a")
+            with pytest.raises(KeyboardInterrupt):
+                assistly_worker({"x": publish})
+            assert "leaves at the end of its grace time of 2 s" in caplog.text
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
 ON_ENGINES = """
 import pytest
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from assistly.storage.storage import Storage
 
 
-_Work = Callable[[WorkerLoop, Callable[[], None]], None]
+Work = Callable[[WorkerLoop, Callable[[], None]], None]
+"""What a run does with the loop; it calls the function once nothing more is claimed."""
 
 
 class Worker:
@@ -183,12 +184,12 @@ class Worker:
         if current is not None:
             current.stop()
 
-    def _run(self, work: _Work, loop: asyncio.AbstractEventLoop | None) -> None:
+    def _run(self, work: Work, loop: asyncio.AbstractEventLoop | None) -> None:
         if loop is not None:
             check_event_loop(loop)
         if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker is running already")
-        caller = PublisherCaller(self._runtime, loop, self._options.timeout)
+        caller = self._new_caller(loop)
         checked = dict.fromkeys(self._options.checks, self._options.check_pause)
         reporter = Reporter(self._runtime, self._counts, self._options.on_event, checked)
         worker_loop = WorkerLoop(self._runtime, self._storage, self._options, caller, self._pauses, reporter)
@@ -206,3 +207,6 @@ class Worker:
             self._current = self._loop = None
             caller.close()
             self._running.release()
+
+    def _new_caller(self, loop: asyncio.AbstractEventLoop | None) -> PublisherCaller:
+        return PublisherCaller(self._runtime, loop, self._options.timeout)
