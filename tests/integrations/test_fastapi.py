@@ -510,6 +510,21 @@ def test_a_worker_that_fails(
     assert storage._closed
 
 
+def test_the_health_of_the_worker(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    app = application(publishers={"x": print}, **settings)
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a fault")
+
+    with pytest.raises(ValueError, match="a fault"), TestClient(app):
+        worker: AsyncWorker = app.state.assistly_worker
+        until(lambda: worker.health.ready)
+        monkeypatch.setattr(app.state.assistly_storage._storage.queue, "sweep_and_claim", fail)
+        until(lambda: not worker.health.alive)
+        assert worker.health.why == ["the worker has ended: ValueError: a fault"]
+    assert app.state.assistly_worker is None
+
+
 def test_wrong_options() -> None:
     with pytest.raises(ConfigurationError, match="there are no publishers"):
         storage_lifespan(worker={"concurrency": 1}, engine="memory")

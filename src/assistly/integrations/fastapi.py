@@ -44,8 +44,10 @@ def storage_lifespan(
     The other keywords are those of `open_async_storage`. With `publishers`, an AsyncWorker on the server's
     event loop publishes due jobs meanwhile; `worker` has its options. It leaves signals to the server. At
     shutdown it claims nothing more, and waits for jobs that are being published, at most its `grace`
-    (30 seconds). If the worker fails, that is logged, requests are still served, and shutdown raises the
-    error. In a lifespan of your own: `async with storage_lifespan(…)(app) as state: yield state`.
+    (30 seconds). If the worker fails, that is logged, `app.state.assistly_worker.health` says so, requests
+    are still served, and shutdown raises the error.
+
+    In a lifespan of your own: `async with storage_lifespan(…)(app) as state: yield state`.
     """
     if worker is not None and not publishers:
         raise ConfigurationError("worker has options, and there are no publishers: pass both, or neither")
@@ -53,12 +55,12 @@ def storage_lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with open_async_storage(clock=clock, auto_prune=auto_prune, **settings) as storage:
-            setattr(app.state, _STATE, storage)
             try:
-                async with publishing(storage, publishers, worker or {}, logger):
+                async with publishing(storage, publishers, worker or {}, logger) as running:
+                    app.state.assistly_storage, app.state.assistly_worker = storage, running
                     yield {_STATE: storage}
             finally:
-                delattr(app.state, _STATE)
+                app.state.assistly_storage = app.state.assistly_worker = None
 
     return lifespan
 

@@ -17,13 +17,13 @@ async def publishing(
     publishers: Mapping[str, Publisher] | None,
     options: WorkerOptions,
     logger: logging.Logger,
-) -> AsyncIterator[None]:
-    """Run a worker inside the block, if there are publishers; the end of the block stops it.
+) -> AsyncIterator[AsyncWorker | None]:
+    """Run a worker inside the block, and yield it; None without publishers. The end of the block stops it.
 
     If it fails, that is logged, and the end of the block raises the error.
     """
     if not publishers:
-        yield
+        yield None
         return
     worker = AsyncWorker(storage, publishers, **options)
 
@@ -36,7 +36,7 @@ async def publishing(
 
     running = asyncio.create_task(run())
     try:
-        yield
+        yield worker
     finally:
         worker.stop()
         await running
