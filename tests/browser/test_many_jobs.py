@@ -59,8 +59,8 @@ def test_all_that_match_are_cancelled_on_all_pages(storage: Storage, open_page: 
 def test_the_chosen_ones_are_cancelled(storage: Storage, open_page: OpenPage) -> None:
     ids = scheduled(storage, 5, "Rolls")
     page = open_page("/jobs")
-    page.get_by_role("checkbox", name=f"Choose job {ids[1]}").check()
-    page.get_by_role("checkbox", name=f"Choose job {ids[3]}").check()
+    page.get_by_role("checkbox", name=f"Select job {ids[1]}").check()
+    page.get_by_role("checkbox", name=f"Select job {ids[3]}").check()
     page.get_by_role("button", name="Cancel…").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Cancel 2 jobs?")
     page.get_by_role("button", name="Cancel 2").click()

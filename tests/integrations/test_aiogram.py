@@ -417,7 +417,7 @@ def test_isolation_ends_with_an_error(
             monkeypatch.setattr(isolation._locks._locks, "release", fail)
             async with isolation.lock(KEY):
                 pass
-            assert "a lock is not released, and will be held for 0:00:30: on purpose" in caplog.messages
+            assert "could not release a lock, which stays held for 0:00:30: on purpose" in caplog.messages
 
     asyncio.run(main())
 

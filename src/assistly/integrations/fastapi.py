@@ -1,6 +1,6 @@
-"""A storage in FastAPI: opened and closed with the application, with a transaction for each request.
+"""A storage for FastAPI: opened and closed with the application, with a transaction per request.
 
-It needs the extra `fastapi`.
+Needs the extra `fastapi`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ def storage_lifespan(
 ) -> Lifespan:
     """Return a lifespan that opens the storage, and closes it at shutdown: `FastAPI(lifespan=…)`.
 
-    The other keywords are those of `open_async_storage`. With `publishers`, an AsyncWorker on the server's
-    event loop publishes due jobs meanwhile; `worker` has its options. It leaves signals to the server. At
-    shutdown it claims nothing more, and waits for jobs that are being published, at most its `grace`
-    (30 seconds). If the worker fails, that is logged, requests are still served, and shutdown raises the
-    error. In a lifespan of your own: `async with storage_lifespan(…)(app): yield`.
+    Other keyword arguments are those of `open_async_storage`. With `publishers`, an AsyncWorker publishes due
+    jobs on the server's event loop; `worker` has its options. The worker leaves signals to the server. At
+    shutdown it claims nothing new, and waits for jobs that are being published, at most its `grace` (30
+    seconds). If the worker fails, that is logged, requests are still served, and shutdown raises the error.
+    In your own lifespan: `async with storage_lifespan(…)(app): yield`.
+
+    Raises ConfigurationError for `worker` without `publishers`.
     """
     if worker is not None and not publishers:
-        raise ConfigurationError("worker has options, and there are no publishers: pass both, or neither")
+        raise ConfigurationError("worker has options, but there are no publishers: pass both or neither")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
@@ -87,7 +89,7 @@ async def _working(
 
 
 def get_storage(connection: HTTPConnection) -> AsyncStorage:
-    """Return the storage of the application: a dependency, and the one that tests override."""
+    """Return the storage of the application: a dependency, which tests can override."""
     storage = getattr(connection.state, _STATE, None) or getattr(connection.app.state, _STATE, None)
     if storage is None:
         raise ConfigurationError(
@@ -98,7 +100,7 @@ def get_storage(connection: HTTPConnection) -> AsyncStorage:
 
 
 StorageDep = Annotated[AsyncStorage, Depends(get_storage)]
-"""The storage, open until the server shuts down. In background tasks and streams, too."""
+"""The storage. It stays open until the server shuts down, also for background tasks and streams."""
 
 
 async def _sync_storage(storage: StorageDep) -> Storage:
@@ -115,5 +117,5 @@ async def _transaction(storage: StorageDep) -> AsyncIterator[AsyncStorage]:
 
 
 TransactionDep = Annotated[AsyncStorage, Depends(_transaction, scope="function")]
-"""A transaction, one for the request. It is committed when the function has returned, before the response is
-sent, and undone if the function raises, HTTPException included, or if the response cannot be made."""
+"""One transaction per request. It is committed when the function returns, before the response is sent. It is
+rolled back if the function raises (HTTPException included), or if the response cannot be created."""

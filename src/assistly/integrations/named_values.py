@@ -1,4 +1,4 @@
-"""JSON values by name, in the sessions of a storage. What cannot be written is kept until it can."""
+"""JSON values by name, in the sessions of a storage. Failed writes are kept and repeated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .requirements import async_storage
 
 
 class NamedValues:
-    """Values by name. A write that fails raises the error of the storage, and is repeated by `flush`."""
+    """Values by name. A failed write raises the error of the storage, and `flush` repeats it."""
 
     def __init__(self, storage: AsyncStorage) -> None:
         self._sessions = async_storage(storage).sessions
@@ -40,21 +40,21 @@ class NamedValues:
             after = page[-1].user_id
 
     async def put(self, name: str, value: Any) -> None:
-        """Write a value; None deletes it. Raises InvalidValue for what can never be written."""
+        """Write a value; None deletes it. Raises InvalidValue for a value that cannot be stored."""
         check.name("the name of a session", name)
         check.canonical(name, value)
         self._unwritten[name] = value
         await self._write(name)
 
     async def put_changed(self, name: str, value: Any) -> None:
-        """The same, unless `get` or this method has had the same value under this name last."""
+        """Write a value unless it equals the last one that was read or written under this name."""
         text = check.canonical(name, value)
         if text != self._stored.get(name):
             await self.put(name, value)
             self._stored[name] = text
 
     async def flush(self) -> None:
-        """Write what could not be written before."""
+        """Repeat the writes that failed."""
         for name in [*self._unwritten]:
             await self._write(name)
 
