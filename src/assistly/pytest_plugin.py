@@ -1,6 +1,6 @@
-"""The pytest plug-in: a storage for each test, a clock that the test moves, and a worker.
+"""The pytest plug-in: a storage per test, a clock that the test controls, and a worker.
 
-pytest loads it in every project that has this package installed, so it imports nothing else of the package
+pytest loads it in every project that has this package installed, so it imports nothing else from the package
 until a fixture is used.
 """
 
@@ -35,9 +35,9 @@ _URL_VARIABLES = ("ASSISTLY_TEST_DATABASE_URL", "DATABASE_URL")
 
 
 class ManualClock:
-    """A clock that stands still until the test moves it. It begins at the time of the machine.
+    """A clock that moves only when the test moves it. It starts at the time of the machine.
 
-    Called, it returns the time. `monotonic` is the same clock in seconds, as a worker takes it.
+    Call it to get the time. `monotonic` is the same clock in seconds, for the `clock` of a worker.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class ManualClock:
     now = __call__
 
     def monotonic(self) -> float:
-        """Return the seconds by which the clock was moved forward."""
+        """Return by how many seconds the clock was moved forward."""
         return self._seconds
 
     def advance(self, step: float | timedelta) -> datetime:
@@ -64,7 +64,7 @@ class ManualClock:
     def set(self, time: datetime) -> datetime:
         """Set the clock to an aware datetime, and return it in UTC. Raises InvalidValue for a naive one.
 
-        If that is back, `monotonic` stays where it is.
+        If the clock moves back, `monotonic` does not change.
         """
         from assistly.storage.validation import utc
 
@@ -78,12 +78,12 @@ class RunWorker(Protocol):
     """The fixture `assistly_worker`."""
 
     def __call__(self, publishers: Mapping[str, Publisher], **options: Unpack[WorkerOptions]) -> Worker:
-        """Make a worker, let it publish the jobs that are due, and return it."""
+        """Create a worker, let it publish the jobs that are due, and return it."""
 
 
 @pytest.fixture
 def assistly_clock() -> ManualClock:
-    """The clock of assistly_storage and assistly_worker, which stands still until the test moves it."""
+    """The clock of assistly_storage and assistly_worker. It moves only when the test moves it."""
     return ManualClock()
 
 
@@ -97,7 +97,7 @@ def assistly_engine() -> str:
 def assistly_storage(
     request: pytest.FixtureRequest, assistly_clock: ManualClock, assistly_engine: str
 ) -> Iterator[Storage]:
-    """An empty storage of the test's own, which reads neither the environment nor `.env`."""
+    """An empty storage for the test, which reads neither the environment nor `.env`."""
     from assistly.storage import Storage
 
     with _opened(assistly_engine, request) as backend:
@@ -110,7 +110,7 @@ def assistly_storage(
 
 @pytest.fixture
 def assistly_worker(assistly_storage: Storage, assistly_clock: ManualClock) -> RunWorker:
-    """A function that runs a worker with these publishers until nothing more is due, and returns it."""
+    """A function that runs a worker with these publishers until nothing is due, and returns it."""
     from assistly.worker import Worker
 
     def run(publishers: Mapping[str, Publisher], **options: Unpack[WorkerOptions]) -> Worker:
@@ -168,7 +168,7 @@ def _postgres() -> Iterator[StorageBackend]:
 
 @contextmanager
 def _without_traceback() -> Iterator[None]:
-    """Fail with the message of a StorageError alone: a traceback shows arguments, passwords among them."""
+    """Fail with only the message of a StorageError: a traceback shows arguments, including passwords."""
     from assistly.storage import StorageError
 
     problem = None
@@ -190,7 +190,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         f"{_MARKER}(*names): run the test on each of these engines: memory, sqlite, postgres. Postgres is "
-        "the database of ASSISTLY_TEST_DATABASE_URL or DATABASE_URL, in a schema of the test's own.",
+        "the database of ASSISTLY_TEST_DATABASE_URL or DATABASE_URL, in a schema of its own.",
     )
 
 

@@ -349,7 +349,7 @@ def test_a_storage_that_is_closed(storage: Storage, served: MonitoringServer) ->
     storage.close()
     assert samples(ask(served, "/metrics").text)["assistly_up"] == 0
     assert ask(served, "/healthz").json["why"] == [
-        "the storage does not answer: the storage is closed: open another one"
+        "the storage does not answer: the storage is closed: open a new one"
     ]
 
 
@@ -567,7 +567,7 @@ def test_a_forked_child_does_not_hold_the_port(storage: Storage) -> None:
 def test_a_worker_that_is_told_to_stop_is_not_ready_and_alive(storage: Storage) -> None:
     worker = Worker(storage, {"x": print}, poll=timedelta(seconds=0.01))
     with serve(storage, 0, worker=worker) as server:
-        assert ask(server, "/healthz").json["why"] == ["the worker does not run"]
+        assert ask(server, "/healthz").json["why"] == ["the worker is not running"]
         thread = threading.Thread(target=worker.run)
         thread.start()
         until(lambda: ask(server, "/healthz").status == 200)

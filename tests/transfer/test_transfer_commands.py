@@ -276,8 +276,13 @@ def test_to_a_plug_in_and_back(old: Path, run: Run, monkeypatch: pytest.MonkeyPa
             "SOURCE: sqlite_path (SQLITE_PATH): the address of a server",
         ),
         ("old.db", "postgresql://bot:can@canary@host/db", 1, "TARGET: DATABASE_URL has an @ besides"),
-        ("old.db", "postgresql://bot:a#canary@host/db", 1, "TARGET: DATABASE_URL has a bad port"),
-        ("old.db", "postgresql://bot:canary@/db?canary=canary", 1, "TARGET: DATABASE_URL is no Postgres URL"),
+        ("old.db", "postgresql://bot:a#canary@host/db", 1, "TARGET: DATABASE_URL has an invalid port"),
+        (
+            "old.db",
+            "postgresql://bot:canary@/db?canary=canary",
+            1,
+            "TARGET: DATABASE_URL is not a Postgres URL",
+        ),
         ("old.db", "n" * 300, 1, "File name too long"),
         ("n" * 300, "new.db", 1, "File name too long"),
         ("old.db", "postgresql://bot:canary@localhost:1/db", 3, "cannot connect to Postgres"),
@@ -420,7 +425,7 @@ def test_writers_are_not_held_off(
     if is_reader:
         code, _, err = run(*command)
         grant = f'GRANT SELECT ON ALL SEQUENCES IN SCHEMA "{schema}"'
-        assert (code, f"assistly: the role may not read the numbers that were given out: {grant}" in err) == (
+        assert (code, f"assistly: the role may not read the assigned numbers: {grant}" in err) == (
             1,
             True,
         )
@@ -775,7 +780,10 @@ class Bare(MemoryBackend):
 
 
 def test_an_engine_without_the_optional_members(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="Bare cannot export, import or copy: it has no `snapshot`"):
+    with pytest.raises(
+        ConfigurationError,
+        match="Bare cannot export, import or copy: it lacks the optional member `snapshot`",
+    ):
         export_rows(Bare(), BytesIO(), engine="bare", schema_level=None)
     with pytest.raises(ConfigurationError, match="object cannot export, import or copy"):
         moving(object())  # type: ignore[arg-type]

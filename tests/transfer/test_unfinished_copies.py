@@ -90,7 +90,7 @@ def test_no_storage_is_opened_on_it(target: Storage) -> None:
 def test_no_command_works_on_it(target: Storage, run: Run, command: list[str]) -> None:
     code, out, err = run(*command)
     assert (code, out) == (1, "")
-    assert f"assistly: sqlite {Path('cli.db').absolute()} is not ready for use: {REFUSED}" in err
+    assert f"assistly: sqlite {Path('cli.db').absolute()} is not ready: {REFUSED}" in err
 
 
 @pytest.mark.parametrize("command", [["status"], ["worker", "--publish", "x=stdout", "--drain"]])

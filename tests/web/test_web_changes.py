@@ -440,7 +440,7 @@ def test_nothing_can_be_changed_so(memory: Storage) -> None:
     dead = dead_letter(memory)
     page = Document(browser.get("/jobs/bulk", params={"verb": "cancel", "id": [*ids, str(dead.id)]}).text)
     assert (
-        "None of the 4 can be cancelled. 3: they are cancelled already; 1: it is a dead letter." in page.text
+        "None of the 4 can be cancelled. 3: they are already cancelled; 1: it is a dead letter." in page.text
     )
 
 

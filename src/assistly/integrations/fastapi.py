@@ -44,9 +44,8 @@ def storage_lifespan(
     jobs on the server's event loop; `worker` has its options. The worker leaves signals to the server. At
     shutdown it claims nothing new, and waits for jobs that are being published, at most its `grace` (30
     seconds). If the worker fails, that is logged, requests are still served, and shutdown raises the error.
-    In your own lifespan: `async with storage_lifespan(…)(app): yield`.
-
-    Raises ConfigurationError for `worker` without `publishers`.
+    In your own lifespan: `async with storage_lifespan(…)(app): yield`. Raises ConfigurationError for `worker`
+    without `publishers`.
     """
     if worker is not None and not publishers:
         raise ConfigurationError("worker has options, but there are no publishers: pass both or neither")
@@ -77,7 +76,7 @@ async def _working(
         try:
             await worker.run()
         except Exception:
-            logger.exception("the worker has failed, and publishes nothing more")
+            logger.exception("the worker failed; no more jobs are published")
             raise
 
     running = asyncio.create_task(run())
