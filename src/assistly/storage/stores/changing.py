@@ -85,7 +85,7 @@ def checkpoint_of(held: Job, data: Json) -> Change:
 
 
 def claim_lost(held: Job, current: Job | None) -> ClaimLost:
-    """The error for a holder who has lost its claim. `current` is the stored job."""
+    """The error for a holder whose claim is lost. `current` is the stored job."""
     if current is None:
         found = "it was removed"
     elif current.status is not JobStatus.PROCESSING:
