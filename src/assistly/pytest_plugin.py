@@ -1,6 +1,6 @@
-"""The pytest plug-in: a storage for each test, a clock that the test moves, and a worker.
+"""The pytest plug-in: a storage per test, a clock that the test controls, and a worker.
 
-pytest loads it in every project that has this package installed, so it imports nothing else of the package
+pytest loads it in every project that has this package installed, so it imports nothing else from the package
 until a fixture is used.
 """
 
@@ -39,9 +39,9 @@ _URL_VARIABLES = ("ASSISTLY_TEST_DATABASE_URL", "DATABASE_URL")
 
 
 class ManualClock:
-    """A clock that stands still until the test moves it. It begins at the time of the machine.
+    """A clock that moves only when the test moves it. It starts at the time of the machine.
 
-    Called, it returns the time. `monotonic` is the same clock in seconds, as a worker takes it.
+    Call it to get the time. `monotonic` is the same clock in seconds, for the `clock` of a worker.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class ManualClock:
     now = __call__
 
     def monotonic(self) -> float:
-        """Return the seconds by which the clock was moved forward."""
+        """Return by how many seconds the clock was moved forward."""
         return self._seconds
 
     def advance(self, step: float | timedelta) -> datetime:
@@ -94,7 +94,7 @@ class RunWorker(Protocol):
 
 @pytest.fixture
 def assistly_clock() -> ManualClock:
-    """The clock of assistly_storage and assistly_worker, which stands still until the test moves it."""
+    """The clock of assistly_storage and assistly_worker. It moves only when the test moves it."""
     return ManualClock()
 
 
@@ -108,7 +108,7 @@ def assistly_engine() -> str:
 def assistly_storage(
     request: pytest.FixtureRequest, assistly_clock: ManualClock, assistly_engine: str
 ) -> Iterator[Storage]:
-    """An empty storage of the test's own, which reads neither the environment nor `.env`."""
+    """An empty storage for the test, which reads neither the environment nor `.env`."""
     from assistly.storage import Storage
 
     _require_effect(request.node)
@@ -186,7 +186,7 @@ def _postgres() -> Iterator[StorageBackend]:
 
 @contextmanager
 def _without_traceback() -> Iterator[None]:
-    """Fail with the message of a StorageError alone: a traceback shows arguments, passwords among them."""
+    """Fail with only the message of a StorageError: a traceback shows arguments, including passwords."""
     from assistly.storage import StorageError
 
     problem = None
@@ -216,7 +216,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         f"{_MARKER}(*names): run the test on each of these engines: memory, sqlite, postgres. Postgres is "
-        "the database of ASSISTLY_TEST_DATABASE_URL or DATABASE_URL, in a schema of the test's own.",
+        "the database of ASSISTLY_TEST_DATABASE_URL or DATABASE_URL, in a schema of its own.",
     )
 
 

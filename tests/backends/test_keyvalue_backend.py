@@ -384,7 +384,7 @@ class TestBackend:
         def refuse(*_: object) -> None:
             raise StorageUnavailable("no more")
 
-        with pytest.raises(StorageUnavailable, match="could not be undone"), backend.transaction() as tx:
+        with pytest.raises(StorageUnavailable, match="could not be rolled back"), backend.transaction() as tx:
             tx.nonces.register("a", 1)
             with (
                 monkeypatch.context() as patch,

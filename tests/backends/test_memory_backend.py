@@ -364,7 +364,7 @@ class TestForks:
         messages = ForkedChild(work).result()
         go_on.set()
         assert writer.result(PATIENCE) is True
-        assert ["in the middle of a commit" in message for message in messages] == [True, True]
+        assert ["during a commit" in message for message in messages] == [True, True]
 
 
 def asleep(backend: StorageBackend) -> Future[None]:

@@ -214,7 +214,7 @@ def test_a_result_that_comes_while_the_server_is_away_is_stored_later(
         assert begun.wait(PATIENCE)
         take_down(server, mode)
         release.set()
-        until(lambda: f"job {job.id} waits to be settled" in caplog.text)
+        until(lambda: f"cannot settle job {job.id}; will retry" in caplog.text)
         server.start()
         run.result()
     stored = storage.queue.get(job.id)

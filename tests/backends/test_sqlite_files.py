@@ -256,7 +256,7 @@ os._exit(0)
     assert path.with_name(path.name + "-wal").stat().st_size > 0
     shutil.copyfile(path, path.with_name("as it was.db"))
     shutil.copyfile(path.with_name("backup.db"), path)
-    with pytest.raises(StorageCorrupt, match="do not belong together"):
+    with pytest.raises(StorageCorrupt, match="do not match"):
         opened(path)
     path.with_name("as it was.db").replace(path)
     with opened(path) as storage:
@@ -338,7 +338,7 @@ def test_damage_by_a_log_is_found_again_after_a_look(path: Path, monkeypatch: py
     shutil.copyfile("backup.db", path)
     moved_later(path)
     for _ in range(3):
-        with pytest.raises(StorageCorrupt, match="do not belong together"):
+        with pytest.raises(StorageCorrupt, match="do not match"):
             opened(path)
         with suppress(sqlite3.DatabaseError):
             access.connect_to_look(path).close()

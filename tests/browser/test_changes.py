@@ -175,7 +175,7 @@ def test_a_platform_is_paused_and_resumed(storage: Storage, open_page: OpenPage)
     assert only_event(storage)[1] == by_me(platform="mastodon", until="2035-03-01T09:00:00Z")
     expect(page.get_by_role("article", name="mastodon")).to_contain_text("as agreed")
     send(page, "Resume mastodon", "Resume")
-    expect_notice(page, "not paused any more")
+    expect_notice(page, "is resumed")
     assert not platform(storage, "mastodon").paused
     assert storage.events.list(limit=1)[0].event_type == "operator.platforms.resume"
 

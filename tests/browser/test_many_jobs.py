@@ -39,7 +39,7 @@ def test_all_that_match_are_cancelled_on_all_pages(storage: Storage, open_page: 
     page.get_by_label("Text", exact=True).fill("rye BREAD")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_role("link", name="Older jobs")).to_be_visible()
-    page.get_by_role("region", name="All that match").get_by_role("link", name="Cancel…").click()
+    page.get_by_role("region", name="All matching jobs").get_by_role("link", name="Cancel…").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(f"Cancel {MATCHING} jobs?")
     assert cancelled(storage) == []
     [late] = scheduled(storage, 1, "Rye bread")  # after the question: it is no part of the answer
@@ -59,8 +59,8 @@ def test_all_that_match_are_cancelled_on_all_pages(storage: Storage, open_page: 
 def test_the_chosen_ones_are_cancelled(storage: Storage, open_page: OpenPage) -> None:
     ids = scheduled(storage, 5, "Rolls")
     page = open_page("/jobs")
-    page.get_by_role("checkbox", name=f"Choose job {ids[1]}").check()
-    page.get_by_role("checkbox", name=f"Choose job {ids[3]}").check()
+    page.get_by_role("checkbox", name=f"Select job {ids[1]}").check()
+    page.get_by_role("checkbox", name=f"Select job {ids[3]}").check()
     page.get_by_role("button", name="Cancel…").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Cancel 2 jobs?")
     page.get_by_role("button", name="Cancel 2").click()
@@ -74,7 +74,7 @@ def test_no_jobs_are_no_change(storage: Storage, open_page: OpenPage) -> None:
     page.get_by_role("button", name="Cancel…").click()
     expect(page.get_by_role("alert")).to_contain_text("select at least one job")
     page.goto("/jobs?status=dead_letter")
-    expect(page.get_by_role("region", name="All that match")).to_have_count(0)
+    expect(page.get_by_role("region", name="All matching jobs")).to_have_count(0)
     page.goto("/jobs/bulk?verb=replay&status=dead_letter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Nothing to replay")
     expect(page.get_by_role("button", name="Replay")).to_have_count(0)

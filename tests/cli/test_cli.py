@@ -225,8 +225,8 @@ def test_a_mistake_is_one_line_and_exits_with_1(
         ({"SQLITE_PATH": "sqlite:///a.db"}, "write the path alone, 'a.db'"),
         ({"SQLITE_PATH": "~no-such-user/a.db"}, "home folder"),
         ({"SQLITE_PATH": "postgres://me:Q@h/d"}, "STORAGE_ENGINE=postgres"),
-        ({"STORAGE_ENGINE": "postgres://me:Q@h/d"}, "belongs into DATABASE_URL"),
-        ({"STORAGE_ENGINE": "", "DATABASE_URL": "postgres://me:Q@h/d"}, "which one is meant?"),
+        ({"STORAGE_ENGINE": "postgres://me:Q@h/d"}, "put a URL into DATABASE_URL"),
+        ({"STORAGE_ENGINE": "", "DATABASE_URL": "postgres://me:Q@h/d"}, "the engine is ambiguous"),
         ({"STORAGE_ENGINE": "postgres", "DATABASE_URL": "mysql://me:Q@h/d"}, "begins with mysql://"),
     ],
 )

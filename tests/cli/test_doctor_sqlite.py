@@ -129,7 +129,7 @@ def test_what_is_no_file(
     code, out, err = run("doctor")
     assert (code, "Traceback" in err) == (1, False)
     assert said in out.replace("\n            ", " ")
-    assert "start the server" not in out
+    assert "the server runs" not in out
 
 
 def test_an_index_that_lacks_entries(check: Check, sql: Sql) -> None:

@@ -124,7 +124,7 @@ def test_an_unknown_outcome_is_replayed_by_its_id_only_if_that_is_asked_for(
     assert (code, out) == (1, "")
     assert err.splitlines()[1] == (
         f"assistly: job {job.id} may have been published already: look at x, then `assistly jobs resolve "
-        f"{job.id} --posted` or `--not-posted`; --unknown replays it all the same"
+        f"{job.id} --posted` or `--not-posted`; --unknown replays it anyway"
     )
     dead = failed(storage)
     code, out, _ = run("replay", str(job.id), str(dead.id))

@@ -120,7 +120,7 @@ def test_a_lock_that_changes_hands_meanwhile_is_not_freed(run: Run, monkeypatch:
     monkeypatch.setattr(Locks, "current", stale)
     code, out, err = run("locks", "release", "worker", "--yes")
     assert (code, out) == (1, "")
-    assert "'host-a:1' does not hold the lock 'worker' any more" in err
+    assert "'host-a:1' no longer holds the lock 'worker'" in err
     with opened() as storage:
         assert [lock.owner_id for lock in storage.lock.list()] == ["host-b:2"]
     assert events() == []

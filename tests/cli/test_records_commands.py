@@ -157,7 +157,7 @@ def test_an_approval_is_decided_once(run: Run) -> None:
     assert run("approvals", "reject", "a2", "--by", "ann")[:2] == (0, "the approval 'a2' is rejected\n")
     code, out, err = run("approvals", "reject", "a1")
     assert (code, out) == (1, "")
-    assert "it was decided before" in err
+    assert "it is already decided" in err
     assert run("approvals", "approve", "a3")[0] == 1
     assert json.loads(run("approvals", "show", "a1", "--json")[1])["status"] == "approved"
     found = json.loads(run("events", "list", "--json")[1])["events"]

@@ -167,7 +167,7 @@ def test_that_not_all_waiting_jobs_were_counted_is_said(
         storage.platforms.resume("once")
         storage.schedules.put("s", "planned", "c", every=timedelta(days=7), enabled=False)
     assert engine == "sqlite"
-    sentence = "More than 10,000 jobs wait: those behind the first 10,000 are not counted"
+    sentence = "More than 10,000 jobs wait: only the first 10,000 are counted"
     assert sentence not in run("status")[1] + run("metrics")[1]
     assert json.loads(run("status", "--json")[1])["waiting_truncated"] is False
     monkeypatch.setattr(view, "COUNT_LIMIT", 3)

@@ -82,10 +82,12 @@ def test_the_budget_is_used_up(storage: Storage, clock: FakeClock) -> None:
     assert ReasonCode.BUDGET not in reasons(storage, job, clock)
     storage.platforms.take("x", 3)
     text = reasons(storage, job, clock)[ReasonCode.BUDGET]
-    assert "all workers together publish 3 in 1 h there, and the next is free in 20 min. `assistly" in text
+    assert (
+        "all workers together may publish 3 in 1 h, and the next job may start in 20 min. `assistly" in text
+    )
     assert "`assistly platforms limit x COUNT --per DURATION`" in text
     clock.advance(19 * MINUTE + timedelta(seconds=55.5))
-    assert "is free in 5 s." in reasons(storage, job, clock)[ReasonCode.BUDGET]
+    assert "may start in 5 s." in reasons(storage, job, clock)[ReasonCode.BUDGET]
     assert storage.platforms.available("x") == 0
 
 
@@ -116,7 +118,7 @@ def test_waiting_behind_others(storage: Storage, clock: FakeClock) -> None:
     assert found[ReasonCode.DUE] == f"It has been due for 12 min, since {START:%H:%M}."
     assert found[ReasonCode.BEHIND] == (
         "Due jobs that workers claim before it: 3; of these on x: 1. "
-        "If they do not become fewer, start another worker (`assistly worker`)."
+        "If the number does not fall, start another worker (`assistly worker`)."
     )
     behind = view.story(storage, job.id, now=clock()).reasons[-1]
     assert behind.details == {"ahead": 3, "of_platform": 1, "platform": "x"}
@@ -187,7 +189,7 @@ def test_too_late_for_the_next_claim(storage: Storage, clock: FakeClock) -> None
     clock.advance(MINUTE)
     assert "more than 1 min late" in reasons(storage, job, clock)[ReasonCode.LATE]
     storage.queue.claim_due(worker_id="w")
-    assert "within 1 min after" in reasons(storage, job, clock)[ReasonCode.MISSED]
+    assert "maximum lateness of 1 min after" in reasons(storage, job, clock)[ReasonCode.MISSED]
 
 
 def test_claimed_then_the_lease_runs_out(storage: Storage, clock: FakeClock) -> None:
@@ -199,7 +201,7 @@ def test_claimed_then_the_lease_runs_out(storage: Storage, clock: FakeClock) -> 
     assert f"lease runs until {until}" in text
     clock.advance(MINUTE)
     text = reasons(storage, job, clock)[ReasonCode.LEASE_OVER]
-    assert f"did not begin to publish; its lease ran out at {until}" in text
+    assert f"did not begin to publish; its lease expired at {until}" in text
 
 
 def test_publishing_then_nobody_knows(storage: Storage, clock: FakeClock) -> None:
@@ -221,7 +223,7 @@ def test_dead_after_errors_or_one_that_is_final(storage: Storage, clock: FakeClo
     storage.queue.schedule("x", "b")
     job = storage.queue.mark_failed(claimed(storage), "no such account", retryable=False)
     text = reasons(storage, job, clock)[ReasonCode.DEAD]
-    assert "after 1 of 3 attempts, since retrying does not help" in text
+    assert "after 1 of 3 attempts, because retrying does not help" in text
 
 
 def test_posted(storage: Storage, clock: FakeClock) -> None:
@@ -247,7 +249,7 @@ def test_posted_as_a_person_answered(storage: Storage, clock: FakeClock) -> None
 
 def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeClock) -> None:
     job = storage.queue.cancel(storage.queue.schedule("x", "a").id)
-    assert "cancelled by a program" in reasons(storage, job, clock)[ReasonCode.CANCELLED]
+    assert "A program cancelled it" in reasons(storage, job, clock)[ReasonCode.CANCELLED]
     other = storage.queue.schedule("x", "b")
     with storage.transaction() as tx:
         tx.queue.cancel(other.id)
@@ -256,7 +258,7 @@ def test_cancelled_by_a_program_or_by_a_person(storage: Storage, clock: FakeCloc
     assert "(wrong text)" in reasons(storage, other, clock)[ReasonCode.CANCELLED]
     text = reasons(storage, job, clock)[ReasonCode.CANCELLED]
     assert "ann" not in text
-    assert f"for now, since its time, {START:%H:%M}, is over; --at gives" in text
+    assert f"due now, since its time, {START:%H:%M}, has passed; --at sets" in text
     later = storage.queue.cancel(storage.queue.schedule("x", "c", START + HOUR).id)
     text = reasons(storage, later, clock)[ReasonCode.CANCELLED]
     assert text.endswith(

@@ -275,7 +275,7 @@ def test_values_that_are_no_json(settings: dict[str, Any], outside: Storage) -> 
             await fsm.set_data(KEY, {"kept": 1})
             for write in (fsm.set_data, fsm.update_data):
                 with pytest.raises(
-                    InvalidValue, match=r"data\['born'\] holds a date, which is no JSON value"
+                    InvalidValue, match=r"data\['born'\] holds a date, which is not a JSON value"
                 ):
                     await write(KEY, {"ok": 1, "born": date(2000, 1, 1)})
                 with pytest.raises(InvalidValue, match="data has the key 1: keys must be str"):
@@ -418,7 +418,7 @@ def test_isolation_ends_with_an_error(
             monkeypatch.setattr(isolation._locks._locks, "release", fail)
             async with isolation.lock(KEY):
                 pass
-            assert "a lock is not released, and will be held for 0:00:30: on purpose" in caplog.messages
+            assert "could not release a lock, which stays held for 0:00:30: on purpose" in caplog.messages
 
     asyncio.run(main())
 

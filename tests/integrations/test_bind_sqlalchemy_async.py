@@ -354,7 +354,7 @@ def test_what_cannot_be_bound(run: Callable[[Work], None]) -> None:
                 InvalidValue, match="not awaited: bind the AsyncSession or AsyncConnection to an AsyncStorage"
             ):
                 await session.run_sync(plain.bind)
-            with pytest.raises(InvalidValue, match="has no connections to bind, and got a AsyncSession"):
+            with pytest.raises(InvalidValue, match="has no connections to bind; got a AsyncSession"):
                 await AsyncStorage(Storage(MemoryBackend())).bind(session)
         url = (
             "sqlite+aiosqlite:////no/such/file"

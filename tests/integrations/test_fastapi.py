@@ -505,7 +505,7 @@ def test_a_worker_that_fails(
     caplog.set_level(logging.ERROR)
     with pytest.raises(RuntimeError, match="on purpose"), TestClient(app) as opened:
         assert opened.post("/jobs/a").status_code == 200
-        assert caplog.messages == ["the worker has failed, and publishes nothing more"]
+        assert caplog.messages == ["the worker failed; no more jobs are published"]
         storage: AsyncStorage = app.state.assistly_storage
     assert storage._closed
 

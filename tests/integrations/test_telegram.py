@@ -271,7 +271,7 @@ def test_values_that_are_no_json(settings: dict[str, Any], outside: Storage) -> 
             await bakery.say("/order", 8)
             await bakery.application.update_persistence()
             [error] = bakery.errors
-            assert str(error).startswith("user_data[7]['born'] holds a date, which is no JSON value")
+            assert str(error).startswith("user_data[7]['born'] holds a date, which is not a JSON value")
             assert sessions(outside)["telegram:42:user:7"] == {"orders": 1}
             assert sessions(outside)["telegram:42:user:8"] == {"orders": 1}
             persistence: Any = bakery.application.persistence

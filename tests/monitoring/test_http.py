@@ -174,7 +174,7 @@ def test_an_address_that_is_taken_or_not_ours(storage: Storage, served: Monitori
 
 def test_the_bound_address_is_logged(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), serve(storage, 0) as server:
-        assert caplog.messages[0].startswith(f"http://{server.address} answers /healthz, ")
+        assert caplog.messages[0].startswith(f"http://{server.address} serves /healthz, ")
         assert not server.address.endswith(":0")
 
 
@@ -263,7 +263,7 @@ def test_health(served: MonitoringServer, path: str, status: int, answer: dict[s
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/..", "/etc/passwd", "/Metrics"])
 def test_there_is_nothing_else(served: MonitoringServer, path: str) -> None:
     found = ask(served, path)
-    assert (found.status, found.text.partition(" ")[0]) == (404, "there")
+    assert (found.status, found.text.partition(" ")[0]) == (404, "the")
     assert found.headers["Content-Type"].startswith("text/plain")
 
 
@@ -322,8 +322,8 @@ def test_a_storage_that_is_silent(
             assert ask(server, "/healthz/ready").status == 503
         assert hanging.calls == 2
         assert len(threads_named("assistly-monitoring-metrics", "assistly-monitoring-ping")) == 2
-    assert [text for text in caplog.messages if "cannot be read" in text] == [
-        "the numbers of the storage cannot be read: no answer for 0 s"
+    assert [text for text in caplog.messages if "cannot read" in text] == [
+        "cannot read the metrics of the storage: no answer for 0 s"
     ]
 
 
@@ -349,7 +349,7 @@ def test_a_storage_that_is_closed(storage: Storage, served: MonitoringServer) ->
     storage.close()
     assert samples(ask(served, "/metrics").text)["assistly_up"] == 0
     assert ask(served, "/healthz").json["why"] == [
-        "the storage does not answer: the storage is closed: open another one"
+        "the storage does not answer: the storage is closed: open a new one"
     ]
 
 
@@ -361,7 +361,7 @@ def test_a_fault_of_ours_is_a_500_and_in_the_log(
 
     monkeypatch.setattr("assistly.monitoring.monitor.process_metrics", fail)
     assert ask(served, "/metrics").status == 500
-    assert "/metrics cannot be answered" in caplog.messages
+    assert "cannot respond to /metrics" in caplog.messages
     assert ask(served, "/healthz").status == 200
 
 
@@ -567,7 +567,7 @@ def test_a_forked_child_does_not_hold_the_port(storage: Storage) -> None:
 def test_a_worker_that_is_told_to_stop_is_not_ready_and_alive(storage: Storage) -> None:
     worker = Worker(storage, {"x": print}, poll=timedelta(seconds=0.01))
     with serve(storage, 0, worker=worker) as server:
-        assert ask(server, "/healthz").json["why"] == ["the worker does not run"]
+        assert ask(server, "/healthz").json["why"] == ["the worker is not running"]
         thread = threading.Thread(target=worker.run)
         thread.start()
         until(lambda: ask(server, "/healthz").status == 200)

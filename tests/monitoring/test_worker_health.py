@@ -60,7 +60,7 @@ def worker(storage: Storage, runtime: SkippingRuntime) -> Worker:
 
 
 def test_a_worker_that_runs_is_ready_until_it_is_told_to_stop(worker: Worker) -> None:
-    assert worker.health == WorkerHealth(True, False, ["the worker does not run"])
+    assert worker.health == WorkerHealth(True, False, ["the worker is not running"])
     with running(worker):
         until(lambda: worker.health == WorkerHealth(True, True, []))
         worker.stop()
@@ -118,7 +118,7 @@ def test_a_call_that_hangs_beyond_all_limits_is_the_end(
         health = worker.health
         assert not health.alive
         assert not health.ready
-        assert "has not got on for 31" in health.why[0]
+        assert "has made no progress for 31" in health.why[0]
         monkeypatch.undo()
         hanging.release.set()
         until(lambda: worker.health.alive)
@@ -134,9 +134,7 @@ def test_a_storage_that_is_away_makes_it_not_ready(
 
     monkeypatch.setattr(storage.queue, "sweep_and_claim", away)
     with running(worker):
-        until(
-            lambda: worker.health == WorkerHealth(True, False, ["jobs cannot be claimed: the server is away"])
-        )
+        until(lambda: worker.health == WorkerHealth(True, False, ["cannot claim jobs: the server is away"]))
         runtime.ahead += HOURS
         assert worker.health.alive
         monkeypatch.undo()
@@ -176,7 +174,7 @@ def test_an_error_that_ends_the_worker(
     assert worker.health == WorkerHealth(False, False, ["the worker has ended: ValueError: a fault"])
     monkeypatch.undo()
     worker.run_until_idle()
-    assert worker.health == WorkerHealth(True, False, ["the worker does not run"])
+    assert worker.health == WorkerHealth(True, False, ["the worker is not running"])
 
 
 def test_a_run_until_idle_that_finds_no_storage_may_be_repeated(
@@ -201,5 +199,5 @@ def test_the_limit_follows_that_of_the_engine(
 
 def test_an_async_worker_tells_the_same(storage: Storage) -> None:
     worker = AsyncWorker(storage, {"x": print})
-    assert worker.health == WorkerHealth(True, False, ["the worker does not run"])
+    assert worker.health == WorkerHealth(True, False, ["the worker is not running"])
     assert worker.numbers.worker_id == worker.worker_id

@@ -129,7 +129,7 @@ def test_metadata_at_its_limit(spans: Recorded, on_engine: Storage, left: int) -
     job = on_engine.queue.schedule("x", "a", metadata={"text": text})
     assert (KEY in job.metadata) is (left == 200)
     assert job.metadata["text"] == text
-    with pytest.raises(InvalidValue, match=f"metadata may have at most .*{MOST + 1}"):
+    with pytest.raises(InvalidValue, match=f"metadata must have at most .*{MOST + 1}"):
         on_engine.queue.schedule("x", "a", metadata={"text": text + "a" * (left + 1)})
 
 

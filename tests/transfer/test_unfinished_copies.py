@@ -90,7 +90,7 @@ def test_no_storage_is_opened_on_it(target: Storage) -> None:
 def test_no_command_works_on_it(target: Storage, run: Run, command: list[str]) -> None:
     code, out, err = run(*command)
     assert (code, out) == (1, "")
-    assert f"assistly: sqlite {Path('cli.db').absolute()} is not ready for use: {REFUSED}" in err
+    assert f"assistly: sqlite {Path('cli.db').absolute()} is not ready: {REFUSED}" in err
 
 
 @pytest.mark.parametrize("command", [["status"], ["worker", "--publish", "x=stdout", "--drain"]])
@@ -134,19 +134,22 @@ def _use(storage: Storage) -> None:
 
 
 WRITES: dict[str, tuple[str, Callable[[Storage], object]]] = {
-    "a claim": ("in jobs, 1 is", lambda storage: storage.queue.claim_due(worker_id="w", limit=1)),
-    "a cancelled job": ("in jobs, 2 is", lambda storage: storage.queue.cancel(2)),
-    "a job": ("jobs has given out the number 3", lambda storage: storage.queue.schedule("x", "third")),
-    "an event": ("in events, 2 is not as it was copied", lambda storage: storage.events.append("e", 2)),
-    "a session": ("in sessions, ann is", lambda storage: storage.sessions.put("ann", 2)),
-    "a decision": ("in approvals, a is", lambda storage: storage.approvals.decide("a", "approved")),
-    "an approval": ("approvals has given out the number 2", lambda storage: storage.approvals.add("0", 1)),
-    "a key": ("idempotency has given out the number 2", lambda storage: storage.idempotency.claim("0")),
+    "a claim": ("in jobs, 1 has changed", lambda storage: storage.queue.claim_due(worker_id="w", limit=1)),
+    "a cancelled job": ("in jobs, 2 has changed", lambda storage: storage.queue.cancel(2)),
+    "a job": ("jobs has assigned the number 3", lambda storage: storage.queue.schedule("x", "third")),
+    "an event": (
+        "in events, 2 has changed since it was copied",
+        lambda storage: storage.events.append("e", 2),
+    ),
+    "a session": ("in sessions, ann has changed", lambda storage: storage.sessions.put("ann", 2)),
+    "a decision": ("in approvals, a has changed", lambda storage: storage.approvals.decide("a", "approved")),
+    "an approval": ("approvals has assigned the number 2", lambda storage: storage.approvals.add("0", 1)),
+    "a key": ("idempotency has assigned the number 2", lambda storage: storage.idempotency.claim("0")),
     "a limit": (
-        "in documents, limits, x is",
+        "in documents, limits, x has changed",
         lambda storage: storage.platforms.limit("x", 6, MINUTE),
     ),
-    "a snapshot": ("in snapshots, s is", lambda storage: storage.snapshots.put("s", 2)),
+    "a snapshot": ("in snapshots, s has changed", lambda storage: storage.snapshots.put("s", 2)),
     "another lock": ("in locks, z", lambda storage: storage.lock.acquire("me", name="z")),
     "a lock": ("in locks, ", lambda storage: storage.lock.acquire("other")),
 }
@@ -233,7 +236,7 @@ def test_what_is_written_again_is_read_back(monkeypatch: pytest.MonkeyPatch, cha
         storage.sessions.delete("ann")
     monkeypatch.setattr(copying, "_write", lambda *_: None)
     kind = "marks" if change == "lower number" else "sessions"
-    with pytest.raises(StorageCorrupt, match=f"the {kind} that are read back from memory are not those"):
+    with pytest.raises(StorageCorrupt, match=f"the {kind} read back from memory differ from those"):
         copy(source, target, identity="old")
 
 
@@ -271,7 +274,7 @@ def test_a_record_that_both_made_since() -> None:
     prepare(source, target, identity="old")
     for backend in (target, source):
         Storage(backend, auto_prune=False).sessions.put("zed", 1)
-    with pytest.raises(Conflict, match="in sessions, zed is not as it was copied"):
+    with pytest.raises(Conflict, match="in sessions, zed has changed since it was copied"):
         copy(source, target, identity="old")
 
 
@@ -295,4 +298,4 @@ def test_copies_at_the_same_time_into_postgres(database_url: str, schema: str) -
             said = [*pool.map(attempt, range(3))]
         assert said.count("done") == 1
         for answer in said:
-            assert answer == "done" or "another process copies into" in answer or "is not empty" in answer
+            assert answer == "done" or "another process is copying into" in answer or "is not empty" in answer

@@ -21,7 +21,7 @@ def test_what_needs_documents_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: storage.platforms.limit("x", 1, MINUTE),
         lambda: storage.schedules.put("s", "x", "a", every=MINUTE),
     ):
-        with pytest.raises(ConfigurationError, match="keeps no documents"):
+        with pytest.raises(ConfigurationError, match="documents need protocol version 2"):
             call()
     assert storage.platforms.get("x") is None
     assert storage.platforms.list() == []

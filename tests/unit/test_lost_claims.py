@@ -20,9 +20,9 @@ def _claimed_again(storage: Storage, job: Job) -> None:
 
 FOUND: dict[str, Callable[[Storage, Job], object]] = {
     "it was removed": lambda storage, job: storage.queue.remove(job.id),
-    "it is cancelled by now": lambda storage, job: storage.queue.cancel(job.id),
+    "it is now cancelled": lambda storage, job: storage.queue.cancel(job.id),
     "it was claimed again by 'other'": _claimed_again,
-    "its lease ran out at 2026-03-01 12:05:00+00:00": lambda storage, job: None,
+    "its lease expired at 2026-03-01 12:05:00+00:00": lambda storage, job: None,
 }
 
 

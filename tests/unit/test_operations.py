@@ -393,7 +393,7 @@ def test_a_job_of_another_status_by_now_is_not_meant(storage: Storage) -> None:
     storage.queue.replay(job.id)
     storage.queue.cancel(job.id)
     result = applying.apply_all(storage, change, found, ALL, ANN)
-    assert result.not_done == {job.id: f"job {job.id} was changed meanwhile, and does not match any more"}
+    assert result.not_done == {job.id: f"job {job.id} has changed meanwhile, and no longer matches"}
     assert [str(each.status) for each in storage.queue.list()] == ["cancelled"]
 
 
@@ -445,7 +445,7 @@ def test_a_lock_is_freed_only_from_the_owner_that_was_seen(storage: Storage) -> 
     lock = locks.held(storage, "worker", fence=1)
     assert storage.lock.release(lock)
     storage.lock.acquire("host-b:2", ttl=HOUR)
-    with pytest.raises(LockLost, match="'host-a:1' does not hold the lock 'worker' any more"):
+    with pytest.raises(LockLost, match="'host-a:1' no longer holds the lock 'worker'"):
         locks.release(storage, lock, ANN)
     assert ([each.owner_id for each in storage.lock.list()], storage.events.list()) == (["host-b:2"], [])
 

@@ -97,7 +97,7 @@ def test_a_failure_is_logged_and_tried_again(
     with caplog.at_level(logging.WARNING, "assistly.storage"), Storage(MemoryBackend()) as storage:
         while not again.wait(0.005):
             storage.nonces.seen("n")
-    assert "pruning failed, and will be tried again: the disk is full" in caplog.text
+    assert "pruning failed; will retry: the disk is full" in caplog.text
 
 
 def test_a_prune_that_failed_leaves_the_minute_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

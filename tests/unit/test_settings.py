@@ -323,7 +323,7 @@ class TestWhichEngine:
         monkeypatch.setenv("STORAGE_ENGINE", "")
         messages.append(refusal())
         for message in messages:
-            assert "which one is meant?" in message
+            assert "the engine is ambiguous" in message
             assert words in message
             assert "STORAGE_ENGINE=sqlite" in message
             assert "Q" not in message.replace("SQLITE", "").replace("SQLite", "")
@@ -510,7 +510,7 @@ class TestLinesThatCannotBeRead:
     def test_a_setting_of_the_storage(self, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("STORAGE_ENGINE", raising=False)
         Path(".env").write_text(f"OTHER=1\n{line.format('STORAGE_ENGINE', 'postgres')}\n")
-        assert refusal().startswith("STORAGE_ENGINE cannot be read from .env, line 2: ")
+        assert refusal().startswith("cannot read STORAGE_ENGINE from .env, line 2: ")
         assert load_settings({"engine": "memory"}).engine == "memory"
         monkeypatch.setenv("STORAGE_ENGINE", "sqlite")
         assert load_settings().engine == "sqlite"

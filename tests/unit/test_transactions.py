@@ -306,7 +306,7 @@ def test_closing_inside_undoes_it(storage: Storage, make_backend: Callable[[int]
         storage.close()
         with pytest.raises(StorageClosed, match="the storage was closed"):
             tx.nonces.register("b")
-    with pytest.raises(StorageClosed, match="open another one"):
+    with pytest.raises(StorageClosed, match="open a new one"):
         storage.nonces.seen("a")
 
 

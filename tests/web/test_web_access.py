@@ -389,7 +389,7 @@ def test_a_signed_session_of_another_form_is_none(memory: Storage, content: obje
 def test_a_name_that_cannot_be_kept(memory: Storage, name: str) -> None:
     browser = Browser(with_tokens(memory))
     response = browser.log_in(TOKEN, name)
-    assert (response.status_code, "100 visible characters" in response.text) == (400, True)
+    assert (response.status_code, "100 printable characters" in response.text) == (400, True)
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_chosen_jobs(storage: Storage) -> None:
     form = next(form for form in browser.open("/jobs").forms if form.action == "/jobs/bulk")
     question = Document(browser.send(form, id=[str(jobs[0].id), str(jobs[2].id)], verb="cancel").text)
     assert question.title.startswith("Cancel 1 job?")
-    assert "1 left out: it is cancelled" in question.text
+    assert "1 skipped: it is cancelled" in question.text
     assert browser.send(question.form("/jobs/bulk")).status_code == 200
     assert statuses(storage) == ["cancelled", "scheduled", "cancelled", "scheduled"]
 
@@ -434,13 +434,13 @@ def test_nothing_can_be_changed_so(memory: Storage) -> None:
     browser = at_page(memory)
     page = Document(browser.get("/jobs/bulk", params={"verb": "cancel", "id": ids}).text)
     assert page.title.startswith("Nothing to cancel")
-    assert "None of the 3 can be cancelled: they are cancelled already." in page.text
+    assert "None of the 3 can be cancelled: they are already cancelled." in page.text
     page = Document(browser.get("/jobs/bulk", params={"verb": "cancel", "id": ids[0]}).text)
-    assert "It cannot be cancelled: it is cancelled already." in page.text
+    assert "It cannot be cancelled: it is already cancelled." in page.text
     dead = dead_letter(memory)
     page = Document(browser.get("/jobs/bulk", params={"verb": "cancel", "id": [*ids, str(dead.id)]}).text)
     assert (
-        "None of the 4 can be cancelled. 3: they are cancelled already; 1: it is a dead letter." in page.text
+        "None of the 4 can be cancelled. 3: they are already cancelled; 1: it is a dead letter." in page.text
     )
 
 
@@ -461,8 +461,8 @@ def test_bulk_changes_are_offered_where_they_may_match(memory: Storage) -> None:
 
 def test_no_change_is_offered_while_a_job_is_published(memory: Storage, filled: Filled) -> None:
     browser = at_page(memory)
-    assert "Change it" in browser.open(f"/jobs/{filled.claimed.id}").text
-    assert "Change it" not in browser.open(f"/jobs/{filled.begun.id}").text
+    assert "Change this job" in browser.open(f"/jobs/{filled.claimed.id}").text
+    assert "Change this job" not in browser.open(f"/jobs/{filled.begun.id}").text
 
 
 def test_not_too_many_jobs_are_selected_one_by_one(

@@ -182,7 +182,7 @@ def test_a_day_shows_what_is_planned_and_what_was_posted(memory: Storage, filled
     browser = Browser(create_app(memory, zone="UTC"))
     today = datetime.now(UTC).date()
     page = browser.open(f"/calendar/{today + timedelta(days=3)}")
-    rows = page.tables["Planned times of schedules, which are not jobs yet"][1:]
+    rows = page.tables["Planned times of schedules that have no job yet"][1:]
     hours = [row for row in rows if row[1] == "hourly"]
     assert len(hours) == 24
     assert {tuple(row[2:]) for row in hours} == {("planned", "what is posted")}
@@ -204,8 +204,8 @@ def test_the_next_times_of_a_schedule_say_what_became_of_them(memory: Storage) -
     found = times(browser)
     first, second, third = re.findall(r"– (.*?) 20", found)[:3]
     assert (first, second) == (f"job {cancelled.id} cancelled", f"job {waiting.id} scheduled")
-    assert "does not become a job" in third
-    assert found.count("does not become a job") == 1
+    assert "will not become a job" in third
+    assert found.count("will not become a job") == 1
     assert f"job {cancelled.id} cancelled" in browser.open("/schedules").text
     memory.schedules.disable("s")
     assert "disabled: none of these times becomes a job" in times(browser)
@@ -231,7 +231,7 @@ def test_an_unexpected_error_is_logged_with_its_page(
 def test_an_address_that_is_none(memory: Storage) -> None:
     browser = Browser(create_app(memory))
     page = browser.open("/nothing", 404)
-    assert page.title.startswith("There is no such page")
+    assert page.title.startswith("Page not found")
     assert "/jobs" in page.links
     assert browser.get("/static/nothing").text == "Not Found\n"
     assert Browser(create_app(memory), address="10.0.0.1").get("/nothing").status_code == 403

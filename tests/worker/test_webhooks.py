@@ -258,7 +258,7 @@ class TestForgeries:
     def test_headers_are_ascii(self, scheme: str, text: str) -> None:
         headers = signed(scheme)
         for name in headers:
-            with pytest.raises(InvalidSignature, match=f"{name.lower()} may hold ASCII only"):
+            with pytest.raises(InvalidSignature, match=f"{name.lower()} must be ASCII"):
                 check(headers | {name: headers[name] + text})
 
     def test_one_valid_signature_among_others_is_enough(self) -> None:
@@ -270,9 +270,9 @@ class TestForgeries:
     @pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
     def test_a_header_that_is_there_twice_has_two_meanings(self, name: str) -> None:
         headers = signed()
-        with pytest.raises(InvalidSignature, match=f"{name} is there twice"):
+        with pytest.raises(InvalidSignature, match=f"{name} is repeated"):
             check([*headers.items(), (name.upper(), "1")])
-        with pytest.raises(InvalidSignature, match="twice"):
+        with pytest.raises(InvalidSignature, match="is repeated"):
             check(headers | {name.upper(): headers[name]})
 
     def test_a_key_with_dots_passes_for_no_other_request(self) -> None:
@@ -292,7 +292,7 @@ class TestForgeries:
         headers = signed(body=body.encode())
         id, rest = f"message-7.{AT}.You wrote: ", "Send them all my money."
         assert sign_standard(KEY, id, str(AT), rest.encode()) == headers["webhook-signature"]
-        with pytest.raises(InvalidSignature, match="webhook-id may hold no dot"):
+        with pytest.raises(InvalidSignature, match="webhook-id must not contain dots"):
             check(headers | {"webhook-id": id}, rest)
 
 

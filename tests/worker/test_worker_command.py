@@ -115,13 +115,13 @@ def test_it_names_the_storage_and_warns_of_one_that_is_new(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--webhook-secret", ""], "WEBHOOK_SECRET: the secret of the publisher webhook"),
+        (["--webhook-secret", ""], "WEBHOOK_SECRET: the secret of the webhook publisher"),
         (["--webhook-secret", "whsec_hunter-2"], "WEBHOOK_SECRET: the secret of a webhook"),
         (["--timeout", "0"], "--timeout"),
         (["--timeout", "nan"], "Invalid value for '--timeout'"),
         (["--lease", "nan"], "Invalid value for '--lease'"),
         (["--lease", "1e300"], "--lease takes a number of seconds"),
-        (["--lease", "1e9"], "lease may be at most 365 days"),
+        (["--lease", "1e9"], "lease must be at most 365 days"),
         (["--grace", "nan"], "Invalid value for '--grace'"),
         (["--poll", "inf"], "poll must be"),
         (["--limit", "x=1", "--limit", "slwo=1"], "--limit names 'slwo', but no --publish does"),
@@ -188,7 +188,7 @@ def test_a_wrong_status_url_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: s
     result = CliRunner().invoke(app, ["worker", "--publish", "x=webhook:http://127.0.0.1:1", "--drain"])
     text = f"{result.output} {result.exception}"
     assert result.exit_code != 0
-    assert "WEBHOOK_STATUS_URL: the status URL of the publisher webhook" in text
+    assert "WEBHOOK_STATUS_URL: the status URL of the webhook publisher" in text
     assert "hunter2" not in text
 
 

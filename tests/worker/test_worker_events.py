@@ -141,7 +141,7 @@ def test_a_hook_that_raises_harms_nothing(
     worker = Worker(storage, {"x": lambda _: None}, clock=clock.seconds, on_event=hook)
     worker.run_until_idle()
     assert (worker.counts, seen) == ({"posted": 1}, [EventKind.CLAIMED, EventKind.PUBLISHED])
-    assert "on_event has failed for the event 'claimed'" in caplog.text
+    assert "on_event failed for the event 'claimed'" in caplog.text
 
 
 def test_a_hook_that_hangs_holds_nothing_up(

@@ -171,7 +171,7 @@ def test_jobs_that_cannot_begin_together_begin_one_by_one(
     calls, counts = published(storage)
     assert (sorted(calls), counts) == ([job.id for job in jobs], {"posted": 3})
     assert (len(together), len(singly)) == (1, 3)
-    assert "3 jobs wait to be published: away" in caplog.text
+    assert "cannot begin to publish 3 jobs; will retry: away" in caplog.text
 
 
 @pytest.mark.parametrize("stop", [True, False])
@@ -282,7 +282,7 @@ def test_an_outcome_that_cannot_be_stored_is_not_said_to_be_lost(
     calls = fail("settle", error)
     assert published(storage) == ([job.id], {"not stored": 1})
     assert len(calls) == 1
-    assert f"job {job.id} cannot be settled: {error}" in caplog.text
+    assert f"cannot settle job {job.id}: {error}" in caplog.text
     here = f"job {job.id} on x: its outcome is not stored; here it was published as remote-{job.id}"
     assert here in caplog.text
     assert "claim is lost" not in caplog.text

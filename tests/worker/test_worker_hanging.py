@@ -67,7 +67,7 @@ def stored(storage: Storage, job: Job) -> Job:
     return found
 
 
-LOST_CLAIM = "a claim of jobs, which come back when their lease runs out"
+LOST_CLAIM = "a claim of jobs, which are due again when their lease expires"
 NOT_PUBLISHED = "waits for the storage, and was not published"
 NOT_STORED = "waits for the storage, which has not stored its outcome: here it was published as remote-1"
 
@@ -82,7 +82,7 @@ NOT_STORED = "waits for the storage, which has not stored its outcome: here it w
         ("jobs.begin_publish_many", "after", NOT_PUBLISHED, JobStatus.SCHEDULED),
         ("jobs.settle", "before", NOT_STORED, JobStatus.POSTED),
         ("jobs.settle", "after", NOT_STORED, JobStatus.POSTED),
-        ("lock.release", "before", "calls of the storage that have not returned", JobStatus.POSTED),
+        ("lock.release", "before", "storage calls that have not returned", JobStatus.POSTED),
     ],
 )
 def test_a_call_that_hangs_is_left_behind(
@@ -108,7 +108,7 @@ def test_a_call_that_hangs_is_left_behind(
         assert not thread.is_alive()
         assert monotonic() - began < GRACE + 5  # a hang lasts for 30
     assert left in caplog.text
-    assert "the worker leaves at the end of its grace time of 0.1 s, and leaves behind: " in caplog.text
+    assert "the worker stops after its grace time of 0.1 s with unfinished work: " in caplog.text
     hang.release()
     until(lambda: worker_threads(others) == [])
     assert stored(storage, job).status is status

@@ -186,8 +186,12 @@ def test_a_worker_that_was_stopped_for_too_long_settles_nothing(storage: Storage
         (("--publish", "x=stdout", "--publish", "x=stdout"), 2, "twice"),
         (("--publish", "x=stdout", "--limit", "x=many"), 2, "PLATFORM=N"),
         (("--publish", "x=stdout", "--limit", "y=1"), 2, "but no --publish does"),
-        (("--publish", "x=nothing"), 1, "a publisher is stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE"),
-        (("--publish", "x=no_such_module:publish"), 1, "cannot be loaded"),
+        (
+            ("--publish", "x=nothing"),
+            1,
+            "a publisher must be stdout, file:PATH, webhook:URL or MODULE:ATTRIBUTE",
+        ),
+        (("--publish", "x=no_such_module:publish"), 1, "cannot load the publisher"),
         (("--publish", "x=webhook:example.org"), 1, "needs a URL"),
     ],
 )

@@ -139,7 +139,7 @@ def generates(_: Job) -> Iterator[str]:
     [
         (object(), "an object with a method publish"),
         (InSteps, r"pass InSteps\(…\)"),
-        (InSteps.publish, "only argument, or the job and the publication"),
+        (InSteps.publish, "must take the job, or the job and the publication"),
         (Wrong("yes"), "a check that must be a method or None"),
         (Wrong(lambda: None), "a check that must take the job as its only argument"),
         (Wrong(lambda job, publication: None), "a check that must take the job as its only argument"),

@@ -125,7 +125,9 @@ def test_it_was_posted(storage: Storage, clock: Clock, caplog: pytest.LogCapture
     assert (resolved.status, resolved.remote_id, resolved.posted_at) == (JobStatus.POSTED, "remote-1", START)
     assert publisher.published == []
     assert [(event.kind, event.job) for event in events] == [(EventKind.RESOLVED, resolved)]
-    assert f"job {job.id} on x was published, says its platform: it is posted as remote-1" in caplog.text
+    assert (
+        f"job {job.id} on x was published, according to its platform: it is posted as remote-1" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,7 @@ def test_a_job_that_never_gets_out_is_left_to_a_person(
         clock.seconds += FIRST
     assert len(publisher.published) == 3
     assert stored(storage, job).outcome_unknown
-    assert f"job {job.id} on x was not published, says its platform; but its outcome" in caplog.text
+    assert f"job {job.id} on x was not published, according to its platform; but its outcome" in caplog.text
     assert caplog.text.endswith(
         f"a person decides: `assistly jobs resolve {job.id} --not-posted` schedules it again\n"
     )
@@ -355,7 +357,7 @@ def test_an_outcome_that_a_check_is_asked_about_is_an_error_in_the_log_when_that
         worker.run_until_idle()
         levels.append([record.levelno for record in caplog.records])
         if not pause:
-            assert caplog.messages[0].endswith("unknown: no answer; the check of x is asked in 10 s")
+            assert caplog.messages[0].endswith("unknown: no answer; the check of x runs in 10 s")
         elif logging.ERROR in levels[-1]:
             assert caplog.messages[0] == (
                 f"job {job.id} on x: its outcome is still unknown: it is down; look at x, then "
@@ -484,7 +486,7 @@ class TestHanging:
         assert publisher.asked == [first]
         assert f"job {first.id} on x: its outcome is still unknown: the check took longer" in caplog.text
         released.set()
-        late = f"job {first.id} on x: after its time limit the check ended: it returned WasPosted"
+        late = f"job {first.id} on x: the check ended after its time limit: it returned WasPosted"
         until(lambda: late in caplog.text)
         assert stored(storage, first) == first
         publisher.answers = [WasPosted("in time")]

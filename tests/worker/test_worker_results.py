@@ -77,22 +77,22 @@ class CalledAsyncGenerator:
 
 JOB: Any = None
 NO_PUBLISHERS: list[tuple[Any, str]] = [
-    (None, "can be called"),
-    ("stdout", "can be called"),
-    (Called, r"is the class Called: pass Called\(…\)"),
-    (dict, "is the class dict"),
+    (None, "another callable"),
+    ("stdout", "another callable"),
+    (Called, r"not the class Called: pass Called\(…\)"),
+    (dict, "not the class dict"),
     (generator, "generator function"),
     (partial(generator), "generator function"),
     (Called().generator, "generator function"),
     (CalledGenerator(), "generator function"),
     (async_generator, "asynchronous generator function"),
     (CalledAsyncGenerator(), "asynchronous generator function"),
-    (lambda: None, "only argument"),
-    (lambda job, client, more: None, "only argument, or the job and the publication"),
-    (lambda *, job: None, "only argument"),
-    (lambda job, *, client: None, "only argument"),
-    (Called.method, "only argument"),
-    (partial(plain, JOB), "only argument"),
+    (lambda: None, "must take the job, or the job and the publication"),
+    (lambda job, client, more: None, "must take the job, or the job and the publication"),
+    (lambda *, job: None, "must take the job, or the job and the publication"),
+    (lambda job, *, client: None, "must take the job, or the job and the publication"),
+    (Called.method, "must take the job, or the job and the publication"),
+    (partial(plain, JOB), "must take the job, or the job and the publication"),
 ]
 
 
@@ -247,7 +247,7 @@ def test_a_result_that_raises_leaves_the_outcome_unknown(storage: Storage, make:
     for publisher in (lambda _: make(), in_coroutine(make()), in_future(make())):
         job = outcome(storage, publisher)
         assert job.dead_letter_reason == (
-            "outcome unknown: looking at what the publisher returned raised RuntimeError"
+            "outcome unknown: examining the result of the publisher raised RuntimeError"
         )
 
 
@@ -299,7 +299,7 @@ class TestAwaitables:
 
         job = outcome(storage, lambda _: Endless())
         assert job.dead_letter_reason == (
-            "outcome unknown: the publisher's result has to be awaited again and again"
+            "outcome unknown: the publisher returned too many nested awaitables"
         )
 
     def test_a_future_of_an_executor_is_waited_for(self, storage: Storage) -> None:
@@ -363,7 +363,7 @@ class TestAwaitables:
         done.set_result("remote")
         job = outcome(storage, lambda _: pending)
         assert job.dead_letter_reason == (
-            "outcome unknown: the publisher returned a future of an event loop that does not run"
+            "outcome unknown: the publisher returned a future of an event loop that is not running"
         )
         assert outcome(storage, lambda _: done).remote_id == "remote"
         loop.close()

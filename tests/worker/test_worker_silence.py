@@ -91,7 +91,7 @@ def test_a_worker_leaves_a_silent_server_behind_and_says_what_it_could_not_store
             log = log_of_the_end(process)
     assert f"job {job.id} on x waits for the storage, which has not stored its outcome: " in log
     assert f"here it was published as remote-{job.id}" in log
-    assert "leaves behind: 1 job" in log
+    assert "unfinished work: 1 job" in log
 
 
 def test_a_worker_leaves_while_it_waits_for_jobs(server: TemporaryServer, storage: Storage) -> None:
@@ -184,7 +184,7 @@ def test_an_outcome_waits_for_a_grant_that_was_taken_away(
             assert begun.wait(PATIENCE)
             owner.execute(sql.SQL("REVOKE UPDATE ON {} FROM {}").format(tables, role))
             release.set()
-            until(lambda: "waits to be settled: " in caplog.text)
+            until(lambda: "; will retry: " in caplog.text)
             owner.execute(sql.SQL("GRANT UPDATE ON {} TO {}").format(tables, role))
             until(lambda: stored(storage, job).remote_id == "remote")
             worker.stop()

@@ -86,7 +86,7 @@ def test_the_log_says_how_it_ended_later(
     Worker(storage, {"x": hang}, timeout=LIMIT).run_until_idle()
     assert f"job {job.id} on x is a dead letter: {REASON}" in caplog.text
     hang.released.set()
-    expected = f"job {job.id} on x: after its time limit the publisher ended: {message.format(id=job.id)}"
+    expected = f"job {job.id} on x: the publisher ended after its time limit: {message.format(id=job.id)}"
     until(lambda: expected in caplog.text)
 
 

@@ -54,7 +54,7 @@ def metrics(
 
 
 def _serve(address: str, *, owns_process: bool) -> None:
-    """Answer on the address until a signal."""
+    """Serve on the address until a signal."""
     import threading
 
     from assistly.worker.signals import SIGNAL_SECONDS, stop_on_signals
@@ -71,7 +71,7 @@ def _serve(address: str, *, owns_process: bool) -> None:
         monitor, server = listening(address)
         with server:
             out = Output()
-            out.remark(f"http://{server.address} answers /healthz and /metrics")
+            out.remark(f"http://{server.address} serves /healthz and /metrics")
             with opened(out) as storage:
                 monitor.attach(storage)
                 is_serving = True

@@ -1,1 +1,1 @@
-"""Assistly in other frameworks. Each module needs the extra of its name, and imports its framework alone."""
+"""Integrations with frameworks. Each module needs the extra with its name, and imports only its framework."""

@@ -1,6 +1,6 @@
-"""Conversations of aiogram in a storage: states and data of its finite-state machine, and event isolation.
+"""FSM storage and event isolation for aiogram.
 
-It needs the extra `aiogram`.
+Needs the extra `aiogram`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _TTL, _GRACE = timedelta(seconds=30), timedelta(seconds=5)
 
 
 class AiogramStorage(BaseStorage):
-    """The state and data of each conversation, in a session of the storage: `Dispatcher(storage=…)`.
+    """Keeps the state and data of each conversation in a session of the storage: `Dispatcher(storage=…)`.
 
-    All fields of a StorageKey tell conversations apart. Each change is atomic, between processes, too. A
-    conversation that has no state and no data has no session. Data that is not JSON raises InvalidValue,
-    which names the key. The code that opened `storage` closes it, after the dispatcher has stopped.
+    All fields of the StorageKey identify the conversation. Each change is atomic, even across processes. A
+    conversation without state and data has no session. Data that is not JSON raises InvalidValue, which names
+    the key. The code that opened `storage` closes it, after the dispatcher has stopped.
     """
 
     def __init__(self, storage: AsyncStorage) -> None:
@@ -49,17 +49,17 @@ class AiogramStorage(BaseStorage):
         return state
 
     async def set_data(self, key: StorageKey, data: Mapping[str, Any]) -> None:
-        """Store the data in place of the old."""
+        """Replace the data."""
         new = _checked(data)
         await self._change(key, lambda old: old | {"data": new}, may_empty=not new)
 
     async def get_data(self, key: StorageKey) -> dict[str, Any]:
-        """Return the data, an empty dict if there is none."""
+        """Return the data; an empty dict if there is none."""
         data: dict[str, Any] = (await self._read(key))["data"]
         return data
 
     async def update_data(self, key: StorageKey, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge this into the data, as one atomic step, and return the result."""
+        """Merge `data` into the stored data atomically, and return the result."""
         new = _checked(data)
         changed = await self._change(key, lambda old: old | {"data": old["data"] | new}, may_empty=not new)
         merged: dict[str, Any] = changed["data"]
@@ -84,7 +84,7 @@ class AiogramStorage(BaseStorage):
 
 
 class AiogramEventIsolation(BaseEventIsolation):
-    """Handles the updates of a conversation one after another, in all processes that share the storage.
+    """Serializes the updates of each conversation across all processes that share the storage.
 
     `Dispatcher(storage=…, events_isolation=AiogramEventIsolation(storage))`. In one process they keep their
     order; now and then two conversations exclude each other. A process that dies keeps the others from a
@@ -96,7 +96,7 @@ class AiogramEventIsolation(BaseEventIsolation):
 
     @asynccontextmanager
     async def lock(self, key: StorageKey) -> AsyncGenerator[None, None]:
-        """Hold the lock of a conversation in the block."""
+        """Hold the lock of a conversation during the block."""
         async with self._locks.hold(_name(key)):
             yield
 

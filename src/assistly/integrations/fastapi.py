@@ -1,6 +1,6 @@
-"""A storage in FastAPI: opened and closed with the application, with a transaction for each request.
+"""A storage for FastAPI: opened and closed with the application, with a transaction per request.
 
-It needs the extra `fastapi`.
+Needs the extra `fastapi`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def storage_lifespan(
     In a lifespan of your own: `async with storage_lifespan(…)(app) as state: yield state`.
     """
     if worker is not None and not publishers:
-        raise ConfigurationError("worker has options, and there are no publishers: pass both, or neither")
+        raise ConfigurationError("worker has options, but there are no publishers: pass both or neither")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
@@ -105,5 +105,5 @@ async def _transaction(connection: HTTPConnection, storage: _Found) -> AsyncIter
 
 
 TransactionDep = Annotated[AsyncStorage, Depends(_transaction, scope="function")]
-"""A transaction, one for the request. It is committed when the function has returned, before the response is
-sent, and undone if the function raises, HTTPException included, or if the response cannot be made."""
+"""One transaction per request. It is committed when the function returns, before the response is sent. It is
+rolled back if the function raises (HTTPException included), or if the response cannot be created."""

@@ -1,4 +1,4 @@
-"""One lock for each key, in all processes that share a storage."""
+"""One lock per key, across all processes that share a storage."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ logger = logging.getLogger("assistly.integrations")
 
 
 class KeyedLocks:
-    """Locks by key, in the storage. In one process, those that wait for a key get it in their order.
+    """Locks by key, in the storage. Within one process, waiters get a lock in order.
 
-    A lock is renewed while it is held, and outlives a process that has died by `ttl`. Since the storage keeps
-    a row for each name of a lock for good, the keys share 65,536 names: now and then two keys exclude each
-    other.
+    A lock is renewed while it is held, and stays locked for `ttl` after its process dies. The storage keeps a
+    row for each lock name forever, so the keys share 65,536 names: occasionally two keys share a lock.
     """
 
     def __init__(self, storage: AsyncStorage, prefix: str, ttl: timedelta, grace: timedelta) -> None:
@@ -45,7 +44,7 @@ class KeyedLocks:
 
     @asynccontextmanager
     async def hold(self, key: str) -> AsyncGenerator[None, None]:
-        """Hold the lock of the key in the block, after waiting for it as long as it takes."""
+        """Hold the lock of the key during the block. Waits for it without a time limit."""
         name = f"{self._prefix}:{blake2b(key.encode(), digest_size=2).hexdigest()}"
         self._blocks += 1
         try:
@@ -98,7 +97,7 @@ class KeyedLocks:
                 logger.error("another process may do the same work at the same time: %s", error)
                 return
             except StorageError as error:
-                logger.warning("a lock is not renewed yet, and will be tried again: %s", error)
+                logger.warning("could not renew a lock; will retry: %s", error)
 
     async def _release(self, renewal: asyncio.Task[None]) -> None:
         lock = self._held.pop(renewal, None)
@@ -110,4 +109,4 @@ class KeyedLocks:
         try:
             await to_the_end(asyncio.ensure_future(self._locks.release(lock)))
         except StorageError as error:
-            logger.warning("a lock is not released, and will be held for %s: %s", self._ttl, error)
+            logger.warning("could not release a lock, which stays held for %s: %s", self._ttl, error)

@@ -1,4 +1,4 @@
-"""JSON values by name, in the sessions of a storage. What cannot be written is kept until it can."""
+"""JSON values by name, in the sessions of a storage. Failed writes are kept and repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the modules of this package share: the message about a missing framework, and checks of values."""
+"""Shared by the modules of this package: the error about a missing framework, and checks of values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from assistly.storage.records import Json
 
 @contextmanager
 def framework(needs: str, extra: str) -> Iterator[None]:
-    """Raise ImportError that names the extra, if an import in the block fails. `needs` is the framework."""
+    """Raise ImportError that names the extra if an import in the block fails. `needs`: the framework."""
     try:
         yield
     except ImportError as error:
@@ -23,7 +23,7 @@ def framework(needs: str, extra: str) -> Iterator[None]:
 
 
 def json_object(what: str, value: object) -> dict[str, Json]:
-    """Return the dict. Raises InvalidValue, which names the key, if it holds what is no JSON value."""
+    """Return the dict. Raises InvalidValue, which names the key, if a value is not JSON."""
     if type(value) is not dict:
         raise check.wrong_type(what, "a dict", value)
     for key, item in value.items():
@@ -33,7 +33,7 @@ def json_object(what: str, value: object) -> dict[str, Json]:
 
 
 def async_storage(storage: object) -> AsyncStorage:
-    """Return the storage. Raises InvalidValue if it is no AsyncStorage."""
+    """Return the storage. Raises InvalidValue if it is not an AsyncStorage."""
     if not isinstance(storage, AsyncStorage):
-        raise check.wrong_type("storage", "an AsyncStorage, as open_async_storage opens one", storage)
+        raise check.wrong_type("storage", "an AsyncStorage, as returned by open_async_storage", storage)
     return storage

@@ -1,4 +1,4 @@
-"""Persistence of python-telegram-bot in a storage. It needs the extra `telegram`."""
+"""Persistence for python-telegram-bot in a storage. Needs the extra `telegram`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _CallbackData = tuple[list[Keyboard], dict[str, str]]
 
 
 class TelegramPersistence(BasePersistence[_Data, _Data, _Data]):
-    """What python-telegram-bot keeps, in sessions of the storage: `ApplicationBuilder().persistence(…)`.
+    """Keeps the data of python-telegram-bot in sessions of the storage:
+    `ApplicationBuilder().persistence(…)`.
 
     Each user, chat and conversation has a session, whose name begins with `telegram:` and the bot's id. What
     is not JSON raises InvalidValue, which names the key, in the error handlers of the application, and the
@@ -95,16 +96,16 @@ class TelegramPersistence(BasePersistence[_Data, _Data, _Data]):
         await self.update_chat_data(chat_id, {})
 
     async def refresh_user_data(self, user_id: int, user_data: _Data) -> None:
-        """Do nothing: the application has all data in memory, and is the only one that changes it."""
+        """Do nothing: the application has all data in memory, and nobody else changes it."""
 
     async def refresh_chat_data(self, chat_id: int, chat_data: _Data) -> None:
-        """Do nothing, as `refresh_user_data`."""
+        """Do nothing, like `refresh_user_data`."""
 
     async def refresh_bot_data(self, bot_data: _Data) -> None:
-        """Do nothing, as `refresh_user_data`."""
+        """Do nothing, like `refresh_user_data`."""
 
     async def flush(self) -> None:
-        """Write what could not be written before. Raises the errors of the storage."""
+        """Repeat the writes that failed. Raises the errors of the storage."""
         await self._values.flush()
 
     def _name(self, kind: str, key: object = None) -> str:

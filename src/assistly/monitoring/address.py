@@ -14,7 +14,7 @@ _FORM = re.compile(r"(?:(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]/\s]+)):)?(?P<po
 
 
 class Address(NamedTuple):
-    """A host, by name or number, and a port; port 0 stands for any that is free."""
+    """A host name or IP address, and a port; port 0 stands for any free port."""
 
     host: str
     port: int
@@ -24,7 +24,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: object) -> Address:
-    """Read an address. A port alone is one of 127.0.0.1. Raises InvalidValue."""
+    """Parse an address. A port alone means 127.0.0.1. Raises InvalidValue."""
     found = _FORM.fullmatch(str(text)) if isinstance(text, str | int) and text is not True else None
     if found is None or int(found["port"]) > _LARGEST_PORT:
         raise InvalidValue(

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_CONNECTIONS = 64
-"""How many connections are open at once. For a further one, the server closes one that is not in use."""
+"""How many connections are open at once. To accept another one, the server closes an idle one."""
 
 MOST_AT_ONCE = 8
-"""How many answers that read the storage are made at once. Further requests wait."""
+"""How many responses that read the storage are prepared at once. Further requests wait."""
 
 _LOOK_SECONDS = 0.2
 
 
 class ConnectionClosed(Exception):
-    """The server has closed the connection, to make room for another one."""
+    """The server has closed the connection to accept another one."""
 
 
 class _Connection:
@@ -32,7 +32,7 @@ class _Connection:
 
 
 class Connections:
-    """Counts the connections of a server, and those whose answers are being made."""
+    """Counts the connections of a server, and those whose responses are being prepared."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -41,13 +41,13 @@ class Connections:
     def add(self, socket: socket.socket, is_closing: threading.Event) -> bool:
         """Add a connection. Returns False if the server began to close before there was room for it.
 
-        If there are MOST_CONNECTIONS, it closes the oldest one that has not sent its request yet, or else the
-        oldest one whose answer is not being made.
+        With MOST_CONNECTIONS open, closes the oldest one that has not sent its request yet, or else the
+        oldest one whose response is not being prepared.
         """
         with self._changed:
             if len(self._open) >= MOST_CONNECTIONS:
                 self._close_one()
-            # The thread of a closed connection ends at once, and removes it.
+            # The thread of a closed connection ends at once, and removes the connection.
             while not self._changed.wait_for(
                 lambda: len(self._open) < MOST_CONNECTIONS, timeout=_LOOK_SECONDS
             ):
@@ -69,7 +69,7 @@ class Connections:
 
     @contextmanager
     def slot(self, socket: socket.socket) -> Iterator[None]:
-        """Wait until fewer than MOST_AT_ONCE answers are being made, and count as one of them.
+        """Wait until fewer than MOST_AT_ONCE responses are being prepared, and count as one of them.
 
         Raises ConnectionClosed if the connection was closed meanwhile.
         """

@@ -1,4 +1,4 @@
-"""What `/healthz` and `/metrics` answer."""
+"""The content of `/healthz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ PING_SECONDS = 2.0
 
 _KEEP_COLLECTION_SECONDS = 1.0
 _KEEP_PING_SECONDS = 3.0
-# Seconds. A worker whose last claim is older may only have a long poll: then the storage is asked.
+# Seconds. A worker with an older last claim may just have a long poll interval: the storage is asked then.
 _RECENT_CLAIM_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The answer of `/healthz`. `why` says what is wrong."""
+    """The response of `/healthz`. `why` says what is wrong."""
 
     alive: bool
     ready: bool
@@ -44,9 +44,9 @@ class Health:
 
 
 class Monitor:
-    """Reads the health and the numbers of a process, for threads that must not hang with its storage.
+    """Reads the health and the metrics of a process, for threads that must not hang with its storage.
 
-    It begins without a storage, which is not ready.
+    It starts without a storage, and is not ready then.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -70,16 +70,16 @@ class Monitor:
         )
 
     def attach(self, storage: Storage, worker: Worker | AsyncWorker | None = None) -> None:
-        """Tell of this storage and worker from now on."""
+        """Report this storage and worker from now on."""
         self._worker = worker
         self._storage = storage
 
     def stop(self) -> None:
-        """Note that the process is stopping, so that it is not ready any more."""
+        """Note that the process is stopping, so that it is no longer ready."""
         self._is_stopping = True
 
     def alive(self) -> list[str]:
-        """Why only a restart helps; empty if it is alive. It asks the storage nothing."""
+        """Why only a restart helps; empty if the process is alive. Makes no storage call."""
         worker = self._worker
         if worker is None:
             return []
@@ -99,7 +99,7 @@ class Monitor:
         return Health(is_alive, not why, why)
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
-        """The numbers in the format that the header Accept asks for, and the media type of that."""
+        """The metrics in the format that the Accept header requests, and its media type."""
         from assistly.views.exposition import scrape
 
         found = self._collected()
@@ -109,7 +109,7 @@ class Monitor:
         return scrape(process, found, now=datetime.now(UTC), accept=accept)
 
     def _unanswered(self) -> list[str]:
-        """Why the storage counts as away; empty if it has answered a moment ago."""
+        """Why the storage counts as unavailable; empty if it has just answered."""
         storage, worker = self._storage, self._worker
         if storage is None:
             return ["the storage is not open yet"]
@@ -123,7 +123,7 @@ class Monitor:
         return []
 
     def _collected(self) -> StorageMetrics | None:
-        """The numbers of the storage; None if it does not answer in time, which is logged once."""
+        """The metrics of the storage; None if it does not answer in time, which is logged once."""
         if self._storage is None:
             return None
         try:
@@ -132,14 +132,14 @@ class Monitor:
             if self._is_up:
                 is_expected = isinstance(error, NoAnswer | StorageError)
                 logger.warning(
-                    "the numbers of the storage cannot be read: %s",
+                    "cannot read the metrics of the storage: %s",
                     _described(error),
                     exc_info=None if is_expected else error,
                 )
             self._is_up = False
             return None
         if not self._is_up:
-            logger.info("the numbers of the storage can be read again")
+            logger.info("the metrics of the storage can be read again")
         self._is_up = True
         return found
 

@@ -31,7 +31,7 @@ REQUEST_SECONDS = 2.0
 """How long a client may take to send its request."""
 
 ANSWER_SECONDS = 5.0
-"""How long a client may take to receive the answer."""
+"""How long a client may take to receive the response."""
 
 _JOIN_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
@@ -40,10 +40,10 @@ _PATHS = "/healthz, /healthz/alive, /healthz/ready and /metrics"
 
 
 class MonitoringServer(forks.ForkAware):
-    """Answers on an address, on threads of its own, until `close` or the end of the process.
+    """Serves `/healthz` and `/metrics` on an address, on its own threads, until `close` or the process ends.
 
-    Raises ConfigurationError if the address cannot be listened on. In a forked child nothing answers: start
-    the server after the fork.
+    Raises ConfigurationError if it cannot listen on the address. A forked child does not serve: start the
+    server after the fork.
     """
 
     def __init__(self, address: Address, monitor: Monitor) -> None:
@@ -59,15 +59,15 @@ class MonitoringServer(forks.ForkAware):
         )
         forks.register(self)
         self._thread.start()
-        logger.info("http://%s answers %s", self._address, _PATHS)
+        logger.info("http://%s serves %s", self._address, _PATHS)
 
     @property
     def address(self) -> str:
-        """The address that it listens on, as HOST:PORT, with the port that port 0 has become."""
+        """The address that it listens on, as HOST:PORT. For port 0, the port that the system chose."""
         return str(self._address)
 
     def close(self) -> None:
-        """Answer no longer. Closing twice is fine."""
+        """Stop serving. Closing twice has no effect."""
         self._monitor.stop()
         http, self._http = self._http, None
         if http is not None:
@@ -96,7 +96,7 @@ def _reason(error: Exception) -> str:
 
 
 class _HttpServer(socketserver.TCPServer):
-    """It looks up no names of clients, and prints nothing."""
+    """Looks up no client names, and prints nothing."""
 
     allow_reuse_address = True
     request_queue_size = 128
@@ -112,7 +112,7 @@ class _HttpServer(socketserver.TCPServer):
     def get_request(self) -> tuple[Any, Any]:
         try:
             return super().get_request()
-        except OSError:  # too many open files: the connection still waits, and must not be tried in a loop
+        except OSError:  # too many open files: the connection still waits, so do not retry in a tight loop
             self.is_closing.wait(_LOOK_SECONDS)
             raise
 
@@ -141,12 +141,12 @@ class _HttpServer(socketserver.TCPServer):
             self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - of the base
-        """Log it as what it is, instead of printing it. A client that has left is no error."""
+        """Log at debug level instead of printing: a client that disconnected is not an error."""
         logger.debug("a request was not answered", exc_info=True)
 
 
 class _UntilDeadline(io.RawIOBase):
-    """Reads from a socket. Raises TimeoutError once the time for the whole request is over."""
+    """Reads from a socket. Raises TimeoutError when the time for the whole request has passed."""
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._connection = connection
@@ -176,35 +176,35 @@ class _Request(BaseHTTPRequestHandler):
         self.rfile = io.BufferedReader(_UntilDeadline(self.connection, REQUEST_SECONDS))
 
     def version_string(self) -> str:
-        """The header Server: nothing about versions."""
+        """The Server header, without versions."""
         return "assistly"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a request is no news."""
+        """Log nothing: requests are routine."""
 
     def do_GET(self) -> None:
-        """Answer, or say that this has failed."""
+        """Respond, with status 500 if that fails."""
         self.server.connections.note_request(self.connection)
         try:
             answer = self._answer()
         except ConnectionClosed:
             return
         except Exception:
-            logger.exception("%s cannot be answered", self.path)
-            answer = HTTPStatus.INTERNAL_SERVER_ERROR, b"it has failed: see the log\n", _TEXT
+            logger.exception("cannot respond to %s", self.path)
+            answer = HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error: see the log\n", _TEXT
         self._send(*answer)
 
     do_HEAD = do_GET  # noqa: N815 - of the base
 
     def _answer(self) -> tuple[HTTPStatus, bytes, str]:
         path = self.path.partition("?")[0]
-        if path == "/healthz/alive":  # it waits for nothing, so that nobody is killed for being busy
+        if path == "/healthz/alive":  # waits for nothing, so that no process is killed for being busy
             why = self.server.monitor.alive()
             return _json({"alive": not why, "why": why}, is_good=not why)
         if path in ("/metrics", "/healthz", "/healthz/ready"):
             with self.server.connections.slot(self.connection):
                 return self._of_storage(path)
-        return HTTPStatus.NOT_FOUND, f"there are {_PATHS}\n".encode(), _TEXT
+        return HTTPStatus.NOT_FOUND, f"the paths are {_PATHS}\n".encode(), _TEXT
 
     def _of_storage(self, path: str) -> tuple[HTTPStatus, bytes, str]:
         monitor = self.server.monitor
@@ -216,12 +216,12 @@ class _Request(BaseHTTPRequestHandler):
         return _json({"ready": health.ready, "why": health.why}, is_good=health.ready)
 
     def _refuse(self) -> None:
-        self._send(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n", _TEXT, Allow="GET, HEAD")
+        self._send(HTTPStatus.METHOD_NOT_ALLOWED, b"use GET or HEAD\n", _TEXT, Allow="GET, HEAD")
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse  # noqa: N815 - of the base
 
     def _send(self, status: HTTPStatus, body: bytes, media_type: str, **headers: str) -> None:
-        self.connection.settimeout(ANSWER_SECONDS)  # of sending as a whole
+        self.connection.settimeout(ANSWER_SECONDS)  # for the whole response
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))

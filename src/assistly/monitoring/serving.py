@@ -1,4 +1,4 @@
-"""`serve`: the server of a program of one's own."""
+"""`serve`: the monitoring server for your own program."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def serve(
     *,
     worker: Worker | AsyncWorker | None = None,
 ) -> MonitoringServer:
-    """Answer `/healthz` and `/metrics` on an address, on threads of their own, until `close`.
+    """Serve `/healthz` and `/metrics` on an address, on background threads, until `close`.
 
-    `address` is PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; port 0 stands for any that is free. On any
-    other host, everybody who can reach it sees the numbers. With `worker` they include those of a worker of
-    this process. It needs the extra `prometheus`. Start it after forks, since a child has no
-    threads: there nothing answers.
+    `address` is PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; port 0 stands for any free port. Anybody who
+    can reach the address can read the metrics. With `worker`, they include those of this worker, which runs
+    in the same process (default: None). Needs the extra `prometheus`. Start it after forks: a forked child
+    does not serve.
 
-    Raises InvalidValue for wrong arguments, and ConfigurationError if the extra is missing or the address
-    cannot be listened on.
+    Raises InvalidValue for wrong arguments, and ConfigurationError if the extra is missing or it cannot
+    listen on the address.
     """
     if isinstance(storage, AsyncStorage):
         storage = storage._storage  # noqa: SLF001 - the server has threads of its own

@@ -18,10 +18,10 @@ class NoAnswer(Exception):
 
 
 class SharedCall(Generic[T]):
-    """Makes a call on a thread of its own, never twice at the same time.
+    """Makes a call on its own thread, never twice at the same time.
 
-    Those who ask while it runs, and for `keep` seconds after it has ended, share its result, or its error. It
-    is waited for until `limit` seconds after it began, so that one that hangs holds nobody up again.
+    Callers that ask while it runs, and for `keep` seconds after it has ended, share its result or its error.
+    They wait until `limit` seconds after it began, so that a call that hangs does not block them again.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SharedCall(Generic[T]):
         try:
             return running.future.result(max(0.0, left))
         except TimeoutError:
-            if running.future.done():  # then the call has raised it
+            if running.future.done():  # the call itself has raised it
                 raise
             raise NoAnswer(f"no answer for {self._clock() - running.began:.0f} s") from None
 
@@ -68,14 +68,14 @@ class SharedCall(Generic[T]):
 
         try:
             threading.Thread(target=work, name=self._name, daemon=True).start()
-        except RuntimeError as error:  # no thread can be started now
+        except RuntimeError as error:  # no thread can be started
             running.ended = self._clock()
             running.future.set_exception(error)
         return running
 
 
 class _Running(Generic[T]):
-    """A call that was begun."""
+    """A call that has begun."""
 
     def __init__(self, began: float) -> None:
         self.began = began

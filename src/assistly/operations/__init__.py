@@ -1,1 +1,1 @@
-"""What people change in a storage: each change in a transaction, with the event that says who made it."""
+"""Changes that people make in a storage: each in a transaction, with an event that says who made it."""

@@ -1,4 +1,4 @@
-"""Applies one change to one job, or to all that match: each in a transaction with its event."""
+"""Applies a change to one job, or to all that match: each in a transaction with its event."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _ATTEMPTS = 5
 class ChangePlan:
     """Which jobs a change would be applied to.
 
-    `jobs` have no content, metadata and checkpoint, since there may be very many. `left_out` counts the jobs
-    that match and would not be changed, by the reason. `complete` is False if there are more that match.
+    `jobs` have no content, metadata or checkpoint, since there may be very many. `left_out` counts by reason
+    the jobs that match and would not be changed. `complete` is False if more jobs match.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -43,8 +43,8 @@ class ChangePlan:
 class Result:
     """What a change of `matched` jobs has done so far.
 
-    `done` are the ids of the jobs that are changed. `not_done` says by the id why one is not. `stopped` is
-    whether it ended before the last of the jobs, and the rest was not tried.
+    `done` has the ids of the changed jobs. `not_done` says by id why a job is not changed. `stopped` is True
+    if it ended early, and did not try the rest of the jobs.
     """
 
     matched: int = 0
@@ -56,11 +56,10 @@ class Result:
 def change_job(
     storage: Storage, change: JobChange, id: int, person: Person, *, seen: int | None = None
 ) -> Job | None:
-    """Change the job of this id, and return it as it is then (None: it is gone).
+    """Change the job with this id, and return the changed job (None: it was removed).
 
-    `seen` is the claim number of the job that the person decided on (default: the one that is stored now).
-    Raises NotFound if there is no such job, Conflict if a worker claimed it since it was seen, and what
-    `apply` raises.
+    `seen` is the claim number of the job that the person saw (default: the one stored now). Raises NotFound
+    if there is no such job, Conflict if a worker has claimed it since, and what `apply` raises.
     """
     job = storage.queue.get(id)
     if job is None:
@@ -73,21 +72,21 @@ def change_job(
 def apply(
     storage: Storage, change: JobChange, seen: Job, person: Person, wanted: JobFilter | None = None
 ) -> Job | None:
-    """Do it with the event, both or neither, unless the job was changed meanwhile in a way that matters.
+    """Make the change and record its event, in one transaction.
 
-    Raises Conflict if a worker claimed it since it was `seen`, or it does not match `wanted` any more;
-    NotFound if it is gone; and a StorageError (Conflict, NotFound, ClaimLost or InvalidValue) if the job does
-    not allow the change.
+    Raises Conflict if a worker has claimed the job since it was `seen`, or it no longer matches `wanted`;
+    NotFound if it no longer exists; and a StorageError (Conflict, NotFound, ClaimLost or InvalidValue) if the
+    job does not allow the change.
     """
 
     def work(tx: Storage) -> Job | None:
         job = tx.queue.get(seen.id)
         if job is None:
-            raise NotFound(f"there is no job {seen.id} any more")
+            raise NotFound(f"job {seen.id} no longer exists")
         if job.claim != seen.claim:
             raise _claimed(job)
         if wanted is not None and not wanted.accepts(job):
-            raise Conflict(f"job {job.id} was changed meanwhile, and does not match any more")
+            raise Conflict(f"job {job.id} has changed meanwhile, and no longer matches")
         changed, details = change.apply(tx, job)
         if changed is not None and changed.claim != job.claim:
             raise Conflict(f"job {job.id} was claimed meanwhile: nothing was changed")
@@ -105,11 +104,11 @@ def plan(
     most: int | None = None,
     until: Callable[[], bool] | None = None,
 ) -> ChangePlan:
-    """Return which of the jobs that match would be changed. Nothing is changed.
+    """Return which of the matching jobs would be changed. Changes nothing.
 
-    Without statuses in `wanted`, those are meant that the change is for; of the jobs that workers hold it
-    says only how many are left out. It stops after `most` jobs (default: none), counts up to `most` jobs
-    that workers hold, and ends as soon as `until` is true.
+    Without statuses in `wanted`, the statuses that the change applies to are used; of the jobs that workers
+    hold, only the number is returned. It stops after `most` jobs (default: no limit), counts up to `most`
+    jobs that workers hold, and ends as soon as `until` returns True.
     """
     found = ChangePlan()
     if not wanted.statuses and "scheduled" in change.statuses:
@@ -122,7 +121,7 @@ def plan(
             break
         reason = change.obstacle(job) or change.left_out(job)
         if reason is None:
-            # The content is read again when it is needed: there may be very many.
+            # There may be very many jobs: their content is read again when needed.
             found.jobs.append(replace(job, content="", metadata={}, checkpoint=None))
         else:
             found.left_out[reason] += 1
@@ -141,12 +140,12 @@ def apply_all(
     result: Result | None = None,
     until: Callable[[], bool] | None = None,
 ) -> Result:
-    """Change these jobs one after another, each in a transaction of its own, and return what was done.
+    """Change these jobs one after another, each in its own transaction, and return what was done.
 
-    A job is given with its id, as it was seen: None if there was none. `wanted` is the filter of the plan, so
-    that jobs that do not match any more are left alone; None for jobs that were named by their ids. It stops
-    before the next job when `until` returns True. `result` is filled as it goes, for a caller that has to
-    know how many are done if this raises, such as StorageUnavailable.
+    Each id comes with the job as it was seen: None if there was none. `wanted` is the filter of the plan, so
+    that jobs that no longer match are skipped; None for jobs that were named by their ids. It stops before
+    the next job when `until` returns True. `result` is updated after each job, so that the caller knows how
+    many are done if this raises, for example StorageUnavailable.
     """
     found = Result() if result is None else result
     found.matched = len(jobs)
@@ -166,7 +165,7 @@ def apply_all(
 
 
 def atomically(storage: Storage, work: Callable[[Storage], _T]) -> _T:
-    """Run `work` in a transaction, and again (5 times at most) after a deadlock."""
+    """Run `work` in a transaction, and retry it (5 times at most) after a deadlock."""
     for _ in range(_ATTEMPTS - 1):
         try:
             with storage.transaction() as tx:
@@ -178,7 +177,7 @@ def atomically(storage: Storage, work: Callable[[Storage], _T]) -> _T:
 
 
 def _with_statuses(wanted: JobFilter, change: JobChange) -> JobFilter:
-    """The filter, with the statuses that the change is for unless it names others."""
+    """The filter, with the statuses that the change applies to unless it names others."""
     return wanted if wanted.statuses else replace(wanted, statuses=change.statuses)
 
 

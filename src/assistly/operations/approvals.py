@@ -18,9 +18,9 @@ _VERBS = {"approved": "approve", "rejected": "reject"}
 
 
 def decide(storage: Storage, id: str, status: str, person: Person) -> Approval:
-    """Approve or reject what is pending: `status` is approved or rejected.
+    """Approve or reject a pending approval: `status` is approved or rejected.
 
-    Raises NotFound, StatusConflict if it was decided before, and InvalidValue for another status.
+    Raises NotFound, StatusConflict if it is already decided, and InvalidValue for another status.
     """
     verb = _VERBS.get(status)
     if verb is None:

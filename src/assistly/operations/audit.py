@@ -1,4 +1,4 @@
-"""The events that operations of people leave."""
+"""The events that record what people do."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ if TYPE_CHECKING:
     from assistly.storage.records import Json
 
 PREFIX = "operator."
-"""The event types of operations of people begin with this."""
+"""The prefix of the types of these events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who does it, and why: for the event. `by` is None for the name of the login."""
+    """Who makes a change, and why, for the event. If `by` is None, the login name is recorded."""
 
     by: str | None
     note: str | None
 
     @property
     def name(self) -> str:
-        """Who it is: `by`, or else the name of the login."""
+        """`by`, or the login name."""
         return login() if self.by is None else self.by
 
 
 def record(storage: Storage, action: str, person: Person, **details: Json) -> None:
-    """Append the event `operator.{action}`. Call it on the transaction that does the work.
+    """Append the event `operator.{action}`. Call it on the transaction that makes the change.
 
     The payload has the keys `by`, `note` if there is one, and the details.
     """
@@ -38,7 +38,7 @@ def record(storage: Storage, action: str, person: Person, **details: Json) -> No
 
 
 def login() -> str:
-    """The name of the login, or "unknown"."""
+    """The login name, or "unknown"."""
     import getpass
 
     try:

@@ -1,4 +1,4 @@
-"""The changes of jobs that people make: cancel, move, remove, replay and resolve."""
+"""The changes that people make to jobs: cancel, move, remove, replay and resolve."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from assistly.storage import Job, Storage
 
 WAITING = ("scheduled", "retrying")
-"""The statuses of jobs whose post is still to come, and which no worker holds."""
+"""The statuses of jobs that are not published yet and that no worker holds."""
 
 UNKNOWN = "nobody knows whether it was published"
 MISSED = "it was missed and is now late"
 HELD = ("a worker holds it", "a worker holds them")
-"""Why jobs are left out: of HELD the first is for one job, the second for several."""
+"""Why jobs are skipped. Of HELD, the first is for one job, the second for several."""
 
 _KEPT = 1000
-"""How many characters of a job's content the event of its removal keeps."""
+"""How many characters of the content the event of a removal keeps."""
 _BEGUN = "publishing has begun"
 
 
 @dataclass(frozen=True, slots=True)
 class JobChange:
-    """What is done with a job.
+    """A change of a job.
 
-    `verb` and `participle` name it: cancel, cancelled. `apply` does it on a transaction, to the job as it was
-    read, and returns the changed job (None: it is gone) and the details of the event; it raises a
-    StorageError if the job does not allow it. `statuses` are those of the jobs that it is for, unless others
-    are named; `other_statuses` are those that may be named as well. `refused` says why a job of these
-    statuses cannot be changed, and `left_out` why one that matches is not meant (None: it can, and it is).
-    `new_time` says when a job will be due, for changes that schedule it (None: now). `loses` says of a job
-    that was named by its id whether to ask first, since the change loses a post that is still to come.
+    `verb` and `participle` name it: cancel, cancelled. `apply` makes the change in a transaction, to the job
+    as it was read, and returns the changed job (None: removed) and the details of the event; it raises a
+    StorageError if the job does not allow the change. `statuses` are the statuses that it applies to by
+    default; `other_statuses` may be requested too. `refused` says why a job with one of these statuses cannot
+    be changed, and `left_out` why a matching job is skipped (None: it is not). `new_time` returns when a job
+    will be due, for changes that schedule it (None: now). `loses` says whether to ask first about a job that
+    was named by its id, because the change deletes a post that is not published yet.
     """
 
     verb: str
@@ -50,7 +50,7 @@ class JobChange:
     loses: Callable[[Job], bool] = lambda _: False
 
     def obstacle(self, job: Job | None) -> str | None:
-        """Why it cannot be done, as far as that is known before (None: it can)."""
+        """Why the job cannot be changed, as far as is known beforehand (None: it can)."""
         if job is None:
             return "there is no such job"
         if job.status not in (*self.statuses, *self.other_statuses):
@@ -59,7 +59,7 @@ class JobChange:
 
 
 def cancel() -> JobChange:
-    """Cancel a job that is not being published yet: it stays stored, and its key stays taken."""
+    """Cancel a job that is not being published yet. It stays stored, and keeps its idempotency key."""
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
         return tx.queue.cancel(job.id), {}
@@ -68,7 +68,7 @@ def cancel() -> JobChange:
 
 
 def move(new_time: Callable[[Job], datetime]) -> JobChange:
-    """Make a waiting job due at another time. A pending retry is dropped.
+    """Make a waiting job due at another time, which replaces that of a pending retry.
 
     `new_time` may raise InvalidValue if there is no such time.
     """
@@ -88,21 +88,21 @@ def move(new_time: Callable[[Job], datetime]) -> JobChange:
 
 
 def moved_by(at: datetime, length: timedelta) -> datetime:
-    """`at` and `length` later. Raises InvalidValue if that is no time any more."""
+    """The time `length` after `at`. Raises InvalidValue if it is out of range."""
     try:
         return at + length
     except OverflowError:
         side = "before" if length < timedelta(0) else "after"
         raise InvalidValue(
-            f"there is no time {span(abs(length))} {side} {at}: the year must be 1 to 9999"
+            f"{span(abs(length))} {side} {at} is out of range: the year must be 1 to 9999"
         ) from None
 
 
 def remove(*, unknown: bool = False) -> JobChange:
-    """Delete a job for good, and free its idempotency key.
+    """Delete a job permanently, and free its idempotency key.
 
-    A job that is being published is not removed, and one with an unknown outcome only if `unknown`. The event
-    keeps the job's time, and the first 1,000 characters of its content.
+    A job that is being published is not deleted, and one with an unknown outcome only if `unknown`. The event
+    keeps the job's time and the first 1,000 characters of its content.
     """
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
@@ -127,24 +127,26 @@ def remove(*, unknown: bool = False) -> JobChange:
 
 
 def replay(*, unknown: bool = False, missed: bool = False, at: datetime | None = None) -> JobChange:
-    """Schedule a dead letter or a cancelled job anew, to be due `at` that time.
+    """Schedule a dead letter or a cancelled job again, due `at` that time.
 
-    The default is now, or the time of a cancelled job if it is still to come. A job with an unknown outcome
-    may have been published already, and is replayed only if `unknown`. Among many, those that were missed are
-    left out unless `missed`.
+    The default is now, or the time of a cancelled job if it is in the future. A job with an unknown outcome
+    may have been published already, and is replayed only if `unknown`. When several jobs are replayed, missed
+    ones are skipped unless `missed`.
     """
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
         if job.outcome_unknown and not unknown:
             raise Conflict(
                 f"job {job.id} may have been published already: look at {job.platform}, then `assistly jobs "
-                f"resolve {job.id} --posted` or `--not-posted`; --unknown replays it all the same"
+                f"resolve {job.id} --posted` or `--not-posted`; --unknown replays it anyway"
             )
-        # Of others the outcome might become unknown before they are replayed.
+        # The outcome of other jobs might become unknown before they are replayed.
         is_replayable = job.status in ("dead_letter", "cancelled")
         again = tx.queue.replay(job.id, scheduled_at=new_time(job)) if is_replayable else None
         if again is None:
-            raise NotFound(f"there is no dead letter and no cancelled job {job.id}: it is {job.status}")
+            raise NotFound(
+                f"job {job.id} is {job.status}: only dead letters and cancelled jobs can be replayed"
+            )
         return again, {"reason": job.dead_letter_reason, "outcome_unknown": job.outcome_unknown}
 
     def new_time(job: Job) -> datetime | None:
@@ -161,10 +163,10 @@ def replay(*, unknown: bool = False, missed: bool = False, at: datetime | None =
 
 
 def resolve(*, posted: bool, remote_id: str | None = None) -> JobChange:
-    """Answer whether a job with an unknown outcome was published.
+    """Record whether a job with an unknown outcome was published.
 
-    If it was, it counts as posted, with the `remote_id` if that is known, and its idempotency key stays
-    taken. If not, it is scheduled anew, to be published now.
+    If it was, it counts as posted, with the `remote_id` if that is known, and keeps its idempotency key. If
+    not, it is scheduled again, due now.
     """
 
     def do(tx: Storage, job: Job) -> tuple[Job | None, dict[str, Any]]:
@@ -182,12 +184,12 @@ def _begun(job: Job) -> str | None:
 
 
 def _require_removable(tx: Storage, job: Job, *, unknown: bool) -> None:
-    """Raise Conflict unless the job may be removed. Until `tx` ends no worker can claim it."""
+    """Raise Conflict unless the job may be removed. Until `tx` ends, no worker can claim it."""
     if job.status == "posted":
         return
     if job.outcome_unknown and not unknown:
         raise Conflict(f"job {job.id} is not removed: {UNKNOWN}; resolve it first")
-    # Changing the job locks it. The change goes with the job.
+    # Changing the job locks it. The change is deleted with the job.
     if job.status in ("dead_letter", "cancelled"):
         locked = tx.queue.replay(job.id)
     else:
@@ -195,7 +197,7 @@ def _require_removable(tx: Storage, job: Job, *, unknown: bool) -> None:
             locked = tx.queue.cancel(job.id)
         except StatusConflict as error:
             found = error.current.status
-            reason = _BEGUN if found == "processing" else f"it is {found} by now"
+            reason = _BEGUN if found == "processing" else f"it is now {found}"
             raise Conflict(f"job {job.id} is not removed: {reason}") from None
     if locked is None or locked.claim != job.claim:
-        raise Conflict(f"job {job.id} was changed meanwhile: nothing was removed")
+        raise Conflict(f"job {job.id} has changed meanwhile: nothing was removed")

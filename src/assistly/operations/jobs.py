@@ -28,9 +28,9 @@ def add(
     max_lateness: timedelta | None = None,
     min_gap: timedelta | None = None,
 ) -> tuple[Job, bool]:
-    """Add a job, to be published now or `at` a time; return it, and whether it existed under its `key`.
+    """Add a job, due now or `at` a time. Return it, and whether it already existed under its `key`.
 
-    A job that existed is not changed, and leaves no event. The options and errors are those of
+    An existing job is not changed, and no event is recorded. The options and errors are those of
     `storage.queue.schedule`; `key` is the idempotency key.
     """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def forget(storage: Storage, key: str, person: Person) -> KeyState:
-    """Forget a key, so that the same command can run again, and return what was stored under it.
+    """Forget a key, so that its command can run again, and return what was stored under it.
 
     A job with the same key keeps it. Raises NotFound if no command is stored under the key.
     """

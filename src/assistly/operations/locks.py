@@ -1,4 +1,4 @@
-"""Frees locks, whoever holds them."""
+"""Releases locks regardless of their owners."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 def held(
     storage: Storage, name: str, *, fence: int | None = None, shown: Callable[[datetime], str] = str
 ) -> WorkerLock:
-    """Return the lock of this name, as somebody holds it. Nothing is changed.
+    """Return the lock with this name and its current owner. Changes nothing.
 
-    Raises NotFound if nobody does, and LockLost if it has not the `fence` that is given; `shown` writes times
-    for the message.
+    Raises NotFound if nobody holds it, and LockLost if its fence is not `fence`. `shown` formats times for
+    the message.
     """
     lock = storage.lock.current(name)
     if lock is None:
@@ -36,21 +36,19 @@ def held(
 
 
 def holder(lock: WorkerLock, shown: Callable[[datetime], str]) -> str:
-    """A sentence about who holds the lock. `shown` writes the time until which that is so."""
+    """A sentence about the owner of the lock. `shown` formats the time at which it expires."""
     return f"It is held by {lock.owner_id!r}, with fence {lock.fence}, until {shown(lock.expires_at)}."
 
 
 def release(storage: Storage, lock: WorkerLock, person: Person) -> None:
-    """Free a lock, as `held` returned it. Raises LockLost if its owner does not hold it any more.
+    """Release a lock, as `held` returned it. Raises LockLost if its owner no longer holds it.
 
-    The owner is not told: if it still runs, it goes on until it next renews the lock.
+    The owner is not notified: if it still runs, it continues until it next renews the lock.
     """
 
     def work(tx: Storage) -> None:
         if not tx.lock.release(lock):
-            raise LockLost(
-                f"nothing was done: {lock.owner_id!r} does not hold the lock {lock.name!r} any more"
-            )
+            raise LockLost(f"nothing was done: {lock.owner_id!r} no longer holds the lock {lock.name!r}")
         audit.record(tx, "locks.release", person, name=lock.name, owner_id=lock.owner_id, fence=lock.fence)
 
     atomically(storage, work)

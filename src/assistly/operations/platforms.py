@@ -25,9 +25,9 @@ def pause(
     until: datetime | None = None,
     shown: Callable[[datetime], str] = str,
 ) -> Platform:
-    """Pause a platform until then (default: until somebody resumes it), and return it.
+    """Pause a platform `until` then (default: until it is resumed), and return it.
 
-    The note of the person is the reason. Raises InvalidValue if `until` is in the past; `shown` writes that
+    The note of the person is the reason. Raises InvalidValue if `until` is in the past; `shown` formats that
     time for the message.
     """
 
@@ -47,7 +47,7 @@ def pause(
 
 
 def resume(storage: Storage, platform: str, person: Person) -> Platform | None:
-    """End the pause of a platform, and return it. Raises NotFound if it is not paused."""
+    """Resume a platform, and return it. Raises NotFound if it is not paused."""
 
     def work(tx: Storage) -> Platform | None:
         if not tx.platforms.resume(platform):
@@ -61,7 +61,7 @@ def resume(storage: Storage, platform: str, person: Person) -> Platform | None:
 def limit(
     storage: Storage, platform: str, person: Person, *, count: int | None, per: timedelta | None
 ) -> Platform:
-    """Let all workers together take at most `count` jobs within `per`; None for both ends the limit."""
+    """Limit all workers together to `count` jobs within `per`; None for both removes the limit."""
 
     def work(tx: Storage) -> Platform:
         limited = tx.platforms.limit(platform, count, per)

@@ -1,4 +1,4 @@
-"""Prunes the storage by hand."""
+"""Prunes the storage for a person."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def prune(storage: Storage, person: Person, *, force: bool = False) -> PruneReport:
-    """Delete what the RETENTION_ settings no longer keep, and return how much that was.
+    """Delete records that are past their RETENTION_ settings, and return how many.
 
-    It leaves an event only if the person has a name or a note, so that cron fills no log. `force` prunes also
-    if the last time was less than a minute ago.
+    Records an event only if the person gave a name or a note, so that cron does not fill the log. `force`
+    prunes even if the last prune was less than a minute ago.
     """
     report = storage.prune(force=force)
     if report.ran and (person.by is not None or person.note is not None):

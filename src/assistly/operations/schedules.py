@@ -18,7 +18,7 @@ _EVENT_CHARACTERS = 1000
 
 
 def put(storage: Storage, id: str, platform: str, content: str, person: Person, **options: Any) -> Schedule:
-    """Store a schedule, in place of the one of this id, and return it. Its waiting jobs are changed with it.
+    """Store a schedule, or replace the one with this id, and return it. Updates its waiting jobs.
 
     `options` and errors are those of `storage.schedules.put`.
     """
@@ -33,7 +33,7 @@ def put(storage: Storage, id: str, platform: str, content: str, person: Person, 
 
 
 def remove(storage: Storage, id: str, person: Person) -> int:
-    """Delete a schedule and its waiting jobs, and return how many these were. Raises NotFound."""
+    """Delete a schedule and its waiting jobs, and return the number of these. Raises NotFound."""
 
     def work(tx: Storage) -> int:
         schedule = existing(tx, id)
@@ -46,7 +46,7 @@ def remove(storage: Storage, id: str, person: Person) -> int:
 
 
 def enable(storage: Storage, id: str, person: Person) -> Schedule:
-    """Enable a schedule, and return it: its times from now on become jobs. Raises NotFound."""
+    """Enable a schedule, and return it. Its times become jobs from now on. Raises NotFound."""
 
     def work(tx: Storage) -> Schedule:
         schedule = tx.schedules.enable(id)
@@ -57,7 +57,7 @@ def enable(storage: Storage, id: str, person: Person) -> Schedule:
 
 
 def disable(storage: Storage, id: str, person: Person) -> tuple[Schedule, int]:
-    """Disable a schedule, and return it and how many waiting jobs were removed. Raises NotFound."""
+    """Disable a schedule, and return it and the number of removed waiting jobs. Raises NotFound."""
 
     def work(tx: Storage) -> tuple[Schedule, int]:
         jobs = len(tx.schedules.waiting(id))
@@ -69,7 +69,7 @@ def disable(storage: Storage, id: str, person: Person) -> tuple[Schedule, int]:
 
 
 def _described(schedule: Schedule) -> dict[str, str]:
-    """What an event says of a schedule: up to 1,000 characters of its content."""
+    """The details of a schedule for an event: up to 1,000 characters of its content."""
     return {
         "platform": schedule.platform,
         "times": times(schedule),

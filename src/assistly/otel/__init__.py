@@ -1,7 +1,7 @@
-"""Spans of OpenTelemetry around publishing and calls of the storage. It needs the extra `otel`.
+"""OpenTelemetry spans around publishing and storage calls. Needs the extra `otel`.
 
-Nothing of this is imported unless `opentelemetry-instrument` or a program does so. `AssistlyInstrumentor`
-replaces methods, and puts them back, so that programs without it run no further instruction.
+Nothing here is imported unless `opentelemetry-instrument` or a program imports it. `AssistlyInstrumentor`
+replaces methods, and restores them, so that programs without it have no overhead.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class TracedCalls:
                 try:
                     return function(scheduler, carrying)
                 except InvalidValue:
-                    logger.debug("a job is scheduled without its trace context", exc_info=True)
+                    logger.debug("scheduling a job without its trace context", exc_info=True)
             return function(scheduler, new)
 
         return request

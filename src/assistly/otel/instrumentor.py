@@ -1,4 +1,4 @@
-"""Puts wrappers in the place of methods when their modules are imported, and puts the methods back."""
+"""Wraps methods when their modules are imported, and restores the methods."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ _WRAPPED = {
 
 
 class AssistlyInstrumentor(BaseInstrumentor):  # type: ignore[misc] # it is untyped
-    """Makes spans of calls of storages and of publishing, and stores with jobs the trace that scheduled them.
+    """Creates spans for storage calls and publishing, and stores with each job the trace that scheduled it.
 
     `opentelemetry-instrument` finds it by itself. A program calls `AssistlyInstrumentor().instrument()`
-    before it runs a worker, with a `tracer_provider` unless the global one is meant; `uninstrument()` undoes
-    it. docs/tracing.md lists the spans. Errors of the tracing never reach the caller: they are logged.
+    before it runs a worker, optionally with a `tracer_provider` (default: the global one); `uninstrument()`
+    reverses this. docs/tracing.md lists the spans. Errors of the tracing never reach the caller: they are
+    logged.
     """
 
     _tracing: Tracing
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """None: it comes with what it instruments."""
+        """No dependencies: it is part of what it instruments."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
@@ -57,7 +58,7 @@ def _wrap(tracing: Tracing, function: str, _: ModuleType) -> None:
         getattr(wrapping, function)(tracing)
     except Exception:  # noqa: BLE001 - it must not reach the import statement
         tracing.end()
-        logger.exception("there are no spans of Assistly")
+        logger.exception("cannot create spans for Assistly")
 
 
 def _version() -> str | None:

@@ -109,7 +109,7 @@ def harmless(function: Callable[P, T]) -> Callable[P, T | None]:
         except Exception:
             level = logging.DEBUG if _has_failed.is_set() else logging.WARNING
             _has_failed.set()
-            logger.log(level, "a span is missing or not complete", exc_info=True)
+            logger.log(level, "a span is missing or incomplete", exc_info=True)
             return None
 
     return call
@@ -241,7 +241,7 @@ def current_block() -> TracedBlock | None:
 
 
 def scheduling_span(job: Job) -> SpanContext | None:
-    """The span in which a job was scheduled, for a link from a span of your own; None if it is not known."""
+    """The span in which a job was scheduled, for a link from your own span; None if not known."""
     carrier = job.metadata.get(TRACE_CONTEXT)
     if not isinstance(carrier, dict):
         return None

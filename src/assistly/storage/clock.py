@@ -1,4 +1,4 @@
-"""Clocks, which give the time of calls that are made without `now`."""
+"""Clocks, which give the time of calls without `now`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class MachineClock:
     """The clock of this machine, and a time for leases that does not go back.
 
     `now` is the time of day. `lease_time` is the same, unless the clock was set back by more than a second
-    since this process began: then it goes on with the monotonic clock, until the time of day has caught up.
-    So a lease lasts as long as it was meant to, and a job falls due at its time of day. A clock that is set
-    forward is followed at once. Each time that it is found to have been set back is logged once.
+    since this process began: then it continues with the monotonic clock until the time of day has caught up.
+    So a lease lasts as long as intended, and a job is due at its time of day. A clock that is set forward is
+    followed at once. Each time the clock is set back, this is logged once.
     """
 
     def __init__(
@@ -73,8 +73,9 @@ def _warn(lead: timedelta) -> None:
     import logging
 
     logging.getLogger("assistly.storage").warning(
-        "the machine's clock was set back by %.1f seconds: until it has caught up, leases, locks and claims "
-        "go on by the monotonic clock in this process; restart all processes that share its data, or none",
+        "the clock of this machine was set back by %.1f seconds: until it has caught up, this process uses "
+        "the monotonic clock for leases, locks and claims; restart all processes that share its data, or "
+        "none",
         lead.total_seconds(),
     )
 

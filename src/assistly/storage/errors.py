@@ -32,7 +32,7 @@ class NotFound(StorageError):
 
 
 class AlreadyExists(StorageError):
-    """A record with that id exists already. It was not changed."""
+    """A record with that id already exists. It was not changed."""
 
 
 class Conflict(StorageError):
@@ -53,14 +53,14 @@ class ScheduleConflict(Conflict):
 
 
 class VersionConflict(Conflict):
-    """A session is at another version than the caller expected."""
+    """A session has another version than the caller expected."""
 
     def __init__(self, message: str, current: Session | None) -> None:
         super().__init__(message, current)
 
     @property
     def current(self) -> Session | None:
-        """The session as it is stored; None if there is none."""
+        """The stored session; None if there is none."""
         current: Session | None = self.args[1]
         return current
 
@@ -73,13 +73,13 @@ class StatusConflict(Conflict):
 
     @property
     def current(self) -> Job | Approval:
-        """The record as it is stored."""
+        """The stored record."""
         current: Job | Approval = self.args[1]
         return current
 
 
 class IdempotencyMismatch(Conflict):
-    """The idempotency key was used before, for another job or command."""
+    """The idempotency key was already used for another job or command."""
 
     def __init__(self, message: str, key: str) -> None:
         super().__init__(message, key)
@@ -92,11 +92,11 @@ class IdempotencyMismatch(Conflict):
 
 
 class ClaimLost(StorageError):
-    """The caller's claim has ended: it was taken back or settled, or its record was removed."""
+    """The caller's claim has ended: it was reclaimed or settled, or its record was removed."""
 
 
 class LockLost(StorageError):
-    """The worker lock expired or has another owner."""
+    """The lock has expired, was released, or has another owner."""
 
 
 class StorageUnavailable(StorageError):
@@ -104,7 +104,7 @@ class StorageUnavailable(StorageError):
 
 
 class TransactionAborted(StorageUnavailable):
-    """The transaction was undone because of a deadlock or a serialization failure. Run it again."""
+    """The transaction was rolled back because of a deadlock or a serialization failure. Run it again."""
 
 
 class TransactionOpen(StorageError):

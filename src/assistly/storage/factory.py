@@ -26,16 +26,17 @@ Settings: TypeAlias = "StorageSettings | PlainSettings"
 def open_storage(
     *, clock: Clock | None = None, auto_prune: bool = True, **settings: Unpack[SettingsKeywords]
 ) -> Storage:
-    """Open the storage that these keywords, the environment and `.env` describe, in this order of precedence.
+    """Open the storage configured by keywords, the environment and `.env`, in this order of precedence.
 
-    A keyword is a variable's name in lower case, without `STORAGE_`: `engine`, `database_url`, `sqlite_path`,
-    `retention_posted_days` and so on. The settings of a plug-in are keywords, too: type checkers accept them
-    from a `dict[str, Any]`, as `**options`. `clock` gives the time of calls without `now` (default: the
-    engine's clock). With `auto_prune` the storage prunes once a minute while it is in use.
+    A keyword is the name of a variable in lower case, without `STORAGE_`: `engine`, `database_url`,
+    `sqlite_path`, `retention_posted_days` and so on. The settings of a plug-in are keywords too: type
+    checkers accept them from a `dict[str, Any]`, as `**options`. `clock` gives the time of calls without
+    `now` (default: the engine's clock). With `auto_prune` (default: True), the storage prunes once a minute
+    while it is in use.
 
-    It connects to the engine and applies pending migrations before it returns. Raises ConfigurationError
-    for wrong settings and for the target of a copy that is not finished, StorageUnavailable if the engine
-    does not answer, and MigrationError if the schema does not match this version, or lacks migrations and
+    It connects to the engine and applies pending migrations before it returns. Raises ConfigurationError for
+    wrong settings and for the target of an unfinished copy, StorageUnavailable if the engine does not answer,
+    and MigrationError if the schema does not match this version, or if migrations are pending and
     STORAGE_AUTO_MIGRATE is false.
     """
     storage = build_storage(find_settings(settings), clock=clock, auto_prune=auto_prune)
@@ -84,7 +85,8 @@ def open_backend(settings: Settings) -> StorageBackend:
 
 
 def open_existing(settings: StorageSettings, *, only_look: bool = False) -> StorageBackend:
-    """As `open_backend`, but no migration is applied, and an SQLite file is not made or switched to WAL mode.
+    """Like `open_backend`, but applies no migration, and does not create an SQLite file or switch it to WAL
+    mode.
 
     With `only_look`, neither an SQLite file nor its log is changed in any other way, and writes fail.
     """
@@ -114,7 +116,7 @@ def _postgres(settings: StorageSettings) -> StorageBackend:
     url = settings.database_url
     if url is None or not url.get_secret_value().strip():
         raise ConfigurationError(
-            "DATABASE_URL is not set: the engine postgres takes it from there, "
+            "DATABASE_URL is not set: the engine postgres needs it, "
             "such as postgresql://user:password@host/database"
         )
     with _driver("psycopg[binary]"):

@@ -53,7 +53,7 @@ def find_connection(connection: Any) -> CallersConnection:
     owner = full_name(type(connection))
     if is_async(connection):
         raise InvalidValue(
-            f"connection is a {owner}, and the calls of this storage are not awaited: "
+            f"connection is a {owner}, but this storage is synchronous: "
             "use an AsyncStorage (open_async_storage), and `await storage.bind(connection)`"
         )
     if is_of(connection, "sqlalchemy.orm", "Session"):
@@ -184,7 +184,7 @@ def _of_django(connection: Any, owner: str) -> CallersConnection:
             )
         if wrapper.needs_rollback:
             raise StorageUnavailable(
-                "an error has occurred in this atomic() block of Django, which will be rolled back: "
+                "an error occurred in this atomic() block of Django, which will be rolled back: "
                 "leave the block first"
             )
 
@@ -197,6 +197,6 @@ def _check_thread(wrapper: Any) -> None:
         wrapper.validate_thread_sharing()
     except Exception as error:
         raise InvalidValue(
-            f"Django's connection {wrapper.alias!r} is used in another thread than its own: bind "
+            f"Django's connection {wrapper.alias!r} belongs to another thread: bind "
             "`django.db.connection` in the thread that runs the atomic() block"
         ) from error

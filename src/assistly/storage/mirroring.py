@@ -15,7 +15,7 @@ from .validation import canonical, instance
 
 _PAGE = 500
 _TRANSACTION_SECONDS = 0.25
-"""After this time a transaction copies no further page: other writers of an SQLite target wait for it."""
+"""After this time, a transaction copies no further page: other writers of an SQLite target wait for it."""
 
 _SNAPSHOT_BYTES = 900 * 1024
 _MOST_JOBS = 500
@@ -52,7 +52,7 @@ def _copy_events(source: Storage, target: Storage) -> int:
             # Taken inside the transaction, the lock makes a second mirror wait for its commit.
             lock = tx.lock.acquire(owner, name=_LOCK, ttl=_LOCK_TTL)
             if lock is None:
-                raise Conflict("another mirror is writing to this target: try again when it is done")
+                raise Conflict("another mirror is writing to this target: try again when it has finished")
             count, is_done = _copy_pages(source, tx)
             copied += count
             tx.lock.release(lock)

@@ -204,4 +204,4 @@ def _prune_while_used(pruner: weakref.ref[Pruner], stop: threading.Event) -> Non
 def _warn(error: StorageError) -> None:
     import logging
 
-    logging.getLogger("assistly.storage").warning("pruning failed, and will be tried again: %s", error)
+    logging.getLogger("assistly.storage").warning("pruning failed; will retry: %s", error)

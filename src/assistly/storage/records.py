@@ -17,7 +17,7 @@ T = TypeVar("T")
 JsonResult = TypeVar("JsonResult", bound="Json")
 
 MISSED = "missed: "
-"""How the reason of a dead letter begins that was met after its `max_lateness`."""
+"""The prefix of the reason of a dead letter that a claim found after its `max_lateness`."""
 
 TRACE_CONTEXT = "assistly.trace"
 """The key in the metadata of a job under which instrumented programs store the trace that scheduled it.
@@ -51,15 +51,15 @@ class JobStatus(StrEnum):
     SCHEDULED = "scheduled"
     """Waits for its time; no attempt has failed since it was scheduled or replayed."""
     RETRYING = "retrying"
-    """Waits for its next attempt, after one that failed."""
+    """Waits for its next attempt, after a failed one."""
     PROCESSING = "processing"
     """Claimed by a worker."""
     POSTED = "posted"
     """Published."""
     DEAD_LETTER = "dead_letter"
-    """Given up. A person replays it, or, if its outcome is unknown, resolves it."""
+    """No further attempts. A person replays it, or resolves it if its outcome is unknown."""
     CANCELLED = "cancelled"
-    """Not to be published any more. The job and its idempotency key stay."""
+    """Will not be published. The job and its idempotency key stay."""
 
 
 @record
@@ -80,15 +80,15 @@ class Attempt:
 class Job:
     """A job of the queue.
 
-    `scheduled_at` is the time that was asked for; `due_at` is when the job falls due: `next_retry_at` if
-    that is set, else `scheduled_at`. `retries` counts the failed attempts since it was scheduled or
-    replayed; when it reaches `max_retries` the job becomes a dead letter. `claim` is the fence: it grows
-    with each claim, and calls with an older one raise ClaimLost. `worker_id` and `lease_until` are set while
-    the job is claimed. `publish_started_at` is set by `begin_publish`, and kept when the job is posted or
-    its outcome is unknown. `remote_id` is the id on the platform. `dead_letter_reason` says why the job
-    became a dead letter, `replayed_at` when it was last replayed. `max_lateness` is how long after
-    `scheduled_at` it may be claimed (None: without limit). `attempts` holds the last 20 failed attempts,
-    oldest first. `checkpoint` is what `queue.checkpoint` stored last about how far publishing is.
+    `scheduled_at` is the requested time; `due_at` is when the job is due: `next_retry_at` if that is set,
+    else `scheduled_at`. `retries` counts the failed attempts since the job was scheduled or replayed; when it
+    reaches `max_retries`, the job becomes a dead letter. `claim` is the fence: it grows with each claim, and
+    calls with an older one raise ClaimLost. `worker_id` and `lease_until` are set while the job is claimed.
+    `publish_started_at` is set by `begin_publish`, and kept when the job is posted or its outcome is unknown.
+    `remote_id` is the id on the platform. `dead_letter_reason` says why the job became a dead letter;
+    `replayed_at` is when it was last replayed. `max_lateness` is how long after `scheduled_at` it may be
+    claimed (None: no limit). `attempts` holds the last 20 failed attempts, oldest first. `checkpoint` is the
+    progress of publishing that `queue.checkpoint` last stored.
     """
 
     id: int
@@ -120,12 +120,12 @@ class Job:
 
     @property
     def outcome_unknown(self) -> bool:
-        """Whether the job is a dead letter whose publishing began: it may have been published or not."""
+        """Whether the job is a dead letter that may or may not have been published."""
         return self.status is JobStatus.DEAD_LETTER and self.publish_started_at is not None
 
     @property
     def missed(self) -> bool:
-        """Whether the job is a dead letter because a claim met it after its `max_lateness`."""
+        """Whether the job is a dead letter because a claim found it after its `max_lateness`."""
         return (
             self.status is JobStatus.DEAD_LETTER
             and self.publish_started_at is None
@@ -169,7 +169,7 @@ class Failed:
 
 @record
 class Snoozed:
-    """The claimed job goes back to the queue and is due at `until`. It costs no attempt."""
+    """The claimed job returns to the queue and is due at `until`. This uses no attempt."""
 
     job: Job
     until: datetime
@@ -177,14 +177,14 @@ class Snoozed:
 
 @record
 class Released:
-    """The claimed job goes back to the queue as it was before the claim. It costs no attempt."""
+    """The claimed job returns to the queue as it was before the claim. This uses no attempt."""
 
     job: Job
 
 
 @record
 class Unknown:
-    """The claimed job may have been published or not: it becomes a dead letter, and a person decides."""
+    """The claimed job may or may not have been published: it becomes a dead letter, and a person decides."""
 
     job: Job
     error: str
@@ -198,8 +198,8 @@ Outcome = Posted | Failed | Snoozed | Released | Unknown
 class Claimed:
     """The result of `queue.sweep_and_claim`.
 
-    `jobs` are those that were claimed, by (due_at, id). `rescued` were taken back from workers whose lease
-    had run out, and `missed` became dead letters since they were past their `max_lateness`.
+    `jobs` are the claimed jobs, by (due_at, id). `rescued` were reclaimed from workers whose lease had
+    expired, and `missed` became dead letters because they were past their `max_lateness`.
     """
 
     jobs: list[Job]

@@ -100,12 +100,12 @@ def checked_cron(expression: object) -> str:
     text = check.name("cron", expression)
     fields = len(text.split())
     if fields != 5:
-        raise InvalidValue(f"cron {check.shown(text)} has {fields} fields, and needs five: {_FIELDS}")
+        raise InvalidValue(f"cron {check.shown(text)} has {fields} fields instead of five: {_FIELDS}")
     from cronsim import CronSimError
 
     try:
         if next(_walls(text, datetime(2000, 1, 1)), None) is None:  # noqa: DTZ001 - wall-clock time
-            raise InvalidValue(f"cron {check.shown(text)} does not come within 50 years")
+            raise InvalidValue(f"cron {check.shown(text)} has no time within 50 years")
     except (CronSimError, ValueError) as error:
         if isinstance(error, InvalidValue):
             raise
@@ -122,7 +122,7 @@ def checked_every(every: object) -> timedelta:
     """A distance of at least a second."""
     checked = check.duration("every", every, zero=False)
     if checked < _SHORTEST:
-        raise InvalidValue(f"every must be at least one second, and is {checked}")
+        raise InvalidValue(f"every must be at least one second, not {checked}")
     return checked
 
 
@@ -137,8 +137,8 @@ def zone_of(name: object) -> tzinfo:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):
         raise InvalidValue(
-            f"zone must be the IANA name of a time zone, such as 'Europe/Berlin' or 'UTC', and "
-            f"{check.shown(text)} is none that this system knows"
+            "zone must be the IANA name of a time zone, such as 'Europe/Berlin' or 'UTC'; this system does "
+            f"not know {check.shown(text)}"
         ) from None
 
 

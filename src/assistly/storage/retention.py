@@ -1,4 +1,4 @@
-"""How long records are kept, and how many of them."""
+"""How long records are kept, and how many."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 class RetentionPolicy:
     """Ages and caps of the records that are kept; the defaults are those of the `RETENTION_…` settings.
 
-    A record is deleted when it is older than its age (None: never). A cap is the number of records kept,
-    the newest ones. Raises InvalidValue for an age below zero, a cap below zero, and wrong types.
+    A record is deleted when it is older than its age (None: never). A cap is the maximum number of records;
+    the newest are kept. Raises InvalidValue for a negative age, a negative cap, and wrong types.
     """
 
     approvals_age: timedelta = timedelta(days=30)

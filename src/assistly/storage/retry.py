@@ -33,17 +33,17 @@ class RetryPolicy:
         return later(now, duration("the result of delay_after", self.delay_after(job.retries), zero=True))
 
     def delay_after(self, retries: int) -> timedelta:  # noqa: ARG002 - for subclasses
-        """Return the delay after an attempt that failed, before which `retries` others had failed."""
+        """Return the delay after a failed attempt that `retries` other failed attempts preceded."""
         return self.delay
 
 
 @dataclass(frozen=True, slots=True)
 class ExponentialRetry(RetryPolicy):
-    """Retry after `delay`, multiplied by `factor` for each attempt that failed before, at most `longest`.
+    """Retry after `delay`, multiplied by `factor` for each earlier failed attempt, at most `longest`.
 
-    The delay is shortened at random by up to the share `jitter` (0 to 1), so that jobs that failed together
+    The delay is randomly shortened by up to the fraction `jitter` (0 to 1), so that jobs that failed together
     are not retried together. Raises ConfigurationError unless 1 <= factor < infinity and 0 <= jitter <= 1,
-    and InvalidValue for the other fields as `RetryPolicy` does.
+    and InvalidValue for the other fields like `RetryPolicy`.
     """
 
     factor: float = 2.0

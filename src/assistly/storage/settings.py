@@ -48,7 +48,7 @@ def _engine_name(value: str) -> str:
     if re.search(r"[:=@\s]", value):
         raise PydanticCustomError(
             ADVICE,
-            "it takes the name of an engine (memory, sqlite, postgres); a URL belongs into DATABASE_URL",
+            "it must be the name of an engine (memory, sqlite, postgres); put a URL into DATABASE_URL",
         )
     return value
 
@@ -114,11 +114,11 @@ class _EngineName(Variables):
 
 
 class StorageSettings(_EngineName):
-    """All settings, validated. `load_settings` makes one.
+    """All settings, validated. `load_settings` returns an instance.
 
-    The entry point of a third party's engine is called with one of these. If it has settings of its own, it
+    The entry point of a third-party engine is called with an instance. An engine with its own settings
     registers a subclass as an entry point of the group `assistly.storage_settings`, under the engine's name,
-    and is called with one of that class:
+    and is called with an instance of that class:
 
         class ShelfSettings(StorageSettings):
             shelf_path: Path = Field(Path("data/shelf"), description="the path of a folder")
@@ -126,8 +126,8 @@ class StorageSettings(_EngineName):
 
         def open_shelf(settings: ShelfSettings) -> StorageBackend: ...
 
-    A field is a keyword of `open_storage`, and in capitals a variable of the environment and of `.env`:
-    `shelf_path`, SHELF_PATH. Keywords are not converted, except that a Path may be given as text. The
+    A field is a keyword of `open_storage`, and in upper case a variable of the environment and of `.env`:
+    `shelf_path`, SHELF_PATH. Keywords are not converted, except that a Path may be given as a str. The
     description completes "SHELF_PATH must be …" in error messages.
     """
 
@@ -189,9 +189,9 @@ def _optional_days(days: float | None) -> timedelta | None:
 def load_settings(keywords: Mapping[str, Any] | None = None, *, are_texts: bool = False) -> StorageSettings:
     """Read the settings from these keywords, the environment and `.env`, in this order of precedence.
 
-    With `are_texts` the keywords are converted like variables of the environment, and an empty one counts
-    as unset. The result is of the class that the engine registers. Raises one ConfigurationError that names
-    every wrong or unknown setting.
+    With `are_texts`, the keywords are converted like environment variables, and an empty one counts as not
+    set. The result is an instance of the class that the engine registers. Raises one ConfigurationError that
+    names every wrong or unknown setting.
     """
     given = keywords or {}
     if are_texts:
@@ -248,7 +248,7 @@ def _wrong_url(settings: StorageSettings) -> dict[str, str]:
 
 
 def _which_engine(scheme: str) -> str:
-    own = "if DATABASE_URL is the application's own, say so with STORAGE_ENGINE=sqlite (or memory)"
+    own = "if DATABASE_URL belongs to your application, set STORAGE_ENGINE=sqlite (or memory)"
     if scheme.startswith("sqlite"):
         use = "For SQLite set STORAGE_ENGINE=sqlite, and the path of the file in SQLITE_PATH"
     elif scheme in ("", "postgres", "postgresql") or scheme.startswith("postgresql+"):
@@ -256,7 +256,7 @@ def _which_engine(scheme: str) -> str:
     else:
         use = f"There is no engine for {scheme}:// URLs"
     return (
-        f"DATABASE_URL is set and STORAGE_ENGINE is not: which one is meant? {use}; {own}. "
+        f"DATABASE_URL is set, but STORAGE_ENGINE is not: the engine is ambiguous. {use}; {own}. "
         "In code: open_storage(engine=…)"
     )
 
@@ -265,7 +265,7 @@ def _other_scheme(scheme: str) -> str:
     if scheme.startswith("postgres"):
         return f"write postgresql:// instead of {scheme}://, without the name of a driver"
     hint = "; for SQLite set STORAGE_ENGINE=sqlite and SQLITE_PATH" if scheme.startswith("sqlite") else ""
-    return f"the engine postgres takes postgresql://…, and this begins with {scheme}://{hint}"
+    return f"the engine postgres takes postgresql://…, but this begins with {scheme}://{hint}"
 
 
 def _variables(kind: type[StorageSettings]) -> dict[str, str]:

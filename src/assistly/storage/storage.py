@@ -37,14 +37,14 @@ ABORT_SECONDS = 1.0
 
 
 class Storage:
-    """An engine with a clock and policies. One object serves many threads, and goes on working after a fork.
+    """An engine with a clock and policies. One object serves many threads, and keeps working after a fork.
 
-    `clock` gives the time of calls without `now` (default: the engine's own clock, which on Postgres is
-    the server's). `retry` says when failed jobs are retried (default: 3 attempts, 5 minutes apart),
-    `retention` what `prune` deletes (default: `RetentionPolicy()`), and `lock_ttl` how long `lock.acquire`
-    holds a lock unless told otherwise. With `auto_prune` the storage prunes once a minute while it is in
-    use, on a thread of its own. With `worker_maintains` a `Worker` on it calls `maintain`. Most callers
-    want `open_storage`, which reads the settings.
+    `clock` gives the time of calls without `now` (default: the engine's own clock, which on Postgres is that
+    of the server). `retry` says when failed jobs are retried (default: 3 attempts, 5 minutes apart),
+    `retention` what `prune` deletes (default: `RetentionPolicy()`), and `lock_ttl` is the default duration of
+    `lock.acquire`. With `auto_prune`, the storage prunes once a minute while it is in use, on its own thread.
+    With `worker_maintains`, a `Worker` on it calls `maintain`. Most callers want `open_storage`, which reads
+    the settings.
 
     Raises ConfigurationError for an engine of a protocol version that this package does not support, and
     InvalidValue for other wrong arguments.
@@ -60,10 +60,10 @@ class Storage:
     """Requests that wait for a person's decision."""
 
     idempotency: Idempotency
-    """Keys of commands, each of which is run once."""
+    """Idempotency keys: the command of each key runs once."""
 
     nonces: Nonces
-    """Webhook nonces, each of which is accepted once."""
+    """Webhook nonces: each is accepted once."""
 
     metrics: MetricsStore
     """Counters, and the latency of requests."""
@@ -126,19 +126,20 @@ class Storage:
         self.schedules = Schedules(context)
 
     def transaction(self) -> Transaction[Storage]:
-        """Commit all calls on `tx` together at the end of the block, or undo them all after an exception.
+        """Commit all calls on `tx` together at the end of the block, or roll them all back on an exception.
 
             with storage.transaction() as tx:
                 tx.queue.schedule(…)
                 tx.events.append(…)
 
-        `tx` may be used from any thread or task, one call at a time, and the block may be left on
-        another thread than it was entered on. `tx.transaction()` is a savepoint. Keep it short: on
-        SQLite and in memory it keeps all other writers waiting. A call that waits for another
-        transaction longer than 10 seconds raises StorageUnavailable.
+        `tx` may be used from any thread or task, one call at a time, and the block may be left on another
+        thread than it was entered on. `tx.transaction()` is a savepoint. Keep transactions short: on SQLite
+        and in memory, all other writers wait. A call that waits for another transaction for more than 10
+        seconds raises StorageUnavailable.
 
-        Calls on this storage do not take part. From the thread or task that is inside, or one started
-        there, they raise TransactionOpen; so do calls on `tx` while a nested transaction is open.
+        Calls on this storage are not part of the transaction. In the thread or task that is inside the block,
+        or one started there, they raise TransactionOpen; so do calls on `tx` while a nested transaction is
+        open.
         """
         self._context.check()
         backend = self._backend
@@ -147,56 +148,55 @@ class Storage:
     def bind(self, connection: Any) -> Storage:
         """Return this storage inside the caller's own transaction, which the caller commits or rolls back.
 
-        `connection` is one of psycopg or of the sqlite3 module, a Session or a Connection of SQLAlchemy on
-        one of these drivers, or a connection of Django (`django.db.connection`) inside `atomic()`. A
-        transaction of SQLAlchemy that has not begun begins.
+        `connection` is a connection of psycopg or sqlite3, a Session or a Connection of SQLAlchemy on one of
+        these drivers, or a connection of Django (`django.db.connection`) inside `atomic()`. With SQLAlchemy,
+        this begins the transaction if it has not begun.
 
         The bound storage belongs to the transaction, savepoint or `atomic()` block of SQLAlchemy or Django
-        that was open when it was bound: once that has ended, calls raise StorageClosed. Raises InvalidValue
-        unless `connection` is open, and one to the database of this storage.
+        that was open when it was bound: when that has ended, calls raise StorageClosed. Raises InvalidValue
+        unless `connection` is open and connected to the database of this storage.
         """
         guard = Guard("the bound storage")
         return self._view(self._context.backend.bind(connection), guard)
 
     def prune(self, *, force: bool = False, now: datetime | None = None) -> PruneReport:
-        """Delete the records that the retention policy no longer keeps, and report how many.
+        """Delete records that are past the retention policy, and report how many.
 
-        It runs at most once a minute for the whole database, counting all processes, unless `force` is
-        True; the report's `ran` says whether it did. A prune that fails does not count.
+        It runs at most once a minute for the whole database, across all processes, unless `force` is True
+        (default: False); the report's `ran` says whether it ran. A failed prune does not count.
         """
         flag("force", force)
         at = self._context.now(now)
         return prune(self._context.backend, self._context.policies.retention, at, force=force)
 
     def prunable(self, *, now: datetime | None = None) -> Prunable:
-        """Count the records that `prune(force=True)` would delete at `now`, and delete none.
+        """Count the records that `prune(force=True)` would delete at `now`, without deleting them.
 
-        It stops counting at a limit, which depends on the engine: a million of a kind on the engines of this
-        package.
+        Counting stops at a limit that depends on the engine: a million of each kind on the built-in engines.
         """
         return prunable(self._context.backend, self._context.policies.retention, self._context.now(now))
 
     def maintain(self) -> None:
-        """Do the maintenance that keeps the engine fast, if it is due.
+        """Do the maintenance that keeps the engine fast, if needed.
 
-        On Postgres it vacuums the table of jobs once the dead rows slow claims down more than a vacuum
-        costs; on other engines it does nothing. A `Worker` calls it once a minute.
+        On Postgres, it vacuums the jobs table when dead rows slow claims down more than a vacuum costs; on
+        other engines it does nothing. A `Worker` calls it once a minute.
         """
         self._context.backend.maintain()
 
     def sizes(self) -> dict[str, int]:
-        """Return how many bytes the data takes, by what holds them.
+        """Return the size of the data in bytes, by table or file.
 
-        On Postgres these are the tables, with their indexes; on SQLite the file and its write-ahead log. It
-        is empty on other engines, unless they have the optional member `sizes`, and inside a transaction.
+        On Postgres by table, with its indexes; on SQLite, the file and its write-ahead log. The result is
+        empty on other engines, unless they have the optional member `sizes`, and inside a transaction.
         """
         sizes: Callable[[], dict[str, int]] = getattr(self._context.backend, "sizes", dict)
         return sizes()
 
     def connections(self) -> PoolConnections | None:
-        """Return how many connections of the pool are in use, open and allowed. It asks the engine nothing.
+        """Return how many connections of the pool are in use, open and allowed, without a call to the engine.
 
-        None on engines without a pool, and inside a transaction: it is the optional member `connections`.
+        Returns None inside a transaction, and on engines without a pool (the optional member `connections`).
         """
         connections: Callable[[], PoolConnections | None] = getattr(
             self._context.backend, "connections", _nothing
@@ -220,9 +220,9 @@ class Storage:
         return self._context.backend.migrate()
 
     def close(self) -> None:
-        """Release all connections and threads. Later calls raise StorageClosed; closing twice is fine.
+        """Release all connections and threads. Later calls raise StorageClosed; closing twice has no effect.
 
-        Open transactions are undone, and their blocks raise StorageClosed when they end.
+        Open transactions are rolled back, and their blocks raise StorageClosed when they end.
         """
         if self._context.closed:
             return
@@ -239,7 +239,7 @@ class Storage:
 
     def __enter__(self) -> Self:
         if self._context.closed:
-            raise StorageClosed("the storage is closed: open another one")
+            raise StorageClosed("the storage is closed: open a new one")
         return self
 
     def __exit__(
@@ -291,7 +291,7 @@ def check_engine(backend: StorageBackend) -> None:
     if type(version) is int and OLDEST_PROTOCOL_VERSION <= version <= PROTOCOL_VERSION:
         missing = [name for name in _MEMBERS if not hasattr(backend, name)]
         if missing:
-            raise ConfigurationError(f"the engine {type(backend).__name__} has no {', no '.join(missing)}")
+            raise ConfigurationError(f"the engine {type(backend).__name__} lacks {', '.join(missing)}")
         return
     raise ConfigurationError(
         f"the engine {type(backend).__name__} was written for version {version} of the engine protocol, and "

@@ -76,9 +76,9 @@ def check_outside(backend: StorageBackend) -> None:
     # Every operation calls this, almost always with no transaction open: that case must be cheap.
     if _marks.get() and any(mark.root is backend for mark in _open_marks()):
         raise TransactionOpen(
-            "a transaction is open here: call the storage that `transaction()` returned "
-            "(`with storage.transaction() as tx: tx.…`), or leave the block first; a function that an "
-            "operation runs must not call the storage at all"
+            "a transaction is open here: call the storage that `transaction()` returned (`with "
+            "storage.transaction() as tx: tx.…`), or leave the block first. A function that an operation "
+            "calls must not call the storage"
         )
 
 
@@ -246,7 +246,7 @@ class Transaction(AbstractContextManager[V], Generic[V]):
             if self._aborted is not None:
                 raise StorageClosed(self._aborted)
             if self._began:
-                raise StorageClosed("a transaction is entered once: call `transaction()` again")
+                raise StorageClosed("a transaction can be entered only once: call `transaction()` again")
             self._began = True
         try:
             if self._parent is None:

@@ -30,6 +30,6 @@ def require_finished(storage: Storage) -> None:
     source = unfinished_copy(backend)
     if source is not None:
         raise ConfigurationError(
-            f"{place_of(backend)} is not ready for use: a copy of {source} into it is not finished. "
-            "Finish it with the same `assistly copy` command, without --prepare, or use the source"
+            f"{place_of(backend)} is not ready: a copy of {source} into it is not finished. Finish it with "
+            "the same `assistly copy` command, without --prepare, or use the source"
         )

@@ -98,7 +98,7 @@ def _text(argument: str, value: object, limit: int) -> str:
     except UnicodeEncodeError:
         raise InvalidValue(f"{argument} must not contain lone surrogates: {shown(value)}") from None
     if size > limit:
-        raise InvalidValue(f"{argument} may have at most {limit} bytes of UTF-8, and this has {size}")
+        raise InvalidValue(f"{argument} must have at most {limit} bytes of UTF-8, not {size}")
     return value
 
 
@@ -139,7 +139,9 @@ def duration(argument: str, value: object, *, zero: bool) -> timedelta:
     if type(value) is not timedelta:
         value = timedelta(value.days, value.seconds, value.microseconds)
     if value < _ZERO or (not zero and not value):
-        raise InvalidValue(f"{argument} must be {'zero or more' if zero else 'above zero'}, not {value!r}")
+        raise InvalidValue(
+            f"{argument} must be {'zero or more' if zero else 'greater than zero'}, not {value!r}"
+        )
     return value
 
 
@@ -149,7 +151,7 @@ def optional_duration(argument: str, value: object, *, most: timedelta = timedel
         return None
     checked = duration(argument, value, zero=True)
     if checked > most:
-        raise InvalidValue(f"{argument} may be at most {most}, and this is {checked}; None means no limit")
+        raise InvalidValue(f"{argument} must be at most {most}, not {checked}; None means no limit")
     return checked
 
 
@@ -267,9 +269,7 @@ def canonical(argument: str, value: object) -> JsonText:
     if len(text) > MAX_CONTENT_BYTES // 4:
         size = len(text.encode())
         if size > MAX_CONTENT_BYTES:
-            raise InvalidValue(
-                f"{argument} may have at most {MAX_CONTENT_BYTES} bytes as JSON, and this has {size}"
-            )
+            raise InvalidValue(f"{argument} must have at most {MAX_CONTENT_BYTES} bytes as JSON, not {size}")
     return JsonText(text)
 
 
@@ -303,14 +303,14 @@ class _Walk:
             return
         elif kind is int:
             if not -_BIG_INT < value < _BIG_INT:
-                raise InvalidValue(f"{self._argument} holds an int of more than {MAX_INT_DIGITS} digits")
+                raise InvalidValue(f"{self._argument} holds an int with more than {MAX_INT_DIGITS} digits")
         elif kind is float:
             self._float(value)  # type: ignore[arg-type]
         elif kind is dict or kind is list:
             self._container(value, depth + 1)
         else:
             raise InvalidValue(
-                f"{self._argument} holds {shown(value)}, which is no JSON value: "
+                f"{self._argument} holds {shown(value)}, which is not a JSON value: "
                 "use None, bool, int, float, str, list or dict"
             )
 

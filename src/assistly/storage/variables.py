@@ -123,7 +123,7 @@ class WebSettings(Variables):
 def load_worker_settings() -> WorkerSettings:
     """Read the worker's settings from the environment and `.env`; the environment comes first.
 
-    Raises ConfigurationError for a wrong setting, and for a `.env` that cannot be read.
+    Raises ConfigurationError for a wrong setting, or if `.env` cannot be read.
     """
     return _load(WorkerSettings)
 
@@ -151,8 +151,8 @@ def require_readable(kind: type[Variables], file: EnvFile, named: Mapping[str, A
     """
     needed = [name for name in by_variable(kind) if name not in named and name not in os.environ]
     problems = [
-        f"{name} cannot be read from .env, line {number}: write {name}=value, in quotes that are closed or "
-        "without quotes"
+        f"cannot read {name} from .env, line {number}: write {name}=value, with closed quotes or without "
+        "quotes"
         for number, line in file.unreadable.items()
         for name in needed
         if re.match(rf"\s*(export\s+)?{re.escape(name)}(?![A-Za-z0-9_])", line)

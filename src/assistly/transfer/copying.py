@@ -34,7 +34,7 @@ from .pages import (
 
 _OWN: tuple[Row, Row] = ((COPY_COLLECTION, ""), (COPY_COLLECTION, "\U0010ffff"))
 COPY_EVENT = "operator.copy"
-"""The type of the event that `assistly copy` leaves in its target."""
+"""The type of the event that `assistly copy` records in its target."""
 
 _MOST = 1000
 _FEW = 20
@@ -54,8 +54,8 @@ _GROWING = {
 class CopiedKind:
     """How many rows of a kind there are on both sides, and the SHA-256 of their lines as read back.
 
-    It is that of the SHA-256 of each page. The lines of `marks` are those of the source as far as the target
-    holds them: its numbers may be higher.
+    The digest is computed over the SHA-256 of each page. The lines of `marks` are those of the source as far
+    as the target holds them: its numbers may be higher.
     """
 
     rows: int
@@ -65,8 +65,11 @@ class CopiedKind:
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What a copy did. `resumed`: it went on with an earlier one. `repaired`: rows that were written again
-    or deleted since the source had changed meanwhile. `held`: nobody wrote to the source in the last step."""
+    """What a copy did.
+
+    `resumed`: it continued an earlier one. `repaired`: how many rows were rewritten or deleted because the
+    source had changed meanwhile. `held`: nobody could write to the source during the last step.
+    """
 
     resumed: bool
     held: bool
@@ -77,10 +80,10 @@ class CopyReport:
 def prepare(
     source: MovingBackend, target: MovingBackend, *, identity: str, progress: Progress = no_progress
 ) -> bool:
-    """Do what takes long of a copy: write the rows of one moment, while others go on writing to the source.
+    """Do the long part of a copy: write the rows of a snapshot, while others write to the source.
 
-    `copy` with the same `identity` goes on from there, and so does another `prepare`. Returns whether this
-    went on with an earlier one. Raises as `copy` does.
+    `copy` with the same `identity` continues from there, and so does another `prepare`. Returns whether this
+    continued an earlier copy. Raises what `copy` raises.
     """
     return _first_pass(source, target, identity, progress).is_resumed
 
@@ -96,13 +99,13 @@ def copy(
 ) -> CopyReport:
     """Copy all rows, and compare what is read back from both sides.
 
-    First the rows of one moment are written, page by page, while others go on writing to the source. The
-    last step holds them off (unless `hold_writers` is False), reads both sides, and rewrites what differs.
-    `identity` names the source: a copy that was interrupted goes on if it is called with the same one.
-    `closing` may write more to the target, after the comparison.
+    First the rows of a snapshot are written, page by page, while others write to the source. The last step
+    blocks them (unless `hold_writers` is False), reads both sides, and rewrites what differs. `identity`
+    names the source: with the same one, an interrupted copy continues. `closing` may write more to the
+    target, after the comparison.
 
-    Raises Conflict if the target is not empty, and holds no unfinished copy of this source, if somebody else
-    has written to it since the copy began, and if the two are the same storage.
+    Raises Conflict if the target is not empty and holds no unfinished copy of this source, if somebody else
+    has written to it since the copy began, or if both are the same storage.
     """
     state = _first_pass(source, target, identity, progress)
     with ExitStack() as stack:
@@ -112,13 +115,13 @@ def copy(
         differing: list[_Range] = []
         for kind in ROW_KINDS:
             compared[kind] = _compare_kind(view, target, kind, state, differing, progress)
-        # Only now, so that nothing is overwritten if somebody else has written to the target. The numbers
-        # first: they tell that from what is written here, if this is interrupted.
+        # Not earlier: nothing may be overwritten if somebody else has written to the target. The numbers come
+        # first: after an interruption, they tell such writes from those made here.
         differing.sort(key=lambda each: each.kind != MARKS)
         for each in differing:
             compared[each.kind].target[each.page] = _repair(view, target, each, state)
         kinds = {kind: each.end(kind, target) for kind, each in compared.items()}
-        # Before the writers of the source go on: from here on the target is whole.
+        # Before writers of the source continue: from here on, the target is complete.
         state.end(closing)
     return CopyReport(state.is_resumed, is_held, sum(each.changed for each in differing), kinds)
 
@@ -134,7 +137,7 @@ def _first_pass(
     for kind in kinds:
         state.require_nothing_beyond(kind)
     with source.snapshot() as view:
-        # So that what others write to the target has other numbers than what is copied.
+        # What others write to the target must get other numbers than what is copied.
         state.write(MARKS, sorted(view.read_rows(MARKS, after=None, limit=_MOST)), None, None)
         for kind in kinds:
             _copy_kind(view, kind, state, progress)
@@ -142,7 +145,7 @@ def _first_pass(
 
 
 def _last_view(stack: ExitStack, source: MovingBackend, *, hold_writers: bool) -> tuple[MovingBackend, bool]:
-    """What the last step reads, and whether nobody writes meanwhile: a role may lack the right for it."""
+    """What the last step reads, and whether writers are blocked: the role may lack the right for that."""
     if hold_writers:
         with suppress(ConfigurationError):
             return stack.enter_context(source.snapshot(hold_writers=True)), True
@@ -150,7 +153,7 @@ def _last_view(stack: ExitStack, source: MovingBackend, *, hold_writers: bool) -
 
 
 class _Resumption:
-    """How far a copy is: a document in the target, which changes with each page that is written."""
+    """The progress of a copy: a document in the target, updated with each page that is written."""
 
     def __init__(self, target: MovingBackend, document: Document, *, is_resumed: bool) -> None:
         self._target = target
@@ -165,12 +168,12 @@ class _Resumption:
             if found is not None:
                 if found.data["source"] != identity:
                     raise Conflict(
-                        f"{place_of(target)} holds an unfinished copy of {found.data['source']}: go on with "
-                        "that one, or give an empty database"
+                        f"{place_of(target)} holds an unfinished copy of {found.data['source']}: finish that "
+                        "copy, or give an empty database"
                     )
                 return cls(target, found, is_resumed=True)
             _require_no_finished_copy(tx, target)
-            if unfinished_copy(tx) is not None:  # by now
+            if unfinished_copy(tx) is not None:  # started meanwhile
                 raise _rivals(target)
             require_no_rows(cast("MovingBackend", tx), target)
             data: dict[str, Any] = {"source": identity, "id": uuid.uuid4().hex, "done": {}}
@@ -180,7 +183,7 @@ class _Resumption:
             return cls(target, made, is_resumed=False)
 
     def require_other(self, source: MovingBackend) -> None:
-        """Raise Conflict if the source is the target, of which the name may be another one."""
+        """Raise Conflict if the source is the target under another name."""
         found = source.documents.get(COPY_COLLECTION, COPY_KEY)
         if found is not None and found.data.get("id") == self._data.get("id"):
             if not self.is_resumed:
@@ -188,7 +191,7 @@ class _Resumption:
             raise Conflict(f"{place_of(source)} and {place_of(self._target)} are the same storage")
 
     def after(self, kind: str) -> Row | None:
-        """The key of the last row that is written; None for none."""
+        """The key of the last row that was written; None if there is none."""
         found = self._data["done"].get(kind)
         return None if found is None else tuple(found)
 
@@ -198,31 +201,31 @@ class _Resumption:
             self.refuse(kind, row)
 
     def require_no_new_numbers(self) -> None:
-        """Raise Conflict if the target has given numbers out."""
+        """Raise Conflict if the target has assigned numbers."""
         known = self._data.get("marks", {})
         stored: dict[str, Any] = dict(self._target.read_rows(MARKS, after=None, limit=_MOST))
         for kind in NUMBERED:
-            if kind == "events":  # an end that failed may have used a number; rows with later ones are found
+            if kind == "events":  # a failed end may have used a number; rows with later numbers are found
                 continue
             copied = self.after(kind) if kind in CONSECUTIVE else None
             if known and (stored[kind] or 0) > max([known[kind] or 0, *(copied or ())]):
-                self._refuse(f"{kind} has given out the number {stored[kind]}")
+                self._refuse(f"{kind} has assigned the number {stored[kind]}")
 
     def refuse(self, kind: str, row: Row) -> NoReturn:
-        """Raise Conflict for a row that the source cannot have had."""
+        """Raise Conflict for a row that cannot come from the source."""
         key = ", ".join(str(value)[:80] for value in ROW_KINDS[kind].key(row))
-        self._refuse(f"in {kind}, {key} is not as it was copied")
+        self._refuse(f"in {kind}, {key} has changed since it was copied")
 
     def _refuse(self, what: str) -> NoReturn:
         with self._going_on():  # another copy may have finished it meanwhile
             raise Conflict(
-                f"somebody else has written to {place_of(self._target)} since the copy began: {what}. "
-                "Nothing of that was overwritten. Look whether anything was published from there, then empty "
-                "it and copy again"
+                f"somebody else has written to {place_of(self._target)} since the copy began: {what}. None "
+                "of it was overwritten. Check whether anything was published from there, then empty it and "
+                "copy again"
             )
 
     def write(self, kind: str, rows: Sequence[Row], after: Row | None, through: Row | None) -> None:
-        """Write a range of rows, and how far the copy is then: both or nothing."""
+        """Write a range of rows and the progress of the copy, in one transaction."""
         with self._going_on() as tx:
             _write(cast("MovingBackend", tx), kind, rows, after, through)
             done = self._data["done"]
@@ -239,14 +242,14 @@ class _Resumption:
         self._data, self._version = data, put.version
 
     def end(self, closing: Closing) -> None:
-        """Make the target a storage that may be used."""
+        """Make the target usable."""
         with self._going_on() as tx:
             tx.documents.delete(COPY_COLLECTION, COPY_KEY)
             closing(Storage(tx, auto_prune=False))
 
     @contextmanager
     def _going_on(self) -> Iterator[StorageBackend]:
-        """A transaction on the target. Raises Conflict if another process has gone on with the copy."""
+        """A transaction on the target. Raises Conflict if another process has continued the copy."""
         with self._target.transaction() as tx:
             found = tx.documents.get(COPY_COLLECTION, COPY_KEY, lock=True)
             if found is None or found.version != self._version:
@@ -255,7 +258,7 @@ class _Resumption:
 
 
 def _require_no_finished_copy(tx: StorageBackend, target: MovingBackend) -> None:
-    """Raise Conflict if `assistly copy` has left its event in the target."""
+    """Raise Conflict if the target has the event of `assistly copy`."""
     for event in tx.events.list(event_type=COPY_EVENT, before=None, limit=1):
         source = event.payload.get("source") if isinstance(event.payload, dict) else None
         raise Conflict(
@@ -274,8 +277,10 @@ def _copy_kind(source: MovingBackend, kind: str, state: _Resumption, progress: P
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """A range of keys in which the two sides differ: that of the page number `page`, from 0 on. `rows`: how
-    many the source has there. `changed`: how many differ."""
+    """A range of keys in which the two sides differ: the page with the number `page`, counted from 0.
+
+    `rows`: how many rows the source has there. `changed`: how many of them differ.
+    """
 
     kind: str
     page: int
@@ -294,21 +299,21 @@ class _Compared:
     target: list[bytes]
 
     def add(self, page: Page, target: MovingBackend) -> bool:
-        """Read the target's rows in the range of a page, and return whether they are the same."""
+        """Read the target's rows in the range of a page, and return whether they are equal."""
         self.rows += len(page.rows)
         self.source.append(_digest(page))
         self.target.append(_target_digest(target, page))
         return self.source[-1] == self.target[-1]
 
     def last(self, page: Page, changed: int) -> _Range:
-        """The range of the page that was added last."""
+        """The range of the last added page."""
         return _Range(page.kind, len(self.source) - 1, page.after, page.through, len(page.rows), changed)
 
     def end(self, kind: str, target: MovingBackend) -> CopiedKind:
         """Raises StorageCorrupt if the two differ."""
         if self.source != self.target:
             raise StorageCorrupt(
-                f"the {kind} that are read back from {place_of(target)} are not those of the source"
+                f"the {kind} read back from {place_of(target)} differ from those of the source"
             )
         source, copied = (hashlib.sha256(b"".join(pages)).hexdigest() for pages in (self.source, self.target))
         return CopiedKind(self.rows, source, copied)
@@ -324,15 +329,14 @@ def _compare_kind(
 ) -> _Compared:
     """Compare page by page, and add the ranges that differ.
 
-    Raises Conflict for a row of the target that the source cannot have had.
+    Raises Conflict for a row of the target that cannot come from the source.
     """
     found = _Compared(0, [], [])
     after: Row | None = None
     for page in pages(source, kind):
         is_same = found.add(page, target)
         if kind == MARKS or not is_same:
-            # Marks always: the rows alone may make the numbers look right, and yet they would be given out
-            # again.
+            # Always compare marks: even if the rows are equal, numbers might be assigned again.
             changed = 0 if kind == MARKS else _changed_rows(target, page, page.through, state)
             differing.append(found.last(page, changed))
         after = page.through
@@ -347,7 +351,7 @@ def _compare_kind(
 def _changed_rows(target: MovingBackend, page: Page, through: Row | None, state: _Resumption) -> int:
     """Count the rows that differ from the page's with page.after < key <= through.
 
-    Raises Conflict for one of the target that the source cannot have had.
+    Raises Conflict for a row of the target that cannot come from the source.
     """
     kind = ROW_KINDS[page.kind]
     missing = {kind.key(row): row for row in page.rows}
@@ -372,7 +376,7 @@ def _is_ahead(kind: str, row: Row, expected: Row | None) -> bool:
 
 
 def _repair(source: MovingBackend, target: MovingBackend, each: _Range, state: _Resumption) -> bytes:
-    """Write a range again, read it back, and return its SHA-256."""
+    """Rewrite a range, read it back, and return its SHA-256."""
     rows = source.read_rows(each.kind, after=each.after, limit=each.rows) if each.rows else []
     page = Page(each.kind, each.after, sorted(rows) if each.kind == MARKS else rows)
     state.write(each.kind, page.rows, each.after, each.through)
@@ -384,7 +388,7 @@ def _digest(page: Page) -> bytes:
 
 
 def _target_digest(target: MovingBackend, page: Page) -> bytes:
-    """The SHA-256 of the rows of the target in the range of a page; of too many, that of the first ones."""
+    """The SHA-256 of the target's rows in the range of a page; if there are too many, of the first ones."""
     if page.kind == MARKS:
         return _digest(
             Page(MARKS, None, _held_marks(page.rows, target.read_rows(MARKS, after=None, limit=_MOST)))
@@ -396,7 +400,7 @@ def _target_digest(target: MovingBackend, page: Page) -> bytes:
 
 
 def _target_rows(target: MovingBackend, kind: str, after: Row | None, through: Row | None) -> Iterator[Row]:
-    """The rows of the target with after < key <= through (None: without an end)."""
+    """The rows of the target with after < key <= through (None: no end)."""
     limit = _FEW
     while rows := target.read_rows(kind, after=after, limit=limit):
         for row in rows:
@@ -419,7 +423,7 @@ def _held_marks(source: Sequence[Row], stored: Sequence[Row]) -> list[Row]:
 def _write(
     target: MovingBackend, kind: str, rows: Sequence[Row], after: Row | None, through: Row | None
 ) -> None:
-    """Write a range of rows. Of documents, the one that tells how far the copy is stays."""
+    """Write a range of rows. Keeps the document with the progress of the copy."""
     if kind != "documents":
         target.write_rows(kind, rows, after=after, through=through)
         return
@@ -442,4 +446,4 @@ def _text(value: Any) -> JsonText:
 
 
 def _rivals(target: MovingBackend) -> Conflict:
-    return Conflict(f"another process copies into {place_of(target)} at the same time: let one of them do it")
+    return Conflict(f"another process is copying into {place_of(target)}: run only one copy at a time")

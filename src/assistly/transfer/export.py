@@ -1,4 +1,4 @@
-"""Writes a storage to a file, and reads it back: the format that docs/moving.md describes."""
+"""Writes a storage to a file, and reads it back, in the format that docs/moving.md describes."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def export_rows(
     schema_level: str | None,
     progress: Progress = no_progress,
 ) -> Digests:
-    """Write all rows as they are at one moment to `out`, compressed. Returns what the trailer says.
+    """Write a compressed snapshot of all rows to `out`. Returns the content of the trailer.
 
-    Raises Conflict if the storage is the target of a copy that is not done.
+    Raises Conflict if the storage is the target of an unfinished copy.
     """
     digests: Digests = {}
     with backend.snapshot() as view, gzip.GzipFile("", "wb", _LEVEL, out, mtime=0) as file:
@@ -111,10 +111,10 @@ def export_rows(
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file with mode 0600 that is at `path` once the block has ended, in place of an old one.
+    """Yield a new file with mode 0600 that replaces `path` when the block ends.
 
-    What is no regular file, such as a pipe or a device, is written to directly, and a link is followed.
-    Raises ConfigurationError if it cannot be made.
+    A pipe or a device is written to directly, and a symbolic link is followed. Raises ConfigurationError if
+    the file cannot be created.
     """
     real = Path(os.path.realpath(path))
     try:
@@ -135,11 +135,11 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
             raise
         _sync_folder(real.parent)
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Keep the new name through a power cut, where folders can be synced."""
+    """Make the new name survive a power failure, where folders can be synced."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -149,9 +149,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def verify(source: IO[bytes], name: str, *, progress: Progress = no_progress) -> Digests:
-    """Read a file through, leave it at its beginning, and return what its trailer says.
+    """Read and check the whole file, rewind it, and return the content of its trailer.
 
-    Raises InvalidValue if it is no export, or one of a later version, and StorageCorrupt if it is altered or
+    Raises InvalidValue if it is not an export, or has a later version, and StorageCorrupt if it is altered or
     truncated.
     """
     reader = _Reader(source, name)
@@ -170,11 +170,11 @@ def import_rows(
     closing: Closing = nothing_more,
     progress: Progress = no_progress,
 ) -> Digests:
-    """Write all rows of a file into an empty storage, in one transaction, and return how many.
+    """Write all rows of a file into an empty storage, in one transaction, and return their numbers.
 
-    The file is read through first, so nothing is written of one that is not whole: `digests` is what `verify`
-    has just returned for it, and None lets this do that. `closing` may write more in the transaction. Raises
-    as `verify` does, and Conflict if the storage is not empty.
+    The file is verified first, so that nothing of a damaged file is written: `digests` is what `verify` has
+    just returned for it; with None, this calls `verify`. `closing` may write more in the transaction. Raises
+    what `verify` raises, and Conflict if the storage is not empty.
     """
     expected = verify(source, name) if digests is None else digests
     reader = _Reader(source, name)
@@ -186,7 +186,7 @@ def import_rows(
                 tx.write_rows(kind, rows, after=None, through=None)
                 if not marks_hold(rows, tx.read_rows(kind, after=None, limit=_PAGE_ROWS)):
                     raise StorageCorrupt(
-                        f"{place_of(backend)} did not take over the numbers: nothing was written"
+                        f"{place_of(backend)} did not accept the numbers: nothing was written"
                     )
             else:
                 through = ROW_KINDS[kind].key(rows[-1])
@@ -197,13 +197,13 @@ def import_rows(
                 last[kind] = through
             progress("import", kind, len(rows), expected[kind].rows)
         if reader.digests != expected:
-            raise StorageCorrupt(f"{name} has changed while it was read. Nothing was written")
+            raise StorageCorrupt(f"{name} changed while it was read. Nothing was written")
         closing(Storage(tx, auto_prune=False))
     return reader.digests
 
 
 class _Reader:
-    """Reads a file once. `digests` are there after `blocks`."""
+    """Reads a file once. `digests` are set after `blocks`."""
 
     digests: Digests
 
@@ -215,14 +215,14 @@ class _Reader:
         self._file = cast("BufferedIOBase", file)
 
     def blocks(self) -> Iterator[tuple[str, list[Row]]]:
-        """The rows of each kind in runs. Counts and digests are checked at the end."""
+        """Yield the rows of each kind in blocks. Checks counts and digests at the end."""
         try:
             self._check_header()
             yield from self._blocks()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise self.damaged(f"it is truncated or altered ({error})") from error
         except OSError as error:
-            raise ConfigurationError(f"{self._name} cannot be read: {error.strerror or error}") from error
+            raise ConfigurationError(f"cannot read {self._name}: {error.strerror or error}") from error
 
     def _blocks(self) -> Iterator[tuple[str, list[Row]]]:
         found: Digests = {}
@@ -271,20 +271,20 @@ class _Reader:
         except (ValueError, RecursionError):
             header = None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise InvalidValue(f"{self._name} is no file of `assistly export`: nothing was written")
+            raise InvalidValue(f"{self._name} is not a file of `assistly export`: nothing was written")
         version = header.get("version")
         if type(version) is not int or version < 1:
             raise self.damaged(f"its version is {str(version)[:80]}")
         if version > VERSION:
             raise InvalidValue(
-                f"{self._name} has version {version} of the format, and this assistly reads versions up to "
-                f"{VERSION}: upgrade it. Nothing was written"
+                f"{self._name} has format version {version}, and this version of assistly reads up to "
+                f"{VERSION}: upgrade assistly. Nothing was written"
             )
         columns = {name: [column.name for column in kind.columns] for name, kind in ROW_KINDS.items()}
         if header.get("kinds") != columns:
             raise InvalidValue(
-                f"{self._name} has other kinds of rows or columns than this assistly: use the version that "
-                "made it. Nothing was written"
+                f"{self._name} has other kinds of rows or columns than this version of assistly: use the "
+                "version that wrote it. Nothing was written"
             )
 
     def _next_kind(self, value: dict[str, Any], found: Digests) -> str:
@@ -298,23 +298,23 @@ class _Reader:
         said = {kind: {"rows": one.rows, "sha256": one.sha256} for kind, one in found.items()}
         if [*found] != [*ROW_KINDS] or not isinstance(trailer, dict):
             raise self.damaged("it lacks kinds of rows")
-        # Files of earlier versions lack this one.
+        # Files of earlier versions lack this digest.
         if trailer.get("header", self._header_digest) != self._header_digest:
-            raise self.damaged("its first line is not the one that was exported (SHA-256)")
+            raise self.damaged("its first line differs from the export (SHA-256)")
         for kind, one in said.items():
             if trailer.get(kind) != one:
-                raise self.damaged(f"its {kind} are not those that were exported (count or SHA-256)")
+                raise self.damaged(f"its {kind} differ from the export (count or SHA-256)")
         if self._file.read(1):
-            raise self.damaged("something follows its end")
+            raise self.damaged("it has data after its end")
         self.digests = found
 
     def _decoded(self, line: bytes) -> Any:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise self.damaged(f"a line is no JSON ({error})") from error
+            raise self.damaged(f"a line is not JSON ({error})") from error
         if type(value) is not list and type(value) is not dict:
-            raise self.damaged("a line is no row")
+            raise self.damaged("a line is not a row")
         return value
 
     def _check(self, kind: str, row: Row) -> None:
@@ -331,7 +331,7 @@ class _Reader:
             raise self.damaged(f"a row of {kind or 'no kind'} has other columns")
 
     def damaged(self, problem: str) -> StorageCorrupt:
-        """The error for a file that is not as it was written."""
+        """The error for a damaged file."""
         return StorageCorrupt(f"{self._name} is damaged: {problem}. Nothing was written")
 
 

@@ -1,4 +1,4 @@
-"""Tells rows of a file that no export can have written, though each value has the type of its column."""
+"""Detects rows that no export can have written, although each value has the type of its column."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _EMPTY = ("{}", "[]", None)
 
 
 def row_problem(kind: str, row: Row, line: bytes) -> str | None:
-    """What is wrong with the values of a row, of which the line is given; None if nothing is.
+    """What is wrong with the values of a row, given its line; None if nothing is.
 
-    JSON is read as far as needed to see that it is JSON, and a text with NUL or a lone surrogate is found.
+    Checks that JSON columns are JSON, and that no text has NUL or a lone surrogate.
     """
     if kind in _STATUSES and row[1] not in _STATUSES[kind]:
         return f"a row of {kind} has the status {row[1][:80]!r}"
     if kind == "documents" and row[0] == COPY_COLLECTION:
-        return "it has the document of a copy that is not finished"
-    # Only lines with such bytes can have them: those of an escape, and the first of a surrogate in UTF-8.
+        return "it has the document of an unfinished copy"
+    # Only lines with an escape, or with the first byte of a surrogate in UTF-8, can have these.
     is_doubtful = b"\\u" in line or b"\xed" in line
     if is_doubtful and not all(map(_is_storable, row)):
         return f"a text in its {kind} has NUL or a lone surrogate"
@@ -36,7 +36,7 @@ def row_problem(kind: str, row: Row, line: bytes) -> str | None:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return f"a row of {kind} has {ROW_KINDS[kind].columns[place].name} that is no JSON"
+            return f"a row of {kind} has {ROW_KINDS[kind].columns[place].name} that is not JSON"
         if is_doubtful and not _is_storable(json.dumps(value, ensure_ascii=False).replace("\\u0000", "\0")):
             return f"a text in its {kind} has NUL or a lone surrogate"
     return None

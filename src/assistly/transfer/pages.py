@@ -18,7 +18,7 @@ _FIRST_ROWS = 10
 _BYTES = 4 * 2**20
 _SAMPLE = 50
 CONSECUTIVE = ("events", "jobs")
-"""The kinds of which the keys are numbers that are given out one after another."""
+"""The kinds whose keys are numbers that are assigned in order."""
 
 Step = Literal["copy", "compare", "export", "check", "import"]
 Progress = Callable[[Step, str, int, int | None], None]
@@ -26,21 +26,21 @@ Progress = Callable[[Step, str, int, int | None], None]
 this kind (None: not known)."""
 
 Closing = Callable[[Storage], None]
-"""Called with a storage in the transaction that completes a copy or an import, when all rows are there."""
+"""Called with a storage in the transaction that completes a copy or an import, after all rows."""
 
 
 def no_progress(step: Step, kind: str, rows: int, expected: int | None) -> None:
-    """Shows no progress."""
+    """Show no progress."""
 
 
 def nothing_more(storage: Storage) -> None:
-    """Writes nothing beside the rows."""
+    """Write nothing after the rows."""
 
 
 class Page:
-    """Rows of one kind, as they are read: the keys are above `after`, and go up to `through`.
+    """Rows of one kind, as they are read, with keys above `after` and up to `through`.
 
-    `expected`: about how many rows all pages have; None if that is not known.
+    `expected`: about how many rows all pages have; None if not known.
     """
 
     def __init__(self, kind: str, after: Row | None, rows: Sequence[Row]) -> None:
@@ -56,13 +56,13 @@ class Page:
         return [row_line(row) for row in self.rows]
 
     def row_bytes(self) -> int:
-        """About how many bytes a line has."""
+        """The approximate number of bytes per line."""
         some = self.rows[:: len(self.rows) // _SAMPLE + 1]
         return sum(len(row_line(row)) for row in some) // max(1, len(some)) + 1
 
 
 def pages(backend: MovingBackend, kind: str, *, after: Row | None = None) -> Iterator[Page]:
-    """The rows of a kind with key > after. A page has about 4 MiB at most, if rows are alike."""
+    """Yield the rows of a kind with key > after. If rows have similar sizes, a page has 4 MiB at most."""
     if kind == MARKS:
         yield Page(kind, None, sorted(backend.read_rows(kind, after=None, limit=_MOST_ROWS)))
         return
@@ -92,19 +92,19 @@ def _without_progress(kind: str, rows: Sequence[Row]) -> Sequence[Row]:
 
 
 def require_whole(backend: MovingBackend, engine: MovingBackend | None = None) -> None:
-    """Raise Conflict if a copy into this storage has begun, and is not done.
+    """Raise Conflict if a copy into this storage is unfinished.
 
-    `engine` is the one that the message names (default: `backend`, which may be a transaction of it).
+    The message names `engine` (default: `backend`, which may be a transaction of it).
     """
     if backend.documents.list(COPY_COLLECTION, after=None, limit=1):
         raise Conflict(
-            f"a copy into {place_of(engine or backend)} is not finished: finish it first, with the same "
-            "command again"
+            f"a copy into {place_of(engine or backend)} is not finished: run the same command again to "
+            "finish it first"
         )
 
 
 def require_empty(backend: MovingBackend, engine: MovingBackend) -> None:
-    """As `require_whole`, but raise Conflict if there is any record, too."""
+    """Like `require_whole`, but also raise Conflict if there is any record."""
     require_whole(backend, engine)
     require_no_rows(backend, engine)
 
@@ -114,11 +114,11 @@ def require_no_rows(backend: MovingBackend, engine: MovingBackend) -> None:
     for kind in ROW_KINDS:
         if kind != MARKS and backend.read_rows(kind, after=None, limit=1):
             raise Conflict(
-                f"{place_of(engine)} is not empty, it has {kind}: give an empty database. Nothing was written"
+                f"{place_of(engine)} is not empty: it has {kind}. Give an empty database. Nothing was written"
             )
 
 
 def marks_hold(source: Sequence[Row], target: Sequence[Row]) -> bool:
-    """Whether no number that was given out in the source will be given out in the target."""
+    """Whether the target will assign no number again that the source has assigned."""
     stored: dict[str, Any] = dict(target)
     return all(value is None or (stored.get(name) or 0) >= value for name, value in source)

@@ -13,11 +13,11 @@ _FORMS = "give postgresql://user@host/database, sqlite:///path/to/file.db or the
 
 
 def settings_of(place: str, *, schema: str | None = None, create: bool = False) -> StorageSettings:
-    """The settings of a storage that a person names.
+    """The settings of the storage that `place` names.
 
     `schema`, or what follows a # at the end of a Postgres URL, is the schema (default: public). The other
-    settings, such as STORAGE_TIMEOUT_SECONDS, are those of the environment; so are all settings of a plug-in,
-    which is given by its name. `create`: migrations are applied. Raises ConfigurationError for other texts.
+    settings, such as STORAGE_TIMEOUT_SECONDS, come from the environment, and so do all settings of a plug-in,
+    which is given by its name. `create`: apply migrations. Raises ConfigurationError for anything else.
     """
     scheme = scheme_of(place)
     keywords: dict[str, Any] = {"auto_migrate": create}
@@ -29,9 +29,9 @@ def settings_of(place: str, *, schema: str | None = None, create: bool = False) 
     elif scheme == "sqlite":
         keywords |= {"engine": "sqlite", "sqlite_path": _path_of(place)}
     elif scheme:
-        raise ConfigurationError(f"there is no engine for {scheme}:// URLs: {_FORMS}")
+        raise ConfigurationError(f"no engine supports {scheme}:// URLs: {_FORMS}")
     elif place == "memory":
-        raise ConfigurationError(f"the engine memory lives in one process, so it cannot be copied: {_FORMS}")
+        raise ConfigurationError(f"the memory engine lives in one process, so it cannot be copied: {_FORMS}")
     elif place in engine_names() and place not in BUILT_IN:
         keywords |= {"engine": place}
     else:
@@ -44,5 +44,5 @@ def _path_of(url: str) -> str:
     path = rest.partition("?")[0].removeprefix("/")
     if not rest.startswith("/") or not path:
         shown = HIDDEN if may_hold_password(rest) else repr(url)
-        raise ConfigurationError(f"{shown} is no URL of an SQLite file: {_FORMS}")
+        raise ConfigurationError(f"{shown} is not the URL of an SQLite file: {_FORMS}")
     return path

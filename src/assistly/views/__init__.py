@@ -1,1 +1,1 @@
-"""What people are shown about a storage, as typed values: the command line prints them."""
+"""What people see of a storage, as typed values: the command line and the page show them."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class DecidedApproval:
     """An approval, and what is known of its decision.
 
-    `by` and `note` are those of the event: None if it is pending, or a program decided it.
+    `by` and `note` come from the event: None if it is pending, or a program decided it.
     """
 
     approval: Approval
@@ -24,7 +24,7 @@ class DecidedApproval:
 
 
 def decided_approval(storage: Storage, id: str) -> DecidedApproval | None:
-    """Return the approval of this id, with who decided it and why; None if there is none."""
+    """Return the approval with this id, with who decided it and why; None if there is none."""
     approval = storage.approvals.get(id)
     if approval is None:
         return None

@@ -28,8 +28,8 @@ _MOST_PLANNED = 2000
 class Cell:
     """The jobs of a platform on one day.
 
-    `waiting` are due on that day, `posted` were posted then, and `dead` became dead letters. `planned` is how
-    many times of schedules have no job yet.
+    `waiting` are due on that day, `posted` were posted, and `dead` became dead letters. `planned` is the
+    number of times of schedules that have no job yet.
     """
 
     waiting: JobCount
@@ -40,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A day of a calendar, from `start` until `end`. `cells` are by platform, where there is anything."""
+    """A day of a calendar, from `start` until `end`. `cells` has the platforms that are not empty."""
 
     day: date
     start: datetime
@@ -50,7 +50,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """Days one after the other, without those that the time zone skipped, as Samoa did in 2011.
+    """Consecutive days, without days that the time zone skipped, as Samoa did in 2011.
 
     If `planned_complete` is False, later times of schedules are missing.
     """
@@ -70,10 +70,10 @@ class PlannedPost:
 
 @dataclass(frozen=True, slots=True)
 class DayContents:
-    """What there is on one day, on one platform or on all.
+    """The contents of one day, on one platform or on all.
 
     `jobs` wait and are due on that day, `planned` are the times of schedules that have no job yet, both the
-    next one first; each is complete, or cut after as many as were wanted. `cells` are those of the calendar.
+    next one first, up to the requested limit. `cells` are those of the calendar.
     """
 
     jobs: list[Job]
@@ -88,11 +88,11 @@ def calendar(
 ) -> Calendar:
     """Return the days from `first` on in a time zone (None: the local one). Counting stops at 1,000 a day.
 
-    Of the newest 10,000 dead letters those of these days are counted. `now` is the time from which schedules
-    are looked ahead (default: this machine's).
+    Dead letters are counted among the newest 10,000. `now` is the time from which schedules are planned ahead
+    (default: the time of this machine).
     """
     starts = {midnight(each, zone): each for each in (first + timedelta(days=n) for n in range(days + 1))}
-    edges = [*starts]  # a skipped day begins when the next one does, which takes its place
+    edges = [*starts]  # a skipped day starts when the next one does, which replaces it
     if len(edges) == 1:
         return Calendar([], [], planned_complete=True)
     posts, complete = _planned_posts(storage, edges[0], edges[-1], now, _MOST_PLANNED)
@@ -126,10 +126,10 @@ def day_contents(
     after: Job | None = None,
     limit: int = 500,
 ) -> DayContents:
-    """Return what there is from `start` until before `end`: up to `limit` jobs, and as many planned times.
+    """Return the contents from `start` until before `end`: up to `limit` jobs, and as many planned times.
 
-    `after` is the last job of the page before. The numbers are those of `calendar`. `now` is the time from
-    which schedules are looked ahead (default: this machine's).
+    `after` is the last job of the previous page. The numbers are those of `calendar`. `now` is the time from
+    which schedules are planned ahead (default: the time of this machine).
     """
     tick = timedelta(microseconds=1)
     jobs = storage.queue.upcoming(since=start, until=end - tick, platform=platform, after=after, limit=limit)
@@ -146,13 +146,13 @@ def day_contents(
 
 
 def midnight(day: date, zone: tzinfo | None) -> datetime:
-    """When a day begins in a time zone (None: the local one), in UTC."""
+    """When a day starts in a time zone (None: the local one), in UTC."""
     naive = datetime.combine(day, time.min)
     return (naive.astimezone() if zone is None else naive.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def day_exists(day: date, zone: tzinfo | None) -> bool:
-    """Whether there was such a day in a time zone (None: the local one)."""
+    """Whether the day exists in a time zone (None: the local one)."""
     try:
         return midnight(day, zone) < midnight(day + timedelta(days=1), zone)
     except OverflowError:  # the first or the last day that a date can be
@@ -188,7 +188,7 @@ def _by_platform(posts: Iterable[PlannedPost]) -> dict[str, int]:
 def _planned_posts(
     storage: Storage, start: datetime, end: datetime, now: datetime | None, most: int
 ) -> tuple[list[PlannedPost], bool]:
-    """The times of schedules in between that have no job yet, and whether these are all."""
+    """The times of schedules in the interval that have no job yet, and whether the list is complete."""
     from assistly.storage.stores.schedules import plans
 
     begin = max(start, now or datetime.now(UTC))
@@ -201,7 +201,7 @@ def _planned_posts(
 def _open_slots(plan: Plan, begin: datetime, end: datetime) -> Iterator[PlannedPost]:
     from assistly.storage.stores.recurring import times_of
 
-    # The jobs of slots are made in their order, but for those of former times of the schedule.
+    # The jobs of slots are created in order, except those of former times of the schedule.
     if plan.next_slot is None or plan.next_slot >= end:
         return
     for at in takewhile(lambda at: at < end, times_of(plan.schedule).since(max(begin, plan.next_slot))):

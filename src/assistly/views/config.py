@@ -18,7 +18,7 @@ Origin = Literal["environment", ".env", "default"]
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting by its variable. `value` is a text, None if it is unset, and hidden if it is a secret."""
+    """A setting by its variable. `value` is a string: None if it is not set, hidden if it is a secret."""
 
     variable: str
     value: str | None
@@ -28,7 +28,7 @@ class Setting:
 def settings_in_force() -> list[Setting]:
     """Return all settings of the storage, of workers and of the page.
 
-    Raises ConfigurationError for a wrong setting, and for a `.env` that cannot be read.
+    Raises ConfigurationError for a wrong setting, or if `.env` cannot be read.
     """
     from dotenv import dotenv_values
 

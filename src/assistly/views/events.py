@@ -1,4 +1,4 @@
-"""Looks for events in the log."""
+"""Searches the event log."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _PAGE = 500
 _EARLIER = timedelta(minutes=1)
-"""How much earlier than the decision its event may be, since two clocks may have been read."""
+"""How much earlier than the decision its event may be, since two clocks may be involved."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are meant: all that match each of these that is given.
+    """A filter of events: those that match each given field.
 
-    `type` may end with a *, which stands for any text. `by` is the name of who made it, in the payload.
+    `type` may end with a *, which stands for any text. `by` is the name of the person in the payload.
     """
 
     type: str | None = None
@@ -31,7 +31,7 @@ class EventFilter:
     since: datetime | None = None
 
     def accepts(self, event: Event) -> bool:
-        """Whether it has the type, and was made by whom."""
+        """Whether the event matches."""
         return self._has_type(event.event_type) and (self.by is None or _by(event) == self.by)
 
     def _has_type(self, name: str) -> bool:
@@ -41,12 +41,12 @@ class EventFilter:
 
     @property
     def exact_type(self) -> str | None:
-        """The type, if it is only one."""
+        """The type, unless it ends with a *."""
         return None if self.type is None or self.type.endswith("*") else self.type
 
 
 def newest(storage: Storage, wanted: EventFilter, *, before: int | None = None) -> Iterator[Event]:
-    """Yield all events that are meant with an id below `before`, newest first. It reads a page at a time."""
+    """Yield all matching events with an id below `before`, newest first. Reads a page at a time."""
     while page := storage.events.list(event_type=wanted.exact_type, before=before, limit=_PAGE):
         for event in page:
             if wanted.since is not None and event.created_at < wanted.since:
@@ -59,9 +59,9 @@ def newest(storage: Storage, wanted: EventFilter, *, before: int | None = None) 
 def search(
     storage: Storage, wanted: EventFilter, *, before: int | None = None, limit: int = 100, most: int = 5000
 ) -> Found[Event]:
-    """Return up to `limit` events that are meant with ids below `before`, the newest first.
+    """Return up to `limit` matching events with ids below `before`, newest first.
 
-    About `most` events are looked at.
+    Examines about `most` events.
     """
     found: list[Event] = []
     looked_at = 0
@@ -82,7 +82,7 @@ def search(
 
 
 def decision(storage: Storage, approval: Approval) -> Event | None:
-    """The event of `assistly approvals` that decided an approval; None if a program did it."""
+    """The event of the person who decided an approval; None if a program did."""
     if approval.decided_at is None:
         return None
     since = approval.decided_at - _EARLIER

@@ -1,4 +1,4 @@
-"""The numbers of a storage and of a process in the formats of Prometheus. It needs the extra `prometheus`."""
+"""The metrics of a storage and of a process in the formats of Prometheus. Needs the extra `prometheus`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SECOND_MS = 1000
 
 
 def exposition(metrics: StorageMetrics) -> str:
-    """Return the numbers of a storage in the text format."""
+    """Return the metrics of a storage in the text format."""
     registry = CollectorRegistry()
     registry.register(_OfStorage(metrics))
     return generate_latest(registry).decode()
@@ -42,7 +42,7 @@ def exposition(metrics: StorageMetrics) -> str:
 def scrape(
     process: ProcessMetrics, metrics: StorageMetrics | None, *, now: datetime, accept: str
 ) -> tuple[bytes, str]:
-    """Return the numbers in the format that the header Accept asks for, and the media type of that.
+    """Return the metrics in the format that the Accept header requests, and its media type.
 
     `metrics` is None if the storage did not answer. `now` is the time of this machine.
     """
@@ -53,16 +53,16 @@ def scrape(
     ProcessCollector(registry=registry)
     try:
         encode, media_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # prometheus_client fails on a version that is no number
+    except (TypeError, ValueError):  # prometheus_client fails on a version that is not a number
         encode, media_type = choose_encoder("")
     return encode(registry), media_type
 
 
 class _Collected:
-    """A collector of numbers that were read before."""
+    """A collector of metrics that are already read."""
 
     def describe(self) -> list[Metric]:
-        """Nothing: the registry shall not collect to learn the names."""
+        """Return nothing, so that the registry does not collect to learn the names."""
         return []
 
 
@@ -82,7 +82,7 @@ class _OfProcess(_Collected):
         )
         yield GaugeMetricFamily(
             "assistly_up",
-            "1 if the storage has answered in time; if 0, there are only the numbers of the process.",
+            "1 if the storage answered in time; if 0, only the metrics of the process are present.",
             self._is_up,
         )
         if found.connections is not None:
@@ -100,18 +100,18 @@ class _OfProcess(_Collected):
         yield pool
         if found.most is not None:
             yield GaugeMetricFamily(
-                "assistly_pool_connections_max", "The most connections of the pool.", found.most
+                "assistly_pool_connections_max", "The maximum number of connections of the pool.", found.most
             )
 
     def _worker(self, found: WorkerNumbers) -> Iterator[Metric]:
         jobs = CounterMetricFamily(
             "assistly_worker_jobs",
-            "Jobs of this worker that have ended, by outcome.",
+            "Jobs that this worker has finished, by outcome.",
             labels=("platform", "outcome"),
         )
         durations = HistogramMetricFamily(
             "assistly_publish_duration_seconds",
-            "How long publishers took, by the outcome of the job.",
+            "The duration of publishing, by the outcome of the job.",
             labels=("platform", "outcome"),
         )
         for one in found.ended:
@@ -127,15 +127,19 @@ class _OfProcess(_Collected):
             found.claims_lost,
         )
         yield GaugeMetricFamily(
-            "assistly_worker_jobs_in_progress", "Jobs that are claimed and not settled.", found.in_progress
+            "assistly_worker_jobs_in_progress",
+            "Jobs that are claimed and not settled yet.",
+            found.in_progress,
         )
         yield GaugeMetricFamily(
-            "assistly_worker_concurrency", "The most jobs that it publishes at once.", found.concurrency
+            "assistly_worker_concurrency",
+            "The maximum number of jobs that the worker publishes at once.",
+            found.concurrency,
         )
         if found.last_claim_age is not None:
             yield GaugeMetricFamily(
                 "assistly_worker_last_claim_timestamp_seconds",
-                "When a claim last succeeded, or the storage last said that nothing is due.",
+                "When a claim last succeeded, or the storage last reported that nothing is due.",
                 (self._now - found.last_claim_age).timestamp(),
             )
 
@@ -157,8 +161,8 @@ class _OfStorage(_Collected):
         found = self._metrics
         jobs = GaugeMetricFamily(
             "assistly_jobs",
-            "Jobs that are not posted or cancelled. Counting ends at 10,000 waiting jobs together "
-            "(scheduled and retrying), and at 10,000 of each other status.",
+            "Jobs that are not posted or cancelled. Counting stops at 10,000 waiting jobs (scheduled and "
+            "retrying together), and at 10,000 of each other status.",
             labels=("status", "platform"),
         )
         cut = dict.fromkeys(STATUSES, False)
@@ -176,7 +180,9 @@ class _OfStorage(_Collected):
             truncated.add_metric((status,), is_cut)
         yield truncated
         due = GaugeMetricFamily(
-            "assistly_jobs_due", "Jobs whose time has come, also of paused platforms.", labels=("platform",)
+            "assistly_jobs_due",
+            "Jobs that are due, including those of paused platforms.",
+            labels=("platform",),
         )
         for waiting in found.due:
             due.add_metric((waiting.platform,), waiting.count.count)
@@ -184,12 +190,12 @@ class _OfStorage(_Collected):
         age = found.oldest_due_age
         yield GaugeMetricFamily(
             "assistly_oldest_due_age_seconds",
-            "For how long the first due job has waited, without paused platforms; 0 if none is due.",
+            "How long the first due job has waited, not counting paused platforms; 0 if none is due.",
             value=0 if age is None else age.total_seconds(),
         )
         yield GaugeMetricFamily(
             "assistly_unknown_outcomes",
-            "Dead letters that may have been published or not, of the first 10,000: a person has to look.",
+            "Dead letters with an unknown outcome, among the first 10,000: a person has to resolve them.",
             value=found.unknown_outcomes.count,
         )
 
@@ -204,12 +210,12 @@ class _OfStorage(_Collected):
         latency = found.latency
         yield SummaryMetricFamily(
             "assistly_request_duration_seconds",
-            "How long the observed requests took.",
+            "The duration of the observed requests.",
             count_value=latency.count,
             sum_value=latency.total_ms / _SECOND_MS,
         )
         yield GaugeMetricFamily(
             "assistly_request_duration_max_seconds",
-            "How long the longest of them took.",
+            "The longest duration of an observed request.",
             value=latency.max_ms / _SECOND_MS,
         )

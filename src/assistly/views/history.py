@@ -1,4 +1,4 @@
-"""How the queue was and will be: jobs by hour, status and platform."""
+"""The queue over time: jobs by hour, status and platform."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _HOUR = timedelta(hours=1)
 _LIMIT = 1000
 
 KINDS = ("posted", "dead_letter", "retrying", "scheduled")
-"""The statuses that are shown, in this order."""
+"""The shown statuses, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """An hour, and the jobs by status: posted or dead letters since then, or waiting and due then."""
+    """An hour, and its jobs by status: posted or dead letters in the past, due ones in the future."""
 
     start: datetime
     counts: dict[str, JobCount]
@@ -28,7 +28,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Hours one after the other. The hour of `now` is in the middle."""
+    """Consecutive hours. The hour of `now` is in the middle."""
 
     now: datetime
     hours: list[Hour]
@@ -37,9 +37,9 @@ class History:
 def history(
     storage: Storage, *, platform: str | None = None, hours: int = 24, now: datetime | None = None
 ) -> History:
-    """Return the jobs of a platform (None: of all) by hour, for so many hours before and after `now`.
+    """Return the jobs of a platform (None: of all) by hour, for a number of hours before and after `now`.
 
-    Counting stops at 1,000 jobs an hour that are posted, and 1,000 that wait.
+    Counting stops at 1,000 posted jobs an hour, and 1,000 waiting ones.
     """
     at = now or datetime.now(UTC)
     middle = at.replace(minute=0, second=0, microsecond=0)

@@ -1,4 +1,4 @@
-"""Which jobs a person means, and reading all of these."""
+"""Filters of jobs, and reading all jobs that match."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ _PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs are meant; None: any.
+    """A filter of jobs. None accepts any value.
 
     `statuses`: one of these. `due_until`: waiting, and due then or earlier. `since`: changed then or later.
-    `match`: the content contains this text, in upper or lower case. `key`: has this idempotency key.
-    `kind`: a dead letter that is "unknown" (of unknown outcome), "missed", or "other": neither of these.
-    `text`: this text is in the content, metadata, checkpoint, an error, the key or the id on the platform, in
-    upper or lower case.
+    `match`: the content contains this text, ignoring case. `key`: has this idempotency key. `kind`: a dead
+    letter that is "unknown" (with an unknown outcome), "missed", or "other". `text`: this text is in the
+    content, metadata, checkpoint, an error, the key or the id on the platform, ignoring case.
     """
 
     statuses: tuple[str, ...] = ()
@@ -38,7 +37,7 @@ class JobFilter:
     text: str | None = None
 
     def accepts(self, job: Job) -> bool:
-        """Whether the job is one of those that are meant."""
+        """Whether the job matches."""
         return (
             (not self.statuses or job.status in self.statuses)
             and (self.platform is None or job.platform == self.platform)
@@ -52,7 +51,7 @@ class JobFilter:
 
 
 def _all_text(job: Job) -> str:
-    """All that somebody may look for in a job, one on each line."""
+    """Everything in a job that can be searched, one item per line."""
     import json
 
     values = [job.content, job.idempotency_key, job.remote_id, job.last_error, job.dead_letter_reason]
@@ -62,7 +61,7 @@ def _all_text(job: Job) -> str:
 
 
 KINDS = ("unknown", "missed", "other")
-"""The kinds of dead letters that a filter tells apart."""
+"""The kinds of dead letters that a filter distinguishes."""
 
 
 def kind_of(job: Job) -> str | None:
@@ -79,9 +78,9 @@ def _waits(job: Job) -> bool:
 def matching(
     storage: Storage, wanted: JobFilter, *, after: int = 0, until: Callable[[], bool] | None = None
 ) -> Iterator[Job]:
-    """Yield all jobs that are meant with an id above `after`, by id. It reads a page at a time.
+    """Yield all matching jobs with an id above `after`, by id. Reads a page at a time.
 
-    It ends as soon as `until` is true, which is called for each job that is read.
+    Ends as soon as `until` returns True; it is called for each job that is read.
     """
     if wanted.key is not None:
         job = storage.queue.find_by_key(wanted.key)
@@ -95,16 +94,16 @@ def matching(
     for job in found:
         if until is not None and until():
             return
-        # A job that changes its status meanwhile may be read twice.
+        # A job whose status changes meanwhile may be read twice.
         if job.id > last and wanted.accepts(job):
             last = job.id
             yield job
 
 
 def _are_few(storage: Storage, statuses: tuple[str, ...]) -> bool:
-    """Whether it is quicker to read the jobs of these statuses than to read all jobs.
+    """Whether it is faster to read the jobs with these statuses than to read all jobs.
 
-    A page of one status costs the engine time in proportion to the number of these jobs.
+    The cost of a page of one status grows with the number of its jobs.
     """
     if not statuses or "posted" in statuses:
         return False
@@ -119,7 +118,7 @@ def _pages(storage: Storage, status: str | None, platform: str | None, after: in
 
 
 def falling_due(storage: Storage, wanted: JobFilter, *, after: Job | None = None) -> Iterator[Job]:
-    """Yield all waiting jobs that are meant, by (due_at, id), behind `after`."""
+    """Yield all matching waiting jobs, by (due_at, id), after `after`."""
     while True:
         page = storage.queue.upcoming(
             until=wanted.due_until, platform=wanted.platform, after=after, limit=_PAGE

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from assistly.storage import Event, Job, Platform, Storage
 
 AUDIT_PREFIX = "operator.jobs."
-"""The types of the events that operations of people on jobs leave begin with this."""
+"""The prefix of the types of events that record what people did to jobs."""
 
 VERBS = ("cancel", "move", "remove", "replay", "resolve", "add", "import")
-"""The operations of people on jobs, as the events call them."""
+"""What people do to jobs, as the events name it."""
 
 _DEEDS = {
     "cancel": "cancelled",
@@ -33,10 +33,10 @@ _DEEDS = {
 }
 
 COUNT_LIMIT = 10_000
-"""What may be large is counted up to here."""
+"""Counting stops here where there may be many."""
 
 GRACE = timedelta(minutes=1)
-"""A job that has been due for less than this is not yet a sign that no worker runs."""
+"""A job that has been due for less time than this does not yet show that no worker runs."""
 
 SEEN = timedelta(minutes=10)
 """A worker counts as seen on a platform if it claimed or settled a job there within this time."""
@@ -49,7 +49,7 @@ _ALL_NEIGHBOURS = 1000
 
 
 class ReasonCode(StrEnum):
-    """Why a job was not published yet, or at all, or what became of it."""
+    """Why a job is not published, or what happened to it."""
 
     NOT_DUE = "not_due"
     DUE = "due"
@@ -75,7 +75,7 @@ class ReasonCode(StrEnum):
 class Reason:
     """A reason with its sentences, in which `{name}` stands for a value of `details`.
 
-    `advice` is what to type about it: further sentences, which may be empty.
+    `advice` says which command to run: further sentences, which may be empty.
     """
 
     code: ReasonCode
@@ -84,7 +84,7 @@ class Reason:
     advice: str = ""
 
     def text(self, shown: Callable[[datetime], str], *, advice: bool = True) -> str:
-        """The sentences, with the advice if it is wanted. `shown` writes a time."""
+        """The sentences, optionally with the advice. `shown` formats a time."""
         values = {
             name: shown(value) if isinstance(value, datetime) else value
             for name, value in self.details.items()
@@ -95,11 +95,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All there is to know about a job.
+    """What is known about a job.
 
-    `job` is None if there is no such job. `reasons` say why it was not published yet, or what became of it:
-    for how long it has been due, then the most important first. `events` are those that operations of people
-    left, oldest first. `events_complete` is False if the log was so long that not all of it was searched.
+    `job` is None if there is no such job. `reasons` say why it is not published, or what happened to it:
+    first how long it has been due, then the most important first. `events` record what people did, oldest
+    first. `events_complete` is False if the log was too long to search it all.
     """
 
     job: Job | None
@@ -109,7 +109,7 @@ class Story:
 
 
 def story(storage: Storage, id: int, *, now: datetime | None = None) -> Story:
-    """Return the story of a job. `now` is the time it is told for (default: this machine's)."""
+    """Return the story of a job. `now` is the current time (default: that of this machine)."""
     at = now or datetime.now(UTC)
     job = storage.queue.get(id)
     events, complete = audit_events(storage, id, None if job is None else job.created_at)
@@ -117,9 +117,9 @@ def story(storage: Storage, id: int, *, now: datetime | None = None) -> Story:
 
 
 def audit_events(storage: Storage, id: int, since: datetime | None) -> tuple[list[Event], bool]:
-    """Return the events of people's operations on a job, oldest first, and whether these are all.
+    """Return the events of what people did to a job, oldest first, and whether they are complete.
 
-    Of each kind of event the last 10,000 are searched, back to `since`.
+    Searches the last 10,000 events of each kind, back to `since`.
     """
     found: list[Event] = []
     complete = True
@@ -142,7 +142,7 @@ def _newest(storage: Storage, event_type: str, since: datetime | None) -> tuple[
 
 
 def listed_time(job: Job) -> datetime | None:
-    """The time that lists show: when it is due, its lease ends, or it was posted, given up or cancelled."""
+    """The time for lists: when it is due, its lease expires, or it was posted, dead-lettered or cancelled."""
     return {
         "processing": job.lease_until,
         "posted": job.posted_at,
@@ -183,12 +183,12 @@ def _reasons(storage: Storage, id: int, job: Job | None, events: list[Event], no
 def _absent(id: int, events: list[Event]) -> Reason:
     removal = _last(events, "remove")
     if removal is not None:
-        text = "There is no job {id} any more: {by} removed it at {at}{note}."
+        text = "Job {id} no longer exists: {by} removed it at {at}{note}."
         return Reason(ReasonCode.ABSENT, text, {"id": id, **_who(removal)})
     return Reason(
         ReasonCode.ABSENT,
-        "There is no job {id}. It was never stored in this storage, was removed by a program, or was posted "
-        "and is older than what RETENTION_POSTED_DAYS keeps.",
+        "There is no job {id}. It was never stored here, was removed by a program, or was posted longer ago "
+        "than RETENTION_POSTED_DAYS.",
         {"id": id},
     )
 
@@ -212,10 +212,10 @@ def _cancelled(job: Job, events: list[Event], now: datetime) -> Reason:
     if job.scheduled_at > now:
         again = f"{replay} for its time, {{scheduled_at}}."
     else:
-        again = f"{replay} for now, since its time, {{scheduled_at}}, is over; --at gives it another one."
+        again = f"{replay}, due now, since its time, {{scheduled_at}}, has passed; --at sets another time."
     event = _last(events, "cancel")
     if event is None:
-        text = "It was cancelled by a program at {at}; nobody did it by hand."
+        text = "A program cancelled it at {at}."
         details: dict[str, Any] = {"at": job.updated_at}
     else:
         text = "{by} cancelled it at {at}{note}."
@@ -231,27 +231,27 @@ def _dead(job: Job) -> Reason:
     replay = f"`assistly jobs replay {job.id}` schedules it again"
     if job.outcome_unknown:
         text = (
-            "Publishing began at {began}, and nobody knows how it ended: {reason}. If its publisher has a "
-            "check, a worker asks it, and may publish the job again; else a person answers. Look for the "
-            "post on {platform}."
+            "Publishing began at {began}, and its outcome is unknown: {reason}. If its publisher has a "
+            "check, a worker runs the check, and may publish the job again; otherwise a person has to "
+            "resolve it. Look for the post on {platform}."
         )
         advice = (
-            "If it is there, type `assistly jobs resolve {id} --posted` (with --remote-id if you know it); "
-            "if it is not, `assistly jobs resolve {id} --not-posted`, which publishes it now."
+            "If it is there, run `assistly jobs resolve {id} --posted` (with --remote-id if you know the "
+            "id); if it is not, run `assistly jobs resolve {id} --not-posted`, which publishes it now."
         )
         details |= {"began": job.publish_started_at, "platform": job.platform, "id": job.id}
         return Reason(ReasonCode.UNKNOWN, text, details, advice)
     if job.missed:
         text = (
-            "No worker claimed it within {allowed} after {scheduled_at}, which is as late as it may be. It "
-            "was given up at {since}."
+            "No worker claimed it within its maximum lateness of {allowed} after {scheduled_at}. It became a "
+            "dead letter at {since}."
         )
         details |= {"allowed": span(job.max_lateness, exact=True), "scheduled_at": job.scheduled_at}
         return Reason(ReasonCode.MISSED, text, details, f"{replay}, if it still makes sense.")
     tried = "after {retries} of {max_retries} attempts"
     if job.retries < job.max_retries:
-        tried += ", since retrying does not help"
-    text = f"It was given up at {{since}} {tried}: {{reason}}."
+        tried += ", because retrying does not help"
+    text = f"It became a dead letter at {{since}} {tried}: {{reason}}."
     details |= {"retries": job.retries, "max_retries": job.max_retries}
     return Reason(ReasonCode.DEAD, text, details, f"Fix the cause; then {replay}.")
 
@@ -267,24 +267,24 @@ def _held(job: Job, now: datetime) -> Reason:
     is_over = job.lease_until is not None and job.lease_until <= now
     if is_over and job.publish_started_at is not None:
         text = (
-            "Worker {worker} began to publish it at {began}, and its lease ran out at {lease_until}: nobody "
+            "Worker {worker} began to publish it at {began}, and its lease expired at {lease_until}: nobody "
             "knows whether it was published. The next claim of any worker makes it a dead letter with an "
-            "unknown outcome, which a person answers, or the check of its publisher."
+            "unknown outcome, which a person or the check of its publisher resolves."
         )
-        advice = f"A person answers with `assistly jobs resolve {job.id}`."
+        advice = f"A person resolves it with `assistly jobs resolve {job.id}`."
         return Reason(ReasonCode.LEASE_OVER, text, details, advice)
     if is_over:
         text = (
-            "Worker {worker} claimed it and did not begin to publish; its lease ran out at {lease_until}. "
-            "The next claim of any worker takes it back, which counts as failed attempt {attempt} of "
-            "{max_retries}. If that does not happen within seconds, no worker runs."
+            "Worker {worker} claimed it and did not begin to publish; its lease expired at {lease_until}. "
+            "The next claim of any worker reclaims it, which counts as failed attempt {attempt} of "
+            "{max_retries}. If this does not happen within seconds, no worker runs."
         )
         return Reason(ReasonCode.LEASE_OVER, text, details)
     if job.publish_started_at is not None:
         text = (
-            "Worker {worker} has been publishing it since {began} (attempt {attempt} of {max_retries}), and "
-            "waits for the answer of the platform. Its lease runs until {lease_until}; if it ends without an "
-            "answer, the outcome is unknown."
+            "Worker {worker} has been publishing it since {began} (attempt {attempt} of {max_retries}), "
+            "and waits for the response of the platform. Its lease runs until {lease_until}; without a "
+            "response by then, the outcome is unknown."
         )
         return Reason(ReasonCode.PUBLISHING, text, details)
     text = (
@@ -300,8 +300,8 @@ def _waiting(storage: Storage, job: Job, now: datetime) -> list[Reason]:
     is_due = job.due_at <= now
     if is_due and job.max_lateness is not None and job.max_lateness < now - job.scheduled_at:
         text = (
-            "It is more than {allowed} late, which is as late as it may be: the next claim makes it a dead "
-            "letter (missed)."
+            "It is more than {allowed} late, its maximum lateness: the next claim makes it a dead letter "
+            "(missed)."
         )
         advice = f"`assistly jobs move {job.id} +1m` gives it another time."
         return [Reason(ReasonCode.LATE, text, {"allowed": span(job.max_lateness, exact=True)}, advice)]
@@ -356,7 +356,7 @@ def _paused(platform: Platform) -> Reason:
 
 
 def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetime) -> list[Reason]:
-    """Why a job that is due, on a platform that is not paused, was not claimed."""
+    """Why a due job on a platform that is not paused is not claimed."""
     reasons: list[Reason] = []
     details: dict[str, Any]
     limit = None if platform is None else platform.limit
@@ -368,15 +368,15 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
             "left": span(_until_next_token(storage, job.platform, limit, now)),
         }
         text = (
-            "The budget of {platform} is used up: all workers together publish {count} in {per} there, and "
-            "the next is free in {left}."
+            "The limit of {platform} is reached: all workers together may publish {count} in {per}, and the "
+            "next job may start in {left}."
         )
         advice = "`assistly platforms limit {platform} COUNT --per DURATION` changes the limit."
         reasons.append(Reason(ReasonCode.BUDGET, text, details, advice))
     if now - job.due_at >= GRACE and not workers_seen(storage, {job.platform: job.id}, now=now):
-        text = "No worker was seen on {platform} in the last {seen}: does one run that publishes there?"
+        text = "No worker was seen on {platform} in the last {seen}: check that one runs for this platform."
         details = {"platform": job.platform, "seen": span(SEEN)}
-        reasons.append(Reason(ReasonCode.NO_WORKER, text, details, "(`assistly worker`)"))
+        reasons.append(Reason(ReasonCode.NO_WORKER, text, details, "Start one with `assistly worker`."))
     ahead = _ahead(storage, job, now)
     if ahead.count:
         more = "" if ahead.exact else "+"
@@ -385,10 +385,10 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
             f"Due jobs that workers claim before it: {{ahead:,}}{more}; of these on {{platform}}: "
             f"{{of_platform:,}}{more}."
         )
-        advice = "If they do not become fewer, start another worker (`assistly worker`)."
+        advice = "If the number does not fall, start another worker (`assistly worker`)."
         reasons.append(Reason(ReasonCode.BEHIND, text, details, advice))
     if not reasons:
-        text = "Nothing holds it back: the next free worker for {platform} claims it."
+        text = "Nothing delays it: the next free worker for {platform} claims it."
         reasons.append(Reason(ReasonCode.NOTHING, text, {"platform": job.platform}))
     return reasons
 
@@ -396,7 +396,7 @@ def _overdue(storage: Storage, job: Job, platform: Platform | None, now: datetim
 def _until_next_token(
     storage: Storage, platform: str, limit: tuple[int, timedelta], now: datetime
 ) -> timedelta:
-    """The whole seconds after which the limit lets a job through."""
+    """The number of whole seconds until the limit allows another job."""
     count, per = limit
 
     def is_free(seconds: int) -> bool:
@@ -408,7 +408,7 @@ def _until_next_token(
 
 @dataclass(slots=True)
 class _Ahead:
-    """Jobs that are claimed before another, in all and on its platform. Without `exact` there are more."""
+    """How many jobs are claimed before another, in total and on its platform. If not `exact`, at least."""
 
     count: int = 0
     of_platform: int = 0
@@ -416,7 +416,7 @@ class _Ahead:
 
 
 def _ahead(storage: Storage, job: Job, now: datetime) -> _Ahead:
-    """What is claimed before this job: on platforms that are not paused. COUNT_LIMIT jobs are looked at."""
+    """How many jobs are claimed before this job, not counting paused platforms. Examines COUNT_LIMIT jobs."""
     paused = {platform.name for platform in storage.platforms.list(now=now) if platform.paused}
     found = _Ahead()
     after: Job | None = None
@@ -438,12 +438,12 @@ def _ahead(storage: Storage, job: Job, now: datetime) -> _Ahead:
 def workers_seen(storage: Storage, near: Mapping[str, int], *, now: datetime) -> set[str]:
     """The platforms of `near`, which has a job of each, on which a worker was seen within SEEN.
 
-    That is so if a job of the platform was posted or became a dead letter within SEEN, if one is held under a
-    lease that lasts, or if a worker claimed or settled within SEEN one of the first 200 that are retried, or
-    one of up to 200 with ids around that job. Other signs of workers are not stored. Up to 10,000 posted jobs
-    are looked at, as many dead letters, and 1,000 held jobs.
+    A worker was seen if a job of the platform was posted or became a dead letter within SEEN, if one is held
+    under a current lease, or if a worker claimed or settled within SEEN one of the first 200 retrying jobs,
+    or one of up to 200 with ids around that job. Other signs of workers are not stored. Examines up to 10,000
+    posted jobs, as many dead letters, and 1,000 held jobs.
     """
-    # A server's clock may be ahead.
+    # The clock of a server may be ahead.
     settled = storage.queue.timeline([now - SEEN + _TICK, now + SEEN], limit=COUNT_LIMIT)
     seen = {count.platform for count in settled if count.status in ("posted", "dead_letter")} & {*near}
     if seen == {*near}:
@@ -457,7 +457,7 @@ def workers_seen(storage: Storage, near: Mapping[str, int], *, now: datetime) ->
 
 
 def _neighbours(storage: Storage, ids: Iterable[int]) -> Iterator[Job]:
-    """The jobs around each of these."""
+    """The jobs with ids around each of these."""
     around = sorted(ids)
     count = min(_NEIGHBOURS, _ALL_NEIGHBOURS // len(around)) if around else 0
     last = 0
@@ -471,9 +471,9 @@ def _neighbours(storage: Storage, ids: Iterable[int]) -> Iterator[Job]:
 
 
 def _worked_on(job: Job, since: datetime) -> bool:
-    """Whether a worker claimed or settled the job after `since`. What people do changes only `updated_at`."""
+    """Whether a worker claimed or settled the job after `since`. People's changes set only `updated_at`."""
     if job.status == "processing" or job.next_retry_at is not None:
-        # Whatever a person does ends both.
+        # Every change by a person ends both.
         return job.updated_at > since
     last_failure = job.attempts[-1].at if job.attempts else None
     return any(at is not None and at > since for at in (job.posted_at, last_failure))

@@ -14,11 +14,11 @@ State = Literal["completed", "in_progress", "lease_over", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """What is known of a key.
+    """What is stored under a key.
 
     `state` is that of the command: `completed` with the result `value`, stored at `saved_at`; `in_progress`
-    until `lease_until`; `lease_over` if it never ended in that time, so that the next caller runs it again;
-    `unknown` if none is stored. `job` is the job with this key, which has nothing to do with the command.
+    until `lease_until`; `lease_over` if it was not completed by then, so that the next caller runs it again;
+    `unknown` if none is stored. `job` is the job with this key, which is independent of the command.
     """
 
     key: str
@@ -36,7 +36,7 @@ class KeyState:
 
 
 def key_state(storage: Storage, key: str, *, now: datetime | None = None) -> KeyState:
-    """Read what is known of a key. `now` is the time it is told for (default: this machine's)."""
+    """Read what is stored under a key. `now` is the current time (default: that of this machine)."""
     at = now or datetime.now(UTC)
     claim, record = storage.idempotency.peek(key), storage.idempotency.get(key)
     job = storage.queue.find_by_key(key)
@@ -49,5 +49,5 @@ def key_state(storage: Storage, key: str, *, now: datetime | None = None) -> Key
 
 
 def holder(job: Job) -> str:
-    """The job that has a key, in a few words: job 7 on x (scheduled)."""
+    """A short description of the job that has a key: job 7 on x (scheduled)."""
     return f"job {job.id} on {job.platform} ({job.status})"

@@ -1,4 +1,4 @@
-"""Numbers for machines: the jobs of the queue by status and platform, and the counters and latency."""
+"""Metrics for machines: the jobs of the queue by status and platform, and the counters and latency."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from assistly.storage import Latency, Storage
 
 STATUSES = ("scheduled", "retrying", "processing", "dead_letter")
-"""The statuses of jobs that are not finished: those that wait, are held by workers, or need a person."""
+"""The statuses of unfinished jobs: those that wait, are held by workers, or need a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How many jobs of a platform have a status. If `count` is not exact, there are at least so many."""
+    """How many jobs of a platform have a status. If `count` is not exact, there are at least that many."""
 
     platform: str
     status: str
@@ -36,13 +36,13 @@ class DueJobs:
 
 @dataclass(frozen=True, slots=True)
 class StorageMetrics:
-    """The numbers of a storage at `at`.
+    """The metrics of a storage at `at`.
 
     `jobs` has each status of STATUSES for each platform that has such jobs. Posted and cancelled jobs are not
-    counted: they stay, and counting them would take longer and longer. If `waiting_truncated`, there are more
-    waiting jobs than the 10,000 that were counted, scheduled and retrying ones together: platforms may be
-    missing. `oldest_due_age` is for how long the first due job has waited on a platform that is not paused
-    (None: none is due). `counters` and `latency` are those of `storage.metrics`.
+    counted, because they accumulate. If `waiting_truncated`, there are more waiting jobs than the 10,000 that
+    were counted (scheduled and retrying together): platforms may be missing. `oldest_due_age` is how long the
+    first due job on a platform that is not paused has waited (None: none is due). `counters` and `latency`
+    are those of `storage.metrics`.
     """
 
     at: datetime
@@ -56,7 +56,7 @@ class StorageMetrics:
 
 
 def collect(storage: Storage, *, now: datetime | None = None) -> StorageMetrics:
-    """Read the numbers of a storage. `now` is the time they are told for (default: this machine's)."""
+    """Read the metrics of a storage. `now` is the current time (default: that of this machine)."""
     at = now or datetime.now(UTC)
     depths = read_depths(storage, at)
     names = sorted({row.platform for row in depths.rows if row.status in STATUSES})

@@ -1,4 +1,4 @@
-"""Numbers of one process: what it runs, its connections, and its worker."""
+"""Metrics of one process: what it runs, its connections, and its worker."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProcessMetrics:
-    """The numbers of a process. Reading them asks the storage nothing.
+    """The metrics of a process. Reading them makes no storage call.
 
     `engine` is the name of the storage's engine (empty: no storage is open yet). `connections` are those of
-    its pool (None: it has none). `worker` are the numbers of the worker that runs here, if one does.
+    its pool (None: it has none). `worker` has the metrics of the worker that runs here, if any.
     """
 
     version: str
@@ -26,7 +26,7 @@ class ProcessMetrics:
 
 
 def process_metrics(storage: Storage | None, worker: WorkerNumbers | None) -> ProcessMetrics:
-    """Read the numbers of this process."""
+    """Read the metrics of this process."""
     from assistly.storage.errors import StorageClosed
 
     try:
@@ -38,7 +38,7 @@ def process_metrics(storage: Storage | None, worker: WorkerNumbers | None) -> Pr
 
 
 def engine_name(storage: Storage) -> str:
-    """The engine by its class: `sqlite` for `SqliteBackend`."""
+    """The name of the engine, from its class: `sqlite` for `SqliteBackend`."""
     return type(storage._backend).__name__.removesuffix("Backend").lower()  # noqa: SLF001 - of the same package
 
 

@@ -1,4 +1,4 @@
-"""Schedules: when each is due next, and how its times are written."""
+"""Schedules: when each is due next, and how its times are shown."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NextTime:
-    """A time to come of a schedule, and the `job` that it has become.
+    """A future time of a schedule, and the `job` that exists for it.
 
-    If it is `planned`, it will become a job. With neither it will not: its job was removed, a job of another
-    origin has its idempotency key, or the schedule is disabled.
+    If it is `planned`, it will become a job. With neither, it will not: its job was removed, another job has
+    its idempotency key, or the schedule is disabled.
     """
 
     at: datetime
@@ -28,7 +28,7 @@ class NextTime:
 
 
 def next_times(storage: Storage, id: str, count: int, *, now: datetime) -> list[NextTime]:
-    """Return the next `count` times of a schedule from `now` on, also of a disabled one. Raises NotFound."""
+    """Return the next `count` times of a schedule after `now`, even of a disabled one. Raises NotFound."""
     from assistly.storage import NotFound
     from assistly.storage.stores.recurring import times_of
     from assistly.storage.stores.schedules import plan_of
@@ -46,7 +46,7 @@ def next_times(storage: Storage, id: str, count: int, *, now: datetime) -> list[
 
 
 def existing(storage: Storage, id: str) -> Schedule:
-    """Return the schedule of this id. Raises NotFound if there is none."""
+    """Return the schedule with this id. Raises NotFound if there is none."""
     from assistly.storage import NotFound
 
     schedule = storage.schedules.get(id)
@@ -56,7 +56,7 @@ def existing(storage: Storage, id: str) -> Schedule:
 
 
 def next_time(storage: Storage, schedule: Schedule) -> datetime | str:
-    """Return the next time of a schedule in UTC, or a text that says why there is none."""
+    """Return the next time of a schedule in UTC, or a string that says why there is none."""
     from assistly.storage import InvalidValue, NotFound
 
     if not schedule.enabled:
@@ -71,7 +71,7 @@ def next_time(storage: Storage, schedule: Schedule) -> datetime | str:
 
 
 def times(schedule: Schedule) -> str:
-    """Return when a schedule is due, as a text: its cron expression and zone, or every 6 h."""
+    """Describe when a schedule is due: its cron expression and zone, or "every 6 h"."""
     if schedule.cron:
         return f"{schedule.cron} {schedule.zone}"
     return f"every {span(schedule.every, exact=True)}"

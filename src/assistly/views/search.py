@@ -1,4 +1,4 @@
-"""Looks for jobs, the newest first, a bounded number at a time."""
+"""Searches jobs, newest first, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MOST_PAGES = 30
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[T]):
-    """What a search has found, the newest first.
+    """The records that a search has found, newest first.
 
-    `before` continues the search (None: it is at its end). `searched_all` is False if the search stopped at
-    its limit of records to look at, before it had found as many as were wanted.
+    `before` continues the search (None: it is complete). `searched_all` is False if the search stopped at its
+    limit of records to examine before it had found the requested number.
     """
 
     items: list[T]
@@ -32,9 +32,9 @@ class Found(Generic[T]):
 def newest(
     storage: Storage, wanted: JobFilter, *, before: int | None = None, limit: int = 50, most: int = 5000
 ) -> Found[Job]:
-    """Return up to `limit` jobs that are meant, with ids below `before` (None: all), by id backwards.
+    """Return up to `limit` matching jobs with ids below `before` (None: all), by descending id.
 
-    About `most` jobs are looked at.
+    Examines about `most` jobs.
     """
     if wanted.key is not None:
         job = storage.queue.find_by_key(wanted.key)
@@ -43,7 +43,7 @@ def newest(
 
 
 class _Search:
-    """Reads the jobs in front of an id in windows, which grow where ids are sparse."""
+    """Reads the jobs before an id in windows, which grow where ids are sparse."""
 
     def __init__(self, storage: Storage, wanted: JobFilter, limit: int, most: int) -> None:
         self._storage = storage
@@ -60,7 +60,7 @@ class _Search:
             low = max(0, top - 1 - width)
             page = self._page(low)
             if len(page) == _LARGEST_PAGE and page[-1].id < top - 1:
-                # There are more in this window than fit in a page.
+                # This window has more jobs than fit in a page.
                 width = max(_LARGEST_PAGE, width // 4)
                 continue
             page = [job for job in page if job.id < top]
@@ -85,7 +85,7 @@ class _Search:
 
 
 def highest_id(storage: Storage) -> int:
-    """The highest id of a job; 0 if there is none. It takes some fifty short reads at most."""
+    """The highest id of a job; 0 if there is none. Takes about fifty short reads at most."""
     low, step = 0, 1
     while found := storage.queue.list(after=low + step - 1, limit=1):
         low, step = found[0].id, step * 2

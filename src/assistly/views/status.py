@@ -1,4 +1,4 @@
-"""The state of a whole storage: how many jobs there are, what is late, and what needs a person."""
+"""The state of a whole storage: numbers of jobs, what is late, and what needs a person."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _SHOWN = 10
 _DEAD_LETTERS = 1000
 _LETTERS_AT_ONCE = 100
 WAITING_TRUNCATED = (
-    f"More than {COUNT_LIMIT:,} jobs wait: those behind the first {COUNT_LIMIT:,} are not counted, and "
-    "platforms may be missing here."
+    f"More than {COUNT_LIMIT:,} jobs wait: only the first {COUNT_LIMIT:,} are counted, and platforms may be "
+    "missing here."
 )
-"""What to tell people if not all waiting jobs were counted."""
+"""The remark if not all waiting jobs were counted."""
 
 _ORDER = [*(status for status in JobStatus if status is not JobStatus.POSTED), JobStatus.POSTED]
 
 
 @dataclass(frozen=True, slots=True)
 class JobCount:
-    """A number of jobs or approvals. If it is not `exact`, counting stopped: there are at least so many."""
+    """A number of jobs or approvals. If not `exact`, counting stopped: there are at least that many."""
 
     count: int
     exact: bool = True
@@ -42,10 +42,9 @@ class JobCount:
 class PlatformState:
     """A platform that has jobs, a pause or a limit.
 
-    `counts` is by status. `due` counts the waiting jobs whose time has come; `oldest_due_at` is when the
-    first of them fell due (None: none is due). `available` is how many jobs the limit lets through now (None:
-    no limit). `worker_seen` is None where that does not matter: no job has been due for a minute, or the
-    platform is paused.
+    `counts` is by status. `due` counts the waiting jobs that are due; `oldest_due_at` is when the first of
+    them became due (None: none is due). `available` is how many jobs the limit allows now (None: no limit).
+    `worker_seen` is None if it does not matter: no job has been due for a minute, or the platform is paused.
     """
 
     name: str
@@ -66,16 +65,15 @@ class StorageStatus:
     """The state of a storage at `at`.
 
     The jobs of each status and the pending approvals are counted up to 10,000, scheduled and retrying jobs
-    together: if `waiting_truncated`, there are more of these, a platform whose jobs all come behind them is
-    missing unless it has a schedule or was ever paused or limited, and `retrying` may list jobs that no
-    platform counts. Of platforms that are not paused, and
-    among the first 10,000 waiting jobs, `oldest_due_age` is for how long the first due job has waited (None:
-    none is due), and `next_due_at` is when the next one falls due. `dead_letters` are those that are neither
-    `missed` nor of unknown outcome; `expired_leases` counts jobs that workers did not settle in time.
-    `retrying` and `unknown` hold up to 10 jobs that are retried, and whose outcome is unknown; 1,000 dead
-    letters are looked at for these. `locks` are those that are held, by name (of an engine that can list
-    none, the lock `worker`). `sizes` are the bytes by table or file, the largest first, and `size_bytes` is
-    the sum (None: the engine does not know).
+    together. If `waiting_truncated`, there are more of these: a platform whose jobs all come later is missing
+    unless it has a schedule or was ever paused or limited, and `retrying` may list jobs that no platform
+    counts. On platforms that are not paused, among the first 10,000 waiting jobs, `oldest_due_age` is how
+    long the first due job has waited (None: none is due), and `next_due_at` is when the next one becomes due.
+    `dead_letters` does not count `missed` jobs and unknown outcomes; `expired_leases` counts jobs that
+    workers did not settle in time. `retrying` and `unknown` hold up to 10 jobs that are retrying or have an
+    unknown outcome, the latter among 1,000 dead letters. `locks` are the held ones, by name (if the engine
+    cannot list them, the lock `worker`). `sizes` are the bytes by table or file, the largest first, and
+    `size_bytes` is the sum (None: the engine does not know).
     """
 
     at: datetime
@@ -99,7 +97,7 @@ class StorageStatus:
 
 
 class Depths:
-    """How many jobs there are, by platform and status: the sums of `queue.depths`."""
+    """The numbers of jobs by platform and status: the sums of `queue.depths`."""
 
     def __init__(self, rows: Iterable[QueueDepth], now: datetime) -> None:
         self._rows = {(row.platform, row.status): row for row in rows}
@@ -108,12 +106,12 @@ class Depths:
 
     @property
     def rows(self) -> Iterable[QueueDepth]:
-        """What was counted."""
+        """The counted rows."""
         return self._rows.values()
 
     @property
     def names(self) -> set[str]:
-        """The platforms of the jobs that were counted."""
+        """The platforms of the counted jobs."""
         return {platform for platform, _ in self._rows}
 
     @property
@@ -122,16 +120,16 @@ class Depths:
         return not self._is_exact(JobStatus.SCHEDULED)
 
     def total(self, status: JobStatus) -> JobCount:
-        """The jobs of all platforms that have a status."""
+        """How many jobs of all platforms have a status."""
         return JobCount(sum(row.count for row in self._of(status)), self._is_exact(status))
 
     def count(self, platform: str, status: JobStatus) -> JobCount:
-        """The jobs of a platform that have a status."""
+        """How many jobs of a platform have a status."""
         row = self._rows.get((platform, status))
         return JobCount(0 if row is None else row.count, self._is_exact(status))
 
     def counts(self, platform: str) -> dict[str, JobCount]:
-        """The jobs of a platform by status, where there are any."""
+        """The numbers of jobs of a platform by status, without zeros."""
         return {
             str(row.status): self.count(platform, row.status)
             for row in sorted(self.rows, key=lambda row: row.status)
@@ -140,17 +138,17 @@ class Depths:
 
     def due(self, platform: str) -> JobCount:
         """How many jobs of a platform are due."""
-        # They are counted first: if any other one was counted, they all were.
+        # Due jobs are counted first: if any other job was counted, all of them were.
         is_exact = self._is_exact(JobStatus.SCHEDULED) or any(row.next_due_at for row in self.rows)
         return JobCount(sum(row.due for row in self._waiting(platform)), is_exact)
 
     def oldest_due_at(self, platform: str) -> datetime | None:
-        """When the first job of a platform fell due that is due."""
+        """When the first due job of a platform became due."""
         times = (row.oldest_due_at for row in self._waiting(platform))
         return min((time for time in times if time is not None), default=None)
 
     def is_held(self, platform: str) -> bool:
-        """Whether a job of a platform is held under a lease that lasts."""
+        """Whether a job of a platform is held under a current lease."""
         row = self._rows.get((platform, JobStatus.PROCESSING))
         return row is not None and row.count > row.expired
 
@@ -159,25 +157,25 @@ class Depths:
         return self._of_dead_letters(lambda row: row.unknown)
 
     def missed_count(self) -> JobCount:
-        """How many jobs were not claimed in time."""
+        """How many jobs were missed."""
         return self._of_dead_letters(lambda row: row.missed)
 
     def dead_count(self) -> JobCount:
-        """How many dead letters are neither missed nor of unknown outcome."""
+        """How many dead letters are neither missed nor have an unknown outcome."""
         return self._of_dead_letters(lambda row: row.count - row.unknown - row.missed)
 
     def expired_count(self) -> JobCount:
-        """How many jobs are held under a lease that ran out."""
+        """How many jobs are held under an expired lease."""
         count = sum(row.expired for row in self._of(JobStatus.PROCESSING))
         return JobCount(count, self._is_exact(JobStatus.PROCESSING))
 
     def oldest_due_age(self, paused: Collection[str]) -> timedelta | None:
-        """For how long the first due job has waited that is not on one of these platforms."""
+        """How long the first due job has waited, not counting these platforms."""
         times = [row.oldest_due_at for row in self.rows if row.oldest_due_at and row.platform not in paused]
         return self._now - min(times) if times else None
 
     def next_due_at(self, paused: Collection[str]) -> datetime | None:
-        """When the next job falls due that is not due yet, nor on one of these platforms."""
+        """When the next job becomes due, not counting due jobs and these platforms."""
         times = (row.next_due_at for row in self.rows if row.platform not in paused)
         return min((time for time in times if time is not None), default=None)
 
@@ -197,7 +195,7 @@ class Depths:
 
 
 def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
-    """Read the state of a storage. `now` is the time it is told for (default: this machine's)."""
+    """Read the state of a storage. `now` is the current time (default: that of this machine)."""
     at = now or datetime.now(UTC)
     ping = timedelta(seconds=storage.ping())
     depths = read_depths(storage, at)
@@ -235,7 +233,7 @@ def status(storage: Storage, *, now: datetime | None = None) -> StorageStatus:
 
 
 def _totals(depths: Depths, retrying: int) -> dict[str, JobCount]:
-    """The jobs by status; so many retrying ones are known, though they may be behind those counted."""
+    """The jobs by status. `retrying` jobs are known, even if they come after the counted ones."""
     counts = {str(status): depths.total(status) for status in _ORDER}
     found = counts["retrying"]
     if not found.exact:
@@ -276,11 +274,11 @@ def _retrying(storage: Storage, depths: Depths) -> list[Job]:
 
 
 def _unknown_jobs(storage: Storage, depths: Depths) -> list[Job]:
-    """The first jobs whose outcome is unknown, of each platform, but for those behind many dead letters."""
+    """The first jobs of each platform with an unknown outcome, except those after many dead letters."""
     found: list[Job] = []
     left = _DEAD_LETTERS
     for row in depths.rows:
-        # These are among the dead letters that were counted: reading on could take long.
+        # All of them are among the counted dead letters: reading further could take long.
         unread, missing, after = row.count, min(row.unknown, _SHOWN), 0
         while missing > 0 and unread > 0 and left > 0:
             limit = min(unread, left, _LETTERS_AT_ONCE)
@@ -338,7 +336,7 @@ def _platform(
 
 
 def due_text(platform: PlatformState, now: datetime) -> str:
-    """How many jobs of a platform are due, and for how long: "2 jobs are due, the first for 2 h"."""
+    """How many jobs of a platform are due, and how long: "2 jobs are due, the first for 2 h"."""
     age = span(None if platform.oldest_due_at is None else now - platform.oldest_due_at)
     if platform.due == JobCount(1):
         return f"1 job has been due for {age}"
@@ -348,7 +346,7 @@ def due_text(platform: PlatformState, now: datetime) -> str:
 def platform_names(storage: Storage) -> set[str]:
     """The platforms of jobs, schedules, pauses and limits.
 
-    10,000 jobs of each status are looked at, and 1,000 schedules.
+    Examines 10,000 jobs of each status, and 1,000 schedules.
     """
     names = read_depths(storage, datetime.now(UTC)).names
     names |= {platform.name for platform in storage.platforms.list()}
@@ -361,7 +359,7 @@ def schedule_platforms(storage: Storage) -> set[str]:
 
 
 def of_status(storage: Storage, name: str) -> Iterator[Job]:
-    """Yield all jobs of a status by id. It reads a page at a time."""
+    """Yield all jobs with a status, by id. Reads a page at a time."""
     after = 0
     while page := storage.queue.list(status=name, after=after, limit=_PAGE):
         yield from page

@@ -1,4 +1,4 @@
-"""How values are written for people."""
+"""Formats values for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 
 def span(length: timedelta | None, *, exact: bool = False) -> str:
-    """A length of time in its two largest units, or if it shall be `exact` in all: 2 h 5 min."""
+    """A duration in its two largest units, or in all if `exact`: 2 h 5 min."""
     if length is None:
         return "no limit"
     rest = max(timedelta(0), length)
@@ -30,7 +30,7 @@ def file_size(count: int) -> str:
 
 
 def jobs_text(count: int, status: str) -> str:
-    """A number of jobs of a status: 3 dead letters, 1,000 scheduled."""
+    """A number of jobs with a status: 3 dead letters, 1,000 scheduled."""
     if status == "dead_letter":
         return f"{count:,} dead letter{'' if count == 1 else 's'}"
     return f"{count:,} {status.replace('_', ' ')}"

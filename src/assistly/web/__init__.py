@@ -1,4 +1,4 @@
-"""The page: a web application that shows a storage, and changes it if that is allowed."""
+"""The web page: an application that shows a storage, and optionally lets people change it."""
 
 from __future__ import annotations
 

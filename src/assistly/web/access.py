@@ -1,4 +1,4 @@
-"""Who may look at the page, and who may change what it shows."""
+"""Who may see the page, and who may make changes."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _PROXY_HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody who may look at the page.
+    """A person who may see the page.
 
-    `name` is who they are, for the events of what they change (None: the login that the process runs under).
-    With `may_change` they may also change things, if the application allows changes at all.
+    `name` identifies them in the events of their changes (None: the login name of the process). With
+    `may_change` (default: False) they may also make changes, if the application allows changes at all.
     """
 
     name: str | None = None
@@ -49,51 +49,51 @@ class Visitor:
 
 
 Authorize = Callable[[Request], Visitor | Awaitable[Visitor | None] | None]
-"""Tells from a request who is looking; None if nobody may.
+"""Identifies the visitor of a request; None if access is denied.
 
 A coroutine function runs on the event loop, a plain function on a thread.
 """
 
 
 class RequestRefused(Exception):
-    """The request is not answered. The message says why, and what to do."""
+    """The request is refused. The message says why, and what to do."""
 
 
 class AccessRule(Protocol):
-    """A rule for who is let in."""
+    """A rule for access."""
 
     has_login: bool
     """Whether people log in on a page of the application, and programs with a header."""
 
     async def visitor(self, request: Request) -> Visitor | None:
-        """Who looks; None if it is not known. Raises RequestRefused."""
+        """The visitor; None if unknown. Raises RequestRefused."""
 
 
 class LoopbackAccess:
-    """Lets in whoever works on this machine, and reaches it directly and by a name of its own."""
+    """Admits people on this machine, who use a loopback address and no proxy."""
 
     has_login = False
 
     async def visitor(self, request: Request) -> Visitor | None:
-        """Somebody who may change things. Raises RequestRefused for requests from elsewhere."""
-        advice = "set WEB_TOKEN or WEB_READ_TOKEN to let others in"
+        """A visitor who may make changes. Raises RequestRefused for requests from elsewhere."""
+        advice = "set WEB_TOKEN or WEB_READ_TOKEN to give others access"
         if request.client is None or not _is_loopback(request.client.host):
             raise RequestRefused(f"this page is for this machine only: {advice}")
         if any(name in request.headers for name in _PROXY_HEADERS):
             raise RequestRefused(
-                f"this request comes through a proxy, and the page is for this machine only: {advice}"
+                f"this request came through a proxy, but the page is for this machine only: {advice}"
             )
-        # A web page elsewhere can give its own name the address 127.0.0.1.
+        # DNS rebinding: another site can point its own name to 127.0.0.1.
         if _host_name(request.headers.get("host", "")) not in _LOOPBACK_NAMES:
             raise RequestRefused(f"open this page as http://localhost or http://127.0.0.1, or {advice}")
         return Visitor(may_change=True)
 
 
 class TokenAccess:
-    """Lets in who has a token: in a session that `log_in` began, or in the header `Authorization: Bearer`.
+    """Admits people with a token: in a session from `log_in`, or in the header `Authorization: Bearer`.
 
-    `token` lets people look and change, `read_token` lets them only look (None: there is no such token).
-    Raises what `check_tokens` does.
+    `token` allows changes, `read_token` is read-only (None: there is no such token). Raises what
+    `check_tokens` raises.
     """
 
     has_login = True
@@ -107,7 +107,7 @@ class TokenAccess:
         ]
 
     async def visitor(self, request: Request) -> Visitor | None:
-        """Whose session or token it is."""
+        """The visitor with this session or token."""
         given = bearer_token(request)
         if given is not None:
             may_change = self._accepted(given)
@@ -119,21 +119,21 @@ class TokenAccess:
     def log_in(self, token: str, name: str | None) -> str | None:
         """The value of the cookie of a new session; None if there is no such token.
 
-        Raises InvalidValue for a name that is too long or cannot be shown, and if there is no name, and the
-        token lets people change things.
+        Raises InvalidValue for a name that is too long or not printable, and for a missing name if the token
+        allows changes.
         """
         may_change = self._accepted(token)
         if may_change is None:
             return None
         if may_change and name is None:
-            raise InvalidValue("enter your name, too: it is recorded with each change")
+            raise InvalidValue("enter your name: it is recorded with each change")
         if name is not None and not (len(name) <= _LONGEST_NAME and name.isprintable()):
-            raise InvalidValue(f"your name may have at most {_LONGEST_NAME} visible characters")
+            raise InvalidValue(f"your name must have at most {_LONGEST_NAME} printable characters")
         signer = next(_signer(known) for known, each in self._tokens if each == may_change)
         return signer.dumps([may_change, name])
 
     def _accepted(self, token: str) -> bool | None:
-        """Whether the token lets people change things; None if there is no such token."""
+        """Whether the token allows changes; None if there is no such token."""
         found = None
         for known, may_change in self._tokens:
             if hmac.compare_digest(known.encode(), token.encode(errors="replace")):
@@ -153,7 +153,7 @@ class TokenAccess:
 
 
 class OwnAccess:
-    """Lets in whom a function of the surrounding application lets in."""
+    """Admits the visitors that a function of the surrounding application identifies."""
 
     has_login = False
 
@@ -161,7 +161,7 @@ class OwnAccess:
         self._authorize = authorize
 
     async def visitor(self, request: Request) -> Visitor | None:
-        """Whom the function names."""
+        """The visitor that the function returns."""
         if inspect.iscoroutinefunction(self._authorize):
             found: Any = await self._authorize(request)
         else:
@@ -169,28 +169,28 @@ class OwnAccess:
             if isinstance(found, Awaitable):
                 found = await found
         if found is not None and not isinstance(found, Visitor):
-            raise TypeError(f"authorize must return a Visitor or None, and returned {type(found).__name__}")
+            raise TypeError(f"authorize must return a Visitor or None, not {type(found).__name__}")
         return found
 
 
 def check_tokens(token: str | None, read_token: str | None) -> None:
-    """Raise ConfigurationError for tokens that are too short, equal, or not of visible ASCII characters."""
+    """Raise ConfigurationError for tokens that are too short, equal, or not printable ASCII."""
     for variable, given in (("WEB_TOKEN", token), ("WEB_READ_TOKEN", read_token)):
         if given is not None and len(given) < SHORTEST_TOKEN:
             raise ConfigurationError(
                 f"{variable} must have at least {SHORTEST_TOKEN} characters: "
-                "python -c 'import secrets; print(secrets.token_urlsafe())' prints a good one"
+                "python -c 'import secrets; print(secrets.token_urlsafe())' prints a suitable one"
             )
         if given is not None and not (given.isascii() and given.isprintable() and given == given.strip()):
             raise ConfigurationError(
-                f"{variable} must have visible ASCII characters only, without spaces around them"
+                f"{variable} must have only printable ASCII characters, without leading or trailing spaces"
             )
     if token is not None and token == read_token:
-        raise ConfigurationError("WEB_TOKEN and WEB_READ_TOKEN must differ: one of them may only look")
+        raise ConfigurationError("WEB_TOKEN and WEB_READ_TOKEN must differ: WEB_READ_TOKEN is read-only")
 
 
 def bearer_token(request: Request) -> str | None:
-    """The token in the header `Authorization`, which no browser adds to a form of another site."""
+    """The token in the Authorization header, which browsers do not add to forms of other sites."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     return given.strip() if scheme.lower() == "bearer" else None
 
@@ -198,8 +198,8 @@ def bearer_token(request: Request) -> str | None:
 def session_cookie(request: Request) -> str:
     """The name of the cookie of a session.
 
-    Browsers send a cookie to all ports of a host, and to all paths below its own, so each application has a
-    name of its own.
+    Browsers send a cookie to all ports of a host, and to all paths below its own, so each application has its
+    own name.
     """
     place = request.headers.get("host", "") + request.scope.get("root_path", "")
     return f"assistly_session_{sha256(place.encode(errors='replace')).hexdigest()[:8]}"

@@ -74,11 +74,11 @@ _STATIC = "/static"
 logger = logging.getLogger("assistly.web")
 
 _STATUS: tuple[tuple[type[StorageError], int, str], ...] = (
-    (NotFound, 404, "There is no such thing"),
+    (NotFound, 404, "Not found"),
     (InvalidValue, 400, "Invalid request"),
     (Conflict, 409, "Nothing was changed"),
     (ClaimLost, 409, "Nothing was changed"),
-    (OutcomeUnknown, 503, "Nobody knows whether that was done: look before you try again"),
+    (OutcomeUnknown, 503, "The outcome is unknown: check before you try again"),
     (StorageUnavailable, 503, "The storage cannot be reached"),
     (StorageClosed, 503, "The storage is closed"),
     (MigrationError, 503, "The storage is not ready"),
@@ -96,39 +96,41 @@ def create_app(
     doctor: Callable[[], Report] | None = None,
     clock: Clock = system_clock,
 ) -> Starlette:
-    """Return the page as an ASGI application, to serve it or to mount it in another one.
+    """Return the page as an ASGI application, to serve or to mount in another application.
 
-    It only shows things, unless `allow_changes`. Who is let in:
+    It is read-only unless `allow_changes` (default: False). Access:
 
-    - with `authorize`, whom this function names: it is called with each request and returns a `Visitor`, or
-      None for nobody. Use it where your own application knows who is logged in;
-    - with `token` or `read_token` (16 characters at least), who enters one of them on a page, or sends it as
-      `Authorization: Bearer`. The first allows changes, the second only looking;
-    - otherwise who works on this machine and calls it `localhost`. Requests through a proxy are refused.
+    - with `authorize`, this function decides: it is called with each request, and returns a `Visitor`, or
+      None to deny access. Use it if your own application knows who is logged in;
+    - with `token` or `read_token` (at least 16 characters), people log in with one of them, and programs
+      send it as `Authorization: Bearer`. `token` allows changes, `read_token` is read-only;
+    - otherwise only requests from this machine to `localhost` are accepted. Requests through a proxy are
+      refused.
 
-    `zone` is the time zone for visitors who have not chosen one, as Europe/Berlin (default: the local one of
-    the server). `doctor` makes the checks of the page Doctor, as `assistly.doctor.run`
-    (default: there is no such page). `clock` gives the time for the pages (default: this machine's); for a
-    test, give the storage the same one. The caller closes the storage. Where no event loop runs yet, an
-    AsyncStorage is `AsyncStorage(open_storage())`. Calls of the storage run on the thread pool of Starlette,
-    40 threads at most.
+    `zone` is the time zone for visitors who have not chosen one, such as Europe/Berlin (default: that of the
+    server). `doctor` runs the checks of the page Doctor, for example `assistly.doctor.run` (default: no such
+    page). `clock` gives the time for the pages (default: the clock of this machine); in a test, give the
+    storage the same one. The caller closes the storage. Before an event loop runs, create an AsyncStorage
+    with `AsyncStorage(open_storage())`. Storage calls run on the thread pool of Starlette, 40 threads at
+    most.
 
-    Raises ConfigurationError for options that do not go together, and InvalidValue for a wrong storage or
-    zone.
+    Raises ConfigurationError for conflicting options, and InvalidValue for a wrong storage or zone.
     """
     if isinstance(storage, AsyncStorage):
         storage = storage._storage  # noqa: SLF001 - the pages run on threads of their own
     elif not isinstance(storage, Storage):
-        raise wrong_type("storage", "a Storage or an AsyncStorage, as AsyncStorage(open_storage())", storage)
+        raise wrong_type(
+            "storage", "a Storage or an AsyncStorage, such as AsyncStorage(open_storage())", storage
+        )
     flag("allow_changes", allow_changes)
     for argument, given in (("token", token), ("read_token", read_token)):
         if given is not None and not isinstance(given, str):
-            raise wrong_type(argument, "a text", given)
+            raise wrong_type(argument, "a str", given)
     for argument, function in (("authorize", authorize), ("doctor", doctor)):
         if function is not None and not callable(function):
             raise wrong_type(argument, "a function", function)
     if zone is not None and not is_zone(zone):
-        raise InvalidValue(f"there is no time zone {zone!r}: write it as Europe/Berlin")
+        raise InvalidValue(f"there is no time zone {zone!r}: use a name such as Europe/Berlin")
     access = _access(token, read_token, authorize)
     place = place_of(storage._backend)  # noqa: SLF001 - derived from the same package
     site = Site(storage, place, allow_changes, zone, doctor, access.has_login, clock)
@@ -137,7 +139,7 @@ def create_app(
         middleware=[Middleware(StrictHeaders)],
         exception_handlers={HTTPException: _http_errors(site, access), Exception: _unexpected},
     )
-    # Such a redirect would repeat the Host header of the request, whatever it says.
+    # A redirect would copy the Host header of the request, which may be forged.
     app.router.redirect_slashes = False
     app.state.site = site
     return app
@@ -146,7 +148,7 @@ def create_app(
 def _access(token: str | None, read_token: str | None, authorize: Authorize | None) -> AccessRule:
     if authorize is not None:
         if token is not None or read_token is not None:
-            raise ConfigurationError("give either tokens or authorize, which decides alone who is let in")
+            raise ConfigurationError("give either tokens or authorize, not both")
         return OwnAccess(authorize)
     if token is not None or read_token is not None:
         return TokenAccess(token, read_token)
@@ -195,7 +197,7 @@ def _routes(site: Site, access: AccessRule) -> list[Route | Mount]:
 
 
 class _Static(StaticFiles):
-    """Files that a browser may keep if it asks each time whether they have changed."""
+    """Files that a browser may cache if it revalidates them each time."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if "\0" in path:
@@ -224,7 +226,7 @@ def _endpoint(
                 raise RequestRefused(
                     "this login does not allow changes"
                     if site.allow_changes
-                    else "this page only shows things: start it with --allow-changes (allow_changes=True)"
+                    else "this page is read-only: start it with --allow-changes (allow_changes=True)"
                 )
         except RequestRefused as reason:
             return _refused(page, str(reason))
@@ -264,7 +266,7 @@ def _unknown_visitor(page: WebPage, access: AccessRule) -> Response:
         asked = page.path_and_query
         return page.go(page.url("/login", next=asked if asked != "/" else None))
     if not access.has_login:
-        return PlainTextResponse("you are not let in here\n", 403)
+        return PlainTextResponse("access denied\n", 403)
     return PlainTextResponse("this page needs a token\n", 401, {"WWW-Authenticate": "Bearer"})
 
 
@@ -293,13 +295,13 @@ def _http_errors(site: Site, access: AccessRule) -> Callable[[Request, Exception
                 return _refused(page, str(reason))
         if page.visitor is None:
             return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
-        return show_error(page, 404, "There is no such page", "Nothing has this address.")
+        return show_error(page, 404, "Page not found", "There is no page at this address.")
 
     return answer
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    # It is raised again: the server logs the traceback.
+    # Starlette raises the error again, and the server logs the traceback.
     logger.error("500 for %s: %s", _asked(request), type(error).__name__)
-    # This response does not pass through the middleware.
-    return PlainTextResponse("this page has failed; the log of the server says why\n", 500, ALL_HEADERS)
+    # This response bypasses the middleware.
+    return PlainTextResponse("internal error; the log of the server says why\n", 500, ALL_HEADERS)

@@ -25,7 +25,7 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle for the jobs of a status in one hour. Lengths are in the units of the drawing."""
+    """A rectangle for the jobs with a status in one hour. Lengths are in the units of the drawing."""
 
     kind: str
     x: float
@@ -45,7 +45,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The numbers of one hour, as texts, for those who do not see the drawing."""
+    """The numbers of one hour as text, for people who do not see the drawing."""
 
     hour: str
     counts: list[str]
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing of WIDTH and HEIGHT. `now_x` is where the present is. `rows`: hours with jobs."""
+    """A drawing of WIDTH by HEIGHT. `now_x` is the position of the current time. `rows`: hours with jobs."""
 
     width: int
     height: int
@@ -110,7 +110,7 @@ def _sum(hour: Hour) -> int:
 
 
 def _round_up(most: int) -> int:
-    """The next number of 1, 2 or 5 with zeros."""
+    """Round up to 1, 2 or 5 followed by zeros."""
     size = 1
     while True:
         for factor in (1, 2, 5):

@@ -1,4 +1,4 @@
-"""What a page says when something is wrong."""
+"""Error pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECTIONS = {
 
 
 def show_error(page: WebPage, status: int, title: str, message: str) -> Response:
-    """Say what is wrong, with a link back to where the visitor was. It keeps the note of the form."""
+    """Show an error, with a link back. Keeps the note of the form."""
     return page.show(
         "error.html",
         status=status,
@@ -34,7 +34,7 @@ def show_error(page: WebPage, status: int, title: str, message: str) -> Response
 
 
 def _way_back(page: WebPage) -> tuple[str, str] | None:
-    """The name and the address of the page that the form was on, or of the section."""
+    """The name and the address of the page with the form, or of its section."""
     section = page.path_and_query.strip("/").partition("?")[0].partition("/")[0]
     if section not in _SECTIONS:
         return None

@@ -1,4 +1,4 @@
-"""The fields of forms, and the check that a form comes from the page itself."""
+"""The fields of forms, and the protection against forged forms (CSRF)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 FORM_COOKIE = "assistly_form"
-"""Has a random text, which every form of the page repeats."""
+"""The cookie with a random token, which every form repeats."""
 
 FORM_FIELD = "form"
 
@@ -32,9 +32,9 @@ class TooLarge(Exception):
 
 
 async def read_fields(request: Request) -> Fields:
-    """The fields of a form.
+    """Read the fields of a form.
 
-    Raises TooLarge, TimeoutError if it does not arrive in time, and RequestRefused for what is no form of
+    Raises TooLarge, TimeoutError if it does not arrive in time, and RequestRefused for anything but a form of
     the page.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -49,17 +49,17 @@ async def read_fields(request: Request) -> Fields:
     try:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
-        raise RequestRefused("the form could not be read") from None
+        raise RequestRefused("cannot read the form") from None
 
 
 def hidden_value(identifier: str) -> str:
-    """What a hidden field holds for an identifier: itself, or JSON where a browser might change it."""
+    """The value of a hidden field for an identifier: itself, or JSON if a browser might change it."""
     is_plain = identifier.isprintable() and identifier == identifier.strip() and identifier[:1] != '"'
     return identifier if is_plain else json.dumps(identifier)
 
 
 def identifier_of(value: str) -> str:
-    """The identifier that a hidden field holds."""
+    """The identifier in the value of a hidden field."""
     if value[:1] == '"':
         try:
             found = json.loads(value)
@@ -70,24 +70,24 @@ def identifier_of(value: str) -> str:
 
 
 def new_form_token() -> str:
-    """A random text for `FORM_COOKIE`."""
+    """A random token for `FORM_COOKIE`."""
     return secrets.token_urlsafe(24)
 
 
 def require_own_form(request: Request, fields: Fields) -> None:
     """Raise RequestRefused unless the form was sent by this page.
 
-    The browser says where the form comes from (Sec-Fetch-Site, Origin), and the form repeats the text in the
-    cookie, which other sites can neither read nor set.
+    The browser tells where the form comes from (Sec-Fetch-Site, Origin), and the form repeats the token in
+    the cookie, which other sites can neither read nor set.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
         raise RequestRefused("this form was sent from another site: nothing was changed")
     origin, host = request.headers.get("origin"), request.headers.get("host")
-    # Behind a proxy with TLS the scheme of the request may be http.
+    # Behind a proxy with TLS, the scheme of the request may be http.
     if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
         raise RequestRefused("this form was sent from another site: nothing was changed")
     expected = request.cookies.get(FORM_COOKIE, "")
     given = (fields.get(FORM_FIELD) or [""])[0]
     if not expected or not hmac.compare_digest(expected.encode(), given.encode(errors="replace")):
-        raise RequestRefused("this form is too old, or the browser keeps no cookies: load the page again")
+        raise RequestRefused("this form has expired, or the browser blocks cookies: reload the page")

@@ -13,13 +13,13 @@ POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-"""The Content-Security-Policy: no scripts, no frames, and nothing from elsewhere."""
+"""The Content-Security-Policy: no scripts, no frames, and nothing from other sites."""
 
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # With no-referrer browsers send forms without their origin.
+    # With no-referrer, browsers send forms without their origin.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -28,17 +28,17 @@ HEADERS = {
 }
 
 ALL_HEADERS = HEADERS | {"Cache-Control": "no-store"}
-"""Those of a response that browsers may not keep."""
+"""The headers of a response that browsers must not cache."""
 
 
 class StrictHeaders:
-    """Middleware that sets HEADERS, and lets browsers keep nothing unless a response says otherwise."""
+    """Middleware that sets HEADERS, and forbids caching unless a response allows it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and add the headers to the response."""
+        """Handle the request, and add the headers to the response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

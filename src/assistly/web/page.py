@@ -1,4 +1,4 @@
-"""What a page is made of: the request, who made it, the storage, and how values are shown."""
+"""The context of a page: the request, the visitor, the storage, and how values are shown."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _LONGEST_NOTICE = 1000
 class Site:
     """What all pages of an application share.
 
-    `place` says which storage it is. `zone` is the time zone for who has chosen none (None: the local one).
-    `doctor` checks the storage (None: there is no page for it). `has_login`: people can log out.
-    `clock` says what time it is.
+    `place` identifies the storage. `zone` is the time zone for visitors who have chosen none (None: the local
+    one). `doctor` checks the storage (None: no such page). `has_login`: people can log out. `clock` returns
+    the current time.
     """
 
     storage: Storage
@@ -51,7 +51,7 @@ class Site:
 
 @dataclass(slots=True)
 class WebPage:
-    """One request, and the means to answer it. `visitor` is None if it is not known who looks."""
+    """One request, and the means to respond. `visitor` is None if unknown."""
 
     request: Request
     site: Site
@@ -60,22 +60,22 @@ class WebPage:
 
     @property
     def storage(self) -> Storage:
-        """The storage that is shown."""
+        """The storage to show."""
         return self.site.storage
 
     @property
     def now(self) -> datetime:
-        """The present time."""
+        """The current time."""
         return self.site.clock()
 
     @property
     def may_change(self) -> bool:
-        """Whether this visitor may change things here."""
+        """Whether this visitor may make changes here."""
         return self.site.allow_changes and self.visitor is not None and self.visitor.may_change
 
     @property
     def person(self) -> Person:
-        """Who makes a change, and the note that the form gives."""
+        """The person who makes a change, with the note from the form."""
         return Person(None if self.visitor is None else self.visitor.name, self.value("note"))
 
     @property
@@ -93,25 +93,25 @@ class WebPage:
 
     @property
     def path_and_query(self) -> str:
-        """The address of this page below where the application is mounted."""
+        """The address of this page, relative to where the application is mounted."""
         url = self.request.url
         path = url.path.removeprefix(self.request.scope.get("root_path", "").rstrip("/"))
         return f"{path}?{url.query}" if url.query else path
 
     def query(self, name: str) -> str | None:
-        """A parameter of the address, without spaces around it; None if it is missing or blank."""
+        """A query parameter, stripped; None if it is missing or blank."""
         return (self.request.query_params.get(name) or "").strip() or None
 
     def queries(self, name: str) -> list[str]:
-        """All values of a parameter of the address that are not blank."""
+        """All values of a query parameter that are not blank."""
         return [value for value in self.request.query_params.getlist(name) if value.strip()]
 
     def exact_query(self, name: str) -> str | None:
-        """An identifier in the address, as it is; None if it is missing or empty."""
+        """An identifier in the query, unchanged; None if it is missing or empty."""
         return self.request.query_params.get(name) or None
 
     def exact(self, name: str) -> str | None:
-        """An identifier in a hidden field of the form, as it is; None if it is missing or empty."""
+        """An identifier in a hidden field of the form, unchanged; None if it is missing or empty."""
         return identifier_of((self.fields.get(name) or [""])[0]) or None
 
     def required_exact(self, name: str, what: str) -> str:
@@ -122,7 +122,7 @@ class WebPage:
         return value
 
     def value(self, name: str) -> str | None:
-        """A field of the form, without spaces around it; None if it is missing or blank."""
+        """A field of the form, stripped; None if it is missing or blank."""
         return (self.fields.get(name) or [""])[0].strip() or None
 
     def required(self, name: str, what: str) -> str:
@@ -133,7 +133,7 @@ class WebPage:
         return value
 
     def url(self, path: str, **query: Any) -> str:
-        """The address of a page, also where the application is mounted below another path."""
+        """The address of a page, including the path where the application is mounted."""
         root = self.request.scope.get("root_path", "").rstrip("/")
         pairs = [
             (name, each)
@@ -148,14 +148,14 @@ class WebPage:
         return self.local(time).isoformat(sep=" ", timespec="seconds")
 
     def local(self, time: datetime) -> datetime:
-        """A time in the zone of the visitor; in UTC if it would be before year 1 or after 9999 there."""
+        """A time in the zone of the visitor; in UTC if it is outside the years 1 to 9999 there."""
         try:
             return time.astimezone(self.zone)
         except OverflowError:
             return time.astimezone(UTC)
 
     def show(self, template: str, *, status: int = 200, **values: Any) -> Response:
-        """Make a page of a template."""
+        """Render a template."""
         form_token = self.request.cookies.get(FORM_COOKIE) or new_form_token()
         notice = self.request.cookies.get(NOTICE_COOKIE)
         html = (
@@ -177,7 +177,7 @@ class WebPage:
         return response
 
     def go(self, address: str, notice: str | None = None) -> Response:
-        """Send the browser to a page, which then shows the notice once."""
+        """Redirect the browser to a page, which shows the notice once."""
         response = RedirectResponse(address, status_code=303)
         if notice is not None:
             self.set_cookie(response, NOTICE_COOKIE, quote(notice[:_LONGEST_NOTICE]))
@@ -196,14 +196,14 @@ class WebPage:
         )
 
     def keep_zone(self, response: Response, name: str | None) -> None:
-        """Keep the time zone that the visitor has chosen, or forget it."""
+        """Store the time zone that the visitor has chosen, or delete it."""
         if name is None:
             self.forget(response, ZONE_COOKIE)
         else:
             self.set_cookie(response, ZONE_COOKIE, name, seconds=_YEAR_SECONDS)
 
     def forget(self, response: Response, name: str) -> None:
-        """Let the browser delete a cookie."""
+        """Delete a cookie in the browser."""
         self.set_cookie(response, name, "", seconds=0)
 
     @property

@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from assistly.monitoring.address import Address
 
 GRACE_SECONDS = 5
-"""For how long requests may go on after the server was asked to stop."""
+"""How long requests may continue after the server was asked to stop."""
 
 REQUEST_SECONDS = 10
 """How long a connection may take to send the head of a request."""
 
 _MOST_CONNECTIONS = 200
-# asyncio logs as many errors each second when no more files can be opened.
+# asyncio logs this many errors per second when no more files can be opened.
 _BACKLOG = 32
 
 logger = logging.getLogger("assistly.web")
 
 
 class PageServer(uvicorn.Server):
-    """Serves an application on a socket that listens, until `stop`. It handles no signals.
+    """Serves an application on a listening socket, until `stop`. It handles no signals.
 
-    `behind_proxy`: headers of a proxy on this machine say where requests come from. A connection that sends
-    no whole head of a request within REQUEST_SECONDS is closed, and so is the one that has waited longest
-    when there are too many.
+    `behind_proxy`: headers of a proxy on this machine say where requests come from. A connection is closed if
+    it does not send the complete head of a request within REQUEST_SECONDS, or if it has waited longest when
+    there are too many.
     """
 
     def __init__(self, app: Starlette, listener: socket.socket, *, behind_proxy: bool) -> None:
@@ -63,11 +63,11 @@ class PageServer(uvicorn.Server):
         self._silent_since: dict[Any, float] = {}
 
     def stop(self) -> None:
-        """Let `serve_forever` return soon. May be called from any thread or signal handler."""
+        """Make `serve_forever` return soon. May be called from any thread or signal handler."""
         self.should_exit = True
 
     def serve_forever(self) -> None:
-        """Answer requests until `stop`."""
+        """Serve requests until `stop`."""
         host, port = self._listener.getsockname()[:2]
         logger.info("http://%s:%d/", f"[{host}]" if ":" in host else host, port)
         self.run(sockets=[self._listener])
@@ -90,12 +90,12 @@ class PageServer(uvicorn.Server):
 
 
 def _awaits_request(connection: Any) -> bool:
-    """Whether a connection of uvicorn has received no head of a request that is not answered yet."""
+    """Whether a connection of uvicorn has no complete request head without a response."""
     return connection.cycle is None or connection.cycle.response_complete
 
 
 def most_connections() -> int:
-    """How many connections are kept: fewer where the process may open few files."""
+    """The maximum number of connections: fewer if the process may open few files."""
     try:
         import resource
     except ImportError:  # not on Unix
@@ -105,20 +105,20 @@ def most_connections() -> int:
 
 
 def _answering_when_cancelled(app: Starlette) -> ASGIApp:
-    """Requests that are cancelled at the end of the grace time get an answer, and no traceback in the log."""
+    """Respond to requests that are cancelled at the end of the grace time, without a traceback in the log."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError:
-            logger.warning("503: a request was not answered within the %d s after the stop", GRACE_SECONDS)
+            logger.warning("503: a request got no response within %d s after the stop", GRACE_SECONDS)
             await PlainTextResponse("this server is stopping\n", 503)(scope, receive, send)
 
     return answer
 
 
 def listening(address: Address) -> socket.socket:
-    """A socket that listens there. Raises ConfigurationError if the address cannot be had."""
+    """A socket that listens on the address. Raises ConfigurationError if it is not available."""
     import socket as sockets
 
     try:
@@ -128,11 +128,11 @@ def listening(address: Address) -> socket.socket:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         reason = reason.partition(" (while attempting")[0]
         raise ConfigurationError(f"cannot listen on {address}: {reason}") from None
-    # Connections inherit it. Otherwise the body of an answer waits 40 ms for the receipt of its head.
+    # Connections inherit this. Without it, the body of a response waits 40 ms until its head is acknowledged.
     listener.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
     return listener
 
 
 def is_loopback_name(host: str) -> bool:
-    """Whether a name or an address is one by which people of this machine, and nobody else, open the page."""
+    """Whether a host name or address is reachable only from this machine."""
     return host in ("localhost", "127.0.0.1", "::1")

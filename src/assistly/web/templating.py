@@ -1,4 +1,4 @@
-"""The templates, and how they write values."""
+"""The templates, and how they format values."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 _CUT = 120
 _SPACES = 10
-"""How many times longer the text may be that `_cut` looks at: it has more spaces than are shown."""
+"""How many times longer than the result the text is that `_cut` examines, since spaces are collapsed."""
 _PART = 2_000
 _WHOLE = 100_000
 
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, and those that change the direction of the text behind them."""
+"""Control characters, and characters that change the text direction."""
 
 
 @cache
 def templates() -> Environment:
     """The environment of the templates: everything is escaped, and an unknown name is an error.
 
-    Characters that are not seen are replaced, unless a template has escaped the value itself (`| e`), as in a
-    hidden field, which has to come back as it is.
+    Invisible characters are replaced, unless a template has escaped the value itself (`| e`), as in a hidden
+    field, which must not change.
     """
     environment = Environment(
         loader=PackageLoader("assistly.web"),
@@ -69,7 +69,7 @@ def templates() -> Environment:
 
 
 def _seen(value: Any) -> Any:
-    """The value with signs for _UNSEEN, so that a text cannot pass for another."""
+    """The value with visible signs for _UNSEEN, so that a text cannot pass for another one."""
     return _UNSEEN.sub("\ufffd", value) if type(value) is str else value
 
 
@@ -115,7 +115,7 @@ def _start(text: str, length: int = _PART) -> Start:
 
 
 def _json_start(value: Any, length: int = _PART, indent: int | None = 2) -> Start:
-    """A value as JSON, up to a length. Not much more than that is formatted, however large the value is."""
+    """A value as JSON, up to a length. Formats little more than that, however large the value is."""
     encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, sort_keys=True)
     found, size = [], 0
     for part in encoder.iterencode(value):
@@ -127,7 +127,7 @@ def _json_start(value: Any, length: int = _PART, indent: int | None = 2) -> Star
 
 
 def _cut(text: str, length: int = _CUT) -> str:
-    """The text on one line, cut."""
+    """The text on one line, shortened."""
     seen = text[: length * _SPACES]
     line = " ".join(seen.split())
     return line if len(line) <= length and seen == text else line[: length - 1] + "…"

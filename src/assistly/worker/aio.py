@@ -24,11 +24,11 @@ from .worker import Worker
 class AsyncWorker:
     """Publishes the due jobs of the platforms that it has a publisher for, on the caller's event loop.
 
-    It takes the same arguments as `Worker`, and an `AsyncStorage` as well. Coroutine publishers and checks
-    run on the loop that awaits `run`. Calls of the storage, and publishers and checks that are plain
+    It takes the same arguments as `Worker`, and also accepts an `AsyncStorage`. Coroutine publishers and
+    checks run on the loop that awaits `run`. Storage calls, and publishers and checks that are plain
     functions, run on threads of the worker, so they never block the loop.
 
-    Raises InvalidValue for an option that is wrong.
+    Raises InvalidValue for a wrong option.
     """
 
     def __init__(
@@ -45,26 +45,26 @@ class AsyncWorker:
 
     @property
     def worker_id(self) -> str:
-        """The name that the claims of this worker carry."""
+        """The name of this worker in its claims."""
         return self._worker.worker_id
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of jobs by how they ended, over all runs.
+        """The number of jobs by outcome, over all runs.
 
-        The keys are posted, failed, dead, unknown, snoozed, put back, lost and not stored; those with 0 are
+        The keys are posted, failed, dead, unknown, snoozed, put back, lost and not stored; keys with 0 are
         missing.
         """
         return self._worker.counts
 
     @property
     def numbers(self) -> WorkerNumbers:
-        """The jobs that have ended or are in progress, and how long publishers took. Reads no storage."""
+        """The jobs that are finished or in progress, and how long publishers took. Makes no storage call."""
         return self._worker.numbers
 
     @property
     def health(self) -> WorkerHealth:
-        """Whether the worker does its work. It reads no storage, so it never waits."""
+        """Whether the worker is alive and ready. Makes no storage call, so it never waits."""
         return self._worker.health
 
     def stop(self) -> None:
@@ -72,12 +72,12 @@ class AsyncWorker:
         self._worker.stop()
 
     async def run(self, *, handle_signals: bool = False) -> None:
-        """Work until `stop` is called or this call is cancelled; either takes the grace time at most.
+        """Work until `stop` is called or this call is cancelled. Stopping takes the grace time at most.
 
-        By default it handles no signals, since a web server or another framework does that; it must call
-        `stop` or cancel the task. A script without a framework passes `handle_signals=True`: then, if the
-        loop runs in the main thread, the first SIGTERM or SIGINT makes `run` return, a second one ends the
-        process at once, and the handlers are restored afterwards. A signal that is ignored stays ignored.
+        By default it handles no signals, since a web server or another framework does; that must call `stop`
+        or cancel the task. In a script without a framework, pass `handle_signals=True`: if the loop runs in
+        the main thread, the first SIGTERM or SIGINT makes `run` return, a second one ends the process at
+        once, and the handlers are restored afterwards. An ignored signal stays ignored.
 
         Raises what `Worker.run` raises.
         """
@@ -90,7 +90,7 @@ class AsyncWorker:
             await self._on_thread(run, SIGNAL_SECONDS if handle_signals else None)
 
     async def run_until_idle(self) -> None:
-        """Publish the jobs that are due now, as `Worker.run_until_idle`. A cancellation calls `stop`."""
+        """Publish the jobs that are due now, like `Worker.run_until_idle`. A cancellation calls `stop`."""
         loop = asyncio.get_running_loop()
         await self._on_thread(partial(self._worker.run_until_idle, loop=loop))
 
@@ -104,7 +104,7 @@ class AsyncWorker:
                 work()
             except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
                 error = raised
-            with suppress(RuntimeError):  # the loop is closed, so nothing awaits this any more
+            with suppress(RuntimeError):  # the loop is closed, so nothing awaits this
                 loop.call_soon_threadsafe(_finish, done, error)
 
         Runtime().start("assistly-worker", run)

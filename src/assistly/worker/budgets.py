@@ -1,4 +1,4 @@
-"""The limits of platforms (`storage.platforms.limit`), as a worker obeys them."""
+"""How a worker obeys the limits of platforms (`storage.platforms.limit`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from assistly.storage.storage import Storage
 
 REFRESH_SECONDS = 5.0
-"""How long a worker does not notice that a platform was given a limit, or lost it."""
+"""How long a worker may not notice that the limit of a platform was set or removed."""
 
 
 class PlatformBudgets:
-    """Which platforms have a limit, and the tokens of these. Only the thread that claims may use it."""
+    """The platforms with a limit, and their tokens. Only the thread that claims may use it."""
 
     def __init__(self, storage: Storage, clock: Callable[[], float]) -> None:
         self._platforms = storage.platforms
@@ -24,7 +24,7 @@ class PlatformBudgets:
         """The platforms that have a limit."""
 
     def refresh(self) -> None:
-        """Read which platforms have a limit, unless that was read a moment ago."""
+        """Read which platforms have a limit, unless that was just read."""
         now = self._clock()
         if self._read_at is None or now - self._read_at >= REFRESH_SECONDS:
             self.limited = frozenset(one.name for one in self._platforms.list() if one.limit is not None)
@@ -35,6 +35,6 @@ class PlatformBudgets:
         return self._platforms.take(platform, most)
 
     def give_back(self, platform: str, tokens: int) -> None:
-        """Give back tokens for which no job was found."""
+        """Return tokens for which no job was found."""
         if tokens:
             self._platforms.give_back(platform, tokens)

@@ -17,7 +17,7 @@ from .storage_calls import described, logger
 
 
 class Stage(Enum):
-    """How far a worker is with a job."""
+    """The stage of a job in a worker."""
 
     CLAIMED = auto()
     """Nothing was published, and the storage was not asked to record that publishing begins."""
@@ -26,7 +26,7 @@ class Stage(Enum):
     PUBLISHING = auto()
     """The publisher was called."""
     SETTLING = auto()
-    """The outcome is known, and has to be stored."""
+    """The outcome is known, and not stored yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +46,7 @@ class ClaimedJob:
     begun_at: float = 0.0
     """When that was, in seconds of the worker's clock."""
     outcome: Outcome | None = None
-    """What has to be stored, in the stage SETTLING."""
+    """The outcome to store, in the stage SETTLING."""
     seconds: float | None = None
     """How long the publisher took; None if it was not called."""
 
@@ -84,11 +84,11 @@ class ClaimedJobs:
         return not claimed.lost and (claimed.slot is None or self._slots.holds(claimed.slot))
 
     def end(self) -> None:
-        """Let the heartbeat end when the last job is removed."""
+        """Make the heartbeat end when the last job is removed."""
         self._ending = True
 
     def heartbeat(self) -> bool:
-        """Extend all leases and slots. False, which ends the heartbeat, after `end` if no job is left."""
+        """Extend all leases and slots. Returns False, to end the heartbeat, after `end` if no job is left."""
         claimed = self.all()
         if not claimed:
             return not self._ending
@@ -98,7 +98,7 @@ class ClaimedJobs:
         except StorageClosed:
             return False
         except Exception as error:  # noqa: BLE001 - without a heartbeat the leases would run out
-            logger.warning("the heartbeat failed, and will be tried again: %s", described(error))
+            logger.warning("the heartbeat failed; will retry: %s", described(error))
         return True
 
     def _extend(self, claimed: list[ClaimedJob]) -> None:

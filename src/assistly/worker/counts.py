@@ -1,4 +1,4 @@
-"""Counts the jobs of a worker by platform and by how they ended, and the time that publishers took."""
+"""Counts the jobs of a worker by platform and outcome, and measures its publishers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 Ending = Literal["posted", "failed", "dead", "unknown", "snoozed", "put back", "lost", "not stored"]
 
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-"""Seconds: the upper bounds of the buckets that the durations of publishers are sorted into."""
+"""The upper bounds, in seconds, of the buckets for the durations of publishers."""
 
 
 @record
 class PublishDurations:
-    """How long a publisher took: for `count` jobs, `seconds` in all.
+    """How long publishers took: for `count` jobs, `seconds` in total.
 
     `buckets` holds pairs of an upper bound in seconds and the number of durations up to it; the last bound is
     infinite.
@@ -36,7 +36,7 @@ class PublishDurations:
 
 @record
 class JobsEnded:
-    """How many jobs of a platform ended in one way. `durations` is None if its publisher was never called."""
+    """How many jobs of a platform had one outcome. `durations` is None if its publisher was never called."""
 
     platform: str
     outcome: str
@@ -46,11 +46,12 @@ class JobsEnded:
 
 @record
 class WorkerNumbers:
-    """The numbers of a worker, over all its runs.
+    """The metrics of a worker, over all its runs.
 
-    `ended` has every outcome of each of its platforms, also those with 0 jobs. The outcomes are the keys of
-    `Worker.counts`. `in_progress` counts the jobs that are claimed and not settled. `last_claim_age` is how
-    long ago a claim last succeeded, or the storage last said that nothing is due (None: not in this run).
+    `ended` has every outcome for each of its platforms, including those with 0 jobs. The outcomes are the
+    keys of `Worker.counts`. `in_progress` counts the jobs that are claimed and not settled. `last_claim_age`
+    is how long ago a claim last succeeded, or the storage last reported that nothing is due (None: not in
+    this run).
     """
 
     worker_id: str
@@ -83,7 +84,7 @@ class _Tally:
 
 
 class JobCounts:
-    """Thread-safe counters of jobs by platform and by how they ended."""
+    """Thread-safe counters of jobs by platform and outcome."""
 
     def __init__(self, platforms: Iterable[str] = ()) -> None:
         self._tallies = {(name, ending): _Tally() for name in platforms for ending in get_args(Ending)}
@@ -101,7 +102,7 @@ class JobCounts:
                 tally.buckets[bisect_left(BOUNDS, seconds)] += 1
 
     def read(self) -> dict[str, int]:
-        """The number of jobs by ending. Endings that did not occur are missing."""
+        """The number of jobs by outcome. Outcomes that did not occur are missing."""
         counter: Counter[str] = Counter()
         with self._mutex:
             for (_, ending), tally in self._tallies.items():
@@ -109,7 +110,7 @@ class JobCounts:
         return {ending: count for ending, count in counter.items() if count}
 
     def ended(self) -> list[JobsEnded]:
-        """A copy of the numbers, by platform and ending."""
+        """A copy of the numbers, by platform and outcome."""
         with self._mutex:
             return [
                 JobsEnded(platform, ending, tally.count, tally.durations())

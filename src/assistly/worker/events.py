@@ -1,4 +1,4 @@
-"""What happens in a worker, as events: for its log, its counts and its hook."""
+"""The events of a worker, for its log, its counts and its hook."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from .threads import MessageQueue, Runtime, Thread
 
 MOST_WAITING = 10_000
-"""How many events wait for a hook that is slow. Further ones are dropped, and their number is logged."""
+"""How many events wait for a slow hook. Further events are dropped, and their number is logged."""
 
 
 class EventKind(StrEnum):
-    """What has happened."""
+    """The kind of a worker event."""
 
     CLAIMED = "claimed"
     """This worker has claimed the job."""
@@ -36,31 +36,31 @@ class EventKind(StrEnum):
     FAILED = "failed"
     """An attempt has failed, and the job will be retried at `until`."""
     UNKNOWN = "unknown"
-    """The job is a dead letter, and may have been published or not."""
+    """The job is a dead letter, and may or may not have been published."""
     DEAD = "dead"
     """The job is a dead letter, and was not published."""
     PAUSED = "paused"
-    """The platform is paused until `until`, since it asked for less. There is no job."""
+    """The platform is paused until `until` because of a rate limit. There is no job."""
     RESOLVED = "resolved"
     """A publisher's `check` has answered for a job with an unknown outcome: it is posted, or due again."""
     MISSED = "missed"
-    """The job is a dead letter, because a worker found it after its `max_lateness`."""
+    """The job is a dead letter because a worker found it after its `max_lateness`."""
     SNOOZED = "snoozed"
-    """Nothing was published, and the job is due again at `until`. It costs no attempt."""
+    """Nothing was published, and the job is due again at `until`. This uses no attempt."""
     PUT_BACK = "put back"
-    """The job was claimed, and publishing has not begun: it is due again, as before."""
+    """The job was claimed, but publishing has not begun: it is due again, as before."""
     LOST = "lost"
-    """The claim was lost, so how the job ended here is not stored. `error` says how."""
+    """The claim was lost, so the outcome of this worker is not stored. `error` describes the outcome."""
     NOT_STORED = "not stored"
-    """The storage did not store how the job ended here. `error` says how."""
+    """The storage did not store the outcome of this worker. `error` describes the outcome."""
 
 
 @record
 class WorkerEvent:
-    """Something that has happened in a worker.
+    """An event of a worker.
 
-    `job` is the stored job after it, except for LOST and NOT_STORED, where it is the one that the worker
-    held. `error` is why, on one line. `until` and `seconds` are None unless the kind says otherwise.
+    `job` is the job as stored after the event; for LOST and NOT_STORED, it is the job that the worker held.
+    `error` is the reason, on one line. `until` and `seconds` are None unless the kind says otherwise.
     """
 
     kind: EventKind
@@ -83,7 +83,7 @@ _LEVELS = {
     EventKind.FAILED: logging.WARNING,
     EventKind.PAUSED: logging.WARNING,
 }
-"""Of the others: ERROR. An unknown outcome that a check is asked about: WARNING."""
+"""The log levels of kinds; of others: ERROR. An unknown outcome whose publisher has a check: WARNING."""
 
 EVENT_NAMES = {
     EventKind.CLAIMED: "job.claimed",
@@ -99,7 +99,7 @@ EVENT_NAMES = {
     EventKind.LOST: "job.claim_lost",
     EventKind.NOT_STORED: "job.outcome_not_stored",
 }
-"""The field `event` of a record of the log. The names stay."""
+"""The values of the field `event` in log records. These names are stable."""
 
 _COUNTED: dict[EventKind, Ending] = {
     EventKind.PUBLISHED: "posted",
@@ -114,24 +114,24 @@ _COUNTED: dict[EventKind, Ending] = {
 
 
 def checked_hook(hook: object) -> Hook | None:
-    """Return the hook. Raises InvalidValue for what cannot be called, and for coroutine functions."""
+    """Return the hook. Raises InvalidValue if it is not callable, or is a coroutine function."""
     if hook is None:
         return None
     if not callable(hook):
         raise wrong_type("on_event", "a function", hook)
     if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
         raise InvalidValue(
-            "on_event must be a plain function, and is a coroutine function: hand the event over to your "
-            "event loop, with loop.call_soon_threadsafe for instance"
+            "on_event must be a plain function, not a coroutine function: pass events to your event loop, "
+            "for example with loop.call_soon_threadsafe"
         )
     return hook
 
 
 class Reporter:
-    """Logs and counts events, and calls the hook with them, on a thread of its own. Thread-safe.
+    """Logs and counts events, and calls the hook with them on its own thread. Thread-safe.
 
-    `checked` has the platforms whose publishers have a check, and how many seconds after an outcome has
-    become unknown it is asked.
+    `checked` has the platforms whose publishers have a check, with the seconds from an unknown outcome to the
+    first check.
     """
 
     def __init__(
@@ -152,31 +152,31 @@ class Reporter:
         self._dropped = 0
 
     def is_wanted(self, kind: EventKind) -> bool:
-        """Whether events of this kind are logged or handed to a hook."""
+        """Whether events of this kind are logged or passed to a hook."""
         return self._hook is not None or logger.isEnabledFor(_LEVELS.get(kind, logging.ERROR))
 
     def count(self, kind: EventKind, platform: str, seconds: float | None) -> None:
-        """Count a job of this worker that has ended so, and the seconds that its publisher took, if any."""
+        """Count a job of this worker with this outcome, and the seconds that its publisher took, if any."""
         ending = _COUNTED.get(kind)
         if ending is not None:
             self._counts.add(ending, platform, seconds)
 
     def report(self, event: WorkerEvent) -> None:
-        """Log the event, and hand it to the hook."""
+        """Log the event, and pass it to the hook."""
         level, then = _LEVELS.get(event.kind, logging.ERROR), ""
         if event.kind is EventKind.UNKNOWN and event.job is not None:
             pause = self._checked.get(event.platform)
             if pause is None:
                 then = f"; {to_resolve(event.job)}"
             else:
-                level, then = logging.WARNING, f"; the check of {event.platform} is asked in {pause:g} s"
+                level, then = logging.WARNING, f"; the check of {event.platform} runs in {pause:g} s"
         if logger.isEnabledFor(level):
             logger.log(level, "%s%s", described(event), then, extra=log_fields(event))
         if self._hook is not None:
             self._hand_over(event)
 
     def end(self, seconds: float) -> None:
-        """Wait until the hook has got all events, `seconds` at most."""
+        """Wait until the hook has received all events, `seconds` at most."""
         with self._mutex:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -199,7 +199,7 @@ class Reporter:
             try:
                 self._hook(event)
             except BaseException:  # noqa: BLE001 - a hook cannot harm the worker
-                logger.exception("on_event has failed for the event %r", event.kind.value)
+                logger.exception("on_event failed for the event %r", event.kind.value)
             with self._mutex:
                 self._waiting -= 1
                 dropped, self._dropped = self._dropped, 0
@@ -208,7 +208,7 @@ class Reporter:
 
 
 def log_fields(event: WorkerEvent) -> dict[str, Any]:
-    """The event as the attributes of a record of the log, without those that are None."""
+    """The event as attributes of a log record, without those that are None."""
     job = event.job
     fields = {
         "event": EVENT_NAMES[event.kind],
@@ -224,7 +224,7 @@ def log_fields(event: WorkerEvent) -> dict[str, Any]:
 
 
 def described(event: WorkerEvent) -> str:
-    """The event as a line of the log."""
+    """The event as a log line."""
     if event.job is None:
         return f"platform {event.platform} is paused for {event.seconds:.1f} s: {event.error}"
     return f"job {event.job.id} on {event.platform}{_ending(event, event.job)}"
@@ -242,11 +242,11 @@ def _ending(event: WorkerEvent, job: Job) -> str:
         case EventKind.SNOOZED:
             return f" is snoozed until {event.until}"
         case EventKind.PUT_BACK:
-            return " was not published, and is put back"
+            return " was not published, and is due again"
         case EventKind.RESOLVED:
             if job.posted_at is None:
-                return " was not published, says its platform: it is scheduled again"
-            return f" was published, says its platform: it is posted{as_remote_id(job.remote_id)}"
+                return " was not published, according to its platform: it is scheduled again"
+            return f" was published, according to its platform: it is posted{as_remote_id(job.remote_id)}"
         case EventKind.LOST:
             return f": its claim is lost; here it {event.error}"
         case EventKind.NOT_STORED:
@@ -256,7 +256,7 @@ def _ending(event: WorkerEvent, job: Job) -> str:
 
 
 def to_resolve(job: Job) -> str:
-    """What a person does about an unknown outcome."""
+    """What to do about an unknown outcome."""
     return f"look at {job.platform}, then `assistly jobs resolve {job.id} --posted` or `--not-posted`"
 
 

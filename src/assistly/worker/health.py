@@ -1,4 +1,4 @@
-"""Whether a worker does its work."""
+"""The health of a worker."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
     from assistly.storage.storage import Storage
 
-# A step of a thread consists of fewer calls of the storage than this.
+# A step of a thread makes fewer storage calls than this.
 _CALLS_OF_A_STEP = 10
-# Seconds. Engines may set a shorter limit, but connecting has limits of its own.
+# Seconds. Engines may set a shorter limit, but connecting has its own limits.
 _LEAST_LIMIT = 30.0
 
 
 @record
 class WorkerHealth:
-    """Whether a worker does its work.
+    """The health of a worker.
 
-    `alive` is False if it can only be fixed by a restart: it has ended with an error, or a thread has been
-    in one step for longer than the time limits of its calls allow. It does not depend on whether the storage
-    answers. `ready` is True while it runs, was not told to stop, and its claims do not fail. `why` says what
-    is wrong.
+    `alive` is False if only a restart helps: the worker has ended with an error, or a thread has been in one
+    step for longer than the time limits of its calls allow. It does not depend on the availability of the
+    storage. `ready` is True while the worker runs, was not told to stop, and its claims do not fail. `why`
+    says what is wrong.
     """
 
     alive: bool
@@ -33,14 +33,14 @@ class WorkerHealth:
 
 
 class Progress:
-    """How long a thread has been at its present step."""
+    """How long a thread has been in its current step."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._since: float | None = None
 
     def step(self) -> None:
-        """Note that a step begins, all of whose calls have time limits."""
+        """Note that a step begins in which all calls have time limits."""
         self._since = self._monotonic()
 
     def rest(self) -> None:
@@ -49,16 +49,16 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """How long the step has taken so far; 0 while there is none."""
+        """How long the step has taken so far; 0 if there is none."""
         since = self._since
         return 0.0 if since is None else self._monotonic() - since
 
 
 def no_step() -> None:
-    """In the place of `Progress.step`, where nobody looks at how a thread gets on."""
+    """Used instead of `Progress.step` where progress is not tracked."""
 
 
 def longest_step(storage: Storage, poll: float) -> float:
-    """The seconds after which a thread that is still in one step will not get on any more."""
+    """The seconds after which a thread that is still in one step counts as stuck."""
     limit: float = getattr(storage._backend, "call_limit", _LEAST_LIMIT)  # noqa: SLF001
     return _CALLS_OF_A_STEP * max(limit, _LEAST_LIMIT) + poll

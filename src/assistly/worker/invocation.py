@@ -1,4 +1,4 @@
-"""Calls publishers, which may be plain functions or coroutine functions, with a time limit or without."""
+"""Calls publishers, which may be plain functions or coroutine functions, with or without a time limit."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ T = TypeVar("T")
 _MOST_AWAITED = 10
 
 MOST_ABANDONED = 100
-"""How many calls of a platform may hang beyond the time limit before no more are made."""
+"""How many calls of a platform may hang beyond the time limit before the worker stops calling."""
 
 MOST_ABANDONED_CHECKS = 10
 """The same for calls of its check."""
 
 CHECK_SECONDS = 30.0
-"""How long a check may take, if there is no time limit for publishers."""
+"""How many seconds a check may take if there is no time limit for publishers."""
 
 Called = Literal["publisher", "check"]
 
 
 class PublisherCaller:
-    """Calls publishers, and awaits coroutines on `loop` (default: a loop of its own, in a thread).
+    """Calls publishers, and awaits coroutines on `loop` (default: its own loop, on a thread).
 
     A call that takes longer than `time_limit` seconds is abandoned.
     """
@@ -65,10 +65,10 @@ class PublisherCaller:
     def publish(
         self, publisher: CheckedPublisher, job: Job, checkpoint: Callable[[Job, Json], Job]
     ) -> str | None:
-        """Return the remote id, or raise the publisher's exception. `checkpoint` stores one.
+        """Return the remote id, or raise the publisher's exception. `checkpoint` stores a checkpoint.
 
-        Raises Unknown if its coroutine was cancelled, if it took longer than the time limit, or if its
-        result is no remote id.
+        Raises Unknown if its coroutine was cancelled, if it took longer than the time limit, or if its result
+        is not a remote id.
         """
         publication = Publication(self._runtime, job, checkpoint)
         make = partial(publisher.publish, job, publication)
@@ -76,9 +76,9 @@ class PublisherCaller:
         return call.run() if self._time_limit is None else self._limited(call, self._time_limit)
 
     def check(self, check: Callable[[Job], object], job: Job) -> CheckResult:
-        """Return the answer of a publisher's check about a job, or raise its exception.
+        """Return the result of a publisher's check for a job, or raise its exception.
 
-        Raises Unknown as `publish` does. There always is a time limit.
+        Raises Unknown like `publish`. There is always a time limit.
         """
         call = PublisherCall(self, "check", job, partial(check, job), check_result, lambda: None)
         return self._limited(call, self.check_limit)
@@ -89,18 +89,18 @@ class PublisherCaller:
         return CHECK_SECONDS if self._time_limit is None else self._time_limit
 
     def is_overrun(self, platform: str, what: Called = "publisher") -> bool:
-        """Whether so many abandoned calls of this platform still hang that no more should be made."""
+        """Whether too many abandoned calls of this platform still hang to make another one."""
         most = MOST_ABANDONED if what == "publisher" else MOST_ABANDONED_CHECKS
         with self._mutex:
             return sum(call.is_of(platform, what) for call in self._abandoned) >= most
 
     def is_hanging(self, job: Job) -> bool:
-        """Whether an abandoned call still publishes this job, so that it may be posted yet."""
+        """Whether an abandoned call is still publishing this job, which may still be posted."""
         with self._mutex:
             return any(call.job.id == job.id and call.what == "publisher" for call in self._abandoned)
 
     def close(self) -> None:
-        """Stop the threads and the loop of its own, and cancel the coroutines that still run there."""
+        """Stop its threads and its own loop, and cancel the coroutines that still run there."""
         with self._mutex:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -110,7 +110,7 @@ class PublisherCaller:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     def running_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that coroutines run on. The first call starts it, if it is of its own."""
+        """The loop that coroutines run on. The first call starts an own loop."""
         import asyncio
 
         with self._mutex:
@@ -128,7 +128,7 @@ class PublisherCaller:
         thread.requests.put(None)
 
     def note_end(self, call: PublisherCall[Any]) -> None:
-        """Note that an abandoned call has ended after all."""
+        """Note that an abandoned call has ended."""
         with self._mutex:
             self._abandoned.remove(call)
 
@@ -164,7 +164,7 @@ class PublisherCaller:
 class PublisherCall(Generic[T]):
     """One call of a publisher or of its check, which may be abandoned.
 
-    `read` takes its result, and raises Unknown for one of another type.
+    `read` converts its result, and raises Unknown for a wrong type.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class PublisherCall(Generic[T]):
         self._is_abandoned = False
 
     def is_of(self, platform: str, what: Called) -> bool:
-        """Whether it calls this, for a job of this platform."""
+        """Whether it is such a call for a job of this platform."""
         return self.what == what and self.job.platform == platform
 
     def run(self) -> T:
@@ -202,16 +202,16 @@ class PublisherCall(Generic[T]):
                 if not (is_future or inspect.isawaitable(result)):
                     return self._read(result)
             result = self._result_of(result if is_future else self._scheduled(result))
-        raise Unknown(f"the {self.what}'s result has to be awaited again and again")
+        raise Unknown(f"the {self.what} returned too many nested awaitables")
 
     def end(self) -> bool:
-        """Note that it has ended; True if it was abandoned before."""
+        """Note that the call has ended. Returns True if it was abandoned before."""
         with self._mutex:
             self._has_ended = True
             return self._is_abandoned
 
     def abandon(self) -> bool:
-        """Wait for it no longer, and cancel its coroutine; False if it has ended."""
+        """Stop waiting for the call, and cancel its coroutine. Returns False if it has ended."""
         with self._mutex:
             if self._has_ended:
                 return False
@@ -237,17 +237,17 @@ class PublisherCall(Generic[T]):
         import asyncio
 
         loop = self._caller.running_loop()
-        if asyncio.isfuture(result):  # which can be awaited on its own loop only
+        if asyncio.isfuture(result):  # a future can be awaited only on its own loop
             loop = result.get_loop()
             if not (loop.is_running() or result.done()):
-                raise Unknown(f"the {self.what} returned a future of an event loop that does not run")
+                raise Unknown(f"the {self.what} returned a future of an event loop that is not running")
             if result.done():
                 loop = self._caller.running_loop()
         return asyncio.run_coroutine_threadsafe(_contained(result), loop)
 
 
 class CallThread:
-    """A thread that makes calls one after the other, until one of them is abandoned."""
+    """A thread that makes calls one after another, until one of them is abandoned."""
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ class CallThread:
         self._caller = caller
 
     def work(self) -> None:
-        """Make the calls that are put into `requests`, until that is None."""
+        """Make the calls from `requests`, until one is None."""
         while (request := self.requests.get()) is not None:
             call, answers = request
             answer: object
@@ -285,12 +285,12 @@ def _log_late(call: PublisherCall[Any], answer: object) -> None:
         given = "" if answer is None else f" --remote-id {shlex.quote(str(answer))}"
         how += f": `assistly jobs resolve {job.id} --posted{given}`"
     level = logging.WARNING if call.what == "check" else logging.ERROR
-    text = "job %d on %s: after its time limit the %s ended: %s"
+    text = "job %d on %s: the %s ended after its time limit: %s"
     logger.log(level, text, job.id, job.platform, call.what, how)
 
 
 async def _contained(result: Awaitable[object]) -> object:
-    """Await the result. KeyboardInterrupt and SystemExit, which would stop the loop, become Unknown."""
+    """Await the result. Turn KeyboardInterrupt and SystemExit, which would stop the loop, into Unknown."""
     try:
         return await result
     except (KeyboardInterrupt, SystemExit) as error:
@@ -307,7 +307,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _cancel_all() -> None:
-    """Cancel the publishers that outlast the grace time: otherwise their heartbeat would never end."""
+    """Cancel publishers that outlast the grace time; otherwise their heartbeat would never end."""
     import asyncio
 
     abandoned = asyncio.all_tasks() - {asyncio.current_task()}

@@ -1,4 +1,4 @@
-"""The loop of a running worker: claims jobs while threads are free, hands them out, sleeps, stops."""
+"""The loop of a running worker: claims jobs while threads are free, distributes them, sleeps, stops."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 _UPKEEP_SECONDS = 60.0
 _JOIN_SECONDS = 5.0
-# Seconds. A wait that returns sooner than this has found a job that was due already.
+# Seconds. A wait that returns sooner than this has found a job that was already due.
 _SLEPT_SECONDS = 0.05
-# Seconds for which a claim that failed counts. While there are free threads, the next one comes sooner.
+# Seconds for which a failed claim counts. While threads are free, the next claim comes sooner.
 _REFUSED_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 30.0
-"""How much longer than it should a wait for jobs may take."""
-# Seconds. A platform that had no due job so recently is not claimed for while others have some.
+"""By how many seconds a wait for jobs may overrun."""
+# Seconds. A platform that recently had no due job is skipped while others have some.
 _EMPTY_SECONDS = 0.02
 
 
@@ -57,12 +57,12 @@ class Message(Enum):
     NOT_DUE = auto()
     """Nothing became due for `poll` seconds."""
     STOP = auto()
-    """The loop has to end."""
+    """The loop must end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job of each of these platforms is settled, or was given up."""
+    """A job of each of these platforms is settled or abandoned."""
 
     platforms: list[str]
 
@@ -90,7 +90,7 @@ class WorkerLoop:
         self._inbox: Inbox = runtime.queue()
         self._must_end = False
         self._gave_up = runtime.event()
-        # A slot outlasts the lease of its job, so that a job with a valid lease always has its slot.
+        # A slot outlasts the lease of its job, so a job with a valid lease always has its slot.
         slot_ttl = options.lease + options.heartbeat
         owner_id = f"{options.worker_id[:64]}-{secrets.token_hex(8)}"
         self._slots = PlatformSlots(storage, owner_id, options.limits, slot_ttl)
@@ -138,21 +138,21 @@ class WorkerLoop:
         self._refused: tuple[float, str] | None = None
 
     def run(self, on_end: Callable[[], None]) -> None:
-        """Work until `stop`. Call `on_end` when nothing more is claimed, then wait for the running jobs."""
+        """Work until `stop`. Call `on_end` when claiming has ended, then wait for the running jobs."""
         self._runtime.start("assistly-worker-wait", self._wait_for_jobs)
         self._run(self._loop, on_end)
 
     def run_until_idle(self, on_end: Callable[[], None]) -> None:
-        """Work until there is no job that this worker could claim now."""
+        """Work until this worker can claim no job now."""
         self._run(self._drain, on_end)
 
     def stop(self) -> None:
-        """Claim nothing more, and begin no publishing. A signal handler may call this."""
+        """Claim nothing new, and begin no publishing. A signal handler may call this."""
         self._must_end = True
         self._inbox.put(Message.STOP)
 
     def give_up(self) -> None:
-        """Repeat no calls of the storage any more."""
+        """Stop retrying storage calls."""
         self._gave_up.set()
 
     @property
@@ -167,24 +167,24 @@ class WorkerLoop:
 
     @property
     def last_claim_age(self) -> float | None:
-        """Seconds since a claim succeeded, or the storage said that nothing is due; None: not yet."""
+        """Seconds since a claim succeeded, or the storage reported that nothing is due; None: not yet."""
         at = self._answered_at
         return None if at is None else self._runtime.monotonic() - at
 
     @property
     def stuck(self) -> list[str]:
-        """Which threads will not get on any more."""
+        """Which threads are stuck."""
         most = self._longest_step
         threads = {"claims jobs": self._progress, "stores outcomes": self._settler.progress}
         return [
-            f"the thread that {what} has not got on for {seconds:.0f} s, and its calls may take {most:g} s"
+            f"the thread that {what} has made no progress for {seconds:.0f} s; its calls may take {most:g} s"
             for what, seconds in ((what, progress.seconds) for what, progress in threads.items())
             if seconds > most
         ]
 
     @property
     def refusal(self) -> str | None:
-        """Why the latest claim failed; None if it did not, or if that was some time ago."""
+        """Why the last claim failed; None if it did not, or if that was some time ago."""
         refused = self._refused
         if refused is None or self._runtime.monotonic() - refused[0] > _REFUSED_SECONDS:
             return None
@@ -220,7 +220,7 @@ class WorkerLoop:
             self._rest(found=claimed > 0)
 
     def _await_usable(self) -> None:
-        """Raise ConfigurationError if nobody may work on the storage. Wait until it answers, or `stop`."""
+        """Raise ConfigurationError if the storage must not be used. Wait until it answers, or `stop`."""
         while not self._must_end:
             self._progress.rest()  # the first use of a storage may apply migrations
             try:
@@ -233,7 +233,7 @@ class WorkerLoop:
                 return
 
     def _note_refusal(self, error: Exception) -> None:
-        logger.warning("nothing can be claimed now: %s", error)
+        logger.warning("cannot claim jobs: %s", error)
         self._refused = self._runtime.monotonic(), one_line(str(error))
 
     def _drain(self) -> None:
@@ -246,7 +246,7 @@ class WorkerLoop:
     def _claim_all(self) -> int:
         """Claim a job for every free thread, and return how many were claimed."""
         if self._calls.has_unsettled:
-            # A claim also takes back expired claims, perhaps of jobs whose outcome is about to be stored.
+            # A claim also reclaims expired claims, perhaps of jobs whose outcome is about to be stored.
             self._nothing_new = True
             return 0
         now = self._runtime.monotonic()
@@ -254,7 +254,7 @@ class WorkerLoop:
         return self._claim_round(empty) or (self._claim_round(()) if empty else 0)
 
     def _claim_round(self, without: Collection[str]) -> int:
-        """Claim in turn for all platforms that may be given jobs, except for these."""
+        """Claim in turn for all platforms that may get jobs, except these."""
         self._progress.step()
         self._budgets.refresh()
         self._shares.alone = {*self._options.limits, *self._budgets.limited}
@@ -325,7 +325,7 @@ class WorkerLoop:
         return jobs
 
     def _report_others(self, rescued: Sequence[Job], missed: Sequence[Job] = ()) -> None:
-        """Report jobs that were taken back from other workers, and jobs that were too late."""
+        """Report jobs that were reclaimed from other workers, and missed jobs."""
         for job in rescued:
             kind = EventKind.FAILED
             if job.status is JobStatus.DEAD_LETTER:
@@ -362,7 +362,7 @@ class WorkerLoop:
             try:
                 self._processor.process(claimed)
             except BaseException:  # noqa: BLE001 - the thread has other jobs to do
-                # Without an outcome it is not settled, so its lease expires, and rescue decides.
+                # Without an outcome it is not settled: its lease expires, and a rescue decides.
                 logger.exception("job %d: the worker failed", claimed.job.id)
             finally:
                 self._settler.put(claimed)
@@ -374,7 +374,7 @@ class WorkerLoop:
         if self._running == self._options.concurrency:
             self._receive(None)
         elif self._nothing_new and not found:
-            # The platforms of the due jobs are at their limits.
+            # The platforms of the due jobs have reached their limits.
             self._receive(self._backoff.next())
             self._nothing_new = False
         else:
@@ -387,13 +387,13 @@ class WorkerLoop:
             if not self._is_waiting:
                 self._is_waiting = True
                 self._waits.put(True)
-            # A wait that hangs beyond its time does not keep the worker from claiming.
+            # A wait that hangs does not keep the worker from claiming.
             may_claim = self._receive(self._options.poll + LONGEST_WAIT_SECONDS) or self._is_waiting
 
     def _receive(self, timeout: float | None) -> bool:
-        """Take all messages, waiting for the first; True if one of them is a reason to claim.
+        """Take all messages, waiting for the first. Returns True if one of them is a reason to claim.
 
-        False also after `timeout` seconds without a message.
+        Returns False after `timeout` seconds without a message.
         """
         try:
             messages = [self._take(timeout)]
@@ -422,12 +422,12 @@ class WorkerLoop:
         return message
 
     def _must_wait_out(self, error: BaseException) -> bool:
-        """Whether an error of the storage does not end the worker now, since an outcome has to be stored."""
+        """Whether a storage error does not end the worker yet, because an outcome is not stored."""
         if not self._calls.has_unsettled or not isinstance(error, StorageError):
             return False
         if isinstance(error, StorageClosed):
             return False
-        logger.warning("nothing can be claimed now: %s", error)
+        logger.warning("cannot claim jobs: %s", error)
         return True
 
     def _wait_for_jobs(self) -> None:
@@ -446,7 +446,7 @@ class WorkerLoop:
             self._inbox.put(message)
 
     def _keep_up(self) -> bool:
-        """Take back expired claims, make the jobs of schedules, and prune, even while nothing is claimed."""
+        """Reclaim expired claims, create the jobs of schedules, and prune, even while nothing is claimed."""
         try:
             if not self._calls.has_unsettled:
                 self._report_others(self._storage.queue.rescue_expired())
@@ -455,17 +455,17 @@ class WorkerLoop:
         except StorageClosed:
             return False
         except Exception as error:  # noqa: BLE001 - it is tried again
-            logger.warning("upkeep failed, and will be tried again: %s", described(error))
+            logger.warning("upkeep failed; will retry: %s", described(error))
         return True
 
     def _maintain(self) -> bool:
-        """Call `Storage.maintain`. It has a thread of its own, since a vacuum may take minutes."""
+        """Call `Storage.maintain`. It has its own thread, since a vacuum may take minutes."""
         try:
             self._storage.maintain()
         except StorageClosed:
             return False
         except Exception as error:  # noqa: BLE001 - it is tried again
-            logger.warning("maintenance failed, and will be tried again: %s", described(error))
+            logger.warning("maintenance failed; will retry: %s", described(error))
         return True
 
     def _finish(self) -> None:

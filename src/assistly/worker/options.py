@@ -1,4 +1,4 @@
-"""The options of a worker, and how they are checked."""
+"""The options of a worker, and their validation."""
 
 from __future__ import annotations
 
@@ -25,49 +25,51 @@ if TYPE_CHECKING:
 
 _MOST_AT_ONCE = 1000
 _LONGEST_LEASE = timedelta(days=365)
-# Waiting for longer than some 290 years is an error in Python.
+# Python raises an error for waits longer than about 290 years.
 _LONGEST_WAIT = timedelta(days=36_500).total_seconds()
 
 
 class WorkerOptions(TypedDict, total=False):
-    """The keywords of `Worker` and `AsyncWorker`. Durations given as numbers are seconds."""
+    """The keyword arguments of `Worker` and `AsyncWorker`. Durations given as numbers are seconds."""
 
     worker_id: str | None
-    """The name that claims carry, 1 to 512 bytes. Default: host, process id and a random part."""
+    """The name of the worker in its claims, 1 to 512 bytes. Default: host, process id and a random part."""
     platforms: Iterable[str] | None
-    """Serve these platforms only. Default: all that have a publisher."""
+    """Serve only these platforms. Default: all that have a publisher."""
     concurrency: int
-    """The most jobs that this worker publishes at once: 1 to 1000, default 4."""
+    """The maximum number of jobs that this worker publishes at once, 1 to 1000. Default: 4."""
     platform_concurrency: Mapping[str, int] | None
-    """The most jobs of a platform that all workers of the storage publish at once, 1 to 1000. All workers
-    must be given the same. Default: no limit."""
+    """The maximum number of jobs of a platform that all workers of the storage publish at once, 1 to 1000.
+    All
+    workers must have the same value. Default: no limit."""
     batch: int | None
-    """The most jobs in one claim, 1 to 1000. Default: `concurrency`."""
+    """The maximum number of jobs in one claim, 1 to 1000. Default: `concurrency`."""
     lease: timedelta
-    """How long a claim outlives a worker that has died, at most a year. Default: 60 seconds."""
+    """How long a claim lasts after its worker has died, at most a year. Default: 60 seconds."""
     heartbeat: timedelta | None
     """How often the leases of running jobs are extended; shorter than `lease`. Default: a third of it."""
     poll: float | timedelta
-    """The longest sleep while no job is due; above 0. Default: 5 seconds."""
+    """The longest sleep while no job is due; greater than 0. Default: 5 seconds."""
     grace: float | timedelta
-    """How long running jobs, and calls of the storage, may go on after `stop`. Default: 30 seconds."""
+    """How long running jobs and storage calls may continue after `stop`. Default: 30 seconds."""
     pause: float | timedelta
     """How long a platform is paused after a `Retry` without `after`. Default: 60 seconds."""
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
-    """When failed jobs are retried: one policy, or one for each platform. Default: the storage's policy."""
+    """When failed jobs are retried: one policy, or one per platform. Default: the policy of the storage."""
     timeout: float | timedelta | None
-    """How long a publisher may take; above 0. One that takes longer is no longer waited for: the outcome is
-    unknown, its coroutine is cancelled, and its thread ends when the call does. Default: no limit. It holds
-    for each call of a `check` as well, which may take 30 seconds by default."""
+    """How long a publisher may take; greater than 0. After that, the outcome is unknown, the coroutine is
+    cancelled, and the thread ends when the call does. Default: no limit. It also limits each call of a
+    `check`, whose default limit is 30 seconds."""
     check_pause: float | timedelta
-    """When a publisher's `check` is asked about an outcome that has become unknown, and how long the first
-    pause is after an answer that is still unknown; above 0. The pauses double, up to an hour. It should be
-    longer than a request of the publisher can be under way. Default: 10 seconds."""
+    """The time from an unknown outcome to the first call of the publisher's `check`, and the first pause
+    after `StillUnknown`; greater than 0. The pauses double, up to an hour. It should be longer than a request
+    of the publisher can be in flight. Default: 10 seconds."""
     check_for: float | timedelta
-    """For how long a `check` is asked about an outcome; 0 for never. Default: 24 hours."""
+    """For how long a `check` is called about an outcome; 0: never. Default: 24 hours."""
     on_event: Callable[[WorkerEvent], object] | None
-    """Called with each event of the worker, on a thread of its own: a plain function. What it raises is
-    logged. If it is slow, events wait; beyond 10,000 they are dropped. Default: none."""
+    """A plain function that is called with each event of the worker, on its own thread. Exceptions are
+    logged.
+    If it is slow, events wait; beyond 10,000 they are dropped. Default: none."""
     clock: Callable[[], float]
     """A monotonic clock in seconds, for pauses and the grace time. Default: `time.monotonic`."""
 
@@ -100,7 +102,7 @@ class CheckedOptions:
 
     @property
     def checks(self) -> dict[str, Callable[[Job], object]]:
-        """The checks of publishers that are asked about unknown outcomes, by platform."""
+        """The checks of publishers for unknown outcomes, by platform."""
         if self.check_for < self.check_pause:
             return {}
         return {
@@ -110,14 +112,14 @@ class CheckedOptions:
         }
 
     def retry_policy(self, platform: str) -> RetryPolicy | None:
-        """The policy for a platform; None stands for the storage's policy."""
+        """The policy for a platform; None stands for the policy of the storage."""
         if self.retry is None or isinstance(self.retry, RetryPolicy):
             return self.retry
         return self.retry.get(platform)
 
 
 def check_options(publishers: Mapping[str, Publisher], **options: Unpack[WorkerOptions]) -> CheckedOptions:
-    """Validate the options, all of which must be given. Raises InvalidValue, which names the wrong one."""
+    """Validate the options, all of which must be given. Raises InvalidValue, which names the wrong option."""
     chosen = _chosen_publishers(publishers, options["platforms"])
     worker_id, batch = options["worker_id"], options["batch"]
     concurrency = check.whole("concurrency", options["concurrency"], least=1, most=_MOST_AT_ONCE)
@@ -147,8 +149,8 @@ def check_storage(storage: object) -> Storage:
     if isinstance(storage, Storage):
         if not storage._context.is_root:  # noqa: SLF001 - nobody else has to know
             raise InvalidValue(
-                "storage belongs to a transaction or to a bound connection, which would hide what a worker "
-                "stores: pass the storage that it was made from"
+                "storage belongs to a transaction or a bound connection, so others would not see what the "
+                "worker stores: pass the storage that it was created from"
             )
         return storage
     kind = type(storage).__name__
@@ -159,13 +161,13 @@ def check_storage(storage: object) -> Storage:
 
 
 def check_event_loop(loop: object) -> asyncio.AbstractEventLoop:
-    """Return the event loop. Raises InvalidValue if it is none, or is closed."""
+    """Return the event loop. Raises InvalidValue for anything else, or if it is closed."""
     import asyncio
 
     if not isinstance(loop, asyncio.AbstractEventLoop):
         raise check.wrong_type("loop", "an event loop of asyncio", loop)
     if loop.is_closed():
-        raise InvalidValue("loop must not be closed: pass the loop that runs, or none")
+        raise InvalidValue("loop must not be closed: pass the running loop, or None")
     return loop
 
 
@@ -176,7 +178,7 @@ def _seconds(option: str, value: object) -> float:
 def _seconds_above_zero(option: str, value: object) -> float:
     seconds = _seconds(option, value)
     if not seconds:
-        raise InvalidValue(f"{option} must be above zero seconds")
+        raise InvalidValue(f"{option} must be greater than 0 seconds")
     return seconds
 
 
@@ -198,11 +200,9 @@ def _chosen_publishers(
     chosen = [*publishers] if wanted is None else wanted
     missing = [platform for platform in chosen if platform not in publishers]
     if missing:
-        raise InvalidValue(
-            f"platforms names {', '.join(map(repr, missing))}, which publishers has no publisher for"
-        )
+        raise InvalidValue(f"platforms names {', '.join(map(repr, missing))}: missing in publishers")
     if not chosen:
-        raise InvalidValue("publishers must not be empty: a worker needs something to publish with")
+        raise InvalidValue("publishers must not be empty: give at least one publisher")
     return {platform: checked_publisher(publishers[platform]) for platform in chosen}
 
 
@@ -223,7 +223,7 @@ def _checked_limits(limits: Mapping[str, int] | None, platforms: Iterable[str]) 
 def _checked_lease(lease: object) -> timedelta:
     checked = check.duration("lease", lease, zero=False)
     if checked > _LONGEST_LEASE:
-        raise InvalidValue(f"lease may be at most {_LONGEST_LEASE.days} days, and this is {checked}")
+        raise InvalidValue(f"lease must be at most {_LONGEST_LEASE.days} days, not {checked}")
     return checked
 
 
@@ -255,6 +255,6 @@ def _checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
     now = clock()
     if not isinstance(now, int | float):
         raise InvalidValue(
-            f"clock must return seconds as a number, as time.monotonic does, not {check.shown(now)}"
+            f"clock must return seconds as a number, like time.monotonic, not {check.shown(now)}"
         )
     return clock

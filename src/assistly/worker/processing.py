@@ -1,4 +1,4 @@
-"""Processes claimed jobs: begins publishing, calls the publisher, and says how it ended."""
+"""Processes claimed jobs: begins publishing, calls the publisher, and determines the outcome."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class JobProcessor:
         self._reporter = reporter
 
     def begin(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Begin to publish jobs in one call. Those of which it fails are begun by `process`."""
+        """Begin to publish jobs in one call. If it fails for some, `process` begins them."""
         may_begin = [claimed for claimed in jobs if self._may_begin(claimed)]
         if not may_begin:
             return
@@ -54,7 +54,7 @@ class JobProcessor:
             claimed.begun, claimed.begun_at = begun.get(claimed.job.id), began
 
     def process(self, claimed: ClaimedJob) -> None:
-        """Publish a job, or put it back if it may not be published now. Its outcome is stored elsewhere."""
+        """Publish a job, or release it if it may not be published now. Does not store the outcome."""
         job = self._begun(claimed)
         if job is None:
             outcome = self._put_back(claimed)
@@ -134,11 +134,14 @@ class JobProcessor:
         try:
             return utc("next_attempt", policy.next_attempt(self._storage_time(job, began), job))
         except Exception:  # noqa: BLE001 - the publisher said that nothing was published
-            logger.exception("job %d: the worker's retry policy failed; the storage's own decides", job.id)
+            logger.exception(
+                "job %d: the retry policy of the worker failed; using that of the storage", job.id
+            )
             return None
 
     def _storage_time(self, job: Job, since: float, ahead: float = 0.0) -> datetime:
-        """The time `ahead` seconds from now by the storage's clock, which may differ from this machine's.
+        """The time `ahead` seconds from now by the clock of the storage, which may differ from this
+        machine's.
 
         `job` was written when the worker's clock showed `since`; its `updated_at` is the storage's time then.
         """
@@ -146,7 +149,7 @@ class JobProcessor:
 
 
 def _unknown_in(error: Exception) -> Unknown | None:
-    """The first Unknown in an exception group, as a `TaskGroup` raises it; None if there is none."""
+    """The first Unknown in an exception group, as raised by a `TaskGroup`; None if there is none."""
     if isinstance(error, ExceptionGroup):
         for part in error.exceptions:
             found = part if isinstance(part, Unknown) else _unknown_in(part)
@@ -163,7 +166,7 @@ def _after(error: Retry) -> float | None:
 
 
 def error_text(error: BaseException, *, named: bool = False) -> str:
-    """An exception as text that can be stored; with `named`, after the name of its class."""
+    """An exception as text that can be stored; with `named`, prefixed with the name of its class."""
     try:
         message = str(error)
     except BaseException:  # noqa: BLE001 - the exception class of a publisher may have a broken __str__
@@ -183,7 +186,7 @@ def storable_remote_id(job: Job, value: object) -> str | None:
 
 
 def ending(outcome: Outcome) -> str:
-    """How a job ended here, to complete "here it …" in the log."""
+    """The outcome of a job in this worker, to complete "here it …" in the log."""
     if isinstance(outcome, Posted):
         return f"was published{as_remote_id(outcome.remote_id)}"
     if isinstance(outcome, Failed | records.Unknown):

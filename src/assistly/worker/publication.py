@@ -1,4 +1,4 @@
-"""What a publisher may be passed beside the job: the attempt, and checkpoints."""
+"""The optional second argument of publishers: the attempt, and checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Publication:
-    """One attempt to publish a job: the second argument of a publisher that takes one. Thread-safe."""
+    """One attempt to publish a job: the second argument of a publisher that takes two. Thread-safe."""
 
     def __init__(self, runtime: Runtime, job: Job, store: Callable[[Job, Json], Job]) -> None:
         self._runtime = runtime
@@ -29,40 +29,40 @@ class Publication:
 
     @property
     def job(self) -> Job:
-        """The job, with the newest checkpoint."""
+        """The job, with its newest checkpoint."""
         return self._job
 
     @property
     def attempt(self) -> int:
-        """The number of this attempt, from 1 since the job was scheduled, replayed or resolved.
+        """The number of this attempt, counted from 1 since the job was scheduled, replayed or resolved.
 
-        So it is 1 again after an unknown outcome.
+        After an unknown outcome it starts at 1 again.
         """
         return self._job.retries + 1
 
     def checkpoint(self, data: Json) -> Job:
-        """Store how far publishing is, as JSON, and return the job, which holds it as `checkpoint`.
+        """Store the progress of publishing, as JSON, and return the job with it as `checkpoint`.
 
-        The next attempt finds it there. Call it after a step, before the next one begins: it returns once the
-        storage has it. See `Queue.checkpoint`. A coroutine awaits `acheckpoint` instead.
+        The next attempt finds it there. Call it after each step, before the next one begins: it returns when
+        the storage has stored it. See `Queue.checkpoint`. In a coroutine, await `acheckpoint` instead.
 
-        Raises ClaimLost if this attempt has ended, because the claim was lost or the time limit is over: make
-        no further step then. Raises Unknown if the worker leaves before the storage has answered,
-        InvalidValue for data that is no JSON, and RuntimeError on the thread of an event loop.
+        Raises ClaimLost if this attempt has ended because the claim was lost or the time limit has passed:
+        take no further step then. Raises Unknown if the worker stops before the storage has answered,
+        InvalidValue for data that is not JSON, and RuntimeError on the thread of an event loop.
         """
         if _is_on_a_loop():
             raise RuntimeError("this would block the event loop: await publication.acheckpoint(data) instead")
         with self._mutex:
             if self._is_abandoned:
                 raise ClaimLost(
-                    f"the time limit for publishing job {self._job.id} is over: nothing was stored, and no "
-                    "further step must be made"
+                    f"the time limit for publishing job {self._job.id} has passed: nothing was stored; take "
+                    "no further step"
                 )
             self._job = self._store(self._job, data)
             return self._job
 
     async def acheckpoint(self, data: Json) -> Job:
-        """As `checkpoint`, for coroutines: a thread of the worker waits, and the event loop does not."""
+        """Like `checkpoint`, for coroutines: a thread of the worker waits, not the event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -74,7 +74,7 @@ class Publication:
                 answer = self.checkpoint(data)
             except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
                 answer = error
-            with suppress(RuntimeError):  # the loop is closed, so nothing awaits this any more
+            with suppress(RuntimeError):  # the loop is closed, so nothing awaits this
                 loop.call_soon_threadsafe(_finish, done, answer)
 
         self._runtime.start("assistly-publisher-checkpoint", store)

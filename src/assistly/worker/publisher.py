@@ -20,14 +20,14 @@ PublishResult = RemoteId | Awaitable[RemoteId] | Future[Any]
 
 
 class PublishesJobs(Protocol):
-    """A publisher that is an object."""
+    """A publisher object with a method `publish`."""
 
     def publish(self, job: Job, /) -> PublishResult:
         """Publish a job. See `Publisher`."""
 
 
 class PublishesInSteps(Protocol):
-    """A publisher that is an object, and is also told of the attempt."""
+    """A publisher object whose `publish` also takes the `Publication`."""
 
     def publish(self, job: Job, publication: Publication, /) -> PublishResult:
         """Publish a job. See `Publisher`."""
@@ -41,34 +41,34 @@ Publisher = (
 )
 """Publishes a job and returns its remote id as a str or an int, or None if it has none.
 
-It is a function, another object that can be called, or an object with a method `publish`. What is called
-takes the job, and may take a second argument, the `Publication`: it is passed if there must be one, or if it
-is named `publication`. It may be a coroutine function. If it returns an awaitable or a
-`concurrent.futures.Future`, the worker waits for that, and the result is what counts.
+A publisher is a function, another callable, or an object with a method `publish`. It takes the job, and
+optionally a second argument, the `Publication`, which is passed if a second argument is required or if it is
+named `publication`. It may be a coroutine function. If it returns an awaitable or a
+`concurrent.futures.Future`, the worker waits for it and uses its result.
 
 Any `Exception` except `Retry`, `Permanent` and `Unknown` means that nothing was published: the attempt has
-failed, and the retry policy decides when the next one is. A publisher that cannot be sure of that, after a
-timeout for example, must raise `Unknown`.
+failed, and the retry policy decides when the next one is. A publisher that cannot be sure of this, for
+example after a timeout, must raise `Unknown`.
 
-Any other result (True, False, bytes, a dict, a response, a generator) says neither that the job was
-published nor that it was not, so it counts as `Unknown`. A publisher that has failed must raise an exception.
+Any other result (True, False, bytes, a dict, a response, a generator) does not say whether the job was
+published, so it counts as `Unknown`. A publisher that has failed must raise an exception.
 
-An object may also have a method `check`, or a coroutine method. Workers call it with a job whose outcome is
-unknown; it looks at the platform, and returns `WasPosted`, `NotPosted` or `StillUnknown`. The job is posted
-then, or published again with its checkpoint, or asked about later. Anything else that it returns or raises
-counts as `StillUnknown`.
+A publisher object may also have a method `check`, which may be a coroutine method. Workers call it with a job
+whose outcome is unknown; it looks at the platform, and returns `WasPosted`, `NotPosted` or `StillUnknown`.
+Then the job is posted, published again with its checkpoint, or checked again later. Anything else that it
+returns or raises counts as `StillUnknown`.
 """
 
 
 class Retry(Exception):
-    """Raise it if nothing was published because the platform accepts nothing now, as with a rate limit.
+    """Raise this if nothing was published because the platform accepts nothing now, such as a rate limit.
 
     The worker pauses the platform for `after` (seconds, or a timedelta; default: the worker's `pause`; at
-    most 30 days), and the job is claimed again after that. It costs the job no attempt.
+    most 30 days), and the job is claimed again after that. This uses no attempt of the job.
 
-    However short `after` is, the first pause lasts for at least 1 second, the next ones in a row for 2, 4, 8
-    and so on, up to 60, until the platform accepts something again. Less than zero counts as zero. What is no
-    time (NaN, an infinity, a text) counts as missing.
+    However short `after` is, the first pause lasts at least 1 second, and consecutive ones 2, 4, 8 and so on,
+    up to 60, until the platform accepts something again. A negative value counts as zero. A value that is not
+    a duration (NaN, an infinity, a str) is ignored.
     """
 
     def __init__(self, message: str = "rate limited", *, after: float | timedelta | None = None) -> None:
@@ -77,7 +77,7 @@ class Retry(Exception):
 
 
 def pause_seconds(after: object) -> float | None:
-    """A time to wait in seconds, zero or more; None for what is no time."""
+    """A duration in seconds, zero or more; None if the value is not a duration."""
     if isinstance(after, timedelta):
         seconds = after.total_seconds()
     elif isinstance(after, int | float | Decimal) and not isinstance(after, bool):
@@ -93,36 +93,37 @@ def pause_seconds(after: object) -> float | None:
 
 
 class Permanent(Exception):
-    """Raise it if nothing was published and a retry is pointless: the job becomes a dead letter."""
+    """Raise this if nothing was published and retrying does not help: the job becomes a dead letter."""
 
 
 class Unknown(Exception):
-    """Raise it if the job may have been published or not: it becomes a dead letter, `outcome unknown: …`.
+    """Raise this if the job may or may not have been published. It becomes a dead letter, `outcome unknown:
+    …`.
 
     It is not retried, since that could publish it twice. The publisher's `check`, if it has one, or a person
-    looks at the platform and decides. One inside an `ExceptionGroup`, as `asyncio.TaskGroup` raises it,
-    counts as well.
+    looks at the platform and decides. An `Unknown` inside an `ExceptionGroup`, as raised by
+    `asyncio.TaskGroup`, counts too.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class WasPosted:
-    """What a check returns if the job was published; `remote_id` is its id on the platform, if known."""
+    """A check returns this if the job was published. `remote_id` is its id on the platform, if known."""
 
     remote_id: RemoteId = None
 
 
 @dataclass(frozen=True, slots=True)
 class NotPosted:
-    """What a check returns if the job was not published, and no earlier request can publish it any more."""
+    """A check returns this if the job was not published and no earlier request can still publish it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StillUnknown:
-    """What a check returns if it cannot tell now. `reason` is for the log."""
+    """A check returns this if it cannot tell yet. `reason` is for the log."""
 
     reason: str = ""
 
 
 CheckResult = WasPosted | NotPosted | StillUnknown
-"""The answer to whether a job with an unknown outcome was published."""
+"""What a check returns: whether a job with an unknown outcome was published."""

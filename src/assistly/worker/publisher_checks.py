@@ -1,4 +1,4 @@
-"""What is wrong with a publisher, or with its result."""
+"""Validates publishers and their results."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SELF = "self"
 
 @dataclass(frozen=True, slots=True)
 class CheckedPublisher:
-    """What a worker calls of a publisher."""
+    """The functions of a publisher that a worker calls."""
 
     publish: Callable[[Job, Publication], object]
     check: Callable[[Job], object] | None
 
 
 def checked_publisher(publisher: Publisher) -> CheckedPublisher:
-    """What is called of a publisher that has no fault."""
+    """Return the functions of a valid publisher."""
     function: Callable[..., object] = _publish_function(publisher)
     check = getattr(publisher, "check", None)
     match _second_argument(function):
@@ -42,21 +42,19 @@ def checked_publisher(publisher: Publisher) -> CheckedPublisher:
 
 
 def publisher_fault(publisher: object) -> str | None:
-    """What makes this no publisher, and what to write instead; None if nothing can be seen before a call."""
+    """What is wrong with a publisher, and what to write instead; None if nothing shows before a call."""
     if isinstance(publisher, type):
         name = publisher.__name__
-        return f"must be a function or an object that can be called, and is the class {name}: pass {name}(…)"
+        return f"must be a function or another callable, not the class {name}: pass {name}(…)"
     function = _publish_function(publisher)
     if function is None:
         return (
-            "must be a function, another object that can be called, or an object with a method publish, "
-            f"not {shown(publisher)}"
+            "must be a function, another callable, or an object with a method publish, not "
+            f"{shown(publisher)}"
         )
     fault = _kind_fault(function, "return the remote id")
     if fault is None and _second_argument(function) is None:
-        fault = _signature_fault(
-            function, "must take the job as its only argument, or the job and the publication"
-        )
+        fault = _signature_fault(function, "must take the job, or the job and the publication")
     return fault if fault is not None else _check_fault(getattr(publisher, "check", None))
 
 
@@ -81,10 +79,10 @@ def _check_fault(check: object) -> str | None:
 def _kind_fault(function: Callable[..., Any], cure: str) -> str | None:
     functions = (function, type(function).__call__)
     if any(map(inspect.isgeneratorfunction, functions)):
-        return f"is a generator function, of which a call runs nothing: {cure}, do not yield"
+        return f"is a generator function, so calling it runs nothing: {cure}, do not yield"
     if any(map(inspect.isasyncgenfunction, functions)):
         return (
-            "is an asynchronous generator function, of which a call runs nothing: "
+            "is an asynchronous generator function, so calling it runs nothing: "
             f"write `async def`, and {cure}, do not yield"
         )
     return None
@@ -97,28 +95,28 @@ def _signature_fault(function: Callable[..., Any], rule: str) -> str | None:
     try:
         signature.bind(None)
     except TypeError as error:
-        return f"{rule}, and its arguments are {signature} ({error})"
+        return f"{rule}; its arguments are {signature} ({error})"
     return None
 
 
 def _second_argument(function: Callable[..., Any]) -> Literal["positional", "keyword"] | None:
-    """How the publication is passed: if the function must get it, or has an argument of that name."""
+    """How to pass the publication: if the function requires it, or has an argument with that name."""
     own = _signature(function)
     if own is None:
         return None
     named = (_signature(function, follow=True) or own).parameters.get("publication")
     if named is not None and named.kind is Parameter.KEYWORD_ONLY and _binds(own, None, publication=None):
         return "keyword"
-    is_method = next(iter(own.parameters), "") == _SELF  # of a class, which nobody has called
+    is_method = next(iter(own.parameters), "") == _SELF  # of a class that was not instantiated
     if is_method or not _binds(own, None, None):
         return None
     return "positional" if named is not None or not _binds(own, None) else None
 
 
 def _signature(function: Callable[..., Any], *, follow: bool = False) -> Signature | None:
-    """The signature, if it has one: some functions that are written in C do not.
+    """The signature, if there is one: some functions written in C have none.
 
-    It is not that of a wrapped function, unless `follow`: the wrapper may fill in arguments.
+    Unless `follow`, it is not that of a wrapped function: the wrapper may fill in arguments.
     """
     try:
         return inspect.signature(function, follow_wrapped=follow)
@@ -136,13 +134,13 @@ def _binds(signature: Signature, *args: object, **kwargs: object) -> bool:
 
 @contextmanager
 def examining(what: str) -> Iterator[None]:
-    """Turn what a publisher's result raises when it is looked at into Unknown: the publisher has ended."""
+    """Turn exceptions from examining a publisher's result into Unknown: the publisher has already ended."""
     try:
         yield
     except Unknown:
         raise
     except Exception as error:
-        raise Unknown(f"looking at what the {what} returned raised {type(error).__name__}") from error
+        raise Unknown(f"examining the result of the {what} raised {type(error).__name__}") from error
 
 
 def remote_id(result: object) -> str | None:
@@ -153,7 +151,7 @@ def remote_id(result: object) -> str | None:
         return str.__str__(result)
     if isinstance(result, Integral) and not isinstance(result, bool):
         number = int(result)
-        # A longer one would be too long for a remote id, and Python refuses to print a very long one.
+        # A longer int is too long for a remote id, and Python refuses to print a very long one.
         return str(number) if abs(number) < _LONGEST_INT else ""
     raise Unknown(
         f"the publisher must return a remote id, a str or an int, or None; it returned {_kind(result)}"
@@ -161,7 +159,7 @@ def remote_id(result: object) -> str | None:
 
 
 def check_result(result: object) -> CheckResult:
-    """The answer of a check. Raises Unknown for a result of another type."""
+    """The result of a check. Raises Unknown for a result of another type."""
     if isinstance(result, WasPosted):
         return WasPosted(remote_id(result.remote_id))
     if isinstance(result, NotPosted | StillUnknown):

@@ -1,4 +1,4 @@
-"""Asks the checks of publishers about jobs with an unknown outcome, and resolves these."""
+"""Runs the checks of publishers for jobs with an unknown outcome, and resolves these jobs."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
     Check = Callable[[Job], object]
 
 LONGEST_PAUSE = 3600.0
-"""Seconds from one question about a job to the next, at most."""
+"""The maximum number of seconds from one check of a job to the next."""
 _ROUND_SECONDS = 10.0
-# A question counts as the last one if there is not time for so many more pauses.
+# A check counts as the last one if there is no time for this many more pauses.
 _LAST_PAUSES = 1.25
 _PAGE = 100
 _PAGES = 10
 _MOST_ASKED = 100
-# Seconds. For so long other workers do not ask about a job that is still being published in this one.
+# Seconds for which other workers do not check a job that is still being published in this one.
 _HOLD = timedelta(minutes=1)
 
 
 class Reconciler:
-    """Looks for outcomes that are unknown, of the platforms whose publishers have a check. Not thread-safe.
+    """Resolves unknown outcomes on the platforms whose publishers have a check. Not thread-safe.
 
-    A job is asked about when its outcome has been unknown for `check_pause` seconds, and then each time that
-    this time has doubled, or once an hour. A lock `check:{id}`, held during the question and the pause after
-    it, keeps other workers from asking the same.
+    A job is checked when its outcome has been unknown for `check_pause` seconds, and then each time that this
+    time has doubled, or once an hour. A lock `check:{id}`, held during the check and the pause after it,
+    keeps other workers from checking the same job.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Reconciler:
 
     @property
     def has_checks(self) -> bool:
-        """Whether there is anything to ask."""
+        """Whether any publisher has a check."""
         return bool(self._checks)
 
     def round(self, *, whole: bool = False) -> bool:
-        """Ask about the jobs whose time has come, a limited number. False if the storage is closed.
+        """Check a limited number of due jobs. Returns False if the storage is closed.
 
-        It reads a limited number of dead letters, and the next round reads on; with `whole` it reads all.
+        It reads a limited number of dead letters, and the next round continues; with `whole` it reads all.
         """
         now = self._monotonic()
         self._not_before = {key: time for key, time in self._not_before.items() if time > now}
@@ -95,7 +95,7 @@ class Reconciler:
                 return False
             except Exception as error:  # noqa: BLE001 - it is tried again
                 logger.warning(
-                    "unknown outcomes on %s cannot be looked at, and will be tried again: %s",
+                    "cannot check unknown outcomes on %s; will retry: %s",
                     platform,
                     described(error),
                 )
@@ -113,7 +113,7 @@ class Reconciler:
                     continue
                 if is_paused is None:
                     is_paused = self._is_paused(platform)
-                # A check that takes its time must not hold up those of other platforms.
+                # A slow check must not delay those of other platforms.
                 is_late = self._monotonic() - began >= self._caller.check_limit
                 if is_paused or is_late or asked == _MOST_ASKED or self._must_stop(platform):
                     return
@@ -132,11 +132,11 @@ class Reconciler:
         return found is not None and found.paused
 
     def _is_due(self, job: Job) -> bool:
-        """Whether this worker may ask about it now, as far as it knows."""
+        """Whether this worker may check the job now, as far as it knows."""
         if not job.outcome_unknown or job.dead_letter_at is None:
             return False
         key = job.id, job.claim
-        if self._caller.is_hanging(job):  # the answer would be too early
+        if self._caller.is_hanging(job):  # too early: it may still be published
             self._holds[key] = self._storage.lock.acquire(self._owner_id, ttl=_HOLD, name=_lock_name(job))
             return False
         hold = self._holds.pop(key, None)
@@ -152,14 +152,16 @@ class Reconciler:
         return (now - since).total_seconds()
 
     def _ask_in_turn(self, check: Check, job: Job) -> bool:
-        """Ask, unless another worker has asked since the last pause; return whether it was asked."""
+        """Check the job, unless another worker has done so since the last pause. Returns whether it did."""
         unknown_for = self._unknown_for(job)
         pause = max(self._first, min(unknown_for, self._longest))
         is_last = unknown_for + _LAST_PAUSES * pause > self._for
         self._questions += 1
         lock = self._storage.lock.acquire(
-            f"{self._owner_id}-{self._questions}",  # another one each time, since an owner may extend a lock
-            ttl=timedelta(seconds=2 * self._caller.check_limit),  # not the pause: it may die while it asks
+            f"{self._owner_id}-{self._questions}",  # a new name each time, since an owner may extend a lock
+            ttl=timedelta(
+                seconds=2 * self._caller.check_limit
+            ),  # not the pause: this worker may die during the check
             name=_lock_name(job),
         )
         if lock is None:
@@ -167,7 +169,7 @@ class Reconciler:
             return False
         current = self._storage.queue.get(job.id)
         if current is None or not current.outcome_unknown or current.claim != job.claim:
-            self._storage.lock.release(lock)  # another has resolved it since this worker read it
+            self._storage.lock.release(lock)  # resolved by another worker meanwhile
             return False
         if self._resolve(job, self._answer(check, job), is_last=is_last):
             self._storage.lock.release(lock)
@@ -188,7 +190,7 @@ class Reconciler:
         return StillUnknown(reason)
 
     def _resolve(self, job: Job, answer: CheckResult, *, is_last: bool) -> bool:
-        """Store the answer; False if there is none, or if a person has to decide."""
+        """Store the result. Returns False if there is none, or if a person has to decide."""
         name = f"job {job.id} on {job.platform}"
         if isinstance(answer, StillUnknown):
             text = f"{name}: its outcome is still unknown: {answer.reason or 'no reason given'}"
@@ -200,9 +202,9 @@ class Reconciler:
         if isinstance(answer, NotPosted) and _is_hopeless(job):
             self._leave(
                 job,
-                f"{name} was not published, says its platform; but its outcome was unknown in "
-                f"{_unknown_outcomes(job)} attempts, so a person decides: `assistly jobs resolve {job.id} "
-                "--not-posted` schedules it again",
+                f"{name} was not published, according to its platform; but its outcome was unknown in "
+                f"{_unknown_outcomes(job)} attempts, so a person has to decide: `assistly jobs resolve "
+                f"{job.id} --not-posted` schedules it again",
             )
             return False
         posted = isinstance(answer, WasPosted)
@@ -212,14 +214,14 @@ class Reconciler:
                 job.id, posted=posted, remote_id=remote_id, claim=job.claim
             )
         except (StatusConflict, NotFound) as error:
-            logger.info("%s: another has answered before: %s", name, error)
+            logger.info("%s is already resolved: %s", name, error)
         else:
             event = WorkerEvent(EventKind.RESOLVED, self._worker_id, job.platform, resolved)
             self._reporter.report(event)
         return True
 
     def _leave(self, job: Job, why: str) -> None:
-        """Log, once for an attempt, that a person has to look at the job."""
+        """Log, once per attempt, that a person has to look at the job."""
         if (job.id, job.claim) not in self._left:
             self._left.add((job.id, job.claim))
             logger.error("%s", why)

@@ -1,4 +1,4 @@
-"""Stores how jobs ended: outcomes that come in together, in one call of the storage."""
+"""Stores the outcomes of jobs: several in one storage call if they arrive together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST = 1000
 
 
 class Settler:
-    """Settles jobs on a thread of its own: those that end at about the same time, in one call."""
+    """Settles jobs on its own thread: those that end at about the same time, in one call."""
 
     def __init__(
         self,
@@ -57,11 +57,11 @@ class Settler:
         self._thread = self._runtime.start("assistly-worker-settle", self._work)
 
     def put(self, claimed: ClaimedJob) -> None:
-        """Settle the job with its outcome; without one, which a fault of the worker causes, give it up."""
+        """Settle the job with its outcome; without one, because of an error in the worker, abandon it."""
         self._ended.put(claimed)
 
     def end(self, seconds: float) -> None:
-        """Let the thread end when all jobs are settled, and wait for it, `seconds` at most."""
+        """Make the thread end when all jobs are settled, and wait for it, `seconds` at most."""
         self._ended.put(None)
         if self._thread is not None:
             self._thread.join(timeout=seconds)
@@ -79,7 +79,7 @@ class Settler:
             try:
                 self._settle(batch)
             except BaseException:  # noqa: BLE001 - the thread has other jobs to settle
-                # They are not settled, so their leases expire, and rescue decides.
+                # They are not settled: their leases expire, and a rescue decides.
                 logger.exception("the worker failed to settle %d jobs", len(batch))
             finally:
                 self._claimed_jobs.remove(batch)

@@ -1,4 +1,4 @@
-"""Shares the threads of a worker out among its platforms."""
+"""Distributes the threads of a worker among its platforms."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 
 
 class ThreadShares:
-    """Which platforms a worker may claim jobs of now, and how many.
+    """The platforms for which a worker may claim jobs now, and how many.
 
-    One free thread is kept for each other platform of which no job is running. So neither a backlog nor a
-    publisher that hangs takes all threads. With fewer threads than platforms, at most half of the threads
-    are kept. Platforms take turns: one that was given jobs comes after those that were not.
+    One free thread is reserved for each other platform without a running job, so that neither a backlog nor a
+    hanging publisher takes all threads. With fewer threads than platforms, at most half of the threads are
+    reserved. Platforms take turns: one that got jobs comes after those that did not.
 
-    The platforms in `alone` are never claimed together with others; it may be set anew at any time. Only one
+    The platforms in `alone` are never claimed together with others; it may be replaced at any time. Only one
     thread may use this object.
     """
 
@@ -26,18 +26,18 @@ class ThreadShares:
         self._had_turn: set[str] = set()
 
     def begin(self, platform: str) -> None:
-        """Give a thread to a job of this platform."""
+        """Assign a thread to a job of this platform."""
         self._free -= 1
         self._running[platform] += 1
         self._had_turn.add(platform)
 
     def end(self, platform: str) -> None:
-        """Take the thread of a job of this platform back."""
+        """Free the thread of a job of this platform."""
         self._free += 1
         self._running[platform] -= 1
 
     def next_group(self, without: Collection[str] = ()) -> tuple[list[str], int]:
-        """Return platforms to claim for together, and the most jobs to claim; ([], 0) if there are none."""
+        """Return platforms to claim for together, and the maximum number of jobs; ([], 0) if none."""
         idle = sum(not self._running[platform] for platform in self._platforms)
         allowed = {
             platform: most
@@ -52,7 +52,7 @@ class ThreadShares:
         return group, min((allowed[platform] for platform in group), default=0)
 
     def _allowed(self, platform: str, idle: int) -> int:
-        """The most jobs that the platform may be given; `idle` is how many platforms have no running job."""
+        """The maximum number of jobs for the platform; `idle` is how many platforms have no running job."""
         is_idle = not self._running[platform]
         most = self._free - min(idle - is_idle, self._most_kept)
         return max(most, min(self._free, 1) if is_idle else 0)

@@ -1,4 +1,4 @@
-"""Signals that ask a worker to stop."""
+"""Signals that stop a worker."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from types import FrameType
 from typing import Any
 
 SIGNAL_SECONDS = 0.5
-"""The longest wait of a thread that handles signals: what another thread receives does not wake it."""
+"""The longest wait of a thread that handles signals: a signal to another thread does not wake it."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None], *, pass_on: bool, restore: bool = True) -> Iterator[None]:
-    """Inside the block the first SIGTERM or SIGINT calls `stop`, and a second one ends the process at once.
+    """Inside the block, the first SIGTERM or SIGINT calls `stop`, and a second one ends the process at once.
 
-    After the block the former handlers are restored. With `pass_on` the signal is then raised again for
-    them, unless the block raised an exception. Without `restore` the handlers stay, for a process that ends.
+    After the block, the previous handlers are restored. With `pass_on`, the signal is then raised again for
+    them, unless the block raised an exception. Without `restore`, the handlers stay, for a process that
+    exits.
 
-    A signal that is ignored stays ignored, and a handler that was not installed from Python, which could not
-    be restored, stays in place. Only the main thread may handle signals: in any other this does nothing.
+    An ignored signal stays ignored, and a handler that was not installed from Python, which could not be
+    restored, stays in place. Only the main thread may handle signals: in any other thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -66,7 +67,7 @@ def _raise(number: int) -> None:
 
 
 def _default_action() -> Any:
-    """The handler that ends the process. The kernel ignores the default for process 1, as in containers."""
+    """The handler that ends the process. For process 1, as in containers, the kernel ignores the default."""
     return _exit if os.getpid() == 1 else signal.SIG_DFL
 
 

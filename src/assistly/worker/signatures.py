@@ -1,4 +1,4 @@
-"""The signatures of webhooks, in two schemes, and the secrets that make them."""
+"""The signatures of webhooks, in two schemes, and their secrets."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 def sign(secret: str, timestamp: str, body: bytes) -> str:
     """Return the value of the header X-Assistly-Signature: HMAC-SHA256 of timestamp, a dot and body.
 
-    `assistly.worker.webhooks.verify` checks it. Receivers that do so themselves compare it with
-    `hmac.compare_digest`. They should also refuse a timestamp that is more than a few minutes off, and treat
-    a request with a known `webhook_id` in its body as a repetition: the headers are not signed.
+    `assistly.worker.webhooks.verify` checks it. If you check it yourself, compare with `hmac.compare_digest`,
+    refuse a timestamp that is more than a few minutes off, and treat a request with a known `webhook_id` in
+    its body as repeated: the headers are not signed.
     """
     digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
     return f"sha256={digest.hexdigest()}"
 
 
 def sign_standard(key: bytes, id: str, timestamp: str, body: bytes) -> str:
-    """Return a signature of the Standard Webhooks scheme, of which webhook-signature may hold several.
+    """Return a signature of the Standard Webhooks scheme. The header webhook-signature may hold several.
 
-    `key` is what a secret holds as base64 after `whsec_`.
+    `key` is the decoded base64 of a secret, after `whsec_`.
     """
     digest = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
     return f"v1,{base64.b64encode(digest.digest()).decode()}"
 
 
 def job_key(job: Job) -> str:
-    """The name that receivers know a job by: the headers Idempotency-Key and webhook-id.
+    """The name of a job for receivers: the headers Idempotency-Key and webhook-id.
 
     It is the same for each attempt, and can be an idempotency key: ASCII, at most 512 bytes. It is the job's
-    key, percent-encoded. A name that begins with `job-` is made from no such key, since a key that does
-    begins with `%6Aob-`. So no key can be the name of a job without one, which is `job-`, the job's id and
-    the microseconds of `created_at`: ids begin again in another database, and after a restore. A name that
-    would be longer than 512 bytes is `job-sha256-` and the hash of the key.
+    key, percent-encoded; a key that begins with `job-` becomes `%6Aob-…`. A job without a key is named
+    `job-`, its id and the microseconds of `created_at`, since ids start again in another database and after a
+    restore. So no key can equal the name of a job without one. A name that would be longer than 512 bytes
+    becomes `job-sha256-` and the hash of the key.
     """
     key = job.idempotency_key
     if key is None:
@@ -74,9 +74,9 @@ def job_key(job: Job) -> str:
 
 
 def encoded(key: str) -> str:
-    """A key of a job, percent-encoded, with `%2E` for dots.
+    """The key of a job, percent-encoded, with `%2E` for dots.
 
-    A dot ends the id in what is signed, so a key with dots could pass for another id, time and body.
+    A dot ends the id in the signed text, so a key with dots could pass for another id, time and body.
     """
     return _without_dots(quote(key, safe=_PLAIN))
 
@@ -88,11 +88,11 @@ def _without_dots(text: str) -> str:
 class WebhookSecrets:
     """The secrets of a sender or a receiver.
 
-    `given` is a text as WEBHOOK_SECRET holds it, or several secrets. A text holds several, separated by
-    spaces or commas, if one of them begins with `whsec_`; at most one of them may begin otherwise. Those that
-    begin with `whsec_` make signatures of Standard Webhooks. All make signatures of the X-Assistly scheme,
-    whose key is the whole text. Logs a warning if what follows `whsec_` is not 24 to 64 bytes. Raises
-    ConfigurationError for a secret that is empty or no text, and for a `whsec_` without base64.
+    `given` is a str in the format of WEBHOOK_SECRET, or several secrets. A str holds several, separated by
+    spaces or commas, if one of them begins with `whsec_`; at most one may have no such prefix. Secrets that
+    begin with `whsec_` make signatures of Standard Webhooks. All secrets make signatures of the X-Assistly
+    scheme, with the whole str as the key. Logs a warning if what follows `whsec_` is not 24 to 64 bytes.
+    Raises ConfigurationError for a secret that is empty or not a str, and for a `whsec_` without base64.
     """
 
     def __init__(self, given: str | Iterable[str]) -> None:
@@ -102,7 +102,7 @@ class WebhookSecrets:
     def headers(self, id: str, timestamp: int, body: bytes) -> dict[str, str]:
         """The headers that sign a request. `id` is ASCII; its dots become `%2E`, since a dot ends the id.
 
-        X-Assistly-Signature is by the first secret, webhook-signature by all that begin with `whsec_`.
+        X-Assistly-Signature uses the first secret, webhook-signature all that begin with `whsec_`.
         """
         at, id = str(timestamp), _without_dots(id)
         headers = {TIMESTAMP: at, SIGNATURE: sign(self.texts[0], at, body)}
@@ -126,7 +126,7 @@ def _texts(given: str | Iterable[str]) -> list[str]:
         except UnicodeEncodeError:
             usable = False
         if not usable:
-            raise ConfigurationError("the secret of a webhook must be a text, and not empty")
+            raise ConfigurationError("the secret of a webhook must be a non-empty str")
     return texts
 
 
@@ -134,7 +134,7 @@ def _listed(given: Iterable[str]) -> list[str]:
     try:
         return list(given)
     except TypeError:
-        raise ConfigurationError("the secret of a webhook must be a text, or several in a list") from None
+        raise ConfigurationError("the secret of a webhook must be a str, or a list of several") from None
 
 
 def _separated(given: str) -> list[str]:
@@ -144,8 +144,8 @@ def _separated(given: str) -> list[str]:
         return [given]
     if others > 1:
         raise ConfigurationError(
-            f"of several secrets of a webhook, at most one may begin otherwise than with {_PREFIX}, and it "
-            "may hold no space and no comma"
+            f"of several secrets of a webhook, at most one may lack the prefix {_PREFIX}, and it must not "
+            "contain spaces or commas"
         )
     return parts
 
@@ -158,8 +158,8 @@ def _standard_key(secret: str) -> bytes:
         key = b""
     if not key:
         raise ConfigurationError(
-            f"the secret of a webhook that begins with {_PREFIX} must go on with base64 (of 24 to 64 random "
-            "bytes)"
+            f"the secret of a webhook that begins with {_PREFIX} must continue with base64 (of 24 to 64 "
+            "random bytes)"
         )
     if not 24 <= len(key) <= 64:
         warn_of_length(len(key))
@@ -168,9 +168,9 @@ def _standard_key(secret: str) -> bytes:
 
 @cache
 def warn_of_length(length: int) -> None:
-    """Log that a secret has this many bytes, once: receivers may read their secrets for each request."""
+    """Log once that a secret has this many bytes: receivers may read their secrets for each request."""
     logging.getLogger("assistly.worker").warning(
-        "a secret of a webhook that begins with %s has %s bytes, not 24 to 64: make another with "
+        "a secret of a webhook that begins with %s has %s bytes, not 24 to 64: create another with "
         'echo "%s$(openssl rand -base64 32)"',
         _PREFIX,
         length,

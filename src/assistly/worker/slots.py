@@ -1,7 +1,7 @@
 """Limits how many jobs of a platform all workers of one storage publish at once.
 
-A slot is a lock in the storage, whose holder may publish one job. A platform with a limit of 3 has the
-locks `publish:{platform}:1` to `publish:{platform}:3`.
+A slot is a lock in the storage whose holder may publish one job. A platform with a limit of 3 has the locks
+`publish:{platform}:1` to `publish:{platform}:3`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class PlatformSlots:
     def acquire(self, platform: str, most: int, step: Callable[[], None] = no_step) -> list[str]:
         """Take up to `most` free slots of a platform, and return their names.
 
-        `step` is called before each call of the storage.
+        `step` is called before each storage call.
         """
         with self._mutex:
             names = [name for name in _names(platform, self._limits[platform]) if name not in self._held]
-        # Random, since workers that all try slot 1 first would compete for it each time.
+        # In random order: workers that all try slot 1 first would compete for it each time.
         random.shuffle(names)
         acquired: list[str] = []
         try:
@@ -62,7 +62,7 @@ class PlatformSlots:
             return name in self._held
 
     def release(self, names: Iterable[str], step: Callable[[], None] = no_step) -> None:
-        """Free these slots. A slot that cannot be released now expires later. `step`: see `acquire`."""
+        """Release these slots. A slot that cannot be released now expires later. `step`: see `acquire`."""
         for name in names:
             with self._mutex:
                 lock = self._held.get(name)
@@ -73,7 +73,7 @@ class PlatformSlots:
                 with suppress(Exception):
                     self._locks.release(lock)
             finally:
-                # Not before: this worker could take the slot again, and the release would end that hold.
+                # Not earlier: this worker could take the slot again, and the release would end that hold.
                 with self._mutex:
                     self._held.pop(name, None)
 

@@ -1,4 +1,4 @@
-"""Calls on the storage that a worker repeats while the storage is unavailable."""
+"""Storage calls that a worker retries while the storage is unavailable."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TRANSIENT = (StorageUnavailable, OutcomeUnknown)
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
-# These stay, however often a call is repeated.
+# Retrying does not help against these.
 _FINAL = (StorageClosed, InvalidValue)
 
 Sleep = Callable[[float], bool]
-"""Sleeps for that many seconds, or until the worker gives up; returns True if it has given up."""
+"""Sleeps for a number of seconds, or until the worker gives up; returns True if it has given up."""
 
 
 class Backoff:
@@ -42,7 +42,7 @@ class Backoff:
         self._next = first
 
     def reset(self) -> None:
-        """Begin with the first delay again."""
+        """Start with the first delay again."""
         self._next = self._first
 
     def next(self) -> float:
@@ -56,13 +56,13 @@ class NotSettled(Enum):
     """Why an outcome was not stored."""
 
     CLAIM_LOST = auto()
-    """The claim has ended: it was taken back or settled, or the job was removed."""
+    """The claim has ended: it was reclaimed or settled, or the job was removed."""
     NOT_STORED = auto()
-    """The storage could not be made to store it."""
+    """The storage did not store it."""
 
 
 class RetriedCalls:
-    """Calls that are repeated until the storage has done it or the worker gives up."""
+    """Calls that are retried until they succeed or the worker gives up."""
 
     def __init__(self, storage: Storage, sleep: Sleep) -> None:
         self._queue = storage.queue
@@ -72,7 +72,7 @@ class RetriedCalls:
 
     @property
     def has_unsettled(self) -> bool:
-        """Whether an outcome could not be stored, and it or those after it are not stored yet."""
+        """Whether an outcome could not be stored, and it or later ones are not stored yet."""
         return self._is_behind
 
     def note_all_settled(self) -> None:
@@ -80,18 +80,18 @@ class RetriedCalls:
         self._is_behind = False
 
     def begin_publish_many(self, jobs: Sequence[Job]) -> list[Job]:
-        """Call `Queue.begin_publish_many` once; none after an error: then they are begun one by one."""
+        """Call `Queue.begin_publish_many` once. Returns none after an error: then begin jobs one by one."""
         try:
             return self._queue.begin_publish_many(jobs)
         except Exception as error:  # noqa: BLE001 - nothing is published before it is stored
-            logger.warning("%d jobs wait to be published: %s", len(jobs), described(error))
+            logger.warning("cannot begin to publish %d jobs; will retry: %s", len(jobs), described(error))
             return []
 
     def begin_publish(self, job: Job, may_begin: Callable[[], bool]) -> Job | None:
         """Call `Queue.begin_publish`; None if the job must not be published.
 
-        That is so if the claim is lost, `may_begin` returns False, or the worker has given up. The call can
-        be repeated after any error, since beginning twice under one claim is harmless.
+        This is the case if the claim is lost, `may_begin` returns False, or the worker has given up. The call
+        can be retried after any error, since beginning twice under one claim is harmless.
         """
         backoff = Backoff()
         while may_begin():
@@ -104,7 +104,7 @@ class RetriedCalls:
                 logger.error("job %d is not published: %s", job.id, error)
                 return None
             except Exception as error:  # noqa: BLE001 - nothing is published before it is stored
-                logger.warning("job %d waits to be published: %s", job.id, described(error))
+                logger.warning("cannot begin to publish job %d; will retry: %s", job.id, described(error))
             else:
                 return None if self._sleep(0) else begun
             if self._sleep(backoff.next()):
@@ -112,17 +112,20 @@ class RetriedCalls:
         return None
 
     def checkpoint(self, job: Job, data: Json) -> Job:
-        """Call `Queue.checkpoint`. Storing the same again is harmless, so it is repeated after most errors.
+        """Call `Queue.checkpoint`. Storing the same data again is harmless, so it is retried after most
+        errors.
 
         Raises its ClaimLost and InvalidValue. Raises Unknown once the worker has given up: what was published
-        before is not noted, so nothing may be concluded from a missing checkpoint.
+        before is not recorded, so a missing checkpoint proves nothing.
         """
         backoff = Backoff()
         while True:
             try:
                 return self._queue.checkpoint(job, data)
             except TRANSIENT as error:
-                logger.warning("job %d waits for its checkpoint: %s", job.id, described(error))
+                logger.warning(
+                    "cannot store the checkpoint of job %d; will retry: %s", job.id, described(error)
+                )
                 last = error
             except (ClaimLost, InvalidValue):
                 raise
@@ -132,15 +135,15 @@ class RetriedCalls:
                 raise Unknown(f"the checkpoint could not be stored: {described(last)}") from last
 
     def pause(self, platform: str, until: datetime, *, reason: str, by: str) -> None:
-        """Pause the platform for all workers, unless it is paused for longer already."""
+        """Pause the platform for all workers, unless it is already paused for longer."""
         backoff = Backoff()
         while True:
             try:
                 self._platforms.pause_at_least(platform, until, reason=reason, by=by)
             except TRANSIENT as error:
-                logger.warning("platform %s waits to be paused: %s", platform, described(error))
+                logger.warning("cannot pause platform %s; will retry: %s", platform, described(error))
             except Exception as error:  # noqa: BLE001 - the job has to be settled all the same
-                logger.error("platform %s cannot be paused: %s", platform, described(error))
+                logger.error("cannot pause platform %s: %s", platform, described(error))
                 return
             else:
                 return
@@ -152,7 +155,7 @@ class RetriedCalls:
     ) -> Iterator[Job | NotSettled]:
         """Settle jobs, and yield each in order, or why it could not be settled.
 
-        It settles them in one call, and after an error one by one, so that none can keep others from it.
+        Settles them in one call, and after an error one by one, so that one job cannot block the others.
         `step` is called before each attempt.
         """
         in_doubt = False
@@ -163,7 +166,7 @@ class RetriedCalls:
             except Exception as error:  # noqa: BLE001 - the outcomes must not get lost
                 in_doubt = _may_be_stored(error)
                 self._is_behind = True
-                logger.warning("%d jobs wait to be settled: %s", len(outcomes), described(error))
+                logger.warning("cannot settle %d jobs; will retry: %s", len(outcomes), described(error))
             else:
                 jobs = {(job.id, job.claim): job for job in settled.jobs}
                 for outcome in outcomes:
@@ -182,11 +185,11 @@ class RetriedCalls:
                 if settled.jobs or not in_doubt:
                     return settled.jobs[0] if settled.jobs else NotSettled.CLAIM_LOST
             except _FINAL as error:
-                logger.error("job %d cannot be settled: %s", id, error)
+                logger.error("cannot settle job %d: %s", id, error)
                 return NotSettled.NOT_STORED
             except Exception as error:  # noqa: BLE001 - the outcome must not get lost
                 in_doubt |= _may_be_stored(error)
-                logger.warning("job %d waits to be settled: %s", id, described(error))
+                logger.warning("cannot settle job %d; will retry: %s", id, described(error))
             self._is_behind = True
             if in_doubt and (ended := self._look_up(outcome)) is not None:
                 return ended
@@ -195,7 +198,7 @@ class RetriedCalls:
                 return NotSettled.NOT_STORED
 
     def _look_up(self, outcome: Outcome) -> Job | NotSettled | None:
-        """The job if the claim ended with this outcome, CLAIM_LOST if with another; None if it goes on."""
+        """The job if the claim ended with this outcome, CLAIM_LOST if with another; None if it continues."""
         try:
             current = self._queue.get(outcome.job.id)
         except Exception:  # noqa: BLE001 - then it is settled again
@@ -209,10 +212,10 @@ class RetriedCalls:
 
 
 def _may_be_stored(error: Exception) -> bool:
-    """Whether the call may have been stored. Only an error of the storage promises that it was not."""
+    """Whether the call may have been stored. Only an error of the storage guarantees that it was not."""
     return isinstance(error, OutcomeUnknown) or not isinstance(error, StorageError)
 
 
 def described(error: Exception) -> str:
-    """An error of the storage for the log: its text, and the name of its class if that is not one of ours."""
+    """An error for the log: its text, and the name of its class unless it is a StorageError."""
     return str(error) if isinstance(error, StorageError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Waits for the loop of a worker, which has a thread of its own, and leaves it behind if it does not end."""
+"""Waits for the loop of a worker, which has its own thread, and abandons it if it does not end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAST_SECONDS = 0.25
 
 class _Note(Enum):
     ENDING = auto()
-    """The loop has to end, or has ended: the grace time begins."""
+    """The loop must end, or has ended: the grace time begins."""
     ENDED = auto()
     """Nothing of the run is left."""
 
@@ -34,8 +34,8 @@ class _Note(Enum):
 class WorkerRun:
     """One run of a worker.
 
-    The storage is called on other threads than the one that waits here, so that a storage that does not
-    answer cannot hold the worker longer than its grace time.
+    Storage calls run on other threads than the one that waits here, so that a storage that does not answer
+    cannot block the worker for longer than its grace time.
     """
 
     def __init__(self, runtime: Runtime, options: CheckedOptions, loop: WorkerLoop) -> None:
@@ -47,8 +47,8 @@ class WorkerRun:
         self._has_ended = False
 
     def run(self, work: Callable[[WorkerLoop, Callable[[], None]], None]) -> None:
-        """Do the work of the loop. Raises its errors; returns when the grace time is over, whatever hangs."""
-        context = contextvars.copy_context()  # in which the storage knows its open transactions
+        """Run the loop. Raises its errors; returns after the grace time, even if something hangs."""
+        context = contextvars.copy_context()  # the storage keeps its open transactions in it
         try:
             self._runtime.start("assistly-worker-claims", lambda: context.run(self._work, work))
             self._wait_for_a_note()
@@ -82,15 +82,15 @@ class WorkerRun:
     def _wait_for_a_note(self) -> None:
         """Wait without a limit.
 
-        The system may deliver a signal to any thread, which does not wake the main thread, and only that
-        runs the handlers. So it looks now and then.
+        The system may deliver a signal to any thread, which does not wake the main thread, but only the main
+        thread runs the handlers. So it wakes up regularly.
         """
         is_main = threading.current_thread() is threading.main_thread()
         while not self._receive(SIGNAL_SECONDS if is_main else None):
             pass
 
     def _wait_for_the_end(self, seconds: float) -> None:
-        # By both clocks, since the worker's may be one that stands still.
+        # By both clocks, since that of the worker may stand still.
         clocks = (self._options.clock, self._runtime.monotonic)
         deadlines = [clock() + seconds for clock in clocks]
         while not self._has_ended:
@@ -113,19 +113,19 @@ class WorkerRun:
             logger.error("job %d on %s %s", claimed.job.id, claimed.job.platform, _left_behind(claimed))
         left = [f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"] if jobs else []
         if self._loop.is_claiming:
-            left.append("a claim of jobs, which come back when their lease runs out")
+            left.append("a claim of jobs, which are due again when their lease expires")
         logger.error(
-            "the worker leaves at the end of its grace time of %g s, and leaves behind: %s",
+            "the worker stops after its grace time of %g s with unfinished work: %s",
             self._options.grace,
-            ", ".join(left) or "calls of the storage that have not returned",
+            ", ".join(left) or "storage calls that have not returned",
         )
 
 
 def _left_behind(claimed: ClaimedJob) -> str:
     if claimed.stage is Stage.PUBLISHING:
-        return "is still being published: its outcome is unknown once its lease runs out"
+        return "is still being published: its outcome is unknown when its lease expires"
     if claimed.stage is Stage.SETTLING and claimed.outcome is not None:
         return f"waits for the storage, which has not stored its outcome: here it {ending(claimed.outcome)}"
     if claimed.stage is Stage.BEGINNING:
-        return "waits for the storage, and was not published, whatever is said once its lease runs out"
-    return "was not published: it is retried once its lease runs out"
+        return "waits for the storage, and was not published, even if its outcome counts as unknown later"
+    return "was not published: it is retried when its lease expires"

@@ -1,4 +1,4 @@
-"""The threads of a worker, what they wait on, and the time that they read."""
+"""The threads of a worker, their events and queues, and their clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Thread(Protocol):
-    """A thread that was started."""
+    """A started thread."""
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until it ends, `timeout` seconds at most."""
@@ -22,14 +22,14 @@ class ThreadEvent(Protocol):
     """A flag that threads wait for."""
 
     def set(self) -> None:
-        """Set the flag, for good."""
+        """Set the flag permanently."""
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the flag is set, `timeout` seconds at most; return whether it is."""
 
 
 class MessageQueue(Protocol[T]):
-    """A queue without a bound. `put` is reentrant, so a signal handler may call it."""
+    """An unbounded queue. `put` is reentrant, so a signal handler may call it."""
 
     def put(self, item: T) -> None:
         """Append an item."""
@@ -42,9 +42,9 @@ class MessageQueue(Protocol[T]):
 
 
 class Runtime:
-    """Starts daemon threads, makes what they wait on, and reads the monotonic clock.
+    """Starts daemon threads, creates their events and queues, and reads the monotonic clock.
 
-    Whatever waits in a worker waits on one of these, so that a subclass can decide which thread runs when.
+    All waiting in a worker uses these, so that a subclass can decide which thread runs when.
     """
 
     def start(self, name: str, work: Callable[[], None]) -> Thread:
@@ -62,14 +62,14 @@ class Runtime:
         return SimpleQueue()
 
     def monotonic(self) -> float:
-        """Seconds of a clock that never goes back."""
+        """Seconds of a monotonic clock."""
         return time.monotonic()
 
 
 class PeriodicThread:
     """Calls `work` on a daemon thread every `interval` seconds, until it returns False or `stop`.
 
-    The first call comes after one interval, or with `at_once` when the thread starts.
+    The first call comes after one interval; with `at_once`, when the thread starts.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class PeriodicThread:
         self._runtime.start(self._name, self._run)
 
     def stop(self) -> None:
-        """Make no further calls. A call in progress is not waited for."""
+        """Make no further calls. Does not wait for a call in progress."""
         self._stopped.set()
 
     def _run(self) -> None:

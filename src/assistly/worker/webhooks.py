@@ -1,4 +1,4 @@
-"""The receiving side of webhooks: checks who sent a request, and that it is not repeated."""
+"""The receiving side of webhooks: verifies the sender of a request, and detects repeated requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HasItems(Protocol):
 
 
 Headers = HasItems | Iterable[tuple[Text, Text]]
-"""The headers of a request, whose names may be in upper or lower case: a mapping, or pairs as in ASGI."""
+"""The headers of a request, with case-insensitive names: a mapping, or pairs as in ASGI."""
 
 _READ = {name.lower() for name in (SIGNATURE, TIMESTAMP, STANDARD_ID, STANDARD_SIGNATURE, STANDARD_TIMESTAMP)}
 
@@ -53,10 +53,10 @@ _READ = {name.lower() for name in (SIGNATURE, TIMESTAMP, STANDARD_ID, STANDARD_S
 class Delivery:
     """A request with a valid signature.
 
-    `id` is the same however often the sender tries, and can be an idempotency key. It is the header
+    `id` is the same for every attempt of the sender, and can be an idempotency key. It is the header
     webhook-id. In the scheme x-assistly it is the same text, from the body; for a body without it, it is a
-    hash of all that is signed, which each attempt changes. An id that is too long for a key is its hash.
-    `sent_at` is the time of this attempt.
+    hash of everything that is signed, which differs in each attempt. An id that is too long for a key is
+    hashed. `sent_at` is the time of this attempt.
     """
 
     id: str
@@ -65,11 +65,11 @@ class Delivery:
 
 
 class WebhookError(Exception):
-    """The base class of the reasons to refuse a webhook. No message holds a secret or a signature."""
+    """The base class of the reasons to refuse a webhook. No message contains a secret or a signature."""
 
 
 class MissingSignature(WebhookError):
-    """The request has not all headers of one of the schemes."""
+    """The request lacks a header that its scheme requires."""
 
 
 class InvalidSignature(WebhookError):
@@ -77,18 +77,18 @@ class InvalidSignature(WebhookError):
 
 
 class InvalidTimestamp(WebhookError):
-    """The signature is valid, and too old, or from the future."""
+    """The signature is valid, but too old or from the future."""
 
 
 class RepeatedWebhook(WebhookError):
-    """The signature is valid, and a request with this id was accepted before.
+    """The signature is valid, but a request with this id was already accepted.
 
-    `delivery` is what was sent again. It may be the sender's next attempt, because the answer to the first
-    one was lost: answer it with success, and do nothing.
+    `delivery` is the repeated request. The sender may have retried because the response to its first attempt
+    was lost: respond with success, and do nothing.
     """
 
     def __init__(self, delivery: Delivery) -> None:
-        super().__init__("the webhook was accepted before")
+        super().__init__("the webhook was already accepted")
         self.delivery = delivery
 
 
@@ -102,20 +102,21 @@ def verify(
     tolerance: timedelta = TOLERANCE,
     now: datetime | None = None,
 ) -> Delivery:
-    """Check a request that was signed by Standard Webhooks or by the X-Assistly scheme.
+    """Verify a request that is signed by Standard Webhooks or the X-Assistly scheme, and return its
+    `Delivery`.
 
-    `body` is the body as it was received: one that was parsed and written anew has another signature.
-    `secrets` is a text as WEBHOOK_SECRET holds it, or several secrets, or a `WebhookSecrets`; one of them has
-    to have made one of the signatures. The signed time may be `tolerance` (default: 5 minutes) before or
-    after `now` (default: this machine's clock).
+    `body` is the body as it was received: a body that was parsed and serialized again has another signature.
+    `secrets` is a str in the format of WEBHOOK_SECRET, several secrets, or a `WebhookSecrets`; one of the
+    signatures must be made with one of them. The signed time may be `tolerance` (default: 5 minutes) before
+    or after `now` (default: the clock of this machine).
 
-    With a `storage`, the id of the delivery is registered as a nonce, so that of any number of requests with
-    it one is accepted. Pass the `tx` of a transaction, and do the work in it: if the work fails, the id is
-    not registered either, and the sender's next attempt is accepted. `sender` is put before the id, and a
-    colon: senders that share a storage may use the same ids.
+    With a `storage`, the id of the delivery is registered as a nonce, so that only one of any number of
+    requests with this id is accepted. Pass the `tx` of a transaction, and do the work in it: if the work
+    fails, the id is not registered, and the sender's next attempt is accepted. `sender` and a colon are
+    prefixed to the id, so that senders that share a storage may use the same ids.
 
     Raises MissingSignature, InvalidSignature, InvalidTimestamp or RepeatedWebhook; ConfigurationError for an
-    unusable secret; InvalidValue for arguments of the wrong type; what the storage raises.
+    unusable secret; InvalidValue for arguments of the wrong type; and the errors of the storage.
     """
     delivery = _verified(body, headers, secrets, tolerance, now)
     if storage is not None:
@@ -137,7 +138,7 @@ async def verify_async(
     tolerance: timedelta = TOLERANCE,
     now: datetime | None = None,
 ) -> Delivery:
-    """Check a request as `verify` does, with an `AsyncStorage`, or the `tx` of its transaction."""
+    """Verify a request like `verify`, with an `AsyncStorage` or the `tx` of its transaction."""
     delivery = _verified(body, headers, secrets, tolerance, now)
     _require_new(delivery, is_new=await storage.nonces.register(_nonce(delivery, sender), now))
     return delivery
@@ -159,7 +160,7 @@ def _verified(
     if abs(at - sent_at) > tolerance:
         side = "old" if sent_at < at else "far in the future"
         raise InvalidTimestamp(
-            f"the webhook is too {side}: it was signed at {sent_at:%Y-%m-%dT%H:%M:%SZ}, and it is "
+            f"the webhook is too {side}: it was signed at {sent_at:%Y-%m-%dT%H:%M:%SZ}, and it is now "
             f"{at:%Y-%m-%dT%H:%M:%SZ}"
         )
     return Delivery(_fitting(id), sent_at, scheme)
@@ -170,11 +171,11 @@ def _bytes(body: object) -> bytes:
         return body.encode(errors="surrogatepass")
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
-    raise InvalidValue(f"body must be the bytes or the text that was received, not a {type(body).__name__}")
+    raise InvalidValue(f"body must be the bytes or the str that was received, not a {type(body).__name__}")
 
 
 def _read(headers: Any) -> dict[str, str]:
-    """The headers of both schemes that are there, by their names in lower case."""
+    """The headers of both schemes that are present, by their lower-case names."""
     found: dict[str, str] = {}
     try:
         for name, value in headers.items() if hasattr(headers, "items") else headers:
@@ -182,12 +183,12 @@ def _read(headers: Any) -> dict[str, str]:
             if lower not in _READ:
                 continue
             if lower in found:
-                raise InvalidSignature(f"the header {lower} is there twice")
+                raise InvalidSignature(f"the header {lower} is repeated")
             found[lower] = _decoded(value).strip()
             if not found[lower].isascii():
-                raise InvalidSignature(f"the header {lower} may hold ASCII only")
+                raise InvalidSignature(f"the header {lower} must be ASCII")
     except (TypeError, ValueError, AttributeError):
-        raise InvalidValue("headers must be a mapping of names to texts, or pairs of both") from None
+        raise InvalidValue("headers must be a mapping of names to values, or pairs of both") from None
     return {name: value for name, value in found.items() if value}
 
 
@@ -202,8 +203,8 @@ def _authentic(
     complete = False
     match [headers.get(name) for name in (STANDARD_ID, STANDARD_TIMESTAMP, STANDARD_SIGNATURE)]:
         case [str(id), str(at), str(given)]:
-            if "." in id:  # then what is signed could be of a request with a shorter id, and a longer body
-                raise InvalidSignature(f"the header {STANDARD_ID} may hold no dot")
+            if "." in id:  # the signature could be that of a request with a shorter id and a longer body
+                raise InvalidSignature(f"the header {STANDARD_ID} must not contain dots")
             expected = [sign_standard(key, id, at, body) for key in secrets.standard_keys]
             if _has_equal(given.split(), expected):
                 return id, at, "standard"
@@ -214,7 +215,7 @@ def _authentic(
                 return _id_in(body, at), at, "x-assistly"
             complete = True
     if complete:
-        raise InvalidSignature("the signature is wrong: the secret is another, or the request was changed")
+        raise InvalidSignature("the signature is wrong: the secret differs, or the request was changed")
     raise MissingSignature(
         f"the webhook is not signed: it needs {STANDARD_ID}, {STANDARD_TIMESTAMP} and {STANDARD_SIGNATURE}, "
         f"or {TIMESTAMP} and {SIGNATURE}"
@@ -232,19 +233,19 @@ def _has_equal(given: Iterable[str], expected: Iterable[str]) -> bool:
 
 
 def _id_in(body: bytes, timestamp: str) -> str:
-    """The id of what is sent, by what is signed: the header Idempotency-Key is not."""
+    """The id of the delivery, from the signed parts: the header Idempotency-Key is not signed."""
     try:
         sent: Any = json.loads(body)
         id = sent["webhook_id"] if "webhook_id" in sent else _id_of_old(sent["id"], sent["idempotency_key"])
         if isinstance(id, str) and re.fullmatch(r"[!-~]+", id) and "." not in id:
             return id
     except (ValueError, TypeError, KeyError, RecursionError):
-        pass  # not sent by the publisher webhook
+        pass  # not sent by the webhook publisher
     return _hash(timestamp.encode() + b"." + body)
 
 
 def _id_of_old(id: object, key: object) -> str | None:
-    """The header webhook-id of versions whose JSON did not hold it."""
+    """The header webhook-id of versions whose JSON did not contain it."""
     if type(id) is not int or not isinstance(key, str | None):
         return None
     return f"job-{id}" if key is None else encoded(key)
@@ -252,7 +253,7 @@ def _id_of_old(id: object, key: object) -> str | None:
 
 def _time(timestamp: str) -> datetime:
     if not re.fullmatch("[0-9]{1,11}", timestamp):
-        raise InvalidTimestamp("the timestamp of the webhook must be the seconds since 1970, as digits")
+        raise InvalidTimestamp("the timestamp of the webhook must be a number of seconds since 1970")
     return datetime.fromtimestamp(int(timestamp), UTC)
 
 
@@ -261,7 +262,7 @@ def _nonce(delivery: Delivery, sender: str | None) -> str:
 
 
 def _fitting(id: str) -> str:
-    """The id or, if it cannot be the key of a record, its hash."""
+    """The id, or its hash if the id cannot be the key of a record."""
     if len(id.encode()) <= check.MAX_NAME_BYTES and "\0" not in id:
         return id
     return _hash(id.encode())

@@ -34,19 +34,18 @@ Work = Callable[[WorkerLoop, Callable[[], None]], None]
 
 
 class Worker:
-    """Publishes the due jobs of the platforms that it has a publisher for, on threads of its own.
+    """Publishes the due jobs of the platforms that it has a publisher for, on its own threads.
 
-    It calls `begin_publish` before a publisher, and stores the outcome right after it. If the process dies
-    in between, the job becomes a dead letter, `outcome unknown: …`, and is not published again unless
-    somebody answers that it was not published (`queue.resolve`), or replays it. A publisher that has a
-    `check` is asked, and its answer resolves the job.
+    It calls `begin_publish` before a publisher, and stores the outcome right after it. If the process dies in
+    between, the job becomes a dead letter, `outcome unknown: …`, and is not published again unless somebody
+    resolves it as not posted (`queue.resolve`) or replays it. If the publisher has a `check`, the worker
+    calls it, and its result resolves the job.
 
-    A claim lasts for `lease`, and a heartbeat extends it for as long as the publisher takes, so a
-    publisher needs timeouts of its own. Unless STORAGE_VACUUM is `off`, the worker also calls
-    `storage.maintain()` once a minute. `WorkerOptions` describes the options. Durations given as numbers
-    are seconds.
+    A claim lasts for `lease`, and a heartbeat extends it for as long as the publisher takes, so publishers
+    need their own timeouts. Unless STORAGE_VACUUM is `off`, the worker also calls `storage.maintain()` once a
+    minute. `WorkerOptions` describes the options. Durations given as numbers are seconds.
 
-    Raises InvalidValue for an option that is wrong.
+    Raises InvalidValue for a wrong option.
     """
 
     _runtime = Runtime()
@@ -103,21 +102,21 @@ class Worker:
 
     @property
     def worker_id(self) -> str:
-        """The name that the claims of this worker carry."""
+        """The name of this worker in its claims."""
         return self._options.worker_id
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of jobs by how they ended, over all runs.
+        """The number of jobs by outcome, over all runs.
 
-        The keys are posted, failed, dead, unknown, snoozed, put back, lost and not stored; those with 0 are
+        The keys are posted, failed, dead, unknown, snoozed, put back, lost and not stored; keys with 0 are
         missing.
         """
         return self._counts.read()
 
     @property
     def numbers(self) -> WorkerNumbers:
-        """The jobs that have ended or are in progress, and how long publishers took. Reads no storage."""
+        """The jobs that are finished or in progress, and how long publishers took. Makes no storage call."""
         loop = self._loop
         age = None if loop is None else loop.last_claim_age
         return WorkerNumbers(
@@ -130,7 +129,7 @@ class Worker:
 
     @property
     def health(self) -> WorkerHealth:
-        """Whether the worker does its work. It reads no storage, so it never waits."""
+        """Whether the worker is alive and ready. Makes no storage call, so it never waits."""
         loop, failure = self._loop, self._failure
         if failure is not None:
             may_run_again, why = failure
@@ -138,30 +137,30 @@ class Worker:
         if self._stopped:
             return WorkerHealth(True, False, ["the worker was told to stop"])
         if loop is None:
-            return WorkerHealth(True, False, ["the worker does not run"])
+            return WorkerHealth(True, False, ["the worker is not running"])
         stuck, refusal = loop.stuck, loop.refusal
-        why_not = [] if refusal is None else [f"jobs cannot be claimed: {refusal}"]
+        why_not = [] if refusal is None else [f"cannot claim jobs: {refusal}"]
         return WorkerHealth(not stuck, not (stuck or why_not), [*stuck, *why_not])
 
     def run(self, *, handle_signals: bool = True, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Work until `stop` is called, or until SIGTERM or SIGINT.
 
-        A stopping worker claims nothing more, gives running jobs the grace time to finish, and releases
-        those that have not begun. Coroutine publishers run on `loop` (default: a loop of the worker's own).
+        A stopping worker claims nothing new, gives running jobs the grace time to finish, and releases jobs
+        that have not begun. Coroutine publishers run on `loop` (default: the worker's own loop).
 
-        Signals are handled in the main thread only, and not with `handle_signals=False`. The first one
-        stops the worker; a second one ends the process at once. When the worker has stopped, the former
-        handlers are restored, and the signal is raised again for them:
+        Signals are handled only in the main thread, and not with `handle_signals=False` (default: True). The
+        first one stops the worker; a second one ends the process at once. When the worker has stopped, the
+        previous handlers are restored, and the signal is raised again for them:
 
-        - a handler of yours is called, and `run` returns if it does;
+        - your own handler is called, and `run` returns if the handler does;
         - SIGINT raises KeyboardInterrupt, as usual;
-        - SIGTERM ends the process, as usual. If the program should go on after `run`, install a handler
+        - SIGTERM ends the process, as usual. If the program should continue after `run`, install a handler
           for it before the call; one that does nothing is enough.
 
-        A signal that is ignored when `run` is called, as SIGINT is after `nohup … &`, stays ignored.
+        A signal that is ignored when `run` is called, such as SIGINT after `nohup … &`, stays ignored.
 
-        Raises RuntimeError if this worker is running already, and errors of the storage, except
-        StorageUnavailable and OutcomeUnknown: those are logged, and the call is repeated.
+        Raises RuntimeError if this worker is already running, and the errors of the storage, except
+        StorageUnavailable and OutcomeUnknown, which are logged before the call is retried.
         """
         signals: AbstractContextManager[None] = nullcontext()
         if handle_signals:
@@ -170,10 +169,10 @@ class Worker:
             self._run(WorkerLoop.run, loop)
 
     def run_until_idle(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Make the jobs of schedules, publish the jobs that are due now, then return. Handles no signals.
+        """Create the jobs of schedules, publish the jobs that are due now, then return. Handles no signals.
 
-        It does not wait for platforms that are paused, or that are at their `platform_concurrency` because
-        of other workers. Raises RuntimeError if this worker is running already, and errors of the storage.
+        It does not wait for platforms that are paused, or whose `platform_concurrency` other workers use up.
+        Raises RuntimeError if this worker is already running, and the errors of the storage.
         """
         self._run(WorkerLoop.run_until_idle, loop)
 

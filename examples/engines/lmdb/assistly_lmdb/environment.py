@@ -44,7 +44,7 @@ class Environment(forks.ForkAware):
         with self._changed:
             self._changed.wait_for(lambda: not self._is_forking)
             if self._is_closed:
-                raise StorageClosed("the storage is closed: open another one")
+                raise StorageClosed("the storage is closed: open a new one")
             if self._is_unsafe:
                 raise StorageUnavailable(f"the process was forked while it used {self.path}: start it afresh")
             if self._environment is None:

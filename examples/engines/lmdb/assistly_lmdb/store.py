@@ -45,7 +45,7 @@ class LmdbStore(OrderedStore[BufferedMap]):
         if not write:
             return BufferedMap(_Snapshot(self._environment))
         if self._lock is None:
-            raise StorageClosed("the storage is closed: open another one")
+            raise StorageClosed("the storage is closed: open a new one")
         _wait_for(self._lock, self._environment.path)
         return BufferedMap(_Committed(self._environment))
 

@@ -47,7 +47,7 @@ async def find_async_connection(
         return _in_driver(CallersConnection(connection, owner, library), threads)
     if is_django(connection):
         raise InvalidValue(
-            "the transactions of Django are not awaited: run a function with sync_to_async that enters "
+            "Django's transactions are synchronous: with sync_to_async, run a function that enters "
             "`transaction.atomic()` and binds `django.db.connection` to a Storage (open_storage)"
         )
     return None
@@ -156,7 +156,7 @@ class AiosqliteThread:
         except ValueError as error:
             if has_begun:
                 raise
-            raise StorageClosed("the connection of aiosqlite is closed") from error
+            raise StorageClosed("the aiosqlite connection is closed") from error
         return result
 
 

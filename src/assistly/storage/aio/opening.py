@@ -42,7 +42,7 @@ class AsyncOpening(Awaitable[AsyncStorage]):
             raise AttributeError(name)
         raise InvalidValue(
             "the storage is not open: write `async with open_async_storage() as storage:`, and use "
-            f"storage.{name} there"
+            f"storage.{name} inside the block"
         )
 
     def __await__(self) -> Generator[Any, None, AsyncStorage]:

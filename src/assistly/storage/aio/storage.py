@@ -163,7 +163,7 @@ class AsyncStorage:
 
     async def __aenter__(self) -> Self:
         if self._closed:
-            raise StorageClosed("the storage is closed: open another one")
+            raise StorageClosed("the storage is closed: open a new one")
         return self
 
     async def __aexit__(
@@ -203,7 +203,7 @@ class AsyncTransaction(AbstractAsyncContextManager[AsyncStorage]):
 
     async def __aenter__(self) -> AsyncStorage:
         if self._transaction is not None:
-            raise StorageClosed("a transaction is entered once: call `transaction()` again")
+            raise StorageClosed("a transaction can be entered only once: call `transaction()` again")
         with ExitStack() as admission:
             admission.enter_context(self._outer.admitted())
             transaction = self._transaction = self._storage.transaction()

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 MAX_THREADS = 10_000
 
-CLOSED = "the storage is closed: open another one"
+CLOSED = "the storage is closed: open a new one"
 
 
 class Threads(Protocol):
@@ -54,7 +54,7 @@ class ThreadPools:
         if self._is_shut_down:
             raise StorageClosed(CLOSED)
         if self._generation != forks.generation():
-            raise StorageClosed("an AsyncStorage cannot be used after a fork: open another one in the child")
+            raise StorageClosed("an AsyncStorage cannot be used after a fork: open a new one in the child")
 
     def submit(self, call: Callable[[], T], *, in_transaction: bool = False) -> asyncio.Future[T]:
         """Run a call in a thread, with the context variables of the caller."""

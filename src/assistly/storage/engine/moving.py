@@ -49,6 +49,6 @@ def moving(backend: StorageBackend) -> MovingBackend:
 def cannot_move(backend: object, member: str) -> ConfigurationError:
     """The error for an engine without this member."""
     return ConfigurationError(
-        f"the engine {type(backend).__name__} cannot export, import or copy: it has no `{member}`, which is "
-        "optional for engines"
+        f"the engine {type(backend).__name__} cannot export, import or copy: it lacks the optional member "
+        f"`{member}`"
     )

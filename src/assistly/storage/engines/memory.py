@@ -40,7 +40,7 @@ class _MemoryStore(OrderedStore[BufferedMap]):
 
     def open(self) -> None:
         if self._is_torn:
-            raise StorageUnavailable("the process was forked in the middle of a commit: open a new storage")
+            raise StorageUnavailable("the process was forked during a commit: open a new storage")
 
     def begin(self, write: bool) -> BufferedMap:
         map = BufferedMap(self._committed)

@@ -1,4 +1,4 @@
-"""Approvals: requests that wait for a person, each of which is decided once."""
+"""Approvals: requests that wait for a person's decision; each is decided once."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Approvals:
     ) -> Approval:
         """Store an approval with a status (default: `pending`), and return it.
 
-        `created_at` (default: now) decides its place in `list`, and its age. Raises AlreadyExists if the
-        id is taken; the stored approval is not changed.
+        `created_at` (default: now) determines its place in `list` and its age. Raises AlreadyExists if the id
+        is taken; the stored approval is not changed.
         """
         check.name("id", id)
         text = check.canonical("payload", payload)
@@ -37,7 +37,7 @@ class Approvals:
         at = self._context.now(check.optional_utc("created_at", created_at))
         approval = self._context.backend.approvals.add(id, text, status=status, created_at=at)
         if approval is None:
-            raise AlreadyExists(f"there is an approval {id!r} already: decide it, or use another id")
+            raise AlreadyExists(f"approval {id!r} already exists: decide it, or use another id")
         return approval
 
     def get(self, id: str) -> Approval | None:
@@ -47,10 +47,10 @@ class Approvals:
     def list(
         self, *, status: str | None = None, before: Approval | str | None = None, limit: int = 100
     ) -> builtins.list[Approval]:
-        """Return a page of up to `limit` (1 to 1000) approvals, newest first, of one `status` if given.
+        """Return a page of up to `limit` (1 to 1000) approvals, newest first, with one `status` if given.
 
-        `before` is the last approval of the page before, or its id. Raises NotFound for an id that is
-        no longer stored.
+        `before` is the last approval of the previous page, or its id. Raises NotFound for an id that is no
+        longer stored.
         """
         check.optional_name("status", status)
         check.limit(limit)
@@ -66,12 +66,11 @@ class Approvals:
         patch: Mapping[str, Json] | None = None,
         now: datetime | None = None,
     ) -> Approval:
-        """Set the status of an approval that has the status `expected`, as one atomic step, and return it.
+        """Atomically set the status of an approval that has the status `expected`, and return the approval.
 
-        `patch` is merged into the payload: each of its keys replaces the one of the same name. If
-        several callers decide at once, one wins; the others get StatusConflict, which carries the
-        approval as it is stored. Raises NotFound if there is no such approval, and InvalidValue for a
-        patch if the payload is not an object.
+        `patch` is merged into the payload: each of its keys replaces the one with the same name. If several
+        callers decide at once, one wins; the others get StatusConflict with the stored approval. Raises
+        NotFound if there is no such approval, and InvalidValue for a patch if the payload is not an object.
         """
         check.name("id", id)
         check.name("status", status)
@@ -85,7 +84,7 @@ class Approvals:
                 raise NotFound(f"there is no approval {id!r}")
             if approval.status != expected:
                 raise StatusConflict(
-                    f"approval {id!r} is {approval.status!r}, not {expected!r}: it was decided before",
+                    f"approval {id!r} is {approval.status!r}, not {expected!r}: it is already decided",
                     approval,
                 )
             payload = None if patch is None else _merged(approval, patch)
@@ -93,7 +92,7 @@ class Approvals:
                 id, status, expected=expected, payload=payload, now=self._context.now(now, backend)
             )
             if decided is None:
-                raise NotFound(f"there is no approval {id!r} any more")
+                raise NotFound(f"approval {id!r} no longer exists")
             return decided
 
         return self._context.atomically(attempt)
@@ -111,7 +110,7 @@ class Approvals:
 def _merged(approval: Approval, patch: Mapping[str, Json]) -> check.JsonText:
     if not isinstance(approval.payload, dict):
         raise InvalidValue(
-            f"patch needs a payload that is an object, and that of approval {approval.id!r} is "
+            f"patch needs a payload that is an object, but that of approval {approval.id!r} is "
             f"{check.shown(approval.payload)}"
         )
     return check.canonical("the patched payload", {**approval.payload, **patch})

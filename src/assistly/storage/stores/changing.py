@@ -38,7 +38,7 @@ def resolution(remote_id: str | None, *, posted: bool, claim: int | None) -> Cha
     def make(job: Job, now: datetime) -> Job:
         if claim is not None and job.claim != claim:
             raise StatusConflict(
-                f"this answers for claim {claim} of job {job.id}, whose claim is {job.claim}: "
+                f"this resolves claim {claim} of job {job.id}, but its claim is {job.claim}: "
                 "nothing was changed",
                 job,
             )
@@ -61,9 +61,9 @@ def cancellation(job: Job, now: datetime) -> Job:
     if cancelled is None:
         found = f"{job.status}: it cannot be cancelled"
         if job.status is JobStatus.CANCELLED:
-            found = "cancelled already"
+            found = "already cancelled"
         elif job.status is JobStatus.PROCESSING:
-            found = "processing, and publishing has begun: it cannot be cancelled any more"
+            found = "processing, and publishing has begun: it can no longer be cancelled"
         raise StatusConflict(f"job {job.id} is {found}; nothing was changed", job)
     return cancelled
 
@@ -85,13 +85,13 @@ def checkpoint_of(held: Job, data: Json) -> Change:
 
 
 def claim_lost(held: Job, current: Job | None) -> ClaimLost:
-    """The error for a holder whose claim does not hold any more. `current` is the stored job."""
+    """The error for a holder whose claim is lost. `current` is the stored job."""
     if current is None:
         found = "it was removed"
     elif current.status is not JobStatus.PROCESSING:
-        found = f"it is {current.status} by now"
+        found = f"it is now {current.status}"
     elif current.claim != held.claim:
         found = f"it was claimed again by {current.worker_id!r}"
     else:
-        found = f"its lease ran out at {current.lease_until}"
+        found = f"its lease expired at {current.lease_until}"
     return ClaimLost(f"claim {held.claim} on job {held.id} is lost: {found}; nothing was changed")

@@ -1,4 +1,4 @@
-"""Claims due jobs, and takes back those whose lease has run out."""
+"""Claims due jobs, and reclaims those whose lease has expired."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Context(forks.ForkAware):
         self._noted = True
         if self.closed:
             self._noted = False
-            raise StorageClosed("the storage is closed: open another one")
+            raise StorageClosed("the storage is closed: open a new one")
         self._on_use()
 
     def now(self, given: datetime | None, backend: StorageBackend | None = None) -> datetime:

@@ -26,8 +26,8 @@ class QueueCounts:
     def counts(self, *, posted: bool = True) -> dict[JobStatus, int]:
         """Return how many jobs are in each status, including 0.
 
-        Counting takes time in proportion to the jobs; `depths` stops at a limit. With `posted=False` the
-        posted jobs are not counted, and missing in the result.
+        The time grows with the number of jobs; `depths` stops at a limit. With `posted=False` (default:
+        True), posted jobs are not counted, and are missing in the result.
         """
         check.flag("posted", posted)
         found = self._context.backend.jobs.counts(posted=posted)
@@ -38,11 +38,11 @@ class QueueCounts:
     def depths(self, *, limit: int = MOST_COUNTED, now: datetime | None = None) -> builtins.list[QueueDepth]:
         """Return how many jobs each platform has in each status, by platform and status, without zeros.
 
-        Of each status only the first `limit` jobs (1 to 10,000) are counted, over all platforms; if there are
-        more, no row of that status is `exact`. Scheduled and retrying jobs share the limit, by
-        (due_at, id). Processing jobs, dead letters and cancelled jobs are counted by id. Which of the posted
-        ones, is for the engine to choose: SQLite, Postgres and memory take the newest. `now` decides which
-        jobs are due.
+        Only the first `limit` jobs (1 to 10,000; default: 10,000) of each status are counted, over all
+        platforms; if there are more, no row of that status is `exact`. Scheduled and retrying jobs share the
+        limit, by (due_at, id). Processing jobs, dead letters and cancelled jobs are counted by id. The engine
+        chooses which posted jobs: SQLite, Postgres and memory count the newest. `now` determines which jobs
+        are due.
         """
         check.whole("limit", limit, least=1, most=MOST_COUNTED)
         backend = self._context.backend
@@ -52,10 +52,10 @@ class QueueCounts:
     def timeline(self, edges: Iterable[datetime], *, limit: int = 1000) -> builtins.list[TimelineCount]:
         """Return how many jobs there are in each interval, by platform and status, without zeros.
 
-        `edges` are 2 to 400 increasing times; an interval begins at each but the last, and ends before the
-        next one. Counted are waiting jobs by `due_at`, posted ones by `posted_at`, and dead letters by
-        `dead_letter_at`, of the newest 10,000 by id. Of each interval up to `limit` (1 to 10,000) waiting and
-        as many posted jobs are counted. What was counted in part is not `exact`. The rows are by start,
+        `edges` are 2 to 400 increasing times; an interval starts at each except the last, and ends before the
+        next one. It counts waiting jobs by `due_at`, posted ones by `posted_at`, and dead letters, among the
+        newest 10,000 by id, by `dead_letter_at`. For each interval, up to `limit` (1 to 10,000) waiting and
+        as many posted jobs are counted. Incomplete counts are not `exact`. The rows are ordered by start,
         platform and status.
         """
         times = _checked_edges(edges)
@@ -70,5 +70,5 @@ def _checked_edges(edges: Iterable[datetime]) -> builtins.list[datetime]:
         raise InvalidValue(f"edges must be 2 to {MOST_EDGES} times, not {len(times)}")
     for one, other in pairwise(times):
         if one >= other:
-            raise InvalidValue(f"edges must increase, and {other.isoformat()} follows {one.isoformat()}")
+            raise InvalidValue(f"edges must increase, but {other.isoformat()} follows {one.isoformat()}")
     return times

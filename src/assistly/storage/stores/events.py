@@ -46,8 +46,8 @@ class Events:
     ) -> builtins.list[Event]:
         """Return a page of up to `limit` (1 to 1000) events, newest first by (created_at, id).
 
-        With `event_type` only those of this type. `before` is the last event of the page before, or its id.
-        Raises NotFound for an id that is no longer stored.
+        `event_type` selects one type. `before` is the last event of the previous page, or its id. Raises
+        NotFound for an id that is no longer stored.
         """
         check.optional_name("event_type", event_type)
         check.limit(limit)
@@ -59,9 +59,9 @@ class Events:
     ) -> builtins.list[Event]:
         """Return a page of up to `limit` (1 to 1000) events with a higher id, lowest first.
 
-        Begin with 0, and continue with the last event of each page: then none is missed, even while others
-        append, since an event is held back until no event with a lower id can appear any more. With
-        `event_type` only events of this type are read.
+        Start with 0, and continue with the last event of each page: no event is missed, even while others
+        append, since an event is held back until no event with a lower id can appear. `event_type` selects
+        one type.
         """
         start = check.identity("id", id.id if isinstance(id, Event) else id)
         check.optional_name("event_type", event_type)

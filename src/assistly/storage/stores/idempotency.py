@@ -1,4 +1,4 @@
-"""Idempotency keys: a command that is received twice is run once, and answered twice with one result."""
+"""Idempotency keys: a command that arrives twice runs once, and both callers get the same result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PutRequest = tuple[str, check.JsonText, datetime | None]
 
 
 class Idempotency:
-    """`storage.idempotency`: runs a command once for each key, and returns its first result again.
+    """`storage.idempotency`: runs a command once per key, and returns its first result again.
 
     Keys and fingerprints are names of 1 to 512 bytes of UTF-8; a result is JSON of at most 1 MiB. Keys
     are deleted by age (RETENTION_IDEMPOTENCY_DAYS) and by count (RETENTION_MAX_IDEMPOTENCY).
@@ -58,7 +58,7 @@ class Idempotency:
         lease: timedelta = DEFAULT_LEASE,
         now: datetime | None = None,
     ) -> IdempotencyClaim:
-        """Try to take a key, in order to run its command; `state` of the result says what to do.
+        """Try to acquire a key to run its command; `state` of the result says what to do.
 
         `acquired`: run the command, then call `complete` or `abandon`. `in_progress`: another caller
         holds the key. `completed`: `value` is the first result. If a claim is not completed within
@@ -88,7 +88,7 @@ class Idempotency:
     def put(self, key: str, value: Json, *, saved_at: datetime | None = None) -> IdempotencyRecord:
         """Store a result for a key unconditionally, even if the key is in progress, and return the record.
 
-        `saved_at` (default: now) decides the key's age. Raises InvalidValue for a value that is not JSON.
+        `saved_at` (default: now) determines the key's age. Raises InvalidValue for a value that is not JSON.
         """
         return self._putting.call(put_request(key, value, saved_at))
 
@@ -98,10 +98,10 @@ class Idempotency:
         *,
         saved_at: datetime | None = None,
     ) -> list[IdempotencyRecord]:
-        """Store several results as `put` does, in order, all or nothing, and return their records.
+        """Store several results like `put`, in order, all or nothing, and return their records.
 
-        Each result is (key, value) or (key, value, saved_at); `saved_at` (default: now) is the time of those
-        without one. If a key occurs twice, the last value is stored.
+        Each result is (key, value) or (key, value, saved_at); `saved_at` (default: now) is the time of
+        results without one. If a key occurs twice, the last value is stored.
         """
         common = check.optional_utc("saved_at", saved_at)
         given = check.items("results", results, "(key, value)")
@@ -113,18 +113,18 @@ class Idempotency:
         return self._context.backend.idempotency.get(check.name("key", key))
 
     def peek(self, key: str) -> IdempotencyClaim | None:
-        """Return what `claim` would find, and take nothing; None if the key is unknown.
+        """Return what `claim` would find, without acquiring the key; None if the key is unknown.
 
-        The state is `completed` or `in_progress`, also after the lease has run out. The claim ends nothing:
-        for `complete` and `abandon` it is lost.
+        The state is `completed` or `in_progress`, even after the lease has expired. The result cannot be
+        passed to `complete` or `abandon`: they raise ClaimLost.
         """
         row = self._context.backend.idempotency.row(check.name("key", key))
         return None if row is None else _as_claim(row, ClaimState.IN_PROGRESS, _new_token())
 
     def forget(self, key: str) -> bool:
-        """Delete a key, whether its command is in progress or has a result; False if it is unknown.
+        """Delete a key, whether its command is in progress or has a result; False if the key is unknown.
 
-        The same command can then run again, even if it runs still: that caller's claim is lost.
+        The command can then run again, even if it is still running: that caller's claim is lost.
         """
         return self._context.backend.idempotency.forget(check.name("key", key))
 
@@ -136,7 +136,7 @@ class Idempotency:
         fingerprint: str | None = None,
         lease: timedelta = DEFAULT_LEASE,
     ) -> JsonResult:
-        """Run `function` unless the key has a result already, and return the result.
+        """Run `function` unless the key already has a result, and return the result.
 
         If the function raises, the key is abandoned and the exception is raised again. Raises Conflict while
         another caller runs the command of the key, ClaimLost if the function took longer than `lease`
@@ -152,7 +152,7 @@ class Idempotency:
             value = function()
             text = result_text(value)
         except BaseException:
-            # If that fails, the key is free when its lease has run out.
+            # If this fails, the key is free when its lease has expired.
             with suppress(StorageError):
                 self._context.backend.idempotency.abandon(claim.key, claim.token)
             raise

@@ -32,8 +32,8 @@ class Locks:
     ) -> WorkerLock | None:
         """Take a lock until now + `ttl`, or return None while another owner holds it.
 
-        `ttl` defaults to SCHEDULE_WORKER_LOCK_SECONDS (45 seconds). An owner that holds the lock
-        already gets the new expiry and keeps its fence. Raises InvalidValue for wrong arguments.
+        `ttl` defaults to SCHEDULE_WORKER_LOCK_SECONDS (45 seconds). An owner that already holds the lock gets
+        the new expiry and keeps its fence. Raises InvalidValue for wrong arguments.
         """
         check.name("owner_id", owner_id)
         check.name("name", name)
@@ -62,7 +62,7 @@ class Locks:
         return renewed
 
     def release(self, lock: WorkerLock, *, now: datetime | None = None) -> bool:
-        """Free a lock; return False if it had expired, was released before, or has another owner."""
+        """Release a lock; return False if it has expired, was already released, or has another owner."""
         _checked(lock)
         return self._context.backend.lock.release(
             lock.name, lock.owner_id, lock.fence, now=self._context.lease_now(now)
@@ -74,9 +74,9 @@ class Locks:
         return self._context.backend.lock.current(name, now=self._context.lease_now(now))
 
     def list(self, *, now: datetime | None = None) -> builtins.list[WorkerLock]:
-        """Return all locks that are held, by name. Those that have expired or were released are not in it.
+        """Return all held locks by name, without expired and released ones.
 
-        Raises ConfigurationError for an engine that can list no locks.
+        Raises ConfigurationError if the engine cannot list locks.
         """
         return [*self._context.backend.lock.list(now=self._context.lease_now(now))]
 

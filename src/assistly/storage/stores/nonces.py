@@ -25,21 +25,21 @@ class Nonces:
         self._batched = BatchedCall(context, _register_single, _register_batch)
 
     def register(self, nonce: str, timestamp: datetime | None = None) -> bool:
-        """Store a nonce; return True the first time, and False from then on, until it is pruned by age.
+        """Store a nonce; return True the first time, and False after that, until it is pruned by age.
 
-        `timestamp` (default: now) decides the nonce's age; it is stored in whole milliseconds, rounded
-        down. If several callers register one nonce at once, exactly one gets True. Raises InvalidValue
-        for a nonce that is no name, or a timestamp without a time zone.
+        `timestamp` (default: now) determines the nonce's age; it is stored in whole milliseconds, rounded
+        down. If several callers register the same nonce at once, exactly one gets True. Raises InvalidValue
+        for an invalid nonce, or a timestamp without a time zone.
         """
         return self._batched.call(registration(nonce, timestamp))
 
     def register_many(
         self, nonces: Iterable[str | tuple[str, datetime | None]], *, timestamp: datetime | None = None
     ) -> list[bool]:
-        """Store several nonces as `register` does, all or nothing, and return the results in order.
+        """Store several nonces like `register`, all or nothing, and return the results in order.
 
-        Each is a nonce or (nonce, timestamp); `timestamp` (default: now) is for those without one. If a nonce
-        occurs twice, its second result is False. Raises InvalidValue as `register` does.
+        Each is a nonce or (nonce, timestamp); `timestamp` (default: now) is for nonces without one. If a
+        nonce occurs twice, its second result is False. Raises InvalidValue like `register`.
         """
         common = check.optional_utc("timestamp", timestamp)
         requests = [_pair(nonce, common) for nonce in check.items("nonces", nonces, "nonces")]

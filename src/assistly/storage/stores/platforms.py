@@ -26,17 +26,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Platforms:
     """`storage.platforms`: what all workers share about a platform.
 
-    No worker claims jobs of a paused platform; a claim that began before the pause may still hand some out. A
-    limit is a number of jobs in a time, for all workers together. A platform has a name of 1
-    to 512 bytes of UTF-8, and is known here once it was paused or limited. All methods raise InvalidValue for
-    wrong arguments; `now` is the time of the call (default: the storage's clock, else the engine's).
+    No worker claims jobs of a paused platform; a claim that began before the pause may still return some. A
+    limit is a number of jobs per duration, for all workers together. The name of a platform has 1 to 512
+    bytes of UTF-8; the platform is stored when it is first paused or limited. All methods raise InvalidValue
+    for wrong arguments; `now` is the time of the call (default: the storage's clock, else the engine's).
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def get(self, platform: str, *, now: datetime | None = None) -> Platform | None:
-        """Return the platform; None if it was never paused nor limited."""
+        """Return the platform; None if it was never paused or limited."""
         check.name("platform", platform)
         return _read(self._context.backend, platform, self._context.now(now))
 
@@ -58,10 +58,10 @@ class Platforms:
         by: str | None = None,
         now: datetime | None = None,
     ) -> Platform:
-        """Pause the platform until then (default: until `resume`), in place of the pause before, if any.
+        """Pause the platform `until` then (default: until `resume`). This replaces an earlier pause.
 
-        `reason` is a text, `by` a name; both are for the people who read them. Jobs that are held already
-        are not affected, and neither is their lateness: a job can be missed during a pause.
+        `reason` is a str, `by` a name; both are for people. Claimed jobs are not affected, and lateness is
+        not either: a job can be missed during a pause.
         """
         data = _pause(until, reason, by)
 
@@ -76,9 +76,9 @@ class Platforms:
     def pause_at_least(
         self, platform: str, until: datetime, *, reason: str | None = None, by: str | None = None
     ) -> Platform:
-        """As `pause`, unless the platform is paused for longer already: then that pause stays.
+        """Like `pause`, unless the platform is already paused for longer: then that pause stays.
 
-        A worker calls it when the platform asks for less.
+        Workers call it after a rate limit of the platform.
         """
         check.name("platform", platform)
         end = check.utc("until", until)
@@ -128,18 +128,18 @@ class Platforms:
     ) -> Platform:
         """Limit the platform to `count` (1 to a billion) jobs within `per` (at most 366 days).
 
-        None as `count` ends the limit. At most `count` jobs are taken at once, and after that as many as the
-        time has added: see `take`. What was taken under a limit before counts for the new one.
+        With `count` None, the limit is removed. At most `count` jobs are taken at once, and after that as
+        many as time has added: see `take`. Tokens taken under an earlier limit count for the new one.
         """
         check.name("platform", platform)
         if count is None:
             if per is not None:
-                raise InvalidValue("per must be None where count is None: there is no limit")
+                raise InvalidValue("per must be None if count is None: there is no limit")
         else:
             check.whole("count", count, least=1, most=_MOST)
             per = check.duration("per", per, zero=False)
             if per > _LONGEST:
-                raise InvalidValue(f"per may be at most {_LONGEST.days} days, and is {per}")
+                raise InvalidValue(f"per must be at most {_LONGEST.days} days, not {per}")
 
         def attempt(backend: StorageBackend) -> Platform:
             is_done = False
@@ -161,11 +161,11 @@ class Platforms:
         return self._context.atomically(attempt)
 
     def take(self, platform: str, most: int, *, now: datetime | None = None) -> int:
-        """Take up to `most` (1 to a billion) tokens, one for each job, and return how many were there.
+        """Take up to `most` (1 to a billion) tokens, one per job, and return how many were available.
 
-        Without a limit that is `most`. A limit of `count` per `per` is a bucket of `count` tokens, which
-        gains `count` within `per`, evenly: so within any time, all callers together get at most `count` and
-        what was gained in that time. A pause changes nothing here. Give back what is not used.
+        Without a limit, returns `most`. A limit of `count` per `per` is a token bucket of `count` tokens that
+        gains `count` tokens per `per`, evenly: in any interval, all callers together get at most `count` plus
+        what was gained in that interval. Pauses do not matter here. Give back unused tokens.
         """
         check.name("platform", platform)
         check.whole("most", most, least=1, most=_MOST)
@@ -183,7 +183,7 @@ class Platforms:
         return self._context.atomically(attempt)
 
     def give_back(self, platform: str, tokens: int, *, now: datetime | None = None) -> None:
-        """Give back tokens (1 to a billion) that `take` returned and that were not used."""
+        """Give back unused tokens (1 to a billion) of `take`."""
         check.name("platform", platform)
         check.whole("tokens", tokens, least=1, most=_MOST)
 
@@ -196,7 +196,7 @@ class Platforms:
         self._context.atomically(attempt)
 
     def available(self, platform: str, *, now: datetime | None = None) -> int | None:
-        """Return how many tokens could be taken now; None if the platform has no limit. It takes none."""
+        """Return how many tokens are available now; None if the platform has no limit. Takes none."""
         check.name("platform", platform)
         bucket = _bucket(self._context.backend.documents.get(LIMITS, platform))
         if bucket is None:

@@ -66,14 +66,13 @@ class Queue(QueueCounts):
     ) -> Job:
         """Store a job that is due at `scheduled_at` (default: now), and return it.
 
-        `idempotency_key`: if a stored job has this key, that job is returned instead; IdempotencyMismatch
-        is raised if its platform, content or metadata (but for `assistly.trace`) differ. `min_gap`:
-        ScheduleConflict, which carries the earliest such job, is raised if an active job on the platform is
-        nearer than that (default: no gap); of several concurrent callers for one slot, one wins. `metadata`
-        is a JSON object (default: empty).
-        After `max_retries` failed attempts (default: SCHEDULE_MAX_RETRIES) the job becomes a dead letter,
-        and so does a job that is not claimed within `max_lateness` after its time (default: no limit).
-        Raises InvalidValue for wrong arguments.
+        `idempotency_key`: if a stored job has this key, that job is returned instead; raises
+        IdempotencyMismatch if its platform, content or metadata (except `assistly.trace`) differ. `min_gap`
+        (default: no gap): raises ScheduleConflict, with the earliest such job, if an active job on the
+        platform is nearer than that; of several concurrent callers for one slot, one wins. `metadata` is a
+        JSON object (default: empty). After `max_retries` failed attempts (default: SCHEDULE_MAX_RETRIES) the
+        job becomes a dead letter, and so does a job that is not claimed within `max_lateness` after its time
+        (default: no limit). Raises InvalidValue for wrong arguments.
         """
         return self._scheduler.schedule(
             NewJob(
@@ -99,9 +98,9 @@ class Queue(QueueCounts):
         returning: Literal["jobs", "ids", "none"] = "jobs",
         now: datetime | None = None,
     ) -> builtins.list[Any]:
-        """Store several jobs as `schedule` does, in order, all or nothing, and return them in that order.
+        """Store several jobs like `schedule`, in order, all or nothing, and return them in that order.
 
-        With `returning` "ids" it returns their ids, and with "none" an empty list, in far less memory.
+        With `returning` "ids" it returns their ids, and with "none" an empty list, using far less memory.
         """
         return self._scheduler.schedule_many(jobs, now, returning)
 
@@ -115,11 +114,11 @@ class Queue(QueueCounts):
         min_gap: timedelta | None = None,
         now: datetime | None = None,
     ) -> Job:
-        """Move a job that is scheduled or retrying to another time; it keeps its status and its retries.
+        """Move a scheduled or retrying job to another time; it keeps its status and its retries.
 
-        A pending retry is dropped: the job is due at `scheduled_at`. Content and metadata are replaced
-        if they are given. Raises NotFound if there is no such job, StatusConflict if it is in another
-        status, and, if `min_gap` is given, ScheduleConflict as `schedule` does.
+        The job is due at `scheduled_at`, which replaces the time of a pending retry. Content and metadata are
+        replaced if they are given. Raises NotFound if there is no such job, StatusConflict if it has another
+        status, and, if `min_gap` is given, ScheduleConflict like `schedule`.
         """
         given, id = id, check.identity("id", id)
         at = check.utc("scheduled_at", scheduled_at)
@@ -143,13 +142,13 @@ class Queue(QueueCounts):
                 id, at, content=content, metadata=text, now=self._context.now(now, backend)
             )
             if moved is None:
-                raise NotFound(f"there is no job {id} any more")
+                raise NotFound(f"job {id} no longer exists")
             return moved
 
         return self._context.atomically(attempt)
 
     def find_conflict(self, platform: str, scheduled_at: datetime, min_gap: timedelta) -> Job | None:
-        """The earliest active job on the platform that is nearer to `scheduled_at` than `min_gap`, or None.
+        """Return the earliest active job on the platform nearer to `scheduled_at` than `min_gap`, or None.
 
         A job is active while it is scheduled, retrying or processing. This reserves nothing: pass `min_gap`
         to `schedule` for that.
@@ -163,11 +162,11 @@ class Queue(QueueCounts):
         return self._context.backend.jobs.in_window(platform, *check.window(at, gap))
 
     def get(self, id: int) -> Job | None:
-        """The job of this id, or None."""
+        """Return the job with this id, or None."""
         return self._context.backend.jobs.get(check.identity("id", id))
 
     def find_by_key(self, idempotency_key: str) -> Job | None:
-        """The job that has this idempotency key, or None."""
+        """Return the job with this idempotency key, or None."""
         return self._context.backend.jobs.by_key(check.name("idempotency_key", idempotency_key))
 
     def list(
@@ -178,9 +177,9 @@ class Queue(QueueCounts):
         after: Job | int | None = None,
         limit: int = 100,
     ) -> builtins.list[Job]:
-        """Return a page of up to `limit` (1 to 1000) jobs by id, of one `status` or `platform` if given.
+        """Return a page of up to `limit` (1 to 1000) jobs by id, with one `status` or `platform` if given.
 
-        `after` is the last job of the page before, or its id.
+        `after` is the last job of the previous page, or its id.
         """
         wanted = None if status is None else job_status(status)
         check.optional_name("platform", platform)
@@ -208,8 +207,8 @@ class Queue(QueueCounts):
     ) -> builtins.list[Job]:
         """Return a page of up to `limit` (1 to 1000) waiting jobs by (due_at, id), the next one first.
 
-        Only those due at `since` or later, at `until` or earlier, and of `platform`, if given. `after` is the
-        last job of the page before, as it was returned.
+        `since` selects jobs due then or later, `until` then or earlier, `platform` those of one platform.
+        `after` is the last job of the previous page, as it was returned.
         """
         check.optional_name("platform", platform)
         edge: tuple[datetime, int] | None = None
@@ -229,7 +228,7 @@ class Queue(QueueCounts):
         ]
 
     def next_due_at(self) -> datetime | None:
-        """Return when the first waiting job falls due, which may be in the past; None if no job waits."""
+        """Return when the first waiting job is due, which may be in the past; None if no job waits."""
         return self._context.backend.jobs.next_due_at()
 
     def claim_due(
@@ -243,11 +242,11 @@ class Queue(QueueCounts):
     ) -> builtins.list[Job]:
         """Claim up to `limit` (1 to 1000) due jobs until now + `lease` (default: 5 minutes), by (due_at, id).
 
-        Each job goes to one caller only. `platforms` restricts the choice (default: all). Pass the returned
-        records to the calls that follow; those raise ClaimLost once the job was taken back, settled or
-        removed. Before it claims, it takes back up to 100 expired claims (see `rescue_expired`), and up to
-        100 due jobs that are past their `max_lateness` become dead letters with the reason `missed: …`.
-        Jobs of paused platforms are not claimed.
+        Each job goes to only one caller. `platforms` restricts the choice (default: all). Pass the returned
+        records to the calls that follow; these raise ClaimLost once the job was reclaimed, settled or
+        removed. Before it claims, it reclaims up to 100 expired claims (see `rescue_expired`), and up to 100
+        due jobs that are past their `max_lateness` become dead letters with the reason `missed: …`. Jobs of
+        paused platforms are not claimed.
         """
         return self.sweep_and_claim(
             worker_id=worker_id, limit=limit, lease=lease, platforms=platforms, now=now
@@ -262,7 +261,7 @@ class Queue(QueueCounts):
         platforms: Iterable[str] | None = None,
         now: datetime | None = None,
     ) -> Claimed:
-        """`claim_due`, which also returns what it took back, and what it found too late."""
+        """Like `claim_due`, but also return the reclaimed and the missed jobs."""
         return claim(
             self._context, worker_id=worker_id, limit=limit, lease=lease, platforms=platforms, now=now
         )
@@ -272,7 +271,7 @@ class Queue(QueueCounts):
     ) -> builtins.list[Job]:
         """Extend the leases of claimed jobs to now + `lease`, and return those still held, by id.
 
-        A job whose lease has run out, or whose claim was lost, is not changed and not returned.
+        A job whose lease has expired or whose claim was lost is neither changed nor returned.
         """
         claims = claims_of(jobs)
         check.duration("lease", lease, zero=False)
@@ -282,11 +281,12 @@ class Queue(QueueCounts):
         return [*self._context.backend.jobs.extend(claims, lease_until=check.later(at, lease), now=at)]
 
     def begin_publish(self, job: Job, *, now: datetime | None = None) -> Job:
-        """Record that publishing begins, and return the job. Call it right before the platform's request.
+        """Record that publishing begins, and return the job. Call it right before the request to the
+        platform.
 
-        If the lease runs out after this, the job becomes a dead letter with the reason
-        `outcome unknown: …` instead of being retried, since a retry could publish it twice. Raises
-        ClaimLost if the claim was lost or its lease has run out: do not publish then.
+        If the lease expires after this, the job becomes a dead letter with the reason `outcome unknown: …`
+        instead of being retried, since a retry could publish it twice. Raises ClaimLost if the claim was lost
+        or its lease has expired: do not publish then.
         """
         claimed_job("job", job)
         at = self._context.lease_now(now)
@@ -296,9 +296,9 @@ class Queue(QueueCounts):
         return begun
 
     def begin_publish_many(self, jobs: Iterable[Job], *, now: datetime | None = None) -> builtins.list[Job]:
-        """Call `begin_publish` for several jobs at once, and return those that may be published, as given.
+        """Call `begin_publish` for several jobs at once, and return those that may be published, in order.
 
-        Those whose claim was lost, or whose lease has run out, are missing: do not publish them.
+        Jobs whose claim was lost or whose lease has expired are missing: do not publish them.
         """
         claims = [*dict.fromkeys(claims_of(jobs))]
         if not claims:
@@ -308,9 +308,9 @@ class Queue(QueueCounts):
         return [job for job in begun if job is not None]
 
     def mark_posted(self, job: Job, remote_id: str | None = None, *, now: datetime | None = None) -> Job:
-        """Settle a claimed job as posted, with its id on the platform if that is known.
+        """Settle a claimed job as posted, with its id on the platform if known.
 
-        Raises ClaimLost if the job was taken back, settled or removed meanwhile.
+        Raises ClaimLost if the job was reclaimed, settled or removed meanwhile.
         """
         return self._settle_one(Posted(job, remote_id), now)
 
@@ -323,42 +323,42 @@ class Queue(QueueCounts):
         retryable: bool = True,
         now: datetime | None = None,
     ) -> Job:
-        """Settle a claimed job as failed: an attempt that published nothing.
+        """Settle a claimed job as failed: nothing was published.
 
-        The job is retried at `retry_at` (default: after SCHEDULE_RETRY_MINUTES), or becomes a dead
-        letter after `max_retries` attempts, or at once if it is not `retryable`. `error` is a text of
-        at most 1 MiB. Raises ClaimLost if the job was taken back, settled or removed meanwhile.
+        The job is retried at `retry_at` (default: after SCHEDULE_RETRY_MINUTES), or becomes a dead letter
+        after `max_retries` attempts, or at once if it is not `retryable` (default: True). `error` is a str of
+        at most 1 MiB. Raises ClaimLost if the job was reclaimed, settled or removed meanwhile.
         """
         return self._settle_one(Failed(job, error, retry_at, retryable), now)
 
     def mark_unknown(self, job: Job, error: str, *, now: datetime | None = None) -> Job:
-        """Make a claimed job a dead letter because nobody knows whether it was published.
+        """Settle a claimed job as a dead letter because nobody knows whether it was published.
 
-        Its reason is `outcome unknown: ` and the error. publish_started_at is kept; it is set if
-        `begin_publish` was not called. A person checks the platform, then calls `resolve`. Raises ClaimLost
-        if the claim was taken back, settled or removed.
+        Its reason is `outcome unknown: ` and the error. publish_started_at is kept, or set if `begin_publish`
+        was not called. A person checks the platform, then calls `resolve`. Raises ClaimLost if the job was
+        reclaimed, settled or removed meanwhile.
         """
         return self._settle_one(Unknown(job, error), now)
 
     def snooze(self, job: Job, until: datetime, *, now: datetime | None = None) -> Job:
-        """Put a claimed job back, with the status it had before, to be due at `until`. It costs no attempt.
+        """Return a claimed job to the queue, with its previous status, due at `until`. This uses no attempt.
 
-        Raises ClaimLost if the job was taken back, settled or removed meanwhile.
+        Raises ClaimLost if the job was reclaimed, settled or removed meanwhile.
         """
         return self._settle_one(Snoozed(job, until), now)
 
     def release(self, job: Job, *, now: datetime | None = None) -> Job:
-        """Put a claimed job back as it was before the claim. It costs no attempt.
+        """Return a claimed job to the queue as it was before the claim. This uses no attempt.
 
-        Raises ClaimLost if the job was taken back, settled or removed meanwhile.
+        Raises ClaimLost if the job was reclaimed, settled or removed meanwhile.
         """
         return self._settle_one(Released(job), now)
 
     def settle(self, outcomes: Iterable[Outcome], *, now: datetime | None = None) -> Settled:
         """Settle several claimed jobs, each with Posted, Failed, Snoozed, Released or Unknown.
 
-        Jobs whose claim was lost are not changed, and listed by id in the result; the others are settled,
-        all or none.
+        Jobs whose claim was lost are not changed, and their ids are in the result; the others are settled,
+        all or nothing.
         """
         batch = [*check.items("outcomes", outcomes, "outcomes")]
         if not batch:
@@ -371,7 +371,7 @@ class Queue(QueueCounts):
         return Settled([job for job in results if job is not None], lost)
 
     def rescue_expired(self, *, limit: int = 100, now: datetime | None = None) -> builtins.list[Job]:
-        """Take back up to `limit` (1 to 1000) claims whose lease has run out, and return their jobs.
+        """Reclaim up to `limit` (1 to 1000) jobs whose lease has expired, and return them.
 
         Each counts as a failed attempt. If publishing had begun, the job becomes a dead letter with the
         reason `outcome unknown: …`, and a person decides (see `resolve`).
@@ -394,13 +394,13 @@ class Queue(QueueCounts):
         claim: int | None = None,
         now: datetime | None = None,
     ) -> Job:
-        """Answer whether a job with an unknown outcome was published (see `Job.outcome_unknown`).
+        """Record whether a job with an unknown outcome was published (see `Job.outcome_unknown`).
 
-        With `posted` the job is posted, at the time at which publishing began, with its id on the platform if
-        that is known; its idempotency key stays taken. Otherwise it is scheduled again for now, as `replay`
-        does, but its checkpoint stays. Raises NotFound if there is no such job, and StatusConflict if its
-        outcome is not unknown: of several callers one answers, and the others get StatusConflict. So does one
-        whose `claim`, if given, is not the job's any more: it answers for an attempt before.
+        With `posted`, the job becomes posted, at the time at which publishing began, with its id on the
+        platform if known, and keeps its idempotency key. Otherwise it is scheduled again, due now, like
+        `replay`, but keeps its checkpoint. Raises NotFound if there is no such job, and StatusConflict if its
+        outcome is not unknown: of several callers, one resolves it and the others get StatusConflict. `claim`
+        (default: None) limits the answer to that attempt: raises StatusConflict if the job has another claim.
         """
         check.flag("posted", posted)
         check.optional_name("remote_id", remote_id)
@@ -411,20 +411,20 @@ class Queue(QueueCounts):
         return change(self._context, id, resolution(remote_id, posted=posted, claim=claim), now)
 
     def cancel(self, id: int, *, now: datetime | None = None) -> Job:
-        """Cancel a job that is not to be published any more, and return it. It stays, and so does its key.
+        """Cancel a job, and return it. The job stays stored, and keeps its idempotency key.
 
         A job that a worker holds can be cancelled until publishing begins: the worker's next call on it,
-        `begin_publish` included, raises ClaimLost. Raises NotFound if there is no such job, and
+        including `begin_publish`, raises ClaimLost. Raises NotFound if there is no such job, and
         StatusConflict if publishing has begun, or if the job is posted, a dead letter or cancelled.
         """
         return change(self._context, id, cancellation, now)
 
     def checkpoint(self, job: Job, data: Json, *, now: datetime | None = None) -> Job:
-        """Store in a claimed job how far publishing is, as JSON of at most 1 MiB, and return the job.
+        """Store the progress of publishing in a claimed job, as JSON of at most 1 MiB, and return the job.
 
-        For platforms that take several steps: the next attempt finds it in `job.checkpoint`, and need not do
-        the first steps again. It replaces the checkpoint before; None deletes it. It outlives a failure, a
-        lease that runs out and an unknown outcome, and is deleted when the job is posted or replayed.
+        For platforms that need several steps: the next attempt finds it in `job.checkpoint`, and need not
+        repeat the first steps. It replaces the previous checkpoint; None deletes it. It survives a failure,
+        an expired lease and an unknown outcome, and is deleted when the job is posted or replayed.
 
         Raises ClaimLost if the claim was lost, and StatusConflict if `begin_publish` was not called.
         """
@@ -440,8 +440,8 @@ class Queue(QueueCounts):
     ) -> Job | None:
         """Schedule a dead letter or a cancelled job again at `scheduled_at` (default: now).
 
-        `retries` is 0 again, and the checkpoint is deleted. A job with an unknown outcome may be published a
-        second time: `resolve` is for these. Returns None if no dead letter or cancelled job has this id.
+        Resets `retries` to 0, and deletes the checkpoint. A job with an unknown outcome may be published a
+        second time: use `resolve` for these. Returns None if no dead letter or cancelled job has this id.
         """
         id = check.identity("id", id)
         scheduled = check.optional_utc("scheduled_at", scheduled_at)
@@ -457,10 +457,10 @@ class Queue(QueueCounts):
         missed: bool = False,
         now: datetime | None = None,
     ) -> int:
-        """Schedule dead letters again for now, by id, at most `limit` (default: all); return how many.
+        """Schedule dead letters again, due now, by id, at most `limit` (default: all); return how many.
 
-        Left out, unless asked for: those with an `unknown` outcome, which may be published a second time, and
-        those that were `missed`, whose time is over.
+        By default it skips those with an `unknown` outcome, which may be published a second time, and those
+        that were `missed`, whose time has passed.
         """
         check.optional_name("platform", platform)
         check.flag("unknown", unknown)
@@ -476,8 +476,8 @@ class Queue(QueueCounts):
     def wait(self, timeout: float | timedelta, *, platforms: Iterable[str] | None = None) -> bool:
         """Sleep until a job of `platforms` (default: all) may be due.
 
-        False if none is after `timeout` (seconds, or a timedelta). It wakes early when another thread or
-        process schedules a job that is due. Inside a transaction it polls every 0.1 seconds.
+        Returns False if there is none after `timeout` (seconds, or a timedelta). It wakes early when another
+        thread or process schedules a due job. Inside a transaction it polls every 0.1 seconds.
         """
         return wait(self._context, check.seconds("timeout", timeout), check.names("platforms", platforms))
 

@@ -49,10 +49,10 @@ Change = Callable[[Schedule | None, datetime], Schedule]
 class Schedules:
     """`storage.schedules`: recurring posts.
 
-    A schedule has slots: times by a cron expression in the wall-clock time of a zone, or at a fixed distance.
-    `run` makes jobs of them in advance. Workers call it when they start and once a minute; without a worker,
-    call it yourself. A slot becomes a job at most once, however many run it: a job that was removed or
-    cancelled does not come back. Ids have 1 to 470 bytes of UTF-8. All methods raise InvalidValue for wrong
+    A schedule has slots: times by a cron expression in the wall-clock time of a zone, or at a fixed interval.
+    `run` creates their jobs in advance. Workers call it when they start and once a minute; without a worker,
+    call it yourself. A slot becomes a job at most once, however many callers run it: a removed or cancelled
+    job does not come back. Ids have 1 to 470 bytes of UTF-8. All methods raise InvalidValue for wrong
     arguments; `now` is the time of the call (default: the storage's clock, else the engine's).
     """
 
@@ -77,23 +77,23 @@ class Schedules:
         enabled: bool = True,
         now: datetime | None = None,
     ) -> Schedule:
-        """Store a schedule, in place of the one of this id, if any, and return it.
+        """Store a schedule, or replace the one with this id, and return it.
 
         `cron` has five fields: minute, hour, day of month, month, day of week. A time that does not exist in
-        `zone` (an IANA name), since clocks are set forward, stands for the next one that does; one that
-        exists twice, for the first. Or `every` (at least a second): the slots are `starts_at` and each
-        `every` after it. `starts_at` (default: that of the schedule before, else now) is the first possible
-        slot, `ends_at` the last one (default: without end). Slots before now count as missed.
+        `zone` (an IANA name), because clocks are set forward, means the next one that does; a time that
+        exists twice means the first. Or `every` (at least a second): the slots are `starts_at` and each
+        `every` after it. `starts_at` (default: that of the replaced schedule, else now) is the first possible
+        slot, `ends_at` the last one (default: no end). Slots before now count as missed.
 
-        Slots that have passed and have no job yet, since nobody ran the schedules: `catch_up` "none" of them
-        become jobs, the "last" one, or "all"; never one that is later than `max_lateness`. A job that exists
-        already is published however late, unless `max_lateness` is set: always set it. `metadata`,
+        `catch_up` decides which slots that have passed without a job, because nobody ran the schedules,
+        become jobs: "none", the "last" one, or "all"; never one that is later than `max_lateness`. An
+        existing job is published however late, unless `max_lateness` is set: always set it. `metadata`,
         `max_lateness` and `max_retries` are those of the jobs, as in `queue.schedule`; content and metadata
         have at most 512 KiB together.
 
         Waiting jobs of the schedule get the new platform, content, metadata, max_lateness and max_retries.
-        Those of slots to come that are no slots any more are removed; `run` makes those of new slots, from
-        now on. Jobs that are claimed or finished stay as they are.
+        Jobs of future slots that no longer exist are removed; `run` creates the jobs of new slots, from now
+        on. Claimed and finished jobs are not changed.
         """
         check.flag("enabled", enabled)
         if type(catch_up) is not str or catch_up not in CATCH_UP:
@@ -128,7 +128,7 @@ class Schedules:
         size = len(schedule.content.encode()) + len(text.encode())
         if size > _MOST_BYTES:
             raise InvalidValue(
-                f"content and metadata of a schedule may have at most {_MOST_BYTES} bytes, and these have "
+                f"content and metadata of a schedule must have at most {_MOST_BYTES} bytes together, not "
                 f"{size}"
             )
 
@@ -139,14 +139,14 @@ class Schedules:
         return self._change(id, change, now)
 
     def get(self, id: str) -> Schedule | None:
-        """Return the schedule of this id; None if there is none."""
+        """Return the schedule with this id; None if there is none."""
         document = self._context.backend.documents.get(SCHEDULES, _identity(id))
         return None if document is None else _plan(document).schedule
 
     def list(self, *, after: Schedule | str | None = None, limit: int = 100) -> builtins.list[Schedule]:
-        """Return a page of up to `limit` (1 to 1000) schedules by id, also of disabled ones.
+        """Return a page of up to `limit` (1 to 1000) schedules by id, including disabled ones.
 
-        `after` is the last schedule of the page before, or its id.
+        `after` is the last schedule of the previous page, or its id.
         """
         last = after.id if isinstance(after, Schedule) else after
         check.optional_name("after", last)
@@ -156,8 +156,8 @@ class Schedules:
     def remove(self, id: str, *, now: datetime | None = None) -> bool:
         """Delete the schedule and its waiting jobs, and return whether there was one.
 
-        Jobs that are claimed or finished stay. A later schedule of the same id creates again the jobs of
-        future slots that were deleted here, and no job of any other slot that became a job of this one.
+        Claimed and finished jobs stay. A later schedule with the same id creates the jobs of future slots
+        that were deleted here again, but no job of any other slot that became a job of this schedule.
         """
         _identity(id)
 
@@ -182,21 +182,21 @@ class Schedules:
         return self._context.atomically(attempt)
 
     def enable(self, id: str, *, now: datetime | None = None) -> Schedule:
-        """Enable the schedule, and return it. Its slots from now on become jobs; raises NotFound."""
+        """Enable the schedule, and return it. Its slots become jobs from now on. Raises NotFound."""
         return self._change(_identity(id), _enabled(id, enabled=True), now)
 
     def disable(self, id: str, *, now: datetime | None = None) -> Schedule:
-        """Disable the schedule, and return it: its waiting jobs are removed, and it makes no more.
+        """Disable the schedule, and return it: removes its waiting jobs, and creates no more.
 
-        Jobs that are claimed or finished stay. Slots that pass while it is disabled do not become jobs later.
-        Raises NotFound.
+        Claimed and finished jobs stay. Slots that pass while it is disabled do not become jobs later. Raises
+        NotFound.
         """
         return self._change(_identity(id), _enabled(id, enabled=False), now)
 
     def preview(self, id: str, count: int, *, now: datetime | None = None) -> builtins.list[datetime]:
-        """Return the next `count` (1 to 1000) slots from now on, in UTC, also of a disabled schedule.
+        """Return the next `count` (1 to 1000) slots after now, in UTC, even of a disabled schedule.
 
-        There are fewer if it ends before. Raises NotFound.
+        Returns fewer if the schedule ends before. Raises NotFound.
         """
         check.whole("count", count, least=1, most=check.MAX_LIMIT)
         schedule = self.get(id)
@@ -218,12 +218,12 @@ class Schedules:
         return [job for job in jobs if job is not None and job.status in WAITING]
 
     def run(self, *, ahead: timedelta = DEFAULT_AHEAD, now: datetime | None = None) -> builtins.list[Job]:
-        """Make the jobs of all slots up to now + `ahead` (default: a day), and return those that it made.
+        """Create the jobs of all slots up to now + `ahead` (default: a day), and return the created jobs.
 
-        Any number of callers may do so at once. Give at least the time until the next run as `ahead`: a slot
-        that has passed counts as missed (see `put`). Of each schedule up to 10,000 jobs are made at a
-        time, and 20,000 may wait; the next run goes on. A schedule whose zone this system does not know is
-        left out, with a warning in the log.
+        Any number of callers may run it at once. `ahead` must cover at least the time until the next run: a
+        slot that has passed counts as missed (see `put`). For each schedule, up to 10,000 jobs are created at
+        a time, and 20,000 may wait; the next run continues. A schedule whose zone this system does not know
+        is skipped, with a warning in the log.
         """
         distance = check.duration("ahead", ahead, zero=True)
         at = self._context.now(now)
@@ -361,7 +361,7 @@ def _due_plan(backend: StorageBackend, id: str, now: datetime, until: datetime) 
     try:
         slots, after = made(plan, now, until)
     except InvalidValue as error:
-        logging.getLogger("assistly.storage").warning("schedule %r makes no jobs: %s", id, error)
+        logging.getLogger("assistly.storage").warning("schedule %r creates no jobs: %s", id, error)
         return None
     return _DuePlan(plan, after, slots)
 
@@ -469,7 +469,7 @@ def _identity(id: object) -> str:
     size = len(text.encode())
     if size > _MOST_ID_BYTES:
         raise InvalidValue(
-            f"id may have at most {_MOST_ID_BYTES} bytes of UTF-8, and this has {size}: it is part of the "
+            f"id must have at most {_MOST_ID_BYTES} bytes of UTF-8, not {size}: it is part of the "
             "idempotency keys of the jobs"
         )
     return text

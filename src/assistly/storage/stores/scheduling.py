@@ -139,7 +139,7 @@ def raise_conflict(
     if other is not None:
         times = [time.isoformat(sep=" ", timespec="seconds") for time in (other.scheduled_at, at)]
         raise ScheduleConflict(
-            f"job {other.id} on {platform!r} is at {times[0]}, nearer than {gap} to {times[1]}", other
+            f"job {other.id} on {platform!r} at {times[0]} is nearer than {gap} to {times[1]}", other
         )
 
 

@@ -35,8 +35,8 @@ class Sessions:
         """Store `data` as the next version of a user's session, and return the session.
 
         If `expected_version` is given, the session must have that version (0: must not exist); otherwise
-        VersionConflict is raised, which carries the stored session, and nothing is changed. Raises
-        InvalidValue for data that is not JSON.
+        raises VersionConflict with the stored session, and changes nothing. Raises InvalidValue for data that
+        is not JSON.
         """
         check.name("user_id", user_id)
         text = check.canonical("data", data)
@@ -49,7 +49,7 @@ class Sessions:
             current = sessions.get(user_id)
             found = f"at version {current.version}" if current else "not stored"
             raise VersionConflict(
-                f"session {user_id!r} was expected at version {expected_version} and is {found}: "
+                f"session {user_id!r} was expected at version {expected_version}, but is {found}: "
                 "read it again, then repeat the change",
                 current,
             )
@@ -63,13 +63,14 @@ class Sessions:
         default: Json = None,
         now: datetime | None = None,
     ) -> Session:
-        """Read, change and store a user's session as one atomic step; no concurrent update is lost.
+        """Atomically read, change and store a user's session; no concurrent update is lost.
 
         `change` gets a copy of the data (of `default` if there is no session) and returns the new data. It
         runs inside a transaction that locks the session: keep it short, and do not call this storage in it
-        (TransactionOpen). It may run again if two callers create one session at once, or after a deadlock.
-        If it raises, nothing is changed and the exception is raised again. Raises InvalidValue for a result
-        that is not JSON, and for None, which only `put` stores: a function without `return` gives it.
+        (TransactionOpen). It may run again if two callers create the same session at once, or after a
+        deadlock. If it raises, nothing is changed and the exception is raised again. Raises InvalidValue for
+        a result that is not JSON, and for None, which only `put` stores: a function without `return` returns
+        it.
         """
         check.name("user_id", user_id)
         check.function("change", change)
@@ -104,7 +105,7 @@ class Sessions:
     def list(self, *, after: Session | str | None = None, limit: int = 100) -> builtins.list[Session]:
         """Return a page of up to `limit` (1 to 1000) sessions by user_id, in code point order.
 
-        `after` is the last session of the page before, or its user_id.
+        `after` is the last session of the previous page, or its user_id.
         """
         start = after.user_id if isinstance(after, Session) else after
         if start is not None:

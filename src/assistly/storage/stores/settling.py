@@ -50,13 +50,13 @@ def settlement(outcome: Outcome, retry: RetryPolicy, now: datetime) -> Settlemen
 
 
 def expire(job: Job, retry: RetryPolicy, now: datetime) -> Settlement:
-    """Return the settlement for a claim whose lease has run out."""
+    """Return the settlement for a claim whose lease has expired."""
     begun = job.publish_started_at
     if begun is None:
         error = f"lease expired: worker {job.worker_id!r} did not settle the job by {job.lease_until}"
         return Settlement("failed", job, error=error, at=retry.next_attempt(now, job))
     error = (
-        f"{OUTCOME_UNKNOWN}: worker {job.worker_id!r} began to publish at {begun} and its lease ran out at "
+        f"{OUTCOME_UNKNOWN}: worker {job.worker_id!r} began to publish at {begun} and its lease expired at "
         f"{job.lease_until}; check whether it was published, then resolve the job"
     )
     return Settlement("failed", job, error=error, at=now, final=True, keep_publish=True)

@@ -20,7 +20,7 @@ class Snapshots:
         self._context = context
 
     def put(self, kind: str, payload: Json, *, now: datetime | None = None) -> Snapshot:
-        """Store the payload of a kind in place of the one before, and return the snapshot.
+        """Store or replace the payload of a kind, and return the snapshot.
 
         Raises InvalidValue for a payload that is not JSON.
         """

@@ -1,1 +1,1 @@
-"""The pages, one module each: what is read, and what a form changes."""
+"""The pages, one module each."""

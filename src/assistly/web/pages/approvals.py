@@ -1,4 +1,4 @@
-"""Approvals: what waits for a decision, and deciding it."""
+"""Approvals: requests that wait for a decision, and the decisions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LIMIT = 20
 
 
 def listed(page: WebPage) -> Response:
-    """List the approvals of a status, the newest first: those that are pending unless asked otherwise."""
+    """List the approvals with a status, newest first. Default: pending."""
     status = page.query("status") or "pending"
     if status not in (*STATUSES, "all"):
-        raise InvalidValue(f"{status[:40]!r} is no status: there are {', '.join(STATUSES)} and all")
+        raise InvalidValue(f"{status[:40]!r} is not a status: use one of {', '.join(STATUSES)}, or all")
     found = page.storage.approvals.list(
         status=None if status == "all" else status, before=page.exact_query("before"), limit=_LIMIT
     )
@@ -41,7 +41,7 @@ def show(page: WebPage) -> Response:
 
 
 def decide(page: WebPage) -> Response:
-    """Approve or reject what is pending."""
+    """Approve or reject a pending approval."""
     id, decision = page.required_exact("id", "the approval"), page.value("decision")
     if decision not in ("approved", "rejected"):
         raise InvalidValue("the decision must be approved or rejected")

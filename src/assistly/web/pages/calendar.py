@@ -23,7 +23,7 @@ _JOBS = 100
 
 
 def show(page: WebPage) -> Response:
-    """Show four weeks, from the Monday of this week or of the week that is asked for."""
+    """Show four weeks, from the Monday of the current or the requested week."""
     today = page.now.astimezone(page.zone).date()
     asked = page.query("from")
     first = _date(asked) if asked else today
@@ -51,7 +51,7 @@ def show_day(page: WebPage) -> Response:
     except OverflowError:
         raise InvalidValue("there is no such day: the year must be 1 to 9999") from None
     if not day_exists(day, page.zone):
-        raise NotFound(f"there was no {day.isoformat()} in this time zone: it skipped that day")
+        raise NotFound(f"{day.isoformat()} does not exist in this time zone, which skipped that day")
     platform = page.exact_query("platform")
     start, end = midnight(day, page.zone), midnight(next_day, page.zone)
     found = day_contents(
@@ -63,19 +63,19 @@ def show_day(page: WebPage) -> Response:
 
 
 def _neighbour(page: WebPage, day: date, step: int) -> date:
-    """The next day in a direction that exists in the zone of the visitor."""
+    """The nearest day in a direction that exists in the zone of the visitor."""
     day += timedelta(days=step)
     return day if day_exists(day, page.zone) else _neighbour(page, day, step)
 
 
 def _last_job(page: WebPage) -> Job | None:
-    """The last job of the page before."""
+    """The last job of the previous page."""
     id = page.query("after")
     if id is None:
         return None
     job = page.storage.queue.get(whole(id))
     if job is None:
-        raise NotFound(f"job {id} was removed: begin again at the first page of this day")
+        raise NotFound(f"job {id} was removed: go back to the first page of this day")
     return job
 
 
@@ -83,4 +83,4 @@ def _date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise InvalidValue(f"{text[:40]!r} is no date: write it as 2026-03-01") from None
+        raise InvalidValue(f"{text[:40]!r} is not a date: write it as 2026-03-01") from None

@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 
 def show(page: WebPage) -> Response:
-    """Make the checks, and show what they find."""
+    """Run the checks, and show their findings."""
     make = page.site.doctor
     return page.show("doctor.html", report=None if make is None else make())

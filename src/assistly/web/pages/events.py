@@ -1,4 +1,4 @@
-"""The log of events."""
+"""The event log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIMIT = 50
 
 
 def listed(page: WebPage) -> Response:
-    """List the events that are meant, the newest first."""
+    """List the matching events, newest first."""
     type, by, before = page.query("type"), page.query("by"), page.query("before")
     found = search(
         page.storage,

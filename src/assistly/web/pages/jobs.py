@@ -1,4 +1,4 @@
-"""Jobs: looking for them, one job's story, and changing one or many."""
+"""Jobs: searching them, the story of one, and changing one or many."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ STATUSES = tuple(str(status) for status in JobStatus)
 VERBS = ("cancel", "move", "replay", "resolve", "remove")
 _MOST_AT_ONCE = 10_000
 _MOST_CHOSEN = 1000
-"""How many jobs may be chosen one by one: each is looked up for itself."""
+"""How many jobs may be selected one by one: each is read individually."""
 
 _SECONDS = 10.0
-"""How long one request looks for jobs, and then how long it changes them. It says how many are left."""
+"""How long one request searches for jobs, and then how long it changes them. It reports how many are left."""
 
 _SHOWN = 20
 _FILTER = ("platform", "text", "key", "due", "since", "kind")
@@ -42,7 +42,7 @@ ANSWERS = {"yes": True, "no": False}
 
 
 def listed(page: WebPage) -> Response:
-    """List the jobs that are meant, the newest first."""
+    """List the matching jobs, newest first."""
     wanted = job_filter(page.now, _from_address(page), page.queries("status"))
     before = page.query("before")
     found = newest(page.storage, wanted, before=None if before is None else whole(before))
@@ -86,7 +86,7 @@ def change(page: WebPage) -> Response:
 
 
 def ask(page: WebPage) -> Response:
-    """Show what a change of many jobs would do, before it is made."""
+    """Show what a change of many jobs would do, before making it."""
     verb = page.query("verb") or ""
     made = _job_change(page, verb, page.query)
     filter = _filter_values(_from_address(page), page.queries("status"))
@@ -110,7 +110,7 @@ def ask(page: WebPage) -> Response:
 
 
 def change_many(page: WebPage) -> Response:
-    """Change the jobs that `ask` showed, for some seconds at most."""
+    """Change the jobs that `ask` showed, for a few seconds at most."""
     verb = page.required("verb", "what to do")
     made = _job_change(page, verb, page.exact)
     statuses = page.fields.get("status", [])
@@ -122,7 +122,7 @@ def change_many(page: WebPage) -> Response:
     newest = page_time(page, page.required("newest", "the last change"))
     found = _planned(page, made, wanted, ids)
     meant = [job for job in found.jobs if job.id <= highest]
-    # Jobs that came, or began to match, after the question are left alone.
+    # Jobs that were added or began to match after the question are skipped.
     jobs = [(job.id, job) for job in meant if job.updated_at <= newest]
     result = apply_all(page.storage, made, jobs, None if ids else wanted, page.person, until=_after(_SECONDS))
     tried = {*result.done, *result.not_done}
@@ -145,14 +145,14 @@ def change_many(page: WebPage) -> Response:
 
 
 def _question(page: WebPage, found: ChangePlan) -> dict[str, Any]:
-    """The fields that say what the question was about: the highest id, the last change, and its time."""
+    """The fields that identify the question: the highest id, the last change, and its time."""
     highest = max((job.id for job in found.jobs), default=0)
     newest = max((job.updated_at for job in found.jobs), default=page.now)
     return {"highest": highest, "newest": newest.isoformat(), "asked": page.now.isoformat()}
 
 
 def _from_address(page: WebPage) -> Callable[[str], str | None]:
-    """Reads parameters: those that are identifiers as they are, others without spaces around them."""
+    """Reads query parameters: identifiers unchanged, others stripped."""
     return lambda name: page.exact_query(name) if name in ("platform", "key") else page.query(name)
 
 
@@ -170,17 +170,17 @@ def _why_none(change: JobChange, left_out: Counter[str]) -> str:
 
 
 def _of_status(reason: str, count: int, change: JobChange) -> str:
-    """The reason, in the plural if it is a status: they are cancelled already."""
+    """The reason, in the plural if it is a status: they are already cancelled."""
     status = reason.removeprefix("it is ")
     if status not in STATUSES:
         return reason
     words = ("a dead letter" if count == 1 else "dead letters") if status == "dead_letter" else status
-    already = " already" if status == change.participle else ""
-    return f"{'it is' if count == 1 else 'they are'} {words}{already}"
+    already = "already " if status == change.participle else ""
+    return f"{'it is' if count == 1 else 'they are'} {already}{words}"
 
 
 def _after(seconds: float) -> Callable[[], bool]:
-    """Tells whether so much time has passed since now."""
+    """Returns a function that tells whether this many seconds have passed."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end
 
@@ -207,9 +207,9 @@ def _planned(page: WebPage, made: JobChange, wanted: JobFilter, ids: list[int]) 
 
 
 def require_sure(page: WebPage) -> None:
-    """Raise InvalidValue unless the box is ticked that stands beside what cannot be undone."""
+    """Raise InvalidValue unless the confirmation box is ticked."""
     if page.value("sure") is None:
-        raise InvalidValue("tick the box if you are sure: what is removed cannot be brought back")
+        raise InvalidValue("tick the box to confirm: a removal cannot be undone")
 
 
 def _job_change(page: WebPage, verb: str, value: Callable[[str], str | None]) -> JobChange:
@@ -233,14 +233,14 @@ def _job_change(page: WebPage, verb: str, value: Callable[[str], str | None]) ->
         case "move":
             at = _time_or_none(page, value("at"))
             if at is None:
-                raise InvalidValue("when shall it be due? Give a time")
+                raise InvalidValue("give the time at which it is due")
             return job_changes.move(lambda _: at)
         case _:
-            raise InvalidValue(f"nothing is called {verb[:40]!r} here: there are {', '.join(VERBS)}")
+            raise InvalidValue(f"{verb[:40]!r} is not an action: use one of {', '.join(VERBS)}")
 
 
 def _options(value: Callable[[str], str | None]) -> dict[str, Any]:
-    """The fields that say how a change is made, to be repeated."""
+    """The fields with the options of a change, to repeat in a form."""
     found = {name: value(name) for name in ("unknown", "missed", "at", "posted")}
     return {name: text for name, text in found.items() if text is not None}
 
@@ -250,21 +250,21 @@ def _time_or_none(page: WebPage, text: str | None) -> datetime | None:
 
 
 def page_time(page: WebPage, text: str) -> datetime:
-    """A time that a visitor gave: with its offset, or in the zone of the visitor."""
+    """A time from a visitor: with its offset, or in the zone of the visitor."""
     try:
         parsed = datetime.fromisoformat(text)
         if parsed.tzinfo is None:
             parsed = parsed.astimezone() if page.zone is None else parsed.replace(tzinfo=page.zone)
         return parsed.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InvalidValue(f"{text[:40]!r} is no time: write it as 2026-03-01T09:00") from None
+        raise InvalidValue(f"{text[:40]!r} is not a time: write it as 2026-03-01T09:00") from None
 
 
 def job_filter(now: datetime, value: Callable[[str], str | None], statuses: list[str]) -> JobFilter:
     """The filter that the fields describe."""
     for status in statuses:
         if status not in STATUSES:
-            raise InvalidValue(f"{status[:40]!r} is no status: there are {', '.join(STATUSES)}")
+            raise InvalidValue(f"{status[:40]!r} is not a status: use one of {', '.join(STATUSES)}")
     due, since = _hours("due", value("due")), _hours("since", value("since"))
     return JobFilter(
         tuple(dict.fromkeys(statuses)),
@@ -279,7 +279,7 @@ def job_filter(now: datetime, value: Callable[[str], str | None], statuses: list
 
 def _kind(text: str | None) -> str | None:
     if text is not None and text not in KINDS:
-        raise InvalidValue(f"{text[:40]!r} is no kind of dead letters: there are {', '.join(KINDS)}")
+        raise InvalidValue(f"{text[:40]!r} is not a kind of dead letter: use one of {', '.join(KINDS)}")
     return text
 
 
@@ -294,7 +294,7 @@ def _hours(name: str, text: str | None) -> timedelta | None:
 
 
 def _filter_values(value: Callable[[str], str | None], statuses: list[str]) -> dict[str, Any]:
-    """The fields of the filter, to be repeated."""
+    """The fields of the filter, to repeat in a form."""
     found: dict[str, Any] = {name: value(name) for name in _FILTER}
     return {name: text for name, text in found.items() if text is not None} | (
         {"status": statuses} if statuses else {}
@@ -302,7 +302,7 @@ def _filter_values(value: Callable[[str], str | None], statuses: list[str]) -> d
 
 
 def whole(text: str) -> int:
-    """A whole number that is not negative. Raises InvalidValue."""
+    """A non-negative whole number. Raises InvalidValue."""
     if not (text.isascii() and text.isdecimal()) or len(text) > 18:
-        raise InvalidValue(f"{text[:40]!r} is no number")
+        raise InvalidValue(f"{text[:40]!r} is not a number")
     return int(text)

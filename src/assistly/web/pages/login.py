@@ -26,7 +26,7 @@ def show(page: WebPage) -> Response:
 
 
 def log_in(access: TokenAccess) -> Callable[[WebPage], Response]:
-    """Make the answer to the form."""
+    """Return the handler of the form."""
 
     def answer(page: WebPage) -> Response:
         try:
@@ -35,10 +35,8 @@ def log_in(access: TokenAccess) -> Callable[[WebPage], Response]:
             return _form(page, page.value("next"), str(error), status=400)
         if session is None:
             client = page.request.client
-            logger.warning(
-                "somebody at %s gave a wrong token", client.host if client else "an unknown address"
-            )
-            wrong = "Wrong token. Ask whoever runs the server for WEB_TOKEN or WEB_READ_TOKEN."
+            logger.warning("wrong token from %s", client.host if client else "an unknown address")
+            wrong = "Wrong token. Ask the operator of the server for WEB_TOKEN or WEB_READ_TOKEN."
             return _form(page, page.value("next"), wrong, status=403)
         response = page.go(own_address(page, page.value("next")))
         page.set_cookie(response, session_cookie(page.request), session)

@@ -35,14 +35,14 @@ def change(page: WebPage) -> Response:
             operations.pause(
                 page.storage, platform, page.person, until=None if until is None else page_time(page, until)
             )
-            notice = f"{platform} is paused: workers take none of its jobs."
+            notice = f"{platform} is paused: workers claim none of its jobs."
         case "resume":
             operations.resume(page.storage, platform, page.person)
-            notice = f"{platform} is not paused any more."
+            notice = f"{platform} is resumed."
         case "limit":
             notice = _limit(page, platform)
         case _:
-            raise InvalidValue("a platform can be paused, resumed and limited")
+            raise InvalidValue("a platform can be paused, resumed or limited")
     return page.go(page.url("/platforms"), notice)
 
 
@@ -56,13 +56,13 @@ def _limit(page: WebPage, platform: str) -> str:
     try:
         length = timedelta(seconds=whole(per or "1") * UNITS[unit])
     except OverflowError:
-        raise InvalidValue(f"{per} {unit} are too long") from None
+        raise InvalidValue(f"{per} {unit} is too long") from None
     operations.limit(page.storage, platform, page.person, count=whole(count), per=length)
     return f"{platform}: limit set to {count} per {_unit(length)}."
 
 
 def _unit(length: timedelta) -> str:
-    """A length of time as in "10 per hour"."""
+    """A duration, as in "10 per hour"."""
     for name, seconds in UNITS.items():
         if length == timedelta(seconds=seconds):
             return name.removesuffix("s")

@@ -59,7 +59,7 @@ def change(page: WebPage) -> Response:
     match verb:
         case "enable":
             operations.enable(page.storage, id, page.person)
-            notice = f"Schedule {id} is enabled: its times from now on become jobs."
+            notice = f"Schedule {id} is enabled: its times become jobs from now on."
         case "disable":
             _, removed = operations.disable(page.storage, id, page.person)
             notice = f"Schedule {id} is disabled; {_were_removed(removed)}."
@@ -68,7 +68,7 @@ def change(page: WebPage) -> Response:
             removed = operations.remove(page.storage, id, page.person)
             return page.go(page.url("/schedules"), f"Schedule {id} is removed; {_were_removed(removed)}.")
         case _:
-            raise InvalidValue("a schedule can be enabled, disabled and removed")
+            raise InvalidValue("a schedule can be enabled, disabled or removed")
     return page.go(page.url("/schedule", id=id), notice)
 
 

@@ -1,4 +1,4 @@
-"""What a visitor chooses for themselves."""
+"""The settings of a visitor."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def keep(page: WebPage) -> Response:
-    """Keep the time zone in a cookie of the browser."""
+    """Store the time zone in a cookie of the browser."""
     zone = page.value("zone")
     if zone is not None and not is_zone(zone):
-        raise InvalidValue(f"there is no time zone {zone[:40]!r}: write it as Europe/Berlin")
+        raise InvalidValue(f"there is no time zone {zone[:40]!r}: use a name such as Europe/Berlin")
     response = page.go(own_address(page, page.value("next")))
     page.keep_zone(response, zone)
     return response
 
 
 def own_address(page: WebPage, path: str | None) -> str:
-    """The address of a page of this application; of the first one, if `path` leads elsewhere."""
+    """The address of a page of this application; of the first page if `path` is outside."""
     if path is None or not path.startswith("/") or path.startswith(("//", "/\\")):
         return page.url("/")
     parts = urlsplit(path)

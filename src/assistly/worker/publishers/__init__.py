@@ -1,4 +1,4 @@
-"""The built-in publishers, and the specifications by which the command line names publishers."""
+"""The built-in publishers, and how the command line names publishers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def load_publisher(
 ) -> Publisher:
     """Return the publisher for `stdout`, `file:PATH`, `webhook:URL` or `module:attribute`.
 
-    `webhook_secret` signs the requests of `webhook`, and `webhook_status_url` is what it asks for outcomes.
-    Raises ConfigurationError for any other text, and if the publisher cannot be loaded.
+    `webhook_secret` signs the requests of `webhook`, and `webhook_status_url` is the URL that it asks for
+    outcomes. Raises ConfigurationError for any other specification, and if the publisher cannot be loaded.
     """
     kind, colon, rest = spec.partition(":")
     if spec == "stdout":
@@ -40,7 +40,7 @@ def load_publisher(
         return WebhookPublisher(rest, secret=webhook_secret, status_url=webhook_status_url)
     if colon and kind and rest and not set("/@") & set(spec):
         return _imported(spec, kind, rest)
-    raise ConfigurationError(f"a publisher is {SPECS}; got {without_password(spec)}")
+    raise ConfigurationError(f"a publisher must be {SPECS}; got {without_password(spec)}")
 
 
 def _imported(spec: str, module: str, attribute: str) -> Publisher:
@@ -52,9 +52,9 @@ def _imported(spec: str, module: str, attribute: str) -> Publisher:
         hint = ""
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             hint = " (start the worker in the folder of the module, or set PYTHONPATH)"
-        raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {error}{hint}") from error
+        raise ConfigurationError(f"cannot load the publisher {spec!r}: {error}{hint}") from error
     except Exception as error:
-        raise ConfigurationError(f"the publisher {spec!r} cannot be loaded: {_located(error)}") from error
+        raise ConfigurationError(f"cannot load the publisher {spec!r}: {_located(error)}") from error
     fault = publisher_fault(found)
     if fault is not None:
         raise ConfigurationError(f"the publisher {spec!r} {fault}"[:500])
@@ -63,6 +63,6 @@ def _imported(spec: str, module: str, attribute: str) -> Publisher:
 
 
 def _located(error: Exception) -> str:
-    """An exception of the publisher's module, with the line that raised it."""
+    """An exception from the module of the publisher, with the line that raised it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{last.filename}, line {last.lineno}: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""A publisher that appends a line of JSON to a file for each job."""
+"""A publisher that appends one line of JSON per job to a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class FilePublisher:
-    """Appends a line to the file `path`, whole or not at all, and flushes it to the disk.
+    """Appends a line to the file `path` atomically, and flushes it to the disk.
 
     Any number of processes may share the file. The remote id is the name of the file and the offset of the
     line. A new file has mode 0600. If a line was written but may not have reached the disk, the outcome is

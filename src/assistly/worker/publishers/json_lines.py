@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def described(job: Job) -> dict[str, Json]:
-    """The fields of a job that are sent."""
+    """The published fields of a job."""
     return {
         "id": job.id,
         "platform": job.platform,

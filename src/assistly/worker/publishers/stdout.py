@@ -1,4 +1,4 @@
-"""A publisher that prints a line of JSON for each job."""
+"""A publisher that prints one line of JSON per job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A publisher that sends an HTTP POST for each job, with an idempotency key and signatures."""
+"""A publisher that sends an HTTP POST per job, with an idempotency key and signatures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ try:
     import httpx
 except ImportError as error:
     raise ConfigurationError(
-        f"the publisher webhook needs httpx ({error}): python -m pip install 'assistly[webhook]'"
+        f"the webhook publisher needs httpx ({error}): python -m pip install 'assistly[webhook]'"
     ) from error
 
 if TYPE_CHECKING:
@@ -48,21 +48,20 @@ class WebhookPublisher:
     """Sends a job as JSON in a POST to `url`.
 
     The header Idempotency-Key, and `webhook_id` in the JSON, are the job's key, percent-encoded: see
-    `job_key`. It is the same for each attempt, so a receiver that honours it never acts twice. With `secret`,
-    a text as WEBHOOK_SECRET holds it or several secrets, the request is signed: see `WebhookSecrets`. The
-    receiving side is `assistly.worker.webhooks.verify`. `timeout` (default: 30) and `connect_timeout`
-    (default: 5) are seconds.
+    `job_key`. They are the same for each attempt, so a receiver that honours the key never acts twice. With
+    `secret`, a str in the format of WEBHOOK_SECRET or several secrets, the request is signed: see
+    `WebhookSecrets`. Receivers verify it with `assistly.worker.webhooks.verify`. `timeout` (default: 30) and
+    `connect_timeout` (default: 5) are in seconds.
 
-    An answer of 2xx means posted, and `id` in a JSON object is the remote id. 429 is Retry, and so is 503 if
-    it says when to come back. Other answers of 5xx, and a connection that cannot be made, are failures that
-    are retried. Any other answer is Permanent. A timeout or a broken connection after the request was sent
-    is Unknown.
+    A 2xx response means posted; `id` in a JSON object is the remote id. 429 is Retry, and so is 503 with a
+    Retry-After header. Other 5xx responses, and failed connections, are failures that are retried. Any other
+    response is Permanent. A timeout or a broken connection after the request was sent is Unknown.
 
-    With `status_url`, `check` asks it whether a job was posted; without, `check` is None. In the URL
-    `{idempotency_key}` stands for the header Idempotency-Key, percent-encoded. The request is a GET with the
-    same headers as the POST, signed with an empty body. 200 with the JSON `{"status": "posted", "remote_id":
-    …}` is WasPosted. 200 with `{"status": "not_posted"}`, and 404, are NotPosted. Any other answer, and none,
-    is StillUnknown.
+    With `status_url`, `check` asks this URL whether a job was posted; without it, `check` is None. In the
+    URL, `{idempotency_key}` stands for the header Idempotency-Key, percent-encoded. The request is a GET with
+    the same headers as the POST, signed with an empty body. 200 with the JSON `{"status": "posted",
+    "remote_id": …}` is WasPosted. 200 with `{"status": "not_posted"}`, and 404, are NotPosted. Any other
+    response, or none, is StillUnknown.
 
     Raises ConfigurationError for a URL that is not http or https, and for an unusable secret.
     """
@@ -82,8 +81,8 @@ class WebhookPublisher:
         self.check: Callable[[Job], CheckResult] | None = None
         if status_url is not None:
             self.check = partial(self._ask, _checked_status_url(status_url))
-        # No idle connections are kept: one that the server has just closed would look like one that broke
-        # after the request was sent.
+        # Keeps no idle connections: one that the server has just closed would look like one that broke after
+        # the request was sent.
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=connect_timeout),
             limits=httpx.Limits(max_keepalive_connections=0),
@@ -101,7 +100,7 @@ class WebhookPublisher:
         except _NOT_SENT as error:
             raise ConnectionError(f"no connection: {_text(error)}") from error
         except httpx.HTTPError as error:
-            raise Unknown(f"no complete answer to the request: {_text(error)}") from error
+            raise Unknown(f"no complete response to the request: {_text(error)}") from error
         return _result(response, answer)
 
     def _ask(self, status_url: str, job: Job) -> CheckResult:
@@ -111,7 +110,7 @@ class WebhookPublisher:
         try:
             response, answer = self._send(request)
         except httpx.HTTPError as error:
-            return StillUnknown(f"no complete answer from the status URL: {_text(error)}")
+            return StillUnknown(f"no complete response from the status URL: {_text(error)}")
         return _status(response, answer)
 
     def close(self) -> None:
@@ -133,12 +132,12 @@ class WebhookPublisher:
 def _checked(url: str) -> httpx.URL:
     parsed = _parsed(url)
     if parsed is None:
-        raise ConfigurationError("the publisher webhook needs a URL that begins with http:// or https://")
+        raise ConfigurationError("the webhook publisher needs a URL that begins with http:// or https://")
     return parsed
 
 
 def _parsed(url: str) -> httpx.URL | None:
-    """A URL of http or https; None for anything else."""
+    """An http or https URL; None for anything else."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):
@@ -152,14 +151,14 @@ def _checked_status_url(url: str) -> str:
     if one is None or other is None:
         raise _wrong_status_url("must begin with http:// or https://")
     if (one.scheme, one.netloc, one.userinfo) != (other.scheme, other.netloc, other.userinfo):
-        raise _wrong_status_url(f"may hold {_PLACEHOLDER} in its path and its query alone")
+        raise _wrong_status_url(f"may have {_PLACEHOLDER} only in its path and its query")
     if set("{}") & set(filled[0]):
-        raise _wrong_status_url(f"may hold {_PLACEHOLDER}, and no other braces")
+        raise _wrong_status_url(f"may have {_PLACEHOLDER}, and no other braces")
     return url
 
 
 def _wrong_status_url(what: str) -> ConfigurationError:
-    return ConfigurationError(f"WEBHOOK_STATUS_URL: the status URL of the publisher webhook {what}")
+    return ConfigurationError(f"WEBHOOK_STATUS_URL: the status URL of the webhook publisher {what}")
 
 
 def _checked_secrets(secret: str | Iterable[str] | None) -> WebhookSecrets | None:
@@ -167,8 +166,8 @@ def _checked_secrets(secret: str | Iterable[str] | None) -> WebhookSecrets | Non
         return None
     if secret == "":
         raise ConfigurationError(
-            "WEBHOOK_SECRET: the secret of the publisher webhook must be a text, and not empty: leave it out "
-            "to sign nothing"
+            "WEBHOOK_SECRET: the secret of the webhook publisher must be a non-empty str: omit it to sign "
+            "nothing"
         )
     try:
         return WebhookSecrets(secret)
@@ -207,7 +206,7 @@ def _status(response: httpx.Response, answer: bytes) -> CheckResult:
                 return WasPosted(_id_of(rest.get("remote_id")))
             case {"status": "not_posted"}:
                 return NotPosted()
-    return StillUnknown(f"the status URL answered {_shortened(response, answer)}")
+    return StillUnknown(f"the status URL responded with {_shortened(response, answer)}")
 
 
 def _remote_id(answer: bytes) -> str | None:
@@ -215,7 +214,7 @@ def _remote_id(answer: bytes) -> str | None:
 
 
 def _object(answer: bytes) -> dict[str, Any]:
-    """A JSON object; an empty one for anything else."""
+    """A JSON object; an empty dict for anything else."""
     try:
         value: Any = json.loads(answer)
     except (ValueError, RecursionError):
@@ -232,7 +231,7 @@ def _shortened(response: httpx.Response, answer: bytes) -> str:
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    """The Retry-After header in seconds, or None. A date in it is compared with the server's Date header."""
+    """The Retry-After header in seconds, or None. A date is compared with the Date header of the server."""
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
         return min(float(value), 1e9)

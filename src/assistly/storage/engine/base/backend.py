@@ -40,9 +40,7 @@ class NoDocuments:
         self, collection: str, key: str, data: JsonText, *, expected_version: int | None, now: datetime
     ) -> Document | None:
         """Raise ConfigurationError."""
-        raise ConfigurationError(
-            f"this engine keeps no documents, so {collection} cannot be stored: it needs protocol version 2"
-        )
+        raise ConfigurationError(f"this engine cannot store {collection}: documents need protocol version 2")
 
     def delete(self, collection: str, key: str) -> bool:
         """False."""
@@ -124,7 +122,7 @@ class BackendBase(ABC):
     def bind(self, connection: Any) -> BackendBase:
         """Raise InvalidValue: by default an engine has no connections to bind."""
         raise InvalidValue(
-            f"{type(self).__name__} has no connections to bind, and got a {type(connection).__name__}"
+            f"{type(self).__name__} has no connections to bind; got a {type(connection).__name__}"
         )
 
     def snapshot(self, *, hold_writers: bool = False) -> AbstractContextManager[BackendBase]:

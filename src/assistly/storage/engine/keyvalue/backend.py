@@ -33,8 +33,8 @@ FORMAT = 1
 """The version of the format of keys and rows. Data in another format is refused."""
 
 _FIRST = "001_keyvalue"
-_CLOSED = "the storage is closed: open another one"
-_CLOSED_UNDER_IT = "the storage was closed: the transaction was undone"
+_CLOSED = "the storage is closed: open a new one"
+_CLOSED_UNDER_IT = "the storage was closed: the transaction was rolled back"
 _OF_THE_PARENT = "the transaction belongs to the process that began it"
 
 
@@ -184,7 +184,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
                 self.end_write(tx.map.map, commit=commit and not tx.map.is_torn)
         if commit and tx.map.is_torn:
             raise StorageUnavailable(
-                "a nested transaction could not be undone by itself, so the whole one was: run it again"
+                "a nested transaction could not be rolled back alone, so the whole one was: run it again"
             )
 
     def now(self) -> datetime:
@@ -247,7 +247,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
     def _write_format(self, may_write: bool) -> list[str]:
         if not may_write:
             raise MigrationError(
-                f"the database lacks the migration {_FIRST}, and it is not applied by itself "
+                f"the database lacks the migration {_FIRST}, and it is not applied automatically "
                 "(STORAGE_AUTO_MIGRATE is false): run `assistly migrate`"
             )
         map = self.begin_write(is_preparing=True)
@@ -261,7 +261,7 @@ class KeyValueBackend(_Stores, forks.ForkAware):
             self.end_write(map, commit=is_first)
         except OutcomeUnknown as error:
             # Of the call that needed the format, nothing was written.
-            raise StorageUnavailable(f"the new store may not be prepared yet, try again: {error}") from error
+            raise StorageUnavailable(f"the new store may not be ready yet; try again: {error}") from error
         return [_FIRST] if is_first else []
 
     def before_fork(self) -> None:

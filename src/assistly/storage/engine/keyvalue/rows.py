@@ -120,7 +120,7 @@ class JsonRows:
         try:
             row: list[Any] = json.loads(value, object_hook=_decoded)
         except ValueError as error:
-            raise StorageCorrupt(f"a stored row is no valid JSON ({error}): restore a backup") from error
+            raise StorageCorrupt(f"a stored row is not valid JSON ({error}): restore a backup") from error
         return row
 
 

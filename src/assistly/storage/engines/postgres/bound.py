@@ -53,11 +53,11 @@ def driver_connection(callers: CallersConnection) -> psycopg.Connection[Any]:
     if not isinstance(connection, psycopg.Connection):
         raise cannot_be_bound(callers, psycopg.Connection)
     if connection.closed:
-        raise InvalidValue("connection is closed: bind an open one")
+        raise InvalidValue("connection is closed: bind an open connection")
     check_pipeline(connection)
     if (encoding := connection.info.encoding) != "utf-8":
         raise InvalidValue(
-            f"connection has the client encoding {encoding}, and must have UTF8: "
+            f"connection has the client encoding {encoding} instead of UTF8: "
             "open it with client_encoding=UTF8"
         )
     if callers.needs_transaction and commits_itself(connection):
@@ -77,7 +77,7 @@ def check_bound(callers: CallersConnection, connection: psycopg.Connection[Any])
 def check_pipeline(connection: psycopg.Connection[Any]) -> None:
     """Raise InvalidValue if the connection is in pipeline mode, where results come later."""
     if connection.pgconn.pipeline_status != PipelineStatus.OFF:
-        raise InvalidValue("connection is in pipeline mode: leave it before the storage is called")
+        raise InvalidValue("connection is in pipeline mode: leave pipeline mode before you call the storage")
 
 
 def _follow(connection: psycopg.Connection[Any]) -> None:

@@ -228,7 +228,7 @@ def _configured(
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise ConfigurationError(
-            f"the database has the encoding {encoding}, and must have UTF8: create one with ENCODING 'UTF8'"
+            f"the database has the encoding {encoding} instead of UTF8: create one with ENCODING 'UTF8'"
         )
     # 0 would mean no limit.
     longest = f"{max(1, lock_timeout // timedelta(milliseconds=1))}ms"

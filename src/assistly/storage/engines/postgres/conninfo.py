@@ -49,8 +49,8 @@ def _parse(database_url: str) -> dict[str, str]:
         )
     if _has_stray_at(database_url):
         raise ConfigurationError(
-            "DATABASE_URL has an @ besides the one before the host, or a / in front of it: in a password, a "
-            "user or a database @ is written %40, / %2F, : %3A, # %23, ? %3F and % %25"
+            "DATABASE_URL has an @ besides the one before the host, or a / before that: in a password, a "
+            "user or a database, write @ as %40, / as %2F, : as %3A, # as %23, ? as %3F and % as %25"
         )
     problem = None
     try:
@@ -58,7 +58,7 @@ def _parse(database_url: str) -> dict[str, str]:
     except (psycopg.Error, ValueError):
         # The driver's text repeats parts of the URL, the password among them.
         problem = ConfigurationError(
-            "DATABASE_URL is no Postgres URL: it takes postgresql://user:password@host:port/database, "
+            "DATABASE_URL is not a Postgres URL: it takes postgresql://user:password@host:port/database, "
             "with special characters in the password percent-encoded, or a libpq connection string"
         )
     if problem is not None:
@@ -66,14 +66,14 @@ def _parse(database_url: str) -> dict[str, str]:
     for port in str(given.get("port") or "").split(","):
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise ConfigurationError(
-                "DATABASE_URL has a bad port: it takes a number from 1 to 65535. If that is a part of the "
-                "password, write its special characters percent-encoded (/ is %2F, : is %3A, @ is %40)"
+                "DATABASE_URL has an invalid port: it must be a number from 1 to 65535. If it is part of "
+                "the password, percent-encode its special characters (/ is %2F, : is %3A, @ is %40)"
             )
     for host in str(given.get("host") or "").split(","):
         # An @ in front is that of an abstract Unix socket.
         if "@" in host[1:]:
             raise ConfigurationError(
-                "DATABASE_URL has an @ in the host: in a password, a user or a database it is written %40"
+                "DATABASE_URL has an @ in the host: in a password, a user or a database, write it as %40"
             )
     return {name: str(value) for name, value in given.items() if value is not None}
 

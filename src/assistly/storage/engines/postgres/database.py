@@ -55,7 +55,9 @@ class PostgresDatabase(forks.ForkAware):
         timeout: timedelta,
     ) -> None:
         if not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1:
-            raise ConfigurationError(f"STORAGE_POOL_SIZE is {pool_size!r}: it takes a whole number from 1")
+            raise ConfigurationError(
+                f"STORAGE_POOL_SIZE is {pool_size!r}: it must be a whole number, at least 1"
+            )
         self.limits = Limits(timeout)
         self.target = Target.parse(database_url)
         open_one = partial(
@@ -198,7 +200,7 @@ class PostgresDatabase(forks.ForkAware):
                 return
             if self._unanswered_checks != unanswered:
                 raise StorageUnavailable(
-                    "the server did not answer another thread, which looked at the schema"
+                    "the server did not answer another thread, which was reading the schema"
                 )
             apply = migrate if self._auto_migrate else require_current
             apply(self._schema(executor), discover("postgres"))

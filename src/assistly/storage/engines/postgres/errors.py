@@ -142,8 +142,8 @@ def connect_problem(error: psycopg.Error) -> StorageError:
     text = " ".join(". ".join(_CONTINUED.split(str(error))).split())
     if refused := _PARAMETER.search(text):
         return ConfigurationError(
-            f"DATABASE_URL does not work: the pooler takes no start-up parameter {refused[1]!r}. Leave it "
-            f"out of the URL (ALTER ROLE … SET sets it on the server), or add it to the pooler's "
+            f"DATABASE_URL does not work: the pooler refuses the startup parameter {refused[1]!r}. Remove it "
+            f"from the URL (ALTER ROLE … SET sets it on the server), or add it to the pooler's "
             f"ignore_startup_parameters: {text}"
         )
     state = error.sqlstate or ""

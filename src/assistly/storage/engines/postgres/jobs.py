@@ -273,8 +273,8 @@ class PostgresJobStore(PostgresCounts, SqlJobStore):
     def lock_platforms(self, platforms: Sequence[str]) -> None:
         if not self._postgres.sees_later_commits():
             raise InvalidValue(
-                "min_gap needs a READ COMMITTED transaction: in the isolation level of this connection, jobs "
-                "that others have just scheduled cannot be seen"
+                "min_gap needs a READ COMMITTED transaction: with the isolation level of this connection, "
+                "jobs that others have just scheduled are not visible"
             )
         keys = sorted({lock_key("platform", self._schema, platform) for platform in platforms})
         self._database.select(self._sql.lock_platforms, {"keys": keys})

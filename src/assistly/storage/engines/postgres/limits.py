@@ -47,7 +47,7 @@ class Limits:
     def __init__(self, timeout: timedelta = TIMEOUT) -> None:
         if not isinstance(timeout, timedelta) or timeout <= timedelta(0):
             raise ConfigurationError(
-                f"STORAGE_TIMEOUT_SECONDS (timeout) is {timeout!r}: it takes a time above 0"
+                f"STORAGE_TIMEOUT_SECONDS (timeout) is {timeout!r}: it must be greater than 0"
             )
         self.seconds = timeout.total_seconds()
         self.is_closed = False

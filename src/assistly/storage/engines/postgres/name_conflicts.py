@@ -118,6 +118,6 @@ def _difference(table: MadeTable, found: Sequence[tuple[str, str, bool]]) -> str
 
 def _conflict(schema: str, name: str, what: str, owner: str) -> ConfigurationError:
     return ConfigurationError(
-        f'the schema "{schema}" has a {what} named "{name}" (owner: {owner}), which is not from assistly: '
+        f'the schema "{schema}" has a {what} named "{name}" (owner: {owner}), not part of assistly: '
         "nothing was changed. Set STORAGE_SCHEMA to a schema of its own"
     )

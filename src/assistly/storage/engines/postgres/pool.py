@@ -252,7 +252,7 @@ class Pool(forks.ForkAware):
         if self._connecting:
             return self._no_answer(seconds)
         return StorageUnavailable(
-            f"all {self._size} connections are in use, and none came back within {round(seconds, 2):g} s: "
+            f"all {self._size} connections are in use, and none was returned within {round(seconds, 2):g} s: "
             "raise STORAGE_POOL_SIZE, or keep transactions short"
         )
 

@@ -56,7 +56,7 @@ def commit(executor: PostgresExecutor, is_outermost: bool) -> None:
             raise unknown_outcome(error) from error
         raise
     if answer != "COMMIT":
-        raise StorageUnavailable("an earlier call failed in this transaction: nothing of it was written")
+        raise StorageUnavailable("an earlier call in this transaction failed: nothing was written")
 
 
 def roll_back(executor: PostgresExecutor, is_outermost: bool, seconds: float | None = None) -> None:

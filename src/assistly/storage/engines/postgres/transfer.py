@@ -113,14 +113,14 @@ class PostgresTransfer(SqlTransfer):
         ((newest, is_allowed),) = self._database.select(statement, {"table": self._table(kind)})
         if is_allowed is None:
             raise ConfigurationError(
-                f"no sequence belongs to {table}.{column}, so the numbers that were given out are not known: "
-                "`assistly doctor` says what to do"
+                f"no sequence is owned by {table}.{column}, so the assigned numbers are not known: run "
+                "`assistly doctor`"
             )
         if not is_allowed:
             # The server would answer that no number was given out yet.
             schema = self._postgres.dialect.quoted_schema
             raise ConfigurationError(
-                "the role may not read the numbers that were given out: "
+                "the role may not read the assigned numbers: "
                 f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {schema}"
             )
         return cast("int", newest)

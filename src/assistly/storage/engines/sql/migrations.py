@@ -151,7 +151,7 @@ def pending(migrations: Sequence[Migration], applied: Mapping[str, str]) -> list
         if name not in known:
             raise NewerDatabase(
                 f"the database is newer than this version of assistly: it has the migration {name}, "
-                "which is unknown here. Upgrade assistly"
+                "which this version does not know. Upgrade assistly"
             )
         if applied[name] != known[name].checksum:
             raise MigrationError(

@@ -111,8 +111,8 @@ def bound(callers: CallersConnection, name: str) -> BoundConnection:
     if not isinstance(raw, sqlite3.Connection):
         if isinstance(raw, stdlib_sqlite3.Connection):
             raise InvalidValue(
-                f"connection is one of sqlite3, and this engine uses {sqlite3.__name__}: two copies of "
-                "SQLite in one process drop each other's locks on a file. Open it with the module "
+                f"connection is from sqlite3, but this engine uses {sqlite3.__name__}: two copies of SQLite "
+                "in one process drop each other's locks on a file. Open it with the module "
                 "`sqlite_utils.utils.sqlite3`"
             )
         raise cannot_be_bound(callers, sqlite3.Connection)
@@ -137,6 +137,6 @@ def check_file(connection: BoundConnection, file: DatabaseFile) -> None:
         if path and file.identity.is_of(os.stat(path)):  # noqa: PTH116 - a text, as SQLite gives it
             return
     raise InvalidValue(
-        f"connection is to {path or ':memory:'!r}, and this storage is in {file.name!r}: "
+        f"connection is to {path or ':memory:'!r}, but this storage is in {file.name!r}: "
         "bind a connection to the same file"
     )

@@ -47,7 +47,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError:
         raise ConfigurationError(
-            f"SQLITE_PATH: the home folder in {text!r} is not known: give an absolute path"
+            f"SQLITE_PATH: the home folder in {text!r} is unknown: give an absolute path"
         ) from None
     except OSError as error:
         raise ConfigurationError(
@@ -76,7 +76,7 @@ def require_sqlite() -> None:
     """Raise ConfigurationError if this SQLite is too old."""
     if sqlite3.sqlite_version_info < _OLDEST:
         raise ConfigurationError(
-            f"SQLite {'.'.join(map(str, _OLDEST[:2]))} or newer is needed, and this Python has "
+            f"SQLite {'.'.join(map(str, _OLDEST[:2]))} or later is required, but this Python has "
             f"{sqlite3.sqlite_version}: pip install 'assistly[sqlite]'"
         )
 
@@ -138,7 +138,7 @@ class DatabaseFile:
         ):
             raise StorageCorrupt(
                 f"the SQLite file {self.name!r} and the write-ahead log beside it, {self.path.name}-wal, "
-                "do not belong together: the file was restored or replaced after the log was written. "
+                "do not match: the file was restored or replaced after the log was written. "
                 f"{RESTORE}"
             )
 

@@ -64,7 +64,7 @@ class SqliteMigrations:
         return None
 
     def grants(self, role: str) -> Sequence[str]:  # noqa: ARG002
-        raise ConfigurationError("SQLite has no roles: who may read and write the file may do everything")
+        raise ConfigurationError("SQLite has no roles: access depends on the permissions of the file")
 
     def _run(self, migration: Migration) -> None:
         self._connection.execute(_CREATE)

@@ -75,7 +75,7 @@ def _undo_savepoint(connection: Connection) -> None:
         with suppress(StorageError):
             connection.execute("ROLLBACK")
         raise StorageUnavailable(
-            "a nested transaction could not be undone by itself, so the whole one was: run it again"
+            "a nested transaction could not be rolled back alone, so the whole one was: run it again"
         ) from error
 
 
@@ -92,9 +92,9 @@ class PinnedConnection:
     def check(self) -> None:
         """Raise StorageClosed, StorageCorrupt or StorageUnavailable if the transaction cannot go on."""
         if self._pool.closed:
-            raise StorageClosed("the storage was closed: the transaction was undone")
+            raise StorageClosed("the storage was closed: the transaction was rolled back")
         if not self._connection.in_transaction:
-            raise StorageUnavailable("SQLite undid the transaction after an error: begin it again")
+            raise StorageUnavailable("SQLite rolled back the transaction after an error: begin it again")
         self._pool.file.identity.check_sometimes()
 
     def select(self, statement: str, params: Values) -> Sequence[Row]:
