@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 from assistly.storage import AsyncStorage, InvalidValue, PostgresBackend, Storage, StorageUnavailable
@@ -27,16 +25,11 @@ def migrate(url: str, schema: str) -> None:
 
 
 @pytest.fixture
-def other_database(postgres: Storage, database_url: str, schema: str) -> Iterator[str]:
+def other_database(postgres: Storage, own_database: str, schema: str) -> str:
     """On the same server, with a schema of the same name."""
     postgres.ping()
-    name = f"other_{uuid4().hex[:12]}"
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-        url = make_conninfo(database_url, dbname=name)
-        migrate(url, schema)
-        yield url
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    migrate(own_database, schema)
+    return own_database
 
 
 @pytest.fixture
@@ -68,7 +61,7 @@ def test_another_database(postgres: Storage, other_database: str, autocommit: bo
             connection.execute("BEGIN")
         before = connection.info.transaction_status
         for _ in range(2):
-            with pytest.raises(InvalidValue, match=r"to the database 'other_\w+', and this storage is in '"):
+            with pytest.raises(InvalidValue, match=r"to the database 'own_\w+', and this storage is in '"):
                 postgres.bind(connection)
         assert connection.info.transaction_status == before
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -89,7 +82,7 @@ def test_with_await(other_database: str, database_url: str, schema: str, kind: s
         async with AsyncStorage(Storage(backend, auto_prune=False)) as storage:
             if kind == "driver":
                 async with await psycopg.AsyncConnection.connect(other_database) as connection:
-                    with pytest.raises(InvalidValue, match="to the database 'other_"):
+                    with pytest.raises(InvalidValue, match="to the database 'own_"):
                         await storage.bind(connection)
                     assert connection.info.transaction_status == TransactionStatus.IDLE
                 return
@@ -99,7 +92,7 @@ def test_with_await(other_database: str, database_url: str, schema: str, kind: s
                 async_creator=lambda: psycopg.AsyncConnection.connect(other_database),
             )
             async with sqlalchemy.AsyncSession(engine) as session:
-                with pytest.raises(InvalidValue, match="to the database 'other_"):
+                with pytest.raises(InvalidValue, match="to the database 'own_"):
                     await storage.bind(session)
             await engine.dispose()
 
@@ -117,7 +110,7 @@ def test_a_transaction_that_has_failed(postgres: Storage, database_url: str, oth
                 bound.nonces.register("n")
             connection.rollback()
             if url == other_database:
-                with pytest.raises(InvalidValue, match="to the database 'other_"):
+                with pytest.raises(InvalidValue, match="to the database 'own_"):
                     bound.nonces.register("n")
             else:
                 assert bound.nonces.register("n")

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from assistly.storage import open_storage
 
@@ -31,15 +28,6 @@ def test_the_code_runs(name: str, tmp_path: Path) -> None:
     command = [sys.executable, *warnings, str(program)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.fixture
-def own_database(database_url: str) -> Iterator[str]:
-    name = f"page_{uuid4().hex[:12]}"
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-        yield make_conninfo(database_url, dbname=name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def test_the_code_for_psycopg_runs(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
