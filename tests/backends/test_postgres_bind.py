@@ -15,7 +15,7 @@ from assistly.storage import AsyncStorage, InvalidValue, PostgresBackend, Storag
 from assistly.storage.engines.postgres import transaction
 from assistly.storage.engines.postgres.executor import PostgresExecutor
 from assistly.storage.engines.postgres.identity import Identity, ask
-from postgres_pooler import TransactionPooler
+from postgres_pooler import PgBouncer, TransactionPooler, pgbouncer
 from postgres_server import TemporaryServer
 
 
@@ -178,9 +178,18 @@ def test_a_role_without_rights(
         admin.execute(f'DROP ROLE "{name}"'.encode())
 
 
-def test_behind_a_pooler(server: TemporaryServer, schema: str) -> None:
+@pytest.mark.parametrize("kind", ["own", "pgbouncer"])
+def test_behind_a_pooler(server: TemporaryServer, schema: str, kind: str) -> None:
     """One has the connection of a pooler, and the other the server's own."""
-    with closing(TransactionPooler(server.socket)) as pooler:
+    if kind == "pgbouncer" and pgbouncer() is None:
+        pytest.skip("PgBouncer is not installed: the pooler of these tests stands in for it")
+
+    def open_pooler() -> PgBouncer | TransactionPooler:
+        if kind == "pgbouncer":
+            return PgBouncer(server.socket, user=server.socket.owner())
+        return TransactionPooler(server.socket)
+
+    with closing(open_pooler()) as pooler:
         for of_storage, of_caller in ((pooler.url, server.url), (server.url, pooler.url)):
             with (
                 Storage(PostgresBackend(of_storage, schema=schema), auto_prune=False) as storage,
