@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from assistly.storage import (
     AsyncStorage,
@@ -78,6 +79,16 @@ def new_schema(database_url: str) -> Iterator[Callable[[], str]]:
 @pytest.fixture
 def schema(new_schema: Callable[[], str]) -> str:
     return new_schema()
+
+
+@pytest.fixture
+def own_database(database_url: str) -> Iterator[str]:
+    """The URL of a new database on the same server, which is dropped after the test."""
+    name = f"own_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield make_conninfo(database_url, dbname=name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @pytest.fixture

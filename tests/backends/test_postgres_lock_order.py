@@ -11,7 +11,6 @@ from contextlib import closing
 from datetime import timedelta
 from threading import Event
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -179,18 +178,8 @@ def test_after_holding_writers_off_calls_wait_for_locks_as_long_as_before(
     assert holding.result(PATIENCE) == before
 
 
-@pytest.fixture
-def own_database(database_url: str) -> Iterator[str]:
-    """With counters of its own."""
-    name = f"locks_{uuid4().hex[:12]}"
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-        yield make_conninfo(database_url, dbname=name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-
-
 def test_batches_that_race_do_not_deadlock(own_database: str) -> None:
-    """A deadlock would only be seen in the server's counter, since the call is made again."""
+    """A deadlock would only be seen in the database's counter, since the call is made again."""
 
     def shuffled(names: Sequence[Any]) -> list[Any]:
         return random.sample([*names], len(names))

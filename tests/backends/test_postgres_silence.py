@@ -259,6 +259,17 @@ def test_a_bound_connection_has_the_same_limit(proxy: Proxy, open_storage: Open,
 
 
 @silent
+def test_binding_a_connection_has_the_same_limit(proxy: Proxy, open_storage: Open) -> None:
+    storage = open_storage()
+    with psycopg.connect(proxy.url) as connection:
+        proxy.hold()
+        with within(TIMEOUT + CANCEL), pytest.raises(StorageUnavailable, match=r"within 0\.3 s"):
+            storage.bind(connection)
+        assert connection.closed
+        proxy.forward()
+
+
+@silent
 def test_a_copy_on_a_bound_connection_has_it_too(proxy: Proxy, open_storage: Open) -> None:
     storage = open_storage()
     with psycopg.connect(proxy.url) as connection:

@@ -216,8 +216,31 @@ def test_an_open_transaction_is_joined_and_an_inner_one_is_a_savepoint(storage: 
     assert not storage.nonces.seen("inner")
 
 
-def test_without_a_transaction_each_call_is_one(storage: Storage, path: Path) -> None:
-    with connect(path, isolation_level=None) as raw:
+# `autocommit` came with Python 3.12.
+HAS_AUTOCOMMIT = hasattr(sqlite3, "LEGACY_TRANSACTION_CONTROL")
+AUTOCOMMIT = [{"isolation_level": None}, *([{"autocommit": True}] if HAS_AUTOCOMMIT else [])]
+
+
+@pytest.mark.parametrize("options", AUTOCOMMIT, ids=str)
+def test_in_autocommit_a_transaction_begins_with_begin(
+    storage: Storage, path: Path, options: dict[str, Any]
+) -> None:
+    with connect(path, **options) as raw:
+        bound = storage.bind(raw)
+        raw.execute("BEGIN")
+        bound.nonces.register("undone")
+        raw.execute("ROLLBACK")
+        raw.execute("BEGIN")
+        bound.nonces.register("n")
+        raw.execute("COMMIT")
+    assert (storage.nonces.seen("undone"), storage.nonces.seen("n")) == (False, True)
+
+
+@pytest.mark.parametrize("options", AUTOCOMMIT, ids=str)
+def test_without_a_transaction_each_call_is_one(
+    storage: Storage, path: Path, options: dict[str, Any]
+) -> None:
+    with connect(path, **options) as raw:
         bound = storage.bind(raw)
         bound.nonces.register("n")
         bound.metrics.increment("calls")

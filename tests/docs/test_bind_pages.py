@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
+
+from assistly.storage import open_storage
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -25,3 +28,14 @@ def test_the_code_runs(name: str, tmp_path: Path) -> None:
     command = [sys.executable, *warnings, str(program)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_code_for_psycopg_runs(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (PAGES / "transactions.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(import os\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.setenv("DATABASE_URL", own_database)
+    for _ in range(2):
+        exec(block, {"open_storage": open_storage})
+    with psycopg.connect(own_database) as connection:
+        assert connection.execute("SELECT count(*) FROM orders").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM assistly_queue_jobs").fetchone() == (2,)

@@ -121,6 +121,19 @@ def test_both_are_committed_or_rolled_back(shop: Shop) -> None:
     assert shop.stored == (["bread"],) * 2
 
 
+def test_another_database(shop: Shop, path: Path, request: pytest.FixtureRequest) -> None:
+    backend: Any = SqliteBackend(path.with_name("other.db"))
+    if connection.vendor == "postgresql":
+        backend = PostgresBackend(request.getfixturevalue("own_database"))
+    with Storage(backend, auto_prune=False) as other:
+        with transaction.atomic():
+            with pytest.raises(InvalidValue, match="and this storage is in "):
+                other.bind(connection)
+            shop.place("bread")
+        assert other.queue.list() == []
+    assert shop.stored == (["bread"],) * 2
+
+
 @pytest.mark.parametrize("get", [lambda: connection, lambda: connections["default"]])
 def test_the_proxy_and_the_connection(shop: Shop, get: Callable[[], Any]) -> None:
     with transaction.atomic():

@@ -21,6 +21,7 @@ from assistly.storage import (
     InvalidValue,
     MemoryBackend,
     NewJob,
+    PostgresBackend,
     ScheduleConflict,
     SqliteBackend,
     Storage,
@@ -92,6 +93,17 @@ def test_a_session_commits_both(shop: Shop) -> None:
     with Session(shop.engine) as session, session.begin():
         order(session, shop.storage.bind(session), "bread")
         assert shop.storage.queue.list() == []
+    assert shop.stored == (["bread"], ["bread"])
+
+
+def test_another_database(shop: Shop, path: Path, request: pytest.FixtureRequest) -> None:
+    backend: Any = SqliteBackend(path.with_name("other.db"))
+    if shop.schema is not None:
+        backend = PostgresBackend(request.getfixturevalue("own_database"))
+    with Storage(backend, auto_prune=False) as other, Session(shop.engine) as session, session.begin():
+        with pytest.raises(InvalidValue, match="and this storage is in "):
+            other.bind(session)
+        order(session, shop.storage.bind(session), "bread")
     assert shop.stored == (["bread"], ["bread"])
 
 

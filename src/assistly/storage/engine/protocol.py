@@ -300,7 +300,7 @@ class StorageBackend(Protocol):
     def bind(self, connection: Any) -> StorageBackend:
         """Return the same operations inside the transaction of a driver connection that the caller owns.
 
-        Raises InvalidValue unless `connection` is an open connection of this engine's driver.
+        Raises InvalidValue unless `connection` is an open connection of this engine's driver to its database.
         """
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from .conninfo import Target, check_schema
 from .dialect import PostgresDialect
 from .errors import ends_session, is_conflict, nothing_committed, translate, unknown_outcome
 from .executor import PostgresExecutor
+from .identity import Identities, ask
 from .limits import LONG_SECONDS, PING_SECONDS, LimitExceeded, Limits
 from .migrations import SchemaTarget
 from .pool import Pool
@@ -74,7 +75,9 @@ class PostgresDatabase(forks.ForkAware):
         self._wakeups = Wakeups(self.target, schema)
         make_room = self._wakeups.step_aside
         self._pool = Pool(open_one, pool_size, hosts.text, hosts.seconds, measure, make_room)
-        self.server = Server(self.dialect, ServerClock(), self._pool, self._wakeups, self.limits)
+        self.server = Server(
+            self.dialect, ServerClock(), self._pool, self._wakeups, self.limits, Identities()
+        )
         self.writers = pool_size
         self._auto_migrate = auto_migrate
         self._is_ready = False
@@ -140,8 +143,9 @@ class PostgresDatabase(forks.ForkAware):
             yield transaction
 
     def bind(self, callers: CallersConnection) -> PostgresTransaction:
-        transaction = bound(self.server, callers)
+        transaction = bound(self.server, callers, lambda: self._try(ask))
         self._make_ready()
+        transaction.check_when_bound()
         return transaction
 
     def now(self) -> datetime:

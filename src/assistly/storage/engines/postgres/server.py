@@ -10,6 +10,7 @@ from ..sql.database import Database
 from .clock import ServerClock
 from .dialect import PostgresDialect
 from .executor import PostgresExecutor
+from .identity import Identities
 from .limits import Limits
 from .pool import Pool
 from .wakeups import Wakeups
@@ -26,6 +27,7 @@ class Server:
     pool: Pool
     wakeups: Wakeups
     limits: Limits
+    identities: Identities
 
     def drop_connections(self) -> None:
         """Replace all connections, after one of them turned out to be of no use: those in use when they come

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from .connections import is_broken
 from .dialect import PostgresDialect
 from .errors import ends_session, nothing_committed, translate, unknown_outcome
 from .executor import BoundExecutor, PostgresExecutor
+from .identity import Identity, ask
 from .limits import ROLLBACK_SECONDS
 from .server import Server
 from .wakeups import NOTIFY
@@ -107,12 +108,18 @@ class PostgresTransaction:
     writers = 0
 
     def __init__(
-        self, server: Server, executor: PostgresExecutor, callers: CallersConnection | None = None
+        self,
+        server: Server,
+        executor: PostgresExecutor,
+        callers: CallersConnection | None = None,
+        ask_own: Callable[[], Identity | None] | None = None,
     ) -> None:
         self.server = server
         self._executor = executor
         self._callers = callers
+        self._ask_own = ask_own
         self._is_bound = callers is not None
+        self._is_checked = not self._is_bound
         self._generation = forks.generation()
         self.has_due_jobs = False
 
@@ -169,7 +176,13 @@ class PostgresTransaction:
         yield self
 
     def bind(self, callers: CallersConnection) -> PostgresTransaction:
-        return bound(self.server, callers)
+        transaction = bound(self.server, callers, self.own_identity)
+        transaction.check_when_bound()
+        return transaction
+
+    def own_identity(self) -> Identity | None:
+        """The identity of the storage's database, asked for on a connection of the storage's own."""
+        return self.read(ask) if self._ask_own is None else self._ask_own()
 
     def now(self) -> datetime:
         return self.server.clock.now(lambda: self.read(ask_time))
@@ -216,9 +229,31 @@ class PostgresTransaction:
         if self._callers is not None:
             check_bound(self._callers, self._executor.connection)
 
-    @contextmanager
-    def entered(self, *, commits: bool = False) -> Iterator[PostgresExecutor]:
+    def check_when_bound(self) -> None:
+        """Raise InvalidValue if the caller's connection is not to the database of the storage.
+
+        In a failed transaction, and in the middle of a statement, that is left to the next call.
+        """
+        if self._executor.connection.pgconn.transaction_status != TransactionStatus.ACTIVE:
+            self._check_database()
+
+    def _check_database(self) -> None:
+        connection, identities = self._executor.connection, self.server.identities
+        self._is_checked = identities.knows(connection)
+        if not self._is_checked:
+            with self._limited() as executor:
+                theirs = ask(executor)
+            if theirs is not None:
+                self._is_checked = identities.check(connection, theirs, self.own_identity)
+
+    def entered(self, *, commits: bool = False) -> AbstractContextManager[PostgresExecutor]:
         self._check()
+        if not self._is_checked:
+            self._check_database()
+        return self._limited(commits=commits)
+
+    @contextmanager
+    def _limited(self, *, commits: bool = False) -> Iterator[PostgresExecutor]:
         executor = self._executor
         executor.limit.begin()
         if self._is_bound:
@@ -245,8 +280,13 @@ def _leave_to_caller(executor: PostgresExecutor) -> None:
         link.finish()
 
 
-def bound(server: Server, callers: CallersConnection) -> PostgresTransaction:
-    """Return the database on a caller's connection. Raises InvalidValue for one that cannot be used."""
+def bound(
+    server: Server, callers: CallersConnection, ask_own: Callable[[], Identity | None]
+) -> PostgresTransaction:
+    """Return the database on a caller's connection. Raises InvalidValue for one that cannot be used.
+
+    `ask_own` asks for the identity of the storage's database, on a connection of its own.
+    """
     connection = driver_connection(callers)
     executor = BoundExecutor(connection, server.limits.of(connection))
-    return PostgresTransaction(server, executor, callers)
+    return PostgresTransaction(server, executor, callers, ask_own)

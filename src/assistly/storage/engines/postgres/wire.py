@@ -107,7 +107,10 @@ class _Known:
 
 
 class LibpqExecutor(PostgresExecutor):
-    """Runs statements on a connection of the pool: in autocommit, without pipelines, one thread at a time."""
+    """Runs statements on a connection of the pool: in autocommit, without pipelines, one thread at a time.
+
+    On another connection it begins no transaction.
+    """
 
     __slots__ = ("_known", "_link", "_parameters", "_readable", "_unsure")
 
@@ -138,6 +141,14 @@ class LibpqExecutor(PostgresExecutor):
             self.limit.refuse()
         self._link.send_query(text.encode())
         return (self._answers()[-1].command_status or b"").decode()
+
+    def values(self, query: str) -> list[bytes | None]:
+        """Run a query unprepared and without parameters; return its first row as the server sends it."""
+        if self.limit.is_cancelled:
+            self.limit.refuse()
+        self._link.send_query_params(query.encode(), None, result_format=_BINARY)
+        answer = self._answers()[0]
+        return [answer.get_value(0, column) for column in range(answer.nfields)]
 
     def run(self, statement: str, params: Params) -> tuple[PGresult, _Known]:
         if self.limit.is_cancelled:
