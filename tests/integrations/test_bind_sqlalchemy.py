@@ -416,6 +416,15 @@ def test_a_database_that_cannot_be_reached(shop: Shop, path: Path) -> None:
         shop.storage.bind(session)
 
 
+def test_a_pool_that_lends_no_more_connections(shop: Shop) -> None:
+    engine = shop.connect(pool_size=1, max_overflow=0, pool_timeout=0)
+    with Session(engine) as session, Session(engine) as late:
+        shop.storage.bind(session)
+        with pytest.raises(StorageUnavailable, match=r"Session could not begin: QueuePool limit"):
+            shop.storage.bind(late)
+    engine.dispose()
+
+
 def test_what_opens_connections(shop: Shop) -> None:
     for wrong, words in (
         (shop.engine, r"sqlalchemy\.\S*Engine: bind a Connection: `with engine\.begin\(\) as connection:`"),

@@ -336,6 +336,18 @@ def test_the_pool_gets_the_connection_back_as_it_was(run: Callable[[Work], None]
     run(work)
 
 
+def test_a_pool_that_lends_no_more_connections(run: Callable[[Work], None]) -> None:
+    async def work(shop: Shop) -> None:
+        engine = shop.connect(poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_timeout=0)
+        async with AsyncSession(engine) as session, AsyncSession(engine) as late:
+            await shop.storage.bind(session)
+            with pytest.raises(StorageUnavailable, match="AsyncSession could not begin: QueuePool limit"):
+                await shop.storage.bind(late)
+        await engine.dispose()
+
+    run(work)
+
+
 def test_what_cannot_be_bound(run: Callable[[Work], None]) -> None:
     async def work(shop: Shop) -> None:
         with pytest.raises(InvalidValue, match="AsyncEngine: bind an AsyncConnection"):

@@ -115,11 +115,11 @@ def full_name(kind: type[Any]) -> str:
 
 @contextmanager
 def sqlalchemy_errors(owner: str) -> Iterator[None]:
-    """Convert the errors of SQLAlchemy: StorageUnavailable if the database failed, else InvalidValue."""
+    """Convert the errors of SQLAlchemy: StorageUnavailable for the database and the pool, else InvalidValue."""
     try:
         yield
     except Exception as error:
-        if is_of(error, "sqlalchemy.exc", "DBAPIError"):
+        if is_of(error, "sqlalchemy.exc", "DBAPIError", "TimeoutError"):
             raise StorageUnavailable(f"the {owner} could not begin: {error}") from error
         if is_of(error, "sqlalchemy.exc", "SQLAlchemyError"):
             raise InvalidValue(f"connection is a {owner} that cannot be used: {error}") from error
