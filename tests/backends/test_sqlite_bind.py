@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3 as stdlib_sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from assistly.storage import InvalidValue, Storage, StorageClosed, StorageUnavailable
+from assistly.storage import InvalidValue, NewJob, Storage, StorageClosed, TransactionAborted
 from assistly.storage.engines.sql.binding import cannot_be_bound
 from assistly.storage.engines.sqlite import SqliteBackend, bound
 from assistly.storage.engines.sqlite.driver import sqlite3
@@ -295,14 +295,36 @@ def test_a_connection_of_another_copy_of_sqlite(
         storage.bind(raw)
 
 
-def test_a_stale_snapshot_is_unavailable_and_not_a_driver_error(storage: Storage, path: Path) -> None:
+def test_a_transaction_that_lost_its_snapshot_must_be_run_again(storage: Storage, path: Path) -> None:
+    calls: list[Callable[[Storage], object]] = [
+        lambda bound: bound.nonces.register("n"),
+        lambda bound: bound.queue.schedule("x", "Hello", NOW, min_gap=timedelta(minutes=1)),
+        lambda bound: bound.sessions.update("u", lambda _: 1),
+        lambda bound: bound.queue.schedule_many([NewJob("x", "Hello", NOW)] * 2),
+        run_in_a_savepoint,
+    ]
     with connect(path, isolation_level=None) as raw:
         bound = storage.bind(raw)
         raw.execute("BEGIN")
         assert not bound.nonces.seen("n")
         storage.nonces.register("other")
-        with pytest.raises(StorageUnavailable):
-            bound.nonces.register("n")
+        for call in calls * 2:
+            with pytest.raises(TransactionAborted, match=r"roll back, and run it again.*BEGIN IMMEDIATE"):
+                call(bound)
+            assert raw.in_transaction
+        raw.rollback()
+        raw.execute("BEGIN")
+        assert not bound.nonces.seen("n")
+        for call in calls:
+            call(bound)
+        raw.commit()
+    assert len(storage.queue.list()) == 3
+    assert storage.nonces.seen("in a savepoint")
+
+
+def run_in_a_savepoint(bound: Storage) -> None:
+    with bound.transaction() as tx:
+        tx.nonces.register("in a savepoint")
 
 
 def test_after_the_connection_is_closed(storage: Storage, path: Path) -> None:

@@ -24,6 +24,7 @@ from assistly.storage import (
     Storage,
     StorageClosed,
     StorageUnavailable,
+    TransactionAborted,
     TransactionOpen,
 )
 from waiting import until
@@ -132,6 +133,25 @@ def test_nested_transactions(run: Run) -> None:
                         raise KeyError
             await connection.commit()
         assert await shop.stored() == (["cake"],) * 2
+
+    run(work)
+
+
+def test_a_transaction_that_lost_a_race_must_be_run_again(run: Run) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.storage.sessions.put("u", 0)
+        async with shop.connect() as connection:
+            begin = "BEGIN" if shop.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+            await connection.execute(begin)
+            bound = await shop.storage.bind(connection)
+            assert await bound.sessions.get("u")
+            await shop.storage.sessions.put("u", 1)
+            with pytest.raises(TransactionAborted):
+                await bound.sessions.put("u", 2)
+            await connection.rollback()
+            await connection.execute(begin)
+            assert (await bound.sessions.put("u", 3)).version == 3
+            await connection.commit()
 
     run(work)
 

@@ -27,6 +27,7 @@ from assistly.storage import (
     Storage,
     StorageClosed,
     StorageUnavailable,
+    TransactionAborted,
 )
 from assistly.storage.engines.sql.binding import cannot_be_bound
 from assistly.storage.frameworks import CallersConnection
@@ -205,6 +206,23 @@ def test_a_savepoint_first_on_sqlite(path: Path) -> None:
             session.commit()
         assert shop.stored == (["cake"],) * 2
         shop.engine.dispose()
+
+
+def test_a_session_that_lost_a_race_must_be_run_again(shop: Shop) -> None:
+    engine = shop.connect(isolation_level="SERIALIZABLE")
+    if shop.schema is None:
+        begin_always(engine)
+    shop.storage.sessions.put("u", 0)
+    with Session(engine) as session:
+        bound = shop.storage.bind(session)
+        assert bound.sessions.get("u")
+        shop.storage.sessions.put("u", 1)
+        with pytest.raises(TransactionAborted):
+            bound.sessions.put("u", 2)
+        session.rollback()
+        assert shop.storage.bind(session).sessions.put("u", 3).version == 3
+        session.commit()
+    engine.dispose()
 
 
 def test_a_transaction_of_the_bound_storage_is_a_savepoint(shop: Shop) -> None:

@@ -115,7 +115,7 @@ def full_name(kind: type[Any]) -> str:
 
 @contextmanager
 def sqlalchemy_errors(owner: str) -> Iterator[None]:
-    """Convert the errors of SQLAlchemy: StorageUnavailable for the database and the pool, else InvalidValue."""
+    """Convert the errors of SQLAlchemy: StorageUnavailable for database and pool, else InvalidValue."""
     try:
         yield
     except Exception as error:

@@ -11,6 +11,7 @@ from ...errors import (
     StorageCorrupt,
     StorageError,
     StorageUnavailable,
+    TransactionAborted,
 )
 from .driver import sqlite3
 
@@ -36,7 +37,12 @@ _BY_CODE: dict[int, tuple[type[StorageError], str]] = {
     stdlib_sqlite3.SQLITE_AUTH: (StorageUnavailable, "the connection does not allow this statement"),
     stdlib_sqlite3.SQLITE_NOTADB: (StorageCorrupt, "the file is no SQLite database, or an encrypted one"),
 }
-_BY_EXTENDED_CODE = {
+_SNAPSHOT = (
+    "another connection has written since this transaction read: roll back, and run it again; "
+    "BEGIN IMMEDIATE avoids this"
+)
+_BY_EXTENDED_CODE: dict[int, tuple[type[StorageError], str]] = {
+    stdlib_sqlite3.SQLITE_BUSY_SNAPSHOT: (TransactionAborted, _SNAPSHOT),
     stdlib_sqlite3.SQLITE_IOERR_SHORT_READ: (StorageCorrupt, "the file or its log was truncated"),
 }
 _SCHEMA = "its tables are not those of this version: run `assistly migrate`"
