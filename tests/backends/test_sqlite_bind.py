@@ -14,7 +14,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from assistly.storage import InvalidValue, NewJob, Storage, StorageClosed, TransactionAborted
+from assistly.storage import (
+    InvalidValue,
+    NewJob,
+    Storage,
+    StorageClosed,
+    StorageUnavailable,
+    TransactionAborted,
+)
 from assistly.storage.engines.sql.binding import cannot_be_bound
 from assistly.storage.engines.sqlite import SqliteBackend, bound
 from assistly.storage.engines.sqlite.driver import sqlite3
@@ -325,6 +332,18 @@ def test_a_transaction_that_lost_its_snapshot_must_be_run_again(storage: Storage
 def run_in_a_savepoint(bound: Storage) -> None:
     with bound.transaction() as tx:
         tx.nonces.register("in a savepoint")
+
+
+def test_a_call_that_waits_for_the_programs_own_transaction_says_what_to_call(path: Path) -> None:
+    impatient = SqliteBackend(path, busy_timeout=timedelta(milliseconds=1))
+    with Storage(impatient, auto_prune=False) as storage, connect(path) as raw:
+        storage.bind(raw).nonces.register("bound")
+        with pytest.raises(
+            StorageUnavailable, match=r"own transaction, call the storage that `bind` returned"
+        ):
+            storage.nonces.register("outside")
+        raw.commit()
+        assert storage.nonces.seen("bound")
 
 
 def test_after_the_connection_is_closed(storage: Storage, path: Path) -> None:

@@ -18,9 +18,13 @@ from .driver import sqlite3
 # sqlite-utils prefers pysqlite3, which has exception classes of its own; a bound connection may be of either.
 DRIVER_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, stdlib_sqlite3.Error, OverflowError)
 
+_LOCKED = (
+    "another connection holds the write lock: try again; if it is your own transaction, "
+    "call the storage that `bind` returned"
+)
 _BY_CODE: dict[int, tuple[type[StorageError], str]] = {
     stdlib_sqlite3.SQLITE_PERM: (StorageUnavailable, "the file may not be opened: look at its permissions"),
-    stdlib_sqlite3.SQLITE_BUSY: (StorageUnavailable, "another connection holds the write lock: try again"),
+    stdlib_sqlite3.SQLITE_BUSY: (StorageUnavailable, _LOCKED),
     stdlib_sqlite3.SQLITE_LOCKED: (StorageUnavailable, "a table is locked: try again"),
     stdlib_sqlite3.SQLITE_NOMEM: (StorageUnavailable, "there is not enough memory"),
     stdlib_sqlite3.SQLITE_READONLY: (StorageUnavailable, "the file or its folder is read-only"),
