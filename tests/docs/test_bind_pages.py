@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
+from psycopg.conninfo import make_conninfo
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from assistly.storage import open_storage
+from assistly.storage import open_async_storage, open_storage
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -39,3 +44,50 @@ def test_the_code_for_psycopg_runs(own_database: str, monkeypatch: pytest.Monkey
     with psycopg.connect(own_database) as connection:
         assert connection.execute("SELECT count(*) FROM orders").fetchone() == (2,)
         assert connection.execute("SELECT count(*) FROM assistly_queue_jobs").fetchone() == (2,)
+
+
+@pytest.fixture(params=["sqlite", "URL of Postgres", "conninfo of Postgres"])
+def one_configuration(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """The variables, and the names that the block on the page needs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STORAGE_ENGINE", request.param.rpartition(" ")[2].lower())
+    if request.param != "sqlite":
+        url = request.getfixturevalue("database_url")
+        monkeypatch.setenv("DATABASE_URL", url if request.param.startswith("URL") else make_conninfo(url))
+        monkeypatch.setenv("STORAGE_SCHEMA", request.getfixturevalue("schema"))
+    else:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("SQLITE_PATH", "~/a folder/what?.db")
+    return {"create_engine": sa.create_engine}
+
+
+def test_one_configuration(one_configuration: dict[str, Any]) -> None:
+    with open_storage(auto_prune=False) as storage:
+        storage.migrate()
+        exec(configuration_block(), one_configuration)
+        with one_configuration["engine"].begin() as connection:
+            storage.bind(connection).nonces.register("bound")
+        one_configuration["engine"].dispose()
+        assert storage.nonces.seen("bound")
+
+
+def test_one_configuration_for_async_engines(one_configuration: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with open_async_storage(auto_prune=False) as storage:
+            await storage.migrate()
+            one_configuration["create_engine"] = create_async_engine
+            exec(configuration_block().replace('"sqlite",', '"sqlite+aiosqlite",'), one_configuration)
+            async with one_configuration["engine"].begin() as connection:
+                await (await storage.bind(connection)).nonces.register("bound")
+            await one_configuration["engine"].dispose()
+            assert await storage.nonces.seen("bound")
+
+    asyncio.run(main())
+
+
+def configuration_block() -> str:
+    page = (PAGES / "sqlalchemy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n([^`]*load_settings\(\).*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return str(block)
