@@ -175,8 +175,25 @@ def test_outside_a_transaction(shop: Shop) -> None:
     with pytest.raises(InvalidValue) as caught:
         shop.storage.bind(connection)
     assert str(caught.value) == (
-        "Django's connection 'default' is not in a transaction: bind it inside `with transaction.atomic():`"
+        "Django's connection 'default' is not in an atomic() block: "
+        "bind it inside `with transaction.atomic():`"
     )
+
+
+def test_a_transaction_without_atomic(shop: Shop) -> None:
+    """One of `set_autocommit(False)`: what ends it, the storage could not see."""
+    transaction.set_autocommit(False)
+    try:
+        Order.objects.count()
+        with pytest.raises(InvalidValue, match=r"is not in an atomic\(\) block"):
+            shop.storage.bind(connection)
+        with transaction.atomic():
+            shop.place("bread")
+        transaction.commit()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert shop.stored == (["bread"],) * 2
 
 
 def test_after_the_end_of_the_block(shop: Shop) -> None:
@@ -235,7 +252,7 @@ def test_in_another_thread(shop: Shop) -> None:
         for call in (bound.queue.list, lambda: shop.storage.bind(own)):
             with pytest.raises(InvalidValue, match="belongs to another thread"):
                 thread.submit(call).result()
-        with pytest.raises(InvalidValue, match="is not in a transaction"):
+        with pytest.raises(InvalidValue, match=r"is not in an atomic\(\) block"):
             thread.submit(lambda: shop.storage.bind(connection)).result()
 
 

@@ -362,10 +362,12 @@ def test_what_cannot_be_bound(run: Callable[[Work], None]) -> None:
             plain = shop.storage._storage
             with pytest.raises(InvalidValue, match=r"AsyncSession, .* not awaited: use an AsyncStorage"):
                 plain.bind(session)
-            with pytest.raises(
-                InvalidValue, match="not awaited: bind the AsyncSession or AsyncConnection to an AsyncStorage"
-            ):
+            with pytest.raises(InvalidValue) as caught:
                 await session.run_sync(plain.bind)
+            assert str(caught.value) == (
+                "the sqlalchemy.orm.Session belongs to an AsyncSession or AsyncConnection (run_sync): "
+                "bind that to an AsyncStorage, outside of the function"
+            )
             with pytest.raises(InvalidValue, match="has no connections to bind; got a AsyncSession"):
                 await AsyncStorage(Storage(MemoryBackend())).bind(session)
         url = (

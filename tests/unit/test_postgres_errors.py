@@ -41,6 +41,7 @@ def error_of(state: str, text: str = "the server's words") -> psycopg.Error:
         ("26000", ConfigurationError, "prepare_threshold=None"),
         ("2BP01", MigrationError, "depends"),
         ("3D000", ConfigurationError, "database"),
+        ("25P02", StorageUnavailable, "roll back: an earlier call of the transaction failed"),
         ("40001", TransactionAborted, "other transactions"),
         ("42501", ConfigurationError, "privilege"),
         ("42601", ConfigurationError, "PostgreSQL from version 15"),

@@ -169,7 +169,7 @@ def _of_django(connection: Any, owner: str) -> CallersConnection:
     _check_thread(wrapper)
     if not wrapper.in_atomic_block:
         raise InvalidValue(
-            f"Django's connection {alias!r} is not in a transaction: "
+            f"Django's connection {alias!r} is not in an atomic() block: "
             "bind it inside `with transaction.atomic():`"
         )
     driver = wrapper.connection

@@ -38,7 +38,7 @@ _BY_STATE: dict[str, tuple[type[StorageError], str]] = {
     "25006": (StorageUnavailable, "the server takes no writes now"),
     "25P02": (
         StorageUnavailable,
-        "an earlier call of this transaction failed: nothing will be written",
+        "roll back: an earlier call of the transaction failed, so nothing of it will be written",
     ),
     "26000": _UNTRACKED,
     "2BP01": (MigrationError, "an object of the database depends on what has to change"),

@@ -62,15 +62,16 @@ def commits_itself(callers: CallersConnection) -> InvalidValue:
 
 
 def _wrong_driver(callers: CallersConnection, expected: type[Any]) -> InvalidValue:
+    if callers.needs_transaction and is_async_driver(callers.driver) and not callers.in_thread:
+        return InvalidValue(
+            f"the {callers.owner} belongs to an AsyncSession or AsyncConnection (run_sync): "
+            "bind that to an AsyncStorage, outside of the function"
+        )
     driver = type(callers.driver).__module__.partition(".")[0]
     takes = expected.__module__.partition(".")[0]
     text = f"the {callers.owner} uses the driver {driver}, and the engine of this storage {takes}"
     if not callers.needs_transaction:
         return InvalidValue(f"{text}: bind a connection to the storage's database")
-    if is_async_driver(callers.driver) and not callers.in_thread:
-        return InvalidValue(
-            f"{text}, not awaited: bind the AsyncSession or AsyncConnection to an AsyncStorage"
-        )
     remedy = _REMEDIES.get((callers.library or "", takes.removeprefix("py")), "bind one that uses the same")
     return InvalidValue(f"{text}: {remedy}")
 
