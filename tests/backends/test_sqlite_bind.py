@@ -329,6 +329,21 @@ def test_a_transaction_that_lost_its_snapshot_must_be_run_again(storage: Storage
     assert storage.nonces.seen("in a savepoint")
 
 
+def test_a_transaction_that_has_read_does_not_wait_for_another_writer(storage: Storage, path: Path) -> None:
+    """SQLite refuses it at once, whatever the timeout: the snapshot is lost once the other one commits."""
+    with connect(path, isolation_level=None) as raw, connect(path, isolation_level=None) as other:
+        bound = storage.bind(raw)
+        raw.execute("BEGIN")
+        assert not bound.nonces.seen("n")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TransactionAborted, match="roll back, and run the transaction again"):
+            bound.nonces.register("n")
+        with pytest.raises(TransactionAborted, match="roll back, and run the transaction again"):
+            run_in_a_savepoint(bound)
+        other.rollback()
+        raw.rollback()
+
+
 def run_in_a_savepoint(bound: Storage) -> None:
     with bound.transaction() as tx:
         tx.nonces.register("in a savepoint")

@@ -13,7 +13,7 @@ from ..sql.binding import cannot_be_bound, commits_itself
 from ..sql.database import Params, Row
 from .connections import Connection, Values
 from .driver import sqlite3
-from .errors import DRIVER_ERRORS, translate
+from .errors import DRIVER_ERRORS, translate, translate_in_transaction
 from .files import DatabaseFile
 
 _NO_PARAMS: Params = {}
@@ -82,6 +82,11 @@ class BoundConnection(Connection):
     def execute_many(self, statement: str, batch: Iterable[Values]) -> None:
         self._check()
         super().execute_many(statement, batch)
+
+    def _translated(self, error: Exception) -> StorageError:
+        if self.in_transaction:
+            return translate_in_transaction(error, self.name)
+        return translate(error, self.name)
 
     def _check(self) -> None:
         self._check_callers()

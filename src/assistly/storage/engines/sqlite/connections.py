@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from ... import forks
-from ...errors import StorageClosed
+from ...errors import StorageClosed, StorageError
 from ..sql.database import Params, Row
 from .errors import DRIVER_ERRORS, translate
 
@@ -35,7 +35,7 @@ class Connection:
         try:
             rows: list[Row] = self._cursor.execute(statement, params).fetchall()
         except DRIVER_ERRORS as error:
-            raise translate(error, self.name) from error
+            raise self._translated(error) from error
         return rows
 
     def row(self, statement: str, params: Values = _NO_PARAMS) -> Row | None:
@@ -46,7 +46,7 @@ class Connection:
         try:
             changed: int = self._cursor.execute(statement, params).rowcount
         except DRIVER_ERRORS as error:
-            raise translate(error, self.name) from error
+            raise self._translated(error) from error
         return changed
 
     def insert(self, statement: str, values: Values) -> int:
@@ -54,7 +54,7 @@ class Connection:
         try:
             cursor = self._cursor.execute(statement, values)
         except DRIVER_ERRORS as error:
-            raise translate(error, self.name) from error
+            raise self._translated(error) from error
         id: int = cursor.lastrowid
         return id if cursor.rowcount > 0 else 0
 
@@ -62,7 +62,10 @@ class Connection:
         try:
             self._cursor.executemany(statement, batch)
         except DRIVER_ERRORS as error:
-            raise translate(error, self.name) from error
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> StorageError:
+        return translate(error, self.name)
 
     def close(self) -> None:
         self._cursor.close()

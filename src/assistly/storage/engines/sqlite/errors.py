@@ -45,6 +45,10 @@ _SNAPSHOT = (
     "another connection has written since this transaction read: roll back, and run it again; "
     "BEGIN IMMEDIATE avoids this"
 )
+_BUSY_IN_TRANSACTION = (
+    "another connection holds the write lock: roll back, and run the transaction again; "
+    "BEGIN IMMEDIATE waits for the lock"
+)
 _BY_EXTENDED_CODE: dict[int, tuple[type[StorageError], str]] = {
     stdlib_sqlite3.SQLITE_BUSY_SNAPSHOT: (TransactionAborted, _SNAPSHOT),
     stdlib_sqlite3.SQLITE_IOERR_SHORT_READ: (StorageCorrupt, "the file or its log was truncated"),
@@ -56,6 +60,16 @@ def is_busy(error: StorageError) -> bool:
     """Whether the call failed because another connection uses the file or a table."""
     code = getattr(error.__cause__, "sqlite_errorcode", 0)
     return code & 0xFF in (stdlib_sqlite3.SQLITE_BUSY, stdlib_sqlite3.SQLITE_LOCKED)
+
+
+def translate_in_transaction(error: Exception, name: str) -> StorageError:
+    """Return the error to raise in a transaction that may have read without the write lock.
+
+    SQLite does not let one that has read wait for the lock: its snapshot is lost once the other one commits.
+    """
+    if getattr(error, "sqlite_errorcode", None) == stdlib_sqlite3.SQLITE_BUSY:
+        return TransactionAborted(f"SQLite database {name}: {_BUSY_IN_TRANSACTION} ({error})")
+    return translate(error, name)
 
 
 def translate(error: Exception, name: str) -> StorageError:
