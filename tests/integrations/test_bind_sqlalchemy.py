@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -191,21 +192,40 @@ def begin_always(engine: sa.Engine) -> None:
         connection.exec_driver_sql("BEGIN")
 
 
-def test_a_savepoint_first_on_sqlite(path: Path) -> None:
-    """With the events that SQLAlchemy recommends: without them, leaving the savepoint commits it."""
+@pytest.mark.parametrize("way", ["events", "autocommit=False"])
+def test_a_savepoint_first_on_sqlite(path: Path, way: str) -> None:
+    """In the ways that SQLAlchemy recommends: without them, leaving the savepoint commits it."""
+    if way != "events" and sys.version_info < (3, 12):
+        pytest.skip("`autocommit` came with Python 3.12")
     with Storage(SqliteBackend(path), auto_prune=False) as storage:
         storage.ping()
         shop = Shop(storage, f"sqlite:///{path}", None)
-        begin_always(shop.engine)
-        with Session(shop.engine) as session:
+        engine = shop.engine
+        if way == "events":
+            begin_always(engine)
+        else:
+            engine = shop.connect(connect_args={"autocommit": False})
+        with Session(engine) as session:
             with session.begin_nested():
                 order(session, storage.bind(session), "bread")
             session.rollback()
             with session.begin_nested():
                 order(session, storage.bind(session), "cake")
             session.commit()
+        engine.dispose()
         assert shop.stored == (["cake"],) * 2
         shop.engine.dispose()
+
+
+def test_a_bound_connection_keeps_its_lock_timeout(shop: Shop) -> None:
+    if shop.schema is None:
+        pytest.skip("of Postgres")
+    engine = shop.connect(connect_args={"options": "-c lock_timeout=10ms"})
+    with Session(shop.engine) as holder, Session(engine) as session:
+        shop.storage.bind(holder).sessions.put("u", 1)
+        with pytest.raises(StorageUnavailable, match="a lock was not free in time"):
+            shop.storage.bind(session).sessions.put("u", 2)
+    engine.dispose()
 
 
 def test_a_session_that_lost_a_race_must_be_run_again(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ from assistly.storage import (
     StorageClosed,
     StorageUnavailable,
 )
+from integrations.test_bind_sqlalchemy import begin_always
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -174,6 +176,35 @@ def test_savepoints(run: Callable[[Work], None]) -> None:
         assert await shop.stored() == (["bread", "pie", "scone"],) * 2
 
     run(work)
+
+
+@pytest.mark.parametrize("way", ["events", "autocommit=False"])
+def test_a_savepoint_first_on_sqlite(path: Path, way: str) -> None:
+    """In the ways that SQLAlchemy recommends: without them, leaving the savepoint commits it."""
+    if way != "events" and sys.version_info < (3, 12):
+        pytest.skip("`autocommit` came with Python 3.12")
+
+    async def main() -> None:
+        async with AsyncStorage(Storage(SqliteBackend(path), auto_prune=False)) as storage:
+            await storage.ping()
+            shop = Shop(storage, f"sqlite+aiosqlite:///{path}", None)
+            async with shop.engine.begin() as connection:
+                await connection.run_sync(Base.metadata.create_all)
+            engine = shop.connect(connect_args={} if way == "events" else {"autocommit": False})
+            if way == "events":
+                begin_always(engine.sync_engine)
+            async with AsyncSession(engine) as session:
+                async with session.begin_nested():
+                    await order(session, await storage.bind(session), "bread")
+                await session.rollback()
+                async with session.begin_nested():
+                    await order(session, await storage.bind(session), "cake")
+                await session.commit()
+            await engine.dispose()
+            assert await shop.stored() == (["cake"],) * 2
+            await shop.engine.dispose()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
