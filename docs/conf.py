@@ -44,6 +44,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(.*\.)?[A-Z]"),
     # The keywords of `open_storage`: docs/reference/settings.md lists them.
     (r"py:class", r"(.*\.)?SettingsKeywords"),
+    # What `bind` takes: its docstring lists the classes.
+    (r"py:class", r"assistly\.storage\.bindable\..*"),
     # What a method returns, and is used at once in a `with`, `async with` or `await`.
     (r"py:class", r".*\.(AsyncOpening|AsyncTransaction|Transaction|KeyValueTransaction)"),
     # Of use to the package alone: parameters with a default that a program leaves out, and bases.

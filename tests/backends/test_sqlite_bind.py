@@ -58,7 +58,7 @@ def test_what_is_no_open_connection(storage: Storage, path: Path) -> None:
     closed.close()
     for bad in (None, "file.db", object(), closed):
         with pytest.raises(InvalidValue, match="connection must be"):
-            storage.bind(bad)
+            storage.bind(bad)  # type: ignore[arg-type]
 
 
 def module(name: str, *classes: type) -> None:
@@ -102,7 +102,7 @@ def test_the_wrapper_of_another_library(storage: Storage, path: Path) -> None:
             (raw.cursor(), "got sqlite3.Cursor: pass its .connection"),
         ):
             with pytest.raises(InvalidValue) as caught:
-                storage.bind(wrapper)
+                storage.bind(wrapper)  # type: ignore[arg-type]
             assert str(caught.value).startswith("connection must be a sqlite3.Connection, got ")
             assert words in str(caught.value)
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_bound_at_all(storage: Storage) -> None:
         ("file.db", "got 'file.db': open one with sqlite3.connect"),
     ):
         with pytest.raises(InvalidValue) as caught:
-            storage.bind(wrong)
+            storage.bind(wrong)  # type: ignore[arg-type]
         assert words in str(caught.value)
 
 

@@ -382,9 +382,9 @@ def test_a_pool_that_lends_no_more_connections(run: Callable[[Work], None]) -> N
 def test_what_cannot_be_bound(run: Callable[[Work], None]) -> None:
     async def work(shop: Shop) -> None:
         with pytest.raises(InvalidValue, match="AsyncEngine: bind an AsyncConnection"):
-            await shop.storage.bind(shop.engine)
+            await shop.storage.bind(shop.engine)  # type: ignore[arg-type]
         with pytest.raises(InvalidValue, match="async_sessionmaker: bind an AsyncSession that it makes"):
-            await shop.storage.bind(shop.session)
+            await shop.storage.bind(shop.session)  # type: ignore[arg-type]
         async with shop.engine.connect() as connection:
             pass
         with pytest.raises(InvalidValue, match="cannot be used"):

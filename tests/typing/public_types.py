@@ -5,9 +5,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
+
+import aiosqlite
+import psycopg
+import sqlalchemy as sa
+from django.db import connection as django_connection  # pyright: ignore[reportMissingTypeStubs]
+from sqlalchemy import orm
+from sqlalchemy.ext import asyncio
 
 from assistly.storage import (
     Approval,
@@ -51,6 +59,37 @@ async def opening_with_await() -> None:
         assert_type(storage, AsyncStorage)
         async with storage.transaction() as tx:
             assert_type(tx, AsyncStorage)
+
+
+def binding(
+    storage: Storage,
+    session: orm.Session,
+    scoped: orm.scoped_session[orm.Session],
+    connection: sa.Connection,
+    psycopg_connection: psycopg.Connection[Any],
+    sqlite_connection: sqlite3.Connection,
+) -> None:
+    for each in (session, scoped, connection, psycopg_connection, sqlite_connection):
+        assert_type(storage.bind(each), Storage)
+    storage.bind(django_connection)
+    storage.bind(connection.engine)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    storage.bind(orm.sessionmaker())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    storage.bind(orm.Session)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    storage.bind("shop.db")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    storage.bind(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def binding_with_await(
+    storage: AsyncStorage,
+    session: asyncio.AsyncSession,
+    scoped: asyncio.async_scoped_session[asyncio.AsyncSession],
+    connection: asyncio.AsyncConnection,
+    psycopg_connection: psycopg.AsyncConnection[Any],
+    sqlite_connection: aiosqlite.Connection,
+) -> None:
+    for each in (session, scoped, connection, psycopg_connection, sqlite_connection):
+        assert_type(await storage.bind(each), AsyncStorage)
+    await storage.bind(connection.engine)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def json_values(storage: Storage, event: Event) -> None:

@@ -343,7 +343,7 @@ def test_the_outer_storage_is_refused_inside(open_one: Open) -> None:
                 lambda: storage.sessions.update("refused", lambda _: 1),
                 lambda: storage.idempotency.run_once("refused", turns_once),
                 lambda: storage.queue.wait(10),
-                lambda: storage.bind(object()),
+                lambda: storage.bind(object()),  # type: ignore[arg-type]
                 lambda: storage.transaction().__aenter__(),
                 storage.ping,
                 storage.prune,

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from .bindable import Bindable
 from .clock import Clock, as_clock
 from .engine.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, StorageBackend
 from .errors import ConfigurationError, StorageClosed
@@ -145,7 +146,7 @@ class Storage:
         backend = self._backend
         return Transaction(backend, self, backend.transaction, self._view, self._guard)
 
-    def bind(self, connection: Any) -> Storage:
+    def bind(self, connection: Bindable) -> Storage:
         """Return this storage inside the caller's own transaction, which the caller commits or rolls back.
 
         `connection` is a connection of psycopg or sqlite3, a Session or a Connection of SQLAlchemy on one of

@@ -66,6 +66,7 @@ class Calls(ABC):
         with self.admitted():
             found = await find_async_connection(connection, self._threads) if storage._backend.binds else None
             if found is not None:
+                callers: Any
                 callers, threads = found
                 bound = await threads.submit(partial(storage.bind, callers))
                 return bound, InnerCalls(bound, threads, in_process=False)

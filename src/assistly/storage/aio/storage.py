@@ -6,9 +6,10 @@ from contextlib import AbstractAsyncContextManager, ExitStack
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 from .. import validation as check
+from ..bindable import Bindable
 from ..errors import StorageClosed
 from ..records import PoolConnections, Prunable, PruneReport
 from ..storage import Storage
@@ -114,7 +115,7 @@ class AsyncStorage:
         """
         return AsyncTransaction(self._storage, self._calls)
 
-    async def bind(self, connection: Any) -> AsyncStorage:
+    async def bind(self, connection: Bindable) -> AsyncStorage:
         """Return this storage inside the caller's own transaction, which the caller commits or rolls back.
 
         `connection` is a `psycopg.AsyncConnection`, an `aiosqlite.Connection`, or an AsyncSession or

@@ -43,7 +43,7 @@ _CALLS: dict[str, Callable[[Storage], Any]] = {
     "migrate": lambda storage: storage.migrate(),
     "maintain": lambda storage: storage.maintain(),
     "wait": lambda storage: storage.queue.wait(0),
-    "bind": lambda storage: storage.bind(object()),
+    "bind": lambda storage: storage.bind(object()),  # type: ignore[arg-type]
     "transaction": lambda storage: storage.transaction().__enter__(),
 }
 
