@@ -61,7 +61,7 @@ def test_another_database(postgres: Storage, other_database: str, autocommit: bo
             connection.execute("BEGIN")
         before = connection.info.transaction_status
         for _ in range(2):
-            with pytest.raises(InvalidValue, match=r"to the database 'own_\w+', and this storage is in '"):
+            with pytest.raises(InvalidValue, match=r"to the database 'own_\w+', but this storage is in '"):
                 postgres.bind(connection)
         assert connection.info.transaction_status == before
         assert connection.execute("SELECT 1").fetchone() == (1,)

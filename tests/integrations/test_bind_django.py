@@ -127,7 +127,7 @@ def test_another_database(shop: Shop, path: Path, request: pytest.FixtureRequest
         backend = PostgresBackend(request.getfixturevalue("own_database"))
     with Storage(backend, auto_prune=False) as other:
         with transaction.atomic():
-            with pytest.raises(InvalidValue, match="and this storage is in "):
+            with pytest.raises(InvalidValue, match="but this storage is in "):
                 other.bind(connection)
             shop.place("bread")
         assert other.queue.list() == []

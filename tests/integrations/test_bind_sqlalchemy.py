@@ -103,7 +103,7 @@ def test_another_database(shop: Shop, path: Path, request: pytest.FixtureRequest
     if shop.schema is not None:
         backend = PostgresBackend(request.getfixturevalue("own_database"))
     with Storage(backend, auto_prune=False) as other, Session(shop.engine) as session, session.begin():
-        with pytest.raises(InvalidValue, match="and this storage is in "):
+        with pytest.raises(InvalidValue, match="but this storage is in "):
             other.bind(session)
         order(session, shop.storage.bind(session), "bread")
     assert shop.stored == (["bread"], ["bread"])

@@ -83,7 +83,7 @@ class Identities:
 
 def _another(connection: psycopg.Connection[Any], theirs: Identity, own: Identity) -> InvalidValue:
     if theirs.name != own.name:
-        text = f"to the database {theirs.name!r}, and this storage is in {own.name!r}"
+        text = f"to the database {theirs.name!r}, but this storage is in {own.name!r}"
     else:
         where = f"{connection.info.host}:{connection.info.port}"
         text = f"to the database {theirs.name!r} on another server ({where}) than this storage's"
