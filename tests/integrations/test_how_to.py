@@ -6,13 +6,16 @@ import asyncio
 import json
 import re
 import signal
+import sqlite3
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiogram import Bot, Dispatcher
 from aiogram.types import Update
+from fastapi import HTTPException
 from telegram.request import HTTPXRequest
 
 from assistly.storage import AsyncStorage, Storage, open_async_storage, open_storage
@@ -37,7 +40,7 @@ def namespace(page: str) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer versions of Starlette want a client of another name
         for block in blocks(page):
-            exec(compile(block, page, "exec"), names)
+            exec(compile(block, page, "exec", dont_inherit=True), names)
     return names
 
 
@@ -133,3 +136,40 @@ def test_the_lifespans_of_fastapi() -> None:
         assert isinstance(storage._storage, Storage)
 
     asyncio.run(main())
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("fails", [False, True])
+def test_sqlalchemy_in_fastapi_commits_before_the_response(fails: bool) -> None:
+    page = namespace("fastapi.md")
+    app, orders = page["shop"], []
+
+    async def fail(session: Any, bound: Any) -> None:
+        await page["place_order"]("cake", session, bound)
+        raise HTTPException(409)
+
+    fail.__annotations__ |= {"session": page["SessionDep"], "bound": page["BoundDep"]}
+    app.post("/fails")(fail)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: dict[str, Any]) -> None:
+        """What is stored when the response begins."""
+        if message["type"] == "http.response.start":
+            with closing(sqlite3.connect("shop.db")) as connection:
+                ((stored,),) = connection.execute("SELECT count(*) FROM orders")
+            jobs = await app.state.assistly_storage.queue.list()
+            orders.append((message["status"], stored, len(jobs)))
+
+    async def main() -> None:
+        async with app.router.lifespan_context(app):
+            async with page["engine"].begin() as connection:
+                await connection.run_sync(page["Base"].metadata.create_all)
+            path = "/fails" if fails else "/orders"
+            query = {"query_string": b"item=tart", "headers": []}
+            await app({"type": "http", "method": "POST", "path": path, **query}, receive, send)
+            await page["engine"].dispose()
+
+    asyncio.run(main())
+    assert orders == [(409, 0, 0) if fails else (200, 1, 1)]
