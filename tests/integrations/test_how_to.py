@@ -8,17 +8,18 @@ import re
 import signal
 import sqlite3
 import warnings
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiogram import Bot, Dispatcher
-from aiogram.types import Update
+from aiogram.methods import GetMe, SendMessage
+from aiogram.types import Update, User
 from fastapi import HTTPException
 from telegram.request import HTTPXRequest
 
-from assistly.storage import AsyncStorage, Storage, open_async_storage, open_storage
+from assistly.storage import AsyncStorage, Storage, StorageClosed, open_async_storage, open_storage
 from assistly.worker import AsyncWorker
 from integrations import test_aiogram as aiogram_tests
 from integrations import test_telegram as telegram_tests
@@ -88,9 +89,45 @@ def test_aiogram(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_environment")
-@pytest.mark.parametrize("program", ["main", "main_with_tasks"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_aiogram_in_fastapi(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    page, sent, done = namespace("aiogram.md"), [], asyncio.Event()
+    updates = [Update.model_validate(aiogram_tests.update(1, "/order"))]
+
+    async def call(_: Bot, method: Any, **__: Any) -> Any:
+        if isinstance(method, GetMe):
+            if fails:
+                done.set()
+                raise ValueError("a wrong token")
+            return User(id=42, is_bot=True, first_name="Bakery")
+        if isinstance(method, SendMessage):
+            sent.append(method.text)
+            done.set()
+        elif updates:
+            return [updates.pop()]
+        else:
+            await asyncio.Event().wait()
+        return None
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="a wrong token") if fails else nullcontext():
+            async with page["lifespan"](page["app"]):
+                storage: AsyncStorage = page["app"].state.assistly_storage
+                await done.wait()
+                assert signal.getsignal(signal.SIGTERM) == before
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        with pytest.raises(StorageClosed):
+            await storage.ping()
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Bot, "__call__", call)
+    asyncio.run(main())
+    assert sent == ([] if fails else ["Your name?"])
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("program", ["main", "run_polling"])
+def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     page = namespace("python-telegram-bot.md")
     telegram = telegram_tests.Telegram()
 
