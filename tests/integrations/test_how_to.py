@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import sqlite3
 import warnings
@@ -21,6 +20,7 @@ from telegram.request import HTTPXRequest
 
 from assistly.storage import AsyncStorage, Storage, StorageClosed, open_async_storage, open_storage
 from assistly.worker import AsyncWorker
+from docs.blocks import blocks as page_blocks
 from integrations import test_aiogram as aiogram_tests
 from integrations import test_telegram as telegram_tests
 from integrations.conftest import Run
@@ -31,8 +31,7 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
 
 def blocks(page: str) -> list[str]:
-    text = (PAGES / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block.code for block in page_blocks(PAGES / page) if block.kind == "python"]
 
 
 def namespace(page: str) -> dict[str, Any]:
@@ -152,10 +151,18 @@ def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str) -> N
     assert telegram.sent[0] == ("That was number 1", None)
 
 
-@pytest.mark.parametrize(("page", "passed"), [("fastapi.md", 1), ("pytest.md", 4)])
+@pytest.mark.parametrize(("page", "passed"), [("fastapi.md", 1), ("pytest.md", 5)])
 def test_tests(
-    run: Run, page: str, passed: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    run: Run,
+    page: str,
+    passed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    pytester: pytest.Pytester,
+    request: pytest.FixtureRequest,
 ) -> None:
+    for block in page_blocks(PAGES / page):
+        if block.kind == "file":
+            pytester.makepyfile(**{Path(block.name).stem: block.code})
     if page == "pytest.md":
         monkeypatch.setenv("ASSISTLY_TEST_DATABASE_URL", request.getfixturevalue("database_url"))
     run("\n\n".join(blocks(page)), "-W", "ignore").assert_outcomes(passed=passed)
