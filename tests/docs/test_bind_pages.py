@@ -1,4 +1,4 @@
-"""The page about the transactions of SQLAlchemy: its code runs, from top to bottom."""
+"""The pages about the transactions of other libraries: their code runs, from top to bottom."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "sqlalchemy.md"
+import psycopg
+import pytest
+
+from assistly.storage import open_storage
+
+PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 
 
-def test_the_code_runs(tmp_path: Path) -> None:
-    """As one program."""
-    page = PAGE.read_text(encoding="utf-8")
+def test_the_code_for_sqlalchemy_runs(tmp_path: Path) -> None:
+    page = (PAGES / "sqlalchemy.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 5
     program = tmp_path / "page.py"

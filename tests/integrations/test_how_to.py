@@ -125,8 +125,9 @@ def test_aiogram_in_fastapi(monkeypatch: pytest.MonkeyPatch, fails: bool) -> Non
 
 
 @pytest.mark.usefixtures("_environment")
-@pytest.mark.parametrize("program", ["main", "run_polling"])
-def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+@pytest.mark.parametrize("program", ["main", "main_with_tasks"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str, number: signal.Signals) -> None:
     page = namespace("python-telegram-bot.md")
     telegram = telegram_tests.Telegram()
 
