@@ -504,8 +504,12 @@ def test_another_driver(module: str) -> None:
 
 
 def test_the_memory_engine(shop: Shop) -> None:
-    with Session(shop.engine) as session, pytest.raises(InvalidValue, match="has no connections to bind"):
+    with Session(shop.engine) as session, pytest.raises(InvalidValue) as raised:
         Storage(MemoryBackend()).bind(session)
+    assert str(raised.value) == (
+        "MemoryBackend has no connections to bind, and got a Session: the engines sqlite and postgres have. "
+        "In tests, use the engine sqlite"
+    )
 
 
 def test_a_session_of_a_storage_with_await(shop: Shop) -> None:

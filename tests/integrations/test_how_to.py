@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
+import sqlite3
 import warnings
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiogram import Bot, Dispatcher
-from aiogram.types import Update
+from aiogram.methods import GetMe, SendMessage
+from aiogram.types import Update, User
+from fastapi import HTTPException
 from telegram.request import HTTPXRequest
 
-from assistly.storage import AsyncStorage, Storage, open_async_storage, open_storage
+from assistly.storage import AsyncStorage, Storage, StorageClosed, open_async_storage, open_storage
 from assistly.worker import AsyncWorker
+from docs.blocks import blocks as page_blocks
 from integrations import test_aiogram as aiogram_tests
 from integrations import test_telegram as telegram_tests
 from integrations.conftest import Run
@@ -27,8 +31,7 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
 
 def blocks(page: str) -> list[str]:
-    text = (PAGES / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block.code for block in page_blocks(PAGES / page) if block.kind == "python"]
 
 
 def namespace(page: str) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def namespace(page: str) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer versions of Starlette want a client of another name
         for block in blocks(page):
-            exec(compile(block, page, "exec"), names)
+            exec(compile(block, page, "exec", dont_inherit=True), names)
     return names
 
 
@@ -85,6 +88,43 @@ def test_aiogram(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("fails", [False, True])
+def test_aiogram_in_fastapi(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    page, sent, done = namespace("aiogram.md"), [], asyncio.Event()
+    updates = [Update.model_validate(aiogram_tests.update(1, "/order"))]
+
+    async def call(_: Bot, method: Any, **__: Any) -> Any:
+        if isinstance(method, GetMe):
+            if fails:
+                done.set()
+                raise ValueError("a wrong token")
+            return User(id=42, is_bot=True, first_name="Bakery")
+        if isinstance(method, SendMessage):
+            sent.append(method.text)
+            done.set()
+        elif updates:
+            return [updates.pop()]
+        else:
+            await asyncio.Event().wait()
+        return None
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="a wrong token") if fails else nullcontext():
+            async with page["lifespan"](page["app"]):
+                storage: AsyncStorage = page["app"].state.assistly_storage
+                await done.wait()
+                assert signal.getsignal(signal.SIGTERM) == before
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        with pytest.raises(StorageClosed):
+            await storage.ping()
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Bot, "__call__", call)
+    asyncio.run(main())
+    assert sent == ([] if fails else ["Your name?"])
+
+
+@pytest.mark.usefixtures("_environment")
 @pytest.mark.parametrize("program", ["main", "main_with_tasks"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str, number: signal.Signals) -> None:
@@ -112,10 +152,18 @@ def test_python_telegram_bot(monkeypatch: pytest.MonkeyPatch, program: str, numb
     assert telegram.sent[0] == ("That was number 1", None)
 
 
-@pytest.mark.parametrize(("page", "passed"), [("fastapi.md", 1), ("pytest.md", 4)])
+@pytest.mark.parametrize(("page", "passed"), [("fastapi.md", 1), ("pytest.md", 5)])
 def test_tests(
-    run: Run, page: str, passed: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    run: Run,
+    page: str,
+    passed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    pytester: pytest.Pytester,
+    request: pytest.FixtureRequest,
 ) -> None:
+    for block in page_blocks(PAGES / page):
+        if block.kind == "file":
+            pytester.makepyfile(**{Path(block.name).stem: block.code})
     if page == "pytest.md":
         monkeypatch.setenv("ASSISTLY_TEST_DATABASE_URL", request.getfixturevalue("database_url"))
     run("\n\n".join(blocks(page)), "-W", "ignore").assert_outcomes(passed=passed)
@@ -133,3 +181,40 @@ def test_the_lifespans_of_fastapi() -> None:
         assert isinstance(storage._storage, Storage)
 
     asyncio.run(main())
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("fails", [False, True])
+def test_sqlalchemy_in_fastapi_commits_before_the_response(fails: bool) -> None:
+    page = namespace("fastapi.md")
+    app, orders = page["shop"], []
+
+    async def fail(session: Any, bound: Any) -> None:
+        await page["place_order"]("cake", session, bound)
+        raise HTTPException(409)
+
+    fail.__annotations__ |= {"session": page["SessionDep"], "bound": page["BoundDep"]}
+    app.post("/fails")(fail)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: dict[str, Any]) -> None:
+        """What is stored when the response begins."""
+        if message["type"] == "http.response.start":
+            with closing(sqlite3.connect("shop.db")) as connection:
+                ((stored,),) = connection.execute("SELECT count(*) FROM orders")
+            jobs = await app.state.assistly_storage.queue.list()
+            orders.append((message["status"], stored, len(jobs)))
+
+    async def main() -> None:
+        async with app.router.lifespan_context(app):
+            async with page["engine"].begin() as connection:
+                await connection.run_sync(page["Base"].metadata.create_all)
+            path = "/fails" if fails else "/orders"
+            query = {"query_string": b"item=tart", "headers": []}
+            await app({"type": "http", "method": "POST", "path": path, **query}, receive, send)
+            await page["engine"].dispose()
+
+    asyncio.run(main())
+    assert orders == [(409, 0, 0) if fails else (200, 1, 1)]

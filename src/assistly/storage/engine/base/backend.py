@@ -122,7 +122,8 @@ class BackendBase(ABC):
     def bind(self, connection: Any) -> BackendBase:
         """Raise InvalidValue: by default an engine has no connections to bind."""
         raise InvalidValue(
-            f"{type(self).__name__} has no connections to bind; got a {type(connection).__name__}"
+            f"{type(self).__name__} has no connections to bind, and got a {type(connection).__name__}: "
+            "the engines sqlite and postgres have. In tests, use the engine sqlite"
         )
 
     def snapshot(self, *, hold_writers: bool = False) -> AbstractContextManager[BackendBase]:
