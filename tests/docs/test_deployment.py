@@ -15,6 +15,7 @@ import typer.main
 
 from assistly.cli import app
 from assistly.storage import StorageSettings
+from assistly.storage.engines.postgres.connections import _CONFIGURE
 from docs.blocks import ROOT
 
 HOW_TO = ROOT / "docs" / "how-to"
@@ -39,6 +40,13 @@ def documents(page: str) -> list[Any]:
 
 def is_a_call_of_the_worker(words: list[str]) -> bool:
     return "worker" in words and {word for word in words if word.startswith("--")} <= OPTIONS
+
+
+def test_the_planner_settings_behind_a_pooler() -> None:
+    """The page sets for the role what the storage sets in its own sessions."""
+    page = (HOW_TO / "pgbouncer.md").read_text(encoding="utf-8")
+    own = dict(re.findall(r"\('((?:enable_|jit|plan_)\w*)', '(\w+)'\)", _CONFIGURE))
+    assert dict(re.findall(r"^ *ALTER ROLE bot SET (\w+) = (\w+);$", page, re.MULTILINE)) == own
 
 
 def test_systemd() -> None:
