@@ -71,6 +71,12 @@ def test_compose() -> None:
     worker = compose["services"]["worker"]
     assert {*worker["environment"]} - {"PGPASSWORD"} <= VARIABLES
     assert int(worker["stop_grace_period"].removesuffix("s")) > GRACE
+    assert {word for word in worker["command"] if word.startswith("--")} <= OPTIONS
+    assert {*worker["depends_on"]} < {*compose["services"]}
+    (host,) = re.findall(r"@(\w+)/", worker["environment"]["DATABASE_URL"])
+    assert host in compose["services"]
+    (volume,) = compose["services"][host]["volumes"]
+    assert volume.partition(":")[0] in compose["volumes"]
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Job"])
