@@ -208,11 +208,32 @@ def test_a_pooler(
         found = {each["check"]: each for each in check("pooler", "prepared-statements", "listener")}
         sent = b"".join(pooler.sent)
     assert found["pooler"]["verdict"] == "warning"
-    assert "a pooler in transaction mode" in found["pooler"]["reason"]
+    # The mode of a pooler cannot be seen, so nothing names it.
+    assert not any("mode" in f"{each['reason']} {each['mend']}" for each in found.values())
+    assert ("no statement is prepared" in found["pooler"]["reason"]) == is_known_by_its_pid
+    assert ("so no connection listens" in found["listener"]["reason"]) == is_known_by_its_pid
     assert found["listener"]["verdict"] == "warning"
     assert b"LISTEN" not in sent
     statements = found["prepared-statements"]
     assert statements["verdict"] == ("ok" if is_known_by_its_pid else "warning")
+
+
+class SessionPooler(TransactionPooler):
+    """Lends a session for as long as the client is connected, under a process id of its own."""
+
+    def _answer(self, client: Any, session: Any, to: bytes) -> bytes:
+        super()._answer(client, session, to)
+        return b""
+
+
+def test_a_pooler_in_session_mode_looks_like_any_other(
+    check: Check, server: TemporaryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SessionPooler(server.socket, sessions=20)) as pooler:
+        monkeypatch.setenv("DATABASE_URL", pooler.url)
+        found = check("pooler", "prepared-statements", "listener")
+    assert [each["verdict"] for each in found] == ["warning", "ok", "warning"]
+    assert "mode" not in f"{found[0]['reason']} {found[0]['mend']}"
 
 
 class StatementPooler(TransactionPooler):

@@ -64,6 +64,9 @@ def verdict(found: list[Finding]) -> str:
 def test_versions_with_the_bug(version: str, engine: str) -> None:
     found = checks.of_version(tuple(map(int, version.split("."))))
     assert (str(found.verdict), version in found.reason) == ("warning", True)
+    assert found.mend is not None
+    assert "assistly[sqlite]" in found.mend
+    assert "Not in a program that also opens the file with the standard module sqlite3" in found.mend
 
 
 @pytest.mark.parametrize("version", ["3.6.23", "3.44.6", "3.50.7", "3.51.3", "3.52.0"])

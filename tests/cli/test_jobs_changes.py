@@ -337,8 +337,18 @@ def test_import(storage: Storage, run: Run) -> None:
     (event,) = trail(storage, "import")
     assert event == {"by": "ann", "jobs": 2, "first": a.id, "last": b.id, "existed": 0}
     code, out, err = run("jobs", "import", "jobs.jsonl", "--dry-run")
-    assert (code, "1 of them already stored" in out) == (0, True)
+    assert (code, out) == (0, "1 job would be imported, 1 already stored under its idempotency key\n")
     assert err.endswith("1 job without an idempotency key: importing the file again duplicates them")
+
+
+def test_an_import_counts_only_what_it_adds(storage: Storage, run: Run) -> None:
+    lines = [{"platform": "x", "content": "a", "idempotency_key": key} for key in ("k", "l", "l")]
+    Path("jobs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    first = run("jobs", "import", "jobs.jsonl")[1]
+    assert first == "2 jobs imported, 1 already stored under its idempotency key\n"
+    again = run("jobs", "import", "jobs.jsonl")[1]
+    assert again == "0 jobs imported, 3 already stored under their idempotency keys\n"
+    assert len(storage.queue.list()) == 2
 
 
 @sqlite_only

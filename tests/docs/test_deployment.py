@@ -15,6 +15,7 @@ import typer.main
 
 from assistly.cli import app
 from assistly.storage import StorageSettings
+from assistly.storage.engines.postgres.connections import _CONFIGURE
 from docs.blocks import ROOT
 
 HOW_TO = ROOT / "docs" / "how-to"
@@ -41,6 +42,13 @@ def is_a_call_of_the_worker(words: list[str]) -> bool:
     return "worker" in words and {word for word in words if word.startswith("--")} <= OPTIONS
 
 
+def test_the_planner_settings_behind_a_pooler() -> None:
+    """The page sets for the role what the storage sets in its own sessions."""
+    page = (HOW_TO / "pgbouncer.md").read_text(encoding="utf-8")
+    own = dict(re.findall(r"\('((?:enable_|jit|plan_)\w*)', '(\w+)'\)", _CONFIGURE))
+    assert dict(re.findall(r"^ *ALTER ROLE bot SET (\w+) = (\w+);$", page, re.MULTILINE)) == own
+
+
 def test_systemd() -> None:
     [(_, text)] = blocks("systemd")
     unit = ConfigParser(interpolation=None, delimiters="=")
@@ -63,6 +71,12 @@ def test_compose() -> None:
     worker = compose["services"]["worker"]
     assert {*worker["environment"]} - {"PGPASSWORD"} <= VARIABLES
     assert int(worker["stop_grace_period"].removesuffix("s")) > GRACE
+    assert {word for word in worker["command"] if word.startswith("--")} <= OPTIONS
+    assert {*worker["depends_on"]} < {*compose["services"]}
+    (host,) = re.findall(r"@(\w+)/", worker["environment"]["DATABASE_URL"])
+    assert host in compose["services"]
+    (volume,) = compose["services"][host]["volumes"]
+    assert volume.partition(":")[0] in compose["volumes"]
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Job"])

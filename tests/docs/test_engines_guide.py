@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from assistly.storage import StorageBackend, StorageSettings, engine
+from assistly.storage import (
+    MigrationError,
+    Storage,
+    StorageBackend,
+    StorageSettings,
+    StorageUnavailable,
+    engine,
+)
 from assistly.storage.engine import base
 from assistly.storage.testing import (
     ForkContract,
@@ -100,17 +107,27 @@ def test_the_guides_test_file_is_what_a_reader_needs(shelf: Any) -> None:
         "TestShelfLifecycle",
         "TestShelfMachines",
     }
-    assert type(shelf.open_shelf(None)) is shelf.ShelfBackend
+    assert type(shelf.in_folder("data")) is shelf.ShelfBackend
+
+
+def test_a_full_shelf(shelf: Any) -> None:
+    with Storage(shelf.ShelfBackend(2**20), auto_prune=False) as storage:
+        with pytest.raises(StorageUnavailable, match="the shelf is full: it takes 1048576 bytes"):
+            storage.queue.schedule("x", "a" * 2**20)
+        assert storage.queue.list() == []
 
 
 def test_the_settings_of_the_guide(shelf: Any) -> None:
     plugin = import_module("shelf_plugin")
     fields = {*plugin.ShelfSettings.model_fields} - {*StorageSettings.model_fields}
-    assert fields == {"shelf_path", "shelf_size"}
+    assert fields == {"shelf_size"}
     project = tomllib.loads(re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)[0])["project"]
     for target in (value for group in project["entry-points"].values() for value in group.values()):
         module, _, name = target.partition(":")
         assert callable(getattr(import_module(module), name))
+    settings = plugin.ShelfSettings.model_validate({"STORAGE_AUTO_MIGRATE": "false"})
+    with Storage(plugin.open_shelf(settings), auto_prune=False) as storage, pytest.raises(MigrationError):
+        storage.queue.list()
 
 
 def test_the_table_of_required_members() -> None:

@@ -55,8 +55,11 @@ def import_jobs(
         out.document(document | {"existed": existed, "ids": [] if dry_run else ids})
         return
     done = "would be imported" if dry_run else "imported"
-    existing = f", {existed} of them already stored under their idempotency keys" if existed else ""
-    out.say(f"{plural(len(jobs), 'job')} {done}{existing}")
+    added = len(ids) - existed
+    others = len(jobs) - added  # those with the key of an earlier line, too
+    keys = "its idempotency key" if others == 1 else "their idempotency keys"
+    existing = f", {others} already stored under {keys}" if others else ""
+    out.say(f"{plural(added, 'job')} {done}{existing}")
     without_key = sum(1 for job in jobs if job.idempotency_key is None)
     if without_key:
         jobs_without = plural(without_key, "job")

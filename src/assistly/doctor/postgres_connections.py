@@ -39,9 +39,14 @@ def _sessions(context: CheckContext) -> SessionSharing:
 
 
 def check_pooler(context: CheckContext) -> Iterable[Outcome]:
-    """Whether a pooler lends sessions to several clients in turn. Any other pooler cannot be detected."""
-    if not _sessions(context).shared:
-        return [ok("each connection has its own session: there is no pooler, or one in session mode")]
+    """Whether a pooler is in between. Its mode cannot be seen, unless it refuses transactions.
+
+    A pooler that gives each connection a session of its own, and passes on the process ids, cannot be
+    detected.
+    """
+    sessions = _sessions(context)
+    if not sessions.shared:
+        return [ok("no pooler is detected: each connection has its own session")]
     with closing(context.second_server_connection()) as connection:
         takes_transactions = connection.takes_transactions()
     if not takes_transactions:
@@ -51,13 +56,21 @@ def check_pooler(context: CheckContext) -> Iterable[Outcome]:
                 "set the pooler to transaction mode or session mode (PgBouncer: pool_mode)",
             )
         ]
+    direct = "give workers a DATABASE_URL that points to the server itself"
+    if not sessions.noticed:
+        return [
+            warning(
+                "a pooler lends sessions to several clients, but a single connection does not show it: "
+                "settings and prepared statements stay in sessions that other clients get, and "
+                "notifications may get lost",
+                direct,
+            )
+        ]
     return [
         warning(
-            "a pooler in transaction mode shares the sessions of the server: workers get no notifications "
-            "and poll once a second; no statement is prepared; settings such as `lock_timeout` apply only "
-            "inside transactions",
-            "nothing, if this is intended; otherwise give workers a DATABASE_URL that points to the server "
-            "itself, or to a pool in session mode",
+            "a pooler is in between: workers get no notifications and poll once a second; no statement is "
+            "prepared; settings such as `lock_timeout` apply only inside transactions",
+            f"nothing, if this is intended; otherwise {direct}",
         )
     ]
 
@@ -68,7 +81,7 @@ def check_prepared_statements(context: CheckContext) -> Iterable[Outcome]:
     if not sessions.shared:
         return [ok("a statement is prepared when it has run twice on a connection")]
     if sessions.noticed:
-        return [ok("no statement is prepared, because a pooler shares the sessions")]
+        return [ok("no statement is prepared, because a pooler is in between")]
     return [
         warning(
             "a pooler shares the sessions, but a single connection does not show it: statements are "
@@ -81,10 +94,13 @@ def check_prepared_statements(context: CheckContext) -> Iterable[Outcome]:
 
 def check_listener(context: CheckContext) -> Iterable[Outcome]:
     """Whether a notification from one connection reaches another one. Notifications wake workers."""
-    if _sessions(context).shared:
+    sessions = _sessions(context)
+    if sessions.shared:
         return [
             warning(
-                "a pooler shares the sessions, so no connection listens: workers poll once a second",
+                "a pooler is in between, so no connection listens: workers poll once a second"
+                if sessions.noticed
+                else "a pooler may give notifications to other clients: workers then poll once a second",
                 "nothing, if a second does not matter; otherwise point the DATABASE_URL of workers to the "
                 "server itself",
             )

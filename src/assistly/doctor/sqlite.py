@@ -49,7 +49,11 @@ _CLOCK_TIMES = (
 
 _FIRST_WITH_BUG, _LAST_WITH_BUG = (3, 7, 0), (3, 51, 2)
 _REPAIRED = {(3, 44, 6), (3, 50, 7)}
-_INSTALL = "python -m pip install 'assistly[sqlite]', which brings a recent SQLite"
+_INSTALL = (
+    "python -m pip install 'assistly[sqlite]', which brings a recent SQLite. Not in a program that also "
+    "opens the file with the standard module sqlite3, as Django and SQLAlchemy do: use a Python with SQLite "
+    "3.51.3 or later there"
+)
 _COPIES = ("sqlite3", "pysqlite3", "apsw", "sqlcipher3")
 _NETWORK = {
     *("nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "beegfs"),
