@@ -1,6 +1,8 @@
 """A script for cron: it schedules the day's posts from a file, cleans up, and prints a report.
 
-    17 * * * *  cd /srv/bot && python examples/nightly.py posts.jsonl
+    17 * * * *  cd /srv/bot && python nightly.py posts.jsonl
+
+To try it in the root of the repository, with the file beside it: python examples/nightly.py --day 2026-03-02
 
 The first run of a day schedules the posts of that day; the later ones are there in case the machine was down
 at midnight. Two runs may overlap, and a run may be killed at any moment.

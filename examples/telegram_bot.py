@@ -1,6 +1,6 @@
 """A Telegram bot: it asks what to post in a channel, and when, and posts it then.
 
-    pip install httpx
+    pip install httpx  # or the extra `webhook`
     TELEGRAM_TOKEN=… TELEGRAM_CHANNEL=@bakery python examples/telegram_bot.py
 
 Then send it /post. The storage is the one that the environment describes, by default data/assistly.db.

@@ -2,16 +2,16 @@
 
     assistly worker --publish gallery=examples.two_step:publisher --check-pause 60
 
-Run it in the root of the repository. The platform here is a folder (GALLERY_PATH, by default data/gallery);
-a real one has an API for the same. The id of the container is stored as the job's checkpoint before the
-second step. So if the worker dies after that, or an answer is lost, the next attempt publishes that
-container, and creates no second one. If it dies before the checkpoint is stored, a container is left that
-nobody sees, and the next attempt creates another one.
+Run it in the root of the repository; the command needs the extra `cli`. The platform here is a folder
+(GALLERY_PATH, by default data/gallery); a real one has an API for the same. The id of the container is stored
+as the job's checkpoint before the second step. So if the worker dies after that, or an answer is lost, the
+next attempt publishes that container, and creates no second one. If it dies before the checkpoint is stored,
+a container is left that nobody sees, and the next attempt creates another one.
 
-The platform posts a container as often as it is told to. So nobody may tell it again without knowing that it
-did not post: `check` finds out. A worker calls it for each job whose outcome is unknown. Its answer is right
-if the worker that published is dead. If that was only stopped (SIGSTOP, a suspended laptop), it may post
-after the question: choose a --check-pause above the longest pause that you expect.
+The platform posts a container each time that it is told to. So it must not be told again before somebody
+knows that it did not post: `check` finds out. A worker calls it for each job whose outcome is unknown. Its
+answer is right if the worker that published is dead. If that was only stopped (SIGSTOP, a suspended laptop),
+it may post after the question: choose a --check-pause above the longest pause that you expect.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class GalleryPublisher:
             raise Unknown("the gallery did not answer whether it has published") from error
 
     def check(self, job: Job) -> CheckResult:
-        """Ask the gallery what became of the job."""
+        """Ask the gallery whether it has posted the job."""
         container = container_of(job)
         if container is None:
             return NotPosted()  # the second step is made after the checkpoint only

@@ -1,12 +1,12 @@
 """A webhook service: it takes commands from a chat, has some of them approved, and schedules posts.
 
-A command is signed and accepted once; when it is sent again, it gets the first answer. All that it stores is
-stored in one transaction, so a crash leaves either all of it or nothing.
+A command is signed and accepted once; when it is sent again, it gets the first response. Everything that it
+stores is stored in one transaction, so a crash leaves either all of it or nothing.
 
 Run it in the root of the repository. Make a secret once, keep it, and give it to those who send commands.
 It is read from the environment alone, not from `.env`:
 
-    pip install fastapi uvicorn httpx
+    pip install -c constraints.txt ".[cli,fastapi]" uvicorn httpx
     export WEBHOOK_SECRET="whsec_$(openssl rand -base64 32)"; echo "$WEBHOOK_SECRET"
     uvicorn examples.webhook_service:app
 
@@ -22,7 +22,8 @@ Its headers are:
     webhook-timestamp   seconds since 1970
     webhook-signature   HMAC-SHA256 of both and the body
 
-The path is not signed, so all that counts is in the body. In Python, with the secret in the environment:
+The path is not signed, so everything that must be authenticated is in the body. In Python, with the secret in
+the environment:
 
     import os, time, httpx
     from assistly.worker.signatures import WebhookSecrets

@@ -1,10 +1,10 @@
-"""Posts that recur: a bakery's week.
+"""Recurring posts: a bakery's week.
 
-    python examples/weekly_post.py               # put the schedules, and show what comes next
-    assistly worker --publish mastodon=stdout    # makes the jobs, and publishes them
+    python examples/weekly_post.py               # stores the schedules, and shows what comes next
+    assistly worker --publish mastodon=stdout    # creates the jobs, and publishes them; needs the extra `cli`
 
-The schedules are the ones below: each start of the program puts them, which changes nothing unless this file
-has changed, and removes those that are not in it any more. What a person has disabled stays disabled. The
+The schedules are the ones below: each start of the program stores them, which changes nothing unless this
+file has changed, and removes those that are no longer in it. What a person has disabled stays disabled. The
 storage is the one that the environment describes, by default data/assistly.db.
 """
 
@@ -38,7 +38,7 @@ WEEK = (
 
 
 def put_all(storage: Storage, week: Iterable[Weekly] = WEEK) -> None:
-    """Put the schedules of the week, and remove those that were put before and are not in it."""
+    """Store the schedules of the week, and remove those of earlier runs that are not in it."""
     wanted = {f"{PREFIX}{weekly.id}": weekly for weekly in week}
     with storage.transaction() as tx:
         stored = {schedule.id: schedule for schedule in tx.schedules.list(after=PREFIX, limit=1000)}
@@ -52,8 +52,8 @@ def put_all(storage: Storage, week: Iterable[Weekly] = WEEK) -> None:
                 weekly.content,
                 cron=weekly.cron,
                 zone=ZONE,
-                # A post may be two hours late, no more; of missed ones the last, if it is not later
-                # than that.
+                # A post may be at most two hours late. Of missed ones only the last is published, if
+                # it is not later than that.
                 max_lateness=timedelta(hours=2),
                 catch_up="last",
                 enabled=id not in stored or stored[id].enabled,

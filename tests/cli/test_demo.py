@@ -252,7 +252,7 @@ def test_the_checks_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "none lost" in failed(good, stored=replace(stored, jobs=stuck))
     assert failed(good, attacks=0) == {"every attack refused"}
     assert "repeated commands ran once" in failed(good, posts=[*good.posts, good.posts[0]])
-    retention = {"retention took what was due"}
+    retention = {"retention deleted what was due"}
     assert failed(good, pruned=replace(good.pruned, nonces=0)) == retention
     assert failed(good, pruned=replace(good.pruned, approvals=1)) == retention
     assert failed(good, kept=replace(good.kept, counts={})) == retention

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import typer.main
 
 from assistly.cli import app
 from assistly.storage import StorageError, StorageSettings, errors
+from assistly.storage.stores.queue import Queue
 from assistly.storage.variables import WebSettings
 from docs import command_pages
 from docs.blocks import ROOT
@@ -120,6 +122,12 @@ def test_what_the_pages_import_has_an_entry() -> None:
                     name for name in names.split(", ") if f"{module}.{name}" not in MODULES
                 } - documented
     assert missing == set()
+
+
+def test_the_page_about_the_stores_names_every_method_of_the_queue() -> None:
+    page = (ROOT / "docs" / "how-to" / "stores.md").read_text(encoding="utf-8")
+    methods = [name for name, _ in inspect.getmembers(Queue, inspect.isfunction) if not name.startswith("_")]
+    assert [name for name in methods if not re.search(rf"\b{name}\b", page)] == []
 
 
 def test_the_three_unknowns_are_told_apart() -> None:

@@ -76,7 +76,7 @@ class DemoOutcome:
             "the storage agrees with the platforms": [*self._disagreements()],
             "repeated commands ran once": [*_expect(repeats, self._count("command_repeated"))],
             "every attack refused": [*_expect(self.attacks, self._count("webhook_refused"))],
-            "retention took what was due": [*self._badly_pruned()],
+            "retention deleted what was due": [*self._badly_pruned()],
         }
 
     @property

@@ -55,7 +55,7 @@ def _place(stack: ExitStack, *, keep: bool) -> tuple[dict[str, Any], str, str]:
         if not keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         kept = f"kept: SQLITE_PATH={path} assistly status"
-        afterwards = kept if keep else "deleted (--keep keeps it)"
+        afterwards = kept if keep else "deleted (use --keep to keep it)"
         return {"sqlite_path": path}, "SQLite, a temporary file", afterwards
     if engine == "sqlite":
         return {}, f"SQLite, {settings.sqlite_path}", again
