@@ -336,7 +336,7 @@ class TestErrors:
             if goes_on:
                 transaction.nonces.register("second", 1)
 
-        with pytest.raises(StorageUnavailable, match="rolled back the transaction"):
+        with pytest.raises(StorageUnavailable, match="rolled back the transaction after an error"):
             within_transaction(backend, work)
         assert not backend.nonces.seen("first")
         assert not backend.nonces.seen("second")

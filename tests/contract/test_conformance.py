@@ -125,9 +125,9 @@ def test_a_factory_that_takes_no_folder() -> None:
 
 
 def test_an_engine_without_a_store() -> None:
-    with pytest.raises(ConfigurationError, match="the engine NaiveEngine has no jobs"):
+    with pytest.raises(ConfigurationError, match="the engine NaiveEngine lacks jobs"):
         run(f"{__name__}:open_without_jobs")
-    with pytest.raises(ConfigurationError, match="the engine NaiveEngine has no jobs"):
+    with pytest.raises(ConfigurationError, match="the engine NaiveEngine lacks jobs"):
         Storage(open_without_jobs(""))
 
 

@@ -363,7 +363,9 @@ def test_a_connection_of_the_other_engine(run: Run, database_url: str) -> None:
 def test_a_storage_without_await(run: Run) -> None:
     async def work(shop: Shop) -> None:
         async with shop.connect() as connection:
-            with pytest.raises(InvalidValue, match=r"Connection, but .* synchronous: use an AsyncStorage"):
+            with pytest.raises(
+                InvalidValue, match=r"Connection, but this storage is synchronous: use an AsyncStorage"
+            ):
                 shop.storage._storage.bind(connection)
 
     run(work)

@@ -519,13 +519,13 @@ class TestLinesThatCannotBeRead:
         monkeypatch.delenv("DATABASE_URL", raising=False)
         Path(".env").write_text(line.format("DATABASE_URL", "postgresql://u:hunter2@h/d"))
         message = refusal()
-        assert message.startswith("DATABASE_URL cannot be read from .env, line 1: ")
+        assert message.startswith("cannot read DATABASE_URL from .env, line 1: ")
         assert "hunter2" not in message
 
     def test_the_secret_of_webhooks(self, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
         Path(".env").write_text(line.format("WEBHOOK_SECRET", "hunter2"))
-        with pytest.raises(ConfigurationError, match=r"WEBHOOK_SECRET cannot be read from \.env") as caught:
+        with pytest.raises(ConfigurationError, match=r"cannot read WEBHOOK_SECRET from \.env") as caught:
             load_worker_settings()
         assert "hunter2" not in str(caught.value)
 

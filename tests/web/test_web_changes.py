@@ -422,7 +422,10 @@ def test_an_error_leads_back_and_keeps_the_note(memory: Storage, filled: Filled)
 
 def test_it_is_said_who_has_decided_before(memory: Storage, filled: Filled) -> None:
     approvals.decide(memory, "approval-1", "rejected", Person("kim", "a typo"))
-    for id, words in (("approval-1", "decided before by kim at 20"), ("approval-2", "decided before at 20")):
+    for id, words in (
+        ("approval-1", "already decided by kim at 20"),
+        ("approval-2", "already decided at 20"),
+    ):
         response = at_page(memory).post("/approval", {"id": id, "decision": "approved"})
         assert response.status_code == 409
         assert words in Document(response.text).text

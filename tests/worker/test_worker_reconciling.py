@@ -316,7 +316,7 @@ def test_a_job_that_never_gets_out_is_left_to_a_person(
     assert stored(storage, job).outcome_unknown
     assert f"job {job.id} on x was not published, according to its platform; but its outcome" in caplog.text
     assert caplog.text.endswith(
-        f"a person decides: `assistly jobs resolve {job.id} --not-posted` schedules it again\n"
+        f"a person has to decide: `assistly jobs resolve {job.id} --not-posted` schedules it again\n"
     )
     caplog.clear()
     with closing(PublisherCaller(worker._runtime)) as caller:

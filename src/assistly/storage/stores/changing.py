@@ -61,7 +61,7 @@ def cancellation(job: Job, now: datetime) -> Job:
     if cancelled is None:
         found = f"{job.status}: it cannot be cancelled"
         if job.status is JobStatus.CANCELLED:
-            found = "already cancelled"
+            found = "cancelled already"
         elif job.status is JobStatus.PROCESSING:
             found = "processing, and publishing has begun: it can no longer be cancelled"
         raise StatusConflict(f"job {job.id} is {found}; nothing was changed", job)

@@ -196,7 +196,7 @@ class QueueResolvingContract(Contract):
     @pytest.mark.parametrize("off", [-1, 1])
     def test_an_answer_for_another_claim_is_refused(self, storage: Storage, off: int, posted: bool) -> None:
         letter = unknown(storage)
-        text = f"for claim {letter.claim + off} of job {letter.id}, whose claim is {letter.claim}"
+        text = f"claim {letter.claim + off} of job {letter.id}, but its claim is {letter.claim}"
         with pytest.raises(StatusConflict, match=text) as caught:
             storage.queue.resolve(letter.id, posted=posted, claim=letter.claim + off)
         assert caught.value.current == letter
