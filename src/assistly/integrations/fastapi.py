@@ -41,13 +41,13 @@ def storage_lifespan(
 ) -> Lifespan:
     """Return a lifespan that opens the storage, and closes it at shutdown: `FastAPI(lifespan=…)`.
 
-    The other keywords are those of `open_async_storage`. With `publishers`, an AsyncWorker on the server's
-    event loop publishes due jobs meanwhile; `worker` has its options. It leaves signals to the server. At
-    shutdown it claims nothing more, and waits for jobs that are being published, at most its `grace`
-    (30 seconds). If the worker fails, that is logged, `app.state.assistly_worker.health` says so, requests
-    are still served, and shutdown raises the error.
+    Other keyword arguments are those of `open_async_storage`. With `publishers`, an AsyncWorker publishes due
+    jobs on the server's event loop; `worker` has its options. It leaves signals to the server. At shutdown it
+    claims nothing new, and waits for jobs that are being published, at most its `grace` (30 seconds). If the
+    worker fails, that is logged, `app.state.assistly_worker.health` says so, requests are still served, and
+    shutdown raises the error.
 
-    In a lifespan of your own: `async with storage_lifespan(…)(app) as state: yield state`.
+    In your own lifespan: `async with storage_lifespan(…)(app) as state: yield state`.
     """
     if worker is not None and not publishers:
         raise ConfigurationError("worker has options, but there are no publishers: pass both or neither")
@@ -66,7 +66,7 @@ def storage_lifespan(
 
 
 async def get_storage(connection: HTTPConnection) -> AsyncStorage:
-    """Return the storage of the application: a dependency, and the one that tests override."""
+    """Return the storage of the application: a dependency, which tests can override."""
     # A mounted application has its own, or the one that the application around it yields to the server.
     storage = getattr(connection.app.state, _STATE, None) or getattr(connection.state, _STATE, None)
     if storage is None:

@@ -31,7 +31,7 @@ async def publishing(
         try:
             await worker.run()
         except Exception:
-            logger.exception("the worker has failed, and publishes nothing more")
+            logger.exception("the worker failed; no more jobs are published")
             raise
 
     running = asyncio.create_task(run())
