@@ -401,7 +401,7 @@ def test_what_cannot_be_bound(run: Callable[[Work], None]) -> None:
                 "the sqlalchemy.orm.Session belongs to an AsyncSession or AsyncConnection (run_sync): "
                 "bind that to an AsyncStorage, outside of the function"
             )
-            with pytest.raises(InvalidValue, match="has no connections to bind; got a AsyncSession"):
+            with pytest.raises(InvalidValue, match="has no connections to bind; got an AsyncSession"):
                 await AsyncStorage(Storage(MemoryBackend())).bind(session)
         url = (
             "sqlite+aiosqlite:////no/such/file"
