@@ -231,9 +231,9 @@ def _dead(job: Job) -> Reason:
     replay = f"`assistly jobs replay {job.id}` schedules it again"
     if job.outcome_unknown:
         text = (
-            "Publishing began at {began}, and its outcome is unknown: {reason}. If its publisher has a "
-            "check, a worker runs the check, and may publish the job again; otherwise a person has to "
-            "resolve it. Look for the post on {platform}."
+            "Publishing began at {began}; {reason}. If its publisher has a check, a worker runs the check, "
+            "and may publish the job again; otherwise a person has to resolve it. Look for the post on "
+            "{platform}."
         )
         advice = (
             "If it is there, run `assistly jobs resolve {id} --posted` (with --remote-id if you know the "
