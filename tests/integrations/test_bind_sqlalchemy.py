@@ -507,8 +507,8 @@ def test_the_memory_engine(shop: Shop) -> None:
     with Session(shop.engine) as session, pytest.raises(InvalidValue) as raised:
         Storage(MemoryBackend()).bind(session)
     assert str(raised.value) == (
-        "MemoryBackend has no connections to bind, and got a Session: the engines sqlite and postgres have. "
-        "In tests, use the engine sqlite"
+        "MemoryBackend has no connections to bind; got a Session. "
+        "The engines sqlite and postgres have connections; in tests, use sqlite"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from ...errors import ConfigurationError, InvalidValue
 from ...records import PoolConnections
+from ...validation import with_article
 from ..moving import cannot_move
 from ..protocol import PROTOCOL_VERSION, JobStore
 from ..record_stores import (
@@ -121,9 +122,10 @@ class BackendBase(ABC):
 
     def bind(self, connection: Any) -> BackendBase:
         """Raise InvalidValue: by default an engine has no connections to bind."""
+        given = with_article(type(connection).__name__)
         raise InvalidValue(
-            f"{type(self).__name__} has no connections to bind, and got a {type(connection).__name__}: "
-            "the engines sqlite and postgres have. In tests, use the engine sqlite"
+            f"{type(self).__name__} has no connections to bind; got {given}. "
+            "The engines sqlite and postgres have connections; in tests, use sqlite"
         )
 
     def snapshot(self, *, hold_writers: bool = False) -> AbstractContextManager[BackendBase]:
