@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import uuid
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from assistly.storage import JobStatus, open_storage
 from docs.blocks import ROOT, blocks
 
 PAGE = ROOT / "docs" / "how-to" / "django.md"
@@ -86,6 +88,11 @@ class CommittedTest(TransactionTestCase):
 Manage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def environment() -> dict[str, str]:
+    path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path if each)
+    return {"PYTHONPATH": path, "PATH": os.environ["PATH"]}
+
+
 @pytest.fixture
 def manage(tmp_path: Path) -> Manage:
     """Runs a command of `manage.py` in the project, and checks that it succeeds."""
@@ -93,16 +100,14 @@ def manage(tmp_path: Path) -> Manage:
     files["settings.py"] += SETTINGS
     files |= {"manage.py": MANAGE, "shop/__init__.py": "", "shop/test_more.py": MORE_TESTS}
     for name, code in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(code, encoding="utf-8")
-    path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path if each)
-    environment = {"PYTHONPATH": path, "PATH": os.environ["PATH"]}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-W", "error", "manage.py", *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=120,
@@ -142,6 +147,21 @@ def test_on_sqlite(manage: Manage, tmp_path: Path) -> None:
 def test_on_postgres(manage: Manage) -> None:
     for options in ((), ("--parallel", "2")):  # a run fails if it cannot delete the test database
         check(manage("test", "--noinput", *options), 8)
+
+
+def test_the_worker(manage: Manage, tmp_path: Path) -> None:
+    manage("migrate", "--run-syncdb")
+    manage("shell", "-c", "from shop.models import place_order; place_order('roll')")
+    command = [sys.executable, "manage.py", "publish"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "Another roll is on its way.\n"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == -signal.SIGTERM
+    with open_storage(engine="sqlite", sqlite_path=tmp_path / "shop.db") as storage:
+        assert [job.status for job in storage.queue.list()] == [JobStatus.POSTED]
 
 
 def test_migrate_makes_the_tables(manage: Manage, tmp_path: Path) -> None:
