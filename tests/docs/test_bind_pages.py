@@ -12,7 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from psycopg.conninfo import make_conninfo
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from assistly.storage import open_async_storage, open_storage
@@ -29,6 +31,27 @@ def test_the_code_for_sqlalchemy_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", str(program)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_alembic_leaves_the_tables_alone(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    page = (PAGES / "sqlalchemy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(def include_name.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    if engine == "sqlite":
+        open_storage(engine="sqlite", sqlite_path=tmp_path / "shop.db").close()
+        database = sa.create_engine(f"sqlite:///{tmp_path / 'shop.db'}")
+    else:
+        url = request.getfixturevalue("own_database")
+        open_storage(engine="postgres", database_url=url).close()
+        database = sa.create_engine("postgresql+psycopg://", connect_args=conninfo_to_dict(url))
+    with database.connect() as connection:
+        for options, dropped in (({}, True), ({"include_name": names["include_name"]}, False)):
+            context = MigrationContext.configure(connection, opts=options)
+            changes = compare_metadata(context, sa.MetaData())
+            assert any(change[0] == "remove_table" for change in changes) is dropped
+    database.dispose()
 
 
 def test_the_code_for_psycopg_runs(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
