@@ -22,8 +22,8 @@ Its headers are:
     webhook-timestamp   seconds since 1970
     webhook-signature   HMAC-SHA256 of both and the body
 
-The path is not signed, so everything that must be authenticated is in the body. In Python, with the secret in
-the environment:
+The path is not signed, so everything that must be authenticated is in the body. In Python, with the secret
+in the environment:
 
     import os, time, httpx
     from assistly.worker.signatures import WebhookSecrets

@@ -328,7 +328,7 @@ def test_a_publisher_that_hangs_is_left_at_an_interrupt(run: Run) -> None:
             assistly_storage.queue.schedule("x", "a")
             with pytest.raises(KeyboardInterrupt):
                 assistly_worker({"x": publish})
-            assert "leaves at the end of its grace time of 2 s" in caplog.text
+            assert "stops after its grace time of 2 s with unfinished work" in caplog.text
         """
     )
     result.assert_outcomes(passed=1)

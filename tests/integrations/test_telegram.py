@@ -500,7 +500,7 @@ def test_a_button_that_is_no_json(settings: dict[str, Any], outside: Storage) ->
                 await bakery.application.update_persistence()
             assert len(sessions(outside)["telegram:42:callbacks"]["keyboards"]) == 3
             assert [str(error).partition(":")[0] for error in bakery.errors] == [
-                "callback_data (1, 2) holds a tuple, which is no JSON value",
+                "callback_data (1, 2) holds a tuple, which is not a JSON value",
                 "callback_data {'at'",
             ]
             await bakery.application.bot.send_message(7, "Which?", reply_markup=keyboard((3,)))

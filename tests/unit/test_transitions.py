@@ -293,7 +293,7 @@ def test_what_a_settlement_does(job: Job, settlement: Settlement, now: datetime)
                 "attempts": (*job.attempts, attempt)[-20:],
                 "next_retry_at": None if is_final else settlement.at,
                 "due_at": job.scheduled_at if is_final else settlement.at,
-                "publish_started_at": job.publish_started_at if settlement.keep_publish else None,
+                "publish_started_at": (job.publish_started_at or now) if settlement.keep_publish else None,
             }
             if is_final:
                 expected |= {"dead_letter_at": now, "dead_letter_reason": settlement.error}
