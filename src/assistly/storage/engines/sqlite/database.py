@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import TypeVar
 
@@ -153,7 +153,8 @@ class SqliteDatabase:
         """See `MigratedBackend.on_schema`."""
         migrations = discover("sqlite")
         if not self.exists():
-            return work(SqliteMigrations(no_database()), migrations)
+            with closing(no_database()) as empty:
+                return work(SqliteMigrations(empty), migrations)
         connection = self._pool.borrow_new(may_change=False)
         try:
             return work(SqliteMigrations(connection), migrations)
