@@ -39,6 +39,7 @@ FORMAT = "assistly-export"
 VERSION = 1
 
 _LEVEL = 5
+_GZIP = 31  # for zlib: a stream in the format of gzip, with the largest window
 _PAGE_ROWS = 2000
 _PAGE_BYTES = 4 * 2**20
 _LONGEST_LINE = 64 * 2**20
@@ -82,7 +83,9 @@ def export_rows(
     Raises Conflict if the storage is the target of an unfinished copy.
     """
     digests: Digests = {}
-    with backend.snapshot() as view, gzip.GzipFile("", "wb", _LEVEL, out, mtime=0) as file:
+    # Not a GzipFile: if `out` fails, it tries once more when it is collected, and Python prints that error.
+    compress = zlib.compressobj(_LEVEL, wbits=_GZIP)
+    with backend.snapshot() as view:
         require_whole(view, backend)
         header = {
             "format": FORMAT,
@@ -93,19 +96,19 @@ def export_rows(
             "kinds": {name: [column.name for column in kind.columns] for name, kind in ROW_KINDS.items()},
         }
         first = _line(header)
-        file.write(first)
+        out.write(compress.compress(first))
         for kind in ROW_KINDS:
-            file.write(_line({"rows": kind}))
+            out.write(compress.compress(_line({"rows": kind})))
             digest = _Digest()
             for page in pages(view, kind):
                 lines = [*page.lines]
                 digest.add(lines)
-                file.write(b"".join(lines))
+                out.write(compress.compress(b"".join(lines)))
                 progress("export", kind, len(lines), page.expected)
             digests[kind] = digest.end()
         trailer: dict[str, Any] = {"header": hashlib.sha256(first).hexdigest()}
         trailer |= {kind: {"rows": one.rows, "sha256": one.sha256} for kind, one in digests.items()}
-        file.write(_line({"end": trailer}))
+        out.write(compress.compress(_line({"end": trailer})) + compress.flush())
     return digests
 
 
