@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 from assistly.storage import AsyncStorage, InvalidValue, PostgresBackend, Storage, StorageUnavailable
 from assistly.storage.engines.postgres import transaction
 from assistly.storage.engines.postgres.executor import PostgresExecutor
-from assistly.storage.engines.postgres.identity import Identity, ask
+from assistly.storage.engines.postgres.identity import Identities, Identity, ask
 from postgres_pooler import PgBouncer, TransactionPooler, pgbouncer
 from postgres_server import TemporaryServer
 
@@ -216,3 +216,12 @@ def test_a_standby_is_told_by_its_name_alone() -> None:
     assert standby.is_of(primary)
     assert not primary.is_of(Identity("app", b"2"))
     assert not primary.is_of(Identity("other", None))
+
+
+def test_a_standby_is_asked_again_since_it_may_be_promoted(postgres: Storage, own_database: str) -> None:
+    identities = Identities()
+    with psycopg.connect(own_database) as connection:
+        assert not identities.check(connection, Identity("app", None), lambda: Identity("app", b"1"))
+        assert not identities.knows(connection)
+        assert identities.check(connection, Identity("app", b"1"), lambda: Identity("app", b"1"))
+        assert identities.knows(connection)

@@ -48,6 +48,16 @@ SQLITE = "django.db.backends.sqlite3"
 POSTGRES = "django.db.backends.postgresql"
 
 
+def test_the_role_that_django_assumes(use: Use, database_url: str, role: str) -> None:
+    parts = conninfo_to_dict(database_url)
+    names = {"NAME": "dbname", "USER": "user", "HOST": "host", "PORT": "port", "PASSWORD": "password"}
+    given = {name: parts[part] for name, part in names.items() if parts.get(part)}
+    use(POSTGRES, **given, OPTIONS={"assume_role": role})
+    _, place = integration._place("default")
+    with psycopg.connect(place) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == (role,)
+
+
 def test_each_database_has_one_storage(use: Use, tmp_path: Path) -> None:
     use(SQLITE, NAME=tmp_path / "shop.db")
     shop = get_storage()

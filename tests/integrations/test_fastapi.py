@@ -369,6 +369,29 @@ def test_a_function_that_is_not_async_is_refused(name: str, wanted: str, is_over
         opened.post("/included/")
 
 
+class CallableEndpoint:
+    def __call__(self, storage: StorageDep) -> None:
+        storage.queue.schedule("x", "lost")  # type: ignore[unused-coroutine]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("endpoint", [CallableEndpoint(), functools.partial(Endpoints().storage)])
+def test_what_fastapi_calls_in_a_thread_is_refused(endpoint: Any) -> None:
+    app = FastAPI(lifespan=storage_lifespan(engine="memory"))
+    app.post("/")(endpoint)
+    with TestClient(app) as opened, pytest.raises(ConfigurationError, match="takes StorageDep"):
+        opened.post("/")
+
+
+def test_an_override_that_is_no_async_storage(settings: dict[str, Any], outside: Storage) -> None:
+    app = application(**settings)
+    app.dependency_overrides[get_storage] = lambda: outside
+    with TestClient(app) as opened:
+        for path in ("/jobs/a", "/threads/a"):
+            with pytest.raises(InvalidValue, match="storage must be an AsyncStorage"):
+                opened.post(path)
+
+
 def test_what_may_take_the_storage(settings: dict[str, Any], outside: Storage) -> None:
     """Functions that are not async may pass it on, and have dependencies that await it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -28,13 +29,18 @@ def refuse_plain_function(scope: Any, dependency: Callable[..., Any], name: str)
     if endpoint is None or not _is_plain(endpoint.call):
         return
     if any(each.call is dependency and each.name is not None for each in endpoint.dependencies):
+        called = getattr(endpoint.call, "__name__", "__call__")
         raise ConfigurationError(
-            f"{endpoint.call.__name__} is not async, and takes {name}, whose calls must be awaited: write "
-            f"`async def {endpoint.call.__name__}`, or take SyncStorageDep"
+            f"{called} is not async, and takes {name}, whose calls must be awaited: write "
+            f"`async def {called}`, or take SyncStorageDep"
         )
 
 
 def _is_plain(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = type(function).__call__
     return all(
         inspect.isfunction(getattr(each, "__func__", each))
         and not inspect.iscoroutinefunction(each)

@@ -17,7 +17,7 @@ from assistly.worker import Publisher, WorkerOptions
 
 from .endpoints import refuse_plain_function, refuse_websocket
 from .publishing import publishing
-from .requirements import framework
+from .requirements import async_storage, framework
 
 with framework("FastAPI", "fastapi"):
     from fastapi import Depends, FastAPI
@@ -77,7 +77,11 @@ async def get_storage(connection: HTTPConnection) -> AsyncStorage:
     return cast("AsyncStorage", storage)
 
 
-_Found = Annotated[AsyncStorage, Depends(get_storage)]
+async def _checked(storage: Annotated[AsyncStorage, Depends(get_storage)]) -> AsyncStorage:
+    return async_storage(storage)  # tests override get_storage
+
+
+_Found = Annotated[AsyncStorage, Depends(_checked)]
 
 
 async def _storage(connection: HTTPConnection, storage: _Found) -> AsyncStorage:

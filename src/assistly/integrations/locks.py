@@ -13,14 +13,13 @@ from weakref import WeakValueDictionary
 
 from assistly.storage.aio import AsyncStorage
 from assistly.storage.aio.threads import to_the_end
-from assistly.storage.errors import LockLost, StorageError
+from assistly.storage.errors import LockLost, StorageClosed, StorageError
 from assistly.storage.records import WorkerLock
 from assistly.storage.validation import duration
 
 from .requirements import async_storage
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-
 logger = logging.getLogger("assistly.integrations")
 
 
@@ -39,17 +38,20 @@ class KeyedLocks:
         self._owner_id = f"{prefix}-{secrets.token_hex(8)}"
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: dict[asyncio.Task[None], WorkerLock] = {}
-        self._blocks = 0
+        self._blocks = self._closings = 0
         self._no_blocks = asyncio.Event()
 
     @asynccontextmanager
     async def hold(self, key: str) -> AsyncGenerator[None, None]:
-        """Hold the lock of the key during the block. Waits for it without a time limit."""
+        """Hold the lock of the key during the block. Do not nest blocks: two keys may share a lock.
+
+        Waits for the lock without a time limit. Raises StorageClosed if `close` ends the waiting."""
         name = f"{self._prefix}:{blake2b(key.encode(), digest_size=2).hexdigest()}"
         self._blocks += 1
+        closings = self._closings
         try:
             async with self._turns.setdefault(name, asyncio.Lock()):
-                held = await self._acquire(name)
+                held = await self._acquire(name, closings)
                 renewal = asyncio.create_task(self._renew(held))
                 self._held[renewal] = held
                 try:
@@ -67,16 +69,21 @@ class KeyedLocks:
             self._no_blocks.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._no_blocks.wait(), self._grace.total_seconds())
+        self._closings += 1
         for renewal, lock in [*self._held.items()]:
             logger.warning("the lock %r is released, although its work has not ended", lock.name)
             await self._release(renewal)
 
-    async def _acquire(self, name: str) -> WorkerLock:
+    async def _acquire(self, name: str, closings: int) -> WorkerLock:
         pause = _FIRST_PAUSE
-        while (lock := await self._try(name)) is None:
+        while self._closings == closings:
+            if (lock := await self._try(name)) is not None and self._closings == closings:
+                return lock
+            if lock is not None:
+                await self._give_back(lock)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        return lock
+        raise StorageClosed("this update waited for another one when the event isolation was closed")
 
     async def _try(self, name: str) -> WorkerLock | None:
         """Try once to take a lock. If that is cancelled, the lock is not held."""

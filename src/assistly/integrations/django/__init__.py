@@ -18,7 +18,7 @@ with framework("Django", "django"):
 __all__ = ["close_storages", "get_storage"]
 
 _opened: dict[tuple[str, str], Storage] = {}
-_NOT_LIBPQ = ("client_encoding", "context", "cursor_factory", "prepare_threshold")
+_NOT_LIBPQ = ("autocommit", "client_encoding", "context", "cursor_factory", "prepare_threshold")
 
 
 def get_storage() -> Storage:
@@ -65,6 +65,9 @@ def _place(alias: str) -> tuple[str, str]:
     connection = connections[alias]
     if connection.vendor == "postgresql":
         parameters = connection.get_connection_params()
+        role = connection.settings_dict["OPTIONS"].get("assume_role")
+        if role:  # Django sets it on each connection
+            parameters["options"] = f"{parameters.get('options', '')} -c role={_option(role)}"
         return "postgres", " ".join(
             f"{name}='{_escaped(value)}'" for name, value in parameters.items() if name not in _NOT_LIBPQ
         )
@@ -80,6 +83,10 @@ def _place(alias: str) -> tuple[str, str]:
             f'For tests: DATABASES[{alias!r}]["TEST"] = {{"NAME": "test.db"}}'
         )
     return "sqlite", path
+
+
+def _option(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 def _escaped(value: object) -> str:

@@ -69,7 +69,7 @@ class Identities:
         """Raise InvalidValue if `theirs`, which the connection has answered, is not the storage's database.
 
         `ask_own` is called for the first connection, and if the server may have been restarted since then.
-        Returns False if it cannot tell.
+        Returns False if that has to be asked again before the next call.
         """
         if self._own is None or not theirs.is_of(self._own):
             self._own = ask_own()
@@ -77,6 +77,8 @@ class Identities:
             return False
         if not theirs.is_of(self._own):
             raise _another(connection, theirs, self._own)
+        if theirs.started_at is None:
+            return False  # a standby: it is asked again, since it may be promoted
         self._known.add(connection.pgconn)
         return True
 
