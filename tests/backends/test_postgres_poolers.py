@@ -10,8 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from assistly.storage import NewJob, Posted, PostgresBackend, Storage
+from assistly.storage.engines.postgres.wire import LibpqExecutor
 from postgres_pooler import PgBouncer, TransactionPooler, pgbouncer
 from postgres_server import TemporaryServer
 
@@ -85,6 +87,26 @@ def test_many_clients_at_once(open_behind: Callable[..., Storage]) -> None:
     assert storage.metrics.read().counters == {"rounds": 9}
     assert len(storage.events.read_after(0)) == 9
     assert sum(storage.queue.counts().values()) == 3 * (9 + 100)
+
+
+def test_an_operation_of_several_steps_that_meets_a_statement_of_another_is_run_again(
+    postgres: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.ping()  # the migrations are transactions as well
+    run = LibpqExecutor.run
+    met: list[str] = []
+
+    def meet_one(executor: LibpqExecutor, statement: str, params: Any) -> Any:
+        if not met and executor.connection.info.transaction_status == TransactionStatus.INTRANS:
+            met.append(statement)
+            executor.command("PREPARE twice AS SELECT 1")
+            executor.command("PREPARE twice AS SELECT 1")
+        return run(executor, statement, params)
+
+    monkeypatch.setattr(LibpqExecutor, "run", meet_one)
+    assert len(postgres.queue.schedule_many([NewJob("x", "hello")] * 2)) == 2
+    assert met
+    assert len(postgres.queue.list()) == 2
 
 
 def test_bound_connections_run_no_statement_of_another(

@@ -159,6 +159,13 @@ def is_conflict(error: psycopg.Error) -> bool:
     return error.sqlstate in {"40P01", "40001", "26000", "42P05"}
 
 
+def lost_statement(error: psycopg.Error) -> TransactionAborted | None:
+    """The error to raise where a pooler has lost a prepared statement in the middle of a transaction."""
+    if error.sqlstate not in {"26000", "42P05"}:
+        return None
+    return TransactionAborted(f"{_UNTRACKED[1]}: {_first_line(error)}")
+
+
 def ends_session(error: psycopg.Error) -> bool:
     """Whether further calls need another session: this one's server accepts no writes now, because it has
     become a standby for example, or a statement was prepared for a table that was changed since then."""

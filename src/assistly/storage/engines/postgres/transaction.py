@@ -18,7 +18,7 @@ from .bound import check_bound, commits_itself, driver_connection
 from .clock import ticks
 from .connections import is_broken
 from .dialect import PostgresDialect
-from .errors import ends_session, nothing_committed, translate, unknown_outcome
+from .errors import ends_session, lost_statement, nothing_committed, translate, unknown_outcome
 from .executor import BoundExecutor, PostgresExecutor
 from .identity import Identity, ask
 from .limits import ROLLBACK_SECONDS
@@ -266,7 +266,9 @@ class PostgresTransaction:
                 self.server.drop_connections()
             if commits and broken and not nothing_committed(error):
                 raise unknown_outcome(error) from error
-            raise translate(error) from error
+            # The connection prepares nothing from now on, so running the transaction again helps.
+            again = None if self._is_bound else lost_statement(error)
+            raise again or translate(error) from error
         finally:
             if self._is_bound:
                 _leave_to_caller(executor)
