@@ -156,10 +156,9 @@ def test_a_transaction_that_lost_a_race_must_be_run_again(run: Run) -> None:
     run(work)
 
 
+@pytest.mark.parametrize("run", ["postgres"], indirect=True)
 def test_a_transaction_of_psycopg(run: Run) -> None:
     async def work(shop: Shop) -> None:
-        if shop.is_sqlite:
-            return
         async with shop.connect(autocommit=True) as connection:
             bound = await shop.storage.bind(connection)
             async with connection.transaction():
@@ -174,12 +173,11 @@ def test_a_transaction_of_psycopg(run: Run) -> None:
     run(work)
 
 
+@pytest.mark.parametrize("run", ["postgres"], indirect=True)
 def test_what_the_connection_was_told_of_transactions(run: Run) -> None:
     """The storage's first statement begins the transaction that the connection's own would begin."""
 
     async def work(shop: Shop) -> None:
-        if shop.is_sqlite:
-            return
         async with shop.connect() as connection:
             bound = await shop.storage.bind(connection)
             await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
@@ -204,10 +202,9 @@ def test_what_the_connection_was_told_of_transactions(run: Run) -> None:
     run(work)
 
 
+@pytest.mark.parametrize("run", ["postgres"], indirect=True)
 def test_notices_and_notifications_reach_the_handlers_of_the_connection(run: Run) -> None:
     async def work(shop: Shop) -> None:
-        if shop.is_sqlite:
-            return
         async with shop.connect(autocommit=True) as connection:
             notices: list[str] = []
             connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))

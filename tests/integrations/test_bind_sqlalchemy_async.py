@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from assistly.storage import (
@@ -33,19 +32,7 @@ from assistly.storage import (
     StorageClosed,
     StorageUnavailable,
 )
-from integrations.test_bind_sqlalchemy import begin_always
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Order(Base):
-    __tablename__ = "orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    item: Mapped[str]
+from integrations.test_bind_sqlalchemy import NOW, Base, Order, begin_always
 
 
 class Shop:
