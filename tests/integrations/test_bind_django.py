@@ -303,6 +303,7 @@ def test_times_are_the_same_in_whatever_time_zone(shop: Shop) -> None:
     assert shop.storage.queue.get(job.id) == found
 
 
+@pytest.mark.parametrize("shop", ["postgres"], indirect=True)
 @pytest.mark.parametrize(
     "options",
     [
@@ -314,8 +315,6 @@ def test_times_are_the_same_in_whatever_time_zone(shop: Shop) -> None:
     ids=lambda options: next(iter(options)),
 )
 def test_the_options_of_postgres(shop: Shop, options: dict[str, Any]) -> None:
-    if connection.vendor != "postgresql":
-        return
     if "pool" in options and django.VERSION < (5, 1):
         pytest.skip("the pool came with Django 5.1")
     shop.configure(**options)
